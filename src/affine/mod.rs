@@ -1,0 +1,71 @@
+//! The formulas of affine quantization, each written once: `x ≈ (q - zero_point) * scale`.
+//!
+//! | file | formula |
+//! |---|---|
+//! | `convert` | real → code → real |
+//! | `choose` | range → scale and zero point |
+//! | `requantize` | accumulator → code, in floats |
+//! | `fixed_point` | accumulator → code, in integers |
+
+mod choose;
+mod convert;
+mod fixed_point;
+mod requantize;
+
+pub use choose::choose_qparams;
+pub(crate) use choose::{asymmetric, check_range, symmetric};
+pub(crate) use convert::{Affine, clamp_to_code, dequantize};
+pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
+pub use requantize::{Requantization, Rescale};
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+
+/// Whose formulas are used where the established systems differ.
+///
+/// | | real to code | range to parameters |
+/// |---|---|---|
+/// | `Onnx` | `clamp(rne(x / scale) + zp)` | DynamicQuantizeLinear |
+/// | `Torch` | `clamp(rne(x * (1 / scale)) + zp)` | MinMaxObserver |
+/// | `TfLite` | `clamp(rha(x / scale) + zp)` | gemmlowp's, in `f64` |
+///
+/// `rne` rounds halves to even, `rha` away from zero. A NaN becomes the code of zero, infinities saturate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Convention {
+    /// ONNX and ONNX Runtime.
+    #[default]
+    Onnx,
+    /// PyTorch.
+    Torch,
+    /// TensorFlow Lite and LiteRT.
+    TfLite,
+}
+
+/// The codes that a tensor may use: all of its element type, or fewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Codes {
+    pub(crate) min: i32,
+    pub(crate) max: i32,
+}
+
+impl Codes {
+    pub(crate) fn all<T: Element>() -> Self {
+        Codes { min: T::MIN, max: T::MAX }
+    }
+
+    pub(crate) fn within<T: Element>(min: i32, max: i32) -> Result<Self> {
+        if T::MIN <= min && min < max && max <= T::MAX {
+            Ok(Codes { min, max })
+        } else {
+            Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max })
+        }
+    }
+
+    /// The number of steps between the smallest and the greatest code.
+    pub(crate) fn steps(self) -> i64 {
+        self.max as i64 - self.min as i64
+    }
+}

@@ -1,0 +1,103 @@
+//! Accumulator → code: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
+
+use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
+use crate::element::{Code, Element};
+use crate::error::{Error, Result};
+
+/// How an `i32` accumulator becomes a code. They differ only at and near ties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Requantization {
+    /// `rne(f32(acc) * m)`, `m = (x_scale * w_scale) / y_scale` in `f32`, left to right (ONNX Runtime, XNNPACK).
+    #[default]
+    Float,
+    /// `rha(f64(acc) * m)`, `m = f64(x_scale) * f64(w_scale) / f64(y_scale)` (LiteRT's reference fully-connected).
+    Double,
+    /// Multiplier and shift: no float instruction runs (TFLite, TFLM, gemmlowp).
+    FixedPoint(FixedPointRounding),
+}
+
+/// The factor between the scales of an accumulator and of a code, in the form that one [`Requantization`] needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rescale {
+    /// For [`Requantization::Float`].
+    Float(f32),
+    /// For [`Requantization::Double`].
+    Double(f64),
+    /// For [`Requantization::FixedPoint`].
+    FixedPoint(FixedPoint, FixedPointRounding),
+}
+
+impl Rescale {
+    /// Prepares `x_scale * w_scale / y_scale`.
+    ///
+    /// # Errors
+    /// [`Error::Scale`] if a factor or the result is not finite and positive, and what
+    /// [`FixedPoint::from_f64`] refuses.
+    pub fn new(x_scale: f32, w_scale: f32, y_scale: f32, requantization: Requantization) -> Result<Self> {
+        for scale in [x_scale, w_scale, y_scale] {
+            positive(scale as f64)?;
+        }
+        let double = x_scale as f64 * w_scale as f64 / y_scale as f64;
+        Ok(match requantization {
+            Requantization::Float => {
+                let factor = (x_scale * w_scale) / y_scale;
+                // Tiny scales may underflow to 0, which maps everything to zero as it should; NaN and infinity have no meaning.
+                if !factor.is_finite() {
+                    return Err(Error::Scale { found: factor as f64, index: alloc::vec::Vec::new() });
+                }
+                Rescale::Float(factor)
+            }
+            Requantization::Double => Rescale::Double(double),
+            Requantization::FixedPoint(rounding) => Rescale::FixedPoint(FixedPoint::from_f64(double)?, rounding),
+        })
+    }
+
+    /// `clamp(round(acc * factor) + zero_point)` over all codes of `T`.
+    ///
+    /// ```
+    /// use ndarray_quant::{Requantization, Rescale};
+    /// let rescale = Rescale::new(0.5, 0.25, 0.125, Requantization::Float)?;
+    /// assert_eq!(rescale.requantize::<u8>(17, 3), 20);
+    /// assert_eq!(rescale.requantize::<u8>(-17, 3), 0);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    pub fn requantize<T: Element>(self, acc: i32, zero_point: T::Code) -> T::Code {
+        T::Code::from_i32(self.apply::<T>(acc, zero_point.to_i32(), Codes::all::<T>()))
+    }
+
+    /// The code of one accumulator, within `codes`.
+    #[inline(always)]
+    pub(crate) fn apply<T: Element>(self, acc: i32, zero_point: i32, codes: Codes) -> i32 {
+        let wide = T::BITS > 16;
+        match self {
+            Rescale::Float(factor) if !wide => {
+                let (low, high) = ((codes.min - zero_point) as f32, (codes.max - zero_point) as f32);
+                clamp_to_code(acc as f32 * factor, low, high, false) + zero_point
+            }
+            Rescale::Float(factor) => {
+                let rounded = crate::element::Compute::round_ties_even(acc as f32 * factor);
+                saturate(rounded as i64, zero_point, codes)
+            }
+            Rescale::Double(factor) => {
+                let rounded = crate::element::Compute::round_ties_away(acc as f64 * factor);
+                saturate(rounded as i64, zero_point, codes)
+            }
+            Rescale::FixedPoint(factor, rounding) => saturate(factor.multiply(acc, rounding) as i64, zero_point, codes),
+        }
+    }
+}
+
+#[inline(always)]
+fn saturate(value: i64, zero_point: i32, codes: Codes) -> i32 {
+    value.saturating_add(zero_point as i64).clamp(codes.min as i64, codes.max as i64) as i32
+}
+
+fn positive(scale: f64) -> Result<()> {
+    if scale.is_finite() && scale > 0.0 {
+        Ok(())
+    } else {
+        Err(Error::Scale { found: scale, index: alloc::vec::Vec::new() })
+    }
+}

@@ -1,0 +1,151 @@
+//! The floats that enter and leave quantization, and the two that formulas are computed in.
+
+use core::fmt::Debug;
+use core::ops::{Add, Div, Mul, Sub};
+
+use half::{bf16, f16};
+
+use super::{DType, MaybeSerde, sealed::Sealed};
+
+/// A float type of tensors: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed.
+///
+/// Half-precision values are widened to `f32`, formulas are evaluated there, and results are rounded once.
+pub trait Real: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send + Sync + MaybeSerde + 'static {
+    /// The type that formulas on this type are evaluated in: `f64` for `f64`, else `f32`.
+    #[doc(hidden)]
+    #[allow(private_bounds)]
+    type Compute: Compute;
+    /// The type's name at run time.
+    const DTYPE: DType;
+    /// The value in the type of formulas. Exact.
+    #[doc(hidden)]
+    fn widen(self) -> Self::Compute;
+    /// The value as `f32`, rounded to nearest, ties to even.
+    fn to_f32(self) -> f32;
+    /// The value as `f64`. Exact.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type, ties to even.
+    fn from_f32(value: f32) -> Self;
+    /// The nearest value of this type, ties to even, rounded once.
+    fn from_f64(value: f64) -> Self;
+}
+
+/// `f32` or `f64`: where formulas are evaluated.
+pub(crate) trait Compute:
+    Real + Copy + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    const ZERO: Self;
+    const ONE: Self;
+    const HALF: Self;
+
+    fn from_real<F: Real>(value: F) -> Self;
+    fn from_i32(value: i32) -> Self;
+    fn from_i64(value: i64) -> Self;
+    fn into_real<F: Real>(self) -> F;
+    /// Truncates toward zero, saturating; NaN gives 0.
+    fn to_i32_saturating(self) -> i32;
+    /// The nearest integer, ties to even, of a value of magnitude at most 2^22.
+    fn small_to_i32(self) -> i32;
+    /// The nearest integer, ties to even.
+    fn round_ties_even(self) -> Self;
+    fn copysign(self, sign: Self) -> Self;
+
+    /// The nearest integer, ties away from zero.
+    ///
+    /// Adding one half first would be wrong just below a tie, so the tie is recognised by its exact remainder.
+    #[inline(always)]
+    fn round_ties_away(self) -> Self {
+        let even = self.round_ties_even();
+        let tie_toward_zero = self - even == Self::HALF.copysign(self);
+        if tie_toward_zero { even + Self::ONE.copysign(self) } else { even }
+    }
+}
+
+macro_rules! compute {
+    ($t:ident, $bits:ident, $int:ident, $from:ident, $into:ident, $mantissa:literal) => {
+        impl Compute for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const HALF: Self = 0.5;
+            #[inline(always)]
+            fn from_real<F: Real>(value: F) -> Self {
+                value.$from()
+            }
+            #[inline(always)]
+            fn from_i32(value: i32) -> Self {
+                value as $t
+            }
+            #[inline(always)]
+            fn from_i64(value: i64) -> Self {
+                value as $t
+            }
+            #[inline(always)]
+            fn into_real<F: Real>(self) -> F {
+                F::$into(self)
+            }
+            #[inline(always)]
+            fn to_i32_saturating(self) -> i32 {
+                self as i32
+            }
+            #[inline(always)]
+            fn small_to_i32(self) -> i32 {
+                // At 1.5 * 2^mantissa one unit in the last place is 1: the addition rounds, the low bits are the integer.
+                const SHIFT: $t = 1.5 * (1u64 << $mantissa) as $t;
+                ((self + SHIFT).to_bits() as $int).wrapping_sub(SHIFT.to_bits() as $int) as i32
+            }
+            #[inline(always)]
+            fn round_ties_even(self) -> Self {
+                // Also without `std`, and without a call where the target has no rounding instruction.
+                const SHIFT: $t = (1u64 << $mantissa) as $t;
+                let magnitude = self.abs();
+                let rounded = (magnitude + SHIFT) - SHIFT;
+                let rounded = if magnitude < SHIFT { rounded } else { magnitude };
+                rounded.copysign(self)
+            }
+            #[inline(always)]
+            fn copysign(self, sign: Self) -> Self {
+                self.copysign(sign)
+            }
+        }
+    };
+}
+compute!(f32, u32, i32, to_f32, from_f32, 23);
+compute!(f64, u64, i64, to_f64, from_f64, 52);
+
+macro_rules! reals {
+    ($($t:ident $dtype:ident via $compute:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
+        impl Sealed for $t {}
+        impl Real for $t {
+            type Compute = $compute;
+            const DTYPE: DType = DType::$dtype;
+            #[inline(always)]
+            fn widen(self) -> $compute { $widen(self) }
+            #[inline(always)]
+            fn to_f32(self) -> f32 { $to_f32(self) }
+            #[inline(always)]
+            fn to_f64(self) -> f64 { $to_f64(self) }
+            #[inline(always)]
+            fn from_f32(value: f32) -> Self { $from_f32(value) }
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self { $from_f64(value) }
+        }
+    )*};
+}
+reals! {
+    f32 F32 via f32: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
+    f64 F64 via f64: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
+    f16 F16 via f32: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, f16::from_f64;
+    bf16 BF16 via f32: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, bf16::from_f64;
+}
+
+/// A half-precision float type: [`half::f16`] or [`half::bf16`]. Sealed.
+pub trait HalfFloat: Real {
+    /// The greatest finite value.
+    const MAX: Self;
+}
+impl HalfFloat for f16 {
+    const MAX: Self = f16::MAX;
+}
+impl HalfFloat for bf16 {
+    const MAX: Self = bf16::MAX;
+}

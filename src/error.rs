@@ -1,0 +1,139 @@
+//! The one error type. Whatever depends on a caller's data returns it.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::granularity::Granularity;
+
+/// The result of every fallible function of this crate.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// What was wrong with a caller's data: each variant says what was expected and what was found.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A scale is zero, negative, infinite or NaN.
+    #[error("expected a finite, positive scale, found {found} at block {index:?}")]
+    Scale {
+        /// The offending scale.
+        found: f64,
+        /// The position of the block it belongs to.
+        index: Vec<usize>,
+    },
+    /// A zero point is not a code of the element type.
+    #[error("expected a zero point in {min}..={max}, found {found}")]
+    ZeroPoint {
+        /// The smallest code.
+        min: i64,
+        /// The greatest code.
+        max: i64,
+        /// The offending zero point.
+        found: i64,
+    },
+    /// Two shapes that must agree do not.
+    #[error("{what}: expected shape {expected:?}, found {found:?}")]
+    Shape {
+        /// Whose shape it is.
+        what: &'static str,
+        /// The shape that was needed.
+        expected: Vec<usize>,
+        /// The shape that came.
+        found: Vec<usize>,
+    },
+    /// An axis that the tensor does not have.
+    #[error("expected an axis below {ndim}, found {found}")]
+    Axis {
+        /// The number of axes of the tensor.
+        ndim: usize,
+        /// The offending axis.
+        found: usize,
+    },
+    /// A group of no elements.
+    #[error("expected a group size of at least 1, found {found}")]
+    GroupSize {
+        /// The offending size.
+        found: usize,
+    },
+    /// A range of codes that is empty or leaves the element type.
+    #[error("expected codes within {min}..={max} and at least two of them, found {found_min}..={found_max}")]
+    CodeRange {
+        /// The smallest code of the element type.
+        min: i32,
+        /// The greatest code of the element type.
+        max: i32,
+        /// The smallest code asked for.
+        found_min: i32,
+        /// The greatest code asked for.
+        found_max: i32,
+    },
+    /// A NaN or an infinity where only finite values have a meaning.
+    #[error("expected finite values, found {found} at {index:?}")]
+    NonFinite {
+        /// The offending value.
+        found: f64,
+        /// Its position in the tensor.
+        index: Vec<usize>,
+    },
+    /// A range whose ends are not finite or not in order.
+    #[error("expected finite bounds with min <= max, found min {min}, max {max}")]
+    Range {
+        /// The lower bound found.
+        min: f64,
+        /// The upper bound found.
+        max: f64,
+    },
+    /// A value too large for the half-precision type.
+    #[error("expected magnitudes of at most {limit}, found {found} at {index:?}")]
+    Overflow {
+        /// The greatest finite magnitude of the type.
+        limit: f64,
+        /// The offending value.
+        found: f64,
+        /// Its position in the tensor.
+        index: Vec<usize>,
+    },
+    /// An observer was asked for a range before it saw any value.
+    #[error("expected at least 1 observed value, found 0 (calibration is empty)")]
+    EmptyCalibration,
+    /// The parameters' granularity is not the one that was asked for.
+    #[error("expected granularity {expected:?}, found {found:?}")]
+    Granularity {
+        /// The granularity that was needed.
+        expected: Granularity,
+        /// The granularity that came.
+        found: Granularity,
+    },
+    /// A product so deep that an `i32` accumulator could overflow.
+    #[error("expected a depth of at most {max}, found {found}: an i32 accumulator could overflow")]
+    Depth {
+        /// The greatest depth that is safe for these operands.
+        max: usize,
+        /// The depth found.
+        found: usize,
+    },
+    /// A bias that, added to the product, could overflow an `i32` accumulator.
+    #[error("expected a bias of magnitude at most {max} at channel {channel}, found {found}")]
+    Bias {
+        /// The greatest magnitude that is safe here.
+        max: i64,
+        /// The bias found, in units of the accumulator.
+        found: f64,
+        /// The output channel.
+        channel: usize,
+    },
+    /// An option outside of its domain.
+    #[error("{what}: expected {expected}, found {found}")]
+    Argument {
+        /// The option.
+        what: &'static str,
+        /// Its domain.
+        expected: &'static str,
+        /// The value found.
+        found: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn shape(what: &'static str, expected: &[usize], found: &[usize]) -> Self {
+        Error::Shape { what, expected: expected.to_vec(), found: found.to_vec() }
+    }
+}

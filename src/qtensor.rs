@@ -1,0 +1,86 @@
+//! Codes together with their parameters.
+
+use ndarray::{Array, ArrayRef, CowArray, Dimension};
+
+use crate::element::{Element, Real, Storage};
+use crate::error::Result;
+use crate::qparams::QParams;
+
+/// A quantized tensor: codes and the parameters that give them their meaning.
+///
+/// Shapes are checked when it is built, so [`dequantize`](Self::dequantize) cannot fail.
+///
+/// ```
+/// use ndarray::array;
+/// use ndarray_quant::{QParams, QTensor};
+/// let q = QTensor::<u8, _>::new(array![[0, 128, 255]], QParams::per_tensor(0.5, 128)?)?;
+/// assert_eq!(q.dequantize(), array![[-64.0, 0.0, 63.5]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct QTensor<T: Element, D: Dimension, S: Real = f32> {
+    codes: T::Storage<D>,
+    params: QParams<T, D, S>,
+}
+
+impl<T: Element, D: Dimension, S: Real> QTensor<T, D, S> {
+    /// Joins codes and parameters.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit the codes.
+    pub fn new(codes: T::Storage<D>, params: QParams<T, D, S>) -> Result<Self> {
+        params.check(&codes.raw_dim())?;
+        Ok(Self { codes, params })
+    }
+
+    /// The codes as they are stored: an `Array`, or [`Packed`](crate::Packed) below eight bits.
+    pub fn codes(&self) -> &T::Storage<D> {
+        &self.codes
+    }
+
+    /// One code per element, unpacked where they are stored packed.
+    pub fn unpacked_codes(&self) -> CowArray<'_, T::Code, D> {
+        self.codes.codes()
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &QParams<T, D, S> {
+        &self.params
+    }
+
+    /// The two parts.
+    pub fn into_parts(self) -> (T::Storage<D>, QParams<T, D, S>) {
+        (self.codes, self.params)
+    }
+
+    /// The shape in elements.
+    pub fn raw_dim(&self) -> D {
+        self.codes.raw_dim()
+    }
+
+    /// The bytes that codes and parameters take in memory.
+    pub fn size_in_bytes(&self) -> usize {
+        self.codes.size_in_bytes() + self.params.size_in_bytes()
+    }
+
+    /// `(q - zero_point) * scale`, in `f32`.
+    pub fn dequantize(&self) -> Array<f32, D> {
+        self.dequantize_as()
+    }
+
+    /// `(q - zero_point) * scale`, rounded once to `F`.
+    pub fn dequantize_as<F: Real>(&self) -> Array<F, D> {
+        let mut out = Array::from_elem(self.raw_dim(), F::default());
+        let fits = self.dequantize_into(&mut out);
+        debug_assert_eq!(fits, Ok(()));
+        out
+    }
+
+    /// `(q - zero_point) * scale` into memory that exists. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape.
+    pub fn dequantize_into<F: Real>(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
+        self.params.dequantize_into(&self.unpacked_codes(), out)
+    }
+}

@@ -1,0 +1,212 @@
+//! The traits that tie it together, and what is a quantizer.
+
+use ndarray::{Array, ArrayRef, Dimension};
+
+use crate::element::{Element, HalfFloat, Real, Storage};
+use crate::error::{Error, Result};
+use crate::granularity::positions;
+use crate::qparams::QParams;
+use crate::qtensor::QTensor;
+use crate::scheme::Scheme;
+
+/// Whatever stores a float tensor in fewer bits.
+///
+/// Implemented by [`Scheme`] (parameters from the very tensor), [`QParams`] (fixed parameters) and [`HalfCast`].
+/// Implement it for a quantizer of your own, and code that is generic over quantizers takes it too:
+///
+/// ```
+/// use ndarray::{array, Array, ArrayRef, Dimension};
+/// use ndarray_quant::{Dequantizer, Quantizer, Result, Scheme};
+///
+/// /// Keeps the sign of each value and the mean magnitude of all: one bit per value (BinaryConnect).
+/// struct Sign;
+/// struct Signs<D: Dimension> { positive: Array<bool, D>, magnitude: f32 }
+///
+/// impl<D: Dimension> Quantizer<f32, D> for Sign {
+///     type Output = Signs<D>;
+///     fn quantize(&self, x: &ArrayRef<f32, D>) -> Result<Signs<D>> {
+///         let magnitude = x.iter().map(|x| x.abs()).sum::<f32>() / x.len().max(1) as f32;
+///         Ok(Signs { positive: x.mapv(|x| x >= 0.0), magnitude })
+///     }
+/// }
+///
+/// impl<D: Dimension> Dequantizer<f32, D> for Signs<D> {
+///     fn raw_dim(&self) -> D { self.positive.raw_dim() }
+///     fn size_in_bytes(&self) -> usize { self.positive.len().div_ceil(8) + 4 }
+///     fn dequantize_into(&self, out: &mut ArrayRef<f32, D>) -> Result<()> {
+///         out.zip_mut_with(&self.positive, |y, &p| *y = if p { self.magnitude } else { -self.magnitude });
+///         Ok(())
+///     }
+/// }
+///
+/// fn worst_error<D: Dimension>(q: &impl Quantizer<f32, D>, x: &ArrayRef<f32, D>) -> Result<f32> {
+///     let y = q.quantize(x)?.dequantize();
+///     Ok(x.iter().zip(&y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max))
+/// }
+///
+/// let x = array![1.0f32, -1.0, 0.5, -1.5];
+/// assert_eq!(worst_error(&Sign, &x)?, 0.5);
+/// assert!(worst_error(&Scheme::<u8>::asymmetric(), &x)? < 0.01);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+pub trait Quantizer<F: Real, D: Dimension> {
+    /// The tensor in its stored form.
+    type Output: Dequantizer<F, D>;
+
+    /// Stores `x`.
+    ///
+    /// # Errors
+    /// Each quantizer says which of its own.
+    fn quantize(&self, x: &ArrayRef<F, D>) -> Result<Self::Output>;
+}
+
+/// A tensor in stored form that can be read back as floats.
+pub trait Dequantizer<F: Real, D: Dimension> {
+    /// The shape in elements.
+    fn raw_dim(&self) -> D;
+
+    /// The bytes that the stored form takes in memory, parameters included.
+    fn size_in_bytes(&self) -> usize;
+
+    /// Reads it back into memory that exists.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape.
+    fn dequantize_into(&self, out: &mut ArrayRef<F, D>) -> Result<()>;
+
+    /// Reads it back.
+    fn dequantize(&self) -> Array<F, D> {
+        let mut out = Array::from_elem(self.raw_dim(), F::default());
+        let fits = self.dequantize_into(&mut out);
+        debug_assert_eq!(fits, Ok(()));
+        out
+    }
+}
+
+impl<F: Real, D: Dimension, T: Element> Quantizer<F, D> for Scheme<T> {
+    type Output = QTensor<T, D>;
+
+    /// With the parameters of this very tensor (ONNX: `DynamicQuantizeLinear`). Errors as [`Scheme::params_of`].
+    fn quantize(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D>> {
+        self.params_of(x)?.quantize(x)
+    }
+}
+
+impl<F: Real, D: Dimension, T: Element, S: Real> Quantizer<F, D> for QParams<T, D, S> {
+    type Output = QTensor<T, D, S>;
+
+    /// With these parameters (ONNX: `QuantizeLinear`). [`Error::Shape`] if they do not fit `x`.
+    fn quantize(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D, S>> {
+        let mut codes = Array::from_elem(x.raw_dim(), Default::default());
+        self.quantize_into(x, &mut codes)?;
+        QTensor::new(T::Storage::from_codes(codes), self.clone())
+    }
+}
+
+impl<F: Real, D: Dimension, T: Element, S: Real> Dequantizer<F, D> for QTensor<T, D, S> {
+    fn raw_dim(&self) -> D {
+        self.raw_dim()
+    }
+    fn size_in_bytes(&self) -> usize {
+        self.size_in_bytes()
+    }
+    fn dequantize_into(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
+        self.dequantize_into(out)
+    }
+}
+
+/// What a cast to half precision does with a finite value beyond the greatest finite half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Overflow {
+    /// Refuses the tensor with [`Error::Overflow`].
+    #[default]
+    Error,
+    /// Takes the greatest finite half, with its sign; infinities too.
+    Saturate,
+    /// Rounds to infinity, as IEEE 754 does.
+    Infinity,
+}
+
+/// Float16 quantization: each value rounded to the nearest [`half::f16`] or [`half::bf16`], ties to even.
+///
+/// NaN stays NaN. Infinities stay unless they are saturated.
+///
+/// ```
+/// use half::f16;
+/// use ndarray::array;
+/// use ndarray_quant::{Error, HalfCast, Overflow, Quantizer};
+///
+/// let x = array![1.0f32, 1e5];
+/// assert!(matches!(HalfCast::<f16>::new(Overflow::Error).quantize(&x), Err(Error::Overflow { .. })));
+/// let y = HalfCast::<f16>::new(Overflow::Saturate).quantize(&x)?;
+/// assert_eq!(y, array![f16::ONE, f16::MAX]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HalfCast<H> {
+    overflow: Overflow,
+    half: core::marker::PhantomData<H>,
+}
+
+impl<H: HalfFloat> HalfCast<H> {
+    /// A cast that treats overflow this way.
+    pub fn new(overflow: Overflow) -> Self {
+        HalfCast { overflow, half: core::marker::PhantomData }
+    }
+
+    /// Casts into memory that exists. Any strides on either side.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape, [`Error::Overflow`] with the position of the first value that is
+    /// too large, if asked for. Then nothing was written.
+    pub fn quantize_into<F: Real, D: Dimension>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<H, D>) -> Result<()> {
+        if x.shape() != out.shape() {
+            return Err(Error::shape("half-precision values", x.shape(), out.shape()));
+        }
+        let limit = H::MAX.to_f64();
+        let overflows = |x: F| !(H::from_f64(x.to_f64()).to_f64().abs() <= limit) && x.to_f64().abs() > limit;
+        if self.overflow == Overflow::Error {
+            let finite_overflow = |x: &F| overflows(*x) && x.to_f64().is_finite();
+            if let Some((index, x)) = positions(x.raw_dim()).zip(x).find(|(_, x)| finite_overflow(x)) {
+                return Err(Error::Overflow { limit, found: x.to_f64(), index });
+            }
+        }
+        let saturate = self.overflow == Overflow::Saturate;
+        out.zip_mut_with(x, |y, &x| {
+            *y = if saturate && overflows(x) {
+                H::from_f64(limit.copysign(x.to_f64()))
+            } else {
+                H::from_f64(x.to_f64())
+            };
+        });
+        Ok(())
+    }
+}
+
+impl<F: Real, D: Dimension, H: HalfFloat> Quantizer<F, D> for HalfCast<H> {
+    type Output = Array<H, D>;
+
+    /// Errors as [`HalfCast::quantize_into`].
+    fn quantize(&self, x: &ArrayRef<F, D>) -> Result<Array<H, D>> {
+        let mut out = Array::from_elem(x.raw_dim(), H::default());
+        self.quantize_into(x, &mut out)?;
+        Ok(out)
+    }
+}
+
+impl<F: Real, D: Dimension, H: HalfFloat> Dequantizer<F, D> for Array<H, D> {
+    fn raw_dim(&self) -> D {
+        (**self).raw_dim()
+    }
+    fn size_in_bytes(&self) -> usize {
+        size_of::<H>() * self.len()
+    }
+    fn dequantize_into(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
+        if out.shape() != self.shape() {
+            return Err(Error::shape("float values", self.shape(), out.shape()));
+        }
+        out.zip_mut_with(self, |y, x| *y = F::from_f64(x.to_f64()));
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! Tensor → the range of each of its blocks.
+
+use alloc::vec::Vec;
+
+use ndarray::{Array, ArrayRef, ArrayView1, Dimension};
+
+use crate::affine::check_range;
+use crate::element::Real;
+use crate::error::{Error, Result};
+use crate::granularity::{Blocks, Granularity, Run};
+
+/// The smallest and greatest value of each block of a tensor.
+///
+/// The bounds have the tensor's rank and one element per block, see [`Granularity`].
+///
+/// ```
+/// use ndarray::{array, Axis};
+/// use ndarray_quant::{Granularity, Ranges};
+/// let x = array![[1.0f32, -2.0], [0.5, 4.0]];
+/// let ranges = Ranges::of(&x, Granularity::per_axis(Axis(0)))?;
+/// assert_eq!(ranges.min(), array![[-2.0], [0.5]]);
+/// assert_eq!(ranges.max(), array![[1.0], [4.0]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranges<D: Dimension> {
+    granularity: Granularity,
+    min: Array<f32, D>,
+    max: Array<f32, D>,
+}
+
+impl<D: Dimension> Ranges<D> {
+    /// Takes bounds that were found elsewhere: one element per block, in the tensor's rank.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes differ, [`Error::Axis`] and [`Error::GroupSize`] for a granularity that the rank
+    /// cannot have, [`Error::Range`] if bounds are not finite or not in order.
+    pub fn new(granularity: Granularity, min: Array<f32, D>, max: Array<f32, D>) -> Result<Self> {
+        if min.shape() != max.shape() {
+            return Err(Error::shape("upper bounds", min.shape(), max.shape()));
+        }
+        Blocks::<D>::new(granularity, min.ndim())?.check_grid(&min.raw_dim())?;
+        min.iter().zip(&max).try_for_each(|(&min, &max)| check_range(min, max))?;
+        Ok(Self { granularity, min, max })
+    }
+
+    /// The ranges of the blocks of `x`; those of blocks without elements are `0..=0`.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the position of the first NaN or infinity (also of an `f64` beyond `f32`), and
+    /// [`Error::Axis`] or [`Error::GroupSize`] for a granularity that `x` cannot have.
+    pub fn of<F: Real>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
+        let blocks = Blocks::new(granularity, x.ndim())?;
+        let bounds = Bounds::of_blocks(x, &blocks)?;
+        let grid = blocks.grid(&x.raw_dim());
+        let part = |f: fn(&Bounds) -> f32| {
+            let values = bounds.iter().map(|b| if b.is_empty() { 0.0 } else { f(b) }).collect();
+            Array::from_shape_vec(grid.clone(), values).expect("one bound per block")
+        };
+        Ok(Self { granularity, min: part(|b| b.min), max: part(|b| b.max) })
+    }
+
+    /// Which elements share a range.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// The lower bounds.
+    pub fn min(&self) -> &Array<f32, D> {
+        &self.min
+    }
+
+    /// The upper bounds.
+    pub fn max(&self) -> &Array<f32, D> {
+        &self.max
+    }
+}
+
+/// A running minimum and maximum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Bounds {
+    pub(crate) min: f32,
+    pub(crate) max: f32,
+}
+
+impl Bounds {
+    pub(crate) const EMPTY: Bounds = Bounds { min: f32::INFINITY, max: f32::NEG_INFINITY };
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.min > self.max
+    }
+
+    #[inline(always)]
+    pub(crate) fn include(&mut self, x: f32) {
+        self.min = if x < self.min { x } else { self.min };
+        self.max = if x > self.max { x } else { self.max };
+    }
+
+    fn join(&mut self, other: Bounds) {
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+
+    /// The bounds of every block in row-major order, or the first value that is not finite.
+    pub(crate) fn of_blocks<F: Real, D: Dimension>(x: &ArrayRef<F, D>, blocks: &Blocks<D>) -> Result<Vec<Bounds>> {
+        let mut bounds = alloc::vec![Bounds::EMPTY; blocks.grid(&x.raw_dim()).size()];
+        let mut finite = true;
+        blocks.for_each_run(x, |run, values| match run {
+            Run::Constant(block) => finite &= bounds[block].include_all(values),
+            Run::Consecutive(first) => {
+                for (bounds, x) in bounds[first..].iter_mut().zip(values) {
+                    let x = x.to_f32();
+                    finite &= x.is_finite();
+                    bounds.include(x);
+                }
+            }
+        });
+        if finite { Ok(bounds) } else { Err(first_non_finite(x)) }
+    }
+
+    /// Widens by all values; returns whether all were finite.
+    fn include_all<F: Real>(&mut self, values: ArrayView1<'_, F>) -> bool {
+        // Independent lanes, so that the loop has no chain of dependent comparisons.
+        const LANES: usize = 32;
+        let mut lanes = [Bounds::EMPTY; LANES];
+        let mut finite = [true; LANES];
+        let mut tail = values.view();
+        if let Some(slice) = values.as_slice() {
+            let (chunks, rest) = slice.as_chunks::<LANES>();
+            for chunk in chunks {
+                for ((lane, finite), x) in lanes.iter_mut().zip(&mut finite).zip(chunk) {
+                    let x = x.to_f32();
+                    lane.include(x);
+                    *finite &= x.is_finite();
+                }
+            }
+            tail = ArrayView1::from(rest);
+        }
+        let mut all_finite = finite.iter().all(|&f| f);
+        for x in tail {
+            let x = x.to_f32();
+            self.include(x);
+            all_finite &= x.is_finite();
+        }
+        lanes.iter().for_each(|&lane| self.join(lane));
+        all_finite
+    }
+}
+
+fn first_non_finite<F: Real, D: Dimension>(x: &ArrayRef<F, D>) -> Error {
+    let found = crate::granularity::positions(x.raw_dim()).zip(x).find(|(_, x)| !x.to_f32().is_finite());
+    let (index, found) = found.expect("called for a tensor that holds one");
+    Error::NonFinite { found: found.to_f64(), index }
+}

@@ -1,0 +1,170 @@
+//! How reals map to codes: range → parameters.
+
+use core::marker::PhantomData;
+
+use ndarray::{Array, ArrayRef, Axis, Dimension};
+
+use crate::affine::{Codes, Convention, asymmetric, check_range, symmetric};
+use crate::element::{Code, Element, Real};
+use crate::error::Result;
+use crate::granularity::Granularity;
+use crate::qparams::QParams;
+use crate::range::Ranges;
+
+/// How reals map to codes: symmetric or asymmetric, over which codes, with which granularity and whose formulas.
+///
+/// | | asymmetric | symmetric |
+/// |---|---|---|
+/// | range | `[min(min, 0), max(max, 0)]` | `[-a, a]`, `a = max(abs(min), abs(max))` |
+/// | scale | `(max - min) / (code_max - code_min)` | `a / ((code_max - code_min) / 2)` |
+/// | zero point | `code_min - round(min / scale)` | the middle code: 0 for signed types |
+///
+/// Real zero is always exactly representable. [`Convention`] fixes the details that systems do differently.
+///
+/// A scheme is a [`Quantizer`](crate::Quantizer) by itself: it takes the range from the very tensor
+/// (dynamic quantization). Fixed parameters come from [`Scheme::params`] and an observer.
+///
+/// ```
+/// use ndarray::{array, Axis};
+/// use ndarray_quant::{I4, Quantizer, Scheme};
+///
+/// let x = array![[0.0f32, 0.5, 1.0], [-3.0, 0.0, 3.0]];
+/// let q = Scheme::<u8>::asymmetric().quantize(&x)?;
+/// assert_eq!(q.codes(), array![[128, 149, 170], [0, 128, 255]]);
+///
+/// let q = Scheme::<i8>::symmetric().narrow_range().per_axis(Axis(0)).quantize(&x)?;
+/// assert_eq!(q.codes(), array![[0, 64, 127], [-127, 0, 127]]);
+///
+/// let q = Scheme::<I4>::symmetric().per_group(Axis(1), 2).quantize(&x)?;
+/// assert_eq!(q.params().scale().shape(), [2, 2]); // groups of two and of one
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(bound = ""))]
+pub struct Scheme<T: Element> {
+    symmetric: bool,
+    codes: Codes,
+    granularity: Granularity,
+    convention: Convention,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Scheme<T> {
+    fn new(symmetric: bool) -> Self {
+        Scheme {
+            symmetric,
+            codes: Codes::all::<T>(),
+            granularity: Granularity::default(),
+            convention: Convention::default(),
+            element: PhantomData,
+        }
+    }
+
+    /// The range is centred on zero. For weights, and for whatever has both signs.
+    pub fn symmetric() -> Self {
+        Self::new(true)
+    }
+
+    /// The range is that of the data. For activations.
+    pub fn asymmetric() -> Self {
+        Self::new(false)
+    }
+
+    /// Leaves the smallest code out, so that codes of a signed type are symmetric: `-127..=127`.
+    pub fn narrow_range(mut self) -> Self {
+        self.codes.min = self.codes.max - (self.codes.steps() as i32 - 1);
+        self
+    }
+
+    /// Uses the codes `min..=max` only, for fewer bits than the element type has.
+    ///
+    /// # Errors
+    /// [`Error::CodeRange`](crate::Error::CodeRange) if the range has fewer than two codes or leaves the element type.
+    pub fn code_range(mut self, min: i32, max: i32) -> Result<Self> {
+        self.codes = Codes::within::<T>(min, max)?;
+        Ok(self)
+    }
+
+    /// With one scale per index of `axis`.
+    pub fn per_axis(self, axis: Axis) -> Self {
+        self.with_granularity(Granularity::per_axis(axis))
+    }
+
+    /// With one scale per run of `size` elements along `axis`.
+    pub fn per_group(self, axis: Axis, size: usize) -> Self {
+        self.with_granularity(Granularity::per_group(axis, size))
+    }
+
+    /// With this granularity.
+    pub fn with_granularity(mut self, granularity: Granularity) -> Self {
+        self.granularity = granularity;
+        self
+    }
+
+    /// With the formulas of this convention.
+    pub fn with_convention(mut self, convention: Convention) -> Self {
+        self.convention = convention;
+        self
+    }
+
+    /// Which elements share a scale.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// Whether the range is centred on zero.
+    pub fn is_symmetric(&self) -> bool {
+        self.symmetric
+    }
+
+    /// The number of codes.
+    pub fn levels(&self) -> u64 {
+        self.codes.steps() as u64 + 1
+    }
+
+    /// The parameters of a tensor with this range.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if the bounds are not finite or not in order.
+    pub fn params_from_range<D: Dimension>(&self, min: f32, max: f32) -> Result<QParams<T, D>> {
+        let (scale, zero_point) = self.choose(min, max)?;
+        let params = QParams::per_tensor(scale, zero_point)?.with_convention(self.convention);
+        params.with_code_range(self.codes.min, self.codes.max)
+    }
+
+    /// The parameters of a tensor with these ranges; the granularity is theirs.
+    ///
+    /// # Errors
+    /// Those of [`QParams::new`].
+    pub fn params_from_ranges<D: Dimension>(&self, ranges: &Ranges<D>) -> Result<QParams<T, D>> {
+        let mut scale = Array::from_elem(ranges.min().raw_dim(), 1.0);
+        let mut zero_point = Array::from_elem(ranges.min().raw_dim(), T::Code::default());
+        let bounds = ranges.min().iter().zip(ranges.max());
+        for ((scale, zero_point), (&min, &max)) in scale.iter_mut().zip(&mut zero_point).zip(bounds) {
+            (*scale, *zero_point) = self.choose(min, max)?;
+        }
+        let params = QParams::new(ranges.granularity(), scale, Some(zero_point))?.with_convention(self.convention);
+        params.with_code_range(self.codes.min, self.codes.max)
+    }
+
+    /// The parameters of this very tensor: those of its smallest and greatest values.
+    ///
+    /// # Errors
+    /// Those of [`Ranges::of`].
+    pub fn params_of<F: Real, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QParams<T, D>> {
+        self.params_from_ranges(&Ranges::of(x, self.granularity)?)
+    }
+
+    pub(crate) fn codes(&self) -> Codes {
+        self.codes
+    }
+
+    pub(crate) fn choose(&self, min: f32, max: f32) -> Result<(f32, T::Code)> {
+        check_range(min, max)?;
+        let choose = if self.symmetric { symmetric } else { asymmetric };
+        let (scale, zero_point) = choose(min, max, self.codes, self.convention);
+        Ok((scale, T::Code::from_i32(zero_point)))
+    }
+}
