@@ -7,7 +7,9 @@ extern crate alloc;
 mod affine;
 mod element;
 mod error;
+pub mod gemm;
 mod granularity;
+pub mod ops;
 mod qparams;
 mod qtensor;
 mod quantizer;
@@ -21,6 +23,7 @@ pub use affine::{
 pub use element::{Code, DType, Element, HalfFloat, I2, I4, Packed, Real, Storage, SubByte, U2, U4};
 pub use error::{Error, Result};
 pub use granularity::Granularity;
+pub use ops::{HalfLinear, QLinear, Requantize, StaticLinear};
 pub use qparams::QParams;
 pub use qtensor::QTensor;
 pub use quantizer::{Dequantizer, HalfCast, Overflow, Quantizer};

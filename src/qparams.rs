@@ -265,6 +265,22 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         Ok(())
     }
 
+    /// The code of a real, with parameters per tensor.
+    pub(crate) fn code_of(&self, x: f32) -> i32 {
+        self.quantize_fn::<f32>(0)(x).to_i32()
+    }
+
+    /// The one scale and zero point of parameters per tensor.
+    pub(crate) fn of_tensor(&self, what: &'static str) -> Result<(S, T::Code)> {
+        match self.scale.as_slice() {
+            Some(&[scale]) => {
+                let zero_point = self.zero_point.as_ref().and_then(|z| z.first()).copied();
+                Ok((scale, zero_point.unwrap_or_default()))
+            }
+            _ => Err(Error::shape(what, &[1], self.scale.shape())),
+        }
+    }
+
     /// Refuses tensors of a shape that these parameters do not fit.
     pub(crate) fn check(&self, shape: &D) -> Result<()> {
         self.blocks.check(&self.scale.raw_dim(), shape)

@@ -33,6 +33,11 @@ impl<T: Element, D: Dimension, S: Real> QTensor<T, D, S> {
         Ok(Self { codes, params })
     }
 
+    /// Joins unpacked codes, known to be in range, and parameters.
+    pub(crate) fn from_codes(codes: Array<T::Code, D>, params: QParams<T, D, S>) -> Result<Self> {
+        Self::new(T::Storage::from_codes(codes), params)
+    }
+
     /// The codes as they are stored: an `Array`, or [`Packed`](crate::Packed) below eight bits.
     pub fn codes(&self) -> &T::Storage<D> {
         &self.codes

@@ -2,7 +2,7 @@
 
 use ndarray::{Array, ArrayRef, Dimension};
 
-use crate::element::{Element, HalfFloat, Real, Storage};
+use crate::element::{Element, HalfFloat, Real};
 use crate::error::{Error, Result};
 use crate::granularity::positions;
 use crate::qparams::QParams;
@@ -99,7 +99,7 @@ impl<F: Real, D: Dimension, T: Element, S: Real> Quantizer<F, D> for QParams<T, 
     fn quantize(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D, S>> {
         let mut codes = Array::from_elem(x.raw_dim(), Default::default());
         self.quantize_into(x, &mut codes)?;
-        QTensor::new(T::Storage::from_codes(codes), self.clone())
+        QTensor::from_codes(codes, self.clone())
     }
 }
 

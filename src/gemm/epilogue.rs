@@ -1,0 +1,214 @@
+//! What becomes of a finished row of accumulators: outputs, while it is in the cache.
+
+use alloc::vec::Vec;
+
+use crate::affine::{Codes, Requantization, Rescale};
+use crate::element::{Code, Element, sealed::Sealed};
+use crate::error::{Error, Result};
+use crate::qparams::QParams;
+use ndarray::Dimension;
+
+/// What is done with each accumulator of a product. Sealed; see [`Accumulator`], [`Dequantize`], [`RequantizeTo`].
+pub trait Epilogue: Sealed + Sync {
+    /// The type of the outputs.
+    type Out: Copy + Default + Send + Sync;
+
+    /// The bias that accumulators start from, one per column, in units of the accumulator.
+    #[doc(hidden)]
+    fn bias(&self) -> Option<&[i32]>;
+
+    /// Refuses a product of another shape than the epilogue was made for.
+    #[doc(hidden)]
+    fn check(&self, rows: usize, cols: usize) -> Result<()>;
+
+    /// The outputs of one row of a tile, which starts at this row and column of the product.
+    #[doc(hidden)]
+    fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [Self::Out]);
+}
+
+/// Refuses what there is neither one of nor one for each of `len`.
+fn check_len(what: &'static str, len: usize, found: usize) -> Result<()> {
+    if found == 1 || found == len { Ok(()) } else { Err(Error::shape(what, &[len], &[found])) }
+}
+
+fn check_bias<T>(bias: Option<&[T]>, cols: usize) -> Result<()> {
+    match bias {
+        Some(bias) if bias.len() != cols => Err(Error::shape("bias", &[cols], &[bias.len()])),
+        _ => Ok(()),
+    }
+}
+
+/// The accumulators themselves: `acc + bias`, as `i32`.
+#[derive(Debug, Clone, Default)]
+pub struct Accumulator {
+    bias: Option<Vec<i32>>,
+}
+
+impl Accumulator {
+    /// Without a bias.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With a bias, one per column.
+    pub fn with_bias(bias: &[i32]) -> Self {
+        Self { bias: Some(bias.to_vec()) }
+    }
+}
+
+impl Sealed for Accumulator {}
+impl Epilogue for Accumulator {
+    type Out = i32;
+
+    fn bias(&self) -> Option<&[i32]> {
+        self.bias.as_deref()
+    }
+
+    fn check(&self, _: usize, cols: usize) -> Result<()> {
+        check_bias(self.bias(), cols)
+    }
+
+    #[inline(always)]
+    fn store(&self, _: usize, _: usize, acc: &[i32], out: &mut [i32]) {
+        out.copy_from_slice(acc);
+    }
+}
+
+/// Back to reals: `f32(acc) * (row_scale * col_scale) + bias`, in this order, without contraction.
+///
+/// Row scales are those of the left side: one, or one per row (dynamic quantization per row). Column scales are those
+/// of the right side: one, or one per column (weights per output channel).
+#[derive(Debug, Clone)]
+pub struct Dequantize {
+    row_scale: Vec<f32>,
+    col_scale: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Dequantize {
+    /// With scales of which there is one or one for each, and an optional bias per column.
+    ///
+    /// # Errors
+    /// [`Error::Scale`] unless every scale is finite and positive.
+    pub fn new(row_scale: &[f32], col_scale: &[f32], bias: Option<&[f32]>) -> Result<Self> {
+        for (index, &scale) in row_scale.iter().chain(col_scale).enumerate() {
+            if !(scale > 0.0 && scale.is_finite()) {
+                let index = if index < row_scale.len() { index } else { index - row_scale.len() };
+                return Err(Error::Scale { found: scale as f64, index: alloc::vec![index] });
+            }
+        }
+        Ok(Self { row_scale: row_scale.to_vec(), col_scale: col_scale.to_vec(), bias: bias.map(<[f32]>::to_vec) })
+    }
+}
+
+impl Sealed for Dequantize {}
+impl Epilogue for Dequantize {
+    type Out = f32;
+
+    fn bias(&self) -> Option<&[i32]> {
+        None
+    }
+
+    fn check(&self, rows: usize, cols: usize) -> Result<()> {
+        check_len("row scales", rows, self.row_scale.len())?;
+        check_len("column scales", cols, self.col_scale.len())?;
+        check_bias(self.bias.as_deref(), cols)
+    }
+
+    #[inline(always)]
+    fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [f32]) {
+        let row_scale = if self.row_scale.len() == 1 { self.row_scale[0] } else { self.row_scale[row] };
+        match self.col_scale.as_slice() {
+            [one] => {
+                let scale = row_scale * one;
+                out.iter_mut().zip(acc).for_each(|(out, &acc)| *out = acc as f32 * scale);
+            }
+            many => {
+                for ((out, &acc), &col_scale) in out.iter_mut().zip(acc).zip(&many[col..]) {
+                    *out = acc as f32 * (row_scale * col_scale);
+                }
+            }
+        }
+        if let Some(bias) = &self.bias {
+            out.iter_mut().zip(&bias[col..]).for_each(|(out, bias)| *out += bias);
+        }
+    }
+}
+
+/// To codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
+///
+/// The multiplier is `x_scale * w_scale / y_scale`, one or one per column, in the arithmetic of a [`Requantization`].
+/// An activation is a narrower clamp.
+#[derive(Debug, Clone)]
+pub struct RequantizeTo<T: Element> {
+    rescale: Vec<Rescale>,
+    bias: Option<Vec<i32>>,
+    zero_point: i32,
+    codes: Codes,
+    element: core::marker::PhantomData<T>,
+}
+
+impl<T: Element> RequantizeTo<T> {
+    /// Requantizes to parameters per tensor, from the scale of the left side and one or more of the right.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `to` is per tensor, and those of [`Rescale::new`].
+    pub fn new<D: Dimension>(
+        row_scale: f32,
+        col_scale: &[f32],
+        bias: Option<&[i32]>,
+        to: &QParams<T, D>,
+        requantization: Requantization,
+    ) -> Result<Self> {
+        let (scale, zero_point) = to.of_tensor("output parameters")?;
+        let (min, max) = to.code_range();
+        let rescale = |&col_scale: &f32| Rescale::new(row_scale, col_scale, scale, requantization);
+        Ok(Self {
+            rescale: col_scale.iter().map(rescale).collect::<Result<_>>()?,
+            bias: bias.map(<[i32]>::to_vec),
+            zero_point: zero_point.to_i32(),
+            codes: Codes { min, max },
+            element: core::marker::PhantomData,
+        })
+    }
+
+    /// With codes clamped to `min..=max` as well: a fused activation.
+    ///
+    /// # Errors
+    /// [`Error::CodeRange`] if `min > max` or a bound leaves the element type.
+    pub fn with_clamp(mut self, min: i32, max: i32) -> Result<Self> {
+        if min > max || min < T::MIN || max > T::MAX {
+            return Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max });
+        }
+        let (low, high) = (self.codes.min, self.codes.max);
+        self.codes = Codes { min: min.clamp(low, high), max: max.clamp(low, high) };
+        Ok(self)
+    }
+}
+
+impl<T: Element> Sealed for RequantizeTo<T> {}
+impl<T: Element> Epilogue for RequantizeTo<T> {
+    type Out = T::Code;
+
+    fn bias(&self) -> Option<&[i32]> {
+        self.bias.as_deref()
+    }
+
+    fn check(&self, _: usize, cols: usize) -> Result<()> {
+        check_len("column scales", cols, self.rescale.len())?;
+        check_bias(self.bias(), cols)
+    }
+
+    #[inline(always)]
+    fn store(&self, _: usize, col: usize, acc: &[i32], out: &mut [T::Code]) {
+        let code = |rescale: Rescale, acc| T::Code::from_i32(rescale.apply::<T>(acc, self.zero_point, self.codes));
+        match self.rescale.as_slice() {
+            [one] => out.iter_mut().zip(acc).for_each(|(out, &acc)| *out = code(*one, acc)),
+            many => {
+                for ((out, &acc), &rescale) in out.iter_mut().zip(acc).zip(&many[col..]) {
+                    *out = code(rescale, acc);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Exact integer matrix products: `out = epilogue((a - a_zero) · (b - b_zero) + bias)`.
+//!
+//! ```text
+//! operand → pack (canonical signs, sums) → kernel (i32 tiles) → epilogue (per tile row) → out
+//! ```
+//!
+//! The right side is packed once ([`PackedRhs`]) and remembers the kernel it was packed for. The left side is packed
+//! block by block on the way. Zero points enter through row and column sums as the initial value of the accumulators,
+//! and the [`Epilogue`] turns each finished row of a tile into outputs while it is in the cache.
+//! An accumulator is the naive `i32` sum for every input: a depth at which it could overflow is refused.
+//!
+//! ```
+//! use ndarray::array;
+//! use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, gemm};
+//!
+//! let a = array![[1u8, 2, 3]];
+//! let b = PackedRhs::pack(&array![[1i8, 4], [2, 5], [3, 6]], &[0])?;
+//! assert_eq!(gemm(&a, 1, &b, &Accumulator::new())?, array![[8, 17]]); // (a - 1) · b
+//!
+//! let real = Dequantize::new(&[0.5], &[0.1, 0.2], None)?;
+//! assert_eq!(gemm(&a, 1, &b, &real)?, array![[0.4, 1.7]]);
+//! # Ok::<(), ndarray_quant::Error>(())
+//! ```
+
+mod driver;
+mod epilogue;
+mod kernel;
+mod pack;
+
+use ndarray::{Array2, ArrayRef2};
+
+use crate::element::{Code, Element};
+use crate::error::{Error, Result};
+pub use driver::Workspace;
+pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
+pub use pack::PackedRhs;
+
+/// An operand of an 8-bit product: `i8` or `u8`. Sealed.
+pub trait Byte: Element<Code = Self> + Code {
+    /// What is added to a code to make it unsigned, as kernels take their left side: 128 for `i8`.
+    #[doc(hidden)]
+    const TO_UNSIGNED: i32;
+
+    /// The greatest distance of a code from this zero point.
+    #[doc(hidden)]
+    fn reach(zero_point: Self) -> i64 {
+        let zero_point = zero_point.to_i32();
+        (zero_point - Self::MIN).max(Self::MAX - zero_point) as i64
+    }
+}
+
+impl Byte for u8 {
+    const TO_UNSIGNED: i32 = 0;
+}
+impl Byte for i8 {
+    const TO_UNSIGNED: i32 = 128;
+}
+
+/// `epilogue((a - a_zero) · (b - b_zero) + bias)` for `a` of shape `[m, k]` and `b` of shape `[k, n]`.
+///
+/// Any strides of `a`. The result is the same, bit for bit, on every instruction set and thread count.
+///
+/// # Errors
+/// [`Error::Shape`] if the inner lengths differ or the epilogue has not as many channels as the product,
+/// [`Error::Depth`] if an accumulator could overflow, [`Error::Bias`] if it could with the bias on it.
+pub fn gemm<A: Byte, B: Byte, E: Epilogue>(
+    a: &ArrayRef2<A>,
+    a_zero_point: A,
+    b: &PackedRhs<B>,
+    epilogue: &E,
+) -> Result<Array2<E::Out>> {
+    let mut out = Array2::from_elem((a.nrows(), b.ncols()), E::Out::default());
+    gemm_into(a, a_zero_point, b, epilogue, &mut out, &mut Workspace::new())?;
+    Ok(out)
+}
+
+/// [`gemm`] into memory that exists, of any strides. Allocates nothing once `workspace` has grown to the problem.
+///
+/// # Errors
+/// Those of [`gemm`], and [`Error::Shape`] if `out` is not of shape `[m, n]`. Then nothing was written.
+pub fn gemm_into<A: Byte, B: Byte, E: Epilogue>(
+    a: &ArrayRef2<A>,
+    a_zero_point: A,
+    b: &PackedRhs<B>,
+    epilogue: &E,
+    out: &mut ArrayRef2<E::Out>,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    if a.ncols() != b.nrows() {
+        return Err(Error::shape("left side of the product", &[a.nrows(), b.nrows()], a.shape()));
+    }
+    if out.dim() != (a.nrows(), b.ncols()) {
+        return Err(Error::shape("product", &[a.nrows(), b.ncols()], out.shape()));
+    }
+    epilogue.check(a.nrows(), b.ncols())?;
+    check_depth(A::reach(a_zero_point), b, epilogue.bias())?;
+    driver::run(a.view(), a_zero_point, b, epilogue, out.view_mut(), workspace);
+    Ok(())
+}
+
+/// Refuses what could overflow: `k * max|a - a_zero| * max|b - b_zero| + |bias|` beyond `i32::MAX`.
+fn check_depth<B: Byte>(a_reach: i64, b: &PackedRhs<B>, bias: Option<&[i32]>) -> Result<()> {
+    let per_step = a_reach * b.reach();
+    let max = (i32::MAX as i64 / per_step) as usize;
+    if b.nrows() > max {
+        return Err(Error::Depth { max, found: b.nrows() });
+    }
+    let left = i32::MAX as i64 - per_step * b.nrows() as i64;
+    let too_large = |bias: i32| (bias as i64).abs() > left;
+    match bias.and_then(|bias| bias.iter().enumerate().find(|(_, b)| too_large(**b))) {
+        Some((channel, &found)) => Err(Error::Bias { max: left, found: found as f64, channel }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,275 @@
+use alloc::vec::Vec;
+
+use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
+
+use super::matmul::ChannelParams;
+use super::requantize::Requantize;
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::gemm::{Byte, Dequantize, PackedRhs, RequantizeTo, Workspace, gemm, gemm_into};
+use crate::qparams::QParams;
+use crate::qtensor::QTensor;
+use crate::quantizer::Quantizer;
+use crate::scheme::Scheme;
+
+/// A linear layer with integer weights: `y = x · wᵀ + bias`.
+///
+/// Weights are `[out, in]`, per tensor or per output channel (axis 0), of 8 bits or fewer, and packed once. The bias
+/// stays in `f32` until the scale of the input is known. Three ways to run it:
+///
+/// | | input | output | for |
+/// |---|---|---|---|
+/// | [`forward`](Self::forward) | codes | codes | full-integer networks; [`prepare`](Self::prepare) does its set-up once |
+/// | [`forward_dequantize`](Self::forward_dequantize) | codes | `f32` | the last layer |
+/// | [`forward_dynamic`](Self::forward_dynamic) | `f32`, quantized per call | `f32` | dynamic-range networks |
+///
+/// ```
+/// use ndarray::{array, Axis};
+/// use ndarray_quant::{QLinear, QParams, Quantizer, Requantize, Scheme};
+///
+/// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&array![[1.0f32, -1.0], [0.5, 0.25]])?;
+/// let fc = QLinear::new(&w, Some(&array![0.5, -4.0]))?;
+///
+/// let x = array![[2.0f32, 1.0]];
+/// let real = fc.forward_dynamic(&x)?;
+/// assert!((real[[0, 0]] - 1.5).abs() < 0.02 && (real[[0, 1]] + 2.75).abs() < 0.02);
+///
+/// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&x)?;
+/// let to = QParams::<u8, _>::per_tensor(0.02, 0)?;
+/// let y = fc.forward(&x, &Requantize::to(&to).relu())?;
+/// assert_eq!(y.codes(), array![[75, 0]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct QLinear<W: Byte = i8> {
+    weights: PackedRhs<W>,
+    scales: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl<W: Byte> QLinear<W> {
+    /// Packs the weights, `[out, in]`, and keeps the bias, `[out]`.
+    ///
+    /// # Errors
+    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
+    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the layer is too deep for `i32`.
+    pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
+        let (scales, weights) = pack_weights(weights)?;
+        if let Some(bias) = bias {
+            if bias.len() != weights.ncols() {
+                return Err(Error::shape("bias", &[weights.ncols()], bias.shape()));
+            }
+            if let Some((channel, &found)) = bias.iter().enumerate().find(|(_, b)| !b.is_finite()) {
+                return Err(Error::NonFinite { found: found as f64, index: alloc::vec![channel] });
+            }
+        }
+        Ok(Self { weights, scales, bias: bias.map(|b| b.iter().copied().collect()) })
+    }
+
+    /// Codes to codes, set up for this very input: `clamp(round((x · wᵀ + bias) * multiplier) + zero_point)`.
+    ///
+    /// # Errors
+    /// Those of [`Self::prepare`], and [`Error::Shape`] if `x` is not `[batch, in]`.
+    pub fn forward<X: Byte, Y: Element>(
+        &self,
+        x: &QTensor<X, Ix2>,
+        to: &Requantize<Y, Ix2>,
+    ) -> Result<QTensor<Y, Ix2>> {
+        let (zero_point, epilogue) = self.stage(x.params(), to)?;
+        let codes = gemm(&x.unpacked_codes(), zero_point, &self.weights, &epilogue)?;
+        QTensor::from_codes(codes, to.params.clone())
+    }
+
+    /// Fixes the parameters of input and output, so that every later step from codes to codes is integer.
+    ///
+    /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Bias`] if the bias does not fit the
+    /// accumulator beside the product, and those of [`Rescale::new`](crate::Rescale::new).
+    pub fn prepare<X: Byte, Y: Element>(
+        self,
+        x: &QParams<X, Ix2>,
+        to: &Requantize<Y, Ix2>,
+    ) -> Result<StaticLinear<X, W, Y>> {
+        let (x_zero_point, epilogue) = self.stage(x, to)?;
+        Ok(StaticLinear { weights: self.weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
+    }
+
+    /// Codes to reals: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::Granularity`] for another granularity of `x`.
+    pub fn forward_dequantize<X: Byte>(&self, x: &QTensor<X, Ix2>) -> Result<Array2<f32>> {
+        let x_params = ChannelParams::new(x.params(), Axis(0))?;
+        let epilogue = Dequantize::new(&x_params.scales, &self.scales, self.bias.as_deref())?;
+        match x_params.zero_points.as_slice() {
+            [zero_point] => gemm(&x.unpacked_codes(), *zero_point, &self.weights, &epilogue),
+            zero_points => self.per_row(x, zero_points, &x_params.scales),
+        }
+    }
+
+    /// Rows with zero points of their own, one product each.
+    fn per_row<X: Byte>(&self, x: &QTensor<X, Ix2>, zero_points: &[X], scales: &[f32]) -> Result<Array2<f32>> {
+        let codes = x.unpacked_codes();
+        let mut out = Array2::zeros((codes.nrows(), self.weights.ncols()));
+        let mut workspace = Workspace::new();
+        let rows = codes.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
+        for (((x, mut out), &zero_point), &scale) in rows.zip(zero_points).zip(scales) {
+            let epilogue = Dequantize::new(&[scale], &self.scales, self.bias.as_deref())?;
+            gemm_into(&x, zero_point, &self.weights, &epilogue, &mut out, &mut workspace)?;
+        }
+        Ok(out)
+    }
+
+    /// Reals to reals, the input quantized to `u8` by its own range (ONNX: `DynamicQuantizeLinear`, `MatMulInteger`).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::NonFinite`] if it holds a NaN or an infinity.
+    pub fn forward_dynamic(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
+        self.forward_dequantize(&Scheme::<u8>::asymmetric().quantize(x)?)
+    }
+
+    /// As [`Self::forward_dynamic`], each row symmetrically to `i8` by its own range: rows of a batch do not share one.
+    ///
+    /// # Errors
+    /// Those of [`Self::forward_dynamic`].
+    pub fn forward_dynamic_per_row(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
+        self.forward_dequantize(&Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(x)?)
+    }
+
+    /// The bytes that packed weights, scales and bias take in memory.
+    pub fn size_in_bytes(&self) -> usize {
+        let floats = self.scales.len() + self.bias.as_ref().map_or(0, Vec::len);
+        self.weights.size_in_bytes() + size_of::<f32>() * floats
+    }
+
+    /// The zero point of the input and the epilogue, for input and output with these parameters.
+    fn stage<X: Byte, Y: Element>(&self, x: &QParams<X, Ix2>, to: &Requantize<Y, Ix2>) -> Result<(X, RequantizeTo<Y>)> {
+        let (x_scale, zero_point) = x.of_tensor("parameters of the input")?;
+        let bias = match &self.bias {
+            Some(bias) => Some(quantize_bias(bias, x_scale, &self.scales)?),
+            None => None,
+        };
+        let epilogue = to.epilogue(x_scale, &self.scales, bias.as_deref())?;
+        Ok((zero_point, epilogue))
+    }
+}
+
+/// A linear layer from codes to codes with everything prepared. With integer-only requantization no float instruction
+/// runs in [`forward_into`](Self::forward_into).
+///
+/// ```
+/// use ndarray::{array, Axis};
+/// use ndarray_quant::{QLinear, QParams, Quantizer, Requantize, Scheme};
+///
+/// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&array![[1.0f32, -1.0], [0.5, 0.25]])?;
+/// let x = QParams::<u8, _>::per_tensor(0.01, 0)?;
+/// let y = QParams::<u8, _>::per_tensor(0.02, 0)?;
+/// let fc = QLinear::new(&w, None)?.prepare(&x, &Requantize::to(&y).relu().integer_only())?;
+/// assert_eq!(fc.forward(&x.quantize(&array![[2.0f32, 2.0]])?)?.codes(), array![[0, 75]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct StaticLinear<X: Byte, W: Byte, Y: Element> {
+    weights: PackedRhs<W>,
+    x: QParams<X, Ix2>,
+    x_zero_point: X,
+    epilogue: RequantizeTo<Y>,
+    y: QParams<Y, Ix2>,
+}
+
+impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
+    /// From weights `[out, in]` and a bias that is already in units of the accumulator, as integer files hold it.
+    ///
+    /// # Errors
+    /// Those of [`QLinear::new`] and [`QLinear::prepare`].
+    pub fn new<T: Element<Code = W>>(
+        x: &QParams<X, Ix2>,
+        weights: &QTensor<T, Ix2>,
+        bias: Option<&ArrayRef1<i32>>,
+        to: &Requantize<Y, Ix2>,
+    ) -> Result<Self> {
+        let (scales, weights) = pack_weights(weights)?;
+        let (x_scale, x_zero_point) = x.of_tensor("parameters of the input")?;
+        let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
+        let epilogue = to.epilogue(x_scale, &scales, bias.as_deref())?;
+        Ok(Self { weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
+    }
+
+    /// The parameters that inputs must have.
+    pub fn input(&self) -> &QParams<X, Ix2> {
+        &self.x
+    }
+
+    /// The parameters of outputs.
+    pub fn output(&self) -> &QParams<Y, Ix2> {
+        &self.y
+    }
+
+    /// `[batch, in]` to `[batch, out]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` has another depth, [`Error::Argument`] if its parameters are not those of the input,
+    /// [`Error::Depth`] and [`Error::Bias`] if an accumulator could overflow.
+    pub fn forward(&self, x: &QTensor<X, Ix2>) -> Result<QTensor<Y, Ix2>> {
+        if *x.params() != self.x {
+            return Err(Error::Argument {
+                what: "parameters of the input",
+                expected: "those that the layer was prepared for",
+                found: alloc::format!("{:?}", x.params()),
+            });
+        }
+        let x = x.unpacked_codes();
+        let mut codes = Array::from_elem((x.nrows(), self.weights.ncols()), Y::Code::default());
+        self.forward_into(&x, &mut codes, &mut Workspace::new())?;
+        QTensor::from_codes(codes, self.y.clone())
+    }
+
+    /// Codes `[batch, in]` with the parameters of the input, to codes `[batch, out]` in memory that exists.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a shape is another, [`Error::Depth`] and [`Error::Bias`] if an accumulator could overflow.
+    pub fn forward_into(
+        &self,
+        x: &ArrayRef2<X>,
+        out: &mut ArrayRef2<Y::Code>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        gemm_into(x, self.x_zero_point, &self.weights, &self.epilogue, out, workspace)
+    }
+}
+
+/// A quantized linear layer in one call (TFLite: `FULLY_CONNECTED`): weights `[out, in]`, bias in units of the
+/// accumulator. For repeated calls prepare a [`StaticLinear`].
+///
+/// # Errors
+/// Those of [`StaticLinear::new`] and [`StaticLinear::forward`].
+pub fn fully_connected<X: Byte, W: Byte, Y: Element>(
+    x: &QTensor<X, Ix2>,
+    weights: &QTensor<W, Ix2>,
+    bias: Option<&Array1<i32>>,
+    to: &Requantize<Y, Ix2>,
+) -> Result<QTensor<Y, Ix2>> {
+    StaticLinear::new(x.params(), weights, bias.map(|b| &**b), to)?.forward(x)
+}
+
+fn pack_weights<T: Element<Code = W>, W: Byte>(weights: &QTensor<T, Ix2>) -> Result<(Vec<f32>, PackedRhs<W>)> {
+    let params = ChannelParams::new(weights.params(), Axis(0))?;
+    let packed = PackedRhs::pack(&weights.unpacked_codes().t(), &params.zero_points)?;
+    Ok((params.scales, packed))
+}
+
+/// `rne(bias / (x_scale * w_scale))`, refused where it leaves `i32`.
+fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Result<Vec<i32>> {
+    let code = |(channel, &bias): (usize, &f32)| {
+        let w_scale = if w_scales.len() == 1 { w_scales[0] } else { w_scales[channel] };
+        let code = crate::element::Compute::round_ties_even(bias as f64 / (x_scale as f64 * w_scale as f64));
+        if code.abs() <= i32::MAX as f64 {
+            Ok(code as i32)
+        } else {
+            Err(Error::Bias { max: i32::MAX as i64, found: code, channel })
+        }
+    };
+    bias.iter().enumerate().map(code).collect()
+}

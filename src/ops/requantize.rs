@@ -1,0 +1,74 @@
+use ndarray::Dimension;
+
+use crate::affine::{FixedPointRounding, Requantization};
+use crate::element::Element;
+use crate::error::Result;
+use crate::gemm::RequantizeTo;
+use crate::qparams::QParams;
+
+/// What an integer layer puts out: the parameters of its codes, the arithmetic that leads there, a fused activation.
+///
+/// ```
+/// use ndarray::Ix2;
+/// use ndarray_quant::{QParams, Requantize};
+/// let y = QParams::<u8, Ix2>::per_tensor(0.1, 20)?;
+/// let plain = Requantize::to(&y);
+/// let relu = Requantize::to(&y).relu().integer_only();
+/// assert_eq!((plain.clamp_range(), relu.clamp_range()), ((0, 255), (20, 255)));
+/// assert_eq!(Requantize::to(&y).relu6().clamp_range(), (20, 80));
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Requantize<Y: Element, D: Dimension> {
+    pub(super) params: QParams<Y, D>,
+    pub(super) requantization: Requantization,
+    low: Option<f32>,
+    high: Option<f32>,
+}
+
+impl<Y: Element, D: Dimension> Requantize<Y, D> {
+    /// To codes with these parameters, which must be per tensor, in `f32` arithmetic and without activation.
+    pub fn to(params: &QParams<Y, D>) -> Self {
+        Self { params: params.clone(), requantization: Requantization::Float, low: None, high: None }
+    }
+
+    /// With `max(y, 0)` fused: a clamp of the codes.
+    pub fn relu(self) -> Self {
+        self.clamp(Some(0.0), None)
+    }
+
+    /// With `min(max(y, 0), 6)` fused.
+    pub fn relu6(self) -> Self {
+        self.clamp(Some(0.0), Some(6.0))
+    }
+
+    /// With the real output clamped to these bounds: the codes are clamped to the bounds' codes.
+    pub fn clamp(mut self, low: Option<f32>, high: Option<f32>) -> Self {
+        (self.low, self.high) = (low, high);
+        self
+    }
+
+    /// By this arithmetic.
+    pub fn with_requantization(mut self, requantization: Requantization) -> Self {
+        self.requantization = requantization;
+        self
+    }
+
+    /// By multiplier and shift with gemmlowp's double rounding: no float instruction runs from codes to codes.
+    pub fn integer_only(self) -> Self {
+        self.with_requantization(Requantization::FixedPoint(FixedPointRounding::Double))
+    }
+
+    /// The smallest and greatest code that come out.
+    pub fn clamp_range(&self) -> (i32, i32) {
+        let code = |bound: f32| self.params.code_of(bound);
+        let (min, max) = self.params.code_range();
+        (self.low.map_or(min, code), self.high.map_or(max, code))
+    }
+
+    /// The epilogue of a product with these input scales.
+    pub(super) fn epilogue(&self, x_scale: f32, w_scale: &[f32], bias: Option<&[i32]>) -> Result<RequantizeTo<Y>> {
+        let (min, max) = self.clamp_range();
+        RequantizeTo::new(x_scale, w_scale, bias, &self.params, self.requantization)?.with_clamp(min, max)
+    }
+}
