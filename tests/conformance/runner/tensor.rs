@@ -105,6 +105,24 @@ macro_rules! with_element {
 }
 pub(crate) use with_element;
 
+/// Runs the body with the name standing for the 8-bit type that a string names.
+macro_rules! with_byte {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            "i8" => {
+                type $T = i8;
+                $body
+            }
+            "u8" => {
+                type $T = u8;
+                $body
+            }
+            other => Err($crate::runner::Stop::not_covered(format!("dtype {other}"))),
+        }
+    };
+}
+pub(crate) use with_byte;
+
 /// Runs the body with the name standing for the float type that a string names.
 macro_rules! with_float {
     ($dtype:expr, $F:ident => $body:expr) => {

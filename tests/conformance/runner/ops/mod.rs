@@ -6,6 +6,7 @@ mod affine;
 mod cast;
 mod choose;
 mod fixed_point;
+mod matmul;
 mod requantize;
 
 use super::Outcome;
@@ -32,6 +33,9 @@ pub(crate) fn find(op: &str) -> Option<Operation> {
         "saturating_rounding_doubling_high_mul" => fixed_point::saturating_rounding_doubling_high_mul,
         "requantize" => requantize::requantize,
         "requantize_acc" => requantize::requantize_acc,
+        "matmul_integer" => matmul::matmul_integer,
+        "qlinear_matmul" => matmul::qlinear_matmul,
+        "fully_connected" => matmul::fully_connected,
         "cast" | "encode" | "decode" => cast::cast,
         _ => return None,
     })

@@ -26,7 +26,7 @@ pub(crate) fn requantize_acc(case: &Case) -> Outcome<Vec<Tensor>> {
     let requantization = requantization(&case.source)?;
     let (x_scale, y_scale) = (scalar(case, 1)?, scalar(case, 3)?);
     // One weight scale, or one per channel, which is the last axis.
-    let w_scale = case.values::<f32>(2)?;
+    let w_scale = scales(case, 2)?;
     let rescales: Vec<Rescale> =
         w_scale.iter().map(|&w| Rescale::new(x_scale, w, y_scale, requantization)).collect::<Result<_, _>>()?;
     let acc = case.values::<i32>(0)?;
@@ -46,11 +46,20 @@ pub(crate) fn requantization(source: &str) -> Outcome<Requantization> {
     }
 }
 
-/// The only element of an input that holds floats.
+/// The scales of an input; those of half precision are widened, which is exact.
+pub(crate) fn scales(case: &Case, index: usize) -> Outcome<Vec<f32>> {
+    let input = case.input(index)?;
+    let floats = input.floats().filter(|_| input.dtype() != "f64");
+    let floats = floats.ok_or_else(|| Stop::not_covered(format!("scales of dtype {}", input.dtype())))?;
+    Ok(floats.iter().map(|&x| x as f32).collect())
+}
+
+/// The only scale of an input.
 pub(crate) fn scalar(case: &Case, index: usize) -> Outcome<f32> {
-    let values = case.values::<f32>(index)?;
-    let wrong = || Stop::not_covered(format!("{} values of {}", values.len(), case.inputs[index].name));
-    values.iter().copied().next().filter(|_| values.len() == 1).ok_or_else(wrong)
+    match scales(case, index)?.as_slice() {
+        &[scale] => Ok(scale),
+        several => Err(Stop::not_covered(format!("{} values of {}", several.len(), case.inputs[index].name))),
+    }
 }
 
 /// Codes less their zero point, which is the third input.
@@ -78,7 +87,7 @@ where
 }
 
 /// The only zero point of an input.
-fn zero_point<T: Element>(case: &Case, index: usize) -> Outcome<T::Code> {
+pub(crate) fn zero_point<T: Element>(case: &Case, index: usize) -> Outcome<T::Code> {
     let values = zero_points::<T>(case.input(index)?)?;
     let wrong = || Stop::not_covered(format!("{} zero points", values.len()));
     values.iter().copied().next().filter(|_| values.len() == 1).ok_or_else(wrong)
