@@ -141,7 +141,8 @@ reals! {
 /// The `f32` next to `x` toward zero, its last bit set if that is not exact.
 ///
 /// Rounding to odd keeps what a later rounding to half precision must know, so that both together round once
-/// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+/// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). `half` itself drops the low half of an
+/// `f64` before it rounds.
 fn to_odd_f32(x: f64) -> f32 {
     let nearest = x as f32;
     if nearest as f64 == x || x.is_nan() {
