@@ -8,6 +8,7 @@ mod affine;
 mod element;
 mod error;
 mod granularity;
+mod observer;
 mod qparams;
 mod qtensor;
 mod quantizer;
@@ -21,6 +22,9 @@ pub use affine::{
 pub use element::{Code, DType, Element, HalfFloat, I2, I4, Packed, Real, Storage, SubByte, U2, U4};
 pub use error::{Error, Result};
 pub use granularity::Granularity;
+pub use observer::{
+    BlockObserver, Entropy, Histogram, MinMax, MovingAverage, Mse, Observer, Percentile, Statistic, statistic,
+};
 pub use qparams::QParams;
 pub use qtensor::QTensor;
 pub use quantizer::{Dequantizer, HalfCast, Overflow, Quantizer};
