@@ -64,6 +64,14 @@ impl<D: Dimension> Ranges<D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the rank is another.
+    ///
+    /// ```
+    /// use ndarray::{array, Ix3};
+    /// use ndarray_quant::{Granularity, Ranges};
+    /// let ranges = Ranges::of(&array![1.0f32, -2.0], Granularity::PerTensor)?.into_dimensionality::<Ix3>()?;
+    /// assert_eq!(ranges.min(), array![[[-2.0]]]);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
     pub fn into_dimensionality<E: Dimension>(self) -> Result<Ranges<E>> {
         let found = self.min.ndim();
         let ndim = E::NDIM.unwrap_or(found);

@@ -76,6 +76,18 @@ pub trait Statistic: Clone + Debug + PartialEq {
 /// The observer that keeps a [`Statistic`] for each block of a tensor.
 ///
 /// Batches may differ in the length of axes that blocks span whole; their blocks must be the same.
+///
+/// ```
+/// use ndarray::{array, Axis};
+/// use ndarray_quant::{MinMax, Observer, Scheme};
+/// // Two shards, observed apart.
+/// let (mut a, mut b) = (MinMax::per_axis(Axis(1)), MinMax::per_axis(Axis(1)));
+/// a.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
+/// b.observe(&array![[3.0f32, 0.0]])?;
+/// a.merge(&b)?;
+/// assert_eq!(a.ranges(&Scheme::<u8>::asymmetric())?.max(), &array![[3.0, 4.0]].into_dyn());
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(

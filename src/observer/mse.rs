@@ -4,6 +4,7 @@ use super::clip::Clip;
 use super::dyadic::DyadicHistogram;
 use super::{BlockObserver, squared_error};
 use crate::element::{Code, Element};
+use crate::range::Bounds;
 use crate::scheme::Scheme;
 
 /// The range for which quantization has the least mean squared error.
@@ -63,45 +64,39 @@ impl DyadicHistogram {
 
 impl Clip for LeastError {
     fn clip<T: Element>(&self, histogram: &DyadicHistogram, scheme: &Scheme<T>) -> (f32, f32) {
-        let bounds = histogram.bounds();
+        let Bounds { min, max } = histogram.bounds();
         let part = |end: f32, parts: i32| (end as f64 * parts as f64 / PARTS as f64) as f32;
         let range = |(i, j): (i32, i32)| {
-            let (low, high) = (part(bounds.min.min(0.0), i), part(bounds.max.max(0.0), j));
-            // Bounds that do not reach zero stay where they are until the other end comes by.
-            (
-                if bounds.min > 0.0 { bounds.min.min(high) } else { low },
-                if bounds.max < 0.0 { bounds.max.max(low) } else { high },
-            )
+            let (low, high) = (part(min.min(0.0), i), part(max.max(0.0), j));
+            // An end beyond zero stays in place until the other one comes by.
+            (if min > 0.0 { min.min(high) } else { low }, if max < 0.0 { max.max(low) } else { high })
         };
         let error = |parts: (i32, i32)| {
             let (min, max) = range(parts);
             histogram.mean_squared_error(scheme, min, max)
         };
         // Only two free ends make a search in two dimensions.
-        let tied = scheme.is_symmetric() || bounds.min >= 0.0 || bounds.max <= 0.0;
-        let mut best = (PARTS, PARTS);
-        let mut least = error(best);
-        let mut consider = |parts: (i32, i32), best: &mut (i32, i32)| {
-            let error = error(parts);
-            if error < least {
-                (*best, least) = (parts, error);
+        let tied = scheme.is_symmetric() || min >= 0.0 || max <= 0.0;
+        let improve = |mut best: (f64, (i32, i32)), i: &[i32], j: &[i32]| {
+            for (row, &i) in i.iter().enumerate() {
+                for (column, &j) in j.iter().enumerate() {
+                    let parts = (i.clamp(1, PARTS), j.clamp(1, PARTS));
+                    if !tied || row == column {
+                        let error = error(parts);
+                        best = if error < best.0 { (error, parts) } else { best };
+                    }
+                }
             }
+            best
         };
-        for i in COARSE {
-            for j in COARSE.into_iter().filter(|&j| !tied || i == j) {
-                consider((i, j), &mut best);
-            }
-        }
+        let full = (PARTS, PARTS);
+        let mut best = improve((error(full), full), &COARSE, &COARSE);
         let mut step = COARSE[0] - COARSE[1];
         while step > 1 {
             step /= 2;
-            let (i, j) = best;
-            for di in [-step, 0, step] {
-                for dj in [-step, 0, step].into_iter().filter(|&dj| !tied || di == dj) {
-                    consider(((i + di).clamp(1, PARTS), (j + dj).clamp(1, PARTS)), &mut best);
-                }
-            }
+            let (i, j) = best.1;
+            best = improve(best, &[i - step, i, i + step], &[j - step, j, j + step]);
         }
-        range(best)
+        range(best.1)
     }
 }
