@@ -126,27 +126,25 @@ fn params<T: Element, S: Real>(case: &Case, shape: &[usize], convention: Convent
 ///
 /// As ONNX has it: `block_size` 0 or none means not blocked, no axis means per tensor for a single scale, else axis 1.
 fn granularity(case: &Case, shape: &[usize], scale: &[usize]) -> Outcome<(Granularity, Vec<usize>)> {
-    let ones = vec![1; shape.len()];
+    let axis = case.integer("axis")?;
     let single = scale.iter().product::<usize>() == 1;
-    let axis = case.integer("axis")?.map(|axis| checked_axis(axis, shape.len()));
-    if scale.is_empty() {
-        return Ok((Granularity::PerTensor, ones));
-    }
-    let size = case.integer("block_size")?.unwrap_or(0);
-    let axis = match axis.transpose()? {
-        Some(axis) if single && size == 0 && shape[axis] != 1 => None,
-        None if !single || size != 0 => Some(checked_axis(1, shape.len())?),
-        axis => axis,
-    };
-    match (axis, usize::try_from(size)) {
-        (_, Err(_)) => Err(Stop::failed(format!("block_size {size}"))),
-        (None, _) => Ok((Granularity::PerTensor, ones)),
-        (Some(axis), Ok(0)) => {
+    // A list of one scale belongs to an axis only if that has one index; PyTorch multiplies by doubles there.
+    let channels = axis.and_then(|axis| checked_axis(axis, shape.len()).ok()).map(|axis| shape[axis]);
+    let per_tensor = scale.is_empty() || single && channels != Some(1);
+    let ones = vec![1; shape.len()];
+    let axis = || checked_axis(axis.unwrap_or(1), shape.len());
+    match case.integer("block_size")?.unwrap_or(0) {
+        0 if per_tensor => Ok((Granularity::PerTensor, ones)),
+        0 => {
+            let axis = axis()?;
             let mut grid = ones;
             grid[axis] = scale.iter().product();
             Ok((Granularity::PerAxis { axis }, grid))
         }
-        (Some(axis), Ok(size)) => Ok((Granularity::PerGroup { axis, size }, scale.to_vec())),
+        size => {
+            let size = usize::try_from(size).map_err(|_| Stop::failed(format!("block_size {size}")))?;
+            Ok((Granularity::PerGroup { axis: axis()?, size }, scale.to_vec()))
+        }
     }
 }
 
