@@ -9,6 +9,7 @@ mod element;
 mod error;
 pub mod gemm;
 mod granularity;
+mod observer;
 pub mod ops;
 mod qparams;
 mod qtensor;
@@ -23,6 +24,9 @@ pub use affine::{
 pub use element::{Code, DType, Element, HalfFloat, I2, I4, Packed, Real, Storage, SubByte, U2, U4};
 pub use error::{Error, Result};
 pub use granularity::Granularity;
+pub use observer::{
+    BlockObserver, Entropy, Histogram, MinMax, MovingAverage, Mse, Observer, Percentile, Statistic, statistic,
+};
 pub use ops::{HalfLinear, QLinear, Requantize, StaticLinear};
 pub use qparams::QParams;
 pub use qtensor::QTensor;

@@ -156,7 +156,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         let outside = |z: i32| !(min..=max).contains(&z);
         let bad = match &self.zero_point {
             Some(z) => z.iter().map(|z| z.to_i32()).find(|&z| outside(z)),
-            None => Some(0).filter(|&z| outside(z)),
+            None => Some(0).filter(|&z| outside(z) && !self.scale.is_empty()),
         };
         match bad {
             Some(found) => Err(Error::ZeroPoint { min: min as i64, max: max as i64, found: found as i64 }),

@@ -2,7 +2,7 @@
 
 use ndarray::{Array, ArrayRef, Dimension};
 
-use crate::element::{Element, HalfFloat, Real};
+use crate::element::{Compute, Element, HalfFloat, Real};
 use crate::error::{Error, Result};
 use crate::granularity::positions;
 use crate::qparams::QParams;
@@ -165,7 +165,8 @@ impl<H: HalfFloat> HalfCast<H> {
             return Err(Error::shape("half-precision values", x.shape(), out.shape()));
         }
         let limit = H::MAX.to_f64();
-        let overflows = |x: F| !(H::from_f64(x.to_f64()).to_f64().abs() <= limit) && x.to_f64().abs() > limit;
+        let cast = |x: F| x.widen().into_real::<H>();
+        let overflows = |x: F| x.to_f64().abs() > limit && cast(x).to_f64().is_infinite();
         if self.overflow == Overflow::Error {
             let finite_overflow = |x: &F| overflows(*x) && x.to_f64().is_finite();
             if let Some((index, x)) = positions(x.raw_dim()).zip(x).find(|(_, x)| finite_overflow(x)) {
@@ -174,11 +175,7 @@ impl<H: HalfFloat> HalfCast<H> {
         }
         let saturate = self.overflow == Overflow::Saturate;
         out.zip_mut_with(x, |y, &x| {
-            *y = if saturate && overflows(x) {
-                H::from_f64(limit.copysign(x.to_f64()))
-            } else {
-                H::from_f64(x.to_f64())
-            };
+            *y = if saturate && overflows(x) { H::from_f64(limit.copysign(x.to_f64())) } else { cast(x) };
         });
         Ok(())
     }
@@ -206,7 +203,7 @@ impl<F: Real, D: Dimension, H: HalfFloat> Dequantizer<F, D> for Array<H, D> {
         if out.shape() != self.shape() {
             return Err(Error::shape("float values", self.shape(), out.shape()));
         }
-        out.zip_mut_with(self, |y, x| *y = F::from_f64(x.to_f64()));
+        out.zip_mut_with(self, |y, x| *y = F::from_f32(x.to_f32()));
         Ok(())
     }
 }

@@ -60,6 +60,35 @@ impl<D: Dimension> Ranges<D> {
         Ok(Self { granularity, min: part(|b| b.min), max: part(|b| b.max) })
     }
 
+    /// The same ranges with another type of rank. Ranges per tensor take any.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the rank is another.
+    ///
+    /// ```
+    /// use ndarray::{array, Ix3};
+    /// use ndarray_quant::{Granularity, Ranges};
+    /// let ranges = Ranges::of(&array![1.0f32, -2.0], Granularity::PerTensor)?.into_dimensionality::<Ix3>()?;
+    /// assert_eq!(ranges.min(), array![[[-2.0]]]);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    pub fn into_dimensionality<E: Dimension>(self) -> Result<Ranges<E>> {
+        let found = self.min.ndim();
+        let ndim = E::NDIM.unwrap_or(found);
+        let mut grid = E::zeros(ndim);
+        grid.slice_mut().fill(1);
+        if self.granularity != Granularity::PerTensor {
+            if ndim != found {
+                return Err(Error::shape("rank of the ranges", &[ndim], &[found]));
+            }
+            grid.slice_mut().copy_from_slice(self.min.shape());
+        }
+        let cast = |bounds: Array<f32, D>| {
+            Array::from_shape_vec(grid.clone(), bounds.iter().copied().collect()).expect("as many blocks")
+        };
+        Ok(Ranges { granularity: self.granularity, min: cast(self.min), max: cast(self.max) })
+    }
+
     /// Which elements share a range.
     pub fn granularity(&self) -> Granularity {
         self.granularity
@@ -76,14 +105,58 @@ impl<D: Dimension> Ranges<D> {
     }
 }
 
-/// A running minimum and maximum.
+/// The smallest and the greatest of some values.
+///
+/// ```
+/// use ndarray_quant::statistic::Bounds;
+/// let bounds = Bounds::new(-1.0, 2.0)?;
+/// assert_eq!((bounds.min(), bounds.max()), (-1.0, 2.0));
+/// assert!(Bounds::new(1.0, f32::NAN).is_err());
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Bounds {
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "(f32, f32)", try_from = "(f32, f32)"))]
+pub struct Bounds {
     pub(crate) min: f32,
     pub(crate) max: f32,
 }
 
+impl From<Bounds> for (f32, f32) {
+    fn from(b: Bounds) -> (f32, f32) {
+        (b.min, b.max)
+    }
+}
+
+impl TryFrom<(f32, f32)> for Bounds {
+    type Error = Error;
+    fn try_from((min, max): (f32, f32)) -> Result<Self> {
+        Self::new(min, max)
+    }
+}
+
 impl Bounds {
+    /// Takes both. [`Error::Range`] if they are not finite or not in order.
+    pub fn new(min: f32, max: f32) -> Result<Self> {
+        check_range(min, max)?;
+        Ok(Self { min, max })
+    }
+
+    /// The smallest value.
+    pub fn min(&self) -> f32 {
+        self.min
+    }
+
+    /// The greatest value.
+    pub fn max(&self) -> f32 {
+        self.max
+    }
+
+    /// The greatest magnitude.
+    pub(crate) fn magnitude(&self) -> f32 {
+        self.max.abs().max(self.min.abs())
+    }
+
     pub(crate) const EMPTY: Bounds = Bounds { min: f32::INFINITY, max: f32::NEG_INFINITY };
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -96,7 +169,7 @@ impl Bounds {
         self.max = if x > self.max { x } else { self.max };
     }
 
-    fn join(&mut self, other: Bounds) {
+    pub(crate) fn join(&mut self, other: Bounds) {
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
     }

@@ -134,8 +134,22 @@ macro_rules! reals {
 reals! {
     f32 F32 via f32: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
     f64 F64 via f64: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
-    f16 F16 via f32: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, f16::from_f64;
-    bf16 BF16 via f32: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, bf16::from_f64;
+    f16 F16 via f32: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
+    bf16 BF16 via f32: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
+}
+
+/// The `f32` next to `x` toward zero, its last bit set if that is not exact.
+///
+/// Rounding to odd keeps what a later rounding to half precision must know, so that both together round once
+/// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). `half` itself drops the low half of an
+/// `f64` before it rounds.
+fn to_odd_f32(x: f64) -> f32 {
+    let nearest = x as f32;
+    if nearest as f64 == x || x.is_nan() {
+        return nearest;
+    }
+    let away = (nearest as f64).abs() > x.abs();
+    f32::from_bits((nearest.to_bits() - away as u32) | 1)
 }
 
 /// A half-precision float type: [`half::f16`] or [`half::bf16`]. Sealed.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::Byte;
 use super::epilogue::Epilogue;
@@ -85,7 +85,7 @@ impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
         if threads < 2 || at >= len || at == 0 {
             return self.part(kernel, row, col, out, &mut Workspace::new());
         }
-        let (first, second) = out.split_at(Axis(!by_rows as usize), at);
+        let (first, second) = out.split_at(ndarray::Axis(!by_rows as usize), at);
         let (next_row, next_col) = if by_rows { (row + at, col) } else { (row, col + at) };
         rayon::join(
             || self.fork(kernel, row, col, first, first_threads),

@@ -33,6 +33,12 @@ impl KernelId {
         KernelId::Portable
     }
 
+    /// Every kernel that this machine can run.
+    #[cfg(test)]
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        [KernelId::Portable].into_iter()
+    }
+
     /// The panels of the right side.
     pub(crate) fn rhs_layout(self) -> Layout {
         fn of<K: Kernel>() -> Layout {

@@ -26,6 +26,8 @@ mod driver;
 mod epilogue;
 mod kernel;
 mod pack;
+#[cfg(test)]
+mod tests;
 
 use ndarray::{Array2, ArrayRef2};
 

@@ -1,0 +1,133 @@
+//! Every kernel against the naive sum.
+
+use alloc::{format, vec::Vec};
+
+use ndarray::{Array2, s};
+use proptest::prelude::*;
+
+use super::kernel::KernelId;
+use super::*;
+use crate::affine::Requantization;
+use crate::qparams::QParams;
+
+/// The definition: `Σ_k (a - a_zero) * (b - b_zero)`.
+fn naive<A: Byte, B: Byte>(a: &ArrayRef2<A>, a_zero: A, b: &ArrayRef2<B>, b_zeros: &[B]) -> Array2<i32> {
+    Array2::from_shape_fn((a.nrows(), b.ncols()), |(i, j)| {
+        let b_zero = if b_zeros.len() == 1 { b_zeros[0] } else { b_zeros[j] };
+        let term = |k| (a[[i, k]].to_i32() - a_zero.to_i32()) as i64 * (b[[k, j]].to_i32() - b_zero.to_i32()) as i64;
+        (0..a.ncols()).map(term).sum::<i64>() as i32
+    })
+}
+
+/// Codes that favour the extremes, where sums are largest and signs matter.
+fn code<T: Byte>() -> impl Strategy<Value = T> {
+    prop_oneof![2 => Just(T::MIN), 2 => Just(T::MAX), 1 => Just(0.clamp(T::MIN, T::MAX)), 5 => T::MIN..=T::MAX]
+        .prop_map(T::from_i32)
+}
+
+fn matrix<T: Byte>(rows: usize, cols: usize) -> impl Strategy<Value = Array2<T>> {
+    prop::collection::vec(code(), rows * cols).prop_map(move |v| Array2::from_shape_vec((rows, cols), v).unwrap())
+}
+
+fn case<A: Byte, B: Byte>() -> impl Strategy<Value = (Array2<A>, A, Array2<B>, Vec<B>)> {
+    (0usize..=70, 0usize..=70, 0usize..=70).prop_flat_map(|(m, k, n)| {
+        let zeros = prop_oneof![prop::collection::vec(code(), 1), prop::collection::vec(code(), n.max(1))];
+        (matrix(m, k), code(), matrix(k, n), zeros)
+    })
+}
+
+fn agrees<A: Byte, B: Byte>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, Vec<B>)) -> Result<(), TestCaseError> {
+    let b_zeros = if b.ncols() == 0 { &b_zeros[..1] } else { &b_zeros[..] };
+    let expected = naive(&a, a_zero, &b, b_zeros);
+    // The same matrices with every other kind of stride.
+    let a_reversed = a.slice(s![..;-1, ..;-1]).to_owned();
+    let a_negative = a_reversed.slice(s![..;-1, ..;-1]);
+    let b_columns = b.t().to_owned();
+    for kernel in KernelId::available() {
+        let packed = PackedRhs::pack_for(kernel, &b, b_zeros).unwrap();
+        prop_assert_eq!(&gemm(&a, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}", kernel);
+        let packed = PackedRhs::pack_for(kernel, &b_columns.t(), b_zeros).unwrap();
+        let mut out = Array2::zeros((b.ncols(), a.nrows()));
+        let mut transposed = out.view_mut().reversed_axes();
+        gemm_into(&a_negative, a_zero, &packed, &Accumulator::new(), &mut transposed, &mut Workspace::new()).unwrap();
+        prop_assert_eq!(&out.t(), &expected, "{:?}, strided", kernel);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn u8_by_i8(case in case::<u8, i8>()) { agrees(case)?; }
+    #[test]
+    fn u8_by_u8(case in case::<u8, u8>()) { agrees(case)?; }
+    #[test]
+    fn i8_by_i8(case in case::<i8, i8>()) { agrees(case)?; }
+    #[test]
+    fn i8_by_u8(case in case::<i8, u8>()) { agrees(case)?; }
+
+    /// A fused epilogue equals the same formula on the finished accumulators, bit for bit.
+    #[test]
+    fn epilogues((a, a_zero, b, b_zeros) in case::<u8, i8>(), fixed in 0..4u8) {
+        let (m, n) = (a.nrows(), b.ncols());
+        let b_zeros = if n == 0 { &b_zeros[..1] } else { &b_zeros[..] };
+        let acc = naive(&a, a_zero, &b, b_zeros);
+        let row_scale: Vec<f32> = (0..m).map(|i| 0.01 + i as f32 * 0.003).collect();
+        let col_scale: Vec<f32> = (0..n).map(|j| 0.02 + j as f32 * 0.0007).collect();
+        let bias: Vec<i32> = (0..n).map(|j| j as i32 * 37 - 500).collect();
+        let real_bias: Vec<f32> = bias.iter().map(|&b| b as f32 * 0.1).collect();
+        let requantization = match fixed {
+            0 => Requantization::Float,
+            1 => Requantization::Double,
+            2 => Requantization::FixedPoint(crate::FixedPointRounding::Double),
+            _ => Requantization::FixedPoint(crate::FixedPointRounding::Single),
+        };
+        let to = QParams::<u8, ndarray::Ix2>::per_tensor(0.3, 17).unwrap();
+        let rescale: Vec<_> =
+            col_scale.iter().map(|&s| crate::Rescale::new(0.05, s, 0.3, requantization).unwrap()).collect();
+        for kernel in KernelId::available() {
+            let packed = PackedRhs::pack_for(kernel, &b, b_zeros).unwrap();
+            let real = Dequantize::new(&row_scale, &col_scale, Some(&real_bias)).unwrap();
+            let expected = Array2::from_shape_fn((m, n), |(i, j)| {
+                acc[[i, j]] as f32 * (row_scale[i] * col_scale[j]) + real_bias[j]
+            });
+            if m > 0 && n > 0 {
+                prop_assert_eq!(&gemm(&a, a_zero, &packed, &real).unwrap(), &expected);
+            }
+            let codes = RequantizeTo::new(0.05, &col_scale, Some(&bias), &to, requantization).unwrap();
+            let expected = Array2::from_shape_fn((m, n), |(i, j)| rescale[j].requantize::<u8>(acc[[i, j]] + bias[j], 17));
+            prop_assert_eq!(&gemm(&a, a_zero, &packed, &codes).unwrap(), &expected, "{:?}", kernel);
+        }
+    }
+}
+
+/// The deepest product that is allowed, all of it at the extreme.
+#[test]
+fn deepest() {
+    let depth = i32::MAX as usize / (255 * 128);
+    for kernel in KernelId::available() {
+        let a = Array2::from_elem((2, depth), u8::MAX);
+        let b = Array2::from_elem((depth, 3), i8::MIN);
+        let packed = PackedRhs::pack_for(kernel, &b, &[0]).unwrap();
+        let expected = Array2::from_elem((2, 3), -(255 * 128 * depth as i32));
+        assert_eq!(gemm(&a, 0, &packed, &Accumulator::new()).unwrap(), expected);
+        let deeper = PackedRhs::pack_for(kernel, &Array2::from_elem((depth + 1, 3), i8::MIN), &[0]).unwrap();
+        let found = gemm(&Array2::from_elem((2, depth + 1), 0u8), 0, &deeper, &Accumulator::new());
+        assert_eq!(found, Err(Error::Depth { max: depth, found: depth + 1 }), "{}", format!("{kernel:?}"));
+    }
+}
+
+/// Many threads, each with a part of the tiles, give the same bits as one.
+#[cfg(feature = "rayon")]
+#[test]
+fn threads() {
+    let a = Array2::from_shape_fn((301, 260), |(i, j)| (i * 31 + j * 7) as u8);
+    for n in [33, 500] {
+        let b = Array2::from_shape_fn((260, n), |(i, j)| (i * 13 + j * 11) as i8);
+        let packed = PackedRhs::pack(&b, &[3]).unwrap();
+        let expected = naive(&a, 7, &b, &[3]);
+        for threads in [1, 2, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| gemm(&a, 7, &packed, &Accumulator::new())).unwrap(), expected);
+        }
+    }
+}

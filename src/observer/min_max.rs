@@ -1,0 +1,48 @@
+//! The smallest and the greatest value.
+
+use super::{BlockObserver, Statistic};
+use crate::element::Element;
+use crate::range::Bounds;
+use crate::scheme::Scheme;
+
+/// The range from the smallest to the greatest value of all batches. (PyTorch: `MinMaxObserver`,
+/// `PerChannelMinMaxObserver`.)
+///
+/// It never clips, so that one outlier costs all other values precision. Merging is exact.
+///
+/// ```
+/// use ndarray::{array, Axis, Ix2};
+/// use ndarray_quant::{MinMax, Observer, QParams, Scheme};
+/// let mut range = MinMax::per_axis(Axis(0));
+/// range.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
+/// range.observe(&array![[3.0f32], [0.0]])?; // the axis that blocks span may change its length
+/// let params: QParams<u8, Ix2> = Scheme::asymmetric().per_axis(Axis(0)).params(&range)?;
+/// assert_eq!(params.scale(), array![[5.0 / 255.0], [4.0 / 255.0]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+pub type MinMax = BlockObserver<Extremes>;
+
+/// The [`Statistic`] of [`MinMax`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Extremes;
+
+impl Statistic for Extremes {
+    type State = Bounds;
+
+    fn start(&self, batch: Bounds) -> Bounds {
+        batch
+    }
+
+    fn update(&self, state: &mut Bounds, batch: Bounds) {
+        state.join(batch);
+    }
+
+    fn merge(&self, state: &mut Bounds, other: &Bounds) {
+        state.join(*other);
+    }
+
+    fn range<T: Element>(&self, state: &Bounds, _: &Scheme<T>) -> (f32, f32) {
+        (state.min, state.max)
+    }
+}

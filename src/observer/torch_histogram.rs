@@ -1,0 +1,218 @@
+//! PyTorch's histogram and its search.
+
+use alloc::{vec, vec::Vec};
+
+use super::squared_error::integral;
+use super::{BlockObserver, Statistic};
+use crate::element::Element;
+use crate::range::Bounds;
+use crate::scheme::Scheme;
+
+const BINS: usize = 2048;
+
+/// Parts that a bin is cut into before it moves to wider bins.
+const UPSAMPLE: usize = 16;
+
+/// How much mass a step of the search gives up.
+const STEP: f64 = 1e-5;
+
+/// PyTorch's `HistogramObserver`, for agreement with it; [`Mse`](super::Mse) has the same aim, and merges exactly.
+///
+/// 2048 bins reach from the smallest to the greatest value. When the range grows, old bins are cut in 16 parts and each
+/// goes to the new bin that its middle is in. The range then shrinks from both ends over ever greater quantiles, in
+/// steps of 1e-5 on the side that moves further, as long as that lowers the squared error of rounding to `2^bits`
+/// equal intervals.
+///
+/// Merging moves bins in the same way. Each move takes a value at most one bin away from its own.
+///
+/// ```
+/// use ndarray::{Array, Ix1};
+/// use ndarray_quant::{Convention, Histogram, Observer, QParams, Scheme};
+/// let mut range = Histogram::per_tensor();
+/// range.observe(&Array::linspace(-1.0f32, 1.0, 4096))?;
+/// assert_eq!(range.blocks()[0].counts().iter().sum::<f64>(), 4096.0);
+/// let scheme = Scheme::<u8>::asymmetric().with_convention(Convention::Torch);
+/// let params: QParams<u8, Ix1> = scheme.params(&range)?;
+/// assert!((params.scale()[0] - 2.0 / 255.0).abs() < 1e-4);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+pub type Histogram = BlockObserver<GreedyQuantiles>;
+
+/// The [`Statistic`] of [`Histogram`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct GreedyQuantiles;
+
+/// 2048 equal bins from the smallest to the greatest value, with counts that may be fractions.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Raw"))]
+pub struct TorchHistogram {
+    bounds: Bounds,
+    counts: Vec<f64>,
+}
+
+/// What a serialized histogram holds before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Raw {
+    bounds: Bounds,
+    counts: Vec<f64>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Raw> for TorchHistogram {
+    type Error = crate::error::Error;
+    fn try_from(Raw { bounds, counts }: Raw) -> crate::error::Result<Self> {
+        use crate::error::Error;
+        if counts.len() != BINS {
+            return Err(Error::shape("histogram bins", &[BINS], &[counts.len()]));
+        }
+        let count = |x: &f64| (0.0..=u64::MAX as f64).contains(x);
+        if let Some(bad) = counts.iter().find(|x| !count(x)) {
+            let found = alloc::string::ToString::to_string(bad);
+            return Err(Error::Argument { what: "histogram count", expected: "at least 0 and below 2^64", found });
+        }
+        Ok(Self { bounds, counts })
+    }
+}
+
+impl TorchHistogram {
+    fn new(bounds: Bounds) -> Self {
+        Self { bounds, counts: vec![0.0; BINS] }
+    }
+
+    /// The exact bounds of the values.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// How many values there are in each bin.
+    pub fn counts(&self) -> &[f64] {
+        &self.counts
+    }
+
+    fn bin_width(&self) -> f64 {
+        (self.bounds.max as f64 - self.bounds.min as f64) / BINS as f64
+    }
+
+    /// The bin of a value; that of a constant, whose bins have no width, is the middle one.
+    fn bin_of(&self) -> impl Fn(f64) -> usize + use<> {
+        let (min, width) = (self.bounds.min as f64, self.bin_width());
+        move |x| if width > 0.0 { (((x - min) / width) as usize).min(BINS - 1) } else { BINS / 2 }
+    }
+
+    fn widen(&mut self, bounds: Bounds) {
+        let mut wide = Self::new(self.bounds);
+        wide.bounds.join(bounds);
+        if wide.bounds != self.bounds {
+            wide.add(self);
+            *self = wide;
+        }
+    }
+
+    /// Adds a histogram whose bounds are within these.
+    fn add(&mut self, other: &Self) {
+        if self.bounds == other.bounds {
+            self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+            return;
+        }
+        let bin_of = self.bin_of();
+        let (min, part) = (other.bounds.min as f64, other.bin_width() / UPSAMPLE as f64);
+        for (bin, &count) in other.counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
+            for middle in (bin * UPSAMPLE..(bin + 1) * UPSAMPLE).map(|i| i as f64 + 0.5) {
+                self.counts[bin_of(min + middle * part)] += count / UPSAMPLE as f64;
+            }
+        }
+    }
+
+    /// The squared error, in a unit of its own, if `intervals` equal ones cover the bins `start..=end`, and each value
+    /// is taken for the middle of its interval.
+    fn error(&self, start: usize, end: usize, intervals: f64) -> f64 {
+        let interval = (end + 1 - start) as f64 / intervals;
+        let edge = |bin: usize| integral((bin as f64 - start as f64) / interval - 0.5, 0.0, intervals - 1.0);
+        let mut low = edge(0);
+        let mut sum = 0.0;
+        for (bin, &count) in self.counts.iter().enumerate() {
+            let high = edge(bin + 1);
+            sum += count * (high - low);
+            low = high;
+        }
+        sum * interval * interval * interval
+    }
+
+    /// The first and the last bin that remain.
+    fn search(&self, intervals: f64) -> (usize, usize) {
+        let running = self.counts.iter().scan(0.0, |sum, &count| {
+            *sum += count;
+            Some(*sum)
+        });
+        let running: Vec<f64> = running.collect();
+        let total = running[BINS - 1];
+        let (mut start, mut end) = (0, BINS - 1);
+        let (mut alpha, mut beta) = (0.0, 1.0);
+        let mut least = f64::INFINITY;
+        while alpha < beta {
+            let (next_alpha, next_beta) = (alpha + STEP, beta - STEP);
+            let (mut left, mut right) = (start, end);
+            while left < end && running[left] < next_alpha * total {
+                left += 1;
+            }
+            while right > start && running[right] > next_beta * total {
+                right -= 1;
+            }
+            let next = if left - start > end - right {
+                alpha = next_alpha;
+                (left, end)
+            } else {
+                beta = next_beta;
+                (start, right)
+            };
+            if next == (start, end) {
+                continue;
+            }
+            let error = self.error(next.0, next.1, intervals);
+            if error > least {
+                break;
+            }
+            least = error;
+            (start, end) = next;
+        }
+        (start, end)
+    }
+}
+
+impl Statistic for GreedyQuantiles {
+    type State = TorchHistogram;
+    const NEEDS_VALUES: bool = true;
+
+    fn start(&self, batch: Bounds) -> TorchHistogram {
+        TorchHistogram::new(batch)
+    }
+
+    fn update(&self, state: &mut TorchHistogram, batch: Bounds) {
+        state.widen(batch);
+    }
+
+    fn extend(&self, state: &mut TorchHistogram, values: &[f32]) {
+        let bin_of = state.bin_of();
+        values.iter().for_each(|&x| state.counts[bin_of(x as f64)] += 1.0);
+    }
+
+    fn merge(&self, state: &mut TorchHistogram, other: &TorchHistogram) {
+        state.widen(other.bounds);
+        let mut other = other.clone();
+        other.widen(state.bounds);
+        state.add(&other);
+    }
+
+    fn range<T: Element>(&self, state: &TorchHistogram, _: &Scheme<T>) -> (f32, f32) {
+        let Bounds { min, max } = state.bounds;
+        if min == max {
+            return (min, max);
+        }
+        let (start, end) = state.search((1u64 << T::BITS) as f64);
+        let at = |bin: usize| ((min as f64 + state.bin_width() * bin as f64) as f32).clamp(min, max);
+        (at(start), at(end + 1))
+    }
+}

@@ -1,0 +1,167 @@
+//! Real → code → real: `QParams` and `Scheme`.
+
+use ndarray::{ArrayD, IxDyn};
+use ndarray_quant::{Code, Convention, Element, Granularity, QParams, QTensor, Quantizer, Real, Scheme, Storage};
+
+use crate::runner::case::Case;
+use crate::runner::tensor::{Tensor, Typed, with_element, with_float};
+use crate::runner::{Outcome, Stop};
+
+/// ONNX: `QuantizeLinear`.
+pub(crate) fn quantize_linear(case: &Case) -> Outcome<Vec<Tensor>> {
+    case.expects("rounding", "half_even")?;
+    quantize_in(case, Convention::Onnx)
+}
+
+/// TFLite: `QUANTIZE` of floats.
+pub(crate) fn quantize(case: &Case) -> Outcome<Vec<Tensor>> {
+    case.expects("rounding", "half_away")?;
+    quantize_in(case, Convention::TfLite)
+}
+
+/// PyTorch: `quantize_per_tensor`, `quantize_per_channel`.
+pub(crate) fn quantize_torch(case: &Case) -> Outcome<Vec<Tensor>> {
+    case.expects("rounding", "half_even")?;
+    quantize_in(case, Convention::Torch)
+}
+
+/// ONNX: `DequantizeLinear`.
+pub(crate) fn dequantize_linear(case: &Case) -> Outcome<Vec<Tensor>> {
+    dequantize_in(case, Convention::Onnx)
+}
+
+/// TFLite: `DEQUANTIZE`.
+pub(crate) fn dequantize(case: &Case) -> Outcome<Vec<Tensor>> {
+    dequantize_in(case, Convention::TfLite)
+}
+
+/// PyTorch: `Tensor.dequantize`.
+pub(crate) fn dequantize_torch(case: &Case) -> Outcome<Vec<Tensor>> {
+    dequantize_in(case, Convention::Torch)
+}
+
+/// ONNX: `DynamicQuantizeLinear`.
+pub(crate) fn dynamic_quantize_linear(case: &Case) -> Outcome<Vec<Tensor>> {
+    case.knows(&["qmin", "qmax", "rounding"])?;
+    case.expects("qmin", 0)?;
+    case.expects("qmax", 255)?;
+    case.expects("rounding", "half_even")?;
+    let q = Scheme::<u8>::asymmetric().quantize(case.values::<f32>(0)?)?;
+    let scale = q.params().scale().iter().copied().collect();
+    let zero_point = q.params().zero_point().map_or(vec![0], |z| z.iter().copied().collect());
+    Ok(vec![Tensor::U8(q.codes().clone()), case.like_output::<f32>(1, scale)?, case.like_output::<u8>(2, zero_point)?])
+}
+
+const ATTRS: [&str; 9] =
+    ["axis", "block_size", "qdtype", "qmin", "qmax", "rounding", "saturate", "nan", "output_dtype"];
+
+fn quantize_in(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>> {
+    case.knows(&ATTRS)?;
+    with_element!(case.output(0)?.dtype(), T => with_float!(case.input(0)?.dtype(), F => {
+        if keeps_double_scales(case)? { quantize_as::<T, F, f64>(case, convention) } else { quantize_as::<T, F, f32>(case, convention) }
+    }))
+}
+
+fn dequantize_in(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>> {
+    case.knows(&ATTRS)?;
+    with_element!(case.input(0)?.dtype(), T => with_float!(case.output(0)?.dtype(), F => {
+        if keeps_double_scales(case)? { dequantize_as::<T, F, f64>(case, convention) } else { dequantize_as::<T, F, f32>(case, convention) }
+    }))
+}
+
+/// Scales of half precision are widened to `f32`, which is exact; doubles stay.
+fn keeps_double_scales(case: &Case) -> Outcome<bool> {
+    Ok(case.input(1)?.dtype() == "f64")
+}
+
+fn quantize_as<T, F, S>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
+where
+    T: Element + Typed<Value = <T as Element>::Code>,
+    F: Real + Typed<Value = F>,
+    S: Real,
+{
+    let x = case.values::<F>(0)?;
+    let params = params::<T, S>(case, x.shape(), convention)?;
+    Ok(vec![T::tensor(params.quantize(x)?.unpacked_codes().into_owned())])
+}
+
+fn dequantize_as<T, F, S>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
+where
+    T: Element + Typed<Value = <T as Element>::Code>,
+    F: Real + Typed<Value = F>,
+    S: Real,
+{
+    let codes = case.values::<T>(0)?;
+    let params = params::<T, S>(case, codes.shape(), convention)?;
+    let q = QTensor::<T, IxDyn, S>::new(T::Storage::from_codes(codes.clone()), params)?;
+    Ok(vec![F::tensor(q.dequantize_as::<F>())])
+}
+
+/// The parameters of a case: scales are its second input, zero points the optional third.
+fn params<T: Element, S: Real>(case: &Case, shape: &[usize], convention: Convention) -> Outcome<QParams<T, IxDyn, S>> {
+    let scale = case.input(1)?;
+    let scale = scale.floats().ok_or_else(|| Stop::not_covered(format!("scales of dtype {}", scale.dtype())))?;
+    let (granularity, grid) = granularity(case, shape, scale.shape())?;
+    let zero_point = case.inputs.get(2).map(|z| zero_points::<T>(&z.tensor)).transpose()?;
+    let spread = |what: &str, len: usize| Stop::failed(format!("{len} {what} do not fit {shape:?} {granularity:?}"));
+    let zero_point = match zero_point {
+        // One zero point may serve all scales.
+        Some(z) if z.len() == 1 => z.iter().next().map(|&z| ArrayD::from_elem(grid.clone(), z)),
+        Some(z) => {
+            let len = z.len();
+            Some(z.into_shape_with_order(grid.clone()).map_err(|_| spread("zero points", len))?)
+        }
+        None => None,
+    };
+    let len = scale.len();
+    let scale = scale.mapv(S::from_f64).into_shape_with_order(grid).map_err(|_| spread("scales", len))?;
+    let params = QParams::<T, IxDyn, S>::new(granularity, scale, zero_point)?.with_convention(convention);
+    Ok(match case.code_range()? {
+        Some((min, max)) => params.with_code_range(min, max)?,
+        None => params,
+    })
+}
+
+/// Which elements share a scale, and the shape of the parameters in the tensor's rank.
+///
+/// As ONNX has it: `block_size` 0 or none means not blocked, no axis means per tensor for a single scale, else axis 1.
+fn granularity(case: &Case, shape: &[usize], scale: &[usize]) -> Outcome<(Granularity, Vec<usize>)> {
+    let axis = case.integer("axis")?;
+    let single = scale.iter().product::<usize>() == 1;
+    // A list of one scale belongs to an axis only if that has one index; PyTorch multiplies by doubles there.
+    let channels = axis.and_then(|axis| checked_axis(axis, shape.len()).ok()).map(|axis| shape[axis]);
+    let per_tensor = scale.is_empty() || single && channels != Some(1);
+    let ones = vec![1; shape.len()];
+    let axis = || checked_axis(axis.unwrap_or(1), shape.len());
+    match case.integer("block_size")?.unwrap_or(0) {
+        0 if per_tensor => Ok((Granularity::PerTensor, ones)),
+        0 => {
+            let axis = axis()?;
+            let mut grid = ones;
+            grid[axis] = scale.iter().product();
+            Ok((Granularity::PerAxis { axis }, grid))
+        }
+        size => {
+            let size = usize::try_from(size).map_err(|_| Stop::failed(format!("block_size {size}")))?;
+            Ok((Granularity::PerGroup { axis: axis()?, size }, scale.to_vec()))
+        }
+    }
+}
+
+/// An axis, counted from the end if negative.
+pub(crate) fn checked_axis(axis: i64, ndim: usize) -> Outcome<usize> {
+    let from_start = if axis < 0 { axis + ndim as i64 } else { axis };
+    let valid = usize::try_from(from_start).ok().filter(|&axis| axis < ndim);
+    valid.ok_or_else(|| Stop::failed(format!("axis {axis} of a tensor with {ndim} axes")))
+}
+
+/// Zero points of whatever integer type as codes.
+pub(crate) fn zero_points<T: Element>(tensor: &Tensor) -> Outcome<ArrayD<T::Code>> {
+    let wide = tensor.integers();
+    let wide = wide.ok_or_else(|| Stop::not_covered(format!("zero points of dtype {}", tensor.dtype())))?;
+    let range = T::MIN as i64..=T::MAX as i64;
+    match wide.iter().find(|z| !range.contains(z)) {
+        Some(z) => Err(Stop::failed(format!("zero point {z} is no {} code", T::DTYPE))),
+        None => Ok(wide.mapv(|z| T::Code::from_i32(z as i32))),
+    }
+}

@@ -1,0 +1,84 @@
+//! Casts: floats ↔ half precision, codes ↔ floats, integers → narrower codes.
+
+use ndarray::{ArrayD, IxDyn};
+use ndarray_quant::{
+    Code, Dequantizer, Element, HalfCast, HalfFloat, Overflow, QParams, QTensor, Quantizer, Real, Storage,
+};
+
+use crate::runner::case::Case;
+use crate::runner::tensor::{Tensor, Typed, with_element, with_float};
+use crate::runner::{Outcome, Stop};
+
+const ATTRS: [&str; 9] =
+    ["from", "to", "from_name", "to_name", "rounding", "saturate", "round_mode", "out_of_range", "block_size"];
+
+/// ONNX: `Cast`; PyTorch: `Tensor.to`; numpy: `astype`. A second output holds the values cast back.
+pub(crate) fn cast(case: &Case) -> Outcome<Vec<Tensor>> {
+    case.knows(&ATTRS)?;
+    let mut values = case.input(0)?.clone();
+    let mut outputs = Vec::new();
+    for (expected, _) in &case.outputs {
+        values = cast_to(&values, expected.tensor.dtype())?;
+        outputs.push(values.clone());
+    }
+    Ok(outputs)
+}
+
+fn cast_to(x: &Tensor, dtype: &str) -> Outcome<Tensor> {
+    let from_float = x.floats().is_some();
+    match dtype {
+        "f16" if from_float => with_float!(x.dtype(), F => to_half::<F, half::f16>(x)),
+        "bf16" if from_float => with_float!(x.dtype(), F => to_half::<F, half::bf16>(x)),
+        "f32" | "f64" if from_float => with_float!(dtype, G => from_half::<G>(x)),
+        "f16" | "bf16" | "f32" | "f64" => {
+            with_element!(x.dtype(), T => with_float!(dtype, G => from_codes::<T, G>(x)))
+        }
+        _ => with_element!(dtype, T => to_codes::<T>(x)),
+    }
+}
+
+fn to_half<F, H>(x: &Tensor) -> Outcome<Tensor>
+where
+    F: Real + Typed<Value = F>,
+    H: HalfFloat + Typed<Value = H>,
+{
+    let x = view::<F>(x)?;
+    Ok(H::tensor(HalfCast::<H>::new(Overflow::Infinity).quantize(x)?))
+}
+
+fn from_half<G: Real + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
+    match x {
+        Tensor::F16(x) => Ok(G::tensor(Dequantizer::<G, IxDyn>::dequantize(x))),
+        Tensor::Bf16(x) => Ok(G::tensor(Dequantizer::<G, IxDyn>::dequantize(x))),
+        other => Err(Stop::not_covered(format!("cast from {} to {}", other.dtype(), G::NAME))),
+    }
+}
+
+/// A code is its own value: scale 1, no zero point.
+fn from_codes<T, G>(x: &Tensor) -> Outcome<Tensor>
+where
+    T: Element + Typed<Value = <T as Element>::Code>,
+    G: Real + Typed<Value = G>,
+{
+    let params = QParams::<T, IxDyn>::per_tensor(1.0, T::Code::default())?;
+    let q = QTensor::<T, IxDyn>::new(T::Storage::from_codes(view::<T>(x)?.clone()), params)?;
+    Ok(G::tensor(q.dequantize_as::<G>()))
+}
+
+/// Floats are truncated, as in C; integers keep their low bits, as many as the type has.
+fn to_codes<T>(x: &Tensor) -> Outcome<Tensor>
+where
+    T: Element + Typed<Value = <T as Element>::Code>,
+{
+    let wide: ArrayD<i64> = match (x.integers(), x.floats()) {
+        (Some(integers), _) => integers,
+        (None, Some(floats)) => floats.mapv(|x| x as i64),
+        (None, None) => return Err(Stop::not_covered(format!("dtype {}", x.dtype()))),
+    };
+    let stored = T::Storage::from_codes(wide.mapv(|x| T::Code::from_i32(x as i32)));
+    Ok(T::tensor(stored.codes().into_owned()))
+}
+
+fn view<T: Typed>(x: &Tensor) -> Outcome<&ArrayD<T::Value>> {
+    T::view(x).ok_or_else(|| Stop::not_covered(format!("dtype {}", x.dtype())))
+}

@@ -1,0 +1,42 @@
+//! A case → what the crate computes for it.
+//!
+//! Every operation reads its case by the attributes and the order of the inputs, never by its name.
+
+mod affine;
+mod cast;
+mod choose;
+mod fixed_point;
+mod matmul;
+mod requantize;
+
+use super::Outcome;
+use super::case::Case;
+use super::tensor::Tensor;
+
+/// Computes the outputs of a case, in order.
+pub(crate) type Operation = fn(&Case) -> Outcome<Vec<Tensor>>;
+
+/// The operation of this name, if it is covered.
+pub(crate) fn find(op: &str) -> Option<Operation> {
+    Some(match op {
+        "quantize_linear" => affine::quantize_linear,
+        "dequantize_linear" => affine::dequantize_linear,
+        "quantize" => affine::quantize,
+        "dequantize" => affine::dequantize,
+        "quantize_per_tensor" | "quantize_per_channel" => affine::quantize_torch,
+        "dequantize_per_tensor" | "dequantize_per_channel" => affine::dequantize_torch,
+        "dynamic_quantize_linear" => affine::dynamic_quantize_linear,
+        "choose_qparams" => choose::choose_qparams,
+        "multiply_by_quantized_multiplier" => fixed_point::multiply_by_quantized_multiplier,
+        "quantize_multiplier" => fixed_point::quantize_multiplier,
+        "rounding_divide_by_pot" => fixed_point::rounding_divide_by_pot,
+        "saturating_rounding_doubling_high_mul" => fixed_point::saturating_rounding_doubling_high_mul,
+        "requantize" => requantize::requantize,
+        "requantize_acc" => requantize::requantize_acc,
+        "matmul_integer" => matmul::matmul_integer,
+        "qlinear_matmul" => matmul::qlinear_matmul,
+        "fully_connected" => matmul::fully_connected,
+        "cast" | "encode" | "decode" => cast::cast,
+        _ => return None,
+    })
+}

@@ -1,0 +1,157 @@
+//! Bad input gets an error that names the expected and the found value; nothing panics.
+
+use half::f16;
+use ndarray::{Array1, Array2, ArrayD, Axis, Ix2, IxDyn, array};
+use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, RequantizeTo, Workspace, gemm, gemm_into};
+use ndarray_quant::{
+    Error, FixedPoint, Granularity, HalfCast, HalfLinear, I4, Overflow, Packed, QLinear, QParams, QTensor, Quantizer,
+    Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear,
+};
+
+/// The message names both sides.
+fn says(error: &Error, parts: &[&str]) {
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "«{text}» does not name «{part}»");
+    }
+}
+
+#[test]
+fn scales() {
+    for bad in [0.0f32, -0.5, f32::NAN, f32::INFINITY, -0.0] {
+        let error = QParams::<u8, Ix2>::per_tensor(bad, 0).unwrap_err();
+        assert!(matches!(error, Error::Scale { .. }));
+        says(&error, &["finite, positive", &format!("{bad}")]);
+    }
+    let error = QParams::<i8, Ix2>::per_axis(Axis(0), array![1.0, 2.0, -3.0], None).unwrap_err();
+    assert_eq!(error, Error::Scale { found: -3.0, index: vec![2, 0] });
+    // An f64 scale that f32 kernels cannot use.
+    let tiny = array![[1e-300f64]];
+    assert!(matches!(QParams::<i8, Ix2, f64>::new(Granularity::PerTensor, tiny, None), Err(Error::Scale { .. })));
+    assert!(matches!(Dequantize::new(&[1.0], &[1.0, 0.0], None), Err(Error::Scale { .. })));
+    assert!(matches!(Rescale::new(1.0, f32::NAN, 1.0, Requantization::Float), Err(Error::Scale { .. })));
+    assert!(matches!(Rescale::new(1e30, 1e30, 1.0, Requantization::Float), Err(Error::Scale { .. })));
+}
+
+#[test]
+fn zero_points_and_code_ranges() {
+    let error = QParams::<I4, Ix2>::per_tensor(1.0, 8).unwrap_err();
+    assert_eq!(error, Error::ZeroPoint { min: -8, max: 7, found: 8 });
+    says(&error, &["-8..=7", "8"]);
+    let error = QParams::<u8, Ix2>::per_tensor(1.0, 200).unwrap().with_code_range(0, 127).unwrap_err();
+    assert_eq!(error, Error::ZeroPoint { min: 0, max: 127, found: 200 });
+    for (min, max) in [(5, 5), (7, 3), (-1, 10), (0, 256)] {
+        let error = Scheme::<u8>::asymmetric().code_range(min, max).unwrap_err();
+        assert_eq!(error, Error::CodeRange { min: 0, max: 255, found_min: min, found_max: max });
+        says(&error, &["0..=255", &format!("{min}..={max}")]);
+    }
+    let error = Packed::<I4, _>::pack(&array![3i8, -9]).unwrap_err();
+    assert_eq!(error, Error::CodeRange { min: -8, max: 7, found_min: -9, found_max: -9 });
+}
+
+#[test]
+fn shapes_axes_and_groups() {
+    let x = Array2::<f32>::ones((3, 4));
+    let error = Scheme::<i8>::symmetric().per_axis(Axis(2)).quantize(&x).unwrap_err();
+    assert_eq!(error, Error::Axis { ndim: 2, found: 2 });
+    says(&error, &["below 2", "found 2"]);
+    let error = Scheme::<i8>::symmetric().per_group(Axis(1), 0).quantize(&x).unwrap_err();
+    assert_eq!(error, Error::GroupSize { found: 0 });
+    says(&error, &["at least 1", "found 0"]);
+    let error = QParams::<i8, Ix2>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap().quantize(&x).unwrap_err();
+    assert_eq!(error, Error::Shape { what: "parameters", expected: vec![3, 1], found: vec![2, 1] });
+    says(&error, &["[3, 1]", "[2, 1]"]);
+    let error = QParams::<i8, Ix2>::per_axis(Axis(0), array![1.0, 2.0], Some(array![0])).unwrap_err();
+    assert_eq!(error, Error::Shape { what: "zero points", expected: vec![2, 1], found: vec![1, 1] });
+    let mut codes = Array2::<i8>::zeros((3, 5));
+    let params = QParams::<i8, _>::per_tensor(1.0, 0).unwrap();
+    let error = params.quantize_into(&x, &mut codes).unwrap_err();
+    assert_eq!(error, Error::Shape { what: "codes", expected: vec![3, 4], found: vec![3, 5] });
+    assert!(params.dequantize_into(&codes, &mut Array2::<f32>::zeros((1, 1))).is_err());
+    assert!(params.fake_quantize_into(&x, &mut Array2::<f32>::zeros((1, 1))).is_err());
+    let wrong = QParams::per_axis(Axis(1), Array1::ones(3), None);
+    assert!(matches!(QTensor::<i8, _>::new(codes, wrong.unwrap()), Err(Error::Shape { .. })));
+    // A rank that parameters of a dynamic number of axes do not have.
+    let params = QParams::<i8, IxDyn>::new(Granularity::per_axis(Axis(0)), ArrayD::ones(IxDyn(&[3])), None).unwrap();
+    assert!(matches!(params.quantize(&x.clone().into_dyn()), Err(Error::Shape { .. })));
+    assert!(matches!(QParams::<i8, IxDyn>::per_axis(Axis(0), array![1.0], None), Err(Error::Axis { .. })));
+    assert!(Packed::<I4, Ix2>::from_bytes((3, 3), vec![0; 4]).is_err());
+    assert!(Packed::<I4, IxDyn>::from_bytes(IxDyn(&[usize::MAX, 2]), vec![]).is_err());
+    assert!(Ranges::new(Granularity::PerTensor, Array2::zeros((1, 2)), Array2::zeros((1, 2))).is_err());
+}
+
+#[test]
+fn values() {
+    let x = array![[1.0f32, 2.0], [f32::NAN, 0.0]];
+    let error = Scheme::<u8>::asymmetric().quantize(&x).unwrap_err();
+    says(&error, &["finite", "NaN", "[1, 0]"]);
+    let error = Scheme::<u8>::asymmetric().quantize(&array![0.0, 1e300]).unwrap_err();
+    assert_eq!(error, Error::NonFinite { found: 1e300, index: vec![1] });
+    let error = Scheme::<u8>::asymmetric().params_from_range::<Ix2>(2.0, 1.0).unwrap_err();
+    assert_eq!(error, Error::Range { min: 2.0, max: 1.0 });
+    says(&error, &["min <= max", "min 2", "max 1"]);
+    assert!(matches!(ndarray_quant::choose_qparams(0.0, f32::INFINITY, 0, 255), Err(Error::Range { .. })));
+    assert!(matches!(ndarray_quant::choose_qparams(0.0, 1.0, 5, 5), Err(Error::CodeRange { .. })));
+    let mut out = Array1::from_elem(2, f16::ONE);
+    let error = HalfCast::<f16>::new(Overflow::Error).quantize_into(&array![1.5f32, -7e4], &mut out).unwrap_err();
+    assert_eq!(error, Error::Overflow { limit: 65504.0, found: -7e4f32 as f64, index: vec![1] });
+    says(&error, &["65504", "-70000", "[1]"]);
+    assert_eq!(out, array![f16::ONE, f16::ONE], "nothing was written");
+    for bad in [-1.0, f64::NAN, f64::INFINITY, 2e9] {
+        assert!(matches!(FixedPoint::from_f64(bad), Err(Error::Argument { .. })));
+    }
+    assert!(FixedPoint::from_parts(-1, 0).is_err() && FixedPoint::from_parts(1, 31).is_err());
+}
+
+#[test]
+fn products() {
+    let a = Array2::<u8>::zeros((2, 3));
+    let b = PackedRhs::pack(&Array2::<i8>::zeros((4, 5)), &[0]).unwrap();
+    let error = gemm(&a, 0, &b, &Accumulator::new()).unwrap_err();
+    assert!(matches!(&error, Error::Shape { expected, found, .. } if expected == &[2, 4] && found == &[2, 3]));
+    let zeros = PackedRhs::pack(&Array2::<i8>::zeros((4, 5)), &[0, 0]).unwrap_err();
+    assert!(matches!(&zeros, Error::Shape { expected, found, .. } if expected == &[5] && found == &[2]));
+    let a = Array2::<u8>::zeros((2, 4));
+    assert!(matches!(gemm(&a, 0, &b, &Accumulator::with_bias(&[0; 4])), Err(Error::Shape { .. })));
+    assert!(matches!(gemm(&a, 0, &b, &Dequantize::new(&[1.0; 3], &[1.0], None).unwrap()), Err(Error::Shape { .. })));
+    let mut out = Array2::from_elem((2, 4), 9);
+    assert!(gemm_into(&a, 0, &b, &Accumulator::new(), &mut out, &mut Workspace::new()).is_err());
+    let error = gemm(&a, 0, &b, &Accumulator::with_bias(&[0, 0, i32::MAX, 0, 0])).unwrap_err();
+    assert_eq!(error, Error::Bias { max: i32::MAX as i64 - 4 * 255 * 128, found: i32::MAX as f64, channel: 2 });
+    let deep = PackedRhs::pack(&Array2::<i8>::zeros((70_000, 1)), &[0]).unwrap();
+    let error = gemm(&Array2::<u8>::zeros((1, 70_000)), 0, &deep, &Accumulator::new()).unwrap_err();
+    assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
+    says(&error, &["65793", "70000"]);
+    assert!(matches!(PackedRhs::pack(&Array2::<i8>::zeros((9_000_000, 1)), &[0]), Err(Error::Depth { .. })));
+    let per_axis = QParams::<u8, Ix2>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap();
+    assert!(matches!(RequantizeTo::new(1.0, &[1.0], None, &per_axis, Requantization::Float), Err(Error::Shape { .. })));
+}
+
+#[test]
+fn layers() {
+    let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&Array2::<f32>::ones((4, 3))).unwrap();
+    assert!(matches!(QLinear::new(&w, Some(&Array1::zeros(3))), Err(Error::Shape { .. })));
+    let mut bias = Array1::zeros(4);
+    bias[2] = f32::NAN;
+    let error = QLinear::new(&w, Some(&bias)).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { index, .. } if index == [2]));
+    let wrong_axis = Scheme::<i8>::symmetric().per_axis(Axis(1)).quantize(&Array2::<f32>::ones((4, 3))).unwrap();
+    let error = QLinear::new(&wrong_axis, None).unwrap_err();
+    says(&error, &["axis: 0", "axis: 1"]);
+
+    let fc = QLinear::new(&w, Some(&Array1::ones(4))).unwrap();
+    assert!(matches!(fc.forward_dynamic(&Array2::ones((2, 5))), Err(Error::Shape { .. })));
+    assert!(matches!(fc.forward_dynamic(&Array2::from_elem((2, 3), f32::INFINITY)), Err(Error::NonFinite { .. })));
+    let x = QParams::<u8, Ix2>::per_tensor(1e-9, 0).unwrap();
+    let y = QParams::<u8, Ix2>::per_tensor(1.0, 0).unwrap();
+    let error = fc.clone().prepare(&x, &Requantize::to(&y)).unwrap_err();
+    assert!(matches!(error, Error::Bias { channel: 0, .. }));
+
+    let x = QParams::<u8, Ix2>::per_tensor(0.1, 0).unwrap();
+    let fixed: StaticLinear<u8, i8, u8> = fc.prepare(&x, &Requantize::to(&y)).unwrap();
+    let other = QParams::<u8, _>::per_tensor(0.2, 0).unwrap().quantize(&Array2::<f32>::ones((1, 3))).unwrap();
+    assert!(matches!(fixed.forward(&other), Err(Error::Argument { .. })));
+    assert!(HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), Some(&Array1::zeros(3))).is_err());
+    let half = HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), None).unwrap();
+    assert!(half.forward(&Array2::zeros((1, 3))).is_err());
+}
