@@ -77,10 +77,11 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let rows = report::measure(&float, &[&float, &float16, &dynamic_range, &full_integer], &test)?;
     print!("{}", report::table(&rows));
 
-    picture::save(&options.svg, &picture::Layer::new(PICTURED_LAYER, &float, &full_integer, &test)?)?;
+    let layer = picture::Layer::new(PICTURED_LAYER, &float, &full_integer, &test)?;
+    picture::save(&options.svg, &layer).map_err(|e| format!("{}: {e}", options.svg.display()))?;
     println!("\nPicture of layer {}: {}", PICTURED_LAYER + 1, options.svg.display());
     if let Some(path) = &options.json {
-        report::save_json(path, &rows)?;
+        report::save_json(path, &rows).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use ndarray::Ix2;
 use ndarray_quant::QParams;
 use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
-use plotters::coord::types::RangedCoordf64;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -20,7 +20,7 @@ use crate::net::Network;
 use crate::quantized::{FullInteger, quantize_weights};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const SIZE: (u32, u32) = (1280, 960);
@@ -35,6 +35,12 @@ const TICK: i64 = 16;
 
 /// On the right, this many codes to either side of zero.
 const NEAR: f64 = 8.0;
+
+/// On the right, this many bars show what rounds to one code.
+const BARS_PER_CODE: usize = 5;
+
+/// On the right, lines end at this part of the height, to leave room for a legend.
+const CODE_LINES: f64 = 0.93;
 
 /// What is drawn.
 pub(crate) struct Layer {
@@ -95,7 +101,7 @@ impl Layer {
             weight_scales: scales,
             weight_codes: (min.into(), max.into()),
             outputs: float.layer_outputs(&test.images)[layer].iter().map(|&y| y.into()).collect(),
-            output_grid: Grid::new(quantized.params_after(layer)),
+            output_grid: Grid::new(quantized.output_params(layer)),
         })
     }
 }
@@ -113,9 +119,9 @@ pub(crate) fn save(path: &Path, layer: &Layer) -> Result {
 
 fn draw(root: &Area, layer: &Layer) -> Result {
     root.fill(&WHITE)?;
-    let title = format!("Layer {} on its quantization grid", layer.number);
-    let root = root.titled(&title, ("sans-serif", 26).into_font().color(&INK))?;
-    let panels = root.margin(4, 12, 12, 12).split_evenly((2, 2));
+    let root = root.margin(14, 4, 8, 8);
+    let title = format!("Layer {} of the full-integer network on its quantization grid", layer.number);
+    let panels = root.titled(&title, font(24, INK))?.split_evenly((2, 2));
     let [all_weights, near_weights, all_outputs, near_outputs] = panels.as_slice() else {
         return Err("two by two panels are four".into());
     };
@@ -131,133 +137,191 @@ fn draw_all_weights(area: &Area, layer: &Layer) -> Result {
     let (Some(&narrow), Some(&wide)) = (layer.weight_scales.first(), layer.weight_scales.last()) else {
         return Err("a layer without channels has no picture".into());
     };
-    let clip = |scale: f64| (layer.weight_codes.0 * scale, layer.weight_codes.1 * scale);
-    let bars = Histogram::new(&layer.weights, clip(wide), 100);
-    let x = widened(clip(wide), 0.06);
-    let top = bars.highest() * 1.12;
-    // The rulers of two channels stand below the axis.
-    let (first, second) = (-0.15 * top, -0.33 * top);
-    let title = format!("Weights: {} channels, a symmetric i8 grid for each", layer.weight_scales.len());
-    let mut chart = chart(area, &title, x, (second - 0.1 * top, top))?;
-    mesh(&mut chart, "weight", "number of weights", |n| if *n < 0.0 { String::new() } else { format!("{n}") })?;
+    let grid = |scale| Grid { scale, zero_point: 0.0, codes: layer.weight_codes };
+    let clip = grid(wide).clip();
+    let x = widened(clip, 0.06);
+    let bars = Histogram::new(&layer.weights, clip, 100);
+    let top = 1.14 * bars.highest();
+    let title = format!("Weights: {} channels, each on an i8 grid of its own", layer.weight_scales.len());
+    // The rulers of two channels stand below the bars.
+    let axes = [axis((x.0, x.1), round_ticks(x)), axis((-0.42 * top, top), round_ticks((0.0, top)))];
+    let mut chart = chart(area, &title, axes, ["weight", "number of weights"], |n| format!("{n}"))?;
     bars.draw(&mut chart, WEIGHT, 0.0, |n| n)?;
     line(&mut chart, (x.0, 0.0), (x.1, 0.0), INK)?;
     line(&mut chart, (0.0, 0.0), (0.0, top), INK)?;
-    label(&mut chart, (0.0, top), "  zero point: code 0", INK, HPos::Left)?;
-    for (y, scale, name) in [(first, wide, "widest"), (second, narrow, "narrowest")] {
-        let grid = Grid { scale, zero_point: 0.0, codes: layer.weight_codes };
-        ruler(&mut chart, &grid, y, 0.03 * top)?;
-        let text = format!("{name} channel: clips at ±{:.3}, step {scale:.5}", grid.clip().1);
-        label(&mut chart, (0.0, y - 0.045 * top), &text, CLIP, HPos::Center)?;
+    label(&mut chart, (x.0 + 0.515 * (x.1 - x.0), top), "zero point: code 0", INK, HPos::Left)?;
+    for (y, scale, name) in [(-0.13 * top, wide, "widest"), (-0.31 * top, narrow, "narrowest")] {
+        ruler(&mut chart, &grid(scale), y, 0.03 * top)?;
+        let text = format!("{name} channel: codes ±127 are ±{:.3}, step {scale:.5}", grid(scale).clip().1);
+        label(&mut chart, (0.0, y - 0.04 * top), &text, CLIP, HPos::Center)?;
     }
     Ok(())
 }
 
 fn draw_near_weights(area: &Area, layer: &Layer) -> Result {
-    let edge = NEAR + 0.5;
-    let bars = Histogram::new(&layer.weight_steps, (-edge, edge), 8 * (2 * NEAR as usize + 1));
-    let top = bars.highest() * 1.16;
-    let mut chart = chart(area, "Weights around zero, and every code", (-edge, edge), (0.0, top))?;
-    mesh(&mut chart, "weight ÷ scale of its channel", "number of weights", |n| format!("{n}"))?;
+    let x = (-NEAR - 0.5, NEAR + 0.5);
+    let bars = Histogram::new(&layer.weight_steps, x, BARS_PER_CODE * (2 * NEAR as usize + 1));
+    let top = 1.2 * bars.highest();
+    let axes = [axis(x, whole_numbers(x)), axis((0.0, top), round_ticks((0.0, top)))];
+    let titles = ["weight ÷ scale of its channel", "number of weights"];
+    let mut chart = chart(area, "Weights near zero: each goes to the nearest code", axes, titles, |n| format!("{n}"))?;
+    cells(&mut chart, layer.weight_codes)?;
+    bars.draw(&mut chart, WEIGHT, 0.0, |n| n)?;
     code_lines(&mut chart, layer.weight_codes, 0.0)?;
-    bars.draw(&mut chart, WEIGHT, 0.0, |n| n)
+    legend(&mut chart, "lines: codes; shaded or not: the weights that one code stands for")
 }
 
 fn draw_all_outputs(area: &Area, layer: &Layer) -> Result {
     let grid = &layer.output_grid;
-    let (min, max) = bounds(&layer.outputs);
     let clip = grid.clip();
-    let bars = Histogram::new(&layer.outputs, (min.min(clip.0), max.max(clip.1)), 100);
-    let x = widened((min.min(clip.0), max.max(clip.1)), 0.06);
-    // Most outputs of a ReLU are zero: counts are drawn by their logarithm, from half an output on.
+    let (min, max) = bounds(&layer.outputs);
+    let shown = (min.min(clip.0), max.max(clip.1));
+    let x = widened(shown, 0.06);
+    let bars = Histogram::new(&layer.outputs, shown, 100);
+    // Most outputs of a ReLU are small: counts are drawn by their logarithm, from half an output on.
     let bottom = 0.5f64.log10();
-    let top = bars.highest().log10() + 0.75;
-    let below = bottom - 0.17 * (top - bottom);
-    let mut chart = chart(area, "Outputs for the test images, on one asymmetric u8 grid", x, (below, top))?;
-    mesh(&mut chart, "output", "number of outputs, logarithmic", |log| match log.round() {
-        whole if (log - whole).abs() < 1e-6 && *log >= 0.0 => format!("{}", 10f64.powf(whole)),
-        _ => String::new(),
-    })?;
-    for side in [(x.0, clip.0), (clip.1, x.1)] {
-        chart.draw_series([Rectangle::new([(side.0, bottom), (side.1, top)], CLIP.mix(0.08).filled())])?;
+    let top = bars.highest().log10() + 0.8;
+    let height = top - bottom;
+    let axes = [axis(x, round_ticks(x)), axis((bottom - 0.19 * height, top), whole_numbers((0.0, top)))];
+    let titles = ["output", "number of outputs, logarithmic"];
+    let title = "Outputs for the test images, on one u8 grid";
+    let mut chart = chart(area, title, axes, titles, |log| format!("{}", 10f64.powf(*log)))?;
+    for (from, to) in [(x.0, clip.0), (clip.1, x.1)] {
+        chart.draw_series([Rectangle::new([(from, bottom), (to, top)], CLIP.mix(0.08).filled())])?;
     }
     bars.draw(&mut chart, ACTIVATION, bottom, f64::log10)?;
     line(&mut chart, (x.0, bottom), (x.1, bottom), INK)?;
     for edge in [clip.0, clip.1] {
         line(&mut chart, (edge, bottom), (edge, top), CLIP)?;
     }
-    ruler(&mut chart, grid, bottom - 0.04 * (top - bottom), 0.03 * (top - bottom))?;
-    let text = format!("codes {} to {}: {:.2} to {:.2}, step {:.4}", grid.codes.0, grid.codes.1, clip.0, clip.1, grid.scale);
-    label(&mut chart, ((clip.0 + clip.1) / 2.0, bottom - 0.09 * (top - bottom)), &text, CLIP, HPos::Center)?;
-    let text = format!("  zero point: code {}", grid.zero_point);
-    label(&mut chart, (0.0, top), &text, INK, HPos::Left)?;
+    line(&mut chart, (0.0, bottom), (0.0, top), INK)?;
+    ruler(&mut chart, grid, bottom - 0.06 * height, 0.02 * height)?;
+    let (first, last) = grid.codes;
+    let text = format!("codes {first} to {last} are {:.2} to {:.2}, step {:.4}", clip.0, clip.1, grid.scale);
+    label(&mut chart, ((clip.0 + clip.1) / 2.0, bottom - 0.09 * height), &text, CLIP, HPos::Center)?;
+    let gap = 0.015 * (x.1 - x.0);
+    let text = format!("zero point: code {}", grid.zero_point);
+    label(&mut chart, (gap, top), &text, INK, HPos::Left)?;
     let clipped = fraction(&layer.outputs, |y| y < clip.0 || y > clip.1);
-    let text = format!("clipped: {:.3}% of the outputs  ", 100.0 * clipped);
-    label(&mut chart, (clip.1, top), &text, CLIP, HPos::Right)
+    let text = format!("{:.3}% of the outputs are clipped", 100.0 * clipped);
+    label(&mut chart, (clip.1 - gap, top), &text, CLIP, HPos::Right)
 }
 
 fn draw_near_outputs(area: &Area, layer: &Layer) -> Result {
     let grid = &layer.output_grid;
-    let (low, high) = (grid.zero_point - 0.5, grid.zero_point + 2.0 * NEAR + 0.5);
+    let x = (grid.zero_point - 0.5, grid.zero_point + 2.0 * NEAR + 0.5);
     let codes: Vec<f64> = layer.outputs.iter().map(|y| y / grid.scale + grid.zero_point).collect();
     // The bar of the exact zeros would hide all others.
-    let positive: Vec<f64> = codes.iter().copied().filter(|&c| c != grid.zero_point).collect();
-    let bars = Histogram::new(&positive, (low, high), 8 * (2 * NEAR as usize + 1));
-    let top = bars.highest() * 1.16;
-    let mut chart = chart(area, "Outputs around zero, and every code", (low, high), (0.0, top))?;
-    mesh(&mut chart, "output ÷ scale + zero point", "number of outputs above zero", |n| format!("{n}"))?;
-    code_lines(&mut chart, grid.codes, grid.zero_point)?;
+    let others: Vec<f64> = codes.iter().copied().filter(|&code| code != grid.zero_point).collect();
+    let bars = Histogram::new(&others, x, BARS_PER_CODE * (2 * NEAR as usize + 1));
+    let top = 1.2 * bars.highest();
+    let axes = [axis(x, whole_numbers(x)), axis((0.0, top), round_ticks((0.0, top)))];
+    let titles = ["output ÷ scale + zero point", "number of outputs other than zero"];
+    let mut chart = chart(area, "Outputs near zero: each goes to the nearest code", axes, titles, |n| format!("{n}"))?;
+    cells(&mut chart, grid.codes)?;
     bars.draw(&mut chart, ACTIVATION, 0.0, |n| n)?;
-    let zeros = 1.0 - positive.len() as f64 / codes.len() as f64;
-    let text = format!("{:.0}% of all outputs are exactly zero: code {}", 100.0 * zeros, grid.zero_point);
-    label(&mut chart, (high - 0.2, top * 0.985), &text, INK, HPos::Right)
+    code_lines(&mut chart, grid.codes, grid.zero_point)?;
+    let zeros = 100.0 - 100.0 * others.len() as f64 / codes.len() as f64;
+    legend(&mut chart, &format!("not drawn: {zeros:.0}% of the outputs are exactly zero, code {}", grid.zero_point))
 }
 
-/// An empty chart with a caption and room for the labels of its axes.
-fn chart<'a, 'b>(area: &'a Area<'b>, title: &str, x: (f64, f64), y: (f64, f64)) -> Result<Chart<'a, 'b>> {
-    let chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 18).into_font().color(&INK))
-        .margin(14)
-        .x_label_area_size(46)
-        .y_label_area_size(70)
-        .build_cartesian_2d(x.0..x.1, y.0..y.1)?;
+/// A chart with a title, titled axes and numbers along them; `y_number` writes those of the vertical one.
+fn chart<'a, 'b>(
+    area: &'a Area<'b>,
+    title: &str,
+    [x, y]: [Axis; 2],
+    [x_title, y_title]: [&str; 2],
+    y_number: impl Fn(&f64) -> String,
+) -> Result<Chart<'a, 'b>> {
+    let mut builder = ChartBuilder::on(area);
+    builder.caption(title, font(18, INK)).margin(14).x_label_area_size(48).y_label_area_size(74);
+    let mut chart = builder.build_cartesian_2d(x, y)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_mesh().axis_style(INK).label_style(font(13, INK)).axis_desc_style(font(15, INK));
+    mesh.x_desc(x_title).x_label_formatter(&|x| format!("{x}"));
+    mesh.y_desc(y_title).y_label_formatter(&y_number);
+    mesh.draw()?;
     Ok(chart)
 }
 
-/// Axes with titles; `y_label` writes the numbers of the vertical one.
-fn mesh(chart: &mut Chart, x_title: &str, y_title: &str, y_label: impl Fn(&f64) -> String) -> Result {
-    chart
-        .configure_mesh()
-        .disable_mesh()
-        .axis_style(INK)
-        .label_style(("sans-serif", 13).into_font().color(&INK))
-        .axis_desc_style(("sans-serif", 15).into_font().color(&INK))
-        .x_desc(x_title)
-        .y_desc(y_title)
-        .x_labels(20)
-        .y_labels(8)
-        .x_label_formatter(&|x| format!("{}", (x * 1e6).round() / 1e6))
-        .y_label_formatter(&y_label)
-        .draw()?;
-    Ok(())
+fn font(size: u32, color: RGBColor) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&color)
 }
 
-/// A line at every code that is in sight. Every other cell (the values that round to one code) is shaded.
-fn code_lines(chart: &mut Chart, codes: (f64, f64), zero_point: f64) -> Result {
+/// An axis with numbers where we want them: plotters would go on below zero, where the rulers are.
+struct Axis {
+    range: (f64, f64),
+    ticks: Vec<f64>,
+}
+
+fn axis(range: (f64, f64), ticks: Vec<f64>) -> Axis {
+    Axis { range, ticks }
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, pixels: (i32, i32)) -> i32 {
+        let along = (value - self.range.0) / (self.range.1 - self.range.0);
+        pixels.0 + (along * (pixels.1 - pixels.0) as f64).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        self.range.0..self.range.1
+    }
+}
+
+fn whole_numbers((low, high): (f64, f64)) -> Vec<f64> {
+    (low.ceil() as i64..=high.floor() as i64).map(|n| n as f64).collect()
+}
+
+/// Multiples of 1, 2 or 5 times a power of ten, at most ten of them or so.
+fn round_ticks((low, high): (f64, f64)) -> Vec<f64> {
+    let power = 10f64.powf(((high - low) / 10.0).log10().floor());
+    let times = [1.0, 2.0, 5.0].into_iter().find(|times| times * power * 10.0 >= high - low).unwrap_or(10.0);
+    // Dividing by 1000 writes 0.3, where multiplying by 0.1 would write 0.30000000000000004.
+    let thousandths = (times * power * 1000.0).round();
+    let steps = (low * 1000.0 / thousandths, high * 1000.0 / thousandths);
+    whole_numbers(steps).into_iter().map(|n| n * thousandths / 1000.0).collect()
+}
+
+/// What the right panels show, above their lines.
+fn legend(chart: &mut Chart, text: &str) -> Result {
     let (x, y) = (chart.x_range(), chart.y_range());
-    let (first, last) = (x.start.ceil().max(codes.0), x.end.floor().min(codes.1));
-    for code in (first as i64..=last as i64).map(|code| code as f64) {
-        if code.rem_euclid(2.0) == 1.0 {
-            let cell = Rectangle::new([(code - 0.5, y.start), (code + 0.5, y.end)], GRID.mix(0.3).filled());
-            chart.draw_series([cell])?;
-        }
-        let color = if code == zero_point { INK } else { GRID };
-        line(chart, (code, y.start), (code, y.end), color)?;
+    label(chart, ((x.start + x.end) / 2.0, y.end), text, INK, HPos::Center)
+}
+
+/// Shades every other cell: all values of a cell round to one code.
+fn cells(chart: &mut Chart, codes: (f64, f64)) -> Result {
+    let y = 0.0..CODE_LINES * chart.y_range().end;
+    for code in codes_in_sight(chart, codes).filter(|code| code % 2 != 0) {
+        let (left, right) = (code as f64 - 0.5, code as f64 + 0.5);
+        chart.draw_series([Rectangle::new([(left, y.start), (right, y.end)], GRID.mix(0.35).filled())])?;
     }
     Ok(())
 }
 
-/// A grid as a ruler: a tick for every 16th code from the zero point on, and its ends.
+/// A line at every code, that of the zero point darker.
+fn code_lines(chart: &mut Chart, codes: (f64, f64), zero_point: f64) -> Result {
+    let y = 0.0..CODE_LINES * chart.y_range().end;
+    for code in codes_in_sight(chart, codes).map(|code| code as f64) {
+        let (color, width) = if code == zero_point { (INK, 2) } else { (CLIP, 1) };
+        chart.draw_series([PathElement::new([(code, y.start), (code, y.end)], color.stroke_width(width))])?;
+    }
+    Ok(())
+}
+
+fn codes_in_sight(chart: &Chart, codes: (f64, f64)) -> impl Iterator<Item = i64> + use<> {
+    let x = chart.x_range();
+    x.start.ceil().max(codes.0) as i64..=x.end.floor().min(codes.1) as i64
+}
+
+/// A grid as a ruler: its ends, and a tick for every 16th code, counted from the zero point.
 fn ruler(chart: &mut Chart, grid: &Grid, y: f64, height: f64) -> Result {
     let (low, high) = grid.clip();
     line(chart, (low, y), (high, y), CLIP)?;
@@ -279,7 +343,7 @@ fn line(chart: &mut Chart, from: (f64, f64), to: (f64, f64), color: RGBColor) ->
 
 /// Text whose upper edge is at `at`.
 fn label(chart: &mut Chart, at: (f64, f64), text: &str, color: RGBColor, side: HPos) -> Result {
-    let style = ("sans-serif", 14).into_font().color(&color).pos(Pos::new(side, VPos::Top));
+    let style = font(14, color).pos(Pos::new(side, VPos::Top));
     chart.draw_series([Text::new(text.to_owned(), at, style)])?;
     Ok(())
 }

@@ -9,7 +9,7 @@
 use half::f16;
 use ndarray::{Array2, ArrayRef2, Axis, Ix2};
 use ndarray_quant::{
-    HalfCast, HalfLinear, Overflow, QLinear, QParams, QTensor, Quantizer, Ranges, Requantize, Result, Scheme,
+    HalfCast, HalfLinear, MinMax, Observer, Overflow, QLinear, QParams, QTensor, Quantizer, Requantize, Result, Scheme,
     StaticLinear,
 };
 
@@ -77,7 +77,7 @@ fn layer_size(weights: &QTensor<i8, Ix2>, layer: &Linear) -> usize {
     weights.size_in_bytes() + 4 * layer.bias.len()
 }
 
-/// Integer weights; each layer takes the range of its input from the input itself.
+/// Integer weights; each layer takes the range of its input, a whole batch, from the input itself.
 pub(crate) struct DynamicRange {
     layers: Vec<QLinear>,
     size_in_bytes: usize,
@@ -117,36 +117,43 @@ pub(crate) struct FullInteger {
 }
 
 impl FullInteger {
-    /// The ranges of the input and of every layer's output are those that `calibration` images have in the float
-    /// network.
+    /// Quantizes to the ranges that `calibration` images have in the float network.
     pub(crate) fn new(float: &Network, calibration: &ArrayRef2<f32>) -> Result<Self> {
-        let input = activation_params(calibration)?;
-        let mut network = Self { size_in_bytes: input.size_in_bytes(), layers: Vec::new(), input };
-        for (i, (layer, output)) in float.layers.iter().zip(float.layer_outputs(calibration)).enumerate() {
-            let output = activation_params(&output)?;
+        let activations = calibrate(float, calibration)?;
+        let mut size_in_bytes = activations.iter().map(QParams::size_in_bytes).sum();
+        let mut layers = Vec::new();
+        for (i, layer) in float.layers.iter().enumerate() {
             let weights = quantize_weights(layer)?;
-            network.size_in_bytes += layer_size(&weights, layer) + output.size_in_bytes();
+            size_in_bytes += layer_size(&weights, layer);
 
-            let mut to = Requantize::to(&output).integer_only();
+            // What comes out of one layer is what goes into the next.
+            let (input, output) = (&activations[i], &activations[i + 1]);
+            let mut to = Requantize::to(output).integer_only();
             if !float.is_last(i) {
                 to = to.relu();
             }
-            // What comes out of one layer is what goes into the next.
-            let layer = QLinear::new(&weights, Some(&layer.bias))?.prepare(network.params_before(i), &to)?;
-            network.layers.push(layer);
+            layers.push(QLinear::new(&weights, Some(&layer.bias))?.prepare(input, &to)?);
         }
-        Ok(network)
-    }
-
-    /// The parameters of what goes into a layer.
-    fn params_before(&self, layer: usize) -> &QParams<u8, Ix2> {
-        if layer == 0 { &self.input } else { self.params_after(layer - 1) }
+        Ok(Self { input: activations[0].clone(), layers, size_in_bytes })
     }
 
     /// The parameters of what a layer puts out.
-    pub(crate) fn params_after(&self, layer: usize) -> &QParams<u8, Ix2> {
+    pub(crate) fn output_params(&self, layer: usize) -> &QParams<u8, Ix2> {
         self.layers[layer].output()
     }
+}
+
+/// The parameters of the input and of each layer's output, from the smallest and greatest values that pass by.
+fn calibrate(float: &Network, images: &ArrayRef2<f32>) -> Result<Vec<QParams<u8, Ix2>>> {
+    let mut ranges = vec![MinMax::per_tensor(); 1 + float.layers.len()];
+    // In batches, as a data set that does not fit in memory would come.
+    for batch in images.axis_chunks_iter(Axis(0), 64) {
+        ranges[0].observe(&batch)?;
+        for (range, output) in ranges[1..].iter_mut().zip(float.layer_outputs(&batch)) {
+            range.observe(&output)?;
+        }
+    }
+    ranges.iter().map(|range| Scheme::<u8>::asymmetric().params(range)).collect()
 }
 
 impl Model for FullInteger {
@@ -165,10 +172,6 @@ impl Model for FullInteger {
         }
         Ok(x.dequantize())
     }
-}
-
-fn activation_params(x: &ArrayRef2<f32>) -> Result<QParams<u8, Ix2>> {
-    Scheme::<u8>::asymmetric().params_from_ranges(&Ranges::of(x, Default::default())?)
 }
 
 /// Layer after layer, with a ReLU after all but the last.

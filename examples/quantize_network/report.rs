@@ -62,7 +62,7 @@ pub(crate) fn measure(float: &Network, models: &[&dyn Model], test: &Dataset) ->
 fn classify(model: &dyn Model, data: &Dataset) -> ndarray_quant::Result<Vec<usize>> {
     let mut classes = Vec::with_capacity(data.len());
     for images in data.batches(BATCH) {
-        classes.extend(predictions(&*model.scores(&images)?));
+        classes.extend(predictions(&model.scores(&images)?));
     }
     Ok(classes)
 }
@@ -79,7 +79,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// The rows as text.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut text = String::from("mode            weights in bytes   ratio   accuracy   agrees with float   time per image\n");
+    let mut text =
+        String::from("mode            weights in bytes   ratio   accuracy   agrees with float   time per image\n");
     for r in rows {
         // Writing to a String cannot fail.
         let _ = writeln!(
