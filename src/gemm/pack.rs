@@ -51,27 +51,23 @@ fn canonical_shift<T: Byte>(side: Side) -> i32 {
 
 /// Packs all rows of `lanes` (for the right side: its columns) and writes their sums of canonical codes.
 fn pack_panels<T: Byte>(lanes: ArrayView2<'_, T>, side: Side, layout: Layout, data: &mut [u8], sums: &mut [i32]) {
-    let (count, depth) = lanes.dim();
+    let depth = lanes.ncols();
     let panel_len = layout.panel_len(depth);
     let shift = canonical_shift::<T>(side);
     let flip = if shift == 0 { 0 } else { 0x80 };
     data.fill(0);
-    for first in (0..count).step_by(layout.width) {
-        let panel = &mut data[first / layout.width * panel_len..][..panel_len];
-        for lane in first..count.min(first + layout.width) {
-            let codes = lanes.index_axis(Axis(0), lane);
-            let mut sum = 0i32;
-            let column = (lane - first) * layout.unit;
-            let step = layout.width * layout.unit;
-            let mut place = |k: usize, code: T| {
-                panel[k / layout.unit * step + column + k % layout.unit] = code.to_i32() as u8 ^ flip;
-                sum += code.to_i32();
-            };
-            match codes.as_slice() {
-                Some(codes) => codes.iter().enumerate().for_each(|(k, &code)| place(k, code)),
-                None => codes.iter().enumerate().for_each(|(k, &code)| place(k, code)),
-            }
-            sums[lane] = sum + shift * depth as i32;
+    let step = layout.width * layout.unit;
+    for (lane, (codes, sum)) in lanes.axis_iter(Axis(0)).zip(sums).enumerate() {
+        let panel = &mut data[lane / layout.width * panel_len..][..panel_len];
+        let column = lane % layout.width * layout.unit;
+        *sum = shift * depth as i32;
+        let mut place = |(k, &code): (usize, &T)| {
+            panel[k / layout.unit * step + column + k % layout.unit] = code.to_i32() as u8 ^ flip;
+            *sum += code.to_i32();
+        };
+        match codes.as_slice() {
+            Some(codes) => codes.iter().enumerate().for_each(&mut place),
+            None => codes.iter().enumerate().for_each(&mut place),
         }
     }
 }

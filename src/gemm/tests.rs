@@ -1,6 +1,6 @@
 //! Every kernel against the naive sum.
 
-use alloc::{format, vec::Vec};
+use alloc::vec::Vec;
 
 use ndarray::{Array2, s};
 use proptest::prelude::*;
@@ -112,7 +112,7 @@ fn deepest() {
         assert_eq!(gemm(&a, 0, &packed, &Accumulator::new()).unwrap(), expected);
         let deeper = PackedRhs::pack_for(kernel, &Array2::from_elem((depth + 1, 3), i8::MIN), &[0]).unwrap();
         let found = gemm(&Array2::from_elem((2, depth + 1), 0u8), 0, &deeper, &Accumulator::new());
-        assert_eq!(found, Err(Error::Depth { max: depth, found: depth + 1 }), "{}", format!("{kernel:?}"));
+        assert_eq!(found, Err(Error::Depth { max: depth, found: depth + 1 }), "{kernel:?}");
     }
 }
 

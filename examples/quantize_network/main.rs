@@ -1,0 +1,97 @@
+//! Trains a small network in float, quantizes it in three ways, and measures what each costs and saves.
+//!
+//! ```text
+//! cargo run --release --example quantize_network
+//! ```
+//!
+//! Read [`quantized`] to see how the crate is used; the other files are what a program like this has anyway.
+//!
+//! | file | content |
+//! |---|---|
+//! | `data` | the images |
+//! | `net`, `train` | the float network and its training |
+//! | `quantized` | the same network with float16, dynamic-range and full-integer arithmetic |
+//! | `report` | accuracy, size and time of each, as a table and as JSON |
+//! | `picture` | one layer's values and their quantization grid |
+
+mod data;
+mod net;
+mod options;
+mod picture;
+mod quantized;
+mod report;
+mod train;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use ndarray::s;
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
+
+use data::{CLASSES, Dataset, PIXELS};
+use net::Network;
+use options::{Command, Options};
+use quantized::{DynamicRange, Float16, FullInteger};
+
+/// Everything random comes from this, so every run gives the same networks.
+const SEED: u64 = 14;
+
+/// How many of the training images the ranges of the activations are taken from.
+const CALIBRATION: usize = 256;
+
+/// The layer in the picture, counted from 0.
+const PICTURED_LAYER: usize = 1;
+
+fn main() -> ExitCode {
+    let options = match options::parse() {
+        Ok(Command::Run(options)) => options,
+        Ok(Command::Help) => {
+            print!("{}", options::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("quantize_network: {error}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quantize_network: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let (train, test) = Dataset::load()?;
+    let float = train_network(&train);
+
+    let calibration = train.images.slice(s![..CALIBRATION, ..]);
+    let float16 = Float16::new(&float)?;
+    let dynamic_range = DynamicRange::new(&float)?;
+    let full_integer = FullInteger::new(&float, &calibration)?;
+
+    let rows = report::measure(&float, &[&float, &float16, &dynamic_range, &full_integer], &test)?;
+    print!("{}", report::table(&rows));
+
+    let layer = picture::Layer::new(PICTURED_LAYER, &float, &full_integer, &test)?;
+    picture::save(&options.svg, &layer).map_err(|e| format!("{}: {e}", options.svg.display()))?;
+    println!("\nPicture of layer {}: {}", PICTURED_LAYER + 1, options.svg.display());
+    if let Some(path) = &options.json {
+        report::save_json(path, &rows).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn train_network(data: &Dataset) -> Network {
+    let start = Instant::now();
+    let mut rng = Pcg64Mcg::seed_from_u64(SEED);
+    let mut network = Network::new(&[PIXELS, 256, 128, CLASSES], &mut rng);
+    train::train(&mut network, data, &mut rng);
+    // On standard error: unlike the table, it is different every time.
+    eprintln!("trained on {} images in {:.1} s", data.len(), start.elapsed().as_secs_f32());
+    network
+}

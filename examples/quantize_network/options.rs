@@ -1,0 +1,40 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+pub(crate) const HELP: &str = "\
+Trains a small network on 14x14 images of clothing, quantizes it in three ways, and compares them.
+
+Usage: cargo run --release --example quantize_network -- [OPTIONS]
+
+Options:
+      --svg FILE   where the picture of one layer goes [default: target/quantize_network.svg]
+      --json FILE  also write the table as JSON
+  -h, --help       print this
+";
+
+pub(crate) enum Command {
+    Run(Options),
+    Help,
+}
+
+pub(crate) struct Options {
+    pub(crate) svg: PathBuf,
+    pub(crate) json: Option<PathBuf>,
+}
+
+pub(crate) fn parse() -> Result<Command, lexopt::Error> {
+    let mut options = Options { svg: "target/quantize_network.svg".into(), json: None };
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("svg") => options.svg = parser.value()?.parse()?,
+            Arg::Long("json") => options.json = Some(parser.value()?.parse()?),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(Command::Run(options))
+}

@@ -1,0 +1,127 @@
+//! Training: cross-entropy, gradients by hand, Adam with decoupled weight decay.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Zip};
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use crate::data::Dataset;
+use crate::net::{Linear, Network};
+
+const EPOCHS: usize = 40;
+const BATCH: usize = 50;
+const LEARNING_RATE: f32 = 1e-3;
+const WEIGHT_DECAY: f32 = 0.1;
+
+/// Trains the network in place. With the same `rng`, always to the same weights.
+pub(crate) fn train(network: &mut Network, data: &Dataset, rng: &mut impl Rng) {
+    let mut order: Vec<usize> = (0..data.len()).collect();
+    let mut adam = Adam::new(network);
+    let steps = EPOCHS * data.len().div_ceil(BATCH);
+    let bar = progress_bar();
+    for _ in 0..EPOCHS {
+        order.shuffle(rng);
+        let mut loss = 0.0;
+        for batch in order.chunks(BATCH) {
+            let images = data.images.select(Axis(0), batch);
+            let labels = data.labels.select(Axis(0), batch);
+            let (batch_loss, gradients) = gradients(network, &images, &labels);
+            // The rate falls to zero along a straight line, so that the last steps settle.
+            let rate = LEARNING_RATE * (1.0 - adam.step as f32 / steps as f32);
+            adam.update(network, &gradients, rate);
+            loss += batch_loss * batch.len() as f32;
+        }
+        bar.set_message(format!("loss {:.3}", loss / data.len() as f32));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+}
+
+/// Shows only where standard error is a terminal.
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("training {bar:40} epoch {pos}/{len}  {msg}");
+    ProgressBar::new(EPOCHS as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// The mean loss of a batch, and its derivative by every weight and bias.
+fn gradients(network: &Network, images: &ArrayRef2<f32>, labels: &ArrayRef1<usize>) -> (f32, Vec<Linear>) {
+    let mut outputs = network.layer_outputs(images);
+    let mut gradients = Vec::with_capacity(network.layers.len());
+    let Some(scores) = outputs.pop() else { return (0.0, gradients) };
+    let (loss, mut grad) = cross_entropy(scores, labels);
+    for layer in network.layers.iter().rev() {
+        let input = outputs.pop();
+        let x = input.as_deref().unwrap_or(images);
+        gradients.push(Linear { weight: grad.t().dot(x), bias: grad.sum_axis(Axis(0)) });
+        if let Some(x) = &input {
+            grad = grad.dot(&layer.weight);
+            // A ReLU passes the gradient where it passed the value.
+            Zip::from(&mut grad).and(x).for_each(|g, &x| *g = if x > 0.0 { *g } else { 0.0 });
+        }
+    }
+    gradients.reverse();
+    (loss, gradients)
+}
+
+/// The mean of `-ln softmax(scores)[label]`, and its derivative by the scores.
+fn cross_entropy(mut scores: Array2<f32>, labels: &ArrayRef1<usize>) -> (f32, Array2<f32>) {
+    let batch = labels.len() as f32;
+    let mut loss = 0.0;
+    for (mut row, &label) in scores.rows_mut().into_iter().zip(labels) {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        row.mapv_inplace(|x| (x - max).exp());
+        row /= row.sum();
+        loss -= row[label].max(f32::MIN_POSITIVE).ln() / batch;
+        row[label] -= 1.0;
+        row /= batch;
+    }
+    (loss, scores)
+}
+
+/// Adam (Kingma and Ba 2015), with the weight decay of AdamW.
+struct Adam {
+    step: i32,
+    /// Running means of the gradient and of its square, layer by layer.
+    mean: Vec<Linear>,
+    square: Vec<Linear>,
+}
+
+impl Adam {
+    fn new(network: &Network) -> Self {
+        let zeros = |l: &Linear| Linear {
+            weight: Array2::zeros(l.weight.raw_dim()), //
+            bias: Array1::zeros(l.bias.len()),
+        };
+        let state: Vec<Linear> = network.layers.iter().map(zeros).collect();
+        Adam { step: 0, mean: state.clone(), square: state }
+    }
+
+    fn update(&mut self, network: &mut Network, gradients: &[Linear], rate: f32) {
+        self.step += 1;
+        let state = self.mean.iter_mut().zip(&mut self.square);
+        for ((layer, grad), (mean, square)) in network.layers.iter_mut().zip(gradients).zip(state) {
+            layer.weight *= 1.0 - rate * WEIGHT_DECAY;
+            descend(self.step, rate, &mut layer.weight, &grad.weight, &mut mean.weight, &mut square.weight);
+            descend(self.step, rate, &mut layer.bias, &grad.bias, &mut mean.bias, &mut square.bias);
+        }
+    }
+}
+
+/// One step of Adam for one tensor.
+fn descend<D: Dimension>(
+    step: i32,
+    rate: f32,
+    x: &mut Array<f32, D>,
+    grad: &Array<f32, D>,
+    mean: &mut Array<f32, D>,
+    square: &mut Array<f32, D>,
+) {
+    const BETA: (f32, f32) = (0.9, 0.999);
+    // The running means start at zero; this takes that bias out.
+    let (mean_weight, square_weight) = (1.0 - BETA.0.powi(step), 1.0 - BETA.1.powi(step));
+    Zip::from(x).and(grad).and(mean).and(square).for_each(|x, &g, m, v| {
+        *m = BETA.0 * *m + (1.0 - BETA.0) * g;
+        *v = BETA.1 * *v + (1.0 - BETA.1) * g * g;
+        *x -= rate * (*m / mean_weight) / ((*v / square_weight).sqrt() + 1e-8);
+    });
+}
