@@ -10,6 +10,7 @@ mod element;
 mod error;
 pub mod gemm;
 mod granularity;
+mod lanes;
 mod observer;
 pub mod ops;
 mod qparams;

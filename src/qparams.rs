@@ -1,11 +1,12 @@
 //! Scales and zero points, validated when built.
 
-use ndarray::{Array, Array1, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IntoDimension, Zip};
+use ndarray::{Array, Array1, ArrayRef, Axis, Dimension, IntoDimension};
 
-use crate::affine::{Affine, Codes, Convention, dequantize};
-use crate::element::{Code, Compute, Element, Real};
+use crate::affine::{Affine, Codes, Convention, with_rule};
+use crate::element::{Code, Element, Real};
 use crate::error::{Error, Result};
 use crate::granularity::{Blocks, Granularity, Run, positions};
+use crate::lanes::{self, Params};
 
 /// The parameters of a quantized tensor: `x ≈ (q - zero_point) * scale`, block by block.
 ///
@@ -201,9 +202,9 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     pub fn quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, codes: &mut ArrayRef<T::Code, D>) -> Result<()> {
         self.check_shapes("codes", x.shape(), codes.shape())?;
         self.check(&x.raw_dim())?;
-        self.blocks.for_each_run_pair(x, codes, |run, x, codes| match run {
-            Run::Constant(block) => map(x, codes, self.quantize_fn(block)),
-            Run::Consecutive(first) => map_consecutive(x, codes, first, |block| self.quantize_fn(block)),
+        self.blocks.for_each_run_pair(x, codes, |run, x, codes| {
+            let params = self.params_of_run(run, x.len());
+            with_rule!(self.convention, R => lanes::quantize_run::<F, S, T::Code, R>(x, params, self.codes, codes));
         });
         Ok(())
     }
@@ -217,23 +218,10 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         self.check(&codes.raw_dim())?;
         // PyTorch multiplies by its double scales except per tensor.
         let double = self.convention == Convention::Torch && self.granularity != Granularity::PerTensor;
-        if double {
-            self.dequantize_in::<F, f64>(codes, out);
-        } else {
-            self.dequantize_in::<F, F::Compute>(codes, out);
-        }
-        Ok(())
-    }
-
-    fn dequantize_in<F: Real, C: Compute>(&self, codes: &ArrayRef<T::Code, D>, out: &mut ArrayRef<F, D>) {
-        let decode = |block| {
-            let (scale, zero_point) = self.block::<C>(block);
-            move |q| dequantize::<T, C>(q, zero_point, scale).into_real()
-        };
-        self.blocks.for_each_run_pair(codes, out, |run, codes, out| match run {
-            Run::Constant(block) => map(codes, out, decode(block)),
-            Run::Consecutive(first) => map_consecutive(codes, out, first, decode),
+        self.blocks.for_each_run_pair(codes, out, |run, codes, out| {
+            lanes::dequantize_run(codes, self.params_of_run(run, codes.len()), double, out);
         });
+        Ok(())
     }
 
     /// `dequantize(quantize(x))` without codes in between: what a network sees of its own quantization.
@@ -253,21 +241,20 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     pub fn fake_quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
         self.check_shapes("fake-quantized values", x.shape(), out.shape())?;
         self.check(&x.raw_dim())?;
-        let through = |block| {
-            let quantize = self.quantize_fn::<F>(block);
-            let (scale, zero_point) = self.block::<F::Compute>(block);
-            move |x| dequantize::<T, F::Compute>(quantize(x), zero_point, scale).into_real()
-        };
-        self.blocks.for_each_run_pair(x, out, |run, x, out| match run {
-            Run::Constant(block) => map(x, out, through(block)),
-            Run::Consecutive(first) => map_consecutive(x, out, first, through),
+        self.blocks.for_each_run_pair(x, out, |run, x, out| {
+            let params = self.params_of_run(run, x.len());
+            with_rule!(self.convention, R => lanes::fake_quantize_run::<F, S, T::Code, R>(x, params, self.codes, out));
         });
         Ok(())
     }
 
     /// The code of a real, with parameters per tensor.
     pub(crate) fn code_of(&self, x: f32) -> i32 {
-        self.quantize_fn::<f32>(0)(x).to_i32()
+        let scale = self.scale.first().map_or(1.0, |s| s.to_f32());
+        let zero_point = self.zero_point.as_ref().and_then(|z| z.first()).map_or(0, |z| z.to_i32());
+        let code =
+            with_rule!(self.convention, R => Affine::<T::Code, f32, R>::new(scale, zero_point, self.codes).quantize(x));
+        code.to_i32()
     }
 
     /// The one scale and zero point of parameters per tensor.
@@ -290,19 +277,16 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         if expected == found { Ok(()) } else { Err(Error::shape(what, expected, found)) }
     }
 
-    /// The scale and zero point of a block, counted in row-major order.
-    #[inline(always)]
-    fn block<C: Compute>(&self, block: usize) -> (C, i32) {
-        let scale = self.scale.as_slice().map_or(C::ONE, |s| C::from_real(s[block]));
-        let zero_point = self.zero_point.as_ref().and_then(|z| z.as_slice()).map_or(0, |z| z[block].to_i32());
-        (scale, zero_point)
-    }
-
-    #[inline(always)]
-    fn quantize_fn<F: Real>(&self, block: usize) -> impl Fn(F) -> T::Code + use<T, D, S, F> {
-        let (scale, zero_point) = self.block::<F::Compute>(block);
-        let affine = Affine::new(scale, zero_point, self.codes, self.convention);
-        move |x: F| affine.quantize::<T>(x.widen())
+    /// The parameters of a run of this length.
+    fn params_of_run(&self, run: Run, len: usize) -> Params<'_, S, T::Code> {
+        let scale = self.scale.as_slice().unwrap_or_default();
+        let zero_point = self.zero_point.as_ref().and_then(|z| z.as_slice());
+        match run {
+            Run::Constant(block) => Params::Constant(scale[block], zero_point.map_or(T::Code::default(), |z| z[block])),
+            Run::Consecutive(first) => {
+                Params::Each(&scale[first..first + len], zero_point.map(|z| &z[first..first + len]))
+            }
+        }
     }
 }
 
@@ -320,21 +304,4 @@ fn ones<D: Dimension>(ndim: usize) -> D {
 fn reshape<A: Copy, D: Dimension>(values: &Array1<A>, dim: impl IntoDimension<Dim = D>) -> Array<A, D> {
     let values = values.iter().copied().collect();
     Array::from_shape_vec(dim.into_dimension(), values).expect("all axes but one have length 1")
-}
-
-#[inline(always)]
-fn map<A: Copy, B>(x: ArrayView1<'_, A>, mut y: ArrayViewMut1<'_, B>, f: impl Fn(A) -> B) {
-    Zip::from(&mut y).and(&x).for_each(|y, &x| *y = f(x));
-}
-
-#[inline(always)]
-fn map_consecutive<A: Copy, B, F: Fn(A) -> B>(
-    x: ArrayView1<'_, A>,
-    y: ArrayViewMut1<'_, B>,
-    first: usize,
-    f: impl Fn(usize) -> F,
-) {
-    for (i, (y, &x)) in y.into_iter().zip(x).enumerate() {
-        *y = f(first + i)(x);
-    }
 }

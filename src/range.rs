@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use ndarray::{Array, ArrayRef, ArrayView1, Dimension};
 
 use crate::affine::check_range;
+use crate::arch::{self, Task};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use crate::granularity::{Blocks, Granularity, Run};
@@ -193,30 +194,57 @@ impl Bounds {
 
     /// Widens by all values; returns whether all were finite.
     fn include_all<F: Real>(&mut self, values: ArrayView1<'_, F>) -> bool {
-        // Independent lanes, so that the loop has no chain of dependent comparisons.
-        const LANES: usize = 32;
-        let mut lanes = [Bounds::EMPTY; LANES];
-        let mut finite = [true; LANES];
-        let mut tail = values.view();
-        if let Some(slice) = values.as_slice() {
-            let (chunks, rest) = slice.as_chunks::<LANES>();
-            for chunk in chunks {
-                for ((lane, finite), x) in lanes.iter_mut().zip(&mut finite).zip(chunk) {
-                    let x = x.to_f32();
-                    lane.include(x);
-                    *finite &= x.is_finite();
-                }
+        let (bounds, finite) = match values.to_slice() {
+            Some(values) => arch::run(Scan { values }),
+            None => {
+                let mut bounds = Bounds::EMPTY;
+                let finite = values.iter().fold(true, |finite, x| {
+                    bounds.include(x.to_f32());
+                    finite & x.to_f32().is_finite()
+                });
+                (bounds, finite)
             }
-            tail = ArrayView1::from(rest);
+        };
+        self.join(bounds);
+        finite
+    }
+}
+
+/// The bounds of a slice, and whether all of it is finite.
+struct Scan<'a, F> {
+    values: &'a [F],
+}
+
+impl<F: Real> Task for Scan<'_, F> {
+    type Output = (Bounds, bool);
+
+    #[inline(always)]
+    fn run(self) -> (Bounds, bool) {
+        // Independent lanes, so that the loop has no chain of dependent comparisons. `x - x` is 0 for finite values and
+        // NaN for others; the sum remembers it.
+        const LANES: usize = 64;
+        let (mut min, mut max, mut odd) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0f32; LANES]);
+        let (chunks, rest) = self.values.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                let x = chunk[i].to_f32();
+                min[i] = if x < min[i] { x } else { min[i] };
+                max[i] = if x > max[i] { x } else { max[i] };
+                odd[i] += x - x;
+            }
         }
-        let mut all_finite = finite.iter().all(|&f| f);
-        for x in tail {
+        let mut bounds = Bounds::EMPTY;
+        let mut finite = true;
+        for i in 0..LANES {
+            bounds.join(Bounds { min: min[i], max: max[i] });
+            finite &= odd[i] == 0.0;
+        }
+        for x in rest {
             let x = x.to_f32();
-            self.include(x);
-            all_finite &= x.is_finite();
+            bounds.include(x);
+            finite &= x.is_finite();
         }
-        lanes.iter().for_each(|&lane| self.join(lane));
-        all_finite
+        (bounds, finite)
     }
 }
 

@@ -1,53 +1,102 @@
 //! Real → code and code → real.
 
-use super::{Codes, Convention};
-use crate::element::{Code, Compute, Element};
+use core::marker::PhantomData;
 
-/// The parameters of one block, made ready to quantize with.
-///
-/// `quantize` is `clamp(round(x / scale) + zero_point)`, see [`Convention`] for `round` and the division.
+use super::Codes;
+use crate::element::{Code, Compute};
+
+/// What the conventions do differently, as types, so that each has loops of its own.
+pub(crate) trait Rule: Copy {
+    /// Whether halves are rounded away from zero, and not to even.
+    const HALVES_AWAY: bool;
+    /// What is kept of the scale.
+    fn factor<C: Compute>(scale: C) -> C;
+    /// The value in units of the scale.
+    fn quotient<C: Compute>(x: C, factor: C) -> C;
+}
+
+/// True division, halves to even.
 #[derive(Clone, Copy)]
-pub(crate) struct Affine<C> {
-    /// The scale, or its reciprocal in PyTorch's convention.
+pub(crate) struct Onnx;
+/// Multiplication with the reciprocal, halves to even.
+#[derive(Clone, Copy)]
+pub(crate) struct Torch;
+/// True division, halves away from zero.
+#[derive(Clone, Copy)]
+pub(crate) struct TfLite;
+
+macro_rules! rule {
+    ($name:ident, $away:literal, |$scale:ident| $factor:expr, |$x:ident, $f:ident| $quotient:expr) => {
+        impl Rule for $name {
+            const HALVES_AWAY: bool = $away;
+            #[inline(always)]
+            fn factor<C: Compute>($scale: C) -> C {
+                $factor
+            }
+            #[inline(always)]
+            fn quotient<C: Compute>($x: C, $f: C) -> C {
+                $quotient
+            }
+        }
+    };
+}
+rule!(Onnx, false, |scale| scale, |x, f| x / f);
+rule!(Torch, false, |scale| C::ONE / scale, |x, f| x * f);
+rule!(TfLite, true, |scale| scale, |x, f| x / f);
+
+/// Evaluates `$body` with `$rule` standing for the rule of a convention.
+macro_rules! with_rule {
+    ($convention:expr, $rule:ident => $body:expr) => {
+        match $convention {
+            $crate::affine::Convention::Onnx => {
+                type $rule = $crate::affine::rules::Onnx;
+                $body
+            }
+            $crate::affine::Convention::Torch => {
+                type $rule = $crate::affine::rules::Torch;
+                $body
+            }
+            $crate::affine::Convention::TfLite => {
+                type $rule = $crate::affine::rules::TfLite;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_rule;
+
+/// The parameters of one block, made ready to quantize with: `clamp(round(x / scale) + zero_point)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Affine<Z, C, R> {
     factor: C,
-    convention: Convention,
     zero_point: i32,
     codes: Codes,
     /// The codes less the zero point: what the quotient is clamped to before it is rounded.
     low: C,
     high: C,
+    rule: PhantomData<(Z, R)>,
 }
 
-impl<C: Compute> Affine<C> {
+impl<Z: Code, C: Compute, R: Rule> Affine<Z, C, R> {
     #[inline(always)]
-    pub(crate) fn new(scale: C, zero_point: i32, codes: Codes, convention: Convention) -> Self {
-        let factor = if convention == Convention::Torch { C::ONE / scale } else { scale };
-        let low = C::from_i64(codes.min as i64 - zero_point as i64);
-        let high = C::from_i64(codes.max as i64 - zero_point as i64);
-        Affine { factor, convention, zero_point, codes, low, high }
+    pub(crate) fn new(scale: C, zero_point: i32, codes: Codes) -> Self {
+        let low = C::from_i32(codes.min.wrapping_sub(zero_point));
+        let high = C::from_i32(codes.max.wrapping_sub(zero_point));
+        Affine { factor: R::factor(scale), zero_point, codes, low, high, rule: PhantomData }
     }
 
     #[inline(always)]
-    pub(crate) fn quantize<T: Element>(&self, x: C) -> T::Code {
-        match self.convention {
-            Convention::Onnx => self.round::<T>(x / self.factor, false),
-            Convention::Torch => self.round::<T>(x * self.factor, false),
-            Convention::TfLite => self.round::<T>(x / self.factor, true),
-        }
-    }
-
-    #[inline(always)]
-    fn round<T: Element>(&self, quotient: C, away: bool) -> T::Code {
+    pub(crate) fn quantize(&self, x: C) -> Z {
+        let quotient = R::quotient(x, self.factor);
         #[allow(clippy::eq_op, reason = "only a NaN differs from itself")]
         let quotient = if quotient == quotient { quotient } else { C::ZERO };
-        if T::BITS > 16 {
+        if Z::WIDE {
             // Codes this wide do not fit a float's mantissa: the sum is formed in the float, as PyTorch does it.
-            let rounded = if away { quotient.round_ties_away() } else { quotient.round_ties_even() };
+            let rounded = if R::HALVES_AWAY { quotient.round_ties_away() } else { quotient.round_ties_even() };
             let code = (rounded + C::from_i32(self.zero_point)).to_i32_saturating();
-            return T::Code::from_i32(code.clamp(self.codes.min, self.codes.max));
+            return Z::from_i32(code.clamp(self.codes.min, self.codes.max));
         }
-        let code = clamp_to_code(quotient, self.low, self.high, away) + self.zero_point;
-        T::Code::from_i32(code)
+        Z::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY) + self.zero_point)
     }
 }
 
@@ -63,8 +112,8 @@ pub(crate) fn clamp_to_code<C: Compute>(x: C, low: C, high: C, away: bool) -> i3
 
 /// `(code - zero_point) * scale`: the difference is exact, the product rounds once.
 #[inline(always)]
-pub(crate) fn dequantize<T: Element, C: Compute>(code: T::Code, zero_point: i32, scale: C) -> C {
-    let difference = if T::BITS > 16 {
+pub(crate) fn dequantize<Z: Code, C: Compute>(code: Z, zero_point: i32, scale: C) -> C {
+    let difference = if Z::WIDE {
         C::from_i64(code.to_i32() as i64 - zero_point as i64)
     } else {
         C::from_i32(code.to_i32() - zero_point)

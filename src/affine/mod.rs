@@ -14,10 +14,15 @@ mod requantize;
 
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
-pub(crate) use convert::{Affine, clamp_to_code, dequantize};
+pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
 pub use requantize::{Requantization, Rescale};
 pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
+
+/// The conventions as types.
+pub(crate) mod rules {
+    pub(crate) use super::convert::{Onnx, TfLite, Torch};
+}
 
 use crate::element::Element;
 use crate::error::{Error, Result};

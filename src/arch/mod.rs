@@ -37,7 +37,7 @@ pub(crate) struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// The codes of row `i`.
     #[inline(always)]
-    fn row(self, i: usize) -> &'a [u8] {
+    pub(crate) fn row(self, i: usize) -> &'a [u8] {
         &self.bytes[i * self.stride..][..self.depth]
     }
 

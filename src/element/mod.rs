@@ -31,6 +31,9 @@ pub(crate) use bounds::MaybeSerde;
 
 /// The integer that holds one unpacked code: `i8`, `u8`, `i16`, `u16` or `i32`.
 pub trait Code: Sealed + Copy + Default + Debug + Eq + Ord + Send + Sync + Into<i64> + MaybeSerde + 'static {
+    /// Whether a float's mantissa is too short for the codes: those of `i32`.
+    #[doc(hidden)]
+    const WIDE: bool;
     /// The code as a wide integer.
     fn to_i32(self) -> i32;
     /// The code of an integer that is known to fit; higher bits are dropped.
@@ -98,6 +101,7 @@ macro_rules! whole_byte_elements {
     ($($t:ident $dtype:ident),*) => {$(
         impl Sealed for $t {}
         impl Code for $t {
+            const WIDE: bool = $t::BITS > 16;
             #[inline(always)]
             fn to_i32(self) -> i32 { self as i32 }
             #[inline(always)]

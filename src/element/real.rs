@@ -3,6 +3,7 @@
 use core::fmt::Debug;
 use core::ops::{Add, Div, Mul, Sub};
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::{DType, MaybeSerde, sealed::Sealed};
@@ -20,6 +21,11 @@ pub trait Real: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send 
     /// The value in the type of formulas. Exact.
     #[doc(hidden)]
     fn widen(self) -> Self::Compute;
+    /// The values as they are, if this is the type of formulas.
+    #[doc(hidden)]
+    fn as_compute(values: &[Self]) -> Option<&[Self::Compute]>;
+    #[doc(hidden)]
+    fn as_compute_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
     /// The value as `f32`, rounded to nearest, ties to even.
     fn to_f32(self) -> f32;
     /// The value as `f64`. Exact.
@@ -113,13 +119,15 @@ compute!(f32, u32, i32, to_f32, from_f32, 23);
 compute!(f64, u64, i64, to_f64, from_f64, 52);
 
 macro_rules! reals {
-    ($($t:ident $dtype:ident via $compute:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
+    ($($t:ident $dtype:ident via $compute:ident $in_place:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
         impl Sealed for $t {}
         impl Real for $t {
             type Compute = $compute;
             const DTYPE: DType = DType::$dtype;
             #[inline(always)]
             fn widen(self) -> $compute { $widen(self) }
+            fn as_compute(values: &[Self]) -> Option<&[$compute]> { $in_place(values) }
+            fn as_compute_mut(values: &mut [Self]) -> Option<&mut [$compute]> { $in_place(values) }
             #[inline(always)]
             fn to_f32(self) -> f32 { $to_f32(self) }
             #[inline(always)]
@@ -132,10 +140,15 @@ macro_rules! reals {
     )*};
 }
 reals! {
-    f32 F32 via f32: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
-    f64 F64 via f64: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
-    f16 F16 via f32: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
-    bf16 BF16 via f32: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
+    f32 F32 via f32 Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
+    f64 F64 via f64 Some: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
+    f16 F16 via f32 other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
+    bf16 BF16 via f32 other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
+}
+
+/// Half-precision values are not of the type of formulas.
+fn other_type<T, U>(_: T) -> Option<U> {
+    None
 }
 
 /// The `f32` next to `x` toward zero, its last bit set if that is not exact.
@@ -156,10 +169,22 @@ fn to_odd_f32(x: f64) -> f32 {
 pub trait HalfFloat: Real {
     /// The greatest finite value.
     const MAX: Self;
+
+    /// Rounds a slice to nearest, ties to even. As many elements as the shorter slice has.
+    #[doc(hidden)]
+    fn round_slice(from: &[f32], to: &mut [Self]);
 }
-impl HalfFloat for f16 {
-    const MAX: Self = f16::MAX;
+
+macro_rules! half_floats {
+    ($($t:ident),*) => {$(
+        impl HalfFloat for $t {
+            const MAX: Self = $t::MAX;
+
+            fn round_slice(from: &[f32], to: &mut [Self]) {
+                let len = from.len().min(to.len());
+                to[..len].convert_from_f32_slice(&from[..len]);
+            }
+        }
+    )*};
 }
-impl HalfFloat for bf16 {
-    const MAX: Self = bf16::MAX;
-}
+half_floats!(f16, bf16);

@@ -6,7 +6,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 
 use super::Byte;
 use super::epilogue::Epilogue;
-use super::pack::{Layout, LhsBlock, PackedRhs, canonical_lhs_zero_point};
+use super::pack::{Layout, LhsBlock, PackedRhs, Panels, canonical_lhs_zero_point};
 use crate::arch::{Kernel, Rows, Task, with_kernel};
 
 /// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
@@ -34,12 +34,11 @@ impl Workspace {
     }
 }
 
-/// A product whose operands were checked.
-struct Product<'a, A: Byte, B: Byte, E: Epilogue> {
-    a: ArrayView2<'a, A>,
+/// A checked product but for its left side. Not generic in the types of codes, so that there is one driver for all.
+struct Product<'a, E: Epilogue> {
     /// Of canonical codes.
     a_zero_point: i32,
-    b: &'a PackedRhs<B>,
+    b: &'a Panels,
     epilogue: &'a E,
 }
 
@@ -52,70 +51,85 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
     out: ArrayViewMut2<'_, E::Out>,
     workspace: &mut Workspace,
 ) {
-    let product = Product { a, a_zero_point: canonical_lhs_zero_point(a_zero_point), b, epilogue };
-    with_kernel!(b.isa(), kernel => product.split(kernel, out, workspace))
+    let b = b.panels();
+    let product = Product { a_zero_point: canonical_lhs_zero_point(a_zero_point), b, epilogue };
+    product.split(a, out, workspace);
 }
 
-impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
+impl<E: Epilogue> Product<'_, E> {
     #[cfg(not(feature = "rayon"))]
-    fn split<K: Kernel>(&self, kernel: K, out: ArrayViewMut2<'_, E::Out>, workspace: &mut Workspace) {
-        self.part(kernel, 0, 0, out, workspace);
+    fn split<A: Byte>(&self, a: ArrayView2<'_, A>, out: ArrayViewMut2<'_, E::Out>, workspace: &mut Workspace) {
+        self.part(a, 0, 0, out, workspace);
     }
 
     /// Splits the work over the threads of the caller's pool, as long as each part is worth a thread.
     #[cfg(feature = "rayon")]
-    fn split<K: Kernel>(&self, kernel: K, out: ArrayViewMut2<'_, E::Out>, workspace: &mut Workspace) {
+    fn split<A: Byte>(&self, a: ArrayView2<'_, A>, out: ArrayViewMut2<'_, E::Out>, workspace: &mut Workspace) {
         const WORTH_A_THREAD: usize = 1 << 20;
-        let work = self.a.len().saturating_mul(self.b.ncols());
+        let work = a.len().saturating_mul(self.b.cols);
         let threads = rayon::current_num_threads().min(work / WORTH_A_THREAD);
         if threads > 1 {
-            self.fork(kernel, 0, 0, out, threads);
+            self.fork(a, 0, 0, out, threads);
         } else {
-            self.part(kernel, 0, 0, out, workspace);
+            self.part(a, 0, 0, out, workspace);
         }
     }
 
     /// Halves the longer side, in whole tiles, until there is a part for each thread.
     #[cfg(feature = "rayon")]
-    fn fork<K: Kernel>(&self, kernel: K, row: usize, col: usize, out: ArrayViewMut2<'_, E::Out>, threads: usize) {
+    fn fork<A: Byte>(
+        &self,
+        a: ArrayView2<'_, A>,
+        row: usize,
+        col: usize,
+        out: ArrayViewMut2<'_, E::Out>,
+        threads: usize,
+    ) {
         let (rows, cols) = out.dim();
         let by_rows = rows >= cols;
-        let (len, unit) = if by_rows { (rows, K::MR) } else { (cols, K::NR) };
+        let (mr, nr) = with_kernel!(self.b.isa, kernel => tile_size(kernel));
+        let (len, unit) = if by_rows { (rows, mr) } else { (cols, nr) };
         let first_threads = threads / 2;
         let at = (len * first_threads / threads.max(1)).next_multiple_of(unit);
         if threads < 2 || at >= len || at == 0 {
-            return self.part(kernel, row, col, out, &mut Workspace::new());
+            return self.part(a, row, col, out, &mut Workspace::new());
         }
         let (first, second) = out.split_at(Axis(!by_rows as usize), at);
         let (next_row, next_col) = if by_rows { (row + at, col) } else { (row, col + at) };
         rayon::join(
-            || self.fork(kernel, row, col, first, first_threads),
-            || self.fork(kernel, next_row, next_col, second, threads - first_threads),
+            || self.fork(a, row, col, first, first_threads),
+            || self.fork(a, next_row, next_col, second, threads - first_threads),
         );
     }
 
     /// Computes the part of the product that starts at this row and column and has the size of `out`.
-    fn part<K: Kernel>(
+    fn part<A: Byte>(
         &self,
-        kernel: K,
+        a: ArrayView2<'_, A>,
         row: usize,
         col: usize,
         mut out: ArrayViewMut2<'_, E::Out>,
         workspace: &mut Workspace,
     ) {
+        let Workspace { lhs, tile, start } = workspace;
         let rows = out.nrows();
-        let block = (LHS_BLOCK / self.b.nrows().max(1)).next_multiple_of(K::MR).max(K::MR);
-        workspace.tile.resize(K::MR * K::NR, 0);
+        let block = (LHS_BLOCK / self.b.rows.max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
         for first in (0..rows).step_by(block) {
-            let out = out.slice_mut(s![first..rows.min(first + block), ..]);
-            kernel.run(Block { product: self, kernel, row: row + first, col, out, workspace });
+            let end = rows.min(first + block);
+            let out = out.slice_mut(s![first..end, ..]);
+            let (a, row_sums) = lhs.read(a.slice(s![row + first..row + end, ..]), !self.b.zero_points.is_empty());
+            self.block(Block { a, row_sums, row: row + first, col, out, tile, start });
         }
+    }
+
+    fn block(&self, block: Block<'_, E>) {
+        with_kernel!(self.b.isa, kernel => kernel.run(Tiles { product: self, kernel, block }));
     }
 
     /// What the accumulators of each column from `col` on start from: the bias less the left zero point's share.
     #[inline(always)]
     fn column_starts(&self, col: usize, start: &mut Vec<i32>, len: usize) {
-        let sums = &self.b.centred_sums()[col..];
+        let sums = &self.b.centred_sums[col..];
         start.clear();
         start.extend(sums.iter().take(len).map(|&sum| self.a_zero_point.wrapping_mul(sum).wrapping_neg()));
         if let Some(bias) = self.epilogue.bias() {
@@ -125,29 +139,42 @@ impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
     }
 }
 
+#[cfg(feature = "rayon")]
+fn tile_size<K: Kernel>(_: K) -> (usize, usize) {
+    (K::MR, K::NR)
+}
+
 /// One block of rows of the left side against some columns of the right.
-struct Block<'a, 'p, A: Byte, B: Byte, E: Epilogue, K> {
-    product: &'a Product<'p, A, B, E>,
-    kernel: K,
+struct Block<'a, E: Epilogue> {
+    a: Rows<'a>,
+    /// The sums of the rows' canonical codes, if they are needed.
+    row_sums: &'a [i32],
     /// Where the block starts in the whole product.
     row: usize,
     col: usize,
     out: ArrayViewMut2<'a, E::Out>,
-    workspace: &'a mut Workspace,
+    tile: &'a mut Vec<i32>,
+    start: &'a mut Vec<i32>,
 }
 
-impl<A: Byte, B: Byte, E: Epilogue, K: Kernel> Task for Block<'_, '_, A, B, E, K> {
+/// The tiles of a block, one after the other.
+struct Tiles<'a, 'b, 'p, E: Epilogue, K> {
+    product: &'a Product<'p, E>,
+    kernel: K,
+    block: Block<'b, E>,
+}
+
+impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { product, kernel, row, col, mut out, workspace } = self;
-        let Workspace { lhs, tile, start } = workspace;
+        let Self { product, kernel, block } = self;
+        let Block { a, row_sums, row, col, mut out, tile, start } = block;
         let (rows, cols) = out.dim();
-        let panel_len = Layout::rhs::<K>().panel_len(product.b.nrows());
-        let with_sums = !product.b.zero_points().is_empty();
-        let (a, row_sums) = lhs.read(product.a.slice(s![row..row + rows, ..]), with_sums);
+        let panel_len = Layout::rhs::<K>().panel_len(product.b.rows);
         debug_assert_eq!(col % K::NR, 0);
+        tile.resize(K::MR * K::NR, 0);
         product.column_starts(col, start, cols.next_multiple_of(K::NR));
         let chunk = (RHS_CHUNK / panel_len.max(1)).max(1) * K::NR;
         for first in (0..cols).step_by(chunk) {
@@ -161,10 +188,10 @@ impl<A: Byte, B: Byte, E: Epilogue, K: Kernel> Task for Block<'_, '_, A, B, E, K
                     kernel.multiply(height, a, panel, &start[j..j + K::NR], tile);
                     for (r, acc) in tile.chunks_exact_mut(K::NR).take(height).enumerate() {
                         let acc = &mut acc[..width];
-                        if with_sums {
-                            let zero_points = &product.b.zero_points()[col + j..][..width];
+                        if let Some(&row_sum) = row_sums.get(i + r) {
+                            let zero_points = &product.b.zero_points[col + j..][..width];
                             for (acc, &zero) in acc.iter_mut().zip(zero_points) {
-                                *acc = acc.wrapping_sub(zero.wrapping_mul(row_sums[i + r]));
+                                *acc = acc.wrapping_sub(zero.wrapping_mul(row_sum));
                             }
                         }
                         // No closures here: they would not be compiled for the instruction set.

@@ -7,10 +7,10 @@
 
 use alloc::{vec, vec::Vec};
 
-use ndarray::{ArrayRef2, ArrayView1, ArrayView2, Axis};
+use ndarray::{ArrayRef2, ArrayView2, Axis};
 
 use super::Byte;
-use crate::arch::{Isa, Kernel, Rows, with_kernel};
+use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
 use crate::error::{Error, Result};
 
 /// The shape of panels of the right side.
@@ -76,17 +76,29 @@ fn pack_columns<T: Byte>(columns: ArrayView2<'_, T>, layout: Layout, data: &mut 
 /// The right side of a product, packed for the kernel of this machine, with its column sums and zero points.
 #[derive(Debug, Clone)]
 pub struct PackedRhs<B: Byte> {
-    isa: Isa,
-    rows: usize,
-    cols: usize,
-    data: AlignedBytes,
-    /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
-    centred_sums: Vec<i32>,
-    /// The zero points of the canonical codes, one per column; empty if all are 0.
-    zero_points: Vec<i32>,
+    panels: Panels,
     /// The greatest distance of a code from its zero point.
     reach: i64,
     element: core::marker::PhantomData<B>,
+}
+
+/// What products read of the right side. Not generic, so that there is one driver for both types of codes.
+#[derive(Debug, Clone)]
+pub(crate) struct Panels {
+    pub(crate) isa: Isa,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    data: AlignedBytes,
+    /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
+    pub(crate) centred_sums: Vec<i32>,
+    /// The zero points of the canonical codes, one per column; empty if all are 0.
+    pub(crate) zero_points: Vec<i32>,
+}
+
+impl Panels {
+    pub(crate) fn data(&self) -> &[u8] {
+        self.data.as_slice()
+    }
 }
 
 impl<B: Byte> PackedRhs<B> {
@@ -118,47 +130,32 @@ impl<B: Byte> PackedRhs<B> {
         for (sum, zero) in centred_sums.iter_mut().zip(&canonical) {
             *sum -= zero * rows as i32;
         }
+        let zero_points = if canonical.iter().all(|&z| z == 0) { Vec::new() } else { canonical };
         Ok(Self {
-            isa,
-            rows,
-            cols,
-            data,
-            centred_sums,
-            zero_points: if canonical.iter().all(|&z| z == 0) { Vec::new() } else { canonical },
             reach: (0..cols).map(|j| B::reach(zero_point(j))).max().unwrap_or(1),
+            panels: Panels { isa, rows, cols, data, centred_sums, zero_points },
             element: core::marker::PhantomData,
         })
     }
 
     /// `k`, the depth of products with it.
     pub fn nrows(&self) -> usize {
-        self.rows
+        self.panels.rows
     }
 
     /// `n`, the columns of products with it.
     pub fn ncols(&self) -> usize {
-        self.cols
+        self.panels.cols
     }
 
     /// The bytes that it takes in memory: codes, padding, sums and zero points.
     pub fn size_in_bytes(&self) -> usize {
-        self.data.as_slice().len() + size_of::<i32>() * (self.centred_sums.len() + self.zero_points.len())
+        let integers = self.panels.centred_sums.len() + self.panels.zero_points.len();
+        self.panels.data().len() + size_of::<i32>() * integers
     }
 
-    pub(crate) fn isa(&self) -> Isa {
-        self.isa
-    }
-
-    pub(crate) fn data(&self) -> &[u8] {
-        self.data.as_slice()
-    }
-
-    pub(crate) fn centred_sums(&self) -> &[i32] {
-        &self.centred_sums
-    }
-
-    pub(crate) fn zero_points(&self) -> &[i32] {
-        &self.zero_points
+    pub(crate) fn panels(&self) -> &Panels {
+        &self.panels
     }
 
     pub(crate) fn reach(&self) -> i64 {
@@ -179,15 +176,9 @@ pub(crate) struct LhsBlock {
 impl LhsBlock {
     /// The rows of `a`, in place if each is contiguous and they do not crowd one another out of the cache, else copied;
     /// and the sum of each row's canonical codes, if `with_sums`.
-    #[inline(always)]
     pub(crate) fn read<'b, A: Byte>(&'b mut self, a: ArrayView2<'b, A>, with_sums: bool) -> (Rows<'b>, &'b [i32]) {
         let depth = a.ncols();
         let signed = A::TO_UNSIGNED != 0;
-        self.sums.clear();
-        if with_sums {
-            let shift = A::TO_UNSIGNED * depth as i32;
-            self.sums.extend(a.rows().into_iter().map(|row| shift + sum(row)));
-        }
         let in_place = match a.strides() {
             &[stride, 1] if stride >= depth as isize && stride as usize % CONFLICT != 0 => a.to_slice_memory_order(),
             _ => None,
@@ -206,15 +197,24 @@ impl LhsBlock {
                 Rows { bytes: self.data.as_slice(), stride, depth, signed }
             }
         };
+        self.sums.clear();
+        if with_sums {
+            self.sums.extend((0..a.nrows()).map(|i| arch::run(Sum(rows.row(i), signed))));
+        }
         (rows, &self.sums)
     }
 }
 
-#[inline(always)]
-fn sum<T: Byte>(codes: ArrayView1<'_, T>) -> i32 {
-    match codes.to_slice() {
-        Some(codes) => codes.iter().map(|code| code.to_i32()).sum(),
-        None => codes.iter().map(|code| code.to_i32()).sum(),
+/// The sum of the canonical codes of a row.
+struct Sum<'a>(&'a [u8], bool);
+
+impl Task for Sum<'_> {
+    type Output = i32;
+
+    #[inline(always)]
+    fn run(self) -> i32 {
+        let flip = if self.1 { 0x80 } else { 0 };
+        self.0.iter().map(|code| (code ^ flip) as i32).sum()
     }
 }
 

@@ -1,0 +1,222 @@
+//! The formulas over lanes of elements, compiled for the instruction set in use.
+//!
+//! There is one loop per type of code, type of formulas and rule. What is contiguous and already of these types is worked
+//! on in place; other float types, other strides, and parameters that change with every element pass through a small
+//! buffer, so that they do not multiply the loops. A loop copies a chunk in, computes it and copies it out, so that the
+//! compiler need not fear that inputs and outputs overlap, and makes whole registers of it.
+
+use core::marker::PhantomData;
+
+use ndarray::{ArrayView1, ArrayViewMut1, Axis};
+
+use crate::affine::{Affine, Codes, Rule, dequantize};
+use crate::arch::{self, Task};
+use crate::element::{Code, Compute, Real};
+
+/// Elements that pass through the buffer at a time, and elements that are computed together.
+const PIECE: usize = 128;
+const LANES: usize = 64;
+
+/// The parameters of the elements of a run: one pair for all, or one for each.
+#[derive(Clone, Copy)]
+pub(crate) enum Params<'a, S, Z> {
+    Constant(S, Z),
+    Each(&'a [S], Option<&'a [Z]>),
+}
+
+/// `codes[i] = clamp(round(x[i] / scale) + zero_point)`.
+pub(crate) fn quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
+    x: ArrayView1<'_, F>,
+    params: Params<'_, S, Z>,
+    range: Codes,
+    mut codes: ArrayViewMut1<'_, Z>,
+) {
+    let formula = Quantize::<Z, F::Compute, R> { range, types: PhantomData };
+    let in_place = (x.to_slice().and_then(F::as_compute), codes.as_slice_mut());
+    if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
+        arch::run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+    } else {
+        in_pieces(formula, x, params, codes, F::widen, |code| code);
+    }
+}
+
+/// `y[i] = (codes[i] - zero_point) * scale`, in `f64` if `double`, rounded once to `F`.
+pub(crate) fn dequantize_run<F: Real, S: Real, Z: Code>(
+    codes: ArrayView1<'_, Z>,
+    params: Params<'_, S, Z>,
+    double: bool,
+    mut y: ArrayViewMut1<'_, F>,
+) {
+    if double {
+        return in_pieces(Dequantize::<Z, f64>(PhantomData), codes, params, y, |code| code, F::from_f64);
+    }
+    let formula = Dequantize::<Z, F::Compute>(PhantomData);
+    let in_place = (codes.to_slice(), y.as_slice_mut().and_then(F::as_compute_mut));
+    if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
+        arch::run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+    } else {
+        in_pieces(formula, codes, params, y, |code| code, |y| y.into_real());
+    }
+}
+
+/// `y[i] = dequantize(quantize(x[i]))`.
+pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
+    x: ArrayView1<'_, F>,
+    params: Params<'_, S, Z>,
+    range: Codes,
+    mut y: ArrayViewMut1<'_, F>,
+) {
+    let formula = FakeQuantize::<Z, F::Compute, R> { range, types: PhantomData };
+    let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
+    if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
+        arch::run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+    } else {
+        in_pieces(formula, x, params, y, F::widen, |y| y.into_real());
+    }
+}
+
+/// A formula for one element.
+trait Formula: Copy {
+    type In: Copy + Default;
+    type Out: Copy + Default;
+    type Scale: Compute;
+    fn eval(self, x: Self::In, scale: Self::Scale, zero_point: i32) -> Self::Out;
+}
+
+#[derive(Clone, Copy)]
+struct Quantize<Z, C, R> {
+    range: Codes,
+    types: PhantomData<(Z, C, R)>,
+}
+
+impl<Z: Code, C: Compute, R: Rule> Formula for Quantize<Z, C, R> {
+    type In = C;
+    type Out = Z;
+    type Scale = C;
+    #[inline(always)]
+    fn eval(self, x: C, scale: C, zero_point: i32) -> Z {
+        Affine::<Z, C, R>::new(scale, zero_point, self.range).quantize(x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Dequantize<Z, C>(PhantomData<(Z, C)>);
+
+impl<Z: Code, C: Compute> Formula for Dequantize<Z, C> {
+    type In = Z;
+    type Out = C;
+    type Scale = C;
+    #[inline(always)]
+    fn eval(self, code: Z, scale: C, zero_point: i32) -> C {
+        dequantize(code, zero_point, scale)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct FakeQuantize<Z, C, R> {
+    range: Codes,
+    types: PhantomData<(Z, C, R)>,
+}
+
+impl<Z: Code, C: Compute, R: Rule> Formula for FakeQuantize<Z, C, R> {
+    type In = C;
+    type Out = C;
+    type Scale = C;
+    #[inline(always)]
+    fn eval(self, x: C, scale: C, zero_point: i32) -> C {
+        dequantize(Affine::<Z, C, R>::new(scale, zero_point, self.range).quantize(x), zero_point, scale)
+    }
+}
+
+/// One pair of parameters for all elements.
+struct Same<'a, F: Formula> {
+    formula: F,
+    x: &'a [F::In],
+    y: &'a mut [F::Out],
+    scale: F::Scale,
+    zero_point: i32,
+}
+
+impl<F: Formula> Task for Same<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (x, x_rest) = self.x.as_chunks::<LANES>();
+        let (y, y_rest) = self.y.as_chunks_mut::<LANES>();
+        for (y, &x) in y.iter_mut().zip(x) {
+            let mut lanes = [F::Out::default(); LANES];
+            for i in 0..LANES {
+                lanes[i] = self.formula.eval(x[i], self.scale, self.zero_point);
+            }
+            *y = lanes;
+        }
+        for (y, &x) in y_rest.iter_mut().zip(x_rest) {
+            *y = self.formula.eval(x, self.scale, self.zero_point);
+        }
+    }
+}
+
+/// A pair of parameters for each element.
+struct Each<'a, F: Formula> {
+    formula: F,
+    x: &'a [F::In],
+    y: &'a mut [F::Out],
+    scale: &'a [F::Scale],
+    zero_point: &'a [i32],
+}
+
+impl<F: Formula> Task for Each<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        const LANES: usize = 16;
+        let ((x, x_rest), (y, y_rest)) = (self.x.as_chunks::<LANES>(), self.y.as_chunks_mut::<LANES>());
+        let (scale, scale_rest) = self.scale.as_chunks::<LANES>();
+        let (zero_point, zero_point_rest) = self.zero_point.as_chunks::<LANES>();
+        for (((y, &x), &scale), &zero_point) in y.iter_mut().zip(x).zip(scale).zip(zero_point) {
+            let mut lanes = [F::Out::default(); LANES];
+            for i in 0..LANES {
+                lanes[i] = self.formula.eval(x[i], scale[i], zero_point[i]);
+            }
+            *y = lanes;
+        }
+        for (((y, &x), &scale), &zero_point) in y_rest.iter_mut().zip(x_rest).zip(scale_rest).zip(zero_point_rest) {
+            *y = self.formula.eval(x, scale, zero_point);
+        }
+    }
+}
+
+/// Runs a formula through buffers of its own types.
+fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formula>(
+    formula: F,
+    x: ArrayView1<'_, A>,
+    params: Params<'_, S, Z>,
+    mut y: ArrayViewMut1<'_, B>,
+    load: impl Fn(A) -> F::In,
+    store: impl Fn(F::Out) -> B,
+) {
+    let (mut ins, mut outs) = ([F::In::default(); PIECE], [F::Out::default(); PIECE]);
+    let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(y.axis_chunks_iter_mut(Axis(0), PIECE));
+    for (k, (x, mut y)) in pieces.enumerate() {
+        let (ins, outs) = (&mut ins[..x.len()], &mut outs[..x.len()]);
+        ins.iter_mut().zip(x).for_each(|(wide, &x)| *wide = load(x));
+        match params {
+            Params::Constant(scale, zero_point) => {
+                let (scale, zero_point) = (Compute::from_real(scale), zero_point.to_i32());
+                arch::run(Same { formula, x: ins, y: outs, scale, zero_point });
+            }
+            Params::Each(scales, zero_points) => {
+                let (mut scale, mut zero_point) = ([F::Scale::default(); PIECE], [0; PIECE]);
+                let (scale, zero_point) = (&mut scale[..ins.len()], &mut zero_point[..ins.len()]);
+                scale.iter_mut().zip(&scales[k * PIECE..]).for_each(|(to, &s)| *to = Compute::from_real(s));
+                if let Some(zero_points) = zero_points {
+                    zero_point.iter_mut().zip(&zero_points[k * PIECE..]).for_each(|(to, z)| *to = z.to_i32());
+                }
+                arch::run(Each { formula, x: ins, y: outs, scale, zero_point });
+            }
+        }
+        y.iter_mut().zip(outs).for_each(|(y, &mut out)| *y = store(out));
+    }
+}
