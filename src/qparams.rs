@@ -238,6 +238,9 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
 
     /// `dequantize(quantize(x))` without codes in between: what a network sees of its own quantization.
     ///
+    /// Both steps are computed in `f64` for `f64`, else in `f32`; so with scales that `f32` cannot hold the result may
+    /// differ in the last bit from PyTorch's dequantization per axis, which is in `f64`.
+    ///
     /// # Errors
     /// [`Error::Shape`] if the parameters do not fit `x`.
     pub fn fake_quantize<F: Real>(&self, x: &ArrayRef<F, D>) -> Result<Array<F, D>> {
