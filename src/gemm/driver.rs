@@ -6,10 +6,10 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::Byte;
 use super::epilogue::Epilogue;
-use super::pack::{Layout, PackedLhs, PackedRhs, canonical_lhs_zero_point};
-use crate::arch::{Kernel, Task, with_kernel};
+use super::pack::{Layout, LhsBlock, PackedRhs, canonical_lhs_zero_point};
+use crate::arch::{Kernel, Rows, Task, with_kernel};
 
-/// The bytes of the left side that are packed at a time: they stay in the second-level cache.
+/// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
 const LHS_BLOCK: usize = 256 * 1024;
 
 /// No kernel has a wider tile.
@@ -18,7 +18,7 @@ const MAX_TILE_WIDTH: usize = 64;
 /// Memory that products reuse from call to call.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace {
-    lhs: PackedLhs,
+    lhs: LhsBlock,
     tile: Vec<i32>,
     start: Vec<i32>,
 }
@@ -123,7 +123,7 @@ impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
     }
 }
 
-/// One block of rows of the left side, packed here, against some columns of the right.
+/// One block of rows of the left side against some columns of the right.
 struct Block<'a, 'p, A: Byte, B: Byte, E: Epilogue, K> {
     product: &'a Product<'p, A, B, E>,
     kernel: K,
@@ -143,8 +143,8 @@ impl<A: Byte, B: Byte, E: Epilogue, K: Kernel> Task for Block<'_, '_, A, B, E, K
         let Workspace { lhs, tile, start } = workspace;
         let (rows, cols) = out.dim();
         let depth = product.b.nrows();
-        lhs.pack(product.a.slice(s![row..row + rows, ..]), Layout::lhs::<K>());
-        let a_len = Layout::lhs::<K>().panel_len(depth);
+        let with_sums = !product.b.zero_points().is_empty();
+        let (a, row_sums) = lhs.read(product.a.slice(s![row..row + rows, ..]), with_sums);
         let b_len = Layout::rhs::<K>().panel_len(depth);
         debug_assert_eq!(col % K::NR, 0);
         for (panel, j) in (0..cols).step_by(K::NR).enumerate() {
@@ -155,18 +155,18 @@ impl<A: Byte, B: Byte, E: Epilogue, K: Kernel> Task for Block<'_, '_, A, B, E, K
                 [] => None,
                 zero_points => Some(&zero_points[col + j..][..width]),
             };
-            for (panel, i) in (0..rows).step_by(K::MR).enumerate() {
+            for i in (0..rows).step_by(K::MR) {
                 let height = K::MR.min(rows - i);
-                let a_panel = &lhs.data()[panel * a_len..][..a_len];
-                for (acc, &row_sum) in tile.chunks_exact_mut(K::NR).zip(&lhs.sums()[i..i + height]) {
+                let a = Rows { bytes: &a.bytes[i * a.stride..], ..a };
+                for (r, acc) in tile.chunks_exact_mut(K::NR).take(height).enumerate() {
                     acc.copy_from_slice(start);
                     if let Some(zero_points) = b_zero_points {
                         for (acc, &zero) in acc.iter_mut().zip(zero_points) {
-                            *acc = acc.wrapping_sub(zero.wrapping_mul(row_sum));
+                            *acc = acc.wrapping_sub(zero.wrapping_mul(row_sums[i + r]));
                         }
                     }
                 }
-                kernel.accumulate(height, a_panel, b_panel, tile);
+                kernel.accumulate(height, a, b_panel, tile);
                 for (r, acc) in tile.chunks_exact(K::NR).take(height).enumerate() {
                     let mut out = out.slice_mut(s![i + r, j..j + width]);
                     let acc = &acc[..width];
