@@ -29,9 +29,23 @@ pub enum FixedPointRounding {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "(i32, i32)", try_from = "(i32, i32)"))]
 pub struct FixedPoint {
     q31: i32,
     shift: i32,
+}
+
+impl From<FixedPoint> for (i32, i32) {
+    fn from(f: FixedPoint) -> (i32, i32) {
+        (f.q31, f.shift)
+    }
+}
+
+impl TryFrom<(i32, i32)> for FixedPoint {
+    type Error = Error;
+    fn try_from((q31, shift): (i32, i32)) -> Result<Self> {
+        Self::from_parts(q31, shift)
+    }
 }
 
 impl FixedPoint {
