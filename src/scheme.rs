@@ -147,7 +147,8 @@ impl<T: Element> Scheme<T> {
     /// The parameters of a tensor with this range.
     ///
     /// # Errors
-    /// [`Error::Range`](crate::Error::Range) if the bounds are not finite or not in order.
+    /// [`Error::Range`](crate::Error::Range) if the bounds are not finite or not in order, and those of
+    /// [`QParams::new`].
     pub fn params_from_range<D: Dimension>(&self, min: f32, max: f32) -> Result<QParams<T, D>> {
         let (scale, zero_point) = self.choose(min, max)?;
         let params = QParams::per_tensor(scale, zero_point)?.with_convention(self.convention);
