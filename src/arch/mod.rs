@@ -1,7 +1,7 @@
 //! Instruction sets: which there are, which one is used, and the only code that differs between them.
 //!
 //! An instruction set is a token that can only be made where the machine has it; holding one is the proof that its
-//! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::accumulate`]), and it runs plain
+//! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::multiply`]), and it runs plain
 //! loops compiled for it ([`Kernel::run`]), which is how everything else is vectorized without any `unsafe`.
 
 mod portable;
@@ -46,10 +46,17 @@ impl<'a> Rows<'a> {
     /// The right side holds zeros there, so it does not matter what the filling is.
     #[inline(always)]
     fn units<const COUNT: usize, const KU: usize>(self) -> ([&'a [[u8; KU]]; COUNT], Option<[[u8; KU]; COUNT]>) {
-        let rows: [_; COUNT] = core::array::from_fn(|i| self.row(i).as_chunks::<KU>());
-        let last = |rest: &[u8]| core::array::from_fn(|k| rest.get(k).copied().unwrap_or(0));
-        let rest = (self.depth % KU != 0).then(|| rows.map(|(_, rest)| last(rest)));
-        (rows.map(|(units, _)| units), rest)
+        // Loops, not closures: those would not be compiled for the instruction set of the caller.
+        let mut units = [const { &[] as &[[u8; KU]] }; COUNT];
+        let mut last = [[0; KU]; COUNT];
+        for i in 0..COUNT {
+            let (whole, rest) = self.row(i).as_chunks();
+            units[i] = whole;
+            for (last, code) in last[i].iter_mut().zip(rest) {
+                *last = *code;
+            }
+        }
+        (units, if self.depth % KU == 0 { None } else { Some(last) })
     }
 }
 
@@ -71,10 +78,11 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// Neighbours in depth that lie side by side.
     const KU: usize;
 
-    /// `acc[i][j] += Σ_k a[i][k] * b[k][j]` for `i < rows`. Sums wrap.
+    /// `acc[i][j] = start[j] + Σ_k a[i][k] * b[k][j]` for `i < rows`. Sums wrap.
     ///
-    /// `b` is `[ceil(depth / KU)][NR][KU]`, the bits of signed codes, zeros beyond the depth; `acc` is `[MR][NR]`.
-    fn accumulate(self, rows: usize, a: Rows<'_>, b: &[u8], acc: &mut [i32]);
+    /// `b` is `[ceil(depth / KU)][NR][KU]`, the bits of signed codes, zeros beyond the depth; `start` is `[NR]`, `acc` is
+    /// `[MR][NR]`.
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]);
 
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;

@@ -10,11 +10,12 @@ impl Kernel for Portable {
     const KU: usize = 2;
 
     #[inline(always)]
-    fn accumulate(self, rows: usize, a: Rows<'_>, b: &[u8], acc: &mut [i32]) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]) {
         let flip = if a.signed { 0x80 } else { 0 };
         let (b, _) = b.as_chunks::<{ Self::NR * Self::KU }>();
         let (acc, _) = acc.as_chunks_mut::<{ Self::NR }>();
         for (i, acc) in acc.iter_mut().take(rows).enumerate() {
+            acc.copy_from_slice(&start[..Self::NR]);
             let mut sums = *acc;
             let ([units], rest) = Rows { bytes: a.row(i), ..a }.units::<1, { Self::KU }>();
             for (a, b) in units.iter().chain(rest.as_ref().map(|[rest]| rest)).zip(b) {

@@ -33,19 +33,20 @@ impl Kernel for Avx2 {
     const KU: usize = KU;
 
     #[inline(always)]
-    fn accumulate(self, rows: usize, a: Rows<'_>, b: &[u8], acc: &mut [i32]) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]) {
+        let start: &[i32; NR] = start.first_chunk().expect("the tile has NR columns");
         let (b, _) = b.as_chunks();
         let (acc, _) = acc.as_chunks_mut();
         let acc: &mut [[i32; NR]; MR] = acc.first_chunk_mut().expect("the tile has MR rows");
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
-                1 => tile::<1>(a, b, acc),
-                2 => tile::<2>(a, b, acc),
-                3 => tile::<3>(a, b, acc),
-                4 => tile::<4>(a, b, acc),
-                5 => tile::<5>(a, b, acc),
-                _ => tile::<MR>(a, b, acc),
+                1 => tile::<1>(a, b, start, acc),
+                2 => tile::<2>(a, b, start, acc),
+                3 => tile::<3>(a, b, start, acc),
+                4 => tile::<4>(a, b, start, acc),
+                5 => tile::<5>(a, b, start, acc),
+                _ => tile::<MR>(a, b, start, acc),
             }
         }
     }
@@ -62,13 +63,9 @@ impl Kernel for Avx2 {
 }
 
 #[target_feature(enable = "avx2")]
-fn tile<const ROWS: usize>(a: Rows<'_>, b: &[[u8; NR * KU]], acc: &mut [[i32; NR]; MR]) {
-    let mut sums = [[_mm256_setzero_si256(); NR / LANES]; ROWS];
-    for (sums, acc) in sums.iter_mut().zip(acc.iter()) {
-        for (sum, acc) in sums.iter_mut().zip(acc.as_chunks().0) {
-            *sum = load(acc);
-        }
-    }
+fn tile<const ROWS: usize>(a: Rows<'_>, b: &[[u8; NR * KU]], start: &[i32; NR], acc: &mut [[i32; NR]; MR]) {
+    let (start, _) = start.as_chunks();
+    let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
     let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
     let (units, rest) = a.units::<ROWS, KU>();
     let steps = (a.depth / KU).min(b.len());
