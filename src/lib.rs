@@ -1,4 +1,25 @@
-//! placeholder
+//! [guide]: crate::guide
+//! [numerics]: crate::numerics
+#![doc = include_str!("../README.md")]
+//!
+//! ## Map
+//!
+//! | to | see |
+//! |---|---|
+//! | quantize a tensor by its own range | [`Scheme`], [`Quantizer`] |
+//! | quantize with parameters that are known | [`QParams`], [`QTensor`] |
+//! | find ranges over many batches | [`Observer`], [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`], [`Histogram`] |
+//! | halve a tensor | [`HalfCast`], [`HalfLinear`] |
+//! | run a linear layer on codes | [`QLinear`], [`StaticLinear`], [`Requantize`] |
+//! | call an operator by its ONNX or TFLite name | [`ops`] |
+//! | build on the integer product | [`gemm`] |
+//! | build on single formulas | [`choose_qparams`], [`Rescale`], [`FixedPoint`] |
+//! | write a quantizer or an observer | [`Quantizer`], [`Statistic`], [`Clip`](statistic::Clip) |
+//!
+//! Public functions take `&ArrayRef<F, D>`, so that arrays and views both fit, and return owned arrays. Those that end
+//! in `_into` write to memory of the caller instead.
+// The README is shown where it has files beside it; here its pages are modules. Of two definitions of a link the first
+// one holds, hence those above.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs)]
 
@@ -35,3 +56,13 @@ pub use qtensor::QTensor;
 pub use quantizer::{Dequantizer, HalfCast, Overflow, Quantizer};
 pub use range::Ranges;
 pub use scheme::Scheme;
+
+/// The ideas, and which of them to use when.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
+
+/// Every formula.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/numerics.md")]
+pub mod numerics {}

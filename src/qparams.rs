@@ -195,7 +195,18 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         size_of::<S>() * self.scale.len() + self.zero_point.as_ref().map_or(0, |z| size_of::<T::Code>() * z.len())
     }
 
-    /// Quantizes into memory that exists: one code per element, not packed. Any strides on either side.
+    /// Quantizes into memory that exists: one code per element, not packed. Any strides on either side. The formula is
+    /// that of the [`Convention`].
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// use ndarray_quant::QParams;
+    /// let params = QParams::<i8, _>::per_tensor(0.5, 0)?;
+    /// let mut codes = Array2::zeros((1, 2));
+    /// params.quantize_into(&array![[1.0f32, -2.0]], &mut codes)?;
+    /// assert_eq!(codes, array![[2, -4]]);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Shape`] if `codes` has another shape than `x`, or the parameters do not fit it.
@@ -209,7 +220,9 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         Ok(())
     }
 
-    /// Dequantizes codes into memory that exists. Any strides on either side.
+    /// `(q - zero_point) * scale` into memory that exists. Any strides on either side.
+    ///
+    /// Computed in `f64` for `f64`, else in `f32`; with [`Convention::Torch`] per axis and per group always in `f64`.
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than `codes`, or the parameters do not fit it.
@@ -225,6 +238,9 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     }
 
     /// `dequantize(quantize(x))` without codes in between: what a network sees of its own quantization.
+    ///
+    /// Both steps are computed in `f64` for `f64`, else in `f32`; so with scales that `f32` cannot hold the result may
+    /// differ in the last bit from PyTorch's dequantization per axis, which is in `f64`.
     ///
     /// # Errors
     /// [`Error::Shape`] if the parameters do not fit `x`.

@@ -73,7 +73,8 @@ impl<T: Element, D: Dimension, S: Real> QTensor<T, D, S> {
         self.dequantize_as()
     }
 
-    /// `(q - zero_point) * scale`, rounded once to `F`.
+    /// `(q - zero_point) * scale` as `F`: computed in `f64` for `f64`, else in `f32`, then rounded to `F`. With
+    /// [`Convention::Torch`](crate::Convention::Torch) per axis and per group always in `f64`.
     pub fn dequantize_as<F: Real>(&self) -> Array<F, D> {
         let mut out = Array::from_elem(self.raw_dim(), F::default());
         let fits = self.dequantize_into(&mut out);

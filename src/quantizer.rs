@@ -115,7 +115,7 @@ impl<F: Real, D: Dimension, T: Element, S: Real> Dequantizer<F, D> for QTensor<T
     }
 }
 
-/// What a cast to half precision does with a finite value beyond the greatest finite half.
+/// What a cast to half precision does with a finite value that would round to an infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Overflow {

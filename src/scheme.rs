@@ -41,7 +41,7 @@ use crate::range::Ranges;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = ""))]
+#[cfg_attr(feature = "serde", serde(bound = "", try_from = "Raw"))]
 pub struct Scheme<T: Element> {
     symmetric: bool,
     codes: Codes,
@@ -49,6 +49,26 @@ pub struct Scheme<T: Element> {
     convention: Convention,
     #[cfg_attr(feature = "serde", serde(skip))]
     element: PhantomData<T>,
+}
+
+/// What a serialized scheme holds before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Raw {
+    symmetric: bool,
+    codes: Codes,
+    granularity: Granularity,
+    convention: Convention,
+}
+
+#[cfg(feature = "serde")]
+impl<T: Element> TryFrom<Raw> for Scheme<T> {
+    type Error = crate::error::Error;
+    fn try_from(raw: Raw) -> Result<Self> {
+        let Raw { symmetric, codes, granularity, convention } = raw;
+        let scheme = Scheme { granularity, convention, ..Self::new(symmetric) };
+        scheme.code_range(codes.min, codes.max)
+    }
 }
 
 impl<T: Element> Scheme<T> {
@@ -127,7 +147,8 @@ impl<T: Element> Scheme<T> {
     /// The parameters of a tensor with this range.
     ///
     /// # Errors
-    /// [`Error::Range`](crate::Error::Range) if the bounds are not finite or not in order.
+    /// [`Error::Range`](crate::Error::Range) if the bounds are not finite or not in order, and those of
+    /// [`QParams::new`].
     pub fn params_from_range<D: Dimension>(&self, min: f32, max: f32) -> Result<QParams<T, D>> {
         let (scale, zero_point) = self.choose(min, max)?;
         let params = QParams::per_tensor(scale, zero_point)?.with_convention(self.convention);

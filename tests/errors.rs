@@ -155,3 +155,21 @@ fn layers() {
     let half = HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), None).unwrap();
     assert!(half.forward(&Array2::zeros((1, 3))).is_err());
 }
+
+/// Serialized settings that no constructor would give.
+#[cfg(feature = "serde")]
+#[test]
+fn serialized_settings() {
+    let scheme = Scheme::<u8>::symmetric().per_group(Axis(1), 4).narrow_range();
+    let json = serde_json::to_string(&scheme).unwrap();
+    assert_eq!(serde_json::from_str::<Scheme<u8>>(&json).unwrap(), scheme);
+    let empty = json.replace("\"min\":1", "\"min\":255");
+    assert!(empty != json && serde_json::from_str::<Scheme<u8>>(&empty).is_err());
+    assert!(serde_json::from_str::<Scheme<i8>>(&json).is_err(), "255 is no i8");
+
+    let factor = FixedPoint::from_f64(0.1).unwrap();
+    let json = serde_json::to_string(&factor).unwrap();
+    assert_eq!(serde_json::from_str::<FixedPoint>(&json).unwrap(), factor);
+    assert!(serde_json::from_str::<FixedPoint>("[1, 31]").is_err());
+    assert!(serde_json::from_str::<FixedPoint>("[-1, 0]").is_err());
+}

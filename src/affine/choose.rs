@@ -55,8 +55,9 @@ pub(crate) fn symmetric_zero_point(codes: Codes) -> i32 {
 
 /// fbgemm's choice of scale and zero point, in `f64`, as `torch._choose_qparams_per_tensor` makes it.
 ///
-/// With the range widened to hold zero, `scale = (max - min) / (code_max - code_min)`, at least 6.1e-5; the zero point
-/// is computed from that end of the range where it loses less, and rounded half to even.
+/// With the range widened to hold zero, `scale = (max - min) / (code_max - code_min)`; if that has no finite reciprocal
+/// in `f32` it is 0.1, and if it is below 6.1e-5 both it and the range are enlarged to 6.1e-5. The zero point is
+/// `code - x / scale` of that end of the range for which `abs(code) - abs(x / scale)` is smaller, rounded half to even.
 ///
 /// # Errors
 /// [`Error::Range`] if the bounds are not finite or not in order, [`Error::CodeRange`] if `code_min >= code_max`.

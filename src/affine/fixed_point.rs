@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum FixedPointRounding {
-    /// Twice, each time halves away from zero: `RoundingDivideByPOT(SRDHM(x << left, q31), right)`
-    /// (gemmlowp; the reference kernels of TFLite and TFLM).
+    /// Twice, halves up and then away from zero: `RoundingDivideByPOT(SRDHM(x << left, q31), right)`, with
+    /// `left = max(shift, 0)` and `right = max(-shift, 0)` (gemmlowp; the reference kernels of TFLite and TFLM).
     #[default]
     Double,
     /// Once, halves up: `(x * q31 + (1 << (30 - shift))) >> (31 - shift)` (TFLite's `TFLITE_SINGLE_ROUNDING`).
@@ -29,9 +29,23 @@ pub enum FixedPointRounding {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(into = "(i32, i32)", try_from = "(i32, i32)"))]
 pub struct FixedPoint {
     q31: i32,
     shift: i32,
+}
+
+impl From<FixedPoint> for (i32, i32) {
+    fn from(f: FixedPoint) -> (i32, i32) {
+        (f.q31, f.shift)
+    }
+}
+
+impl TryFrom<(i32, i32)> for FixedPoint {
+    type Error = Error;
+    fn try_from((q31, shift): (i32, i32)) -> Result<Self> {
+        Self::from_parts(q31, shift)
+    }
 }
 
 impl FixedPoint {
@@ -108,9 +122,14 @@ impl FixedPoint {
     }
 }
 
-/// `round(a * b / 2^31)`, halves away from zero; the one overflow, `i32::MIN` squared, saturates.
+/// `round(a * b / 2^31)`, halves up; the one overflow, `i32::MIN` squared, saturates.
 ///
-/// `gemmlowp: SaturatingRoundingDoublingHighMul`, ARM's `SQRDMULH` but for the rounding of negative halves.
+/// `gemmlowp: SaturatingRoundingDoublingHighMul`, ARM's `SQRDMULH`.
+///
+/// ```
+/// use ndarray_quant::saturating_rounding_doubling_high_mul as srdhm;
+/// assert_eq!((srdhm(5, 1 << 30), srdhm(-5, 1 << 30)), (3, -2)); // 2.5 and -2.5
+/// ```
 #[inline(always)]
 pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
     if a == i32::MIN && b == i32::MIN {
@@ -124,6 +143,11 @@ pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
 /// `round(x / 2^exponent)`, halves away from zero, for `exponent` in `0..=31` (greater ones count as 31).
 ///
 /// `gemmlowp: RoundingDivideByPOT`.
+///
+/// ```
+/// use ndarray_quant::rounding_divide_by_pot;
+/// assert_eq!((rounding_divide_by_pot(5, 1), rounding_divide_by_pot(-5, 1)), (3, -3));
+/// ```
 #[inline(always)]
 pub fn rounding_divide_by_pot(x: i32, exponent: i32) -> i32 {
     let exponent = exponent.clamp(0, 31);

@@ -10,7 +10,7 @@ use super::{DType, MaybeSerde, sealed::Sealed};
 
 /// A float type of tensors: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed.
 ///
-/// Half-precision values are widened to `f32`, formulas are evaluated there, and results are rounded once.
+/// Half-precision values are widened to `f32`, formulas are evaluated there, and their results are rounded back.
 pub trait Real: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send + Sync + MaybeSerde + 'static {
     /// The type that formulas on this type are evaluated in: `f64` for `f64`, else `f32`.
     #[doc(hidden)]

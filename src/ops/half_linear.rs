@@ -10,6 +10,8 @@ const ROWS: usize = 64;
 
 /// A linear layer with half-precision weights: `y = x · f32(w)ᵀ + bias`, products and sums in `f32`.
 ///
+/// `ndarray` orders the sums, so their last bits may differ between machines.
+///
 /// ```
 /// use half::f16;
 /// use ndarray::array;

@@ -52,7 +52,7 @@ impl<W: Byte> QLinear<W> {
     ///
     /// # Errors
     /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
-    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the layer is too deep for `i32`.
+    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the weights are too deep to pack.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         if let Some(bias) = bias {
@@ -69,7 +69,8 @@ impl<W: Byte> QLinear<W> {
     /// Codes to codes, set up for this very input: `clamp(round((x · wᵀ + bias) * multiplier) + zero_point)`.
     ///
     /// # Errors
-    /// Those of [`Self::prepare`], and [`Error::Shape`] if `x` is not `[batch, in]`.
+    /// Those of [`Self::prepare`], [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::Depth`] and [`Error::Bias`] if an
+    /// accumulator could overflow.
     pub fn forward<X: Byte, Y: Element>(
         &self,
         x: &QTensor<X, Ix2>,
@@ -85,8 +86,8 @@ impl<W: Byte> QLinear<W> {
     /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Bias`] if the bias does not fit the
-    /// accumulator beside the product, and those of [`Rescale::new`](crate::Rescale::new).
+    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Bias`] if the bias leaves `i32` (whether
+    /// it fits beside the product is known when the layer runs), and those of [`Rescale::new`](crate::Rescale::new).
     pub fn prepare<X: Byte, Y: Element>(
         self,
         x: &QParams<X, Ix2>,
@@ -99,7 +100,8 @@ impl<W: Byte> QLinear<W> {
     /// Codes to reals: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::Granularity`] for another granularity of `x`.
+    /// [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::Granularity`] for another granularity of `x`,
+    /// [`Error::Depth`] if an accumulator could overflow.
     pub fn forward_dequantize<X: Byte>(&self, x: &QTensor<X, Ix2>) -> Result<Array2<f32>> {
         let x_params = ChannelParams::new(x.params(), Axis(0))?;
         let epilogue = Dequantize::new(&x_params.scales, &self.scales, self.bias.as_deref())?;
@@ -125,7 +127,7 @@ impl<W: Byte> QLinear<W> {
     /// Reals to reals, the input quantized to `u8` by its own range (ONNX: `DynamicQuantizeLinear`, `MatMulInteger`).
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::NonFinite`] if it holds a NaN or an infinity.
+    /// Those of [`Self::forward_dequantize`], [`Error::NonFinite`] if `x` holds a NaN or an infinity.
     pub fn forward_dynamic(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         self.forward_dequantize(&Scheme::<u8>::asymmetric().quantize(x)?)
     }
