@@ -1,0 +1,76 @@
+//! Times integer products and conversions, for comparison with other systems on the same work.
+//!
+//! ```text
+//! cargo run --release --example timing -- 0.2 < shapes.txt
+//! ```
+//!
+//! Standard input has a product per line: rows, depth and columns, for instance `128 384 1536`. Conversions run at
+//! fixed sizes. Each case prints one line of JSON. Its `sec` is the median time of a call in the steady state: weights
+//! packed beforehand, results written into memory that exists, one workspace reused.
+//!
+//! | file | content |
+//! |---|---|
+//! | `options` | the command line |
+//! | `timer` | the median of repeated calls, and its line of JSON |
+//! | `products` | integer matrix products and a dynamically quantized linear layer |
+//! | `conversions` | quantize, dequantize, cast |
+
+mod conversions;
+#[path = "../../benches/data/mod.rs"]
+mod data;
+mod options;
+mod products;
+mod timer;
+
+use std::io::{self, IsTerminal, Read};
+use std::process::ExitCode;
+
+use options::{Command, Options};
+use timer::{Result, Timer};
+
+fn main() -> ExitCode {
+    let options = match options::parse() {
+        Ok(Command::Run(options)) => options,
+        Ok(Command::Help) => {
+            print!("{}", options::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("timing: {error}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    match in_pool(options.threads, || run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("timing: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    if io::stdin().is_terminal() {
+        eprintln!("timing: reading shapes from the terminal, a line `ROWS DEPTH COLUMNS` each");
+    }
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text)?;
+    let shapes = products::Shape::parse_lines(&text)?;
+    let mut timer = Timer::new(options, io::stdout().lock());
+    shapes.into_iter().try_for_each(|shape| products::run(&mut timer, shape))?;
+    conversions::SIZES.into_iter().try_for_each(|len| conversions::run(&mut timer, len))
+}
+
+/// Runs `f` on this number of threads, the caller's included.
+#[cfg(feature = "rayon")]
+fn in_pool<R: Send>(threads: usize, f: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(f)
+}
+
+#[cfg(not(feature = "rayon"))]
+fn in_pool<R>(threads: usize, f: impl FnOnce() -> Result<R>) -> Result<R> {
+    if threads != 1 {
+        return Err("more than one thread needs `--features rayon`".into());
+    }
+    f()
+}

@@ -1,0 +1,55 @@
+//! The command line.
+
+use std::time::Duration;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+pub(crate) const HELP: &str = "\
+Times integer matrix products and conversions, and prints a line of JSON for each.
+
+Usage: cargo run --release --example timing -- [OPTIONS] [SECONDS] < shapes.txt
+
+Each line of the standard input is a product: ROWS DEPTH COLUMNS.
+
+Arguments:
+      [SECONDS]    how long each case is repeated [default: 0.25]
+
+Options:
+      --threads N  threads of a pool to split products over; more than 1 needs --features rayon [default: 1]
+      --only TEXT  only the operations whose name contains this
+  -h, --help       print this
+";
+
+pub(crate) enum Command {
+    Run(Options),
+    Help,
+}
+
+pub(crate) struct Options {
+    pub(crate) per_case: Duration,
+    pub(crate) threads: usize,
+    pub(crate) only: String,
+}
+
+pub(crate) fn parse() -> Result<Command, lexopt::Error> {
+    let mut options = Options { per_case: Duration::from_millis(250), threads: 1, only: String::new() };
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Value(seconds) => {
+                let seconds = seconds.parse_with(|s| s.parse::<f64>().map_err(|e| e.to_string()))?;
+                options.per_case = Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())?;
+            }
+            Arg::Long("threads") => {
+                options.threads = parser.value()?.parse()?;
+                if options.threads == 0 {
+                    return Err("--threads 0: there is at least one thread".into());
+                }
+            }
+            Arg::Long("only") => options.only = parser.value()?.string()?,
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(Command::Run(options))
+}

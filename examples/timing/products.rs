@@ -1,0 +1,111 @@
+//! Integer matrix products and a dynamically quantized linear layer.
+
+use std::hint::black_box;
+use std::io::Write;
+
+use ndarray::{Array2, ArrayRef2, Ix2};
+use ndarray_quant::gemm::{Accumulator, Byte, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into};
+use ndarray_quant::{QParams, Requantization, Scheme};
+
+use crate::data::uniform;
+use crate::timer::{Result, Timer, Work};
+
+/// Rows, depth and columns of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    m: usize,
+    k: usize,
+    n: usize,
+}
+
+impl Shape {
+    /// One per line of three numbers.
+    pub(crate) fn parse_lines(text: &str) -> Result<Vec<Shape>> {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        lines.map(|(i, line)| Self::parse(line).ok_or_else(|| bad_line(i + 1, line))).collect()
+    }
+
+    fn parse(line: &str) -> Option<Shape> {
+        let numbers: Vec<usize> = line.split_whitespace().map(|n| n.parse().ok()).collect::<Option<_>>()?;
+        let &[m, k, n] = numbers.as_slice() else { return None };
+        Some(Shape { m, k, n })
+    }
+}
+
+fn bad_line(number: usize, line: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    format!("line {number} of the standard input: expected `ROWS DEPTH COLUMNS`, found `{line}`").into()
+}
+
+/// Times all products of a shape.
+pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result<()> {
+    let Shape { m, k, n } = shape;
+    let mut case = |op, prepare: fn(Shape) -> ndarray_quant::Result<Call>| {
+        timer.case(op, &[m, k, n], Work::Operations(2 * m * k * n), || prepare(shape))
+    };
+    case("gemm_u8s8_i32", |s| product(lhs_unsigned(s), 128, rhs(s)?, Accumulator::new()))?;
+    case("gemm_s8s8_i32", |s| product(lhs_signed(s), 0, rhs(s)?, Accumulator::new()))?;
+    case("gemm_u8s8_u8_requant", |s| product(lhs_unsigned(s), 128, rhs(s)?, requantize(s)?))?;
+    case("linear_dynamic_f32", linear_dynamic)
+}
+
+/// What is timed. It owns its operands and its results.
+type Call = Box<dyn FnMut() -> ndarray_quant::Result<()>>;
+
+fn lhs_unsigned(s: Shape) -> Array2<u8> {
+    uniform((s.m, s.k), u8::MIN..=u8::MAX)
+}
+
+fn lhs_signed(s: Shape) -> Array2<i8> {
+    uniform((s.m, s.k), -127..=127)
+}
+
+fn rhs(s: Shape) -> ndarray_quant::Result<PackedRhs<i8>> {
+    PackedRhs::pack(&uniform((s.k, s.n), -127..=127), &[0])
+}
+
+fn product<A: Byte, E: Epilogue + 'static>(
+    a: Array2<A>,
+    a_zero: A,
+    b: PackedRhs<i8>,
+    epilogue: E,
+) -> ndarray_quant::Result<Call> {
+    let mut out = Array2::from_elem((a.nrows(), b.ncols()), E::Out::default());
+    let mut workspace = Workspace::new();
+    Ok(Box::new(move || gemm_into(black_box(&a), a_zero, &b, &epilogue, &mut out, &mut workspace)))
+}
+
+/// To `u8`, with a scale per output channel.
+fn requantize(s: Shape) -> ndarray_quant::Result<RequantizeTo<u8>> {
+    let to = QParams::<u8, Ix2>::per_tensor(0.5, 128)?;
+    RequantizeTo::new(0.02, &vec![0.01; s.n], None, &to, Requantization::Float)
+}
+
+/// `QLinear::forward_dynamic` into memory that exists: float in, float out, the input quantized on the way.
+fn linear_dynamic(s: Shape) -> ndarray_quant::Result<Call> {
+    let x: Array2<f32> = uniform((s.m, s.k), -2.0..2.0);
+    let mut out = Array2::zeros((s.m, s.n));
+    let mut layer = DynamicLinear {
+        weights: rhs(s)?,
+        scales: vec![0.01; s.n],
+        codes: Array2::zeros((s.m, s.k)),
+        workspace: Workspace::new(),
+    };
+    Ok(Box::new(move || layer.forward_into(black_box(&x), &mut out)))
+}
+
+struct DynamicLinear {
+    weights: PackedRhs<i8>,
+    scales: Vec<f32>,
+    codes: Array2<u8>,
+    workspace: Workspace,
+}
+
+impl DynamicLinear {
+    fn forward_into(&mut self, x: &ArrayRef2<f32>, out: &mut ArrayRef2<f32>) -> ndarray_quant::Result<()> {
+        let params = Scheme::<u8>::asymmetric().params_of(x)?;
+        params.quantize_into(x, &mut self.codes)?;
+        let zero_point = params.zero_point().map_or(0, |z| z[[0, 0]]);
+        let epilogue = Dequantize::new(&[params.scale()[[0, 0]]], &self.scales, None)?;
+        gemm_into(&self.codes, zero_point, &self.weights, &epilogue, out, &mut self.workspace)
+    }
+}
