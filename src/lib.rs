@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod affine;
+mod arch;
 mod element;
 mod error;
 pub mod gemm;

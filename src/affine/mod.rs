@@ -17,6 +17,7 @@ pub(crate) use choose::{asymmetric, check_range, symmetric};
 pub(crate) use convert::{Affine, clamp_to_code, dequantize};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
 pub use requantize::{Requantization, Rescale};
+pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
 
 use crate::element::Element;
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! Accumulator → code: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
 
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
-use crate::element::{Code, Element};
+use crate::element::{Code, Compute, Element};
 use crate::error::{Error, Result};
 
 /// How an `i32` accumulator becomes a code. They differ only at and near ties.
@@ -70,23 +70,41 @@ impl Rescale {
     /// The code of one accumulator, within `codes`.
     #[inline(always)]
     pub(crate) fn apply<T: Element>(self, acc: i32, zero_point: i32, codes: Codes) -> i32 {
-        let wide = T::BITS > 16;
         match self {
-            Rescale::Float(factor) if !wide => {
-                let (low, high) = ((codes.min - zero_point) as f32, (codes.max - zero_point) as f32);
-                clamp_to_code(acc as f32 * factor, low, high, false) + zero_point
-            }
-            Rescale::Float(factor) => {
-                let rounded = crate::element::Compute::round_ties_even(acc as f32 * factor);
-                saturate(rounded as i64, zero_point, codes)
-            }
-            Rescale::Double(factor) => {
-                let rounded = crate::element::Compute::round_ties_away(acc as f64 * factor);
-                saturate(rounded as i64, zero_point, codes)
-            }
-            Rescale::FixedPoint(factor, rounding) => saturate(factor.multiply(acc, rounding) as i64, zero_point, codes),
+            Rescale::Float(factor) => requantize_float::<T>(acc, factor, zero_point, codes),
+            Rescale::Double(factor) => requantize_double(acc, factor, zero_point, codes),
+            Rescale::FixedPoint(factor, rounding) => requantize_fixed(acc, factor, rounding, zero_point, codes),
         }
     }
+}
+
+/// `clamp(rne(f32(acc) * factor) + zero_point)`.
+#[inline(always)]
+pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i32, codes: Codes) -> i32 {
+    let x = acc as f32 * factor;
+    if T::BITS > 16 {
+        return saturate(Compute::round_ties_even(x) as i64, zero_point, codes);
+    }
+    let (low, high) = ((codes.min - zero_point) as f32, (codes.max - zero_point) as f32);
+    clamp_to_code(x, low, high, false) + zero_point
+}
+
+/// `clamp(rha(f64(acc) * factor) + zero_point)`.
+#[inline(always)]
+pub(crate) fn requantize_double(acc: i32, factor: f64, zero_point: i32, codes: Codes) -> i32 {
+    saturate(Compute::round_ties_away(acc as f64 * factor) as i64, zero_point, codes)
+}
+
+/// `clamp(round(acc * factor) + zero_point)` in integers.
+#[inline(always)]
+pub(crate) fn requantize_fixed(
+    acc: i32,
+    factor: FixedPoint,
+    rounding: FixedPointRounding,
+    zero_point: i32,
+    codes: Codes,
+) -> i32 {
+    saturate(factor.multiply(acc, rounding) as i64, zero_point, codes)
 }
 
 #[inline(always)]

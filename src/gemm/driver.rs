@@ -1,14 +1,13 @@
 //! Blocks, tiles and threads.
 
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::Byte;
 use super::epilogue::Epilogue;
-use super::kernel::{Kernel, KernelId, Portable};
 use super::pack::{Layout, PackedLhs, PackedRhs, canonical_lhs_zero_point};
+use crate::arch::{Kernel, Task, with_kernel};
 
 /// The bytes of the left side that are packed at a time: they stay in the second-level cache.
 const LHS_BLOCK: usize = 256 * 1024;
@@ -50,9 +49,7 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
     workspace: &mut Workspace,
 ) {
     let product = Product { a, a_zero_point: canonical_lhs_zero_point(a_zero_point), b, epilogue };
-    match b.kernel() {
-        KernelId::Portable => product.split(Portable, out, workspace),
-    }
+    with_kernel!(b.isa(), kernel => product.split(kernel, out, workspace))
 }
 
 impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
@@ -102,54 +99,66 @@ impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
         mut out: ArrayViewMut2<'_, E::Out>,
         workspace: &mut Workspace,
     ) {
-        let depth = self.b.nrows();
-        let layout = Layout { width: K::MR, unit: K::KU };
-        let (rows, cols) = out.dim();
-        let block = (LHS_BLOCK / depth.max(1)).next_multiple_of(K::MR).max(K::MR);
-        let Workspace { lhs, tile, start } = workspace;
-        tile.resize(K::MR * K::NR, 0);
-        start.resize(K::NR, 0);
+        let rows = out.nrows();
+        let block = (LHS_BLOCK / self.b.nrows().max(1)).next_multiple_of(K::MR).max(K::MR);
+        workspace.tile.resize(K::MR * K::NR, 0);
+        workspace.start.resize(K::NR, 0);
         for first in (0..rows).step_by(block) {
-            let range = first..rows.min(first + block);
-            let out = out.slice_mut(s![range.clone(), ..]);
-            let a = self.a.slice(s![row + range.start..row + range.end, ..]);
-            kernel.run(|| {
-                lhs.pack(a, layout);
-                self.block(kernel, row + first, col..col + cols, lhs, out, tile, start);
-            });
+            let out = out.slice_mut(s![first..rows.min(first + block), ..]);
+            kernel.run(Block { product: self, kernel, row: row + first, col, out, workspace });
         }
     }
 
-    /// One packed block of the left side against these columns of the right.
+    /// What the accumulators of these columns start from: the bias less the left zero point's share.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "the buffers are borrowed one by one from the workspace")]
-    fn block<K: Kernel>(
-        &self,
-        kernel: K,
-        row: usize,
-        cols: Range<usize>,
-        lhs: &PackedLhs,
-        mut out: ArrayViewMut2<'_, E::Out>,
-        tile: &mut [i32],
-        start: &mut [i32],
-    ) {
-        let depth = self.b.nrows();
-        let a_len = Layout { width: K::MR, unit: K::KU }.panel_len(depth);
-        let b_len = Layout { width: K::NR, unit: K::KU }.panel_len(depth);
-        let rows = out.nrows();
-        debug_assert_eq!(cols.start % K::NR, 0);
-        for col in cols.clone().step_by(K::NR) {
-            let width = K::NR.min(cols.end - col);
-            let b_panel = &self.b.data()[col / K::NR * b_len..][..b_len];
-            self.column_start(col, &mut start[..width]);
-            let b_zero_points = match self.b.zero_points() {
+    fn column_start(&self, col: usize, start: &mut [i32]) {
+        let sums = &self.b.centred_sums()[col..][..start.len()];
+        for (start, &sum) in start.iter_mut().zip(sums) {
+            *start = self.a_zero_point.wrapping_mul(sum).wrapping_neg();
+        }
+        if let Some(bias) = self.epilogue.bias() {
+            let bias = &bias[col..][..start.len()];
+            start.iter_mut().zip(bias).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
+        }
+    }
+}
+
+/// One block of rows of the left side, packed here, against some columns of the right.
+struct Block<'a, 'p, A: Byte, B: Byte, E: Epilogue, K> {
+    product: &'a Product<'p, A, B, E>,
+    kernel: K,
+    /// Where the block starts in the whole product.
+    row: usize,
+    col: usize,
+    out: ArrayViewMut2<'a, E::Out>,
+    workspace: &'a mut Workspace,
+}
+
+impl<A: Byte, B: Byte, E: Epilogue, K: Kernel> Task for Block<'_, '_, A, B, E, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { product, kernel, row, col, mut out, workspace } = self;
+        let Workspace { lhs, tile, start } = workspace;
+        let (rows, cols) = out.dim();
+        let depth = product.b.nrows();
+        lhs.pack(product.a.slice(s![row..row + rows, ..]), Layout::lhs::<K>());
+        let a_len = Layout::lhs::<K>().panel_len(depth);
+        let b_len = Layout::rhs::<K>().panel_len(depth);
+        debug_assert_eq!(col % K::NR, 0);
+        for (panel, j) in (0..cols).step_by(K::NR).enumerate() {
+            let width = K::NR.min(cols - j);
+            let b_panel = &product.b.data()[(col / K::NR + panel) * b_len..][..b_len];
+            product.column_start(col + j, &mut start[..width]);
+            let b_zero_points = match product.b.zero_points() {
                 [] => None,
-                zero_points => Some(&zero_points[col..col + width]),
+                zero_points => Some(&zero_points[col + j..][..width]),
             };
-            for first in (0..rows).step_by(K::MR) {
-                let height = K::MR.min(rows - first);
-                let a_panel = &lhs.data()[first / K::MR * a_len..][..a_len];
-                for (acc, &row_sum) in tile.chunks_exact_mut(K::NR).zip(&lhs.sums()[first..first + height]) {
+            for (panel, i) in (0..rows).step_by(K::MR).enumerate() {
+                let height = K::MR.min(rows - i);
+                let a_panel = &lhs.data()[panel * a_len..][..a_len];
+                for (acc, &row_sum) in tile.chunks_exact_mut(K::NR).zip(&lhs.sums()[i..i + height]) {
                     acc.copy_from_slice(start);
                     if let Some(zero_points) = b_zero_points {
                         for (acc, &zero) in acc.iter_mut().zip(zero_points) {
@@ -158,30 +167,20 @@ impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
                     }
                 }
                 kernel.accumulate(height, a_panel, b_panel, tile);
-                for (i, acc) in tile.chunks_exact(K::NR).take(height).enumerate() {
-                    let mut out = out.slice_mut(s![first + i, col - cols.start..col - cols.start + width]);
+                for (r, acc) in tile.chunks_exact(K::NR).take(height).enumerate() {
+                    let mut out = out.slice_mut(s![i + r, j..j + width]);
+                    let acc = &acc[..width];
                     match out.as_slice_mut() {
-                        Some(out) => self.epilogue.store(row + first + i, col, &acc[..width], out),
+                        Some(out) => product.epilogue.store(row + i + r, col + j, acc, out),
                         None => {
                             let mut values = [E::Out::default(); MAX_TILE_WIDTH];
                             let values = &mut values[..width];
-                            self.epilogue.store(row + first + i, col, &acc[..width], values);
+                            product.epilogue.store(row + i + r, col + j, acc, values);
                             out.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
                         }
                     }
                 }
             }
-        }
-    }
-
-    /// What the accumulators of these columns start from: the bias less the left zero point's share.
-    #[inline(always)]
-    fn column_start(&self, col: usize, start: &mut [i32]) {
-        for (start, &sum) in start.iter_mut().zip(&self.b.centred_sums()[col..]) {
-            *start = self.a_zero_point.wrapping_mul(sum).wrapping_neg();
-        }
-        if let Some(bias) = self.epilogue.bias() {
-            start.iter_mut().zip(&bias[col..]).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
         }
     }
 }

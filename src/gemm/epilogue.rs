@@ -2,7 +2,10 @@
 
 use alloc::vec::Vec;
 
-use crate::affine::{Codes, Requantization, Rescale};
+use crate::affine::{
+    Codes, FixedPoint, FixedPointRounding, Requantization, Rescale, requantize_double, requantize_fixed,
+    requantize_float,
+};
 use crate::element::{Code, Element, sealed::Sealed};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
@@ -141,11 +144,29 @@ impl Epilogue for Dequantize {
 /// An activation is a narrower clamp.
 #[derive(Debug, Clone)]
 pub struct RequantizeTo<T: Element> {
-    rescale: Vec<Rescale>,
+    multipliers: Multipliers,
     bias: Option<Vec<i32>>,
     zero_point: i32,
     codes: Codes,
     element: core::marker::PhantomData<T>,
+}
+
+/// One multiplier, or one per column. All of one kind, so that the kind is looked at once a row.
+#[derive(Debug, Clone)]
+enum Multipliers {
+    Float(Vec<f32>),
+    Double(Vec<f64>),
+    FixedPoint(Vec<FixedPoint>, FixedPointRounding),
+}
+
+impl Multipliers {
+    fn len(&self) -> usize {
+        match self {
+            Multipliers::Float(m) => m.len(),
+            Multipliers::Double(m) => m.len(),
+            Multipliers::FixedPoint(m, _) => m.len(),
+        }
+    }
 }
 
 impl<T: Element> RequantizeTo<T> {
@@ -162,9 +183,21 @@ impl<T: Element> RequantizeTo<T> {
     ) -> Result<Self> {
         let (scale, zero_point) = to.of_tensor("output parameters")?;
         let (min, max) = to.code_range();
-        let rescale = |&col_scale: &f32| Rescale::new(row_scale, col_scale, scale, requantization);
+        let mut multipliers = match requantization {
+            Requantization::Float => Multipliers::Float(Vec::new()),
+            Requantization::Double => Multipliers::Double(Vec::new()),
+            Requantization::FixedPoint(rounding) => Multipliers::FixedPoint(Vec::new(), rounding),
+        };
+        for &col_scale in col_scale {
+            match (&mut multipliers, Rescale::new(row_scale, col_scale, scale, requantization)?) {
+                (Multipliers::Float(all), Rescale::Float(one)) => all.push(one),
+                (Multipliers::Double(all), Rescale::Double(one)) => all.push(one),
+                (Multipliers::FixedPoint(all, _), Rescale::FixedPoint(one, _)) => all.push(one),
+                _ => unreachable!("a requantization has one kind of multiplier"),
+            }
+        }
         Ok(Self {
-            rescale: col_scale.iter().map(rescale).collect::<Result<_>>()?,
+            multipliers,
             bias: bias.map(<[i32]>::to_vec),
             zero_point: zero_point.to_i32(),
             codes: Codes { min, max },
@@ -184,6 +217,28 @@ impl<T: Element> RequantizeTo<T> {
         self.codes = Codes { min: min.clamp(low, high), max: max.clamp(low, high) };
         Ok(self)
     }
+
+    /// The codes of one row of a tile, `code` being the formula.
+    #[inline(always)]
+    fn each<M: Copy>(
+        &self,
+        multipliers: &[M],
+        col: usize,
+        acc: &[i32],
+        out: &mut [T::Code],
+        code: impl Fn(i32, M, i32, Codes) -> i32,
+    ) {
+        let (zero_point, codes) = (self.zero_point, self.codes);
+        let row = out.iter_mut().zip(acc);
+        match multipliers {
+            &[one] => row.for_each(|(out, &acc)| *out = T::Code::from_i32(code(acc, one, zero_point, codes))),
+            many => {
+                for ((out, &acc), &m) in row.zip(&many[col..]) {
+                    *out = T::Code::from_i32(code(acc, m, zero_point, codes));
+                }
+            }
+        }
+    }
 }
 
 impl<T: Element> Sealed for RequantizeTo<T> {}
@@ -195,20 +250,18 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
     }
 
     fn check(&self, _: usize, cols: usize) -> Result<()> {
-        check_len("column scales", cols, self.rescale.len())?;
+        check_len("column scales", cols, self.multipliers.len())?;
         check_bias(self.bias(), cols)
     }
 
     #[inline(always)]
     fn store(&self, _: usize, col: usize, acc: &[i32], out: &mut [T::Code]) {
-        let code = |rescale: Rescale, acc| T::Code::from_i32(rescale.apply::<T>(acc, self.zero_point, self.codes));
-        match self.rescale.as_slice() {
-            [one] => out.iter_mut().zip(acc).for_each(|(out, &acc)| *out = code(*one, acc)),
-            many => {
-                for ((out, &acc), &rescale) in out.iter_mut().zip(acc).zip(&many[col..]) {
-                    *out = code(rescale, acc);
-                }
-            }
+        match &self.multipliers {
+            Multipliers::Float(all) => self.each(all, col, acc, out, requantize_float::<T>),
+            Multipliers::Double(all) => self.each(all, col, acc, out, requantize_double),
+            Multipliers::FixedPoint(all, rounding) => self.each(all, col, acc, out, |acc, m, zero_point, codes| {
+                requantize_fixed(acc, m, *rounding, zero_point, codes)
+            }),
         }
     }
 }

@@ -24,7 +24,6 @@
 
 mod driver;
 mod epilogue;
-mod kernel;
 mod pack;
 #[cfg(test)]
 mod tests;
@@ -36,6 +35,13 @@ use crate::error::{Error, Result};
 pub use driver::Workspace;
 pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
 pub use pack::PackedRhs;
+
+/// The instruction set in use: the best that this machine has, unless `NDARRAY_QUANT_ISA` names a lower one.
+///
+/// One of `portable`, `avx2`, `avx512vnni`. The variable is read once; results are the same on all of them.
+pub fn kernel_name() -> &'static str {
+    crate::arch::Isa::current().name()
+}
 
 /// An operand of an 8-bit product: `i8` or `u8`. Sealed.
 pub trait Byte: Element<Code = Self> + Code {

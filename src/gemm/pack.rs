@@ -10,7 +10,7 @@ use alloc::{vec, vec::Vec};
 use ndarray::{ArrayRef2, ArrayView2, Axis};
 
 use super::Byte;
-use super::kernel::KernelId;
+use crate::arch::{Isa, Kernel, with_kernel};
 use crate::error::{Error, Result};
 
 /// The shape of panels.
@@ -23,6 +23,23 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// The panels of the left side.
+    pub(crate) fn lhs<K: Kernel>() -> Self {
+        Layout { width: K::MR, unit: K::KU }
+    }
+
+    /// The panels of the right side.
+    pub(crate) fn rhs<K: Kernel>() -> Self {
+        Layout { width: K::NR, unit: K::KU }
+    }
+
+    fn of_rhs(isa: Isa) -> Self {
+        fn of<K: Kernel>(_: K) -> Layout {
+            Layout::rhs::<K>()
+        }
+        with_kernel!(isa, kernel => of(kernel))
+    }
+
     /// The bytes of one panel.
     pub(crate) fn panel_len(self, depth: usize) -> usize {
         self.width * depth.next_multiple_of(self.unit)
@@ -75,7 +92,7 @@ fn pack_panels<T: Byte>(lanes: ArrayView2<'_, T>, side: Side, layout: Layout, da
 /// The right side of a product, packed for the kernel of this machine, with its column sums and zero points.
 #[derive(Debug, Clone)]
 pub struct PackedRhs<B: Byte> {
-    kernel: KernelId,
+    isa: Isa,
     rows: usize,
     cols: usize,
     data: AlignedBytes,
@@ -94,10 +111,10 @@ impl<B: Byte> PackedRhs<B> {
     /// # Errors
     /// [`Error::Shape`] unless there are 1 or `n` zero points, [`Error::Depth`] if no product of this depth is safe.
     pub fn pack(b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
-        Self::pack_for(KernelId::best(), b, zero_points)
+        Self::pack_for(Isa::current(), b, zero_points)
     }
 
-    pub(crate) fn pack_for(kernel: KernelId, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
+    pub(crate) fn pack_for(isa: Isa, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
         let (rows, cols) = b.dim();
         if zero_points.len() != 1 && zero_points.len() != cols {
             return Err(Error::shape("zero points of the right side", &[cols], &[zero_points.len()]));
@@ -107,7 +124,7 @@ impl<B: Byte> PackedRhs<B> {
         if rows > max {
             return Err(Error::Depth { max, found: rows });
         }
-        let layout = kernel.rhs_layout();
+        let layout = Layout::of_rhs(isa);
         let mut data = AlignedBytes::zeroed(layout.packed_len(cols, rows));
         let mut centred_sums = vec![0; cols];
         pack_panels(b.t(), Side::Right, layout, data.as_mut_slice(), &mut centred_sums);
@@ -118,7 +135,7 @@ impl<B: Byte> PackedRhs<B> {
             *sum -= zero * rows as i32;
         }
         Ok(Self {
-            kernel,
+            isa,
             rows,
             cols,
             data,
@@ -144,8 +161,8 @@ impl<B: Byte> PackedRhs<B> {
         self.data.as_slice().len() + size_of::<i32>() * (self.centred_sums.len() + self.zero_points.len())
     }
 
-    pub(crate) fn kernel(&self) -> KernelId {
-        self.kernel
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
     }
 
     pub(crate) fn data(&self) -> &[u8] {

@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use ndarray::{Array2, s};
 use proptest::prelude::*;
 
-use super::kernel::KernelId;
 use super::*;
 use crate::affine::Requantization;
+use crate::arch::Isa;
 use crate::qparams::QParams;
 
 /// The definition: `Σ_k (a - a_zero) * (b - b_zero)`.
@@ -43,14 +43,14 @@ fn agrees<A: Byte, B: Byte>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, V
     let a_reversed = a.slice(s![..;-1, ..;-1]).to_owned();
     let a_negative = a_reversed.slice(s![..;-1, ..;-1]);
     let b_columns = b.t().to_owned();
-    for kernel in KernelId::available() {
-        let packed = PackedRhs::pack_for(kernel, &b, b_zeros).unwrap();
-        prop_assert_eq!(&gemm(&a, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}", kernel);
-        let packed = PackedRhs::pack_for(kernel, &b_columns.t(), b_zeros).unwrap();
+    for isa in Isa::available() {
+        let packed = PackedRhs::pack_for(isa, &b, b_zeros).unwrap();
+        prop_assert_eq!(&gemm(&a, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}", isa);
+        let packed = PackedRhs::pack_for(isa, &b_columns.t(), b_zeros).unwrap();
         let mut out = Array2::zeros((b.ncols(), a.nrows()));
         let mut transposed = out.view_mut().reversed_axes();
         gemm_into(&a_negative, a_zero, &packed, &Accumulator::new(), &mut transposed, &mut Workspace::new()).unwrap();
-        prop_assert_eq!(&out.t(), &expected, "{:?}, strided", kernel);
+        prop_assert_eq!(&out.t(), &expected, "{:?}, strided", isa);
     }
     Ok(())
 }
@@ -84,8 +84,8 @@ proptest! {
         let to = QParams::<u8, ndarray::Ix2>::per_tensor(0.3, 17).unwrap();
         let rescale: Vec<_> =
             col_scale.iter().map(|&s| crate::Rescale::new(0.05, s, 0.3, requantization).unwrap()).collect();
-        for kernel in KernelId::available() {
-            let packed = PackedRhs::pack_for(kernel, &b, b_zeros).unwrap();
+        for isa in Isa::available() {
+            let packed = PackedRhs::pack_for(isa, &b, b_zeros).unwrap();
             let real = Dequantize::new(&row_scale, &col_scale, Some(&real_bias)).unwrap();
             let expected = Array2::from_shape_fn((m, n), |(i, j)| {
                 acc[[i, j]] as f32 * (row_scale[i] * col_scale[j]) + real_bias[j]
@@ -95,7 +95,7 @@ proptest! {
             }
             let codes = RequantizeTo::new(0.05, &col_scale, Some(&bias), &to, requantization).unwrap();
             let expected = Array2::from_shape_fn((m, n), |(i, j)| rescale[j].requantize::<u8>(acc[[i, j]] + bias[j], 17));
-            prop_assert_eq!(&gemm(&a, a_zero, &packed, &codes).unwrap(), &expected, "{:?}", kernel);
+            prop_assert_eq!(&gemm(&a, a_zero, &packed, &codes).unwrap(), &expected, "{:?}", isa);
         }
     }
 }
@@ -104,15 +104,15 @@ proptest! {
 #[test]
 fn deepest() {
     let depth = i32::MAX as usize / (255 * 128);
-    for kernel in KernelId::available() {
+    for isa in Isa::available() {
         let a = Array2::from_elem((2, depth), u8::MAX);
         let b = Array2::from_elem((depth, 3), i8::MIN);
-        let packed = PackedRhs::pack_for(kernel, &b, &[0]).unwrap();
+        let packed = PackedRhs::pack_for(isa, &b, &[0]).unwrap();
         let expected = Array2::from_elem((2, 3), -(255 * 128 * depth as i32));
         assert_eq!(gemm(&a, 0, &packed, &Accumulator::new()).unwrap(), expected);
-        let deeper = PackedRhs::pack_for(kernel, &Array2::from_elem((depth + 1, 3), i8::MIN), &[0]).unwrap();
+        let deeper = PackedRhs::pack_for(isa, &Array2::from_elem((depth + 1, 3), i8::MIN), &[0]).unwrap();
         let found = gemm(&Array2::from_elem((2, depth + 1), 0u8), 0, &deeper, &Accumulator::new());
-        assert_eq!(found, Err(Error::Depth { max: depth, found: depth + 1 }), "{kernel:?}");
+        assert_eq!(found, Err(Error::Depth { max: depth, found: depth + 1 }), "{isa:?}");
     }
 }
 

@@ -94,6 +94,7 @@ impl fmt::Display for Report {
             write!(f, "{source:<12}{op:<40}{passed:>7}{failed:>7}{not_covered:>12}")?;
             match row.informative.all() {
                 0 => writeln!(f)?,
+                all if row.informative.not_covered == all => writeln!(f, "  {all} not covered")?,
                 all => writeln!(f, "  {} of {all} agree", row.informative.passed)?,
             }
         }

@@ -7,6 +7,7 @@ mod cast;
 mod choose;
 mod fixed_point;
 mod matmul;
+mod observer;
 mod requantize;
 
 use super::Outcome;
@@ -36,6 +37,9 @@ pub(crate) fn find(op: &str) -> Option<Operation> {
         "matmul_integer" => matmul::matmul_integer,
         "qlinear_matmul" => matmul::qlinear_matmul,
         "fully_connected" => matmul::fully_connected,
+        "observer_min_max" | "observer_per_channel_min_max" => observer::min_max,
+        "observer_moving_average" | "observer_moving_average_per_channel" => observer::moving_average,
+        "observer_histogram" => observer::histogram,
         "cast" | "encode" | "decode" => cast::cast,
         _ => return None,
     })

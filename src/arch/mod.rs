@@ -1,0 +1,126 @@
+//! Instruction sets: which there are, which one is used, and the only code that differs between them.
+//!
+//! An instruction set is a token that can only be made where the machine has it; holding one is the proof that its
+//! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::accumulate`]), and it runs plain
+//! loops compiled for it ([`Kernel::run`]), which is how everything else is vectorized without any `unsafe`.
+
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+pub(crate) use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{Avx2, Avx512Vnni};
+
+/// A loop to be compiled for an instruction set. Everything it calls must be inlined into `run`, which itself must be
+/// `#[inline(always)]`.
+pub(crate) trait Task {
+    type Output;
+    fn run(self) -> Self::Output;
+}
+
+/// What instruction sets do differently.
+///
+/// The left side of a product is unsigned, the right side signed; `gemm::pack` makes them so.
+pub(crate) trait Kernel: Copy + Send + Sync {
+    /// Rows of a tile.
+    const MR: usize;
+    /// Columns of a tile.
+    const NR: usize;
+    /// Neighbours in depth that lie side by side.
+    const KU: usize;
+
+    /// `acc[i][j] += Σ_k a[k][i] * b[k][j]` for `i < rows`. Sums wrap.
+    ///
+    /// `a` is `[steps][MR][KU]`, unsigned; `b` is `[steps][NR][KU]`, the bits of signed codes, of as many steps;
+    /// `acc` is `[MR][NR]`.
+    fn accumulate(self, rows: usize, a: &[u8], b: &[u8], acc: &mut [i32]);
+
+    /// Runs a task compiled for this instruction set.
+    fn run<T: Task>(self, task: T) -> T::Output;
+}
+
+/// Evaluates `$body` with `$kernel` bound to the token of the instruction set `$isa`.
+macro_rules! with_kernel {
+    ($isa:expr, $kernel:ident => $body:expr) => {
+        match $isa {
+            $crate::arch::Isa::Portable => {
+                let $kernel = $crate::arch::Portable;
+                $body
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::arch::Isa::Avx2($kernel) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::arch::Isa::Avx512Vnni($kernel) => $body,
+        }
+    };
+}
+pub(crate) use with_kernel;
+
+/// An instruction set of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512Vnni),
+}
+
+impl Isa {
+    /// Every instruction set that this machine has, in ascending order of preference.
+    ///
+    /// This list is the one place where the choice is made.
+    pub(crate) fn available() -> impl DoubleEndedIterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let above = [Avx2::new().map(Isa::Avx2), Avx512Vnni::new().map(Isa::Avx512Vnni)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let above: [Option<Self>; 0] = [];
+        core::iter::once(Isa::Portable).chain(above.into_iter().flatten())
+    }
+
+    /// The name that `NDARRAY_QUANT_ISA` knows it by.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(_) => "avx512vnni",
+        }
+    }
+
+    /// The instruction set in use: the best there is, or the one named by `NDARRAY_QUANT_ISA` if the machine has it.
+    ///
+    /// Looked up once; later changes of the environment have no effect.
+    pub(crate) fn current() -> Self {
+        /// One more than the position in `available`, so that 0 means not looked up yet.
+        static CHOICE: AtomicU8 = AtomicU8::new(0);
+        let choice = match CHOICE.load(Ordering::Relaxed) {
+            0 => {
+                let choice = Self::choose() + 1;
+                CHOICE.store(choice, Ordering::Relaxed);
+                choice
+            }
+            choice => choice,
+        };
+        Self::available().nth(choice as usize - 1).unwrap_or(Isa::Portable)
+    }
+
+    fn choose() -> u8 {
+        let best = Self::available().count() - 1;
+        #[cfg(feature = "std")]
+        if let Ok(name) = std::env::var("NDARRAY_QUANT_ISA") {
+            return Self::available().position(|isa| isa.name() == name).unwrap_or(best) as u8;
+        }
+        best as u8
+    }
+}
+
+/// Runs a task compiled for the instruction set in use.
+#[inline]
+pub(crate) fn run<T: Task>(task: T) -> T::Output {
+    with_kernel!(Isa::current(), kernel => kernel.run(task))
+}

@@ -1,0 +1,35 @@
+use super::{Kernel, Task};
+
+/// Plain Rust, for every target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Kernel for Portable {
+    const MR: usize = 4;
+    const NR: usize = 8;
+    const KU: usize = 2;
+
+    #[inline(always)]
+    fn accumulate(self, rows: usize, a: &[u8], b: &[u8], acc: &mut [i32]) {
+        let (a, _) = a.as_chunks::<{ Self::MR * Self::KU }>();
+        let (b, _) = b.as_chunks::<{ Self::NR * Self::KU }>();
+        let (acc, _) = acc.as_chunks_mut::<{ Self::NR }>();
+        for (i, acc) in acc.iter_mut().take(rows).enumerate() {
+            let mut sums = *acc;
+            for (a, b) in a.iter().zip(b) {
+                let (a0, a1) = (a[2 * i] as i32, a[2 * i + 1] as i32);
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    let (b0, b1) = (b[2 * j] as i8 as i32, b[2 * j + 1] as i8 as i32);
+                    // A pair of products of a u8 and an i8 fits an i32 with room to spare; the running sum may wrap.
+                    *sum = sum.wrapping_add(a0 * b0 + a1 * b1);
+                }
+            }
+            *acc = sums;
+        }
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        task.run()
+    }
+}

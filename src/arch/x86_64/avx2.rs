@@ -1,0 +1,110 @@
+use core::arch::x86_64::*;
+
+use super::detect::has_avx2;
+use crate::arch::{Kernel, Task};
+
+/// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
+///
+/// `vpmaddubsw` would do twice the work, but it saturates pairs such as 255 × -128 twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx2(());
+
+const MR: usize = 6;
+const NR: usize = 16;
+const KU: usize = 2;
+/// Lanes of a register.
+const LANES: usize = 8;
+
+impl Avx2 {
+    pub(crate) fn new() -> Option<Self> {
+        // CPUID is slow in a virtual machine; ask once.
+        use core::sync::atomic::{AtomicU8, Ordering};
+        static PRESENT: AtomicU8 = AtomicU8::new(u8::MAX);
+        if PRESENT.load(Ordering::Relaxed) == u8::MAX {
+            PRESENT.store(has_avx2() as u8, Ordering::Relaxed);
+        }
+        (PRESENT.load(Ordering::Relaxed) == 1).then_some(Self(()))
+    }
+}
+
+impl Kernel for Avx2 {
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KU: usize = KU;
+
+    #[inline(always)]
+    fn accumulate(self, rows: usize, a: &[u8], b: &[u8], acc: &mut [i32]) {
+        let (a, _) = a.as_chunks();
+        let (b, _) = b.as_chunks();
+        let (acc, _) = acc.as_chunks_mut();
+        let acc: &mut [[i32; NR]; MR] = acc.first_chunk_mut().expect("the tile has MR rows");
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe {
+            match rows {
+                1 => tile::<1>(a, b, acc),
+                2 => tile::<2>(a, b, acc),
+                3 => tile::<3>(a, b, acc),
+                4 => tile::<4>(a, b, acc),
+                5 => tile::<5>(a, b, acc),
+                _ => tile::<MR>(a, b, acc),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<T: Task>(task: T) -> T::Output {
+            task.run()
+        }
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { compiled(task) }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn tile<const ROWS: usize>(a: &[[u8; MR * KU]], b: &[[u8; NR * KU]], acc: &mut [[i32; NR]; MR]) {
+    let mut sums = [[_mm256_setzero_si256(); NR / LANES]; ROWS];
+    for (sums, acc) in sums.iter_mut().zip(acc.iter()) {
+        for (sum, acc) in sums.iter_mut().zip(acc.as_chunks().0) {
+            *sum = load(acc);
+        }
+    }
+    for (a, b) in a.iter().zip(b) {
+        let (b, _) = b.as_chunks();
+        let (b0, b1) = (widen(&b[0]), widen(&b[1]));
+        for (sums, &a) in sums.iter_mut().zip(a.as_chunks().0) {
+            // Both bytes everywhere, then each widened: one pair of 16-bit numbers in every lane.
+            let a = _mm256_cvtepu8_epi16(_mm_set1_epi16(i16::from_le_bytes(a)));
+            sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(a, b0));
+            sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(a, b1));
+        }
+    }
+    for (acc, sums) in acc.iter_mut().zip(sums) {
+        for (acc, sum) in acc.as_chunks_mut().0.iter_mut().zip(sums) {
+            store(acc, sum);
+        }
+    }
+}
+
+/// Eight columns of two signed codes each, as 16-bit numbers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn widen(from: &[u8; LANES * KU]) -> __m256i {
+    // SAFETY: the array is as long as the register.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load(from: &[i32; LANES]) -> __m256i {
+    // SAFETY: the array is as long as the register.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn store(to: &mut [i32; LANES], value: __m256i) {
+    // SAFETY: the array is as long as the register.
+    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
+}

@@ -1,0 +1,63 @@
+//! What the processor has and the operating system allows, also without `std`.
+
+use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+/// State that the operating system saves: SSE and AVX; with AVX-512 also masks and the upper registers.
+const AVX_STATE: u64 = 0b110;
+const AVX512_STATE: u64 = 0b1110_0110;
+
+/// The feature words of CPUID that matter here.
+struct Features {
+    leaf1_ecx: u32,
+    leaf7_ebx: u32,
+    leaf7_ecx: u32,
+    /// The register state that the operating system saves.
+    xcr0: u64,
+}
+
+impl Features {
+    fn read() -> Self {
+        let highest = __cpuid(0).eax;
+        let leaf1 = __cpuid(1);
+        let (leaf7_ebx, leaf7_ecx) = if highest >= 7 {
+            let leaf7 = __cpuid_count(7, 0);
+            (leaf7.ebx, leaf7.ecx)
+        } else {
+            (0, 0)
+        };
+        let osxsave = bit(leaf1.ecx, 27);
+        // SAFETY: OSXSAVE says that the instruction exists and that user code may run it.
+        let xcr0 = if osxsave { unsafe { xgetbv() } } else { 0 };
+        Self { leaf1_ecx: leaf1.ecx, leaf7_ebx, leaf7_ecx, xcr0 }
+    }
+
+    fn saves(&self, state: u64) -> bool {
+        self.xcr0 & state == state
+    }
+}
+
+/// # Safety
+/// The processor must have XSAVE, and the operating system must have turned it on.
+#[target_feature(enable = "xsave")]
+unsafe fn xgetbv() -> u64 {
+    // SAFETY: the caller promises that XGETBV may run; register 0 always exists then.
+    unsafe { _xgetbv(0) }
+}
+
+fn bit(word: u32, index: u32) -> bool {
+    word >> index & 1 == 1
+}
+
+/// AVX, AVX2, FMA and F16C.
+pub(super) fn has_avx2() -> bool {
+    let f = Features::read();
+    let leaf1 = [12, 28, 29].iter().all(|&i| bit(f.leaf1_ecx, i));
+    leaf1 && bit(f.leaf7_ebx, 5) && f.saves(AVX_STATE)
+}
+
+/// What `has_avx2` tells, and AVX512 F, BW, DQ, VL and VNNI.
+pub(super) fn has_avx512vnni() -> bool {
+    let f = Features::read();
+    let leaf7 = [16, 17, 30, 31].iter().all(|&i| bit(f.leaf7_ebx, i));
+    has_avx2() && leaf7 && bit(f.leaf7_ecx, 11) && f.saves(AVX512_STATE)
+}
