@@ -1,7 +1,7 @@
 //! Instruction sets: which there are, which one is used, and the only code that differs between them.
 //!
 //! An instruction set is a token that can only be made where the machine has it; holding one is the proof that its
-//! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::accumulate`]), and it runs plain
+//! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::multiply`]), and it runs plain
 //! loops compiled for it ([`Kernel::run`]), which is how everything else is vectorized without any `unsafe`.
 
 mod portable;
@@ -21,9 +21,55 @@ pub(crate) trait Task {
     fn run(self) -> Self::Output;
 }
 
+/// The rows of the left side that a tile reads, in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// From the first code of the first row to the last code of the last row, at least.
+    pub(crate) bytes: &'a [u8],
+    /// The distance between rows.
+    pub(crate) stride: usize,
+    /// The codes of a row.
+    pub(crate) depth: usize,
+    /// Whether the codes are signed: then their top bit is flipped on the way, which adds 128.
+    pub(crate) signed: bool,
+}
+
+impl<'a> Rows<'a> {
+    /// The codes of row `i`.
+    #[inline(always)]
+    fn row(self, i: usize) -> &'a [u8] {
+        &self.bytes[i * self.stride..][..self.depth]
+    }
+
+    /// The first `count` rows, each cut into units of `KU` codes and what is left at its end, filled up with zeros.
+    ///
+    /// The right side holds zeros there, so it does not matter what the filling is.
+    #[inline(always)]
+    fn units<const COUNT: usize, const KU: usize>(self) -> ([&'a [[u8; KU]]; COUNT], Option<[[u8; KU]; COUNT]>) {
+        // Loops, not closures: those would not be compiled for the instruction set of the caller.
+        let mut units = [const { &[] as &[[u8; KU]] }; COUNT];
+        let mut last = [[0; KU]; COUNT];
+        for i in 0..COUNT {
+            let (whole, rest) = self.row(i).as_chunks();
+            units[i] = whole;
+            for (last, code) in last[i].iter_mut().zip(rest) {
+                *last = *code;
+            }
+        }
+        (units, if self.depth % KU == 0 { None } else { Some(last) })
+    }
+}
+
+/// The bytes of signed codes.
+#[allow(unsafe_code, reason = "a view of the same bytes")]
+pub(crate) fn bytes_of(codes: &[i8]) -> &[u8] {
+    // SAFETY: `i8` and `u8` have the same size and alignment, and every bit pattern is valid for both.
+    unsafe { core::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) }
+}
+
 /// What instruction sets do differently.
 ///
-/// The left side of a product is unsigned, the right side signed; `gemm::pack` makes them so.
+/// The left side of a product is unsigned, or made so on the way; the right side is signed, `gemm::pack` makes it so.
 pub(crate) trait Kernel: Copy + Send + Sync {
     /// Rows of a tile.
     const MR: usize;
@@ -32,11 +78,11 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// Neighbours in depth that lie side by side.
     const KU: usize;
 
-    /// `acc[i][j] += Σ_k a[k][i] * b[k][j]` for `i < rows`. Sums wrap.
+    /// `acc[i][j] = start[j] + Σ_k a[i][k] * b[k][j]` for `i < rows`. Sums wrap.
     ///
-    /// `a` is `[steps][MR][KU]`, unsigned; `b` is `[steps][NR][KU]`, the bits of signed codes, of as many steps;
-    /// `acc` is `[MR][NR]`.
-    fn accumulate(self, rows: usize, a: &[u8], b: &[u8], acc: &mut [i32]);
+    /// `b` is `[ceil(depth / KU)][NR][KU]`, the bits of signed codes, zeros beyond the depth; `start` is `[NR]`, `acc` is
+    /// `[MR][NR]`.
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]);
 
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;

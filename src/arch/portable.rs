@@ -1,4 +1,4 @@
-use super::{Kernel, Task};
+use super::{Kernel, Rows, Task};
 
 /// Plain Rust, for every target.
 #[derive(Debug, Clone, Copy)]
@@ -10,14 +10,16 @@ impl Kernel for Portable {
     const KU: usize = 2;
 
     #[inline(always)]
-    fn accumulate(self, rows: usize, a: &[u8], b: &[u8], acc: &mut [i32]) {
-        let (a, _) = a.as_chunks::<{ Self::MR * Self::KU }>();
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]) {
+        let flip = if a.signed { 0x80 } else { 0 };
         let (b, _) = b.as_chunks::<{ Self::NR * Self::KU }>();
         let (acc, _) = acc.as_chunks_mut::<{ Self::NR }>();
         for (i, acc) in acc.iter_mut().take(rows).enumerate() {
+            acc.copy_from_slice(&start[..Self::NR]);
             let mut sums = *acc;
-            for (a, b) in a.iter().zip(b) {
-                let (a0, a1) = (a[2 * i] as i32, a[2 * i + 1] as i32);
+            let ([units], rest) = Rows { bytes: a.row(i), ..a }.units::<1, { Self::KU }>();
+            for (a, b) in units.iter().chain(rest.as_ref().map(|[rest]| rest)).zip(b) {
+                let (a0, a1) = ((a[0] ^ flip) as i32, (a[1] ^ flip) as i32);
                 for (j, sum) in sums.iter_mut().enumerate() {
                     let (b0, b1) = (b[2 * j] as i8 as i32, b[2 * j + 1] as i8 as i32);
                     // A pair of products of a u8 and an i8 fits an i32 with room to spare; the running sum may wrap.

@@ -2,23 +2,27 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 
 use super::Byte;
 use super::epilogue::Epilogue;
-use super::pack::{Layout, PackedLhs, PackedRhs, canonical_lhs_zero_point};
-use crate::arch::{Kernel, Task, with_kernel};
+use super::pack::{Layout, LhsBlock, PackedRhs, canonical_lhs_zero_point};
+use crate::arch::{Kernel, Rows, Task, with_kernel};
 
-/// The bytes of the left side that are packed at a time: they stay in the second-level cache.
+/// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
 const LHS_BLOCK: usize = 256 * 1024;
 
-/// No kernel has a wider tile.
+/// The bytes of the right side that stay in the second-level cache while all rows of a block pass.
+const RHS_CHUNK: usize = 512 * 1024;
+
+/// No kernel has a wider or a higher tile.
 const MAX_TILE_WIDTH: usize = 64;
+const MAX_TILE_HEIGHT: usize = 32;
 
 /// Memory that products reuse from call to call.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace {
-    lhs: PackedLhs,
+    lhs: LhsBlock,
     tile: Vec<i32>,
     start: Vec<i32>,
 }
@@ -82,7 +86,7 @@ impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
         if threads < 2 || at >= len || at == 0 {
             return self.part(kernel, row, col, out, &mut Workspace::new());
         }
-        let (first, second) = out.split_at(ndarray::Axis(!by_rows as usize), at);
+        let (first, second) = out.split_at(Axis(!by_rows as usize), at);
         let (next_row, next_col) = if by_rows { (row + at, col) } else { (row, col + at) };
         rayon::join(
             || self.fork(kernel, row, col, first, first_threads),
@@ -102,28 +106,26 @@ impl<A: Byte, B: Byte, E: Epilogue> Product<'_, A, B, E> {
         let rows = out.nrows();
         let block = (LHS_BLOCK / self.b.nrows().max(1)).next_multiple_of(K::MR).max(K::MR);
         workspace.tile.resize(K::MR * K::NR, 0);
-        workspace.start.resize(K::NR, 0);
         for first in (0..rows).step_by(block) {
             let out = out.slice_mut(s![first..rows.min(first + block), ..]);
             kernel.run(Block { product: self, kernel, row: row + first, col, out, workspace });
         }
     }
 
-    /// What the accumulators of these columns start from: the bias less the left zero point's share.
+    /// What the accumulators of each column from `col` on start from: the bias less the left zero point's share.
     #[inline(always)]
-    fn column_start(&self, col: usize, start: &mut [i32]) {
-        let sums = &self.b.centred_sums()[col..][..start.len()];
-        for (start, &sum) in start.iter_mut().zip(sums) {
-            *start = self.a_zero_point.wrapping_mul(sum).wrapping_neg();
-        }
+    fn column_starts(&self, col: usize, start: &mut Vec<i32>, len: usize) {
+        let sums = &self.b.centred_sums()[col..];
+        start.clear();
+        start.extend(sums.iter().take(len).map(|&sum| self.a_zero_point.wrapping_mul(sum).wrapping_neg()));
         if let Some(bias) = self.epilogue.bias() {
-            let bias = &bias[col..][..start.len()];
-            start.iter_mut().zip(bias).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
+            start.iter_mut().zip(&bias[col..]).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
         }
+        start.resize(len, 0);
     }
 }
 
-/// One block of rows of the left side, packed here, against some columns of the right.
+/// One block of rows of the left side against some columns of the right.
 struct Block<'a, 'p, A: Byte, B: Byte, E: Epilogue, K> {
     product: &'a Product<'p, A, B, E>,
     kernel: K,
@@ -142,45 +144,69 @@ impl<A: Byte, B: Byte, E: Epilogue, K: Kernel> Task for Block<'_, '_, A, B, E, K
         let Self { product, kernel, row, col, mut out, workspace } = self;
         let Workspace { lhs, tile, start } = workspace;
         let (rows, cols) = out.dim();
-        let depth = product.b.nrows();
-        lhs.pack(product.a.slice(s![row..row + rows, ..]), Layout::lhs::<K>());
-        let a_len = Layout::lhs::<K>().panel_len(depth);
-        let b_len = Layout::rhs::<K>().panel_len(depth);
+        let panel_len = Layout::rhs::<K>().panel_len(product.b.nrows());
+        let with_sums = !product.b.zero_points().is_empty();
+        let (a, row_sums) = lhs.read(product.a.slice(s![row..row + rows, ..]), with_sums);
         debug_assert_eq!(col % K::NR, 0);
-        for (panel, j) in (0..cols).step_by(K::NR).enumerate() {
-            let width = K::NR.min(cols - j);
-            let b_panel = &product.b.data()[(col / K::NR + panel) * b_len..][..b_len];
-            product.column_start(col + j, &mut start[..width]);
-            let b_zero_points = match product.b.zero_points() {
-                [] => None,
-                zero_points => Some(&zero_points[col + j..][..width]),
-            };
-            for (panel, i) in (0..rows).step_by(K::MR).enumerate() {
+        product.column_starts(col, start, cols.next_multiple_of(K::NR));
+        let chunk = (RHS_CHUNK / panel_len.max(1)).max(1) * K::NR;
+        for first in (0..cols).step_by(chunk) {
+            for i in (0..rows).step_by(K::MR) {
                 let height = K::MR.min(rows - i);
-                let a_panel = &lhs.data()[panel * a_len..][..a_len];
-                for (acc, &row_sum) in tile.chunks_exact_mut(K::NR).zip(&lhs.sums()[i..i + height]) {
-                    acc.copy_from_slice(start);
-                    if let Some(zero_points) = b_zero_points {
-                        for (acc, &zero) in acc.iter_mut().zip(zero_points) {
-                            *acc = acc.wrapping_sub(zero.wrapping_mul(row_sum));
+                let a = Rows { bytes: &a.bytes[i * a.stride..], ..a };
+                let mut out = OutRows::new(out.slice_mut(s![i..i + height, ..]));
+                for j in (first..cols.min(first + chunk)).step_by(K::NR) {
+                    let width = K::NR.min(cols - j);
+                    let panel = &product.b.data()[(col + j) / K::NR * panel_len..][..panel_len];
+                    kernel.multiply(height, a, panel, &start[j..j + K::NR], tile);
+                    for (r, acc) in tile.chunks_exact_mut(K::NR).take(height).enumerate() {
+                        let acc = &mut acc[..width];
+                        if with_sums {
+                            let zero_points = &product.b.zero_points()[col + j..][..width];
+                            for (acc, &zero) in acc.iter_mut().zip(zero_points) {
+                                *acc = acc.wrapping_sub(zero.wrapping_mul(row_sums[i + r]));
+                            }
                         }
-                    }
-                }
-                kernel.accumulate(height, a_panel, b_panel, tile);
-                for (r, acc) in tile.chunks_exact(K::NR).take(height).enumerate() {
-                    let mut out = out.slice_mut(s![i + r, j..j + width]);
-                    let acc = &acc[..width];
-                    match out.as_slice_mut() {
-                        Some(out) => product.epilogue.store(row + i + r, col + j, acc, out),
-                        None => {
-                            let mut values = [E::Out::default(); MAX_TILE_WIDTH];
-                            let values = &mut values[..width];
-                            product.epilogue.store(row + i + r, col + j, acc, values);
-                            out.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+                        // No closures here: they would not be compiled for the instruction set.
+                        match &mut out {
+                            OutRows::Slices(rows) => {
+                                let out = rows[r].as_deref_mut().unwrap_or_default();
+                                product.epilogue.store(row + i + r, col + j, acc, &mut out[j..j + width]);
+                            }
+                            OutRows::Strided(rows) => {
+                                let mut values = [E::Out::default(); MAX_TILE_WIDTH];
+                                let values = &mut values[..width];
+                                product.epilogue.store(row + i + r, col + j, acc, values);
+                                let mut out = rows.slice_mut(s![r, j..j + width]);
+                                out.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+                            }
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/// The rows of a tile's outputs, as slices where they are contiguous.
+enum OutRows<'a, T> {
+    Slices([Option<&'a mut [T]>; MAX_TILE_HEIGHT]),
+    Strided(ArrayViewMut2<'a, T>),
+}
+
+impl<'a, T> OutRows<'a, T> {
+    #[inline(always)]
+    fn new(out: ArrayViewMut2<'a, T>) -> Self {
+        if out.ncols() > 1 && out.strides()[1] != 1 {
+            return Self::Strided(out);
+        }
+        let mut slices = [const { None }; MAX_TILE_HEIGHT];
+        let mut rest = out;
+        for slice in slices.iter_mut().take(rest.nrows()) {
+            let (row, others) = rest.split_at(Axis(0), 1);
+            *slice = row.into_slice();
+            rest = others;
+        }
+        Self::Slices(slices)
     }
 }

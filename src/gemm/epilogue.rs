@@ -29,6 +29,43 @@ pub trait Epilogue: Sealed + Sync {
     fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [Self::Out]);
 }
 
+/// Lanes that are computed together: a register of 32-bit numbers, or several.
+const LANES: usize = 16;
+
+/// `out[i] = f(acc[i])`, in whole registers as far as they go.
+///
+/// A chunk is copied in, computed and copied out: so the compiler need not fear that inputs and outputs overlap.
+#[inline(always)]
+fn map_lanes<O: Copy + Default>(acc: &[i32], out: &mut [O], f: impl Fn(i32) -> O) {
+    let ((acc, acc_rest), (out, out_rest)) = (acc.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    for (out, &acc) in out.iter_mut().zip(acc) {
+        let mut lanes = [O::default(); LANES];
+        for i in 0..LANES {
+            lanes[i] = f(acc[i]);
+        }
+        *out = lanes;
+    }
+    out_rest.iter_mut().zip(acc_rest).for_each(|(out, &acc)| *out = f(acc));
+}
+
+/// `out[i] = f(acc[i], other[i])`, as [`map_lanes`] does it.
+#[inline(always)]
+fn zip_lanes<M: Copy, O: Copy + Default>(acc: &[i32], other: &[M], out: &mut [O], f: impl Fn(i32, M) -> O) {
+    let other = &other[..acc.len()];
+    let ((acc, acc_rest), (out, out_rest)) = (acc.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    let (other, other_rest) = other.as_chunks::<LANES>();
+    for ((out, &acc), &other) in out.iter_mut().zip(acc).zip(other) {
+        let mut lanes = [O::default(); LANES];
+        for i in 0..LANES {
+            lanes[i] = f(acc[i], other[i]);
+        }
+        *out = lanes;
+    }
+    for ((out, &acc), &other) in out_rest.iter_mut().zip(acc_rest).zip(other_rest) {
+        *out = f(acc, other);
+    }
+}
+
 /// Refuses what there is neither one of nor one for each of `len`.
 fn check_len(what: &'static str, len: usize, found: usize) -> Result<()> {
     if found == 1 || found == len { Ok(()) } else { Err(Error::shape(what, &[len], &[found])) }
@@ -73,7 +110,7 @@ impl Epilogue for Accumulator {
 
     #[inline(always)]
     fn store(&self, _: usize, _: usize, acc: &[i32], out: &mut [i32]) {
-        out.copy_from_slice(acc);
+        map_lanes(acc, out, |acc| acc);
     }
 }
 
@@ -124,13 +161,9 @@ impl Epilogue for Dequantize {
         match self.col_scale.as_slice() {
             [one] => {
                 let scale = row_scale * one;
-                out.iter_mut().zip(acc).for_each(|(out, &acc)| *out = acc as f32 * scale);
+                map_lanes(acc, out, |acc| acc as f32 * scale);
             }
-            many => {
-                for ((out, &acc), &col_scale) in out.iter_mut().zip(acc).zip(&many[col..]) {
-                    *out = acc as f32 * (row_scale * col_scale);
-                }
-            }
+            many => zip_lanes(acc, &many[col..], out, |acc, col_scale| acc as f32 * (row_scale * col_scale)),
         }
         if let Some(bias) = &self.bias {
             out.iter_mut().zip(&bias[col..]).for_each(|(out, bias)| *out += bias);
@@ -229,14 +262,10 @@ impl<T: Element> RequantizeTo<T> {
         code: impl Fn(i32, M, i32, Codes) -> i32,
     ) {
         let (zero_point, codes) = (self.zero_point, self.codes);
-        let row = out.iter_mut().zip(acc);
+        let code = |acc, m| T::Code::from_i32(code(acc, m, zero_point, codes));
         match multipliers {
-            &[one] => row.for_each(|(out, &acc)| *out = T::Code::from_i32(code(acc, one, zero_point, codes))),
-            many => {
-                for ((out, &acc), &m) in row.zip(&many[col..]) {
-                    *out = T::Code::from_i32(code(acc, m, zero_point, codes));
-                }
-            }
+            &[one] => map_lanes(acc, out, |acc| code(acc, one)),
+            many => zip_lanes(acc, &many[col..], out, code),
         }
     }
 }

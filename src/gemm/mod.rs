@@ -4,8 +4,8 @@
 //! operand → pack (canonical signs, sums) → kernel (i32 tiles) → epilogue (per tile row) → out
 //! ```
 //!
-//! The right side is packed once ([`PackedRhs`]) and remembers the kernel it was packed for. The left side is packed
-//! block by block on the way. Zero points enter through row and column sums as the initial value of the accumulators,
+//! The right side is packed once ([`PackedRhs`]) and remembers the kernel it was packed for. The left side is read in
+//! place, or block by block through a copy where its rows are not contiguous. Zero points enter through row and column sums as the initial value of the accumulators,
 //! and the [`Epilogue`] turns each finished row of a tile into outputs while it is in the cache.
 //! An accumulator is the naive `i32` sum for every input: a depth at which it could overflow is refused.
 //!
@@ -49,6 +49,10 @@ pub trait Byte: Element<Code = Self> + Code {
     #[doc(hidden)]
     const TO_UNSIGNED: i32;
 
+    /// The bits of codes.
+    #[doc(hidden)]
+    fn as_bytes(codes: &[Self]) -> &[u8];
+
     /// The greatest distance of a code from this zero point.
     #[doc(hidden)]
     fn reach(zero_point: Self) -> i64 {
@@ -59,9 +63,17 @@ pub trait Byte: Element<Code = Self> + Code {
 
 impl Byte for u8 {
     const TO_UNSIGNED: i32 = 0;
+
+    fn as_bytes(codes: &[u8]) -> &[u8] {
+        codes
+    }
 }
 impl Byte for i8 {
     const TO_UNSIGNED: i32 = 128;
+
+    fn as_bytes(codes: &[i8]) -> &[u8] {
+        crate::arch::bytes_of(codes)
+    }
 }
 
 /// `epilogue((a - a_zero) · (b - b_zero) + bias)` for `a` of shape `[m, k]` and `b` of shape `[k, n]`.

@@ -1,33 +1,28 @@
-//! Operands in the order that kernels read them, with canonical signs and their sums.
+//! Operands as kernels read them, with canonical signs and their sums.
 //!
-//! A panel holds `width` rows of the left side (or columns of the right) as `[depth / unit][width][unit]`, short panels
-//! and the end of the depth filled with zero bytes. Signs are made canonical on the way: the left side unsigned, the
-//! right side signed, by flipping the top bit, which adds or subtracts 128; zero points move with them. So one kernel
-//! serves all four combinations of signs.
+//! The right side is packed: a panel holds `width` columns as `[ceil(depth / unit)][width][unit]`, short panels and the
+//! end of the depth filled with zeros. The left side is read in place where its rows allow it. The canonical left side is
+//! unsigned, the right side signed: flipping the top bit adds or subtracts 128, and zero points move with it, so one
+//! kernel serves all four combinations of signs.
 
 use alloc::{vec, vec::Vec};
 
-use ndarray::{ArrayRef2, ArrayView2, Axis};
+use ndarray::{ArrayRef2, ArrayView1, ArrayView2, Axis};
 
 use super::Byte;
-use crate::arch::{Isa, Kernel, with_kernel};
+use crate::arch::{Isa, Kernel, Rows, with_kernel};
 use crate::error::{Error, Result};
 
-/// The shape of panels.
+/// The shape of panels of the right side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Rows of the left side, or columns of the right, in a panel.
+    /// Columns in a panel.
     pub(crate) width: usize,
     /// Neighbours in depth that lie side by side.
     pub(crate) unit: usize,
 }
 
 impl Layout {
-    /// The panels of the left side.
-    pub(crate) fn lhs<K: Kernel>() -> Self {
-        Layout { width: K::MR, unit: K::KU }
-    }
-
     /// The panels of the right side.
     pub(crate) fn rhs<K: Kernel>() -> Self {
         Layout { width: K::NR, unit: K::KU }
@@ -45,38 +40,27 @@ impl Layout {
         self.width * depth.next_multiple_of(self.unit)
     }
 
-    /// The bytes of as many panels as `lanes` rows or columns need.
-    fn packed_len(self, lanes: usize, depth: usize) -> usize {
-        self.panel_len(depth) * lanes.div_ceil(self.width)
+    /// The bytes of all panels.
+    fn packed_len(self, columns: usize, depth: usize) -> usize {
+        self.panel_len(depth) * columns.div_ceil(self.width)
     }
 }
 
-/// Which of the two operands is packed, and so which sign is canonical.
-#[derive(Clone, Copy)]
-enum Side {
-    Left,
-    Right,
+/// What canonical codes of the right side are greater by than the codes of `T`: they are signed.
+fn rhs_shift<T: Byte>() -> i32 {
+    T::TO_UNSIGNED - 128
 }
 
-/// What canonical codes are greater by than the codes of `T`.
-fn canonical_shift<T: Byte>(side: Side) -> i32 {
-    match side {
-        Side::Left => T::TO_UNSIGNED,
-        Side::Right => T::TO_UNSIGNED - 128,
-    }
-}
-
-/// Packs all rows of `lanes` (for the right side: its columns) and writes their sums of canonical codes.
-fn pack_panels<T: Byte>(lanes: ArrayView2<'_, T>, side: Side, layout: Layout, data: &mut [u8], sums: &mut [i32]) {
-    let depth = lanes.ncols();
+/// Packs the columns of the right side, given as rows, and writes the sums of their canonical codes.
+fn pack_columns<T: Byte>(columns: ArrayView2<'_, T>, layout: Layout, data: &mut [u8], sums: &mut [i32]) {
+    let depth = columns.ncols();
     let panel_len = layout.panel_len(depth);
-    let shift = canonical_shift::<T>(side);
+    let shift = rhs_shift::<T>();
     let flip = if shift == 0 { 0 } else { 0x80 };
-    data.fill(0);
     let step = layout.width * layout.unit;
-    for (lane, (codes, sum)) in lanes.axis_iter(Axis(0)).zip(sums).enumerate() {
-        let panel = &mut data[lane / layout.width * panel_len..][..panel_len];
-        let column = lane % layout.width * layout.unit;
+    for (i, (codes, sum)) in columns.axis_iter(Axis(0)).zip(sums).enumerate() {
+        let panel = &mut data[i / layout.width * panel_len..][..panel_len];
+        let column = i % layout.width * layout.unit;
         *sum = shift * depth as i32;
         let mut place = |(k, &code): (usize, &T)| {
             panel[k / layout.unit * step + column + k % layout.unit] = code.to_i32() as u8 ^ flip;
@@ -127,9 +111,9 @@ impl<B: Byte> PackedRhs<B> {
         let layout = Layout::of_rhs(isa);
         let mut data = AlignedBytes::zeroed(layout.packed_len(cols, rows));
         let mut centred_sums = vec![0; cols];
-        pack_panels(b.t(), Side::Right, layout, data.as_mut_slice(), &mut centred_sums);
+        pack_columns(b.t(), layout, data.as_mut_slice(), &mut centred_sums);
         let zero_point = |j: usize| if zero_points.len() == 1 { zero_points[0] } else { zero_points[j] };
-        let shift = canonical_shift::<B>(Side::Right);
+        let shift = rhs_shift::<B>();
         let canonical: Vec<i32> = (0..cols).map(|j| zero_point(j).to_i32() + shift).collect();
         for (sum, zero) in centred_sums.iter_mut().zip(&canonical) {
             *sum -= zero * rows as i32;
@@ -182,35 +166,61 @@ impl<B: Byte> PackedRhs<B> {
     }
 }
 
-/// A block of rows of the left side, packed, with their sums. Reused from block to block.
+/// Rows whose distance is a multiple of this fall into the same few places of the first-level cache.
+const CONFLICT: usize = 4096;
+
+/// Room for a block of rows of the left side, where they cannot be read in place. Reused from block to block.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PackedLhs {
+pub(crate) struct LhsBlock {
     data: AlignedBytes,
     sums: Vec<i32>,
 }
 
-impl PackedLhs {
-    /// Packs `a`, a block of shape `[rows, k]`.
-    pub(crate) fn pack<A: Byte>(&mut self, a: ArrayView2<'_, A>, layout: Layout) {
-        let (rows, depth) = a.dim();
-        self.data.resize(layout.packed_len(rows, depth));
-        self.sums.resize(rows, 0);
-        pack_panels(a, Side::Left, layout, self.data.as_mut_slice(), &mut self.sums);
+impl LhsBlock {
+    /// The rows of `a`, in place if each is contiguous and they do not crowd one another out of the cache, else copied;
+    /// and the sum of each row's canonical codes, if `with_sums`.
+    #[inline(always)]
+    pub(crate) fn read<'b, A: Byte>(&'b mut self, a: ArrayView2<'b, A>, with_sums: bool) -> (Rows<'b>, &'b [i32]) {
+        let depth = a.ncols();
+        let signed = A::TO_UNSIGNED != 0;
+        self.sums.clear();
+        if with_sums {
+            let shift = A::TO_UNSIGNED * depth as i32;
+            self.sums.extend(a.rows().into_iter().map(|row| shift + sum(row)));
+        }
+        let in_place = match a.strides() {
+            &[stride, 1] if stride >= depth as isize && stride as usize % CONFLICT != 0 => a.to_slice_memory_order(),
+            _ => None,
+        };
+        let rows = match in_place {
+            Some(codes) => Rows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed },
+            None => {
+                let stride = (depth + AlignedBytes::LINE).next_multiple_of(AlignedBytes::LINE);
+                self.data.resize(a.nrows() * stride);
+                for (row, copy) in a.rows().into_iter().zip(self.data.as_mut_slice().chunks_exact_mut(stride)) {
+                    match row.to_slice() {
+                        Some(row) => copy[..depth].copy_from_slice(A::as_bytes(row)),
+                        None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
+                    }
+                }
+                Rows { bytes: self.data.as_slice(), stride, depth, signed }
+            }
+        };
+        (rows, &self.sums)
     }
+}
 
-    pub(crate) fn data(&self) -> &[u8] {
-        self.data.as_slice()
-    }
-
-    /// `Σ_k a` of each row, of canonical codes.
-    pub(crate) fn sums(&self) -> &[i32] {
-        &self.sums
+#[inline(always)]
+fn sum<T: Byte>(codes: ArrayView1<'_, T>) -> i32 {
+    match codes.to_slice() {
+        Some(codes) => codes.iter().map(|code| code.to_i32()).sum(),
+        None => codes.iter().map(|code| code.to_i32()).sum(),
     }
 }
 
 /// The zero point of canonical codes of the left side.
 pub(crate) fn canonical_lhs_zero_point<A: Byte>(zero_point: A) -> i32 {
-    zero_point.to_i32() + canonical_shift::<A>(Side::Left)
+    zero_point.to_i32() + A::TO_UNSIGNED
 }
 
 /// Bytes that start at a cache line, so that no vector of a panel lies across two.

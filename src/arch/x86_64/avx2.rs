@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::detect::has_avx2;
-use crate::arch::{Kernel, Task};
+use crate::arch::{Kernel, Rows, Task};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -33,20 +33,20 @@ impl Kernel for Avx2 {
     const KU: usize = KU;
 
     #[inline(always)]
-    fn accumulate(self, rows: usize, a: &[u8], b: &[u8], acc: &mut [i32]) {
-        let (a, _) = a.as_chunks();
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]) {
+        let start: &[i32; NR] = start.first_chunk().expect("the tile has NR columns");
         let (b, _) = b.as_chunks();
         let (acc, _) = acc.as_chunks_mut();
         let acc: &mut [[i32; NR]; MR] = acc.first_chunk_mut().expect("the tile has MR rows");
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
-                1 => tile::<1>(a, b, acc),
-                2 => tile::<2>(a, b, acc),
-                3 => tile::<3>(a, b, acc),
-                4 => tile::<4>(a, b, acc),
-                5 => tile::<5>(a, b, acc),
-                _ => tile::<MR>(a, b, acc),
+                1 => tile::<1>(a, b, start, acc),
+                2 => tile::<2>(a, b, start, acc),
+                3 => tile::<3>(a, b, start, acc),
+                4 => tile::<4>(a, b, start, acc),
+                5 => tile::<5>(a, b, start, acc),
+                _ => tile::<MR>(a, b, start, acc),
             }
         }
     }
@@ -63,27 +63,44 @@ impl Kernel for Avx2 {
 }
 
 #[target_feature(enable = "avx2")]
-fn tile<const ROWS: usize>(a: &[[u8; MR * KU]], b: &[[u8; NR * KU]], acc: &mut [[i32; NR]; MR]) {
-    let mut sums = [[_mm256_setzero_si256(); NR / LANES]; ROWS];
-    for (sums, acc) in sums.iter_mut().zip(acc.iter()) {
-        for (sum, acc) in sums.iter_mut().zip(acc.as_chunks().0) {
-            *sum = load(acc);
-        }
+fn tile<const ROWS: usize>(a: Rows<'_>, b: &[[u8; NR * KU]], start: &[i32; NR], acc: &mut [[i32; NR]; MR]) {
+    let (start, _) = start.as_chunks();
+    let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
+    let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
+    let (units, rest) = a.units::<ROWS, KU>();
+    let steps = (a.depth / KU).min(b.len());
+    let (whole, b_rest) = b.split_at(steps);
+    for (k, b) in whole.iter().enumerate() {
+        // SAFETY: `k` is below `steps`, which no row is shorter than.
+        step(&mut sums, |i| unsafe { *units[i].get_unchecked(k) }, b, flip);
     }
-    for (a, b) in a.iter().zip(b) {
-        let (b, _) = b.as_chunks();
-        let (b0, b1) = (widen(&b[0]), widen(&b[1]));
-        for (sums, &a) in sums.iter_mut().zip(a.as_chunks().0) {
-            // Both bytes everywhere, then each widened: one pair of 16-bit numbers in every lane.
-            let a = _mm256_cvtepu8_epi16(_mm_set1_epi16(i16::from_le_bytes(a)));
-            sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(a, b0));
-            sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(a, b1));
-        }
+    if let (Some(a), Some(b)) = (rest, b_rest.first()) {
+        step(&mut sums, |i| a[i], b, flip);
     }
     for (acc, sums) in acc.iter_mut().zip(sums) {
         for (acc, sum) in acc.as_chunks_mut().0.iter_mut().zip(sums) {
             store(acc, sum);
         }
+    }
+}
+
+/// Two codes of depth of a tile.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn step<const ROWS: usize>(
+    sums: &mut [[__m256i; NR / LANES]; ROWS],
+    a: impl Fn(usize) -> [u8; KU],
+    b: &[u8; NR * KU],
+    flip: __m128i,
+) {
+    let (b, _) = b.as_chunks();
+    let (b0, b1) = (widen(&b[0]), widen(&b[1]));
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // Both bytes everywhere, then each widened: one pair of 16-bit numbers in every lane.
+        let a = _mm_xor_si128(_mm_set1_epi16(i16::from_le_bytes(a(i))), flip);
+        let a = _mm256_cvtepu8_epi16(a);
+        sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(a, b0));
+        sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(a, b1));
     }
 }
 
