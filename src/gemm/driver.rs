@@ -189,6 +189,7 @@ impl<A: Byte, B: Byte, E: Epilogue, K: Kernel> Task for Block<'_, '_, A, B, E, K
 }
 
 /// The rows of a tile's outputs, as slices where they are contiguous.
+#[allow(clippy::large_enum_variant, reason = "one per tile, on the stack")]
 enum OutRows<'a, T> {
     Slices([Option<&'a mut [T]>; MAX_TILE_HEIGHT]),
     Strided(ArrayViewMut2<'a, T>),
