@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use ndarray_quant::gemm::kernel_name;
+
 use crate::options::Options;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -53,11 +55,6 @@ impl<'a, W: Write> Timer<'a, W> {
         self.out.flush()?;
         Ok(())
     }
-}
-
-/// Which kernel ran.
-fn kernel_name() -> &'static str {
-    "portable"
 }
 
 /// The time of a call in seconds: the median over samples, each of as many calls as take about two milliseconds.

@@ -34,6 +34,9 @@ pub(crate) struct Rows<'a> {
     pub(crate) signed: bool,
 }
 
+/// The last unit of each row, if rows do not end with a whole one.
+type Ends<const COUNT: usize, const KU: usize> = Option<[[u8; KU]; COUNT]>;
+
 impl<'a> Rows<'a> {
     /// The codes of row `i`.
     #[inline(always)]
@@ -45,7 +48,7 @@ impl<'a> Rows<'a> {
     ///
     /// The right side holds zeros there, so it does not matter what the filling is.
     #[inline(always)]
-    fn units<const COUNT: usize, const KU: usize>(self) -> ([&'a [[u8; KU]]; COUNT], Option<[[u8; KU]; COUNT]>) {
+    fn units<const COUNT: usize, const KU: usize>(self) -> ([&'a [[u8; KU]]; COUNT], Ends<COUNT, KU>) {
         // Loops, not closures: those would not be compiled for the instruction set of the caller.
         let mut units = [const { &[] as &[[u8; KU]] }; COUNT];
         let mut last = [[0; KU]; COUNT];
@@ -56,7 +59,7 @@ impl<'a> Rows<'a> {
                 *last = *code;
             }
         }
-        (units, if self.depth % KU == 0 { None } else { Some(last) })
+        (units, if self.depth.is_multiple_of(KU) { None } else { Some(last) })
     }
 }
 

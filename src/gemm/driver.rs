@@ -216,6 +216,7 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
 }
 
 /// The rows of a tile's outputs, as slices where they are contiguous.
+#[allow(clippy::large_enum_variant, reason = "one per tile, on the stack")]
 enum OutRows<'a, T> {
     Slices([Option<&'a mut [T]>; MAX_TILE_HEIGHT]),
     Strided(ArrayViewMut2<'a, T>),

@@ -180,7 +180,9 @@ impl LhsBlock {
         let depth = a.ncols();
         let signed = A::TO_UNSIGNED != 0;
         let in_place = match a.strides() {
-            &[stride, 1] if stride >= depth as isize && stride as usize % CONFLICT != 0 => a.to_slice_memory_order(),
+            &[stride, 1] if stride >= depth as isize && !(stride as usize).is_multiple_of(CONFLICT) => {
+                a.to_slice_memory_order()
+            }
             _ => None,
         };
         let rows = match in_place {

@@ -1,0 +1,81 @@
+//! Integer products with every epilogue: `cargo bench --bench gemm`.
+//!
+//! Throughput counts operations, two per multiply and add; for packing, bytes.
+
+mod data;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ndarray::{Array2, Ix2};
+use ndarray_quant::gemm::{Accumulator, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into};
+use ndarray_quant::{FixedPointRounding, QParams, Requantization};
+
+/// Rows, depth, columns: vectors by matrices, a transformer's and a convolution's layers, a cube, an odd one.
+const SHAPES: [(usize, usize, usize); 6] =
+    [(1, 768, 3072), (16, 768, 3072), (128, 384, 1536), (784, 1152, 128), (512, 512, 512), (17, 33, 65)];
+
+const A_ZERO: u8 = 128;
+
+fn rhs(depth: usize, columns: usize) -> Array2<i8> {
+    data::uniform((depth, columns), -127..=127)
+}
+
+fn product<E: Epilogue>(c: &mut Criterion, name: &str, epilogue: impl Fn(usize) -> E) {
+    let mut group = c.benchmark_group(format!("gemm u8 by i8, {name}"));
+    for (m, k, n) in SHAPES {
+        group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
+        let a: Array2<u8> = data::uniform((m, k), u8::MIN..=u8::MAX);
+        let b = PackedRhs::pack(&rhs(k, n), &[0]).expect("a depth that is safe");
+        let (epilogue, mut out, mut workspace) =
+            (epilogue(n), Array2::from_elem((m, n), E::Out::default()), Workspace::new());
+        group.bench_function(format!("{m}x{k}x{n}"), |bench| {
+            bench.iter(|| {
+                gemm_into(black_box(&a), A_ZERO, &b, &epilogue, &mut out, &mut workspace).expect("shapes agree")
+            })
+        });
+    }
+    group.finish();
+}
+
+/// To `u8`, with a scale and a bias per output channel.
+fn requantize(channels: usize, requantization: Requantization) -> RequantizeTo<u8> {
+    let to = QParams::<u8, Ix2>::per_tensor(0.5, 128).expect("a scale");
+    RequantizeTo::new(0.02, &vec![0.01; channels], Some(&vec![7; channels]), &to, requantization).expect("scales")
+}
+
+fn products(c: &mut Criterion) {
+    product(c, "i32", |_| Accumulator::new());
+    product(c, "dequantize", |n| Dequantize::new(&[0.02], &vec![0.01; n], Some(&vec![0.5; n])).expect("scales"));
+    product(c, "requantize in floats", |n| requantize(n, Requantization::Float));
+    let fixed_point = Requantization::FixedPoint(FixedPointRounding::Double);
+    product(c, "requantize in integers", |n| requantize(n, fixed_point));
+}
+
+/// Done once per matrix of weights, so it may allocate.
+fn pack(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pack the right side");
+    for (_, k, n) in [SHAPES[0], SHAPES[4]] {
+        group.throughput(Throughput::Bytes((k * n) as u64));
+        let b = rhs(k, n);
+        let transposed = rhs(n, k).reversed_axes();
+        group.bench_function(format!("rows contiguous/{k}x{n}"), |bench| {
+            bench.iter(|| PackedRhs::pack(black_box(&b), &[0]).expect("one zero point"))
+        });
+        group.bench_function(format!("columns contiguous/{k}x{n}"), |bench| {
+            bench.iter(|| PackedRhs::pack(black_box(&transposed), &[0]).expect("one zero point"))
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20);
+    targets = products, pack
+}
+criterion_main!(benches);
