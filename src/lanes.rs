@@ -34,7 +34,7 @@ pub(crate) fn quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     let formula = Quantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), codes.as_slice_mut());
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        arch::run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+        run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
     } else {
         in_pieces(formula, x, params, codes, F::widen, |code| code);
     }
@@ -53,7 +53,7 @@ pub(crate) fn dequantize_run<F: Real, S: Real, Z: Code>(
     let formula = Dequantize::<Z, F::Compute>(PhantomData);
     let in_place = (codes.to_slice(), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        arch::run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+        run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
     } else {
         in_pieces(formula, codes, params, y, |code| code, |y| y.into_real());
     }
@@ -69,7 +69,7 @@ pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     let formula = FakeQuantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        arch::run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+        run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
     } else {
         in_pieces(formula, x, params, y, F::widen, |y| y.into_real());
     }
@@ -80,8 +80,20 @@ trait Formula: Copy {
     type In: Copy + Default;
     type Out: Copy + Default;
     type Scale: Compute;
+    /// Whether this is on `f32` and codes of at most 16 bits.
+    const COMMON: bool;
     fn eval(self, x: Self::In, scale: Self::Scale, zero_point: i32) -> Self::Out;
 }
+
+/// Runs a loop compiled for the instruction set in use; those on `f64` and on wide codes are too rare to have several.
+fn run<F: Formula>(task: impl Task<Output = ()> + Loop<F>) {
+    if F::COMMON { arch::run(task) } else { task.run() }
+}
+
+/// The formula that a loop evaluates.
+trait Loop<F: Formula> {}
+impl<F: Formula> Loop<F> for Same<'_, F> {}
+impl<F: Formula> Loop<F> for Each<'_, F> {}
 
 #[derive(Clone, Copy)]
 struct Quantize<Z, C, R> {
@@ -93,6 +105,7 @@ impl<Z: Code, C: Compute, R: Rule> Formula for Quantize<Z, C, R> {
     type In = C;
     type Out = Z;
     type Scale = C;
+    const COMMON: bool = size_of::<C>() == 4 && !Z::WIDE;
     #[inline(always)]
     fn eval(self, x: C, scale: C, zero_point: i32) -> Z {
         Affine::<Z, C, R>::new(scale, zero_point, self.range).quantize(x)
@@ -106,6 +119,7 @@ impl<Z: Code, C: Compute> Formula for Dequantize<Z, C> {
     type In = Z;
     type Out = C;
     type Scale = C;
+    const COMMON: bool = size_of::<C>() == 4 && !Z::WIDE;
     #[inline(always)]
     fn eval(self, code: Z, scale: C, zero_point: i32) -> C {
         dequantize(code, zero_point, scale)
@@ -122,6 +136,7 @@ impl<Z: Code, C: Compute, R: Rule> Formula for FakeQuantize<Z, C, R> {
     type In = C;
     type Out = C;
     type Scale = C;
+    const COMMON: bool = size_of::<C>() == 4 && !Z::WIDE;
     #[inline(always)]
     fn eval(self, x: C, scale: C, zero_point: i32) -> C {
         dequantize(Affine::<Z, C, R>::new(scale, zero_point, self.range).quantize(x), zero_point, scale)
@@ -205,7 +220,7 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formula>(
         match params {
             Params::Constant(scale, zero_point) => {
                 let (scale, zero_point) = (Compute::from_real(scale), zero_point.to_i32());
-                arch::run(Same { formula, x: ins, y: outs, scale, zero_point });
+                run(Same { formula, x: ins, y: outs, scale, zero_point });
             }
             Params::Each(scales, zero_points) => {
                 let (mut scale, mut zero_point) = ([F::Scale::default(); PIECE], [0; PIECE]);
@@ -214,7 +229,7 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formula>(
                 if let Some(zero_points) = zero_points {
                     zero_point.iter_mut().zip(&zero_points[k * PIECE..]).for_each(|(to, z)| *to = z.to_i32());
                 }
-                arch::run(Each { formula, x: ins, y: outs, scale, zero_point });
+                run(Each { formula, x: ins, y: outs, scale, zero_point });
             }
         }
         y.iter_mut().zip(outs).for_each(|(y, &mut out)| *y = store(out));

@@ -7,7 +7,7 @@ use ndarray_quant::{Convention, Element, Granularity, QParams, QTensor, Requanti
 use super::affine::zero_points;
 use super::requantize::{requantization, scalar, scales, zero_point};
 use crate::runner::case::Case;
-use crate::runner::tensor::{Tensor, Typed, with_byte, with_element};
+use crate::runner::tensor::{Tensor, Typed, with_byte};
 use crate::runner::{Outcome, Stop};
 
 /// ONNX: `MatMulInteger`.
@@ -31,7 +31,7 @@ pub(crate) fn qlinear_matmul(case: &Case) -> Outcome<Vec<Tensor>> {
     case.knows(&["b_params", "rounding"])?;
     case.expects("rounding", "half_even")?;
     with_byte!(case.input(0)?.dtype(), A => with_byte!(case.input(3)?.dtype(), B => {
-        with_element!(case.output(0)?.dtype(), Y => qlinear_matmul_as::<A, B, Y>(case))
+        with_byte!(case.output(0)?.dtype(), Y => qlinear_matmul_as::<A, B, Y>(case))
     }))
 }
 
