@@ -219,6 +219,7 @@ impl<F: Real> Task for Scan<'_, F> {
     type Output = (Bounds, bool);
 
     #[inline(always)]
+    #[allow(clippy::eq_op, reason = "`x - x` tells finite values from others")]
     fn run(self) -> (Bounds, bool) {
         // Independent lanes, so that the loop has no chain of dependent comparisons. `x - x` is 0 for finite values and
         // NaN for others; the sum remembers it.
