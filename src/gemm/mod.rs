@@ -94,7 +94,8 @@ pub fn gemm<A: Byte, B: Byte, E: Epilogue>(
     Ok(out)
 }
 
-/// [`gemm`] into memory that exists, of any strides. Allocates nothing once `workspace` has grown to the problem.
+/// [`gemm`] into memory that exists, of any strides. Allocates nothing once `workspace` has grown to the problem, unless
+/// the work is split over threads: each of them has a workspace of its own.
 ///
 /// # Errors
 /// Those of [`gemm`], and [`Error::Shape`] if `out` is not of shape `[m, n]`. Then nothing was written.
