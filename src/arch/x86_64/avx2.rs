@@ -1,6 +1,6 @@
 use core::arch::x86_64::*;
 
-use super::detect::has_avx2;
+use super::detect::{Presence, has_avx2};
 use crate::arch::{Kernel, Rows, Task};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
@@ -17,13 +17,8 @@ const LANES: usize = 8;
 
 impl Avx2 {
     pub(crate) fn new() -> Option<Self> {
-        // CPUID is slow in a virtual machine; ask once.
-        use core::sync::atomic::{AtomicU8, Ordering};
-        static PRESENT: AtomicU8 = AtomicU8::new(u8::MAX);
-        if PRESENT.load(Ordering::Relaxed) == u8::MAX {
-            PRESENT.store(has_avx2() as u8, Ordering::Relaxed);
-        }
-        (PRESENT.load(Ordering::Relaxed) == 1).then_some(Self(()))
+        static PRESENT: Presence = Presence::unknown();
+        PRESENT.ask_once(has_avx2).then_some(Self(()))
     }
 }
 

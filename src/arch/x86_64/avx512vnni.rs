@@ -1,6 +1,6 @@
 use core::arch::x86_64::*;
 
-use super::detect::has_avx512vnni;
+use super::detect::{Presence, has_avx512vnni};
 use crate::arch::{Kernel, Rows, Task};
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
@@ -17,13 +17,8 @@ const LANES: usize = 16;
 
 impl Avx512Vnni {
     pub(crate) fn new() -> Option<Self> {
-        // CPUID is slow in a virtual machine; ask once.
-        use core::sync::atomic::{AtomicU8, Ordering};
-        static PRESENT: AtomicU8 = AtomicU8::new(u8::MAX);
-        if PRESENT.load(Ordering::Relaxed) == u8::MAX {
-            PRESENT.store(has_avx512vnni() as u8, Ordering::Relaxed);
-        }
-        (PRESENT.load(Ordering::Relaxed) == 1).then_some(Self(()))
+        static PRESENT: Presence = Presence::unknown();
+        PRESENT.ask_once(has_avx512vnni).then_some(Self(()))
     }
 }
 

@@ -1,6 +1,29 @@
 //! What the processor has and the operating system allows, also without `std`.
 
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// Whether the machine has an instruction set. CPUID is slow in a virtual machine, so it is asked once.
+pub(super) struct Presence(AtomicU8);
+
+impl Presence {
+    const UNKNOWN: u8 = u8::MAX;
+
+    pub(super) const fn unknown() -> Self {
+        Self(AtomicU8::new(Self::UNKNOWN))
+    }
+
+    pub(super) fn ask_once(&self, detect: fn() -> bool) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            Self::UNKNOWN => {
+                let present = detect();
+                self.0.store(present as u8, Ordering::Relaxed);
+                present
+            }
+            known => known == 1,
+        }
+    }
+}
 
 /// State that the operating system saves: SSE and AVX; with AVX-512 also masks and the upper registers.
 const AVX_STATE: u64 = 0b110;
