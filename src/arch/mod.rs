@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{Avx2, Avx512Vnni};
+pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni};
 
 /// A loop to be compiled for an instruction set. Everything it calls must be inlined into `run`, which itself must be
 /// `#[inline(always)]`.
@@ -30,7 +30,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) stride: usize,
     /// The codes of a row.
     pub(crate) depth: usize,
-    /// Whether the codes are signed: then their top bit is flipped on the way, which adds 128.
+    /// Whether the codes are signed; see [`Kernel::FLIPS`].
     pub(crate) signed: bool,
 }
 
@@ -55,8 +55,9 @@ impl<'a> Rows<'a> {
         for i in 0..COUNT {
             let (whole, rest) = self.row(i).as_chunks();
             units[i] = whole;
-            for (last, code) in last[i].iter_mut().zip(rest) {
-                *last = *code;
+            // Not a copy of a slice: that becomes a call for a byte or two.
+            for k in 0..KU {
+                last[i][k] = if k < rest.len() { rest[k] } else { 0 };
             }
         }
         (units, if self.depth.is_multiple_of(KU) { None } else { Some(last) })
@@ -72,20 +73,36 @@ pub(crate) fn bytes_of(codes: &[i8]) -> &[u8] {
 
 /// What instruction sets do differently.
 ///
-/// The left side of a product is unsigned, or made so on the way; the right side is signed, `gemm::pack` makes it so.
+/// The right side of a product is signed, `gemm::pack` makes it so.
 pub(crate) trait Kernel: Copy + Send + Sync {
     /// Rows of a tile.
     const MR: usize;
-    /// Columns of a tile.
+    /// Columns of a panel of the right side.
     const NR: usize;
+    /// Panels that are multiplied with the same rows at a time, at most.
+    const PANELS: usize;
     /// Neighbours in depth that lie side by side.
     const KU: usize;
+    /// Whether signed codes of the left side are made unsigned on the way, their top bit flipped, which adds 128.
+    const FLIPS: bool = true;
+    /// Rows whose distance is a multiple of this crowd one another out of the first-level cache.
+    const CONFLICT: usize = 4096;
+
+    /// The depth that panels are filled up to with zeros.
+    fn padded_depth(depth: usize) -> usize {
+        depth.next_multiple_of(Self::KU)
+    }
+
+    /// Whether rows of this depth can be read where they are, and not only from a copy with room behind each row.
+    fn reads_in_place(_depth: usize) -> bool {
+        true
+    }
 
     /// `acc[i][j] = start[j] + Σ_k a[i][k] * b[k][j]` for `i < rows`. Sums wrap.
     ///
-    /// `b` is `[ceil(depth / KU)][NR][KU]`, the bits of signed codes, zeros beyond the depth; `start` is `[NR]`, `acc` is
-    /// `[MR][NR]`.
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]);
+    /// `b` is one or more panels, each `[padded_depth / KU][NR][KU]`, the bits of signed codes, zeros beyond the depth;
+    /// `start` is `[panels * NR]`; `acc` is `[rows][panels * NR]`, its rows `acc_stride` apart.
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize);
 
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;
@@ -102,7 +119,11 @@ macro_rules! with_kernel {
             #[cfg(target_arch = "x86_64")]
             $crate::arch::Isa::Avx2($kernel) => $body,
             #[cfg(target_arch = "x86_64")]
+            $crate::arch::Isa::AvxVnni($kernel) => $body,
+            #[cfg(target_arch = "x86_64")]
             $crate::arch::Isa::Avx512Vnni($kernel) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::arch::Isa::Amx($kernel) => $body,
         }
     };
 }
@@ -115,7 +136,11 @@ pub(crate) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    #[cfg(target_arch = "x86_64")]
+    Amx(Amx),
 }
 
 impl Isa {
@@ -124,10 +149,24 @@ impl Isa {
     /// This list is the one place where the choice is made.
     pub(crate) fn available() -> impl DoubleEndedIterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        let above = [Avx2::new().map(Isa::Avx2), Avx512Vnni::new().map(Isa::Avx512Vnni)];
+        let above = [
+            Avx2::new().map(Isa::Avx2),
+            AvxVnni::new().map(Isa::AvxVnni),
+            Avx512Vnni::new().map(Isa::Avx512Vnni),
+            Amx::new().map(Isa::Amx),
+        ];
         #[cfg(not(target_arch = "x86_64"))]
         let above: [Option<Self>; 0] = [];
         core::iter::once(Isa::Portable).chain(above.into_iter().flatten())
+    }
+
+    /// The instruction set that multiplies so few rows with a right side packed for this one.
+    pub(crate) fn for_rows(self, _rows: usize) -> Self {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(amx) if _rows <= Amx::FEW_ROWS => Isa::Avx512Vnni(amx.vnni()),
+            isa => isa,
+        }
     }
 
     /// The name that `NDARRAY_QUANT_ISA` knows it by.
@@ -137,7 +176,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => "amx",
         }
     }
 

@@ -7,16 +7,16 @@ pub(crate) struct Portable;
 impl Kernel for Portable {
     const MR: usize = 4;
     const NR: usize = 8;
+    const PANELS: usize = 1;
     const KU: usize = 2;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
         let flip = if a.signed { 0x80 } else { 0 };
+        let start: &[i32; Self::NR] = start.first_chunk().expect("a panel has NR columns");
         let (b, _) = b.as_chunks::<{ Self::NR * Self::KU }>();
-        let (acc, _) = acc.as_chunks_mut::<{ Self::NR }>();
-        for (i, acc) in acc.iter_mut().take(rows).enumerate() {
-            acc.copy_from_slice(&start[..Self::NR]);
-            let mut sums = *acc;
+        for i in 0..rows {
+            let mut sums = *start;
             let ([units], rest) = Rows { bytes: a.row(i), ..a }.units::<1, { Self::KU }>();
             for (a, b) in units.iter().chain(rest.as_ref().map(|[rest]| rest)).zip(b) {
                 let (a0, a1) = ((a[0] ^ flip) as i32, (a[1] ^ flip) as i32);
@@ -26,7 +26,7 @@ impl Kernel for Portable {
                     *sum = sum.wrapping_add(a0 * b0 + a1 * b1);
                 }
             }
-            *acc = sums;
+            acc[i * acc_stride..][..Self::NR].copy_from_slice(&sums);
         }
     }
 

@@ -6,8 +6,8 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 
 use super::Byte;
 use super::epilogue::Epilogue;
-use super::pack::{Layout, LhsBlock, PackedRhs, Panels, canonical_lhs_zero_point};
-use crate::arch::{Kernel, Rows, Task, with_kernel};
+use super::pack::{LhsBlock, LhsLayout, PackedRhs, Panels};
+use crate::arch::{Isa, Kernel, Rows, Task, with_kernel};
 
 /// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
 const LHS_BLOCK: usize = 256 * 1024;
@@ -15,16 +15,15 @@ const LHS_BLOCK: usize = 256 * 1024;
 /// The bytes of the right side that stay in the second-level cache while all rows of a block pass.
 const RHS_CHUNK: usize = 512 * 1024;
 
-/// No kernel has a wider or a higher tile.
-const MAX_TILE_WIDTH: usize = 64;
+/// No kernel multiplies with more columns or more rows at a time.
+const MAX_TILE_WIDTH: usize = 128;
 const MAX_TILE_HEIGHT: usize = 32;
 
 /// Memory that products reuse from call to call.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace {
-    lhs: LhsBlock,
-    tile: Vec<i32>,
-    start: Vec<i32>,
+    /// One for each thread.
+    parts: Vec<PartSpace>,
 }
 
 impl Workspace {
@@ -34,8 +33,18 @@ impl Workspace {
     }
 }
 
+/// The memory of one thread.
+#[derive(Debug, Clone, Default)]
+struct PartSpace {
+    lhs: LhsBlock,
+    tile: Vec<i32>,
+    start: Vec<i32>,
+}
+
 /// A checked product but for its left side. Not generic in the types of codes, so that there is one driver for all.
 struct Product<'a, E: Epilogue> {
+    isa: Isa,
+    lhs: LhsLayout,
     /// Of canonical codes.
     a_zero_point: i32,
     b: &'a Panels,
@@ -52,53 +61,58 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
     workspace: &mut Workspace,
 ) {
     let b = b.panels();
-    let product = Product { a_zero_point: canonical_lhs_zero_point(a_zero_point), b, epilogue };
-    product.split(a, out, workspace);
+    let isa = b.isa.for_rows(a.nrows());
+    let lhs = LhsLayout::of(isa, b.rows);
+    let product = Product { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue };
+    let threads = threads(a.len().saturating_mul(b.cols));
+    workspace.parts.resize_with(workspace.parts.len().max(threads), PartSpace::default);
+    product.fork(a, 0, 0, out, &mut workspace.parts[..threads]);
+}
+
+/// The threads that are worth it for so many products of codes, of those that the caller's pool has.
+fn threads(_work: usize) -> usize {
+    #[cfg(feature = "rayon")]
+    {
+        const WORTH_A_THREAD: usize = 1 << 20;
+        rayon::current_num_threads().min(_work / WORTH_A_THREAD).max(1)
+    }
+    #[cfg(not(feature = "rayon"))]
+    1
+}
+
+/// Both, side by side where there are threads.
+fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    #[cfg(feature = "rayon")]
+    rayon::join(first, second);
+    #[cfg(not(feature = "rayon"))]
+    (first(), second());
 }
 
 impl<E: Epilogue> Product<'_, E> {
-    #[cfg(not(feature = "rayon"))]
-    fn split<A: Byte>(&self, a: ArrayView2<'_, A>, out: ArrayViewMut2<'_, E::Out>, workspace: &mut Workspace) {
-        self.part(a, 0, 0, out, workspace);
-    }
-
-    /// Splits the work over the threads of the caller's pool, as long as each part is worth a thread.
-    #[cfg(feature = "rayon")]
-    fn split<A: Byte>(&self, a: ArrayView2<'_, A>, out: ArrayViewMut2<'_, E::Out>, workspace: &mut Workspace) {
-        const WORTH_A_THREAD: usize = 1 << 20;
-        let work = a.len().saturating_mul(self.b.cols);
-        let threads = rayon::current_num_threads().min(work / WORTH_A_THREAD);
-        if threads > 1 {
-            self.fork(a, 0, 0, out, threads);
-        } else {
-            self.part(a, 0, 0, out, workspace);
-        }
-    }
-
-    /// Halves the longer side, in whole tiles, until there is a part for each thread.
-    #[cfg(feature = "rayon")]
+    /// Halves the longer side, in whole tiles, until there is a part for each thread, which `spaces` are for.
     fn fork<A: Byte>(
         &self,
         a: ArrayView2<'_, A>,
         row: usize,
         col: usize,
         out: ArrayViewMut2<'_, E::Out>,
-        threads: usize,
+        spaces: &mut [PartSpace],
     ) {
         let (rows, cols) = out.dim();
         let by_rows = rows >= cols;
-        let (mr, nr) = with_kernel!(self.b.isa, kernel => tile_size(kernel));
+        let (mr, nr) = with_kernel!(self.isa, kernel => tile_size(kernel));
         let (len, unit) = if by_rows { (rows, mr) } else { (cols, nr) };
-        let first_threads = threads / 2;
-        let at = (len * first_threads / threads.max(1)).next_multiple_of(unit);
+        let threads = spaces.len();
+        let at = (len * (threads / 2) / threads).next_multiple_of(unit);
         if threads < 2 || at >= len || at == 0 {
-            return self.part(a, row, col, out, &mut Workspace::new());
+            return self.part(a, row, col, out, &mut spaces[0]);
         }
         let (first, second) = out.split_at(Axis(!by_rows as usize), at);
         let (next_row, next_col) = if by_rows { (row + at, col) } else { (row, col + at) };
-        rayon::join(
-            || self.fork(a, row, col, first, first_threads),
-            || self.fork(a, next_row, next_col, second, threads - first_threads),
+        let (first_spaces, second_spaces) = spaces.split_at_mut(threads / 2);
+        join(
+            || self.fork(a, row, col, first, first_spaces),
+            || self.fork(a, next_row, next_col, second, second_spaces),
         );
     }
 
@@ -109,21 +123,19 @@ impl<E: Epilogue> Product<'_, E> {
         row: usize,
         col: usize,
         mut out: ArrayViewMut2<'_, E::Out>,
-        workspace: &mut Workspace,
+        space: &mut PartSpace,
     ) {
-        let Workspace { lhs, tile, start } = workspace;
+        let PartSpace { lhs, tile, start } = space;
         let rows = out.nrows();
         let block = (LHS_BLOCK / self.b.rows.max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
+        let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(block) {
             let end = rows.min(first + block);
             let out = out.slice_mut(s![first..end, ..]);
-            let (a, row_sums) = lhs.read(a.slice(s![row + first..row + end, ..]), !self.b.zero_points.is_empty());
-            self.block(Block { a, row_sums, row: row + first, col, out, tile, start });
+            let (a, row_sums) = lhs.read(a.slice(s![row + first..row + end, ..]), self.lhs, with_sums);
+            let block = Block { a, row_sums, row: row + first, col, out, tile, start };
+            with_kernel!(self.isa, kernel => kernel.run(Tiles { product: self, kernel, block }));
         }
-    }
-
-    fn block(&self, block: Block<'_, E>) {
-        with_kernel!(self.b.isa, kernel => kernel.run(Tiles { product: self, kernel, block }));
     }
 
     /// What the accumulators of each column from `col` on start from: the bias less the left zero point's share.
@@ -139,7 +151,6 @@ impl<E: Epilogue> Product<'_, E> {
     }
 }
 
-#[cfg(feature = "rayon")]
 fn tile_size<K: Kernel>(_: K) -> (usize, usize) {
     (K::MR, K::NR)
 }
@@ -170,54 +181,107 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
     #[inline(always)]
     fn run(self) {
         let Self { product, kernel, block } = self;
-        let Block { a, row_sums, row, col, mut out, tile, start } = block;
+        let Block { a, row_sums, row, col, out, tile, start } = block;
         let (rows, cols) = out.dim();
-        let panel_len = Layout::rhs::<K>().panel_len(product.b.rows);
+        let panel_len = product.b.panel_len;
+        let group = K::NR * K::PANELS;
         debug_assert_eq!(col % K::NR, 0);
-        tile.resize(K::MR * K::NR, 0);
+        tile.resize(K::MR * group, 0);
         product.column_starts(col, start, cols.next_multiple_of(K::NR));
-        let chunk = (RHS_CHUNK / panel_len.max(1)).max(1) * K::NR;
+        let chunk = (RHS_CHUNK / panel_len.max(1) / K::PANELS).max(1) * group;
+        let mut out = OutBlock::new(out);
         for first in (0..cols).step_by(chunk) {
             for i in (0..rows).step_by(K::MR) {
                 let height = K::MR.min(rows - i);
                 let a = Rows { bytes: &a.bytes[i * a.stride..], ..a };
-                let mut out = OutRows::new(out.slice_mut(s![i..i + height, ..]));
-                for j in (first..cols.min(first + chunk)).step_by(K::NR) {
-                    let width = K::NR.min(cols - j);
-                    let panel = &product.b.data()[(col + j) / K::NR * panel_len..][..panel_len];
-                    kernel.multiply(height, a, panel, &start[j..j + K::NR], tile);
-                    for (r, acc) in tile.chunks_exact_mut(K::NR).take(height).enumerate() {
-                        let acc = &mut acc[..width];
-                        if let Some(&row_sum) = row_sums.get(i + r) {
-                            let zero_points = &product.b.zero_points[col + j..][..width];
-                            for (acc, &zero) in acc.iter_mut().zip(zero_points) {
-                                *acc = acc.wrapping_sub(zero.wrapping_mul(row_sum));
-                            }
-                        }
-                        // No closures here: they would not be compiled for the instruction set.
-                        match &mut out {
-                            OutRows::Slices(rows) => {
-                                let out = rows[r].as_deref_mut().unwrap_or_default();
-                                product.epilogue.store(row + i + r, col + j, acc, &mut out[j..j + width]);
-                            }
-                            OutRows::Strided(rows) => {
-                                let mut values = [E::Out::default(); MAX_TILE_WIDTH];
-                                let values = &mut values[..width];
-                                product.epilogue.store(row + i + r, col + j, acc, values);
-                                let mut out = rows.slice_mut(s![r, j..j + width]);
-                                out.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
-                            }
-                        }
+                let mut out = match &mut out {
+                    OutBlock::Whole(out) => OutRows::Whole(&mut out[i * cols..(i + height) * cols]),
+                    OutBlock::View(out) => OutRows::new(out.slice_mut(s![i..i + height, ..])),
+                };
+                for j in (first..cols.min(first + chunk)).step_by(group) {
+                    let width = group.min(cols - j);
+                    let panels = width.div_ceil(K::NR);
+                    let b = &product.b.data()[(col + j) / K::NR * panel_len..][..panels * panel_len];
+                    let start = &start[j..j + panels * K::NR];
+                    // What needs nothing more is written where it belongs, if it is there as a whole.
+                    if let OutRows::Whole(out) = &mut out
+                        && row_sums.is_empty()
+                        && width == start.len()
+                        && let Some(acc) = E::as_accumulators(&mut out[j..])
+                    {
+                        kernel.multiply(height, a, b, start, acc, cols);
+                        continue;
                     }
+                    kernel.multiply(height, a, b, start, tile, group);
+                    let row_sums = row_sums.get(i..i + height).unwrap_or_default();
+                    let acc = &mut tile[..height * group];
+                    let at = (row + i, col + j);
+                    kernel.run(Finish { product, at, row_sums, acc, group, width, out: &mut out, out_col: j, cols });
                 }
             }
         }
     }
 }
 
-/// The rows of a tile's outputs, as slices where they are contiguous.
+/// A tile's accumulators become outputs. A task of its own, because in a large function loops are not vectorized as well.
+struct Finish<'a, 'o, 'p, E: Epilogue> {
+    product: &'a Product<'p, E>,
+    /// The row and the column of the whole product at which the tile starts.
+    at: (usize, usize),
+    row_sums: &'a [i32],
+    acc: &'a mut [i32],
+    /// The distance of rows in `acc`, and how much of each is meant.
+    group: usize,
+    width: usize,
+    out: &'a mut OutRows<'o, E::Out>,
+    out_col: usize,
+    cols: usize,
+}
+
+impl<E: Epilogue> Task for Finish<'_, '_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { product, at: (row, col), row_sums, acc, group, width, out, out_col, cols } = self;
+        let mut values = [E::Out::default(); MAX_TILE_WIDTH];
+        for (r, acc) in acc.chunks_exact_mut(group).enumerate() {
+            let acc = &mut acc[..width];
+            if let Some(&row_sum) = row_sums.get(r) {
+                for (acc, &zero) in acc.iter_mut().zip(&product.b.zero_points[col..]) {
+                    *acc = acc.wrapping_sub(zero.wrapping_mul(row_sum));
+                }
+            }
+            let target = match out {
+                OutRows::Whole(out) => &mut out[r * cols + out_col..][..width],
+                OutRows::Slices(rows) => &mut rows[r].as_deref_mut().unwrap_or_default()[out_col..out_col + width],
+                OutRows::Strided(_) => &mut values[..width],
+            };
+            product.epilogue.store(row + r, col, acc, target);
+            if let OutRows::Strided(rows) = out {
+                let mut out = rows.slice_mut(s![r, out_col..out_col + width]);
+                out.iter_mut().zip(&values).for_each(|(out, value)| *out = *value);
+            }
+        }
+    }
+}
+
+/// The outputs of a block: as one slice where they are contiguous.
+enum OutBlock<'a, T> {
+    Whole(&'a mut [T]),
+    View(ArrayViewMut2<'a, T>),
+}
+
+impl<'a, T> OutBlock<'a, T> {
+    fn new(out: ArrayViewMut2<'a, T>) -> Self {
+        if out.is_standard_layout() { Self::Whole(out.into_slice().unwrap_or_default()) } else { Self::View(out) }
+    }
+}
+
+/// The rows of a tile's outputs: as one slice where that is contiguous, or as a slice for each row.
 #[allow(clippy::large_enum_variant, reason = "one per tile, on the stack")]
 enum OutRows<'a, T> {
+    Whole(&'a mut [T]),
     Slices([Option<&'a mut [T]>; MAX_TILE_HEIGHT]),
     Strided(ArrayViewMut2<'a, T>),
 }

@@ -24,6 +24,13 @@ pub trait Epilogue: Sealed + Sync {
     #[doc(hidden)]
     fn check(&self, rows: usize, cols: usize) -> Result<()>;
 
+    /// Where outputs are the accumulators and nothing else: they are written without a way round.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn as_accumulators(_out: &mut [Self::Out]) -> Option<&mut [i32]> {
+        None
+    }
+
     /// The outputs of one row of a tile, which starts at this row and column of the product.
     #[doc(hidden)]
     fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [Self::Out]);
@@ -106,6 +113,11 @@ impl Epilogue for Accumulator {
 
     fn check(&self, _: usize, cols: usize) -> Result<()> {
         check_bias(self.bias(), cols)
+    }
+
+    #[inline(always)]
+    fn as_accumulators(out: &mut [i32]) -> Option<&mut [i32]> {
+        Some(out)
     }
 
     #[inline(always)]

@@ -38,7 +38,7 @@ pub use pack::PackedRhs;
 
 /// The instruction set in use: the best that this machine has, unless `NDARRAY_QUANT_ISA` names a lower one.
 ///
-/// One of `portable`, `avx2`, `avx512vnni`. The variable is read once; results are the same on all of them.
+/// One of `portable`, `avx2`, `avxvnni`, `avx512vnni`, `amx`. The variable is read once; results are the same on all of them.
 pub fn kernel_name() -> &'static str {
     crate::arch::Isa::current().name()
 }

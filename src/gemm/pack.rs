@@ -1,9 +1,9 @@
 //! Operands as kernels read them, with canonical signs and their sums.
 //!
 //! The right side is packed: a panel holds `width` columns as `[ceil(depth / unit)][width][unit]`, short panels and the
-//! end of the depth filled with zeros. The left side is read in place where its rows allow it. The canonical left side is
-//! unsigned, the right side signed: flipping the top bit adds or subtracts 128, and zero points move with it, so one
-//! kernel serves all four combinations of signs.
+//! end of the depth filled with zeros. The left side is read in place where its rows allow it. The canonical right side is
+//! signed, and for most kernels the left side unsigned: flipping the top bit adds or subtracts 128, and zero points move
+//! with it, so few kernels serve all four combinations of signs.
 
 use alloc::{vec, vec::Vec};
 
@@ -15,34 +15,49 @@ use crate::error::{Error, Result};
 
 /// The shape of panels of the right side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Layout {
+struct RhsLayout {
     /// Columns in a panel.
-    pub(crate) width: usize,
+    width: usize,
     /// Neighbours in depth that lie side by side.
-    pub(crate) unit: usize,
+    unit: usize,
+    /// The bytes of one panel.
+    panel_len: usize,
 }
 
-impl Layout {
-    /// The panels of the right side.
-    pub(crate) fn rhs<K: Kernel>() -> Self {
-        Layout { width: K::NR, unit: K::KU }
-    }
-
-    fn of_rhs(isa: Isa) -> Self {
-        fn of<K: Kernel>(_: K) -> Layout {
-            Layout::rhs::<K>()
+impl RhsLayout {
+    fn of(isa: Isa, depth: usize) -> Self {
+        fn of<K: Kernel>(_: K, depth: usize) -> RhsLayout {
+            RhsLayout { width: K::NR, unit: K::KU, panel_len: K::NR * K::padded_depth(depth) }
         }
-        with_kernel!(isa, kernel => of(kernel))
+        with_kernel!(isa, kernel => of(kernel, depth))
+    }
+}
+
+/// How a kernel reads the left side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LhsLayout {
+    flips: bool,
+    conflict: usize,
+    in_place: bool,
+}
+
+impl LhsLayout {
+    /// For products of this depth.
+    pub(crate) fn of(isa: Isa, depth: usize) -> Self {
+        fn of<K: Kernel>(_: K, depth: usize) -> LhsLayout {
+            LhsLayout { flips: K::FLIPS, conflict: K::CONFLICT, in_place: K::reads_in_place(depth) }
+        }
+        with_kernel!(isa, kernel => of(kernel, depth))
     }
 
-    /// The bytes of one panel.
-    pub(crate) fn panel_len(self, depth: usize) -> usize {
-        self.width * depth.next_multiple_of(self.unit)
+    /// What canonical codes are greater by than codes of `A`.
+    fn shift<A: Byte>(self) -> i32 {
+        if self.flips { A::TO_UNSIGNED } else { 0 }
     }
 
-    /// The bytes of all panels.
-    fn packed_len(self, columns: usize, depth: usize) -> usize {
-        self.panel_len(depth) * columns.div_ceil(self.width)
+    /// The zero point of canonical codes.
+    pub(crate) fn zero_point<A: Byte>(self, zero_point: A) -> i32 {
+        zero_point.to_i32() + self.shift::<A>()
     }
 }
 
@@ -52,14 +67,13 @@ fn rhs_shift<T: Byte>() -> i32 {
 }
 
 /// Packs the columns of the right side, given as rows, and writes the sums of their canonical codes.
-fn pack_columns<T: Byte>(columns: ArrayView2<'_, T>, layout: Layout, data: &mut [u8], sums: &mut [i32]) {
+fn pack_columns<T: Byte>(columns: ArrayView2<'_, T>, layout: RhsLayout, data: &mut [u8], sums: &mut [i32]) {
     let depth = columns.ncols();
-    let panel_len = layout.panel_len(depth);
     let shift = rhs_shift::<T>();
     let flip = if shift == 0 { 0 } else { 0x80 };
     let step = layout.width * layout.unit;
     for (i, (codes, sum)) in columns.axis_iter(Axis(0)).zip(sums).enumerate() {
-        let panel = &mut data[i / layout.width * panel_len..][..panel_len];
+        let panel = &mut data[i / layout.width * layout.panel_len..][..layout.panel_len];
         let column = i % layout.width * layout.unit;
         *sum = shift * depth as i32;
         let mut place = |(k, &code): (usize, &T)| {
@@ -88,6 +102,8 @@ pub(crate) struct Panels {
     pub(crate) isa: Isa,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
+    /// The bytes of one panel.
+    pub(crate) panel_len: usize,
     data: AlignedBytes,
     /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
     pub(crate) centred_sums: Vec<i32>,
@@ -120,8 +136,9 @@ impl<B: Byte> PackedRhs<B> {
         if rows > max {
             return Err(Error::Depth { max, found: rows });
         }
-        let layout = Layout::of_rhs(isa);
-        let mut data = AlignedBytes::zeroed(layout.packed_len(cols, rows));
+        let layout = RhsLayout::of(isa, rows);
+        let panel_len = layout.panel_len;
+        let mut data = AlignedBytes::zeroed(panel_len * cols.div_ceil(layout.width));
         let mut centred_sums = vec![0; cols];
         pack_columns(b.t(), layout, data.as_mut_slice(), &mut centred_sums);
         let zero_point = |j: usize| if zero_points.len() == 1 { zero_points[0] } else { zero_points[j] };
@@ -133,7 +150,7 @@ impl<B: Byte> PackedRhs<B> {
         let zero_points = if canonical.iter().all(|&z| z == 0) { Vec::new() } else { canonical };
         Ok(Self {
             reach: (0..cols).map(|j| B::reach(zero_point(j))).max().unwrap_or(1),
-            panels: Panels { isa, rows, cols, data, centred_sums, zero_points },
+            panels: Panels { isa, rows, cols, panel_len, data, centred_sums, zero_points },
             element: core::marker::PhantomData,
         })
     }
@@ -163,9 +180,6 @@ impl<B: Byte> PackedRhs<B> {
     }
 }
 
-/// Rows whose distance is a multiple of this fall into the same few places of the first-level cache.
-const CONFLICT: usize = 4096;
-
 /// Room for a block of rows of the left side, where they cannot be read in place. Reused from block to block.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LhsBlock {
@@ -174,20 +188,27 @@ pub(crate) struct LhsBlock {
 }
 
 impl LhsBlock {
-    /// The rows of `a`, in place if each is contiguous and they do not crowd one another out of the cache, else copied;
-    /// and the sum of each row's canonical codes, if `with_sums`.
-    pub(crate) fn read<'b, A: Byte>(&'b mut self, a: ArrayView2<'b, A>, with_sums: bool) -> (Rows<'b>, &'b [i32]) {
+    /// The rows of `a`, in place if they are contiguous and the kernel reads them well, else copied; and the sum of each
+    /// row's canonical codes, if `with_sums`.
+    pub(crate) fn read<'b, A: Byte>(
+        &'b mut self,
+        a: ArrayView2<'b, A>,
+        layout: LhsLayout,
+        with_sums: bool,
+    ) -> (Rows<'b>, &'b [i32]) {
         let depth = a.ncols();
         let signed = A::TO_UNSIGNED != 0;
         let in_place = match a.strides() {
-            &[stride, 1] if stride >= depth as isize && !(stride as usize).is_multiple_of(CONFLICT) => {
-                a.to_slice_memory_order()
+            &[stride, 1] if layout.in_place && stride >= depth as isize => {
+                let crowded = (stride as usize).is_multiple_of(layout.conflict);
+                if crowded { None } else { a.to_slice_memory_order() }
             }
             _ => None,
         };
         let rows = match in_place {
             Some(codes) => Rows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed },
             None => {
+                // A line between rows is room for kernels to read beyond the end of a row, and keeps distances odd.
                 let stride = (depth + AlignedBytes::LINE).next_multiple_of(AlignedBytes::LINE);
                 self.data.resize(a.nrows() * stride);
                 for (row, copy) in a.rows().into_iter().zip(self.data.as_mut_slice().chunks_exact_mut(stride)) {
@@ -201,16 +222,17 @@ impl LhsBlock {
         };
         self.sums.clear();
         if with_sums {
-            self.sums.extend((0..a.nrows()).map(|i| arch::run(Sum(rows.row(i), signed))));
+            let shift = (layout.shift::<A>() - A::TO_UNSIGNED) * depth as i32;
+            self.sums.extend((0..a.nrows()).map(|i| arch::run(UnsignedSum(rows.row(i), signed)) + shift));
         }
         (rows, &self.sums)
     }
 }
 
-/// The sum of the canonical codes of a row.
-struct Sum<'a>(&'a [u8], bool);
+/// The sum of the codes of a row, made unsigned.
+struct UnsignedSum<'a>(&'a [u8], bool);
 
-impl Task for Sum<'_> {
+impl Task for UnsignedSum<'_> {
     type Output = i32;
 
     #[inline(always)]
@@ -218,11 +240,6 @@ impl Task for Sum<'_> {
         let flip = if self.1 { 0x80 } else { 0 };
         self.0.iter().map(|code| (code ^ flip) as i32).sum()
     }
-}
-
-/// The zero point of canonical codes of the left side.
-pub(crate) fn canonical_lhs_zero_point<A: Byte>(zero_point: A) -> i32 {
-    zero_point.to_i32() + A::TO_UNSIGNED
 }
 
 /// Bytes that start at a cache line, so that no vector of a panel lies across two.

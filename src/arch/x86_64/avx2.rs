@@ -11,6 +11,7 @@ pub(crate) struct Avx2(());
 
 const MR: usize = 6;
 const NR: usize = 16;
+const PANELS: usize = 2;
 const KU: usize = 2;
 /// Lanes of a register.
 const LANES: usize = 8;
@@ -25,23 +26,20 @@ impl Avx2 {
 impl Kernel for Avx2 {
     const MR: usize = MR;
     const NR: usize = NR;
+    const PANELS: usize = PANELS;
     const KU: usize = KU;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32]) {
-        let start: &[i32; NR] = start.first_chunk().expect("the tile has NR columns");
-        let (b, _) = b.as_chunks();
-        let (acc, _) = acc.as_chunks_mut();
-        let acc: &mut [[i32; NR]; MR] = acc.first_chunk_mut().expect("the tile has MR rows");
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
-                1 => tile::<1>(a, b, start, acc),
-                2 => tile::<2>(a, b, start, acc),
-                3 => tile::<3>(a, b, start, acc),
-                4 => tile::<4>(a, b, start, acc),
-                5 => tile::<5>(a, b, start, acc),
-                _ => tile::<MR>(a, b, start, acc),
+                1 => panels::<1>(a, b, start, acc, acc_stride),
+                2 => panels::<2>(a, b, start, acc, acc_stride),
+                3 => panels::<3>(a, b, start, acc, acc_stride),
+                4 => panels::<4>(a, b, start, acc, acc_stride),
+                5 => panels::<5>(a, b, start, acc, acc_stride),
+                _ => panels::<MR>(a, b, start, acc, acc_stride),
             }
         }
     }
@@ -57,22 +55,45 @@ impl Kernel for Avx2 {
     }
 }
 
+/// The rows of a tile, cut into units, and their ends.
+type Units<'a, const ROWS: usize> = ([&'a [[u8; KU]]; ROWS], Option<[[u8; KU]; ROWS]>);
+
+/// `ROWS` rows against some panels.
 #[target_feature(enable = "avx2")]
-fn tile<const ROWS: usize>(a: Rows<'_>, b: &[[u8; NR * KU]], start: &[i32; NR], acc: &mut [[i32; NR]; MR]) {
+fn panels<const ROWS: usize>(a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
+    let units = a.units::<ROWS, KU>();
+    let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
+    let (start, _) = start.as_chunks::<NR>();
+    let panel_len = b.len() / start.len();
+    for (p, start) in start.iter().enumerate() {
+        let (b, _) = b[p * panel_len..][..panel_len].as_chunks();
+        tile(&units, flip, b, start, &mut acc[p * NR..], acc_stride);
+    }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn tile<const ROWS: usize>(
+    (units, rest): &Units<'_, ROWS>,
+    flip: __m128i,
+    b: &[[u8; NR * KU]],
+    start: &[i32; NR],
+    acc: &mut [i32],
+    acc_stride: usize,
+) {
     let (start, _) = start.as_chunks();
     let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
-    let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
-    let (units, rest) = a.units::<ROWS, KU>();
-    let steps = (a.depth / KU).min(b.len());
+    let steps = units[0].len().min(b.len());
     let (whole, b_rest) = b.split_at(steps);
     for (k, b) in whole.iter().enumerate() {
-        // SAFETY: `k` is below `steps`, which no row is shorter than.
+        // SAFETY: `k` is below `steps`, and all rows have as many units.
         step(&mut sums, |i| unsafe { *units[i].get_unchecked(k) }, b, flip);
     }
     if let (Some(a), Some(b)) = (rest, b_rest.first()) {
         step(&mut sums, |i| a[i], b, flip);
     }
-    for (acc, sums) in acc.iter_mut().zip(sums) {
+    for (i, sums) in sums.into_iter().enumerate() {
+        let acc: &mut [i32; NR] = acc[i * acc_stride..].first_chunk_mut().expect("a tile has NR columns");
         for (acc, sum) in acc.as_chunks_mut().0.iter_mut().zip(sums) {
             store(acc, sum);
         }

@@ -1,6 +1,6 @@
 //! What the processor has and the operating system allows, also without `std`.
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv, CpuidResult};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// Whether the machine has an instruction set. CPUID is slow in a virtual machine, so it is asked once.
@@ -28,12 +28,17 @@ impl Presence {
 /// State that the operating system saves: SSE and AVX; with AVX-512 also masks and the upper registers.
 const AVX_STATE: u64 = 0b110;
 const AVX512_STATE: u64 = 0b1110_0110;
+/// The configuration and the data of tiles.
+const TILE_STATE: u64 = 0b11 << 17;
 
 /// The feature words of CPUID that matter here.
 struct Features {
     leaf1_ecx: u32,
     leaf7_ebx: u32,
     leaf7_ecx: u32,
+    leaf7_edx: u32,
+    /// Of subleaf 1.
+    leaf7_1_eax: u32,
     /// The register state that the operating system saves.
     xcr0: u64,
 }
@@ -42,16 +47,20 @@ impl Features {
     fn read() -> Self {
         let highest = __cpuid(0).eax;
         let leaf1 = __cpuid(1);
-        let (leaf7_ebx, leaf7_ecx) = if highest >= 7 {
-            let leaf7 = __cpuid_count(7, 0);
-            (leaf7.ebx, leaf7.ecx)
-        } else {
-            (0, 0)
-        };
+        let zeros = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+        let leaf7 = if highest >= 7 { __cpuid_count(7, 0) } else { zeros };
+        let leaf7_1 = if leaf7.eax >= 1 { __cpuid_count(7, 1) } else { zeros };
         let osxsave = bit(leaf1.ecx, 27);
         // SAFETY: OSXSAVE says that the instruction exists and that user code may run it.
         let xcr0 = if osxsave { unsafe { xgetbv() } } else { 0 };
-        Self { leaf1_ecx: leaf1.ecx, leaf7_ebx, leaf7_ecx, xcr0 }
+        Self {
+            leaf1_ecx: leaf1.ecx,
+            leaf7_ebx: leaf7.ebx,
+            leaf7_ecx: leaf7.ecx,
+            leaf7_edx: leaf7.edx,
+            leaf7_1_eax: leaf7_1.eax,
+            xcr0,
+        }
     }
 
     fn saves(&self, state: u64) -> bool {
@@ -78,9 +87,26 @@ pub(super) fn has_avx2() -> bool {
     leaf1 && bit(f.leaf7_ebx, 5) && f.saves(AVX_STATE)
 }
 
+/// What `has_avx2` tells, and AVX-VNNI.
+pub(super) fn has_avx_vnni() -> bool {
+    has_avx2() && bit(Features::read().leaf7_1_eax, 4)
+}
+
 /// What `has_avx2` tells, and AVX512 F, BW, DQ, VL and VNNI.
 pub(super) fn has_avx512vnni() -> bool {
     let f = Features::read();
     let leaf7 = [16, 17, 30, 31].iter().all(|&i| bit(f.leaf7_ebx, i));
     has_avx2() && leaf7 && bit(f.leaf7_ecx, 11) && f.saves(AVX512_STATE)
+}
+
+/// AMX TILE and INT8, with tiles of the size that all machines have so far. Using them takes permission as well.
+pub(super) fn has_amx() -> bool {
+    const TILE_INFORMATION: u32 = 0x1d;
+    let f = Features::read();
+    if !(bit(f.leaf7_edx, 24) && bit(f.leaf7_edx, 25) && f.saves(TILE_STATE)) || __cpuid(0).eax < TILE_INFORMATION {
+        return false;
+    }
+    // Palette 1: bytes of a row and number of tiles, rows of a tile.
+    let palette = __cpuid_count(TILE_INFORMATION, 1);
+    palette.ebx == 64 | 8 << 16 && palette.ecx & 0xffff == 16
 }

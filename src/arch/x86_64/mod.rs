@@ -1,8 +1,13 @@
-#![allow(unsafe_code, reason = "intrinsics; each block says why it is sound")]
+#![allow(unsafe_code, reason = "intrinsics and assembly; each block says why it is sound")]
 
+mod amx;
 mod avx2;
 mod avx512vnni;
+mod avx_vnni;
 mod detect;
+mod vnni;
 
+pub(crate) use amx::Amx;
+pub(crate) use avx_vnni::AvxVnni;
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512vnni::Avx512Vnni;
