@@ -1,0 +1,60 @@
+use core::arch::x86_64::*;
+
+use super::Avx2;
+use super::detect::{Presence, has_avx_vnni};
+use super::vnni::vnni_tiles;
+use crate::arch::{Kernel, Rows, Task};
+
+/// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AvxVnni(Avx2);
+
+const MR: usize = 6;
+const NR: usize = 16;
+const PANELS: usize = 2;
+const KU: usize = 4;
+/// How far ahead the right side is asked for, in bytes, where it is what the product waits for.
+const AHEAD: usize = 2048;
+/// Lanes of a register.
+const LANES: usize = 8;
+
+impl AvxVnni {
+    pub(crate) fn new() -> Option<Self> {
+        static PRESENT: Presence = Presence::unknown();
+        let avx2 = Avx2::new()?;
+        PRESENT.ask_once(has_avx_vnni).then_some(Self(avx2))
+    }
+}
+
+impl Kernel for AvxVnni {
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const PANELS: usize = PANELS;
+    const KU: usize = KU;
+
+    #[inline(always)]
+    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe {
+            match rows {
+                1 => panels::<1, 2>(a, b, start, acc, acc_stride),
+                2 => panels::<2, 2>(a, b, start, acc, acc_stride),
+                3 => panels::<3, 2>(a, b, start, acc, acc_stride),
+                4 => panels::<4, 1>(a, b, start, acc, acc_stride),
+                5 => panels::<5, 1>(a, b, start, acc, acc_stride),
+                _ => panels::<MR, 1>(a, b, start, acc, acc_stride),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        self.0.run(task)
+    }
+}
+
+vnni_tiles!(
+    "avx2,avxvnni", __m256i,
+    zero: _mm256_setzero_si256, add: _mm256_add_epi32, xor: _mm256_xor_si256, set1: _mm256_set1_epi32, _mm256_set1_epi8,
+    dpbusd: _mm256_dpbusd_avx_epi32, load: _mm256_loadu_si256, store: _mm256_storeu_si256,
+);

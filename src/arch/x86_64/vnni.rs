@@ -1,0 +1,127 @@
+//! The tile that both sets with VNNI have, on registers of their own width.
+
+/// Defines `panels`, which multiplies rows with some panels, on these registers by these intrinsics. The module has
+/// `NR` columns of a panel, units of `KU` codes, `LANES` in a register, and prefetches `AHEAD` bytes.
+macro_rules! vnni_tiles {
+    (
+        $features:literal, $register:ty,
+        zero: $zero:ident, add: $add:ident, xor: $xor:ident, set1: $set1_32:ident, $set1_8:ident,
+        dpbusd: $dpbusd:ident, load: $load:ident, store: $store:ident $(,)?
+    ) => {
+        /// The rows of a tile, cut into units, and their ends.
+        type Units<'a, const ROWS: usize> = ([&'a [[u8; KU]]; ROWS], Option<[[u8; KU]; ROWS]>);
+
+        /// The accumulators of a tile.
+        type Sums<const ROWS: usize> = [[$register; NR / LANES]; ROWS];
+
+        /// `ROWS` rows against some panels, the depth dealt out to `CHAINS` sets of accumulators, so that few rows do not wait
+        /// for the latency of each sum.
+        #[target_feature(enable = $features)]
+        fn panels<const ROWS: usize, const CHAINS: usize>(
+            a: Rows<'_>,
+            b: &[u8],
+            start: &[i32],
+            acc: &mut [i32],
+            acc_stride: usize,
+        ) {
+            let units = a.units::<ROWS, KU>();
+            let (start, _) = start.as_chunks::<NR>();
+            let panel_len = b.len() / start.len();
+            for (p, start) in start.iter().enumerate() {
+                let (b, _) = b[p * panel_len..][..panel_len].as_chunks();
+                let acc = &mut acc[p * NR..];
+                if a.signed {
+                    tile::<ROWS, CHAINS, true>(&units, b, start, acc, acc_stride);
+                } else {
+                    tile::<ROWS, CHAINS, false>(&units, b, start, acc, acc_stride);
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn tile<const ROWS: usize, const CHAINS: usize, const SIGNED: bool>(
+            (units, rest): &Units<'_, ROWS>,
+            b: &[[u8; NR * KU]],
+            start: &[i32; NR],
+            acc: &mut [i32],
+            acc_stride: usize,
+        ) {
+            let mut sums: [Sums<ROWS>; CHAINS] = [[[$zero(); NR / LANES]; ROWS]; CHAINS];
+            let (start, _) = start.as_chunks();
+            sums[0] = [[load(&start[0]), load(&start[1])]; ROWS];
+            let steps = units[0].len().min(b.len());
+            let (whole, b_rest) = b.split_at(steps);
+            let (groups, b_left) = whole.as_chunks::<CHAINS>();
+            for (g, b) in groups.iter().enumerate() {
+                if CHAINS > 1 {
+                    // Few rows wait for the right side: ask for it early. An address beyond its end does no harm.
+                    for line in 0..CHAINS * NR * KU / 64 {
+                        _mm_prefetch::<_MM_HINT_T0>(b.as_ptr().cast::<i8>().wrapping_add(AHEAD + line * 64));
+                    }
+                }
+                for (c, (sums, b)) in sums.iter_mut().zip(b).enumerate() {
+                    // SAFETY: `g * CHAINS + c` is below `steps`, and all rows have as many units.
+                    let a = |i: usize| unsafe { *units[i].get_unchecked(g * CHAINS + c) };
+                    step::<ROWS, SIGNED>(sums, a, b);
+                }
+            }
+            for (k, b) in b_left.iter().enumerate() {
+                step::<ROWS, SIGNED>(&mut sums[0], |i| units[i][groups.len() * CHAINS + k], b);
+            }
+            if let (Some(a), Some(b)) = (rest, b_rest.first()) {
+                step::<ROWS, SIGNED>(&mut sums[0], |i| a[i], b);
+            }
+            for i in 0..ROWS {
+                let acc: &mut [i32; NR] = acc[i * acc_stride..].first_chunk_mut().expect("a tile has NR columns");
+                for (j, acc) in acc.as_chunks_mut().0.iter_mut().enumerate() {
+                    let mut sum = sums[0][i][j];
+                    for chain in &sums[1..] {
+                        sum = $add(sum, chain[i][j]);
+                    }
+                    store(acc, sum);
+                }
+            }
+        }
+
+        /// Four codes of depth of a tile.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn step<const ROWS: usize, const SIGNED: bool>(
+            sums: &mut Sums<ROWS>,
+            a: impl Fn(usize) -> [u8; KU],
+            b: &[u8; NR * KU],
+        ) {
+            let (b, _) = b.as_chunks::<{ LANES * KU }>();
+            let (b0, b1) = (load_bytes(&b[0]), load_bytes(&b[1]));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = $set1_32(i32::from_le_bytes(a(i)));
+                let a = if SIGNED { $xor(a, $set1_8(i8::MIN)) } else { a };
+                sums[0] = $dpbusd(sums[0], a, b0);
+                sums[1] = $dpbusd(sums[1], a, b1);
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn load_bytes(from: &[u8; LANES * KU]) -> $register {
+            // SAFETY: the array is as long as the register.
+            unsafe { $load(from.as_ptr().cast()) }
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn load(from: &[i32; LANES]) -> $register {
+            // SAFETY: the array is as long as the register.
+            unsafe { $load(from.as_ptr().cast()) }
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn store(to: &mut [i32; LANES], value: $register) {
+            // SAFETY: the array is as long as the register.
+            unsafe { $store(to.as_mut_ptr().cast(), value) }
+        }
+    };
+}
+pub(super) use vnni_tiles;
