@@ -39,6 +39,7 @@ mod qtensor;
 mod quantizer;
 mod range;
 mod scheme;
+mod window;
 
 pub use affine::{
     Convention, FixedPoint, FixedPointRounding, Requantization, Rescale, choose_qparams, rounding_divide_by_pot,

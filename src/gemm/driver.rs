@@ -2,11 +2,13 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayViewMut2, Axis, s};
 
 use super::Byte;
 use super::epilogue::Epilogue;
-use super::pack::{LhsBlock, LhsLayout, PackedRhs, Panels};
+use super::lhs::{Lhs, LhsLayout};
+use super::pack::{PackedRhs, Panels};
+use super::workspace::{PartSpace, Workspace};
 use crate::arch::{Isa, Kernel, Rows, Task, with_kernel};
 
 /// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
@@ -19,28 +21,6 @@ const RHS_CHUNK: usize = 512 * 1024;
 const MAX_TILE_WIDTH: usize = 128;
 const MAX_TILE_HEIGHT: usize = 32;
 
-/// Memory that products reuse from call to call.
-#[derive(Debug, Clone, Default)]
-pub struct Workspace {
-    /// One for each thread.
-    parts: Vec<PartSpace>,
-}
-
-impl Workspace {
-    /// An empty one; it grows to the problems that it serves.
-    pub fn new() -> Self {
-        Self::default()
-    }
-}
-
-/// The memory of one thread.
-#[derive(Debug, Clone, Default)]
-struct PartSpace {
-    lhs: LhsBlock,
-    tile: Vec<i32>,
-    start: Vec<i32>,
-}
-
 /// A checked product but for its left side. Not generic in the types of codes, so that there is one driver for all.
 struct Product<'a, E: Epilogue> {
     isa: Isa,
@@ -49,22 +29,26 @@ struct Product<'a, E: Epilogue> {
     a_zero_point: i32,
     b: &'a Panels,
     epilogue: &'a E,
+    /// The column of the epilogue that column 0 of the right side is.
+    first_col: usize,
 }
 
-/// Runs a checked product with the kernel that its right side was packed for.
+/// Runs a checked product with the kernel that its right side was packed for. Column 0 of the right side is column
+/// `first_col` of the epilogue.
 pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
-    a: ArrayView2<'_, A>,
+    a: Lhs<'_, A>,
     a_zero_point: A,
     b: &PackedRhs<B>,
     epilogue: &E,
+    first_col: usize,
     out: ArrayViewMut2<'_, E::Out>,
     workspace: &mut Workspace,
 ) {
     let b = b.panels();
     let isa = b.isa.for_rows(a.nrows());
     let lhs = LhsLayout::of(isa, b.rows);
-    let product = Product { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue };
-    let threads = threads(a.len().saturating_mul(b.cols));
+    let product = Product { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue, first_col };
+    let threads = threads(out.len().saturating_mul(b.rows));
     workspace.parts.resize_with(workspace.parts.len().max(threads), PartSpace::default);
     product.fork(a, 0, 0, out, &mut workspace.parts[..threads]);
 }
@@ -92,7 +76,7 @@ impl<E: Epilogue> Product<'_, E> {
     /// Halves the longer side, in whole tiles, until there is a part for each thread, which `spaces` are for.
     fn fork<A: Byte>(
         &self,
-        a: ArrayView2<'_, A>,
+        a: Lhs<'_, A>,
         row: usize,
         col: usize,
         out: ArrayViewMut2<'_, E::Out>,
@@ -119,7 +103,7 @@ impl<E: Epilogue> Product<'_, E> {
     /// Computes the part of the product that starts at this row and column and has the size of `out`.
     fn part<A: Byte>(
         &self,
-        a: ArrayView2<'_, A>,
+        a: Lhs<'_, A>,
         row: usize,
         col: usize,
         mut out: ArrayViewMut2<'_, E::Out>,
@@ -132,7 +116,7 @@ impl<E: Epilogue> Product<'_, E> {
         for first in (0..rows).step_by(block) {
             let end = rows.min(first + block);
             let out = out.slice_mut(s![first..end, ..]);
-            let (a, row_sums) = lhs.read(a.slice(s![row + first..row + end, ..]), self.lhs, with_sums);
+            let (a, row_sums) = lhs.read(a, row + first..row + end, self.lhs, with_sums);
             let block = Block { a, row_sums, row: row + first, col, out, tile, start };
             with_kernel!(self.isa, kernel => kernel.run(Tiles { product: self, kernel, block }));
         }
@@ -145,7 +129,10 @@ impl<E: Epilogue> Product<'_, E> {
         start.clear();
         start.extend(sums.iter().take(len).map(|&sum| self.a_zero_point.wrapping_mul(sum).wrapping_neg()));
         if let Some(bias) = self.epilogue.bias() {
-            start.iter_mut().zip(&bias[col..]).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
+            start
+                .iter_mut()
+                .zip(&bias[self.first_col + col..])
+                .for_each(|(start, &bias)| *start = start.wrapping_add(bias));
         }
         start.resize(len, 0);
     }
@@ -257,7 +244,7 @@ impl<E: Epilogue> Task for Finish<'_, '_, '_, E> {
                 OutRows::Slices(rows) => &mut rows[r].as_deref_mut().unwrap_or_default()[out_col..out_col + width],
                 OutRows::Strided(_) => &mut values[..width],
             };
-            product.epilogue.store(row + r, col, acc, target);
+            product.epilogue.store(row + r, product.first_col + col, acc, target);
             if let OutRows::Strided(rows) = out {
                 let mut out = rows.slice_mut(s![r, out_col..out_col + width]);
                 out.iter_mut().zip(&values).for_each(|(out, value)| *out = *value);

@@ -14,7 +14,7 @@ use ndarray::Dimension;
 /// What is done with each accumulator of a product. Sealed; see [`Accumulator`], [`Dequantize`], [`RequantizeTo`].
 pub trait Epilogue: Sealed + Sync {
     /// The type of the outputs.
-    type Out: Copy + Default + Send + Sync;
+    type Out: Copy + Default + Send + Sync + 'static;
 
     /// The bias that accumulators start from, one per column, in units of the accumulator.
     #[doc(hidden)]

@@ -24,17 +24,22 @@
 
 mod driver;
 mod epilogue;
+mod lhs;
 mod pack;
+mod patches;
 #[cfg(test)]
 mod tests;
+mod workspace;
 
-use ndarray::{Array2, ArrayRef2};
+use ndarray::{Array2, ArrayRef2, ArrayViewMut2};
 
 use crate::element::{Code, Element};
 use crate::error::{Error, Result};
-pub use driver::Workspace;
 pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
+pub(crate) use lhs::Lhs;
 pub use pack::PackedRhs;
+pub(crate) use patches::Patches;
+pub use workspace::Workspace;
 
 /// The instruction set in use: the best that this machine has, unless `NDARRAY_QUANT_ISA` names a lower one.
 ///
@@ -114,19 +119,33 @@ pub fn gemm_into<A: Byte, B: Byte, E: Epilogue>(
         return Err(Error::shape("product", &[a.nrows(), b.ncols()], out.shape()));
     }
     epilogue.check(a.nrows(), b.ncols())?;
-    check_depth(A::reach(a_zero_point), b, epilogue.bias())?;
-    driver::run(a.view(), a_zero_point, b, epilogue, out.view_mut(), workspace);
+    check_depth(A::reach(a_zero_point), b.reach(), b.nrows(), epilogue.bias())?;
+    run(Lhs::Matrix(a.view()), a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
     Ok(())
 }
 
-/// Refuses what could overflow: `k * max|a - a_zero| * max|b - b_zero| + |bias|` beyond `i32::MAX`.
-fn check_depth<B: Byte>(a_reach: i64, b: &PackedRhs<B>, bias: Option<&[i32]>) -> Result<()> {
-    let per_step = a_reach * b.reach();
+/// A product that was checked, of any left side; column 0 of `b` is column `first_col` of the epilogue.
+pub(crate) fn run<A: Byte, B: Byte, E: Epilogue>(
+    a: Lhs<'_, A>,
+    a_zero_point: A,
+    b: &PackedRhs<B>,
+    epilogue: &E,
+    first_col: usize,
+    out: ArrayViewMut2<'_, E::Out>,
+    workspace: &mut Workspace,
+) {
+    debug_assert_eq!((a.nrows(), a.depth()), (out.nrows(), b.nrows()));
+    driver::run(a, a_zero_point, b, epilogue, first_col, out, workspace);
+}
+
+/// Refuses what could overflow: `depth * max|a - a_zero| * max|b - b_zero| + |bias|` beyond `i32::MAX`.
+pub(crate) fn check_depth(a_reach: i64, b_reach: i64, depth: usize, bias: Option<&[i32]>) -> Result<()> {
+    let per_step = a_reach * b_reach;
     let max = (i32::MAX as i64 / per_step) as usize;
-    if b.nrows() > max {
-        return Err(Error::Depth { max, found: b.nrows() });
+    if depth > max {
+        return Err(Error::Depth { max, found: depth });
     }
-    let left = i32::MAX as i64 - per_step * b.nrows() as i64;
+    let left = i32::MAX as i64 - per_step * depth as i64;
     let too_large = |bias: i32| (bias as i64).abs() > left;
     match bias.and_then(|bias| bias.iter().enumerate().find(|(_, b)| too_large(**b))) {
         Some((channel, &found)) => Err(Error::Bias { max: left, found: found as f64, channel }),

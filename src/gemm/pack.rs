@@ -1,4 +1,4 @@
-//! Operands as kernels read them, with canonical signs and their sums.
+//! The right side as kernels read it, with canonical signs and its sums.
 //!
 //! The right side is packed: a panel holds `width` columns as `[ceil(depth / unit)][width][unit]`, short panels and the
 //! end of the depth filled with zeros. The left side is read in place where its rows allow it. The canonical right side is
@@ -10,7 +10,7 @@ use alloc::{vec, vec::Vec};
 use ndarray::{ArrayRef2, ArrayView2, Axis};
 
 use super::Byte;
-use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
+use crate::arch::{Isa, Kernel, with_kernel};
 use crate::error::{Error, Result};
 
 /// The shape of panels of the right side.
@@ -30,34 +30,6 @@ impl RhsLayout {
             RhsLayout { width: K::NR, unit: K::KU, panel_len: K::NR * K::padded_depth(depth) }
         }
         with_kernel!(isa, kernel => of(kernel, depth))
-    }
-}
-
-/// How a kernel reads the left side.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LhsLayout {
-    flips: bool,
-    conflict: usize,
-    in_place: bool,
-}
-
-impl LhsLayout {
-    /// For products of this depth.
-    pub(crate) fn of(isa: Isa, depth: usize) -> Self {
-        fn of<K: Kernel>(_: K, depth: usize) -> LhsLayout {
-            LhsLayout { flips: K::FLIPS, conflict: K::CONFLICT, in_place: K::reads_in_place(depth) }
-        }
-        with_kernel!(isa, kernel => of(kernel, depth))
-    }
-
-    /// What canonical codes are greater by than codes of `A`.
-    fn shift<A: Byte>(self) -> i32 {
-        if self.flips { A::TO_UNSIGNED } else { 0 }
-    }
-
-    /// The zero point of canonical codes.
-    pub(crate) fn zero_point<A: Byte>(self, zero_point: A) -> i32 {
-        zero_point.to_i32() + self.shift::<A>()
     }
 }
 
@@ -180,87 +152,25 @@ impl<B: Byte> PackedRhs<B> {
     }
 }
 
-/// Room for a block of rows of the left side, where they cannot be read in place. Reused from block to block.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LhsBlock {
-    data: AlignedBytes,
-    sums: Vec<i32>,
-}
-
-impl LhsBlock {
-    /// The rows of `a`, in place if they are contiguous and the kernel reads them well, else copied; and the sum of each
-    /// row's canonical codes, if `with_sums`.
-    pub(crate) fn read<'b, A: Byte>(
-        &'b mut self,
-        a: ArrayView2<'b, A>,
-        layout: LhsLayout,
-        with_sums: bool,
-    ) -> (Rows<'b>, &'b [i32]) {
-        let depth = a.ncols();
-        let signed = A::TO_UNSIGNED != 0;
-        let in_place = match a.strides() {
-            &[stride, 1] if layout.in_place && stride >= depth as isize => {
-                let crowded = (stride as usize).is_multiple_of(layout.conflict);
-                if crowded { None } else { a.to_slice_memory_order() }
-            }
-            _ => None,
-        };
-        let rows = match in_place {
-            Some(codes) => Rows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed },
-            None => {
-                // A line between rows is room for kernels to read beyond the end of a row, and keeps distances odd.
-                let stride = (depth + AlignedBytes::LINE).next_multiple_of(AlignedBytes::LINE);
-                self.data.resize(a.nrows() * stride);
-                for (row, copy) in a.rows().into_iter().zip(self.data.as_mut_slice().chunks_exact_mut(stride)) {
-                    match row.to_slice() {
-                        Some(row) => copy[..depth].copy_from_slice(A::as_bytes(row)),
-                        None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
-                    }
-                }
-                Rows { bytes: self.data.as_slice(), stride, depth, signed }
-            }
-        };
-        self.sums.clear();
-        if with_sums {
-            let shift = (layout.shift::<A>() - A::TO_UNSIGNED) * depth as i32;
-            self.sums.extend((0..a.nrows()).map(|i| arch::run(UnsignedSum(rows.row(i), signed)) + shift));
-        }
-        (rows, &self.sums)
-    }
-}
-
-/// The sum of the codes of a row, made unsigned.
-struct UnsignedSum<'a>(&'a [u8], bool);
-
-impl Task for UnsignedSum<'_> {
-    type Output = i32;
-
-    #[inline(always)]
-    fn run(self) -> i32 {
-        let flip = if self.1 { 0x80 } else { 0 };
-        self.0.iter().map(|code| (code ^ flip) as i32).sum()
-    }
-}
-
 /// Bytes that start at a cache line, so that no vector of a panel lies across two.
 #[derive(Debug, Default)]
-struct AlignedBytes {
+pub(crate) struct AlignedBytes {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
 }
 
 impl AlignedBytes {
-    const LINE: usize = 64;
+    pub(crate) const LINE: usize = 64;
 
-    fn zeroed(len: usize) -> Self {
+    pub(crate) fn zeroed(len: usize) -> Self {
         let mut aligned = Self::default();
         aligned.resize(len);
         aligned
     }
 
     /// Changes the length; what the bytes are afterwards is not defined.
-    fn resize(&mut self, len: usize) {
+    pub(crate) fn resize(&mut self, len: usize) {
         if self.bytes.len() < len + Self::LINE {
             self.bytes.resize(len + Self::LINE, 0);
             self.start = self.bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
@@ -268,11 +178,11 @@ impl AlignedBytes {
         self.len = len;
     }
 
-    fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.len]
     }
 }

@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
 use super::matmul::ChannelParams;
-use super::requantize::Requantize;
+use super::requantize::{Requantize, check_params};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::gemm::{Byte, Dequantize, PackedRhs, RequantizeTo, Workspace, gemm, gemm_into};
@@ -55,14 +55,7 @@ impl<W: Byte> QLinear<W> {
     /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the weights are too deep to pack.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
-        if let Some(bias) = bias {
-            if bias.len() != weights.ncols() {
-                return Err(Error::shape("bias", &[weights.ncols()], bias.shape()));
-            }
-            if let Some((channel, &found)) = bias.iter().enumerate().find(|(_, b)| !b.is_finite()) {
-                return Err(Error::NonFinite { found: found as f64, index: alloc::vec![channel] });
-            }
-        }
+        check_bias(bias, weights.ncols())?;
         Ok(Self { weights, scales, bias: bias.map(|b| b.iter().copied().collect()) })
     }
 
@@ -215,13 +208,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
     /// [`Error::Shape`] if `x` has another depth, [`Error::Argument`] if its parameters are not those of the input,
     /// [`Error::Depth`] and [`Error::Bias`] if an accumulator could overflow.
     pub fn forward(&self, x: &QTensor<X, Ix2>) -> Result<QTensor<Y, Ix2>> {
-        if *x.params() != self.x {
-            return Err(Error::Argument {
-                what: "parameters of the input",
-                expected: "those that the layer was prepared for",
-                found: alloc::format!("{:?}", x.params()),
-            });
-        }
+        check_params(x.params(), &self.x)?;
         let x = x.unpacked_codes();
         let mut codes = Array::from_elem((x.nrows(), self.weights.ncols()), Y::Code::default());
         self.forward_into(&x, &mut codes, &mut Workspace::new())?;
@@ -262,8 +249,20 @@ fn pack_weights<T: Element<Code = W>, W: Byte>(weights: &QTensor<T, Ix2>) -> Res
     Ok((params.scales, packed))
 }
 
+/// Refuses a bias that has not one finite value for each output channel.
+pub(super) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Result<()> {
+    let Some(bias) = bias else { return Ok(()) };
+    if bias.len() != channels {
+        return Err(Error::shape("bias", &[channels], bias.shape()));
+    }
+    match bias.iter().enumerate().find(|(_, b)| !b.is_finite()) {
+        Some((channel, &found)) => Err(Error::NonFinite { found: found as f64, index: alloc::vec![channel] }),
+        None => Ok(()),
+    }
+}
+
 /// `rne(bias / (x_scale * w_scale))`, refused where it leaves `i32`.
-fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Result<Vec<i32>> {
+pub(super) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Result<Vec<i32>> {
     let code = |(channel, &bias): (usize, &f32)| {
         let w_scale = if w_scales.len() == 1 { w_scales[0] } else { w_scales[channel] };
         let code = crate::element::Compute::round_ties_even(bias as f64 / (x_scale as f64 * w_scale as f64));

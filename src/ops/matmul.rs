@@ -1,6 +1,6 @@
 use alloc::vec::Vec;
 
-use ndarray::{Array2, ArrayRef2, Axis, Ix2};
+use ndarray::{Array2, ArrayRef2, Axis, Dimension, Ix2};
 
 use crate::affine::Requantization;
 use crate::element::Element;
@@ -63,7 +63,7 @@ pub fn qlinear_matmul<A: Byte, B: Byte, Y: Element>(
     QTensor::from_codes(gemm(&a.unpacked_codes(), a_zero_point, &packed, &epilogue)?, to.clone())
 }
 
-/// The scales and zero points of a matrix of weights: one, or one per output channel.
+/// The scales and zero points of weights: one, or one per output channel.
 pub(super) struct ChannelParams<Z> {
     pub(super) scales: Vec<f32>,
     pub(super) zero_points: Vec<Z>,
@@ -71,7 +71,7 @@ pub(super) struct ChannelParams<Z> {
 
 impl<Z: Copy + Default> ChannelParams<Z> {
     /// Refuses other granularities than per tensor and per `axis`.
-    pub(super) fn new<T: Element<Code = Z>>(params: &QParams<T, Ix2>, axis: Axis) -> Result<Self> {
+    pub(super) fn new<T: Element<Code = Z>, D: Dimension>(params: &QParams<T, D>, axis: Axis) -> Result<Self> {
         let expected = Granularity::per_axis(axis);
         let found = params.granularity();
         if found != Granularity::PerTensor && found != expected {

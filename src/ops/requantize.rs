@@ -2,7 +2,7 @@ use ndarray::Dimension;
 
 use crate::affine::{FixedPointRounding, Requantization};
 use crate::element::Element;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gemm::RequantizeTo;
 use crate::qparams::QParams;
 
@@ -71,4 +71,16 @@ impl<Y: Element, D: Dimension> Requantize<Y, D> {
         let (min, max) = self.clamp_range();
         RequantizeTo::new(x_scale, w_scale, bias, &self.params, self.requantization)?.with_clamp(min, max)
     }
+}
+
+/// Refuses an input whose parameters are not those that a layer was prepared for.
+pub(super) fn check_params<X: Element, D: Dimension>(found: &QParams<X, D>, expected: &QParams<X, D>) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        what: "parameters of the input",
+        expected: "those that the layer was prepared for",
+        found: alloc::format!("{found:?}"),
+    })
 }

@@ -115,6 +115,11 @@ impl Case {
         self.typed_attr(name, "an integer", Value::as_i64)
     }
 
+    /// A list of sizes.
+    pub(crate) fn integers(&self, name: &str) -> Outcome<Option<Vec<usize>>> {
+        self.typed_attr(name, "a list of sizes", |value| serde_json::from_value(value.clone()).ok())
+    }
+
     pub(crate) fn text(&self, name: &str) -> Outcome<Option<&str>> {
         self.typed_attr(name, "a text", Value::as_str)
     }

@@ -119,7 +119,7 @@ fn channel_params<T: Byte>(case: &Case, scale: usize, zero: Option<usize>, axis:
     Ok(QParams::new(granularity, scales, Some(zero_points))?)
 }
 
-fn repeated<A: Copy>(values: &[A], len: usize) -> Vec<A> {
+pub(crate) fn repeated<A: Copy>(values: &[A], len: usize) -> Vec<A> {
     match values {
         &[value] => vec![value; len],
         values => values.to_vec(),

@@ -5,6 +5,7 @@
 mod affine;
 mod cast;
 mod choose;
+mod conv;
 mod fixed_point;
 mod matmul;
 mod observer;
@@ -37,6 +38,10 @@ pub(crate) fn find(op: &str) -> Option<Operation> {
         "matmul_integer" => matmul::matmul_integer,
         "qlinear_matmul" => matmul::qlinear_matmul,
         "fully_connected" => matmul::fully_connected,
+        "conv_integer" => conv::conv_integer,
+        "qlinear_conv" => conv::qlinear_conv,
+        "conv_2d" => conv::conv_2d,
+        "depthwise_conv_2d" => conv::depthwise_conv_2d,
         "observer_min_max" | "observer_per_channel_min_max" => observer::min_max,
         "observer_moving_average" | "observer_moving_average_per_channel" => observer::moving_average,
         "observer_histogram" => observer::histogram,

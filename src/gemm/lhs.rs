@@ -1,0 +1,147 @@
+//! The left side of a product: where its rows come from, and a block of them as kernels read it.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use ndarray::{ArrayView2, s};
+
+use super::Byte;
+use super::pack::AlignedBytes;
+use super::patches::Patches;
+use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
+
+/// Where the rows of the left side come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Lhs<'a, A: Byte> {
+    /// A matrix, of any strides.
+    Matrix(ArrayView2<'a, A>),
+    /// What lies under a kernel, for each place that it is laid on an image.
+    Patches(Patches<'a>),
+}
+
+impl<A: Byte> Lhs<'_, A> {
+    pub(crate) fn nrows(&self) -> usize {
+        match self {
+            Lhs::Matrix(a) => a.nrows(),
+            Lhs::Patches(patches) => patches.nrows(),
+        }
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        match self {
+            Lhs::Matrix(a) => a.ncols(),
+            Lhs::Patches(patches) => patches.depth(),
+        }
+    }
+}
+
+/// How a kernel reads the left side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LhsLayout {
+    flips: bool,
+    conflict: usize,
+    in_place: bool,
+}
+
+impl LhsLayout {
+    /// For products of this depth.
+    pub(crate) fn of(isa: Isa, depth: usize) -> Self {
+        fn of<K: Kernel>(_: K, depth: usize) -> LhsLayout {
+            LhsLayout { flips: K::FLIPS, conflict: K::CONFLICT, in_place: K::reads_in_place(depth) }
+        }
+        with_kernel!(isa, kernel => of(kernel, depth))
+    }
+
+    /// What canonical codes are greater by than codes of `A`.
+    fn shift<A: Byte>(self) -> i32 {
+        if self.flips { A::TO_UNSIGNED } else { 0 }
+    }
+
+    /// The zero point of canonical codes.
+    pub(crate) fn zero_point<A: Byte>(self, zero_point: A) -> i32 {
+        zero_point.to_i32() + self.shift::<A>()
+    }
+}
+
+/// Room for a block of rows of the left side, where they cannot be read in place. Reused from block to block.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LhsBlock {
+    data: AlignedBytes,
+    sums: Vec<i32>,
+}
+
+impl LhsBlock {
+    /// These rows of `a`; and the sum of each row's canonical codes, if `with_sums`.
+    ///
+    /// Rows of a matrix are read in place if they are contiguous and the kernel reads them well. All others are copied.
+    pub(crate) fn read<'a: 'b, 'b, A: Byte>(
+        &'b mut self,
+        a: Lhs<'a, A>,
+        which: Range<usize>,
+        layout: LhsLayout,
+        with_sums: bool,
+    ) -> (Rows<'b>, &'b [i32]) {
+        let (count, depth) = (which.len(), a.depth());
+        let rows = match a {
+            Lhs::Matrix(a) => read_matrix(&mut self.data, a.slice_move(s![which, ..]), layout),
+            Lhs::Patches(patches) => {
+                let stride = row_stride(depth, layout);
+                self.data.resize(count * stride);
+                patches.gather(which, stride, self.data.as_mut_slice());
+                // A whole unit at the end is read faster. The right side holds zeros beyond the depth.
+                let depth = depth.next_multiple_of(Patches::UNIT);
+                Rows { bytes: self.data.as_slice(), stride, depth, signed: A::TO_UNSIGNED != 0 }
+            }
+        };
+        self.sums.clear();
+        if with_sums {
+            let shift = (layout.shift::<A>() - A::TO_UNSIGNED) * depth as i32;
+            let sum = |i| arch::run(UnsignedSum(&rows.row(i)[..depth], rows.signed)) + shift;
+            self.sums.extend((0..count).map(sum));
+        }
+        (rows, &self.sums)
+    }
+}
+
+fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a, A>, layout: LhsLayout) -> Rows<'b> {
+    let depth = a.ncols();
+    let signed = A::TO_UNSIGNED != 0;
+    let in_place = match a.strides() {
+        &[stride, 1] if layout.in_place && stride >= depth as isize => {
+            let crowded = (stride as usize).is_multiple_of(layout.conflict);
+            if crowded { None } else { a.to_slice_memory_order() }
+        }
+        _ => None,
+    };
+    if let Some(codes) = in_place {
+        return Rows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed };
+    }
+    let stride = row_stride(depth, layout);
+    data.resize(a.nrows() * stride);
+    for (row, copy) in a.rows().into_iter().zip(data.as_mut_slice().chunks_exact_mut(stride)) {
+        match row.to_slice() {
+            Some(row) => copy[..depth].copy_from_slice(A::as_bytes(row)),
+            None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
+        }
+    }
+    Rows { bytes: data.as_slice(), stride, depth, signed }
+}
+
+/// The distance of copied rows: a line between them is room for kernels to read beyond the end of a row.
+fn row_stride(depth: usize, layout: LhsLayout) -> usize {
+    let stride = (depth + AlignedBytes::LINE).next_multiple_of(AlignedBytes::LINE);
+    if stride.is_multiple_of(layout.conflict) { stride + AlignedBytes::LINE } else { stride }
+}
+
+/// The sum of the codes of a row, made unsigned.
+struct UnsignedSum<'a>(&'a [u8], bool);
+
+impl Task for UnsignedSum<'_> {
+    type Output = i32;
+
+    #[inline(always)]
+    fn run(self) -> i32 {
+        let flip = if self.1 { 0x80 } else { 0 };
+        self.0.iter().map(|code| (code ^ flip) as i32).sum()
+    }
+}

@@ -1,0 +1,65 @@
+//! Memory that products and operators reuse from call to call.
+
+use alloc::{boxed::Box, vec::Vec};
+use core::any::Any;
+use core::fmt;
+
+use super::lhs::LhsBlock;
+
+/// Memory that products and operators reuse from call to call.
+#[derive(Debug, Clone, Default)]
+pub struct Workspace {
+    /// One for each thread.
+    pub(super) parts: Vec<PartSpace>,
+    /// Tensors in standard layout, where those of the caller are not.
+    pub(crate) input: Room,
+    pub(crate) output: Room,
+}
+
+impl Workspace {
+    /// An empty one; it grows to the problems that it serves.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// The memory of one thread.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PartSpace {
+    pub(super) lhs: LhsBlock,
+    pub(super) tile: Vec<i32>,
+    pub(super) start: Vec<i32>,
+}
+
+/// Room for elements of whatever type comes; it is kept as long as the type stays the same.
+#[derive(Default)]
+pub(crate) struct Room(Option<Box<dyn Any + Send + Sync>>);
+
+#[allow(clippy::box_collection, reason = "the box is what is kept, whatever type is in it")]
+impl Room {
+    /// Takes out room for this many elements; what they are is not defined.
+    pub(crate) fn take<T: Copy + Default + Send + Sync + 'static>(&mut self, len: usize) -> Box<Vec<T>> {
+        let kept = self.0.take().and_then(|kept| kept.downcast::<Vec<T>>().ok());
+        let mut elements = kept.unwrap_or_default();
+        elements.resize(len, T::default());
+        elements
+    }
+
+    /// Puts it back for the next call.
+    pub(crate) fn put<T: Send + Sync + 'static>(&mut self, elements: Box<Vec<T>>) {
+        self.0 = Some(elements);
+    }
+}
+
+/// A copy starts empty: nothing that is in it has a meaning.
+impl Clone for Room {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Room")
+    }
+}

@@ -1,0 +1,16 @@
+//! Convolution of codes.
+//!
+//! | file | content |
+//! |---|---|
+//! | `weights` | weights packed once, and the integer convolution of any image with them |
+//! | `layer` | [`QConv`] and [`StaticConv`]: scales, bias and output around it |
+//! | `functions` | one-call operators by their ONNX names |
+
+mod functions;
+mod layer;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub use functions::{conv_integer, qlinear_conv};
+pub use layer::{QConv, StaticConv};

@@ -1,0 +1,130 @@
+//! Convolutions against the definition, on every instruction set.
+
+use alloc::{vec, vec::Vec};
+
+use ndarray::{Array4, ArrayRef4, Ix4};
+use proptest::prelude::*;
+
+use super::weights::ConvWeights;
+use crate::affine::{Requantization, Rescale};
+use crate::arch::Isa;
+use crate::gemm::{Accumulator, Byte, RequantizeTo, Workspace};
+use crate::qparams::QParams;
+use crate::window::{Padding, Window};
+
+/// The definition: `bias + Σ (x - x_zero) * (w - w_zero)`, nothing where the kernel leaves the image.
+fn naive<X: Byte, W: Byte>(case: &Case<X, W>) -> Array4<i32> {
+    let placed = case.window.place([case.w.dim().1, case.w.dim().2], [case.x.dim().1, case.x.dim().2]).unwrap();
+    let (outputs, kh, kw, channels) = case.w.dim();
+    let per_group = outputs / case.groups;
+    Array4::from_shape_fn((case.x.dim().0, placed.output[0], placed.output[1], outputs), |(n, y, x, o)| {
+        let zero = if case.w_zero.len() == 1 { case.w_zero[0] } else { case.w_zero[o] };
+        let mut sum = case.bias[o];
+        for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+            let (Some(row), Some(column)) = (placed.source(0, y, ky), placed.source(1, x, kx)) else { continue };
+            for c in 0..channels {
+                let code = case.x[[n, row, column, o / per_group * channels + c]];
+                sum += (code.to_i32() - case.x_zero.to_i32()) * (case.w[[o, ky, kx, c]].to_i32() - zero.to_i32());
+            }
+        }
+        sum
+    })
+}
+
+#[derive(Debug, Clone)]
+struct Case<X: Byte, W: Byte> {
+    x: Array4<X>,
+    x_zero: X,
+    w: Array4<W>,
+    w_zero: Vec<W>,
+    bias: Vec<i32>,
+    window: Window,
+    groups: usize,
+}
+
+fn code<T: Byte>() -> impl Strategy<Value = T> {
+    prop_oneof![1 => Just(T::MIN), 1 => Just(T::MAX), 3 => T::MIN..=T::MAX].prop_map(T::from_i32)
+}
+
+fn tensor<T: Byte>(dim: (usize, usize, usize, usize)) -> impl Strategy<Value = Array4<T>> {
+    let len = dim.0 * dim.1 * dim.2 * dim.3;
+    prop::collection::vec(code(), len).prop_map(move |v| Array4::from_shape_vec(dim, v).unwrap())
+}
+
+fn window() -> impl Strategy<Value = Window> {
+    let padding = prop_oneof![
+        1 => Just(Padding::Valid),
+        2 => Just(Padding::Same),
+        1 => Just(Padding::SameLower),
+        2 => [0usize..4, 0usize..4, 0usize..4, 0usize..4].prop_map(Padding::Explicit),
+    ];
+    let steps = || prop_oneof![3 => Just([1, 1]), 2 => Just([2, 2]), 1 => [1usize..4, 1usize..4]];
+    let dilations = prop_oneof![3 => Just([1, 1]), 1 => [1usize..3, 1usize..4]];
+    (steps(), dilations, padding).prop_map(|(s, d, p)| Window::new().strides(s).dilations(d).padding(p))
+}
+
+/// Channels of a group, outputs of a group, groups: ordinary, grouped, depthwise, depthwise with several outputs.
+fn channels() -> impl Strategy<Value = (usize, usize, usize)> {
+    prop_oneof![
+        2 => (1usize..20, 1usize..40, Just(1)),
+        1 => (1usize..5, 1usize..5, 2usize..5),
+        3 => (Just(1), Just(1), 1usize..80),
+        1 => (Just(1), 2usize..4, 1usize..20),
+    ]
+}
+
+fn case<X: Byte, W: Byte>() -> impl Strategy<Value = Case<X, W>> {
+    let image = (0usize..3, 1usize..10, 1usize..12);
+    let kernel = prop_oneof![2 => Just((3, 3)), 1 => Just((5, 5)), 1 => Just((1, 1)), 2 => (1usize..6, 1usize..6)];
+    (image, kernel, channels(), window())
+        .prop_filter("the kernel fits", |((_, h, w), (kh, kw), _, window)| window.place([*kh, *kw], [*h, *w]).is_ok())
+        .prop_flat_map(|((n, h, w), (kh, kw), (channels, per_group, groups), window)| {
+            let outputs = per_group * groups;
+            let zeros = prop_oneof![
+                2 => Just(vec![W::from_i32(0.clamp(W::MIN, W::MAX))]),
+                1 => prop::collection::vec(code(), 1),
+                1 => prop::collection::vec(code(), outputs),
+            ];
+            let bias = prop::collection::vec(-5000..5000, outputs);
+            (tensor((n, h, w, channels * groups)), code(), tensor((outputs, kh, kw, channels)), zeros, bias)
+                .prop_map(move |(x, x_zero, w, w_zero, bias)| Case { x, x_zero, w, w_zero, bias, window, groups })
+        })
+}
+
+/// The same elements in NCHW.
+fn channels_first<T: Clone>(x: &ArrayRef4<T>) -> Array4<T> {
+    x.view().permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned().permuted_axes([0, 2, 3, 1])
+}
+
+fn agrees<X: Byte, W: Byte>(case: Case<X, W>) -> Result<(), TestCaseError> {
+    let expected = naive(&case);
+    let scales: Vec<f32> = (0..case.bias.len()).map(|o| 0.001 + o as f32 * 0.0001).collect();
+    let params = QParams::<u8, Ix4>::per_tensor(0.3, 17).unwrap();
+    let requantized = Array4::from_shape_fn(expected.dim(), |at| {
+        let rescale = Rescale::new(0.5, scales[at.3], 0.3, Requantization::Float).unwrap();
+        rescale.requantize::<u8>(expected[at], 17)
+    });
+    let x_first = channels_first(&case.x);
+    let mut workspace = Workspace::new();
+    for isa in Isa::available() {
+        let weights = ConvWeights::new_for(isa, &case.w, &case.w_zero, case.window, case.groups).unwrap();
+        let mut y = Array4::zeros(expected.dim());
+        let sums = Accumulator::with_bias(&case.bias);
+        weights.run(&case.x, case.x_zero, &sums, &mut y, &mut workspace).unwrap();
+        prop_assert_eq!(&y, &expected, "{:?}", isa);
+        let codes = RequantizeTo::new(0.5, &scales, Some(&case.bias), &params, Requantization::Float).unwrap();
+        let mut y = channels_first(&Array4::zeros(expected.dim()));
+        weights.run(&x_first, case.x_zero, &codes, &mut y, &mut workspace).unwrap();
+        prop_assert_eq!(&y, &requantized, "{:?}, channels first", isa);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn u8_by_i8(case in case::<u8, i8>()) { agrees(case)?; }
+    #[test]
+    fn i8_by_i8(case in case::<i8, i8>()) { agrees(case)?; }
+    #[test]
+    fn u8_by_u8(case in case::<u8, u8>()) { agrees(case)?; }
+}

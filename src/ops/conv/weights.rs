@@ -1,0 +1,149 @@
+//! Weights packed once, and the exact integer convolution of an image with them.
+
+use alloc::vec::Vec;
+
+use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
+
+use crate::arch::Isa;
+use crate::error::{Error, Result};
+use crate::gemm::{self, Byte, Epilogue, Lhs, PackedRhs, Patches, Workspace};
+use crate::ops::layout::in_standard_layout;
+use crate::window::{Placed, Window};
+
+/// Weights `[out, kh, kw, in / groups]`, packed, and how they slide.
+#[derive(Debug, Clone)]
+pub(super) struct ConvWeights<W: Byte> {
+    window: Window,
+    kernel: [usize; 2],
+    /// Channels of the image, of the output.
+    inputs: usize,
+    outputs: usize,
+    /// For each group the product of patches with its columns, which are output channels.
+    groups: Vec<PackedRhs<W>>,
+}
+
+impl<W: Byte> ConvWeights<W> {
+    /// Packs weights with one zero point, or one for each output channel.
+    pub(super) fn new(codes: &ArrayRef4<W>, zero_points: &[W], window: Window, groups: usize) -> Result<Self> {
+        Self::new_for(Isa::current(), codes, zero_points, window, groups)
+    }
+
+    pub(super) fn new_for(
+        isa: Isa,
+        codes: &ArrayRef4<W>,
+        zero_points: &[W],
+        window: Window,
+        groups: usize,
+    ) -> Result<Self> {
+        let (outputs, kh, kw, channels) = codes.dim();
+        if groups == 0 || !outputs.is_multiple_of(groups) {
+            return Err(Error::Argument {
+                what: "groups",
+                expected: "a divisor of the number of output channels",
+                found: alloc::format!("{groups} groups of {outputs} channels"),
+            });
+        }
+        // Refuses what no image would fit.
+        window.place([kh, kw], [i32::MAX as usize / 2; 2])?;
+        if zero_points.len() != 1 && zero_points.len() != outputs {
+            return Err(Error::shape("zero points of the weights", &[outputs], &[zero_points.len()]));
+        }
+        let per_group = outputs / groups;
+        let pack = |group: usize| {
+            let channels_of_group = group * per_group..(group + 1) * per_group;
+            let zero_points =
+                if zero_points.len() == 1 { zero_points } else { &zero_points[channels_of_group.clone()] };
+            let codes = codes.slice(s![channels_of_group, .., .., ..]);
+            let matrix = codes.to_shape((per_group, kh * kw * channels)).map_err(|_| too_deep(kh * kw, channels))?;
+            PackedRhs::pack_for(isa, &matrix.t(), zero_points)
+        };
+        let packed = (0..groups).map(pack).collect::<Result<_>>()?;
+        Ok(Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, groups: packed })
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub(super) fn size_in_bytes(&self) -> usize {
+        self.groups.iter().map(PackedRhs::size_in_bytes).sum()
+    }
+
+    /// The shape of the output for an image of this shape, and how the kernel lies on it.
+    pub(super) fn place(&self, image: &[usize]) -> Result<([usize; 4], Placed)> {
+        let &[images, height, width, channels] = image else {
+            return Err(Error::shape("image", &[0, 0, 0, self.inputs], image));
+        };
+        if channels != self.inputs {
+            return Err(Error::shape("image", &[images, height, width, self.inputs], image));
+        }
+        let placed = self.window.place(self.kernel, [height, width])?;
+        Ok(([images, placed.output[0], placed.output[1], self.outputs], placed))
+    }
+
+    /// `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`; the padding is 0.
+    pub(super) fn run<X: Byte, E: Epilogue>(
+        &self,
+        x: &ArrayRef4<X>,
+        x_zero_point: X,
+        epilogue: &E,
+        out: &mut ArrayRef4<E::Out>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let (shape, window) = self.place(x.shape())?;
+        if out.shape() != shape {
+            return Err(Error::shape("output", &shape, out.shape()));
+        }
+        let pixels = shape[0] * shape[1] * shape[2];
+        epilogue.check(pixels, self.outputs)?;
+        let per_group = self.outputs / self.groups.len();
+        for (group, weights) in self.groups.iter().enumerate() {
+            let bias = epilogue.bias().map(|bias| &bias[group * per_group..][..per_group]);
+            gemm::check_depth(X::reach(x_zero_point), weights.reach(), weights.nrows(), bias)?;
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        in_standard_layout(x, out, workspace, |codes, out, workspace| {
+            let out = ArrayViewMut2::from_shape((pixels, self.outputs), out).expect("as many as the shape has");
+            self.products(codes, x_zero_point, window, epilogue, out, workspace);
+        });
+        Ok(())
+    }
+
+    /// One product of patches for each group.
+    fn products<X: Byte, E: Epilogue>(
+        &self,
+        codes: &[X],
+        zero_point: X,
+        window: Placed,
+        epilogue: &E,
+        mut out: ArrayViewMut2<'_, E::Out>,
+        workspace: &mut Workspace,
+    ) {
+        let pixels = out.nrows();
+        let (per_group, channels) = (self.outputs / self.groups.len(), self.inputs / self.groups.len());
+        for (group, weights) in self.groups.iter().enumerate() {
+            let first_col = group * per_group;
+            let lhs = if self.groups.len() == 1 && window.is_pointwise() {
+                Lhs::Matrix(ArrayView2::from_shape((pixels, channels), codes).expect("a pixel in, a pixel out"))
+            } else {
+                Lhs::Patches(Patches {
+                    codes: X::as_bytes(codes),
+                    images: pixels / (window.output[0] * window.output[1]),
+                    pixel: self.inputs,
+                    first_channel: group * channels,
+                    channels,
+                    window,
+                    fill: zero_point.to_i32() as u8,
+                })
+            };
+            let out = out.slice_mut(s![.., first_col..first_col + per_group]);
+            gemm::run(lhs, zero_point, weights, epilogue, first_col, out, workspace);
+        }
+    }
+}
+
+fn too_deep(taps: usize, channels: usize) -> Error {
+    Error::Depth { max: i32::MAX as usize / 256, found: taps.saturating_mul(channels) }
+}

@@ -1,0 +1,202 @@
+//! How a kernel slides over an image: strides, dilations, padding, and the size of what comes out.
+
+use crate::error::{Error, Result};
+
+/// What surrounds an image before a kernel slides over it. The reals out there are 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Padding {
+    /// Nothing (`VALID`).
+    #[default]
+    Valid,
+    /// As much as makes `ceil(size / stride)` outputs, an odd one at the end (TFLite: `SAME`; ONNX: `SAME_UPPER`).
+    Same,
+    /// As much as makes `ceil(size / stride)` outputs, an odd one at the start (ONNX: `SAME_LOWER`).
+    SameLower,
+    /// This much at the top, at the left, at the bottom and at the right (ONNX: `pads`).
+    Explicit([usize; 4]),
+}
+
+/// How a kernel slides over an image: strides, dilations and padding, each along the height and along the width.
+///
+/// ```
+/// use ndarray_quant::ops::{Padding, Window};
+/// let window = Window::new().strides([2, 2]).padding(Padding::Same);
+/// assert_eq!(window.output_size([3, 3], [224, 225])?, [112, 113]);
+/// assert_eq!(Window::new().output_size([3, 3], [224, 225])?, [222, 223]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Window {
+    strides: [usize; 2],
+    dilations: [usize; 2],
+    padding: Padding,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Window {
+    /// One step at a time, over neighbours, without padding.
+    pub fn new() -> Self {
+        Self { strides: [1, 1], dilations: [1, 1], padding: Padding::Valid }
+    }
+
+    /// With this many steps at a time.
+    pub fn strides(mut self, strides: [usize; 2]) -> Self {
+        self.strides = strides;
+        self
+    }
+
+    /// Over every so many-th neighbour.
+    pub fn dilations(mut self, dilations: [usize; 2]) -> Self {
+        self.dilations = dilations;
+        self
+    }
+
+    /// With this padding.
+    pub fn padding(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// The height and width of the output for a kernel and an image of these sizes:
+    /// `floor((size + padding - (kernel - 1) * dilation - 1) / stride) + 1`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0 or the padded image has more than 2³¹ - 1 rows or
+    /// columns, [`Error::Shape`] if it is smaller than the kernel.
+    pub fn output_size(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<[usize; 2]> {
+        Ok(self.place(kernel, image)?.output)
+    }
+
+    /// The kernel laid on an image of this height and width. Errors as [`Self::output_size`].
+    pub(crate) fn place(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<Placed> {
+        let mut placed =
+            Placed { kernel, strides: self.strides, dilations: self.dilations, before: [0; 2], image, output: [0; 2] };
+        let (mut reaches, mut padded) = ([0; 2], [0; 2]);
+        for axis in 0..2 {
+            reaches[axis] = self.reach(kernel, axis)?;
+            let (before, after) = self.pads(reaches[axis], image[axis], axis);
+            padded[axis] = before
+                .checked_add(image[axis])
+                .and_then(|sum| sum.checked_add(after))
+                .filter(|&sum| sum <= i32::MAX as usize)
+                .ok_or_else(|| argument("padded image", "at most 2^31 - 1 rows and columns", [before, after]))?;
+            placed.before[axis] = before;
+            placed.output[axis] = padded[axis].saturating_sub(reaches[axis]) / self.strides[axis] + 1;
+        }
+        if padded[0] < reaches[0] || padded[1] < reaches[1] {
+            return Err(Error::shape("padded image, at least as large as the kernel", &reaches, &padded));
+        }
+        Ok(placed)
+    }
+
+    /// The length that a kernel covers, its gaps included.
+    fn reach(&self, kernel: [usize; 2], axis: usize) -> Result<usize> {
+        let check = |what, value: [usize; 2]| match value[axis] {
+            0 => Err(argument(what, "at least 1 along each axis", value)),
+            _ => Ok(()),
+        };
+        check("strides", self.strides)?;
+        check("dilations", self.dilations)?;
+        check("kernel", kernel)?;
+        (kernel[axis] - 1)
+            .checked_mul(self.dilations[axis])
+            .filter(|&reach| reach < i32::MAX as usize)
+            .map(|reach| reach + 1)
+            .ok_or_else(|| argument("dilations", "a kernel that reaches over less than 2^31", self.dilations))
+    }
+
+    /// The padding before and after along one axis.
+    fn pads(&self, reach: usize, size: usize, axis: usize) -> (usize, usize) {
+        let stride = self.strides[axis];
+        let same = || (size.div_ceil(stride).saturating_sub(1) * stride + reach).saturating_sub(size);
+        match self.padding {
+            Padding::Valid => (0, 0),
+            Padding::Same => (same() / 2, same().div_ceil(2)),
+            Padding::SameLower => (same().div_ceil(2), same() / 2),
+            Padding::Explicit(pads) => (pads[axis], pads[axis + 2]),
+        }
+    }
+}
+
+fn argument(what: &'static str, expected: &'static str, found: [usize; 2]) -> Error {
+    Error::Argument { what, expected, found: alloc::format!("{found:?}") }
+}
+
+/// A kernel laid on an image: everything about it, checked. Pairs are height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) kernel: [usize; 2],
+    pub(crate) strides: [usize; 2],
+    pub(crate) dilations: [usize; 2],
+    /// The padding at the top and at the left.
+    pub(crate) before: [usize; 2],
+    pub(crate) image: [usize; 2],
+    pub(crate) output: [usize; 2],
+}
+
+impl Placed {
+    /// The row (axis 0) or column (axis 1) of the image under tap `tap` of output `at`, if it is not in the padding.
+    #[inline(always)]
+    pub(crate) fn source(&self, axis: usize, at: usize, tap: usize) -> Option<usize> {
+        let place = (at * self.strides[axis] + tap * self.dilations[axis]).wrapping_sub(self.before[axis]);
+        if place < self.image[axis] { Some(place) } else { None }
+    }
+
+    /// The taps of output `at` along an axis that lie within the image, for a dilation of 1 or whole taps at least.
+    #[inline(always)]
+    pub(crate) fn taps_within(&self, axis: usize, at: usize) -> core::ops::Range<usize> {
+        let (kernel, dilation, before) = (self.kernel[axis], self.dilations[axis], self.before[axis]);
+        let start = at * self.strides[axis];
+        let first = before.saturating_sub(start).div_ceil(dilation).min(kernel);
+        let end = (self.image[axis] + before).saturating_sub(start).div_ceil(dilation).clamp(first, kernel);
+        first..end
+    }
+
+    /// Whether every output is one pixel, each of the image once and in order.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.strides == [1, 1] && self.before == [0, 0] && self.output == self.image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taps_within_the_image_are_those_with_a_source() {
+        for (kernel, stride, dilation, pads, size) in (1..6)
+            .flat_map(|k| (1..4).flat_map(move |s| (1..4).flat_map(move |d| (0..9).map(move |p| (k, s, d, p, 7)))))
+        {
+            let window = Window::new()
+                .strides([stride, stride])
+                .dilations([dilation, dilation])
+                .padding(Padding::Explicit([pads, pads, 3, 3]));
+            let Ok(placed) = window.place([kernel, kernel], [size, size]) else { continue };
+            for at in 0..placed.output[0] {
+                let within = placed.taps_within(0, at);
+                for tap in 0..kernel {
+                    assert_eq!(placed.source(0, at, tap).is_some(), within.contains(&tap), "{placed:?} {at} {tap}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let refused = |window: Window, kernel, image| window.output_size(kernel, image).is_err();
+        assert!(refused(Window::new().strides([0, 1]), [1, 1], [4, 4]));
+        assert!(refused(Window::new().dilations([1, 0]), [1, 1], [4, 4]));
+        assert!(refused(Window::new(), [0, 1], [4, 4]));
+        assert!(refused(Window::new(), [5, 1], [4, 4]));
+        assert!(refused(Window::new().dilations([usize::MAX, 1]), [3, 1], [4, 4]));
+        assert!(refused(Window::new().padding(Padding::Explicit([usize::MAX, 0, 1, 0])), [1, 1], [4, 4]));
+    }
+}
