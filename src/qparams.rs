@@ -284,6 +284,12 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         }
     }
 
+    /// The one scale and zero point as numbers, of parameters per tensor.
+    pub(crate) fn pair(&self, what: &'static str) -> Result<(f32, i32)> {
+        let (scale, zero_point) = self.of_tensor(what)?;
+        Ok((scale.to_f32(), zero_point.to_i32()))
+    }
+
     /// Refuses tensors of a shape that these parameters do not fit.
     pub(crate) fn check(&self, shape: &D) -> Result<()> {
         self.blocks.check(&self.scale.raw_dim(), shape)

@@ -6,16 +6,19 @@
 //! | `choose` | range → scale and zero point |
 //! | `requantize` | accumulator → code, in floats |
 //! | `fixed_point` | accumulator → code, in integers |
+//! | `pairs` | two codes → the code of their sum or product; a window of codes → that of its mean |
 
 mod choose;
 mod convert;
 mod fixed_point;
+mod pairs;
 mod requantize;
 
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
 pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
+pub(crate) use pairs::{FixedSum, FloatSum, ProductOf, float_mean, integer_mean, unsupported};
 pub use requantize::{Requantization, Rescale};
 pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
 

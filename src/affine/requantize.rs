@@ -54,6 +54,16 @@ impl Rescale {
         })
     }
 
+    /// Prepares `x_scale / (y_scale * count)`: from the sum of `count` codes to their mean.
+    pub(crate) fn mean(x_scale: f32, y_scale: f32, count: usize, requantization: Requantization) -> Result<Self> {
+        let double = f64::from(x_scale) / (f64::from(y_scale) * count as f64);
+        Ok(match requantization {
+            Requantization::Float => Rescale::Float(x_scale / (y_scale * count as f32)),
+            Requantization::Double => Rescale::Double(double),
+            Requantization::FixedPoint(rounding) => Rescale::FixedPoint(FixedPoint::from_f64(double)?, rounding),
+        })
+    }
+
     /// `clamp(round(acc * factor) + zero_point)` over all codes of `T`.
     ///
     /// ```

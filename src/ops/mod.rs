@@ -1,15 +1,25 @@
 //! Quantized operators, each named for the ONNX or TFLite operator that it equals.
 
 mod conv;
+mod elementwise;
 mod half_linear;
 mod layout;
 mod linear;
+mod lookup;
 mod matmul;
+mod pool;
 mod requantize;
+mod shape;
+mod softmax;
 
 pub use crate::window::{Padding, Window};
 pub use conv::{QConv, StaticConv, conv_integer, qlinear_conv};
+pub use elementwise::{QAdd, QMul};
 pub use half_linear::HalfLinear;
 pub use linear::{QLinear, StaticLinear, fully_connected};
+pub use lookup::Lookup;
 pub use matmul::{matmul_integer, qlinear_matmul};
+pub use pool::{AveragePool, GlobalAveragePool, max_pool, max_pool_into};
 pub use requantize::Requantize;
+pub use shape::{Concat, Nearest, flatten, pad, pad_into, reshape, resize_nearest, resize_nearest_into};
+pub use softmax::Softmax;

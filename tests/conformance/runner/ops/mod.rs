@@ -6,9 +6,11 @@ mod affine;
 mod cast;
 mod choose;
 mod conv;
+mod elementwise;
 mod fixed_point;
 mod matmul;
 mod observer;
+mod pool;
 mod requantize;
 
 use super::Outcome;
@@ -38,6 +40,12 @@ pub(crate) fn find(op: &str) -> Option<Operation> {
         "matmul_integer" => matmul::matmul_integer,
         "qlinear_matmul" => matmul::qlinear_matmul,
         "fully_connected" => matmul::fully_connected,
+        "add" | "qlinear_add" => elementwise::add,
+        "mul" | "qlinear_mul" => elementwise::mul,
+        "logistic" | "qlinear_sigmoid" => elementwise::sigmoid,
+        "average_pool_2d" => pool::average_pool_2d,
+        "qlinear_average_pool" => pool::qlinear_average_pool,
+        "qlinear_global_average_pool" => pool::qlinear_global_average_pool,
         "conv_integer" => conv::conv_integer,
         "qlinear_conv" => conv::qlinear_conv,
         "conv_2d" => conv::conv_2d,

@@ -1,0 +1,261 @@
+//! Sums and products of two tensors of codes, element by element.
+
+use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Dimension, Zip};
+
+use super::requantize::{Requantize, check_params};
+use crate::affine::{Codes, FixedSum, FloatSum, ProductOf, Requantization, Rescale, unsupported};
+use crate::arch::{self, Task};
+use crate::error::{Error, Result};
+use crate::gemm::Byte;
+use crate::qparams::QParams;
+use crate::qtensor::QTensor;
+
+/// The sum of two quantized tensors: `y = a + b` (ONNX Runtime: `QLinearAdd`; TFLite: `ADD`).
+///
+/// The parameters of both sides and of the output are fixed when it is built. The requantization decides whose formula it
+/// is: [`Requantization::Float`] that of ONNX Runtime, [`Requantization::FixedPoint`] that of TFLite; no system has one in
+/// `f64`. Tensors broadcast as those of `ndarray` and numpy do: an axis of length 1 stands for any length.
+///
+/// ```
+/// use ndarray::array;
+/// use ndarray_quant::ops::QAdd;
+/// use ndarray_quant::{QParams, Quantizer, Requantize};
+/// let a = QParams::<u8, _>::per_tensor(0.5, 10)?.quantize(&array![[1.0f32, -2.0]])?;
+/// let b = QParams::<u8, _>::per_tensor(0.25, 0)?.quantize(&array![[0.5f32], [1.0]])?;
+/// let y = QParams::<u8, _>::per_tensor(0.25, 128)?;
+/// let add = QAdd::new(a.params(), b.params(), &Requantize::to(&y))?;
+/// assert_eq!(add.forward(&a, &b)?.dequantize(), array![[1.5, -1.5], [2.0, -1.0]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct QAdd<T: Byte, D: Dimension> {
+    sides: Sides<T, D>,
+    formula: Sum,
+}
+
+#[derive(Debug, Clone)]
+enum Sum {
+    Float(FloatSum),
+    Fixed(FixedSum),
+}
+
+impl<T: Byte, D: Dimension> QAdd<T, D> {
+    /// For sides with these parameters and an output with those of `to`, all per tensor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or if a factor
+    /// between the scales is beyond what fixed-point numbers hold.
+    pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Requantize<T, D>) -> Result<Self> {
+        let sides = Sides { a: a.clone(), b: b.clone(), y: to.params.clone() };
+        let (pair_a, pair_b, pair_y) = sides.pairs()?;
+        let codes = to.codes();
+        let formula = match to.requantization {
+            Requantization::Float => Sum::Float(FloatSum::new(pair_a, pair_b, pair_y, codes)),
+            Requantization::FixedPoint(rounding) => Sum::Fixed(FixedSum::new(pair_a, pair_b, pair_y, rounding, codes)?),
+            other => return Err(unsupported("requantization of a sum", other)),
+        };
+        Ok(Self { sides, formula })
+    }
+
+    /// The parameters of outputs.
+    pub fn output(&self) -> &QParams<T, D> {
+        &self.sides.y
+    }
+
+    /// The sum of two tensors that broadcast to one shape.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a side has other parameters, [`Error::Shape`] if the shapes do not broadcast.
+    pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
+        self.sides.forward(a, b, |a, b, out| self.forward_into(a, b, out))
+    }
+
+    /// The sum of codes that broadcast to the shape of `out`, which is memory that exists. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
+    pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
+        match &self.formula {
+            Sum::Float(sum) => for_each_pair(a, b, out, |a, b| sum.eval(a, b)),
+            Sum::Fixed(sum) => for_each_pair(a, b, out, |a, b| sum.eval(a, b)),
+        }
+    }
+}
+
+/// The product of two quantized tensors: `y = a * b` (ONNX Runtime: `QLinearMul`; TFLite: `MUL`).
+///
+/// The parameters of both sides and of the output are fixed when it is built. The requantization decides whose formula it
+/// is: [`Requantization::Float`] that of ONNX Runtime, [`Requantization::FixedPoint`] that of TFLite. Tensors broadcast.
+///
+/// ```
+/// use ndarray::array;
+/// use ndarray_quant::ops::QMul;
+/// use ndarray_quant::{QParams, Quantizer, Requantize};
+/// let a = QParams::<i8, _>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, -2.0]])?;
+/// let b = QParams::<i8, _>::per_tensor(0.25, -8)?.quantize(&array![[3.0f32, 1.5]])?;
+/// let mul = QMul::new(a.params(), b.params(), &Requantize::to(&QParams::per_tensor(0.25, 0)?))?;
+/// assert_eq!(mul.forward(&a, &b)?.dequantize(), array![[3.0, -3.0]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct QMul<T: Byte, D: Dimension> {
+    sides: Sides<T, D>,
+    product: ProductOf,
+    factor: Rescale,
+}
+
+impl<T: Byte, D: Dimension> QMul<T, D> {
+    /// For sides with these parameters and an output with those of `to`, all per tensor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless all parameters are per tensor, and those of [`Rescale::new`].
+    pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Requantize<T, D>) -> Result<Self> {
+        let sides = Sides { a: a.clone(), b: b.clone(), y: to.params.clone() };
+        let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, y_zero)) = sides.pairs()?;
+        let product = ProductOf { a_zero, b_zero, y_zero, codes: to.codes() };
+        let factor = Rescale::new(a_scale, b_scale, y_scale, to.requantization)?;
+        Ok(Self { sides, product, factor })
+    }
+
+    /// The parameters of outputs.
+    pub fn output(&self) -> &QParams<T, D> {
+        &self.sides.y
+    }
+
+    /// The product of two tensors that broadcast to one shape.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a side has other parameters, [`Error::Shape`] if the shapes do not broadcast.
+    pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
+        self.sides.forward(a, b, |a, b, out| self.forward_into(a, b, out))
+    }
+
+    /// The product of codes that broadcast to the shape of `out`, which is memory that exists. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
+    pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
+        let product = self.product;
+        match self.factor {
+            Rescale::Float(factor) => for_each_pair(a, b, out, |a, b| product.float(a, b, factor)),
+            factor => for_each_pair(a, b, out, |a, b| product.rescaled::<T>(a, b, factor)),
+        }
+    }
+}
+
+/// The parameters of both sides and of the output.
+#[derive(Debug, Clone)]
+struct Sides<T: Byte, D: Dimension> {
+    a: QParams<T, D>,
+    b: QParams<T, D>,
+    y: QParams<T, D>,
+}
+
+type Pair = (f32, i32);
+
+impl<T: Byte, D: Dimension> Sides<T, D> {
+    /// Scales and zero points, which must be per tensor.
+    fn pairs(&self) -> Result<(Pair, Pair, Pair)> {
+        Ok((self.a.pair("left parameters")?, self.b.pair("right parameters")?, self.y.pair("output parameters")?))
+    }
+
+    fn forward(
+        &self,
+        a: &QTensor<T, D>,
+        b: &QTensor<T, D>,
+        run: impl Fn(&ArrayRef<T, D>, &ArrayRef<T, D>, &mut ArrayRef<T, D>) -> Result<()>,
+    ) -> Result<QTensor<T, D>> {
+        check_params(a.params(), &self.a)?;
+        check_params(b.params(), &self.b)?;
+        let (a, b) = (a.unpacked_codes(), b.unpacked_codes());
+        let mut shape = a.raw_dim();
+        if a.ndim() == b.ndim() {
+            for (axis, &len) in b.shape().iter().enumerate().filter(|(_, len)| **len != 1) {
+                shape[axis] = len;
+            }
+        }
+        let mut out = Array::from_elem(shape, T::default());
+        run(&a, &b, &mut out)?;
+        QTensor::from_codes(out, self.y.clone())
+    }
+}
+
+/// `out = formula(a, b)`, both broadcast to the shape of `out`.
+fn for_each_pair<T: Byte, D: Dimension>(
+    a: &ArrayRef<T, D>,
+    b: &ArrayRef<T, D>,
+    out: &mut ArrayRef<T, D>,
+    formula: impl Fn(i32, i32) -> i32 + Copy,
+) -> Result<()> {
+    if a.shape() == out.shape()
+        && b.shape() == out.shape()
+        && let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut())
+    {
+        arch::run(Pairs { a, b, out, formula });
+        return Ok(());
+    }
+    let a = a.broadcast(out.raw_dim()).ok_or_else(|| Error::shape("left side", out.shape(), a.shape()))?;
+    let b = b.broadcast(out.raw_dim()).ok_or_else(|| Error::shape("right side", out.shape(), b.shape()))?;
+    let rows = Zip::from(a.rows()).and(b.rows()).and(out.rows_mut());
+    rows.for_each(|a, b, out| row_of_pairs(a, b, out, formula));
+    Ok(())
+}
+
+/// One row, through a buffer where it is not contiguous.
+fn row_of_pairs<T: Byte>(
+    a: ArrayView1<'_, T>,
+    b: ArrayView1<'_, T>,
+    mut out: ArrayViewMut1<'_, T>,
+    formula: impl Fn(i32, i32) -> i32 + Copy,
+) {
+    const PIECE: usize = 256;
+    if let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut()) {
+        return arch::run(Pairs { a, b, out, formula });
+    }
+    let (mut left, mut right, mut sum) = ([T::default(); PIECE], [T::default(); PIECE], [T::default(); PIECE]);
+    for first in (0..out.len()).step_by(PIECE) {
+        let len = PIECE.min(out.len() - first);
+        let piece = ndarray::s![first..first + len];
+        left.iter_mut().zip(a.slice(piece)).for_each(|(to, &code)| *to = code);
+        right.iter_mut().zip(b.slice(piece)).for_each(|(to, &code)| *to = code);
+        arch::run(Pairs { a: &left[..len], b: &right[..len], out: &mut sum[..len], formula });
+        out.slice_mut(piece).iter_mut().zip(&sum).for_each(|(to, &code)| *to = code);
+    }
+}
+
+struct Pairs<'a, T, F> {
+    a: &'a [T],
+    b: &'a [T],
+    out: &'a mut [T],
+    formula: F,
+}
+
+impl<T: Byte, F: Fn(i32, i32) -> i32> Task for Pairs<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        const LANES: usize = 64;
+        let Self { a, b, out, formula } = self;
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            let mut lanes = [T::default(); LANES];
+            for i in 0..LANES {
+                lanes[i] = T::from_i32(formula(a[i].to_i32(), b[i].to_i32()));
+            }
+            *out = lanes;
+        }
+        for ((out, a), b) in out_rest.iter_mut().zip(a_rest).zip(b_rest) {
+            *out = T::from_i32(formula(a.to_i32(), b.to_i32()));
+        }
+    }
+}
+
+impl<T: Byte, D: Dimension> Requantize<T, D> {
+    /// The codes that come out.
+    pub(super) fn codes(&self) -> Codes {
+        let (min, max) = self.clamp_range();
+        Codes { min, max }
+    }
+}

@@ -1,0 +1,421 @@
+//! Pooling: the greatest or the mean code of each window, channel by channel.
+
+use ndarray::{Array4, ArrayRef4, Ix4};
+
+use super::layout::in_standard_layout;
+use super::requantize::{Requantize, check_params};
+use crate::affine::{Codes, Requantization, Rescale, dequantize, float_mean, integer_mean, unsupported};
+use crate::arch::{self, Task};
+use crate::error::{Error, Result};
+use crate::gemm::{Byte, Workspace};
+use crate::qparams::QParams;
+use crate::qtensor::QTensor;
+use crate::window::{Placed, Window};
+
+/// Channels that are pooled together.
+const LANES: usize = 64;
+
+/// The greatest code of each window (ONNX: `MaxPool`; TFLite: `MAX_POOL_2D`). Parameters stay; the padding counts for
+/// nothing.
+///
+/// Images are `[images, height, width, channels]`.
+///
+/// # Errors
+/// Those of [`max_pool_into`].
+///
+/// ```
+/// use ndarray::{Array4, Ix4};
+/// use ndarray_quant::ops::{Window, max_pool};
+/// use ndarray_quant::{QParams, QTensor};
+/// let codes = Array4::from_shape_fn((1, 4, 4, 1), |(_, y, x, _)| (4 * y + x) as u8);
+/// let x = QTensor::<u8, Ix4>::new(codes, QParams::per_tensor(0.1, 0)?)?;
+/// let y = max_pool(&x, [2, 2], &Window::new().strides([2, 2]))?;
+/// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [5, 7, 13, 15]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+pub fn max_pool<T: Byte>(x: &QTensor<T, Ix4>, kernel: [usize; 2], window: &Window) -> Result<QTensor<T, Ix4>> {
+    let codes = x.unpacked_codes();
+    let mut out = Array4::from_elem(pooled_shape(codes.shape(), kernel, window)?, T::default());
+    max_pool_into(&codes, kernel, window, &mut out, &mut Workspace::new())?;
+    QTensor::from_codes(out, x.params().clone())
+}
+
+/// [`max_pool`] of codes into memory that exists. Any strides.
+///
+/// # Errors
+/// [`Error::Shape`] if `out` has another shape or the padded image is smaller than the kernel, and those of
+/// [`Window::output_size`].
+pub fn max_pool_into<T: Byte>(
+    x: &ArrayRef4<T>,
+    kernel: [usize; 2],
+    window: &Window,
+    out: &mut ArrayRef4<T>,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    let placed = placed_for(x, kernel, window, out)?;
+    let channels = x.dim().3;
+    in_standard_layout(x, out, workspace, |x, out, _| {
+        arch::run(Pool { x, out, channels, window: placed, mean: Greatest { lowest: T::MIN } });
+    });
+    Ok(())
+}
+
+/// The mean of each window (ONNX Runtime: `QLinearAveragePool`; TFLite: `AVERAGE_POOL_2D`).
+///
+/// The requantization decides whose formula it is. [`Requantization::Float`] is that of ONNX Runtime: the mean of reals, in
+/// `f32`, to any output. [`Requantization::FixedPoint`] is that of TFLite: the mean of codes, halves away from zero, whose
+/// output has the parameters of the input. Padding does not count, unless
+/// [`count_include_pad`](Self::count_include_pad) has it count as real zeros.
+///
+/// ```
+/// use ndarray::{Array4, Ix4};
+/// use ndarray_quant::ops::{AveragePool, Window};
+/// use ndarray_quant::{QParams, QTensor, Requantize};
+/// let params = QParams::<u8, Ix4>::per_tensor(0.5, 0)?;
+/// let codes = Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8);
+/// let x = QTensor::new(codes, params.clone())?;
+/// let pool = AveragePool::new(&params, [2, 2], &Window::new(), &Requantize::to(&QParams::per_tensor(0.25, 0)?))?;
+/// assert_eq!(pool.forward(&x)?.codes().iter().copied().collect::<Vec<_>>(), [3, 23, 43]); // 1.5, 11.5, 21.5, halved
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct AveragePool<T: Byte> {
+    x: QParams<T, Ix4>,
+    y: QParams<T, Ix4>,
+    kernel: [usize; 2],
+    window: Window,
+    include_pad: bool,
+    codes: Codes,
+    in_integers: bool,
+}
+
+impl<T: Byte> AveragePool<T> {
+    /// For images with these parameters.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or for one in
+    /// integers if the output has other parameters than the input.
+    pub fn new(x: &QParams<T, Ix4>, kernel: [usize; 2], window: &Window, to: &Requantize<T, Ix4>) -> Result<Self> {
+        let (x_pair, y_pair) = (x.pair("parameters of the input")?, to.params.pair("parameters of the output")?);
+        let in_integers = match to.requantization {
+            Requantization::Float => false,
+            Requantization::FixedPoint(_) if x_pair == y_pair => true,
+            Requantization::FixedPoint(_) => {
+                return Err(Error::Argument {
+                    what: "output of a mean in integers",
+                    expected: "the scale and zero point of the input",
+                    found: alloc::format!("{y_pair:?}, not {x_pair:?}"),
+                });
+            }
+            other => return Err(unsupported("requantization of a mean", other)),
+        };
+        let (codes, y) = (to.codes(), to.params.clone());
+        Ok(Self { x: x.clone(), y, kernel, window: *window, include_pad: false, codes, in_integers })
+    }
+
+    /// With the padding counted as real zeros (ONNX: `count_include_pad`).
+    pub fn count_include_pad(mut self, include: bool) -> Self {
+        self.include_pad = include;
+        self
+    }
+
+    /// The parameters of outputs.
+    pub fn output(&self) -> &QParams<T, Ix4> {
+        &self.y
+    }
+
+    /// `[images, height, width, channels]` to the means of all windows.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `x` has other parameters, and those of [`Window::output_size`].
+    pub fn forward(&self, x: &QTensor<T, Ix4>) -> Result<QTensor<T, Ix4>> {
+        check_params(x.params(), &self.x)?;
+        let codes = x.unpacked_codes();
+        let mut out = Array4::from_elem(pooled_shape(codes.shape(), self.kernel, &self.window)?, T::default());
+        self.forward_into(&codes, &mut out, &mut Workspace::new())?;
+        QTensor::from_codes(out, self.y.clone())
+    }
+
+    /// [`Self::forward`] of codes into memory that exists. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape, and those of [`Window::output_size`].
+    pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
+        let window = placed_for(x, self.kernel, &self.window, out)?;
+        let (x_pair, y_pair) = (self.x.pair("parameters of the input")?, self.y.pair("parameters of the output")?);
+        let (channels, codes) = (x.dim().3, self.codes);
+        let all = if self.include_pad { Some(self.kernel[0] * self.kernel[1]) } else { None };
+        in_standard_layout(x, out, workspace, |x, out, _| {
+            if self.in_integers {
+                let mean = IntegerMean { zero: x_pair.1, all, codes };
+                arch::run(Pool { x, out, channels, window, mean });
+            } else {
+                let mean = FloatMean { x: x_pair, y: y_pair, all, codes };
+                arch::run(Pool { x, out, channels, window, mean });
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The mean over each image, channel by channel (ONNX Runtime: `QLinearGlobalAveragePool`).
+///
+/// In `f32`: `clamp(rne(f32(Σ (x - x_zero)) * (x_scale / (y_scale * f32(n)))) + y_zero)`, `n` pixels. The other arithmetics
+/// multiply the same sum by `x_scale / (y_scale * n)` as any accumulator.
+///
+/// ```
+/// use ndarray::{Array4, Ix4};
+/// use ndarray_quant::ops::GlobalAveragePool;
+/// use ndarray_quant::{QParams, QTensor, Requantize};
+/// let params = QParams::<u8, Ix4>::per_tensor(0.5, 0)?;
+/// let x = QTensor::new(Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8), params.clone())?;
+/// let y = GlobalAveragePool::new(&params, &Requantize::to(&QParams::per_tensor(0.25, 0)?))?.forward(&x)?;
+/// assert_eq!(y.codes().shape(), [1, 1, 1, 3]);
+/// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [3, 23, 43]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct GlobalAveragePool<T: Byte> {
+    x: QParams<T, Ix4>,
+    to: Requantize<T, Ix4>,
+}
+
+impl<T: Byte> GlobalAveragePool<T> {
+    /// For images with these parameters.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless all parameters are per tensor.
+    pub fn new(x: &QParams<T, Ix4>, to: &Requantize<T, Ix4>) -> Result<Self> {
+        x.pair("parameters of the input")?;
+        to.params.pair("parameters of the output")?;
+        Ok(Self { x: x.clone(), to: to.clone() })
+    }
+
+    /// The parameters of outputs.
+    pub fn output(&self) -> &QParams<T, Ix4> {
+        &self.to.params
+    }
+
+    /// `[images, height, width, channels]` to `[images, 1, 1, channels]`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `x` has other parameters, and those of [`Self::forward_into`].
+    pub fn forward(&self, x: &QTensor<T, Ix4>) -> Result<QTensor<T, Ix4>> {
+        check_params(x.params(), &self.x)?;
+        let codes = x.unpacked_codes();
+        let (images, _, _, channels) = codes.dim();
+        let mut out = Array4::from_elem((images, 1, 1, channels), T::default());
+        self.forward_into(&codes, &mut out, &mut Workspace::new())?;
+        QTensor::from_codes(out, self.to.params.clone())
+    }
+
+    /// [`Self::forward`] of codes into memory that exists. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` is not `[images, 1, 1, channels]` or the images have no pixels, [`Error::Depth`] if they
+    /// have so many that a sum could overflow, and those of [`Rescale::new`].
+    pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
+        let (images, height, width, channels) = x.dim();
+        if out.dim() != (images, 1, 1, channels) {
+            return Err(Error::shape("output", &[images, 1, 1, channels], out.shape()));
+        }
+        let (pixels, max) = (height * width, i32::MAX as usize / 255);
+        if pixels == 0 {
+            return Err(Error::shape("image, at least one pixel", &[images, 1, 1, channels], x.shape()));
+        }
+        if pixels > max {
+            return Err(Error::Depth { max, found: pixels });
+        }
+        let ((x_scale, zero), (y_scale, y_zero)) =
+            (self.x.pair("parameters of the input")?, self.to.params.pair("parameters of the output")?);
+        let factor = Rescale::mean(x_scale, y_scale, pixels, self.to.requantization)?;
+        let codes = self.to.codes();
+        in_standard_layout(x, out, workspace, |x, out, _| {
+            let images = x.chunks_exact(pixels * channels.max(1)).zip(out.chunks_exact_mut(channels.max(1)));
+            images.for_each(|(x, out)| arch::run(Global { x, out, zero, factor, y_zero, codes }));
+        });
+        Ok(())
+    }
+}
+
+fn pooled_shape(image: &[usize], kernel: [usize; 2], window: &Window) -> Result<[usize; 4]> {
+    let [height, width] = window.output_size(kernel, [image[1], image[2]])?;
+    Ok([image[0], height, width, image[3]])
+}
+
+fn placed_for<T>(x: &ArrayRef4<T>, kernel: [usize; 2], window: &Window, out: &ArrayRef4<T>) -> Result<Placed> {
+    let shape = pooled_shape(x.shape(), kernel, window)?;
+    if out.shape() != shape {
+        return Err(Error::shape("output", &shape, out.shape()));
+    }
+    window.place(kernel, [x.dim().1, x.dim().2])
+}
+
+/// What becomes of the codes of a window.
+trait Statistic: Copy {
+    type State: Copy;
+    fn start(self) -> Self::State;
+    fn add(self, state: Self::State, code: i32) -> Self::State;
+    /// The code, `count` being the taps within the image.
+    fn finish(self, state: Self::State, count: usize) -> i32;
+}
+
+#[derive(Clone, Copy)]
+struct Greatest {
+    lowest: i32,
+}
+
+impl Statistic for Greatest {
+    type State = i32;
+    #[inline(always)]
+    fn start(self) -> i32 {
+        self.lowest
+    }
+    #[inline(always)]
+    fn add(self, state: i32, code: i32) -> i32 {
+        state.max(code)
+    }
+    #[inline(always)]
+    fn finish(self, state: i32, _: usize) -> i32 {
+        state
+    }
+}
+
+#[derive(Clone, Copy)]
+struct FloatMean {
+    x: (f32, i32),
+    y: (f32, i32),
+    /// The taps to divide by, if those in the padding count.
+    all: Option<usize>,
+    codes: Codes,
+}
+
+impl Statistic for FloatMean {
+    type State = f32;
+    #[inline(always)]
+    fn start(self) -> f32 {
+        0.0
+    }
+    #[inline(always)]
+    fn add(self, state: f32, code: i32) -> f32 {
+        state + dequantize::<i16, f32>(code as i16, self.x.1, self.x.0)
+    }
+    #[inline(always)]
+    fn finish(self, state: f32, count: usize) -> i32 {
+        // A window of nothing but padding has the mean 0.
+        float_mean(state, self.all.unwrap_or(count).max(1) as f32, self.y, self.codes)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct IntegerMean {
+    zero: i32,
+    all: Option<usize>,
+    codes: Codes,
+}
+
+impl Statistic for IntegerMean {
+    type State = i32;
+    #[inline(always)]
+    fn start(self) -> i32 {
+        0
+    }
+    #[inline(always)]
+    fn add(self, state: i32, code: i32) -> i32 {
+        state + code
+    }
+    #[inline(always)]
+    fn finish(self, state: i32, count: usize) -> i32 {
+        // A window of nothing but padding has the mean 0.
+        let all = self.all.unwrap_or(count).max(1);
+        integer_mean(state + (all - count) as i32 * self.zero, all as i32, self.codes)
+    }
+}
+
+/// A statistic of all windows of all images.
+struct Pool<'a, T, S> {
+    x: &'a [T],
+    out: &'a mut [T],
+    channels: usize,
+    window: Placed,
+    mean: S,
+}
+
+impl<T: Byte, S: Statistic> Task for Pool<'_, T, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, out, channels, window, mean } = self;
+        let [height, width] = window.image;
+        let [rows, columns] = window.output;
+        for (pixel, out) in out.chunks_exact_mut(channels.max(1)).enumerate() {
+            let (image, y, x_out) = (pixel / (rows * columns), pixel / columns % rows, pixel % columns);
+            let (taps_y, taps_x) = (window.taps_within(0, y), window.taps_within(1, x_out));
+            for (c, out) in out.chunks_mut(LANES).enumerate() {
+                let mut states = [mean.start(); LANES];
+                for (ky, kx) in taps_y.clone().flat_map(|ky| taps_x.clone().map(move |kx| (ky, kx))) {
+                    let (Some(row), Some(column)) = (window.source(0, y, ky), window.source(1, x_out, kx)) else {
+                        continue;
+                    };
+                    let from = ((image * height + row) * width + column) * channels + c * LANES;
+                    let from = &x[from..from + out.len()];
+                    if let Some(from) = from.first_chunk::<LANES>() {
+                        for i in 0..LANES {
+                            states[i] = mean.add(states[i], from[i].to_i32());
+                        }
+                    } else {
+                        for (state, code) in states.iter_mut().zip(from) {
+                            *state = mean.add(*state, code.to_i32());
+                        }
+                    }
+                }
+                let count = taps_y.len() * taps_x.len();
+                let mut codes = [T::default(); LANES];
+                for i in 0..LANES {
+                    codes[i] = T::from_i32(mean.finish(states[i], count));
+                }
+                out.copy_from_slice(&codes[..out.len()]);
+            }
+        }
+    }
+}
+
+/// The mean over one image.
+struct Global<'a, T> {
+    x: &'a [T],
+    out: &'a mut [T],
+    zero: i32,
+    factor: Rescale,
+    y_zero: i32,
+    codes: Codes,
+}
+
+impl<T: Byte> Task for Global<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, out, zero, factor, y_zero, codes } = self;
+        let channels = out.len();
+        let shift = zero * (x.len() / channels.max(1)) as i32;
+        for (c, out) in out.chunks_mut(LANES).enumerate() {
+            let mut sums = [0; LANES];
+            for pixel in x.chunks_exact(channels) {
+                let from = &pixel[c * LANES..c * LANES + out.len()];
+                if let Some(from) = from.first_chunk::<LANES>() {
+                    for i in 0..LANES {
+                        sums[i] += from[i].to_i32();
+                    }
+                } else {
+                    for (sum, code) in sums.iter_mut().zip(from) {
+                        *sum += code.to_i32();
+                    }
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = T::from_i32(factor.apply::<T>(sum - shift, y_zero, codes));
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The softmax of rows of codes.
+
+use alloc::boxed::Box;
+
+use ndarray::{Array, ArrayRef, Axis, Dimension};
+use num_traits::Float;
+
+use super::requantize::check_params;
+use crate::error::{Error, Result};
+use crate::gemm::Byte;
+use crate::qparams::QParams;
+use crate::qtensor::QTensor;
+
+/// `exp(x) / Σ exp(x)` along the last axis (ONNX Runtime: `QLinearSoftmax`; TFLite: `SOFTMAX`).
+///
+/// `y = clamp(round(e[max - x] / Σ e[max - x] / y_scale) + y_zero)`, with a table of `e[d] = exp(-d * x_scale)` in `f32`.
+/// TFLite's output has a scale of 1/256 and its smallest code as zero point; its own kernels round the exponential in
+/// fixed point and may differ by a code.
+///
+/// ```
+/// use ndarray::array;
+/// use ndarray_quant::ops::Softmax;
+/// use ndarray_quant::{QParams, Quantizer};
+/// let x = QParams::<u8, _>::per_tensor(0.1, 100)?.quantize(&array![[1.0f32, 1.0], [0.0, 3.0]])?;
+/// let softmax = Softmax::new(x.params(), &QParams::<u8, _>::per_tensor(1.0 / 256.0, 0)?)?;
+/// assert_eq!(softmax.forward(&x)?.codes(), array![[128, 128], [12, 244]]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Softmax<T: Byte, D: Dimension> {
+    x: QParams<T, D>,
+    y: QParams<T, D>,
+    /// By the distance from the greatest code of the row.
+    exp: Box<[f32; 256]>,
+}
+
+impl<T: Byte, D: Dimension> Softmax<T, D> {
+    /// For inputs and outputs with these parameters.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless both are per tensor.
+    pub fn new(x: &QParams<T, D>, y: &QParams<T, D>) -> Result<Self> {
+        let (scale, _) = x.pair("parameters of the input")?;
+        y.pair("parameters of the output")?;
+        let mut exp = Box::new([0.0; 256]);
+        for (distance, entry) in exp.iter_mut().enumerate() {
+            *entry = Float::exp(-(distance as f64) * f64::from(scale)) as f32;
+        }
+        Ok(Self { x: x.clone(), y: y.clone(), exp })
+    }
+
+    /// The parameters of outputs.
+    pub fn output(&self) -> &QParams<T, D> {
+        &self.y
+    }
+
+    /// The softmax along the last axis.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `x` has other parameters, and those of [`Self::forward_into`].
+    pub fn forward(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
+        check_params(x.params(), &self.x)?;
+        let x = x.unpacked_codes();
+        let mut out = Array::from_elem(x.raw_dim(), T::default());
+        self.forward_into(&x, &mut out)?;
+        QTensor::from_codes(out, self.y.clone())
+    }
+
+    /// [`Self::forward`] of codes into memory that exists. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape, [`Error::Axis`] if there is no axis.
+    pub fn forward_into(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
+        if x.shape() != out.shape() {
+            return Err(Error::shape("output", x.shape(), out.shape()));
+        }
+        let Some(last) = x.ndim().checked_sub(1) else {
+            return Err(Error::Axis { ndim: 0, found: 0 });
+        };
+        for (x, out) in x.lanes(Axis(last)).into_iter().zip(out.lanes_mut(Axis(last))) {
+            let greatest = x.iter().map(|code| code.to_i32()).max().unwrap_or(0);
+            let exp = |code: T| self.exp[(greatest - code.to_i32()) as u8 as usize];
+            let sum: f32 = x.iter().map(|&code| exp(code)).sum();
+            for (out, &code) in out.into_iter().zip(x) {
+                *out = T::from_i32(self.y.code_of(exp(code) / sum));
+            }
+        }
+        Ok(())
+    }
+}
