@@ -4,6 +4,7 @@ use core::marker::PhantomData;
 use ndarray::{Array, CowArray, Dimension};
 
 use super::{Code, Storage, SubByte};
+use crate::arch::{self, Task};
 use crate::error::{Error, Result};
 
 /// A tensor of 4-bit or 2-bit codes, packed two or four to a byte.
@@ -50,7 +51,6 @@ impl<T: SubByte, D: Dimension> TryFrom<Raw<D>> for Packed<T, D> {
 
 impl<T: SubByte, D: Dimension> Packed<T, D> {
     const PER_BYTE: usize = (8 / T::BITS) as usize;
-    const MASK: u8 = (0xffu32 >> (8 - T::BITS)) as u8;
 
     /// Packs one code per element. An out-of-range code is refused with [`Error::CodeRange`].
     pub fn pack(codes: &ndarray::ArrayRef<T::Code, D>) -> Result<Self> {
@@ -60,7 +60,7 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
                 return Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: found, found_max: found });
             }
         }
-        Ok(Self::pack_in_range(codes.raw_dim(), codes.iter().copied()))
+        Ok(Self::pack_in_range(codes))
     }
 
     /// Takes bytes that are already packed: `ceil(len * BITS / 8)` of them. Unused bits are cleared.
@@ -100,30 +100,107 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
 
     /// One code per element, in row-major order.
     pub fn unpack(&self) -> Array<T::Code, D> {
-        // Two shifts carry the sign of a signed code up.
-        let unused = 32 - T::BITS;
-        let code = |i: usize| {
-            let shift = (i % Self::PER_BYTE) * T::BITS as usize;
-            let bits = ((self.bytes[i / Self::PER_BYTE] >> shift) & Self::MASK) as i32;
-            T::Code::from_i32(if T::MIN < 0 { (bits << unused) >> unused } else { bits })
-        };
-        Array::from_shape_vec(self.dim.clone(), (0..self.len()).map(code).collect())
-            .expect("as many codes as the shape has elements")
+        let mut codes = vec![T::Code::default(); self.len()];
+        arch::run(Unpack::<T> { bytes: &self.bytes, codes: &mut codes });
+        Array::from_shape_vec(self.dim.clone(), codes).expect("as many codes as the shape has elements")
     }
 
-    fn pack_in_range(dim: D, codes: impl Iterator<Item = T::Code>) -> Self {
-        let mut bytes = vec![0u8; dim.size().div_ceil(Self::PER_BYTE)];
-        for (i, code) in codes.enumerate() {
-            let shift = (i % Self::PER_BYTE) * T::BITS as usize;
-            bytes[i / Self::PER_BYTE] |= (code.to_i32() as u8 & Self::MASK) << shift;
-        }
-        Self { dim, bytes, element: PhantomData }
+    fn pack_in_range(codes: &ndarray::ArrayRef<T::Code, D>) -> Self {
+        let mut bytes = vec![0u8; codes.len().div_ceil(Self::PER_BYTE)];
+        let row_major = codes.as_standard_layout();
+        let row_major = row_major.as_slice().expect("standard layout is a slice");
+        arch::run(Pack::<T> { codes: row_major, bytes: &mut bytes });
+        Self { dim: codes.raw_dim(), bytes, element: PhantomData }
     }
+}
+
+/// Bytes of packed codes that are worked on together.
+const LANES: usize = 32;
+
+/// Codes into bytes: code `i` of a byte from its bit `i * BITS` on.
+struct Pack<'a, T: SubByte> {
+    codes: &'a [T::Code],
+    bytes: &'a mut [u8],
+}
+
+impl<T: SubByte> Pack<'_, T> {
+    /// The byte of these codes, which are as many as it holds, or fewer.
+    #[inline(always)]
+    fn byte(codes: &[T::Code]) -> u8 {
+        let mut byte = 0;
+        for (i, code) in codes.iter().enumerate() {
+            byte |= (code.to_i32() as u8 & mask::<T>()) << (i as u32 * T::BITS);
+        }
+        byte
+    }
+}
+
+impl<T: SubByte> Task for Pack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let per_byte = (8 / T::BITS) as usize;
+        let (bytes, bytes_rest) = self.bytes.as_chunks_mut::<LANES>();
+        let (codes, codes_rest) = self.codes.split_at(bytes.len() * LANES * per_byte);
+        for (bytes, codes) in bytes.iter_mut().zip(codes.chunks_exact(LANES * per_byte)) {
+            let mut lanes = [0; LANES];
+            for i in 0..LANES {
+                lanes[i] = Self::byte(&codes[i * per_byte..(i + 1) * per_byte]);
+            }
+            *bytes = lanes;
+        }
+        for (byte, codes) in bytes_rest.iter_mut().zip(codes_rest.chunks(per_byte)) {
+            *byte = Self::byte(codes);
+        }
+    }
+}
+
+/// Bytes into codes, the other way round.
+struct Unpack<'a, T: SubByte> {
+    bytes: &'a [u8],
+    codes: &'a mut [T::Code],
+}
+
+impl<T: SubByte> Unpack<'_, T> {
+    /// The code at place `i` of a byte. Two shifts carry the sign of a signed code up.
+    #[inline(always)]
+    fn code(byte: u8, i: usize) -> T::Code {
+        let up = 8 - T::BITS;
+        let bits = (byte >> (i as u32 * T::BITS)) << up;
+        T::Code::from_i32(if T::MIN < 0 { (bits as i8 >> up) as i32 } else { (bits >> up) as i32 })
+    }
+}
+
+impl<T: SubByte> Task for Unpack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let per_byte = (8 / T::BITS) as usize;
+        let (codes, codes_rest) = self.codes.split_at_mut(self.codes.len() / (LANES * per_byte) * LANES * per_byte);
+        let (bytes, bytes_rest) = self.bytes.split_at(codes.len() / per_byte);
+        for (codes, &bytes) in codes.chunks_exact_mut(LANES * per_byte).zip(bytes.as_chunks::<LANES>().0) {
+            for i in 0..LANES {
+                for k in 0..per_byte {
+                    codes[i * per_byte + k] = Self::code(bytes[i], k);
+                }
+            }
+        }
+        for (i, code) in codes_rest.iter_mut().enumerate() {
+            *code = Self::code(bytes_rest[i / per_byte], i % per_byte);
+        }
+    }
+}
+
+/// The bits that a code has.
+fn mask<T: SubByte>() -> u8 {
+    0xff >> (8 - T::BITS)
 }
 
 impl<T: SubByte, D: Dimension> Storage<T, D> for Packed<T, D> {
     fn from_codes(codes: Array<T::Code, D>) -> Self {
-        Self::pack_in_range(codes.raw_dim(), codes.iter().copied())
+        Self::pack_in_range(&codes)
     }
     fn codes(&self) -> CowArray<'_, T::Code, D> {
         self.unpack().into()

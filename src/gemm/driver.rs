@@ -46,7 +46,7 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
 ) {
     let b = b.panels();
     let isa = b.isa.for_rows(a.nrows());
-    let lhs = LhsLayout::of(isa, b.rows);
+    let lhs = LhsLayout::of(isa, a.nrows(), b.rows, b.cols);
     let product = Product { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue, first_col };
     let threads = threads(out.len().saturating_mul(b.rows));
     workspace.parts.resize_with(workspace.parts.len().max(threads), PartSpace::default);

@@ -36,8 +36,8 @@ pub trait Epilogue: Sealed + Sync {
     fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [Self::Out]);
 }
 
-/// Lanes that are computed together: a register of 32-bit numbers, or several.
-const LANES: usize = 16;
+/// Lanes that are computed together: so many that the compiler keeps the loop over them, and makes registers of it.
+const LANES: usize = 32;
 
 /// `out[i] = f(acc[i])`, in whole registers as far as they go.
 ///

@@ -41,15 +41,26 @@ pub(crate) struct LhsLayout {
     flips: bool,
     conflict: usize,
     in_place: bool,
+    /// Whether signed codes are flipped in a copy, because they are read so often that it costs less than flipping
+    /// them each time.
+    flip_once: bool,
 }
 
+/// Columns from which on a copy of flipped codes costs less than flipping them in the kernel.
+const FLIP_ONCE: usize = 256;
+
 impl LhsLayout {
-    /// For products of this depth.
-    pub(crate) fn of(isa: Isa, depth: usize) -> Self {
-        fn of<K: Kernel>(_: K, depth: usize) -> LhsLayout {
-            LhsLayout { flips: K::FLIPS, conflict: K::CONFLICT, in_place: K::reads_in_place(depth) }
+    /// For products of this size.
+    pub(crate) fn of(isa: Isa, rows: usize, depth: usize, cols: usize) -> Self {
+        fn of<K: Kernel>(_: K, depth: usize, often: bool) -> LhsLayout {
+            LhsLayout {
+                flips: K::FLIPS,
+                conflict: K::CONFLICT,
+                in_place: K::reads_in_place(depth),
+                flip_once: K::FLIPS && often,
+            }
         }
-        with_kernel!(isa, kernel => of(kernel, depth))
+        with_kernel!(isa, kernel => of(kernel, depth, rows > 1 && cols >= FLIP_ONCE))
     }
 
     /// What canonical codes are greater by than codes of `A`.
@@ -82,7 +93,8 @@ impl LhsBlock {
         with_sums: bool,
     ) -> (Rows<'b>, &'b [i32]) {
         let (count, depth) = (which.len(), a.depth());
-        let rows = match a {
+        let flip = layout.flip_once && A::TO_UNSIGNED != 0;
+        let mut rows = match a {
             Lhs::Matrix(a) => read_matrix(&mut self.data, a.slice_move(s![which, ..]), layout),
             Lhs::Patches(patches) => {
                 let stride = row_stride(depth, layout);
@@ -90,12 +102,14 @@ impl LhsBlock {
                 patches.gather(which, stride, self.data.as_mut_slice());
                 // A whole unit at the end is read faster. The right side holds zeros beyond the depth.
                 let depth = depth.next_multiple_of(Patches::UNIT);
+                flip_if(flip, &mut self.data);
                 Rows { bytes: self.data.as_slice(), stride, depth, signed: A::TO_UNSIGNED != 0 }
             }
         };
+        rows.signed &= !flip;
         self.sums.clear();
         if with_sums {
-            let shift = (layout.shift::<A>() - A::TO_UNSIGNED) * depth as i32;
+            let shift = if rows.signed { (layout.shift::<A>() - A::TO_UNSIGNED) * depth as i32 } else { 0 };
             let sum = |i| arch::run(UnsignedSum(&rows.row(i)[..depth], rows.signed)) + shift;
             self.sums.extend((0..count).map(sum));
         }
@@ -106,8 +120,9 @@ impl LhsBlock {
 fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a, A>, layout: LhsLayout) -> Rows<'b> {
     let depth = a.ncols();
     let signed = A::TO_UNSIGNED != 0;
+    let flip = layout.flip_once && signed;
     let in_place = match a.strides() {
-        &[stride, 1] if layout.in_place && stride >= depth as isize => {
+        &[stride, 1] if layout.in_place && !flip && stride >= depth as isize => {
             let crowded = (stride as usize).is_multiple_of(layout.conflict);
             if crowded { None } else { a.to_slice_memory_order() }
         }
@@ -124,7 +139,28 @@ fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a
             None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
         }
     }
+    flip_if(flip, data);
     Rows { bytes: data.as_slice(), stride, depth, signed }
+}
+
+fn flip_if(flip: bool, codes: &mut AlignedBytes) {
+    if flip {
+        arch::run(Flip(codes.as_mut_slice()));
+    }
+}
+
+/// Makes signed codes unsigned.
+struct Flip<'a>(&'a mut [u8]);
+
+impl Task for Flip<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for code in self.0 {
+            *code ^= 0x80;
+        }
+    }
 }
 
 /// The distance of copied rows: a line between them is room for kernels to read beyond the end of a row.

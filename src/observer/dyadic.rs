@@ -2,6 +2,7 @@
 
 use alloc::{vec, vec::Vec};
 
+use crate::arch::{self, Task};
 use crate::range::Bounds;
 
 /// A histogram never has more bins than this.
@@ -86,16 +87,44 @@ impl Grid {
     }
 }
 
+/// Values whose bins are computed together.
+const LANES: usize = 64;
+
+/// The place of each value's bin in the counts.
+struct Bins<'a> {
+    values: &'a [f32; LANES],
+    grid: Grid,
+}
+
+impl Task for Bins<'_> {
+    type Output = [u32; LANES];
+
+    #[inline(always)]
+    fn run(self) -> [u32; LANES] {
+        let scale = power_of_two(-self.grid.exponent);
+        let (first, last) = (self.grid.first as i32, self.grid.len as i32 - 1);
+        let mut bins = [0; LANES];
+        for (bin, &x) in bins.iter_mut().zip(self.values) {
+            *bin = (floor(x as f64 * scale) - first).clamp(0, last) as u32;
+        }
+        bins
+    }
+}
+
 fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((1023 + exponent) as u64) << 52)
 }
 
-/// `floor(x / 2^exponent)`. The quotient is exact.
-#[inline(always)]
+/// `floor(x / 2^exponent)`, for a quotient of far less than 2^31. It is exact.
 fn bin(x: f32, exponent: i32) -> i64 {
-    let quotient = x as f64 * power_of_two(-exponent);
-    let truncated = quotient as i64;
-    truncated - (truncated as f64 > quotient) as i64
+    floor(x as f64 * power_of_two(-exponent)) as i64
+}
+
+/// Rounds down without the instruction for it, which not every target has.
+#[inline(always)]
+fn floor(x: f64) -> i32 {
+    let truncated = x as i32;
+    truncated - (truncated as f64 > x) as i32
 }
 
 impl DyadicHistogram {
@@ -126,11 +155,16 @@ impl DyadicHistogram {
 
     /// Counts values, which are within the bounds.
     pub(super) fn count(&mut self, values: &[f32]) {
-        let last = self.counts.len() as i64 - 1;
-        for &x in values {
-            let bin = bin(x, self.grid.exponent) - self.grid.first;
-            let count = &mut self.counts[bin.clamp(0, last) as usize];
-            *count = count.saturating_add(1);
+        let (chunks, rest) = values.as_chunks();
+        let mut last = [0.0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        let counted = chunks.iter().map(|chunk| (chunk, LANES)).chain([(&last, rest.len())]);
+        for (chunk, len) in counted {
+            let bins = arch::run(Bins { values: chunk, grid: self.grid });
+            for &bin in &bins[..len] {
+                let count = &mut self.counts[bin as usize];
+                *count = count.saturating_add(1);
+            }
         }
     }
 

@@ -46,6 +46,8 @@ impl Kernel for Avx2 {
 
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
+        // Within a larger function loops are not vectorized as well.
+        #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c")]
         fn compiled<T: Task>(task: T) -> T::Output {
             task.run()

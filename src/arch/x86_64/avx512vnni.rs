@@ -54,6 +54,8 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
+        // Within a larger function loops are not vectorized as well.
+        #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
         fn compiled<T: Task>(task: T) -> T::Output {
             task.run()
