@@ -183,12 +183,15 @@ impl<H: HalfFloat> HalfCast<H> {
         }
         match (x.as_slice(), out.as_slice_mut()) {
             (Some(x), Some(out)) if F::DTYPE != DType::F64 => {
-                // In pieces that stay in the cache between being widened and being rounded.
-                const PIECE: usize = 512;
+                // In pieces that stay in the cache between the steps.
+                const PIECE: usize = 1024;
                 let mut wide = [0f32; PIECE];
                 for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
-                    wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.to_f32());
-                    H::round_slice(&wide[..x.len()], out);
+                    let x = F::as_f32(x).unwrap_or_else(|| {
+                        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.to_f32());
+                        &wide[..x.len()]
+                    });
+                    H::round_slice(x, out);
                 }
             }
             _ => out.zip_mut_with(x, |y, &x| *y = cast(x)),
@@ -219,7 +222,17 @@ impl<F: Real, D: Dimension, H: HalfFloat> Dequantizer<F, D> for Array<H, D> {
         if out.shape() != self.shape() {
             return Err(Error::shape("float values", self.shape(), out.shape()));
         }
-        out.zip_mut_with(self, |y, x| *y = F::from_f32(x.to_f32()));
+        match (self.as_slice(), out.as_slice_mut()) {
+            (Some(x), Some(out)) => {
+                const PIECE: usize = 1024;
+                let mut wide = [0f32; PIECE];
+                for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
+                    H::widen_slice(x, &mut wide);
+                    out.iter_mut().zip(&wide).for_each(|(y, &x)| *y = F::from_f32(x));
+                }
+            }
+            _ => out.zip_mut_with(self, |y, x| *y = F::from_f32(x.to_f32())),
+        }
         Ok(())
     }
 }

@@ -106,6 +106,16 @@ pub(crate) trait Kernel: Copy + Send + Sync {
 
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;
+
+    /// `to[i] = from[i]`, rounded to half precision, ties to even; the slices have one length.
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = half::f16::from_f32(from).to_bits());
+    }
+
+    /// `to[i] = from[i]`; the slices have one length.
+    fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = half::f16::from_bits(from).to_f32());
+    }
 }
 
 /// Evaluates `$body` with `$kernel` bound to the token of the instruction set `$isa`.
@@ -211,8 +221,54 @@ impl Isa {
     }
 }
 
+/// [`Kernel::f32_to_f16`] with the instruction set in use, as far as the shorter slice goes.
+pub(crate) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
+    let len = from.len().min(to.len());
+    with_kernel!(Isa::current(), kernel => kernel.f32_to_f16(&from[..len], &mut to[..len]));
+}
+
+/// [`Kernel::f16_to_f32`] with the instruction set in use, as far as the shorter slice goes.
+pub(crate) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
+    let len = from.len().min(to.len());
+    with_kernel!(Isa::current(), kernel => kernel.f16_to_f32(&from[..len], &mut to[..len]));
+}
+
 /// Runs a task compiled for the instruction set in use.
 #[inline]
 pub(crate) fn run<T: Task>(task: T) -> T::Output {
     with_kernel!(Isa::current(), kernel => kernel.run(task))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use half::f16;
+
+    use super::*;
+
+    /// Every half-precision number, the numbers halfway between two of them, and those next to these.
+    #[test]
+    fn half_precision_on_every_set() {
+        let halves: Vec<u16> = (0..=u16::MAX).collect();
+        let near = |bits: u32| [bits.wrapping_sub(1), bits, bits.wrapping_add(1)].map(f32::from_bits);
+        let from = |h: &u16| f16::from_bits(*h).to_f32().to_bits();
+        let floats: Vec<f32> = halves.iter().flat_map(|h| [near(from(h)), near(from(h) | 0x1000)]).flatten().collect();
+        let same = |a: &u16, b: &u16| a == b || f16::from_bits(*a).is_nan() && f16::from_bits(*b).is_nan();
+        for isa in Isa::available() {
+            let (mut narrow, mut wide) = (alloc::vec![0; floats.len()], alloc::vec![0.0; halves.len()]);
+            with_kernel!(isa, kernel => kernel.f32_to_f16(&floats, &mut narrow));
+            with_kernel!(isa, kernel => kernel.f16_to_f32(&halves, &mut wide));
+            for (x, found) in floats.iter().zip(&narrow) {
+                assert!(same(found, &f16::from_f32(*x).to_bits()), "{isa:?}: {x:e} gives {found:#x}");
+            }
+            for (h, x) in halves.iter().zip(&wide) {
+                let expected = f16::from_bits(*h).to_f32();
+                assert!(
+                    x.to_bits() == expected.to_bits() || x.is_nan() && expected.is_nan(),
+                    "{isa:?}: {h:#x} gives {x:e}"
+                );
+            }
+        }
+    }
 }

@@ -7,6 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::{DType, MaybeSerde, sealed::Sealed};
+use crate::arch::{self, Task};
 
 /// A float type of tensors: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed.
 ///
@@ -26,6 +27,9 @@ pub trait Real: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send 
     fn as_compute(values: &[Self]) -> Option<&[Self::Compute]>;
     #[doc(hidden)]
     fn as_compute_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
+    /// The values themselves if they are `f32`.
+    #[doc(hidden)]
+    fn as_f32(values: &[Self]) -> Option<&[f32]>;
     /// The value as `f32`, rounded to nearest, ties to even.
     fn to_f32(self) -> f32;
     /// The value as `f64`. Exact.
@@ -119,7 +123,7 @@ compute!(f32, u32, i32, to_f32, from_f32, 23);
 compute!(f64, u64, i64, to_f64, from_f64, 52);
 
 macro_rules! reals {
-    ($($t:ident $dtype:ident via $compute:ident $in_place:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
+    ($($t:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
         impl Sealed for $t {}
         impl Real for $t {
             type Compute = $compute;
@@ -128,6 +132,7 @@ macro_rules! reals {
             fn widen(self) -> $compute { $widen(self) }
             fn as_compute(values: &[Self]) -> Option<&[$compute]> { $in_place(values) }
             fn as_compute_mut(values: &mut [Self]) -> Option<&mut [$compute]> { $in_place(values) }
+            fn as_f32(values: &[Self]) -> Option<&[f32]> { $as_f32(values) }
             #[inline(always)]
             fn to_f32(self) -> f32 { $to_f32(self) }
             #[inline(always)]
@@ -140,13 +145,13 @@ macro_rules! reals {
     )*};
 }
 reals! {
-    f32 F32 via f32 Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
-    f64 F64 via f64 Some: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
-    f16 F16 via f32 other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
-    bf16 BF16 via f32 other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
+    f32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
+    f64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
+    f16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
+    bf16 BF16 via f32 other_type other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
 }
 
-/// Half-precision values are not of the type of formulas.
+/// Values that are not of the type that is asked for.
 fn other_type<T, U>(_: T) -> Option<U> {
     None
 }
@@ -173,18 +178,54 @@ pub trait HalfFloat: Real {
     /// Rounds a slice to nearest, ties to even. As many elements as the shorter slice has.
     #[doc(hidden)]
     fn round_slice(from: &[f32], to: &mut [Self]);
+
+    /// Widens a slice. As many elements as the shorter slice has.
+    #[doc(hidden)]
+    fn widen_slice(from: &[Self], to: &mut [f32]);
 }
 
-macro_rules! half_floats {
-    ($($t:ident),*) => {$(
-        impl HalfFloat for $t {
-            const MAX: Self = $t::MAX;
+impl HalfFloat for f16 {
+    const MAX: Self = f16::MAX;
 
-            fn round_slice(from: &[f32], to: &mut [Self]) {
-                let len = from.len().min(to.len());
-                to[..len].convert_from_f32_slice(&from[..len]);
-            }
+    fn round_slice(from: &[f32], to: &mut [Self]) {
+        arch::f32_to_f16(from, to.reinterpret_cast_mut());
+    }
+
+    fn widen_slice(from: &[Self], to: &mut [f32]) {
+        arch::f16_to_f32(from.reinterpret_cast(), to);
+    }
+}
+
+impl HalfFloat for bf16 {
+    const MAX: Self = bf16::MAX;
+
+    fn round_slice(from: &[f32], to: &mut [Self]) {
+        arch::run(RoundToBf16 { from, to: to.reinterpret_cast_mut() });
+    }
+
+    fn widen_slice(from: &[Self], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_bits((from.to_bits() as u32) << 16));
+    }
+}
+
+/// The upper halves of the bits, rounded.
+struct RoundToBf16<'a> {
+    from: &'a [f32],
+    to: &'a mut [u16],
+}
+
+impl Task for RoundToBf16<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            let bits = from.to_bits();
+            // Half of the last place, less one if that is even: then a carry is what rounds up.
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            // A NaN must not become an infinity.
+            let quiet = bits >> 16 | 0x40;
+            *to = if from.is_nan() { quiet } else { rounded } as u16;
         }
-    )*};
+    }
 }
-half_floats!(f16, bf16);

@@ -216,6 +216,14 @@ impl Kernel for Amx {
     fn run<T: Task>(self, task: T) -> T::Output {
         self.0.run(task)
     }
+
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+        self.0.f32_to_f16(from, to);
+    }
+
+    fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
+        self.0.f16_to_f32(from, to);
+    }
 }
 
 /// What the tiles 0 to 7 are: 0 and 1 accumulators of the first 16 rows, 2 and 3 of the others, 4 and 5 the left side of

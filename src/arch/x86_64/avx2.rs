@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{Kernel, Rows, Task};
+use crate::arch::{Kernel, Portable, Rows, Task};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -54,6 +54,37 @@ impl Kernel for Avx2 {
         }
         // SAFETY: the token says that the machine has these instructions.
         unsafe { compiled(task) }
+    }
+
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+        #[target_feature(enable = "avx2,f16c")]
+        fn compiled(from: &[f32], to: &mut [u16]) {
+            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks_mut::<8>());
+            for (from, to) in from.iter().zip(to) {
+                // SAFETY: the arrays are as long as the registers.
+                unsafe {
+                    let wide = _mm256_loadu_ps(from.as_ptr());
+                    _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
+                }
+            }
+            Portable.f32_to_f16(from_rest, to_rest);
+        }
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { compiled(from, to) }
+    }
+
+    fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
+        #[target_feature(enable = "avx2,f16c")]
+        fn compiled(from: &[u16], to: &mut [f32]) {
+            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks_mut::<8>());
+            for (from, to) in from.iter().zip(to) {
+                // SAFETY: the arrays are as long as the registers.
+                unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) }
+            }
+            Portable.f16_to_f32(from_rest, to_rest);
+        }
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { compiled(from, to) }
     }
 }
 

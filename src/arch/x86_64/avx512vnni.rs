@@ -2,7 +2,7 @@ use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{Kernel, Rows, Task};
+use crate::arch::{Kernel, Portable, Rows, Task};
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,37 @@ impl Kernel for Avx512Vnni {
         }
         // SAFETY: the token says that the machine has these instructions.
         unsafe { compiled(task) }
+    }
+
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+        #[target_feature(enable = "avx512f")]
+        fn compiled(from: &[f32], to: &mut [u16]) {
+            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+            for (from, to) in from.iter().zip(to) {
+                // SAFETY: the arrays are as long as the registers.
+                unsafe {
+                    let wide = _mm512_loadu_ps(from.as_ptr());
+                    _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
+                }
+            }
+            Portable.f32_to_f16(from_rest, to_rest);
+        }
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { compiled(from, to) }
+    }
+
+    fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
+        #[target_feature(enable = "avx512f")]
+        fn compiled(from: &[u16], to: &mut [f32]) {
+            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+            for (from, to) in from.iter().zip(to) {
+                // SAFETY: the arrays are as long as the registers.
+                unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) }
+            }
+            Portable.f16_to_f32(from_rest, to_rest);
+        }
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { compiled(from, to) }
     }
 }
 

@@ -51,6 +51,14 @@ impl Kernel for AvxVnni {
     fn run<T: Task>(self, task: T) -> T::Output {
         self.0.run(task)
     }
+
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+        self.0.f32_to_f16(from, to);
+    }
+
+    fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
+        self.0.f16_to_f32(from, to);
+    }
 }
 
 vnni_tiles!(
