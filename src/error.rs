@@ -1,6 +1,6 @@
 //! The one error type. Whatever depends on a caller's data returns it.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use crate::granularity::Granularity;
 
@@ -130,9 +130,63 @@ pub enum Error {
         /// The value found.
         found: String,
     },
+    /// A name that nothing has, or that more than one thing has.
+    #[error("{what}: expected {expected}, found {found:?}")]
+    Name {
+        /// What bears the name.
+        what: &'static str,
+        /// What the name should have been.
+        expected: &'static str,
+        /// The name.
+        found: String,
+    },
+    /// An operator, or a use of one, that is not implemented.
+    #[error("operator {op} of node {node:?} is not supported: {why}")]
+    Unsupported {
+        /// The operator's name.
+        op: String,
+        /// The node's name.
+        node: String,
+        /// What is missing.
+        why: String,
+    },
+    /// An error in one node of a graph.
+    #[error("node {node:?}: {error}")]
+    Node {
+        /// The node's name.
+        node: String,
+        /// What is wrong there.
+        error: Box<Error>,
+    },
+    /// A file that is not what its format says.
+    #[error("{what}: expected {expected}, found {found}")]
+    Format {
+        /// The part of the file.
+        what: &'static str,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {reason}")]
+    File {
+        /// Which file.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
 }
 
 impl Error {
+    /// The same error, said of a node.
+    pub(crate) fn at(self, node: &str) -> Self {
+        match self {
+            Error::Node { .. } | Error::Unsupported { .. } => self,
+            error => Error::Node { node: node.into(), error: Box::new(error) },
+        }
+    }
+
     pub(crate) fn shape(what: &'static str, expected: &[usize], found: &[usize]) -> Self {
         Error::Shape { what, expected: expected.to_vec(), found: found.to_vec() }
     }

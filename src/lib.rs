@@ -29,8 +29,11 @@ mod affine;
 mod arch;
 mod element;
 mod error;
+#[cfg(feature = "onnx")]
+pub mod format;
 pub mod gemm;
 mod granularity;
+pub mod graph;
 mod lanes;
 mod observer;
 pub mod ops;

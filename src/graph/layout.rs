@@ -1,0 +1,47 @@
+//! Logical shapes, as ONNX writes them, and the order in memory: tensors of four axes lie as `[batch, height, width,
+//! channels]`, all others row-major.
+
+use alloc::vec::Vec;
+
+use ndarray::{ArrayView, ArrayViewD, ArrayViewMutD, IxDyn};
+
+/// The physical axes of a tensor of four logical ones.
+const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
+const TO_NCHW: [usize; 4] = [0, 3, 1, 2];
+
+/// The shape in memory.
+pub(crate) fn physical(shape: &[usize]) -> Vec<usize> {
+    match shape {
+        &[n, c, h, w] => alloc::vec![n, h, w, c],
+        _ => shape.to_vec(),
+    }
+}
+
+/// Where a logical axis lies in memory.
+pub(crate) fn physical_axis(axis: usize, ndim: usize) -> usize {
+    if ndim == 4 { TO_NCHW[axis] } else { axis }
+}
+
+/// A logical tensor, seen in the order of memory.
+pub(crate) fn to_physical<T>(x: ArrayViewD<'_, T>) -> ArrayViewD<'_, T> {
+    if x.ndim() == 4 { x.permuted_axes(&TO_NHWC[..]) } else { x }
+}
+
+/// As [`to_physical`], to be written.
+pub(crate) fn to_physical_mut<T>(x: ArrayViewMutD<'_, T>) -> ArrayViewMutD<'_, T> {
+    if x.ndim() == 4 { x.permuted_axes(&TO_NHWC[..]) } else { x }
+}
+
+/// Memory, seen as a logical tensor of this shape.
+pub(crate) fn to_logical<'a, T>(memory: &'a [T], shape: &[usize]) -> ArrayViewD<'a, T> {
+    let view = ArrayView::from_shape(IxDyn(&physical(shape)), memory).expect("the memory of a tensor has its length");
+    if shape.len() == 4 { view.permuted_axes(&TO_NCHW[..]) } else { view }
+}
+
+/// Whether the order in memory is also the logical row-major order.
+pub(crate) fn is_row_major(shape: &[usize]) -> bool {
+    match shape {
+        &[_, c, h, w] => c == 1 || h * w == 1,
+        _ => true,
+    }
+}

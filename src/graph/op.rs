@@ -1,0 +1,279 @@
+//! The operators of a float network.
+
+use alloc::vec::Vec;
+
+use num_traits::Float;
+
+use crate::error::{Error, Result};
+
+/// Where the windows of a convolution or a pooling lie, over height and width.
+///
+/// Along each axis there are `(length + pads - dilation * (kernel - 1) - 1) / stride + 1` windows, rounded down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Window {
+    /// Height and width in elements.
+    pub kernel: [usize; 2],
+    /// The distance between windows, down and to the right.
+    pub strides: [usize; 2],
+    /// How far windows reach beyond the top, the left, the bottom and the right.
+    pub pads: [usize; 4],
+    /// The distance between the elements of a window, down and to the right.
+    pub dilations: [usize; 2],
+}
+
+impl Window {
+    /// Dense windows of this height and width at every position inside of the tensor.
+    pub fn new(kernel: [usize; 2]) -> Self {
+        Self { kernel, strides: [1, 1], pads: [0; 4], dilations: [1, 1] }
+    }
+
+    /// This distance between windows along both axes.
+    pub fn stride(mut self, stride: usize) -> Self {
+        self.strides = [stride, stride];
+        self
+    }
+
+    /// This much beyond the tensor on all sides.
+    pub fn pad(mut self, pad: usize) -> Self {
+        self.pads = [pad; 4];
+        self
+    }
+
+    /// This distance between the elements of a window along both axes.
+    pub fn dilation(mut self, dilation: usize) -> Self {
+        self.dilations = [dilation, dilation];
+        self
+    }
+
+    /// The number of windows along height (axis 0) or width (axis 1) of a tensor of this length.
+    pub(crate) fn count(&self, axis: usize, length: usize) -> Result<usize> {
+        let (kernel, stride, dilation) = (self.kernel[axis], self.strides[axis], self.dilations[axis]);
+        let count = || {
+            let reach = kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
+            let padded = length.checked_add(self.pads[axis])?.checked_add(self.pads[axis + 2])?;
+            if dilation == 0 || length == 0 {
+                return None;
+            }
+            padded.checked_sub(reach)?.checked_div(stride)?.checked_add(1)
+        };
+        count().ok_or_else(|| Error::Argument {
+            what: "window",
+            expected: "a kernel, stride and dilation of at least 1, and a padded tensor at least as long as the kernel",
+            found: alloc::format!("{self:?} on a length of {length}"),
+        })
+    }
+
+    /// Whether windows are single elements, one for each of the tensor.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.strides == [1, 1] && self.pads == [0; 4]
+    }
+}
+
+/// Bounds that values are clamped to. One that is `None` does not bound.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Clamp {
+    /// The lower bound.
+    pub low: Option<f32>,
+    /// The upper bound.
+    pub high: Option<f32>,
+}
+
+impl Clamp {
+    /// No bounds.
+    pub const NONE: Self = Clamp { low: None, high: None };
+    /// `max(x, 0)`.
+    pub const RELU: Self = Clamp { low: Some(0.0), high: None };
+    /// `min(max(x, 0), 6)`.
+    pub const RELU6: Self = Clamp { low: Some(0.0), high: Some(6.0) };
+
+    /// `min(max(x, low), high)`. NaN stays NaN.
+    #[inline(always)]
+    pub fn apply(self, x: f32) -> f32 {
+        let (low, high) = self.bounds();
+        let x = if x < low { low } else { x };
+        if x > high { high } else { x }
+    }
+
+    /// Both bounds; infinite where there is none.
+    pub(crate) fn bounds(self) -> (f32, f32) {
+        (self.low.unwrap_or(f32::NEG_INFINITY), self.high.unwrap_or(f32::INFINITY))
+    }
+
+    /// The values of `then` after those of `self`, as one clamp.
+    pub(crate) fn then(self, then: Clamp) -> Self {
+        let ((low, high), (then_low, then_high)) = (self.bounds(), then.bounds());
+        let bound = |x: f32| Some(then.apply(x)).filter(|x| x.is_finite());
+        Clamp {
+            low: if low.is_finite() || then_low.is_finite() { bound(low) } else { None },
+            high: if high.is_finite() || then_high.is_finite() { bound(high) } else { None },
+        }
+    }
+}
+
+/// A function of single elements.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Activation {
+    /// `min(max(x, low), high)`.
+    Clip(Clamp),
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `min(max(alpha * x + beta, 0), 1)`.
+    HardSigmoid {
+        /// The slope.
+        alpha: f32,
+        /// The value at 0.
+        beta: f32,
+    },
+    /// `x * min(max(x / 6 + 1/2, 0), 1)`.
+    HardSwish,
+    /// `x` where it is positive, else `alpha * x`.
+    LeakyRelu {
+        /// The slope below 0.
+        alpha: f32,
+    },
+    /// `x / (1 + exp(-x))`, also called swish.
+    Silu,
+}
+
+impl Activation {
+    /// `max(x, 0)`.
+    pub fn relu() -> Self {
+        Activation::Clip(Clamp::RELU)
+    }
+
+    /// `min(max(x, 0), 6)`.
+    pub fn relu6() -> Self {
+        Activation::Clip(Clamp::RELU6)
+    }
+
+    /// The value at `x`.
+    ///
+    /// ```
+    /// use ndarray_quant::graph::Activation;
+    /// assert_eq!(Activation::relu6().eval(7.0), 6.0);
+    /// assert_eq!(Activation::Sigmoid.eval(0.0), 0.5);
+    /// assert_eq!(Activation::HardSwish.eval(1.0), 4.0 / 6.0);
+    /// ```
+    pub fn eval(self, x: f32) -> f32 {
+        let sigmoid = |x: f32| 1.0 / (1.0 + Float::exp(-x));
+        match self {
+            Activation::Clip(clamp) => clamp.apply(x),
+            Activation::Sigmoid => sigmoid(x),
+            Activation::Tanh => Float::tanh(x),
+            Activation::HardSigmoid { alpha, beta } => (alpha * x + beta).clamp(0.0, 1.0),
+            Activation::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+            Activation::LeakyRelu { alpha } => {
+                if x > 0.0 {
+                    x
+                } else {
+                    alpha * x
+                }
+            }
+            Activation::Silu => x * sigmoid(x),
+        }
+    }
+}
+
+/// What a node computes. Shapes are those of ONNX: `[batch, channels, height, width]` and `[batch, features]`; the first
+/// axis of an activation is always the batch, and no operator mixes images of a batch.
+///
+/// `W` and `B` below are inputs of the node like any other, though they must be constant.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Op {
+    /// Convolution of `X` with `W: [out, in / groups, height, width]`, and `B: [out]` added if there is one (ONNX: `Conv`).
+    Conv {
+        /// The windows; the kernel is that of the weights.
+        window: Window,
+        /// Groups of channels that do not see each other.
+        groups: usize,
+    },
+    /// `X · Wᵀ + B` for `X: [batch, in]`, `W: [out, in]`, `B: [out]` (ONNX: `Gemm` with `transB`).
+    Linear,
+    /// `(X - mean) / sqrt(variance + epsilon) * scale + shift` per channel, for inputs `X`, `scale`, `shift`, `mean`,
+    /// `variance`, all constant but `X` (ONNX: `BatchNormalization`).
+    BatchNorm {
+        /// What keeps the root away from 0.
+        epsilon: f32,
+    },
+    /// The sum of two tensors that broadcast to each other (ONNX: `Add`).
+    Add,
+    /// The product of two tensors that broadcast to each other (ONNX: `Mul`).
+    Mul,
+    /// A function of each element.
+    Activation(Activation),
+    /// The greatest element of each window (ONNX: `MaxPool`).
+    MaxPool(Window),
+    /// The mean of each window (ONNX: `AveragePool`).
+    AveragePool {
+        /// The windows.
+        window: Window,
+        /// Whether what lies beyond the tensor counts as zeros, or not at all.
+        count_pad: bool,
+    },
+    /// The mean of each channel, with height and width of 1 (ONNX: `GlobalAveragePool`).
+    GlobalAveragePool,
+    /// All inputs one after the other along an axis other than the batch (ONNX: `Concat`).
+    Concat {
+        /// The axis.
+        axis: usize,
+    },
+    /// Zeros around height and width: at the top, the left, the bottom and the right (ONNX: `Pad`).
+    Pad {
+        /// How many on each side.
+        pads: [usize; 4],
+    },
+    /// Each element repeated down and to the right (ONNX: `Resize`, nearest, asymmetric, by whole factors).
+    Repeat {
+        /// How often.
+        factors: [usize; 2],
+    },
+    /// The same elements in row-major order under another shape; the batch stays (ONNX: `Reshape`, `Flatten`).
+    Reshape {
+        /// The shape without the batch.
+        shape: Vec<usize>,
+    },
+    /// `exp(x) / Σ exp(x)` along an axis other than the batch (ONNX: `Softmax`).
+    Softmax {
+        /// The axis.
+        axis: usize,
+    },
+}
+
+impl Op {
+    /// The operator's name, as messages and reports write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Conv { .. } => "Conv",
+            Op::Linear => "Linear",
+            Op::BatchNorm { .. } => "BatchNorm",
+            Op::Add => "Add",
+            Op::Mul => "Mul",
+            Op::Activation(a) => match a {
+                Activation::Clip(Clamp::RELU) => "Relu",
+                Activation::Clip(_) => "Clip",
+                Activation::Sigmoid => "Sigmoid",
+                Activation::Tanh => "Tanh",
+                Activation::HardSigmoid { .. } => "HardSigmoid",
+                Activation::HardSwish => "HardSwish",
+                Activation::LeakyRelu { .. } => "LeakyRelu",
+                Activation::Silu => "Silu",
+            },
+            Op::MaxPool(_) => "MaxPool",
+            Op::AveragePool { .. } => "AveragePool",
+            Op::GlobalAveragePool => "GlobalAveragePool",
+            Op::Concat { .. } => "Concat",
+            Op::Pad { .. } => "Pad",
+            Op::Repeat { .. } => "Repeat",
+            Op::Reshape { .. } => "Reshape",
+            Op::Softmax { .. } => "Softmax",
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! What runs: steps over a few buffers that tensors share, one after the other, as their lifetimes allow.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Debug;
+
+use ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
+
+use super::layout::{physical, to_logical, to_physical, to_physical_mut};
+use crate::error::{Error, Result};
+use crate::gemm::Workspace;
+
+/// The elements of a tensor in a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Real,
+    Code,
+}
+
+/// The elements of a tensor, in the order of memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Values<'a> {
+    Real(&'a [f32]),
+    Code(&'a [u8]),
+}
+
+pub(crate) enum ValuesMut<'a> {
+    Real(&'a mut [f32]),
+    Code(&'a mut [u8]),
+}
+
+/// The two types of elements. The plan gives each step tensors of the kinds that it was made for.
+pub(crate) trait Item: Copy + Default + Send + Sync + Debug + 'static {
+    const KIND: Kind;
+    fn of(values: Values<'_>) -> &[Self];
+    fn of_mut(values: ValuesMut<'_>) -> &mut [Self];
+}
+
+macro_rules! items {
+    ($($t:ident $kind:ident),*) => {$(
+        impl Item for $t {
+            const KIND: Kind = Kind::$kind;
+            fn of(values: Values<'_>) -> &[Self] {
+                match values {
+                    Values::$kind(values) => values,
+                    _ => unreachable!("the plan gives steps the kinds that they are for"),
+                }
+            }
+            fn of_mut(values: ValuesMut<'_>) -> &mut [Self] {
+                match values {
+                    ValuesMut::$kind(values) => values,
+                    _ => unreachable!("the plan gives steps the kinds that they are for"),
+                }
+            }
+        }
+    )*};
+}
+items!(f32 Real, u8 Code);
+
+impl<'a> Values<'a> {
+    pub(crate) fn as_slice<T: Item>(self) -> &'a [T] {
+        T::of(self)
+    }
+}
+
+impl<'a> ValuesMut<'a> {
+    pub(crate) fn into_slice<T: Item>(self) -> &'a mut [T] {
+        T::of_mut(self)
+    }
+}
+
+/// One operator with everything prepared for its shapes.
+pub(crate) trait Kernel: Debug + Send + Sync {
+    /// Computes as many images as there are in the inputs.
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()>;
+}
+
+/// Memory that steps use while they run, and that they find in any state.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scratch {
+    pub(crate) reals: Vec<f32>,
+    pub(crate) wide: Vec<f32>,
+    pub(crate) codes: Vec<u8>,
+    pub(crate) accumulators: Vec<i32>,
+    pub(crate) gemm: Workspace,
+}
+
+/// A slice of this length; what it holds is left over from before.
+pub(crate) fn scratch<T: Copy + Default>(memory: &mut Vec<T>, len: usize) -> &mut [T] {
+    if memory.len() < len {
+        memory.resize(len, T::default());
+    }
+    &mut memory[..len]
+}
+
+/// The buffers of a network, which runs reuse. Any network can use any; they grow to what is needed.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    reals: Vec<Vec<f32>>,
+    codes: Vec<Vec<u8>>,
+    scratch: Scratch,
+}
+
+impl Memory {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// A tensor of a plan.
+#[derive(Debug, Clone)]
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    /// For one image, logical.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) kind: Kind,
+    /// Which buffer of its kind it lies in.
+    buffer: usize,
+}
+
+impl Tensor {
+    pub(crate) fn new(name: &str, shape: &[usize], kind: Kind) -> Self {
+        Self { name: name.into(), shape: shape.into(), kind, buffer: 0 }
+    }
+
+    /// The elements of one image.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// One step. Without a kernel the output is its first input under another name.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) node: String,
+    pub(crate) kernel: Option<Box<dyn Kernel>>,
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) output: usize,
+}
+
+/// A network ready to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) tensors: Vec<Tensor>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) outputs: Vec<usize>,
+    /// The elements per image of each buffer.
+    real_sizes: Vec<usize>,
+    code_sizes: Vec<usize>,
+    /// Images that run through all steps together.
+    chunk: usize,
+}
+
+/// Images run together as long as the greatest tensor is about this large, so that it stays in the cache.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// What is called with the number of a tensor, its values and how many images these are.
+pub(crate) type Tap<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>, usize) -> Result<()>;
+
+impl Plan {
+    pub(crate) fn new(mut tensors: Vec<Tensor>, steps: Vec<Step>, inputs: Vec<usize>, outputs: Vec<usize>) -> Self {
+        let (real_sizes, code_sizes) = share_buffers(&mut tensors, &steps, &inputs, &outputs);
+        let bytes = |t: &Tensor| t.len() * if t.kind == Kind::Real { 4 } else { 1 };
+        let greatest = tensors.iter().map(bytes).max().unwrap_or(0);
+        let chunk = (CHUNK_BYTES / greatest.max(1)).clamp(1, 256);
+        Self { tensors, steps, inputs, outputs, real_sizes, code_sizes, chunk }
+    }
+
+    /// Runs any number of images: from the caller's tensors to new ones, both logical.
+    pub(crate) fn run<T: Item, U: Item>(
+        &self,
+        inputs: &[ArrayViewD<'_, T>],
+        memory: &mut Memory,
+    ) -> Result<Vec<ArrayD<U>>> {
+        let images = self.check_inputs(inputs)?;
+        let zeros = |&t: &usize| {
+            let mut shape = self.tensors[t].shape.clone();
+            if let Some(batch) = shape.first_mut() {
+                *batch = images;
+            }
+            let mut strided = Array::from_elem(IxDyn(&physical(&shape)), U::default());
+            if shape.len() == 4 {
+                strided = strided.permuted_axes(&[0, 3, 1, 2][..]);
+            }
+            strided
+        };
+        let mut outputs: Vec<ArrayD<U>> = self.outputs.iter().map(zeros).collect();
+        let views = outputs.iter_mut().map(|o| o.view_mut()).collect();
+        self.split(inputs.to_vec(), views, images, memory)?;
+        Ok(outputs)
+    }
+
+    /// Splits the images over the threads of the caller's pool, in whole chunks.
+    #[cfg(feature = "rayon")]
+    fn split<T: Item, U: Item>(
+        &self,
+        inputs: Vec<ArrayViewD<'_, T>>,
+        outputs: Vec<ArrayViewMutD<'_, U>>,
+        images: usize,
+        memory: &mut Memory,
+    ) -> Result<()> {
+        let parts = rayon::current_num_threads().min(images.div_ceil(self.chunk));
+        if parts < 2 {
+            return self.part(inputs, outputs, images, memory);
+        }
+        let first = (images * (parts / 2) / parts).next_multiple_of(self.chunk).min(images - 1);
+        let (a, b) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
+        let (c, d) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
+        let (left, right) =
+            rayon::join(|| self.split(a, c, first, memory), || self.split(b, d, images - first, &mut Memory::new()));
+        left.and(right)
+    }
+
+    #[cfg(not(feature = "rayon"))]
+    fn split<T: Item, U: Item>(
+        &self,
+        inputs: Vec<ArrayViewD<'_, T>>,
+        outputs: Vec<ArrayViewMutD<'_, U>>,
+        images: usize,
+        memory: &mut Memory,
+    ) -> Result<()> {
+        self.part(inputs, outputs, images, memory)
+    }
+
+    fn part<T: Item, U: Item>(
+        &self,
+        inputs: Vec<ArrayViewD<'_, T>>,
+        mut outputs: Vec<ArrayViewMutD<'_, U>>,
+        images: usize,
+        memory: &mut Memory,
+    ) -> Result<()> {
+        for start in (0..images).step_by(self.chunk) {
+            let range = Slice::from(start..images.min(start + self.chunk));
+            let count = images.min(start + self.chunk) - start;
+            self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
+            for step in &self.steps {
+                self.step(step, count, memory)?;
+            }
+            for (&t, y) in self.outputs.iter().zip(&mut outputs) {
+                let values = self.values(t, count, memory).as_slice::<U>();
+                self.store(t, values, count, y.slice_axis_mut(Axis(0), range));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs all images together and shows every tensor, the inputs too, as soon as it is there.
+    pub(crate) fn run_tapped(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Memory, tap: Tap<'_>) -> Result<()> {
+        let images = self.check_inputs(inputs)?;
+        for start in (0..images).step_by(self.chunk) {
+            let range = Slice::from(start..images.min(start + self.chunk));
+            let count = images.min(start + self.chunk) - start;
+            self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
+            for &t in &self.inputs {
+                tap(&self.tensors[t], self.values(t, count, memory), count)?;
+            }
+            for step in &self.steps {
+                self.step(step, count, memory)?;
+                tap(&self.tensors[step.output], self.values(step.output, count, memory), count)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of images; all inputs must have as many.
+    fn check_inputs<T>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Error::shape("number of inputs", &[self.inputs.len()], &[inputs.len()]));
+        }
+        let images = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
+        for (x, &t) in inputs.iter().zip(&self.inputs) {
+            let mut expected = self.tensors[t].shape.clone();
+            if let Some(batch) = expected.first_mut() {
+                *batch = images;
+            }
+            if x.shape() != expected {
+                return Err(Error::shape("input of the network", &expected, x.shape()));
+            }
+        }
+        Ok(images)
+    }
+
+    /// Copies the inputs into their buffers.
+    fn load<'a, T: Item>(&self, inputs: impl Iterator<Item = ArrayViewD<'a, T>>, images: usize, memory: &mut Memory) {
+        grow(&mut memory.reals, &self.real_sizes, images);
+        grow(&mut memory.codes, &self.code_sizes, images);
+        for (&t, x) in self.inputs.iter().zip(inputs) {
+            let tensor = &self.tensors[t];
+            let values = tensor.buffer_mut(memory);
+            let values = &mut values.into_slice::<T>()[..tensor.len() * images];
+            let x = to_physical(x);
+            let mut to = ndarray::ArrayViewMut::from_shape(x.raw_dim(), values).expect("lengths were checked");
+            to.assign(&x);
+        }
+    }
+
+    fn store<U: Item>(&self, t: usize, values: &[U], images: usize, y: ArrayViewMutD<'_, U>) {
+        let mut shape = self.tensors[t].shape.clone();
+        if let Some(batch) = shape.first_mut() {
+            *batch = images;
+        }
+        let x = to_physical(to_logical(values, &shape));
+        to_physical_mut(y).assign(&x);
+    }
+
+    /// The values of a tensor that is in its buffer.
+    pub(crate) fn values<'m>(&self, t: usize, images: usize, memory: &'m Memory) -> Values<'m> {
+        let tensor = &self.tensors[t];
+        let len = tensor.len() * images;
+        match tensor.kind {
+            Kind::Real => Values::Real(&memory.reals[tensor.buffer][..len]),
+            Kind::Code => Values::Code(&memory.codes[tensor.buffer][..len]),
+        }
+    }
+
+    fn step(&self, step: &Step, images: usize, memory: &mut Memory) -> Result<()> {
+        let Some(kernel) = &step.kernel else { return Ok(()) };
+        let output = &self.tensors[step.output];
+        let len = output.len() * images;
+        let mut scratch = core::mem::take(&mut memory.scratch);
+        // The output's buffer leaves the memory while the inputs' are read there: no step writes where it reads.
+        let done = match output.kind {
+            Kind::Real => {
+                let mut buffer = core::mem::take(&mut memory.reals[output.buffer]);
+                let done =
+                    self.call(&**kernel, step, images, ValuesMut::Real(&mut buffer[..len]), memory, &mut scratch);
+                memory.reals[output.buffer] = buffer;
+                done
+            }
+            Kind::Code => {
+                let mut buffer = core::mem::take(&mut memory.codes[output.buffer]);
+                let done =
+                    self.call(&**kernel, step, images, ValuesMut::Code(&mut buffer[..len]), memory, &mut scratch);
+                memory.codes[output.buffer] = buffer;
+                done
+            }
+        };
+        memory.scratch = scratch;
+        done.map_err(|e| e.at(&step.node))
+    }
+
+    fn call(
+        &self,
+        kernel: &dyn Kernel,
+        step: &Step,
+        images: usize,
+        output: ValuesMut<'_>,
+        memory: &Memory,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        const FEW: usize = 4;
+        let mut few = [Values::Real(&[]); FEW];
+        if step.inputs.len() <= FEW {
+            for (value, &t) in few.iter_mut().zip(&step.inputs) {
+                *value = self.values(t, images, memory);
+            }
+            kernel.run(images, &few[..step.inputs.len()], output, scratch)
+        } else {
+            let many: Vec<Values<'_>> = step.inputs.iter().map(|&t| self.values(t, images, memory)).collect();
+            kernel.run(images, &many, output, scratch)
+        }
+    }
+}
+
+impl Tensor {
+    fn buffer_mut<'m>(&self, memory: &'m mut Memory) -> ValuesMut<'m> {
+        match self.kind {
+            Kind::Real => ValuesMut::Real(&mut memory.reals[self.buffer]),
+            Kind::Code => ValuesMut::Code(&mut memory.codes[self.buffer]),
+        }
+    }
+}
+
+fn grow<T: Copy + Default>(buffers: &mut Vec<Vec<T>>, sizes: &[usize], images: usize) {
+    if buffers.len() < sizes.len() {
+        buffers.resize_with(sizes.len(), Vec::new);
+    }
+    for (buffer, size) in buffers.iter_mut().zip(sizes) {
+        if buffer.len() < size * images {
+            buffer.resize(size * images, T::default());
+        }
+    }
+}
+
+/// Gives each tensor a buffer: the smallest free one that is large enough, else the greatest free one, made larger.
+/// Returns the sizes of the buffers of each kind.
+fn share_buffers(
+    tensors: &mut [Tensor],
+    steps: &[Step],
+    inputs: &[usize],
+    outputs: &[usize],
+) -> (Vec<usize>, Vec<usize>) {
+    // Names of the same memory live as long as the last of them.
+    let mut origin: Vec<usize> = (0..tensors.len()).collect();
+    for step in steps.iter().filter(|step| step.kernel.is_none()) {
+        origin[step.output] = origin[step.inputs[0]];
+    }
+    let mut last_use = alloc::vec![0; tensors.len()];
+    for (i, step) in steps.iter().enumerate() {
+        step.inputs.iter().chain([&step.output]).for_each(|&t| last_use[origin[t]] = i);
+    }
+    outputs.iter().for_each(|&t| last_use[origin[t]] = usize::MAX);
+
+    let mut real = Pool::default();
+    let mut code = Pool::default();
+    let mut place = |tensors: &mut [Tensor], t: usize, free: bool| {
+        let pool = if tensors[t].kind == Kind::Real { &mut real } else { &mut code };
+        if free {
+            pool.free.push(tensors[t].buffer);
+        } else {
+            tensors[t].buffer = pool.take(tensors[t].len());
+        }
+    };
+    inputs.iter().for_each(|&t| place(tensors, t, false));
+    for (i, step) in steps.iter().enumerate() {
+        if step.kernel.is_some() {
+            place(tensors, step.output, false);
+        } else {
+            tensors[step.output].buffer = tensors[step.inputs[0]].buffer;
+        }
+        let mut done: Vec<usize> = step.inputs.iter().chain([&step.output]).map(|&t| origin[t]).collect();
+        done.sort_unstable();
+        done.dedup();
+        done.into_iter().filter(|&t| last_use[t] == i).for_each(|t| place(tensors, t, true));
+    }
+    (real.sizes, code.sizes)
+}
+
+/// The buffers of one kind.
+#[derive(Default)]
+struct Pool {
+    sizes: Vec<usize>,
+    free: Vec<usize>,
+}
+
+impl Pool {
+    fn take(&mut self, len: usize) -> usize {
+        let sizes = &self.sizes;
+        let fitting = (0..self.free.len()).filter(|&i| sizes[self.free[i]] >= len).min_by_key(|&i| sizes[self.free[i]]);
+        let chosen = fitting.or_else(|| (0..self.free.len()).max_by_key(|&i| sizes[self.free[i]]));
+        match chosen {
+            Some(i) => {
+                let buffer = self.free.swap_remove(i);
+                self.sizes[buffer] = self.sizes[buffer].max(len);
+                buffer
+            }
+            None => {
+                self.sizes.push(len);
+                self.sizes.len() - 1
+            }
+        }
+    }
+}

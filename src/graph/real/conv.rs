@@ -1,0 +1,216 @@
+//! [`Op::Conv`](crate::graph::Op::Conv) on floats.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, s};
+
+use super::{Finish, Matrix, Weights};
+use crate::arch::{self, Task};
+use crate::error::Result;
+use crate::graph::op::{Clamp, Window};
+use crate::graph::plan::{Kernel, Scratch, Values, ValuesMut, scratch};
+
+/// The sizes of a convolution or pooling: of one image, in the order of memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Geometry {
+    pub(crate) window: Window,
+    pub(crate) groups: usize,
+    /// Height, width, channels.
+    pub(crate) input: [usize; 3],
+    pub(crate) output: [usize; 3],
+}
+
+impl Geometry {
+    /// From logical shapes.
+    pub(crate) fn new(window: Window, groups: usize, input: &[usize], output: &[usize]) -> Self {
+        let hwc = |shape: &[usize]| [shape[2], shape[3], shape[1]];
+        Self { window, groups, input: hwc(input), output: hwc(output) }
+    }
+
+    /// Where the element of a window lies along an axis, if inside of the tensor.
+    #[inline(always)]
+    pub(crate) fn source(&self, axis: usize, window: usize, element: usize) -> Option<usize> {
+        let at = window * self.window.strides[axis] + element * self.window.dilations[axis];
+        at.checked_sub(self.window.pads[axis]).filter(|&at| at < self.input[axis])
+    }
+
+    pub(crate) fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.groups == self.input[2] && self.groups == self.output[2]
+    }
+
+    /// Copies the windows of a group of channels, from output pixel `first` on, one to a row of `patches`.
+    pub(crate) fn gather<T: Copy>(&self, image: &[T], group: usize, first: usize, patches: &mut [T], zero: T) {
+        let [_, width, channels] = self.input;
+        let each = channels / self.groups;
+        let depth = self.window.kernel[0] * self.window.kernel[1] * each;
+        for (i, patch) in patches.chunks_exact_mut(depth.max(1)).enumerate() {
+            let (y, x) = ((first + i) / self.output[1], (first + i) % self.output[1]);
+            let mut parts = patch.chunks_exact_mut(each);
+            for ky in 0..self.window.kernel[0] {
+                let row = self.source(0, y, ky);
+                for kx in 0..self.window.kernel[1] {
+                    let part = parts.next().expect("a patch has a part per element of the kernel");
+                    match (row, self.source(1, x, kx)) {
+                        (Some(row), Some(column)) => {
+                            let at = (row * width + column) * channels + group * each;
+                            part.copy_from_slice(&image[at..at + each]);
+                        }
+                        _ => part.fill(zero),
+                    }
+                }
+            }
+        }
+    }
+
+    fn input_len(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    fn output_len(&self) -> usize {
+        self.output.iter().product()
+    }
+}
+
+/// The kernel that suits these sizes.
+pub(super) fn kernel(geometry: Geometry, weights: &Weights, bias: Option<Vec<f32>>, clamp: Clamp) -> Box<dyn Kernel> {
+    let bias = bias.unwrap_or_else(|| alloc::vec![0.0; geometry.output[2]]);
+    if geometry.is_depthwise() {
+        // `[channels, 1, height, width]` as `[height * width, channels]`.
+        return Box::new(Depthwise { geometry, taps: weights.matrix(0, 1), bias, clamp });
+    }
+    let weights = (0..geometry.groups).map(|group| weights.matrix(group, geometry.groups)).collect();
+    Box::new(Dense { geometry, weights, bias, clamp })
+}
+
+/// Windows times weights, a block of windows at a time.
+#[derive(Debug)]
+struct Dense {
+    geometry: Geometry,
+    /// For each group `[depth, out]`.
+    weights: Vec<Matrix>,
+    bias: Vec<f32>,
+    clamp: Clamp,
+}
+
+/// The elements of windows that are copied at a time: they stay in the second-level cache.
+const PATCHES: usize = 64 * 1024;
+
+impl Kernel for Dense {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
+        let g = &self.geometry;
+        let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
+        let ([height, width, channels], pixels) = (g.output, g.output[0] * g.output[1]);
+        for (group, weights) in self.weights.iter().enumerate() {
+            let (depth, out) = weights.dim();
+            let columns = group * out..(group + 1) * out;
+            let weights = weights.view(&mut memory.wide);
+            if g.window.is_pointwise() && g.groups == 1 {
+                let rows = images * height * width;
+                let x = ArrayView2::from_shape((rows, depth), x).expect("lengths were planned");
+                let mut y = ArrayViewMut2::from_shape((rows, out), &mut *y).expect("lengths were planned");
+                general_mat_mul(1.0, &x, &weights, 0.0, &mut y);
+                continue;
+            }
+            let block = (PATCHES / depth.max(1)).clamp(1, pixels.max(1));
+            let outputs = y.chunks_exact_mut(g.output_len().max(1));
+            for (x, y) in x.chunks_exact(g.input_len().max(1)).zip(outputs) {
+                let mut y = ArrayViewMut2::from_shape((pixels, channels), y).expect("lengths were planned");
+                for first in (0..pixels).step_by(block) {
+                    let count = block.min(pixels - first);
+                    let patches = scratch(&mut memory.reals, count * depth);
+                    g.gather(x, group, first, patches, 0.0);
+                    let patches = ArrayView2::from_shape((count, depth), &*patches).expect("lengths were planned");
+                    let mut y = y.slice_mut(s![first..first + count, columns.clone()]);
+                    general_mat_mul(1.0, &patches, &weights, 0.0, &mut y);
+                }
+            }
+        }
+        arch::run(Finish { rows: y, bias: &self.bias, clamp: self.clamp });
+        Ok(())
+    }
+}
+
+/// One filter for each channel.
+#[derive(Debug)]
+struct Depthwise {
+    geometry: Geometry,
+    /// `[height * width, channels]`.
+    taps: Matrix,
+    bias: Vec<f32>,
+    clamp: Clamp,
+}
+
+impl Kernel for Depthwise {
+    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
+        let g = &self.geometry;
+        let taps = self.taps.view(&mut memory.wide);
+        let taps = taps.as_slice().expect("in row-major order");
+        let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
+        let outputs = y.chunks_exact_mut(g.output_len().max(1));
+        for (image, y) in x.chunks_exact(g.input_len().max(1)).zip(outputs) {
+            arch::run(DepthwiseImage { geometry: g, taps, bias: &self.bias, clamp: self.clamp, image, y });
+        }
+        Ok(())
+    }
+}
+
+struct DepthwiseImage<'a> {
+    geometry: &'a Geometry,
+    taps: &'a [f32],
+    bias: &'a [f32],
+    clamp: Clamp,
+    image: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Task for DepthwiseImage<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        const LANES: usize = 32;
+        let Self { geometry: g, taps, bias, clamp, image, y } = self;
+        let ([_, width, channels], [_, out_width, _]) = (g.input, g.output);
+        let (low, high) = clamp.bounds();
+        // Where the elements of a window and their weights start.
+        let mut starts = Vec::with_capacity(g.window.kernel[0] * g.window.kernel[1]);
+        for (pixel, y) in y.chunks_exact_mut(channels).enumerate() {
+            let (row, column) = (pixel / out_width, pixel % out_width);
+            starts.clear();
+            for ky in 0..g.window.kernel[0] {
+                let Some(iy) = g.source(0, row, ky) else { continue };
+                for kx in 0..g.window.kernel[1] {
+                    let Some(ix) = g.source(1, column, kx) else { continue };
+                    starts.push(((iy * width + ix) * channels, (ky * g.window.kernel[1] + kx) * channels));
+                }
+            }
+            let (blocks, rest) = y.as_chunks_mut::<LANES>();
+            let first_of_rest = channels - rest.len();
+            for (k, y) in blocks.iter_mut().enumerate() {
+                let mut acc = [0f32; LANES];
+                acc.copy_from_slice(&bias[k * LANES..(k + 1) * LANES]);
+                for &(x, w) in &starts {
+                    let x = &image[x + k * LANES..][..LANES];
+                    let w = &taps[w + k * LANES..][..LANES];
+                    for i in 0..LANES {
+                        acc[i] += x[i] * w[i];
+                    }
+                }
+                for acc in &mut acc {
+                    let v = if *acc < low { low } else { *acc };
+                    *acc = if v > high { high } else { v };
+                }
+                *y = acc;
+            }
+            for (c, y) in (first_of_rest..).zip(rest) {
+                let mut acc = bias[c];
+                for &(x, w) in &starts {
+                    acc += image[x + c] * taps[w + c];
+                }
+                *y = clamp.apply(acc);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Operators on elements, and along one axis.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use ndarray::{ArrayD, ArrayView, ArrayViewMut, Axis, Zip};
+use num_traits::Float;
+
+use super::{Finish, Weights};
+use crate::arch;
+use crate::error::Result;
+use crate::graph::layout::{physical, physical_axis, to_physical};
+use crate::graph::movement::view;
+use crate::graph::network::Constant;
+use crate::graph::op::{Activation, Clamp};
+use crate::graph::plan::{Kernel, Scratch, Values, ValuesMut};
+
+/// A function of each element.
+#[derive(Debug)]
+pub(super) struct Map {
+    activation: Activation,
+}
+
+impl Map {
+    pub(super) fn new(activation: Activation) -> Self {
+        Self { activation }
+    }
+}
+
+impl Kernel for Map {
+    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
+        if let Activation::Clip(clamp) = self.activation {
+            y.copy_from_slice(x);
+            arch::run(Finish { rows: y, bias: &[0.0], clamp });
+        } else {
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y = self.activation.eval(x));
+        }
+        Ok(())
+    }
+}
+
+/// `x * scale + shift`, per channel.
+#[derive(Debug)]
+pub(super) struct PerChannel {
+    shape: Vec<usize>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    clamp: Clamp,
+}
+
+impl PerChannel {
+    pub(super) fn batch_norm(
+        x: &[usize],
+        scale: &Constant,
+        shift: &Constant,
+        mean: &Constant,
+        variance: &Constant,
+        epsilon: f32,
+        clamp: Clamp,
+    ) -> Self {
+        let factors = crate::graph::fold::batch_norm_factors(scale, shift, mean, variance, epsilon);
+        let (scale, shift) = factors.into_iter().map(|(scale, shift)| (scale as f32, shift as f32)).unzip();
+        Self { shape: x.into(), scale, shift, clamp }
+    }
+}
+
+impl Kernel for PerChannel {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let x = view(inputs[0].as_slice::<f32>(), &self.shape, images);
+        let mut y = ArrayViewMut::from_shape(x.raw_dim(), output.into_slice::<f32>()).expect("of equal length");
+        let axis = Axis(physical_axis(1, self.shape.len()));
+        for (c, (x, mut y)) in x.axis_iter(axis).zip(y.axis_iter_mut(axis)).enumerate() {
+            let (scale, shift) = (self.scale[c], self.shift[c]);
+            Zip::from(&mut y).and(&x).for_each(|y, &x| *y = self.clamp.apply(x * scale + shift));
+        }
+        Ok(())
+    }
+}
+
+/// A function of two tensors.
+type Pair = fn(f32, f32) -> f32;
+
+/// The sum or product of two tensors that broadcast to each other.
+pub(super) fn binary(
+    f: Pair,
+    inputs: &[&[usize]],
+    output: &[usize],
+    constants: &[Option<Weights>],
+    clamp: Clamp,
+) -> Box<dyn Kernel> {
+    let constant = |i: usize| constants.get(i).and_then(Option::as_ref).map(|w| spread(w.to_real(), output.len()));
+    let spread_shape = |shape: &[usize]| {
+        let mut full = alloc::vec![1; output.len() - shape.len()];
+        full.extend(shape);
+        full
+    };
+    Box::new(Binary {
+        f,
+        shapes: [spread_shape(inputs[0]), spread_shape(inputs[1])],
+        output: output.into(),
+        constants: [constant(0), constant(1)],
+        clamp,
+    })
+}
+
+/// A constant in the order of memory of a tensor of this rank.
+fn spread(constant: Constant, ndim: usize) -> ArrayD<f32> {
+    let mut value = constant.into_owned();
+    while value.ndim() < ndim {
+        value.insert_axis_inplace(Axis(0));
+    }
+    to_physical(value.view()).as_standard_layout().into_owned()
+}
+
+#[derive(Debug)]
+struct Binary {
+    f: Pair,
+    /// Logical, and of the rank of the output.
+    shapes: [Vec<usize>; 2],
+    output: Vec<usize>,
+    constants: [Option<ArrayD<f32>>; 2],
+    clamp: Clamp,
+}
+
+impl Kernel for Binary {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let y = output.into_slice::<f32>();
+        let variable = self.constants.each_ref().map(Option::is_none);
+        if variable == [true, true] && self.shapes[0] == self.shapes[1] {
+            let (a, b) = (inputs[0].as_slice::<f32>(), inputs[1].as_slice::<f32>());
+            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                *y = self.clamp.apply((self.f)(a, b));
+            }
+            return Ok(());
+        }
+        // Constants are not among the inputs of a step.
+        let mut rest = inputs.iter();
+        let operands = [0, 1].map(|i| match &self.constants[i] {
+            Some(constant) => constant.view(),
+            None => {
+                let values = rest.next().map_or(&[][..], |values| values.as_slice::<f32>());
+                view(values, &self.shapes[i], images)
+            }
+        });
+        let mut dims = physical(&self.output);
+        dims[0] = images;
+        let mut y = ArrayViewMut::from_shape(&dims[..], y).expect("lengths were planned");
+        let [a, b] = operands.each_ref().map(|o| o.broadcast(&dims[..]).expect("shapes were checked"));
+        Zip::from(&mut y).and(&a).and(&b).for_each(|y, &a, &b| *y = self.clamp.apply((self.f)(a, b)));
+        Ok(())
+    }
+}
+
+/// [`Op::Softmax`](crate::graph::Op::Softmax).
+#[derive(Debug)]
+pub(super) struct Softmax {
+    shape: Vec<usize>,
+    axis: Axis,
+}
+
+impl Softmax {
+    pub(super) fn new(axis: usize, x: &[usize]) -> Self {
+        Self { shape: x.into(), axis: Axis(physical_axis(axis, x.len())) }
+    }
+}
+
+impl Kernel for Softmax {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let mut dims = physical(&self.shape);
+        dims[0] = images;
+        let x = ArrayView::from_shape(&dims[..], inputs[0].as_slice::<f32>()).expect("lengths were planned");
+        let mut y = ArrayViewMut::from_shape(&dims[..], output.into_slice::<f32>()).expect("lengths were planned");
+        for (x, mut y) in x.lanes(self.axis).into_iter().zip(y.lanes_mut(self.axis)) {
+            // Less the greatest element, so that nothing overflows.
+            let top = x.fold(f32::NEG_INFINITY, |top, &x| top.max(x));
+            Zip::from(&mut y).and(&x).for_each(|y, &x| *y = Float::exp(x - top));
+            let sum: f32 = y.sum();
+            y.mapv_inplace(|y| y / sum);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! The shape of a node's output, given those of its inputs.
+
+use alloc::vec::Vec;
+
+use super::op::{Op, Window};
+use crate::error::{Error, Result};
+
+/// No tensor of one image has more elements: what comes from a file must not make us ask for any amount of memory.
+const MAX_ELEMENTS: usize = 1 << 28;
+
+/// A shape with a batch of 1 as its first axis.
+pub(crate) type Shape = Vec<usize>;
+
+/// The number of elements, if it is reasonable.
+pub(crate) fn elements(shape: &[usize]) -> Result<usize> {
+    let count = shape.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
+    count.filter(|&count| count <= MAX_ELEMENTS).ok_or_else(|| Error::Argument {
+        what: "tensor",
+        expected: "at most 2^28 elements",
+        found: alloc::format!("shape {shape:?}"),
+    })
+}
+
+/// The shape of the output of `op`; `constant[i]` tells that input `i` is one.
+pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<Shape> {
+    let arity = match op {
+        Op::Conv { .. } | Op::Linear => 2..=3,
+        Op::BatchNorm { .. } => 5..=5,
+        Op::Add | Op::Mul => 2..=2,
+        Op::Concat { .. } => 1..=usize::MAX,
+        _ => 1..=1,
+    };
+    if !arity.contains(&inputs.len()) {
+        let (expected, found) = (alloc::vec![*arity.start()], alloc::vec![inputs.len()]);
+        return Err(Error::Shape { what: "number of inputs", expected, found });
+    }
+    let x = inputs[0];
+    let parameters = match op {
+        Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } => &constant[1..],
+        _ => &[],
+    };
+    if parameters.contains(&false) {
+        let found = "the output of another node".into();
+        return Err(Error::Argument { what: "weights", expected: "constants", found });
+    }
+    let shape = match op {
+        Op::Conv { window, groups } => conv(x, inputs, *window, *groups)?,
+        Op::Linear => {
+            let [n, depth] = ranked("rank of the input", x)?;
+            let [out, w_depth] = ranked("rank of the weights", inputs[1])?;
+            expect("weights", &[out, depth], &[out, w_depth])?;
+            inputs.get(2).map_or(Ok(()), |bias| expect("bias", &[out], bias))?;
+            alloc::vec![n, out]
+        }
+        Op::BatchNorm { .. } => {
+            let channels = channels(x)?;
+            inputs[1..].iter().try_for_each(|p| expect("parameters of the normalization", &[channels], p))?;
+            x.to_vec()
+        }
+        Op::Add | Op::Mul => {
+            check_batches(inputs, constant)?;
+            broadcast(x, inputs[1])?
+        }
+        Op::Activation(_) => x.to_vec(),
+        Op::MaxPool(window) | Op::AveragePool { window, .. } => {
+            let [n, c, h, w] = ranked("rank of the input", x)?;
+            for axis in 0..2 {
+                // A window that lies beyond the tensor altogether has no greatest element and no mean.
+                let inside = window.pads[axis].max(window.pads[axis + 2]) < window.kernel[axis];
+                if !inside || window.dilations != [1, 1] {
+                    let found = alloc::format!("{window:?}");
+                    let expected = "pads smaller than the kernel and no dilation";
+                    return Err(Error::Argument { what: "window of a pooling", expected, found });
+                }
+            }
+            alloc::vec![n, c, window.count(0, h)?, window.count(1, w)?]
+        }
+        Op::GlobalAveragePool => {
+            let [n, c, h, w] = ranked("rank of the input", x)?;
+            if h * w == 0 {
+                return Err(Error::shape("input", &[n, c, 1, 1], x));
+            }
+            alloc::vec![n, c, 1, 1]
+        }
+        Op::Concat { axis } => concat(inputs, *axis)?,
+        Op::Pad { pads } => {
+            let [n, c, h, w] = ranked("rank of the input", x)?;
+            let longer = |len: usize, a: usize, b: usize| len.saturating_add(a).saturating_add(b);
+            alloc::vec![n, c, longer(h, pads[0], pads[2]), longer(w, pads[1], pads[3])]
+        }
+        Op::Repeat { factors } => {
+            let [n, c, h, w] = ranked("rank of the input", x)?;
+            alloc::vec![n, c, h.saturating_mul(factors[0]), w.saturating_mul(factors[1])]
+        }
+        Op::Reshape { shape } => {
+            let mut full = alloc::vec![x.first().copied().unwrap_or(1)];
+            full.extend(shape);
+            if elements(&full)? != elements(x)? {
+                return Err(Error::shape("reshaped tensor", x, &full));
+            }
+            full
+        }
+        Op::Softmax { axis } => {
+            inner_axis(*axis, x.len())?;
+            x.to_vec()
+        }
+    };
+    elements(&shape)?;
+    Ok(shape)
+}
+
+/// Activations that meet have the batch as their first axis, and constants have one for all images.
+fn check_batches(inputs: &[&[usize]], constant: &[bool]) -> Result<()> {
+    let activations = || inputs.iter().zip(constant).filter(|(_, constant)| !**constant).map(|(shape, _)| shape.len());
+    let Some(ndim) = activations().next() else { return Ok(()) };
+    match inputs.iter().zip(constant).find(|(s, constant)| if **constant { s.len() > ndim } else { s.len() != ndim }) {
+        Some((shape, _)) => Err(Error::shape("rank of the operand", &[ndim], &[shape.len()])),
+        None => Ok(()),
+    }
+}
+
+fn conv(x: &[usize], inputs: &[&[usize]], window: Window, groups: usize) -> Result<Shape> {
+    let [n, channels, h, w] = ranked("rank of the input", x)?;
+    let [out, depth, kh, kw] = ranked("rank of the weights", inputs[1])?;
+    if groups == 0 || !channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
+        let found = alloc::format!("{groups} for {channels} to {out} channels");
+        return Err(Error::Argument { what: "groups", expected: "a divisor of the numbers of channels", found });
+    }
+    expect("weights", &[out, channels / groups, window.kernel[0], window.kernel[1]], &[out, depth, kh, kw])?;
+    inputs.get(2).map_or(Ok(()), |bias| expect("bias", &[out], bias))?;
+    Ok(alloc::vec![n, out, window.count(0, h)?, window.count(1, w)?])
+}
+
+fn concat(inputs: &[&[usize]], axis: usize) -> Result<Shape> {
+    let mut shape = inputs[0].to_vec();
+    inner_axis(axis, shape.len())?;
+    for input in &inputs[1..] {
+        let mut expected = inputs[0].to_vec();
+        if input.len() == expected.len() {
+            expected[axis] = input[axis];
+        }
+        expect("concatenated tensor", &expected, input)?;
+        shape[axis] = shape[axis].saturating_add(input[axis]);
+    }
+    Ok(shape)
+}
+
+/// The common shape of two tensors: axes are matched from the last one on, and a length of 1 fits all.
+pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Shape> {
+    let ndim = a.len().max(b.len());
+    let at = |shape: &[usize], axis: usize| {
+        let missing = ndim - shape.len();
+        if axis < missing { 1 } else { shape[axis - missing] }
+    };
+    let axis = |axis| match (at(a, axis), at(b, axis)) {
+        (a, b) if a == b => Ok(a),
+        (a, 1) => Ok(a),
+        (1, b) => Ok(b),
+        _ => Err(Error::shape("broadcast tensor", a, b)),
+    };
+    (0..ndim).map(axis).collect()
+}
+
+pub(crate) fn ranked<const N: usize>(what: &'static str, shape: &[usize]) -> Result<[usize; N]> {
+    shape.try_into().map_err(|_| Error::shape(what, &[N], &[shape.len()]))
+}
+
+fn channels(x: &[usize]) -> Result<usize> {
+    x.get(1).copied().ok_or_else(|| Error::shape("rank of the input", &[2], &[x.len()]))
+}
+
+/// Refuses the batch, and axes that there are not.
+fn inner_axis(axis: usize, ndim: usize) -> Result<()> {
+    if axis == 0 {
+        let found = "0, the batch".into();
+        return Err(Error::Argument { what: "axis", expected: "one within an image", found });
+    }
+    if axis < ndim { Ok(()) } else { Err(Error::Axis { ndim, found: axis }) }
+}
+
+fn expect(what: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::shape(what, expected, found)) }
+}

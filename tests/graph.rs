@@ -1,0 +1,202 @@
+//! Float networks against plain loops, and the passes over them against the networks as they were.
+
+use ndarray::{Array, Array1, Array4, ArrayD, IxDyn, array};
+use ndarray_quant::Error;
+use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Memory, Op, Window};
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+fn random<D: ndarray::Dimension>(shape: impl ndarray::ShapeBuilder<Dim = D>, rng: &mut Pcg64Mcg) -> Array<f32, D> {
+    Array::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0))
+}
+
+/// The formula of `Conv`, element by element.
+fn plain_conv(x: &Array4<f32>, w: &Array4<f32>, bias: &Array1<f32>, window: Window, groups: usize) -> Array4<f32> {
+    let ((n, channels, h, width), (out, depth, kh, kw)) = (x.dim(), w.dim());
+    let count = |axis: usize, len: usize| {
+        (len + window.pads[axis] + window.pads[axis + 2] - window.dilations[axis] * (window.kernel[axis] - 1) - 1)
+            / window.strides[axis]
+            + 1
+    };
+    assert_eq!(channels, depth * groups);
+    Array4::from_shape_fn((n, out, count(0, h), count(1, width)), |(n, o, oy, ox)| {
+        let mut sum = bias[o] as f64;
+        for (c, ky, kx) in ndarray::indices((depth, kh, kw)) {
+            let y = (oy * window.strides[0] + ky * window.dilations[0]) as isize - window.pads[0] as isize;
+            let x_at = (ox * window.strides[1] + kx * window.dilations[1]) as isize - window.pads[1] as isize;
+            if (0..h as isize).contains(&y) && (0..width as isize).contains(&x_at) {
+                let c_in = o / (out / groups) * depth + c;
+                sum += x[[n, c_in, y as usize, x_at as usize]] as f64 * w[[o, c, ky, kx]] as f64;
+            }
+        }
+        sum as f32
+    })
+}
+
+fn close(a: &ArrayD<f32>, b: &ArrayD<f32>) -> bool {
+    a.shape() == b.shape() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + b.abs()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn convolutions(
+        seed in any::<u64>(), n in 1..3usize, size in (1..9usize, 1..9usize), kernel in (1..4usize, 1..4usize),
+        strides in (1..3usize, 1..3usize), pads in prop::array::uniform4(0..3usize), dilation in 1..3usize,
+        (groups, each_in, each_out) in (1..4usize, 1..4usize, 1..4usize), depthwise in any::<bool>(),
+    ) {
+        let (groups, each_in, each_out) = if depthwise { (33, 1, 1) } else { (groups, each_in, each_out) };
+        let window = Window {
+            kernel: [kernel.0, kernel.1], strides: [strides.0, strides.1], pads, dilations: [dilation, dilation],
+        };
+        let rng = &mut Pcg64Mcg::seed_from_u64(seed);
+        let x = random((n, groups * each_in, size.0, size.1), rng);
+        let w = random((groups * each_out, each_in, kernel.0, kernel.1), rng);
+        let bias = random(groups * each_out, rng);
+        let mut g = GraphBuilder::new();
+        g.input("x", &[1, groups * each_in, size.0, size.1]).unwrap();
+        let reach = |k: usize| dilation * (k - 1) + 1;
+        let fits = size.0 + pads[0] + pads[2] >= reach(kernel.0) && size.1 + pads[1] + pads[3] >= reach(kernel.1);
+        let y = g.conv("y", "x", &w, Some(&bias), window, groups);
+        prop_assert_eq!(y.is_ok(), fits, "{:?}", y);
+        if let Ok(y) = y {
+            let found = g.build(&[&y]).unwrap().run(&x).unwrap();
+            prop_assert!(close(&found, &plain_conv(&x, &w, &bias, window, groups).into_dyn()));
+        }
+    }
+}
+
+/// A network of every operator, for a batch of any length.
+fn every_operator(rng: &mut Pcg64Mcg) -> ndarray_quant::graph::Graph {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 3, 8, 6]).unwrap();
+    let conv = |g: &mut GraphBuilder, name: &str, x: &str, out: usize, channels: usize, rng: &mut Pcg64Mcg| {
+        let w = random((out, channels, 3, 3), rng);
+        g.conv(name, x, &w, None, Window::new([3, 3]).pad(1), 1).unwrap()
+    };
+    let a = conv(&mut g, "a", &x, 8, 3, rng);
+    for (name, low) in [("scale", 0.5), ("shift", -0.5), ("mean", -0.2), ("variance", 0.5)] {
+        g.constant(name, &(random(8, rng) * 0.3 + low + 0.5)).unwrap();
+    }
+    let norm = Op::BatchNorm { epsilon: 1e-3 };
+    let a = g.node("norm", norm.clone(), &[&a, "scale", "shift", "mean", "variance"]).unwrap();
+    let a = g.activation("relu6", &a, Activation::relu6()).unwrap();
+    let b = conv(&mut g, "b", &a, 8, 8, rng);
+    let b = g.node("norm_b", norm, &[&b, "scale", "shift", "mean", "variance"]).unwrap();
+    let sum = g.add("sum", &b, &a).unwrap();
+    let sum = g.activation("relu", &sum, Activation::relu()).unwrap();
+    let gate = g.activation("gate", &sum, Activation::Sigmoid).unwrap();
+    let silu = g.mul("silu", &gate, &sum).unwrap();
+    let mean = g.global_average_pool("mean_of", &silu).unwrap();
+    let hard = g.activation("hard", &mean, Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }).unwrap();
+    let excited = g.mul("excited", &silu, &hard).unwrap();
+    let half =
+        g.constant("half", &array![[[[0.5f32]], [[1.0]], [[2.0]], [[1.0]], [[1.0]], [[1.0]], [[1.0]], [[-1.0]]]]);
+    let scaled = g.mul("scaled", &half.unwrap(), &excited).unwrap();
+    let pooled = g.max_pool("pooled", &scaled, Window::new([2, 2]).stride(2)).unwrap();
+    let average = Op::AveragePool { window: Window::new([3, 3]).pad(1), count_pad: false };
+    let averaged = g.node("averaged", average, &[&pooled]).unwrap();
+    let padded = g.node("padded", Op::Pad { pads: [1, 0, 0, 2] }, &[&averaged]).unwrap();
+    let repeated = g.node("repeated", Op::Repeat { factors: [2, 1] }, &[&padded]).unwrap();
+    let tanh = g.activation("tanh", &repeated, Activation::Tanh).unwrap();
+    let both = g.node("both", Op::Concat { axis: 1 }, &[&repeated, &tanh]).unwrap();
+    let swish = g.activation("swish", &both, Activation::HardSwish).unwrap();
+    let features = g.flatten("features", &swish).unwrap();
+    let depth = g.shape(&features).unwrap()[1];
+    let scores = g.linear("scores", &features, &random((5, depth), rng), Some(&random(5, rng))).unwrap();
+    let y = g.node("y", Op::Softmax { axis: 1 }, &[&scores]).unwrap();
+    g.build(&[&y]).unwrap()
+}
+
+#[test]
+fn simpler_networks_compute_the_same() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(1);
+    let graph = every_operator(rng);
+    let simple = graph.clone().simplify().unwrap();
+    assert!(simple.nodes().len() + 5 <= graph.nodes().len());
+    assert!(!simple.nodes().iter().any(|node| matches!(node.op, Op::BatchNorm { .. })));
+    assert_eq!(simple.node("a").unwrap().clamp, Clamp::RELU6);
+    let x = random(IxDyn(&[7, 3, 8, 6]), rng);
+    let (before, after) = (graph.run(&x).unwrap(), simple.run(&x).unwrap());
+    assert!(close(&before, &after), "{before} {after}");
+}
+
+#[test]
+fn images_do_not_depend_on_their_batch_or_on_memory() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(2);
+    let network = every_operator(rng).simplify().unwrap().compile().unwrap();
+    let x = random(IxDyn(&[300, 3, 8, 6]), rng);
+    let mut memory = Memory::new();
+    let all = network.run_with(&x, &mut memory).unwrap();
+    for i in [0, 1, 150, 299] {
+        let image = x.slice_axis(ndarray::Axis(0), (i..i + 1).into());
+        let alone = network.run_with(&image, &mut memory).unwrap();
+        assert!(close(&alone, &all.slice_axis(ndarray::Axis(0), (i..i + 1).into()).to_owned()));
+    }
+    let mut strided = x.clone();
+    strided.swap_axes(0, 1);
+    strided = strided.as_standard_layout().into_owned();
+    strided.swap_axes(0, 1);
+    assert_eq!(network.run(&strided).unwrap(), all);
+    assert_eq!(network.run(&ArrayD::zeros(IxDyn(&[0, 3, 8, 6]))).unwrap().shape(), [0, 5]);
+}
+
+#[test]
+fn reshapes_keep_the_logical_order() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2, 3, 4]).unwrap();
+    let flat = g.flatten("flat", &x).unwrap();
+    let back = g.node("back", Op::Reshape { shape: vec![4, 3, 2] }, &[&flat]).unwrap();
+    let network = g.build(&[&flat, &back]).unwrap().compile().unwrap();
+    let x = Array::from_shape_fn((2, 2, 3, 4), |(n, c, h, w)| (n * 24 + c * 12 + h * 4 + w) as f32).into_dyn();
+    let y = network.run_many(&[x.view()], &mut Memory::new()).unwrap();
+    let in_order = |shape: &[usize]| Array::from_iter((0..48).map(|x| x as f32)).into_shape_with_order(shape).unwrap();
+    assert_eq!(y[0], in_order(&[2, 24]));
+    assert_eq!(y[1], in_order(&[2, 4, 3, 2]));
+}
+
+#[test]
+fn what_depends_on_constants_only_is_computed_once() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2]).unwrap();
+    let a = g.constant("a", &array![1.0f32, 2.0]).unwrap();
+    let b = g.add("b", &a, &a).unwrap();
+    let b = g.activation("c", &b, Activation::relu()).unwrap();
+    let y = g.mul("y", &x, &b).unwrap();
+    let graph = g.build(&[&y]).unwrap().simplify().unwrap();
+    assert_eq!(graph.nodes().len(), 1);
+    assert_eq!(graph.constants().len(), 1);
+    assert_eq!(graph.run(&array![[1.0f32, 10.0]]).unwrap(), array![[2.0f32, 40.0]].into_dyn());
+}
+
+#[test]
+fn unsound_networks_are_refused() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 4, 8, 8]).unwrap();
+    assert!(matches!(g.input("x", &[1, 4]), Err(Error::Name { .. })));
+    assert!(matches!(g.input("two", &[2, 4]), Err(Error::Shape { .. })));
+    assert!(matches!(g.constant("nan", &array![f32::NAN]), Err(Error::NonFinite { .. })));
+    let node_error = |e: &Result<String, Error>| matches!(e, Err(Error::Node { node, .. }) if node == "n");
+    let weights = Array4::zeros((6, 2, 3, 3));
+    for groups in [0, 1, 3, 4] {
+        let name = format!("w{groups}");
+        g.constant(&name, &weights).unwrap();
+        let op = Op::Conv { window: Window::new([3, 3]), groups };
+        let refused = g.node("n", op, &[&x, &name]);
+        assert!(node_error(&refused), "{refused:?}");
+    }
+    assert!(node_error(&g.node("n", Op::Add, &[&x, "nothing"])));
+    assert!(node_error(&g.node("n", Op::Add, &[&x])));
+    assert!(node_error(&g.node("n", Op::Concat { axis: 0 }, &[&x, &x])));
+    assert!(node_error(&g.node("n", Op::Softmax { axis: 4 }, &[&x])));
+    assert!(node_error(&g.node("n", Op::Reshape { shape: vec![5] }, &[&x])));
+    assert!(node_error(&g.node("n", Op::Repeat { factors: [usize::MAX, 3] }, &[&x])));
+    assert!(node_error(&g.node("n", Op::Pad { pads: [usize::MAX; 4] }, &[&x])));
+    let window = Window { strides: [0, 1], ..Window::new([2, 2]) };
+    assert!(node_error(&g.node("n", Op::MaxPool(window), &[&x])));
+    assert!(matches!(g.clone().build(&["nothing"]), Err(Error::Name { .. })));
+    let graph = g.build(&[&x]).unwrap();
+    assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[1, 4, 8, 7]))), Err(Error::Shape { .. })));
+    assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[]))), Err(Error::Shape { .. })));
+}
