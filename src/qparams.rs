@@ -273,6 +273,13 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         code.to_i32()
     }
 
+    /// The reals of the smallest and the greatest code, with parameters per tensor.
+    pub(crate) fn real_range(&self) -> Option<(f32, f32)> {
+        let (scale, zero_point) = self.of_tensor("parameters").ok()?;
+        let real = |code: i32| (code - zero_point.to_i32()) as f32 * scale.to_f32();
+        Some((real(self.codes.min), real(self.codes.max)))
+    }
+
     /// The one scale and zero point of parameters per tensor.
     pub(crate) fn of_tensor(&self, what: &'static str) -> Result<(S, T::Code)> {
         match self.scale.as_slice() {

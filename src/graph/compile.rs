@@ -10,7 +10,7 @@ use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 use super::movement::Fill;
 use super::network::{Graph, Node};
 use super::op::Op;
-use super::plan::{Kernel, Kind, Memory, Plan, Step, Tensor};
+use super::plan::{Kernel, Kind, Memory, Plan, Ports, Role, Step, Tensor};
 use super::real::{self, Weights};
 use crate::error::{Error, Result};
 
@@ -40,8 +40,25 @@ impl<'g> Planner<'g> {
         self.known.get(&(name.into(), kind == Kind::Code)).copied()
     }
 
+    /// A new tensor that only looks at the network: nothing later reads it.
+    pub(crate) fn aside(&mut self, name: &str, like: &str) -> usize {
+        self.tensors.push(Tensor::new(name, self.shape(like), Kind::Real));
+        self.tensors.len() - 1
+    }
+
     pub(crate) fn step(&mut self, node: &str, kernel: Option<Box<dyn Kernel>>, inputs: Vec<usize>, output: usize) {
-        self.steps.push(Step { node: node.into(), kernel, inputs, output });
+        self.role(node, Role::Body, kernel, inputs, output);
+    }
+
+    pub(crate) fn role(
+        &mut self,
+        node: &str,
+        role: Role,
+        kernel: Option<Box<dyn Kernel>>,
+        inputs: Vec<usize>,
+        output: usize,
+    ) {
+        self.steps.push(Step { node: node.into(), role, kernel, inputs, output });
     }
 
     pub(crate) fn shape(&self, name: &str) -> &'g [usize] {
@@ -62,17 +79,33 @@ impl<'g> Planner<'g> {
 
     /// A float operator. `weights` gives the constants that the kernel takes into itself.
     pub(crate) fn float_node(&mut self, node: &Node, weights: impl Fn(&str) -> Option<Weights>) {
-        let shapes: Vec<&[usize]> = node.inputs.iter().map(|name| self.shape(name)).collect();
-        let holds = matches!(node.op, Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } | Op::Add | Op::Mul);
-        let held: Vec<Option<Weights>> = node.inputs.iter().map(|name| weights(name).filter(|_| holds)).collect();
-        let free = node.inputs.iter().zip(&held).filter(|(_, held)| held.is_none());
-        let inputs = free.map(|(name, _)| self.real(name)).collect();
+        let (kernel, inputs) = self.float_kernel(node, weights);
         let output = self.define(&node.output, Kind::Real);
-        let kernel = real::kernel(node, &shapes, self.shape(&node.output), &held);
         self.step(&node.name, kernel, inputs, output);
     }
 
-    pub(crate) fn finish(self, inputs: Vec<usize>, outputs: Vec<usize>) -> Plan {
+    /// A float operator and what it reads.
+    pub(crate) fn float_kernel(
+        &mut self,
+        node: &Node,
+        weights: impl Fn(&str) -> Option<Weights>,
+    ) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
+        let holds = matches!(node.op, Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } | Op::Add | Op::Mul);
+        let held: Vec<Option<Weights>> = node.inputs.iter().map(|name| weights(name).filter(|_| holds)).collect();
+        // Biases of quantized layers are not in the float graph that errors are measured in.
+        let shape = |(name, held): (&String, &Option<Weights>)| match held {
+            Some(Weights::Real(w)) => w.shape().to_vec(),
+            Some(Weights::Half(w)) => w.shape().to_vec(),
+            None => self.shape(name).to_vec(),
+        };
+        let shapes: Vec<Vec<usize>> = node.inputs.iter().zip(&held).map(shape).collect();
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let free = node.inputs.iter().zip(&held).filter(|(_, held)| held.is_none());
+        let inputs = free.map(|(name, _)| self.real(name)).collect();
+        (real::kernel(node, &shapes, self.shape(&node.output), &held), inputs)
+    }
+
+    pub(crate) fn finish(self, inputs: Ports, outputs: Ports) -> Plan {
         Plan::new(self.tensors, self.steps, inputs, outputs)
     }
 }
@@ -109,7 +142,8 @@ impl Graph {
             planner.float_node(node, |name| self.constant(name).cloned().map(Weights::Real));
         }
         let outputs = self.outputs().iter().map(|name| planner.real(name)).collect();
-        Ok(FloatNetwork { plan: planner.finish(inputs, outputs) })
+        let ports = |reals| Ports { reals, codes: Vec::new() };
+        Ok(FloatNetwork { plan: planner.finish(ports(inputs), ports(outputs)) })
     }
 
     /// Compiles and runs a network of one input and one output. To run it more than once, keep what

@@ -13,18 +13,33 @@
 //! | `movement`, `real/` | the operators themselves: those that only move elements, and those on floats |
 
 mod builder;
+mod calibrate;
+mod codes;
 mod compile;
 mod fold;
 mod layout;
+mod lower;
+mod moments;
 mod movement;
 mod network;
 mod op;
 mod plan;
+mod qnetwork;
+mod quantize;
 mod real;
+mod recipe;
+mod report;
+mod rounding;
 mod shape;
+mod stored;
 
 pub use builder::GraphBuilder;
+pub use calibrate::{Calibration, calibrate};
 pub use compile::FloatNetwork;
+pub use moments::InputMoments;
 pub use network::{Constant, Graph, Input, Node};
 pub use op::{Activation, Clamp, Op, Window};
 pub use plan::Memory;
+pub use qnetwork::QuantizedNetwork;
+pub use recipe::{Precision, Recipe, TensorRecipe};
+pub use report::{ErrorReport, Fidelity, LayerReport};

@@ -49,6 +49,8 @@ pub struct Graph {
     nodes: Vec<Node>,
     outputs: Vec<String>,
     constants: BTreeMap<String, Constant>,
+    /// The shapes of constants whose values are kept elsewhere, as codes.
+    stored: BTreeMap<String, Shape>,
     shapes: BTreeMap<String, Shape>,
 }
 
@@ -59,12 +61,13 @@ pub(crate) struct Parts {
     pub(crate) nodes: Vec<Node>,
     pub(crate) outputs: Vec<String>,
     pub(crate) constants: BTreeMap<String, Constant>,
+    pub(crate) stored: BTreeMap<String, Shape>,
 }
 
 impl Graph {
     /// Checks names, order and shapes.
     pub(crate) fn new(parts: Parts) -> Result<Self> {
-        let Parts { inputs, nodes, outputs, constants } = parts;
+        let Parts { inputs, nodes, outputs, constants, stored } = parts;
         let mut shapes = BTreeMap::new();
         let mut define = |name: &str, shape: Shape| match shapes.insert(name.into(), shape) {
             None => Ok(()),
@@ -73,6 +76,10 @@ impl Graph {
         for (name, constant) in &constants {
             shape::elements(constant.shape())?;
             define(name, constant.shape().to_vec())?;
+        }
+        for (name, shape) in &stored {
+            shape::elements(shape)?;
+            define(name, shape.clone())?;
         }
         for Input { name, shape } in &inputs {
             if shape.first() != Some(&1) {
@@ -86,7 +93,8 @@ impl Graph {
             if !names.insert(&node.name) {
                 return Err(Error::Name { what: "node", expected: "a name of its own", found: node.name.clone() });
             }
-            let shape = infer(node, &shapes, |name| constants.contains_key(name)).map_err(|e| e.at(&node.name))?;
+            let shape = infer(node, &shapes, |name| constants.contains_key(name) || stored.contains_key(name))
+                .map_err(|e| e.at(&node.name))?;
             if shapes.insert(node.output.clone(), shape).is_some() {
                 let found = node.output.clone();
                 return Err(Error::Name { what: "tensor", expected: "a name of its own", found });
@@ -95,12 +103,12 @@ impl Graph {
         if let Some(found) = outputs.iter().find(|name| !shapes.contains_key(*name)) {
             return Err(unknown(found));
         }
-        Ok(Self { inputs, nodes, outputs, constants, shapes })
+        Ok(Self { inputs, nodes, outputs, constants, stored, shapes })
     }
 
     pub(crate) fn into_parts(self) -> Parts {
-        let Self { inputs, nodes, outputs, constants, .. } = self;
-        Parts { inputs, nodes, outputs, constants }
+        let Self { inputs, nodes, outputs, constants, stored, .. } = self;
+        Parts { inputs, nodes, outputs, constants, stored }
     }
 
     /// What the caller provides.
@@ -126,6 +134,11 @@ impl Graph {
     /// A constant by its name.
     pub fn constant(&self, name: &str) -> Option<&Constant> {
         self.constants.get(name)
+    }
+
+    /// Whether a tensor is known beforehand.
+    pub(crate) fn is_constant(&self, name: &str) -> bool {
+        self.constants.contains_key(name) || self.stored.contains_key(name)
     }
 
     /// All constants.

@@ -82,7 +82,6 @@ pub(crate) struct Scratch {
     pub(crate) reals: Vec<f32>,
     pub(crate) wide: Vec<f32>,
     pub(crate) codes: Vec<u8>,
-    pub(crate) accumulators: Vec<i32>,
     pub(crate) gemm: Workspace,
 }
 
@@ -135,9 +134,38 @@ impl Tensor {
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) node: String,
+    pub(crate) role: Role,
     pub(crate) kernel: Option<Box<dyn Kernel>>,
     pub(crate) inputs: Vec<usize>,
     pub(crate) output: usize,
+}
+
+/// When a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Always.
+    Body,
+    /// Unless the caller brings codes.
+    Entry,
+    /// Unless the caller takes codes.
+    Exit,
+}
+
+/// The tensors that the caller fills or takes, as floats and, where the network has them so, as codes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ports {
+    pub(crate) reals: Vec<usize>,
+    pub(crate) codes: Vec<usize>,
+}
+
+impl Ports {
+    fn of<T: Item>(&self) -> &[usize] {
+        if T::KIND == Kind::Real { &self.reals } else { &self.codes }
+    }
+
+    fn all(&self) -> impl Iterator<Item = usize> {
+        self.reals.iter().chain(&self.codes).copied()
+    }
 }
 
 /// A network ready to run.
@@ -145,8 +173,8 @@ pub(crate) struct Step {
 pub(crate) struct Plan {
     pub(crate) tensors: Vec<Tensor>,
     pub(crate) steps: Vec<Step>,
-    pub(crate) inputs: Vec<usize>,
-    pub(crate) outputs: Vec<usize>,
+    pub(crate) inputs: Ports,
+    pub(crate) outputs: Ports,
     /// The elements per image of each buffer.
     real_sizes: Vec<usize>,
     code_sizes: Vec<usize>,
@@ -161,7 +189,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 pub(crate) type Tap<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>, usize) -> Result<()>;
 
 impl Plan {
-    pub(crate) fn new(mut tensors: Vec<Tensor>, steps: Vec<Step>, inputs: Vec<usize>, outputs: Vec<usize>) -> Self {
+    pub(crate) fn new(mut tensors: Vec<Tensor>, steps: Vec<Step>, inputs: Ports, outputs: Ports) -> Self {
         let (real_sizes, code_sizes) = share_buffers(&mut tensors, &steps, &inputs, &outputs);
         let bytes = |t: &Tensor| t.len() * if t.kind == Kind::Real { 4 } else { 1 };
         let greatest = tensors.iter().map(bytes).max().unwrap_or(0);
@@ -187,7 +215,7 @@ impl Plan {
             }
             strided
         };
-        let mut outputs: Vec<ArrayD<U>> = self.outputs.iter().map(zeros).collect();
+        let mut outputs: Vec<ArrayD<U>> = self.outputs.of::<U>().iter().map(zeros).collect();
         let views = outputs.iter_mut().map(|o| o.view_mut()).collect();
         self.split(inputs.to_vec(), views, images, memory)?;
         Ok(outputs)
@@ -236,10 +264,14 @@ impl Plan {
             let range = Slice::from(start..images.min(start + self.chunk));
             let count = images.min(start + self.chunk) - start;
             self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
-            for step in &self.steps {
+            for step in self.steps.iter().filter(|step| match step.role {
+                Role::Body => true,
+                Role::Entry => T::KIND == Kind::Real,
+                Role::Exit => U::KIND == Kind::Real,
+            }) {
                 self.step(step, count, memory)?;
             }
-            for (&t, y) in self.outputs.iter().zip(&mut outputs) {
+            for (&t, y) in self.outputs.of::<U>().iter().zip(&mut outputs) {
                 let values = self.values(t, count, memory).as_slice::<U>();
                 self.store(t, values, count, y.slice_axis_mut(Axis(0), range));
             }
@@ -254,7 +286,7 @@ impl Plan {
             let range = Slice::from(start..images.min(start + self.chunk));
             let count = images.min(start + self.chunk) - start;
             self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
-            for &t in &self.inputs {
+            for &t in &self.inputs.reals {
                 tap(&self.tensors[t], self.values(t, count, memory), count)?;
             }
             for step in &self.steps {
@@ -266,12 +298,13 @@ impl Plan {
     }
 
     /// The number of images; all inputs must have as many.
-    fn check_inputs<T>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
-        if inputs.len() != self.inputs.len() {
-            return Err(Error::shape("number of inputs", &[self.inputs.len()], &[inputs.len()]));
+    fn check_inputs<T: Item>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
+        let expected = self.inputs.of::<T>();
+        if inputs.len() != expected.len() {
+            return Err(Error::shape("number of inputs", &[expected.len()], &[inputs.len()]));
         }
         let images = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
-        for (x, &t) in inputs.iter().zip(&self.inputs) {
+        for (x, &t) in inputs.iter().zip(expected) {
             let mut expected = self.tensors[t].shape.clone();
             if let Some(batch) = expected.first_mut() {
                 *batch = images;
@@ -287,7 +320,7 @@ impl Plan {
     fn load<'a, T: Item>(&self, inputs: impl Iterator<Item = ArrayViewD<'a, T>>, images: usize, memory: &mut Memory) {
         grow(&mut memory.reals, &self.real_sizes, images);
         grow(&mut memory.codes, &self.code_sizes, images);
-        for (&t, x) in self.inputs.iter().zip(inputs) {
+        for (&t, x) in self.inputs.of::<T>().iter().zip(inputs) {
             let tensor = &self.tensors[t];
             let values = tensor.buffer_mut(memory);
             let values = &mut values.into_slice::<T>()[..tensor.len() * images];
@@ -387,12 +420,7 @@ fn grow<T: Copy + Default>(buffers: &mut Vec<Vec<T>>, sizes: &[usize], images: u
 
 /// Gives each tensor a buffer: the smallest free one that is large enough, else the greatest free one, made larger.
 /// Returns the sizes of the buffers of each kind.
-fn share_buffers(
-    tensors: &mut [Tensor],
-    steps: &[Step],
-    inputs: &[usize],
-    outputs: &[usize],
-) -> (Vec<usize>, Vec<usize>) {
+fn share_buffers(tensors: &mut [Tensor], steps: &[Step], inputs: &Ports, outputs: &Ports) -> (Vec<usize>, Vec<usize>) {
     // Names of the same memory live as long as the last of them.
     let mut origin: Vec<usize> = (0..tensors.len()).collect();
     for step in steps.iter().filter(|step| step.kernel.is_none()) {
@@ -402,7 +430,7 @@ fn share_buffers(
     for (i, step) in steps.iter().enumerate() {
         step.inputs.iter().chain([&step.output]).for_each(|&t| last_use[origin[t]] = i);
     }
-    outputs.iter().for_each(|&t| last_use[origin[t]] = usize::MAX);
+    outputs.all().for_each(|t| last_use[origin[t]] = usize::MAX);
 
     let mut real = Pool::default();
     let mut code = Pool::default();
@@ -414,7 +442,7 @@ fn share_buffers(
             tensors[t].buffer = pool.take(tensors[t].len());
         }
     };
-    inputs.iter().for_each(|&t| place(tensors, t, false));
+    inputs.reals.iter().for_each(|&t| place(tensors, t, false));
     for (i, step) in steps.iter().enumerate() {
         if step.kernel.is_some() {
             place(tensors, step.output, false);

@@ -26,7 +26,7 @@ impl Known {
         let length = |&d: &i64| usize::try_from(d).map_err(|_| malformed(tensor, "lengths of at least 0", d));
         let dims = tensor.dims.iter().map(length).collect::<Result<Vec<_>>>()?;
         Ok(match tensor.data_type {
-            1 => Known::Real(shaped(tensor, &dims, raw(tensor, &tensor.float_data, |b| f32::from_le_bytes(b))?)?),
+            1 => Known::Real(shaped(tensor, &dims, raw(tensor, &tensor.float_data, f32::from_le_bytes)?)?),
             11 => {
                 let values: Vec<f64> = raw(tensor, &tensor.double_data, f64::from_le_bytes)?;
                 Known::Real(shaped(tensor, &dims, values.into_iter().map(|x| x as f32).collect())?)

@@ -1,0 +1,107 @@
+//! A network of integers that is ready to run.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
+
+use super::compile::single;
+use super::lower::Quantized;
+use super::network::Graph;
+use super::plan::{Memory, Plan};
+use super::recipe::{Precision, Recipe, TensorRecipe};
+use super::stored::Stored;
+use crate::error::Result;
+use crate::qparams::QParams;
+
+/// A network whose tensors are kept as a [`Recipe`] says, ready to run.
+///
+/// Where everything is codes, results are the same bits on every instruction set and for every number of threads.
+#[derive(Debug)]
+pub struct QuantizedNetwork {
+    graph: Graph,
+    stored: BTreeMap<String, Stored>,
+    recipe: Recipe,
+    plan: Plan,
+}
+
+impl QuantizedNetwork {
+    pub(crate) fn new(graph: Graph, stored: BTreeMap<String, Stored>, recipe: Recipe) -> Result<Self> {
+        let plan = Quantized { graph: &graph, stored: &stored, recipe: &recipe }.plan()?;
+        Ok(Self { graph, stored, recipe, plan })
+    }
+
+    pub(crate) fn parts(&self) -> Quantized<'_> {
+        Quantized { graph: &self.graph, stored: &self.stored, recipe: &self.recipe }
+    }
+
+    /// Floats in, floats out: a network of one input and one output on any number of images. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the input, or the network more than one input
+    /// or output, and those of the operators, with the node's name.
+    pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
+        self.run_with(x, &mut Memory::new())
+    }
+
+    /// As [`run`](Self::run), with memory that lasts from call to call.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, memory: &mut Memory) -> Result<ArrayD<f32>> {
+        single(self.run_many(&[x.view().into_dyn()], memory)?)
+    }
+
+    /// Runs a network of any number of inputs and outputs.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Memory) -> Result<Vec<ArrayD<f32>>> {
+        self.plan.run(inputs, memory)
+    }
+
+    /// Codes in, floats out. The codes have the parameters that [`activation`](Self::activation) tells of the input.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), and [`Error::Shape`](crate::Error::Shape) if an input is not of codes.
+    pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Memory) -> Result<ArrayD<f32>> {
+        single(self.plan.run(&[x.view().into_dyn()], memory)?)
+    }
+
+    /// Codes in, codes out: nothing but integers, if the recipe keeps everything so.
+    ///
+    /// # Errors
+    /// Those of [`run_from_codes`](Self::run_from_codes), and [`Error::Shape`](crate::Error::Shape) if the output is not of
+    /// codes.
+    pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Memory) -> Result<ArrayD<u8>> {
+        single(self.plan.run(&[x.view().into_dyn()], memory)?)
+    }
+
+    /// The parameters of an activation, if it is kept as codes.
+    pub fn activation<D: Dimension>(&self, name: &str) -> Option<QParams<u8, D>> {
+        let coded = |tensor: &&TensorRecipe| tensor.precision == Precision::Int8 && !self.graph.is_constant(name);
+        self.recipe.tensors.get(name).filter(coded)?.activation_params().ok()
+    }
+
+    /// The recipe with the ranges that were used.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The network's operators.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The bytes of all weights, biases, scales and zero points.
+    pub fn size_in_bytes(&self) -> usize {
+        let activations = self
+            .recipe
+            .tensors
+            .iter()
+            .filter(|(name, tensor)| tensor.precision == Precision::Int8 && !self.graph.is_constant(name));
+        let stored: usize = self.stored.values().map(Stored::size_in_bytes).sum();
+        self.graph.size_in_bytes() + stored + activations.count() * (size_of::<f32>() + size_of::<u8>())
+    }
+}
