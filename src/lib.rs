@@ -12,6 +12,7 @@
 //! | halve a tensor | [`HalfCast`], [`HalfLinear`] |
 //! | run a linear layer on codes | [`QLinear`], [`StaticLinear`], [`Requantize`] |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
+//! | quantize a whole network | [`graph`] |
 //! | build on the integer product | [`gemm`] |
 //! | build on single formulas | [`choose_qparams`], [`Rescale`], [`FixedPoint`] |
 //! | write a quantizer or an observer | [`Quantizer`], [`Statistic`], [`Clip`](statistic::Clip) |

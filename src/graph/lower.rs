@@ -5,10 +5,10 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::code_ops::{self, Operand};
 use super::codes::{Arithmetic, Conv, Dequantize, FakeQuantize, Quantize, conv_window, requantize};
 use super::compile::Planner;
-use super::layout::{is_row_major, physical};
-use super::movement::{Concat, Pad, Reorder, Repeat};
+use super::layout::physical;
 use super::network::{Graph, Node};
 use super::op::{Clamp, Op, Window};
 use super::plan::{Kernel, Kind, Plan, Ports, Role};
@@ -53,7 +53,8 @@ impl Quantized<'_> {
                 (true, true, true) => Mode::Codes,
             };
         }
-        let inputs = node.inputs.iter().all(|name| self.is_coded(name));
+        let pair = matches!(node.op, Op::Add | Op::Mul);
+        let inputs = node.inputs.iter().all(|name| self.is_coded(name) || (pair && self.graph.is_constant(name)));
         if inputs && self.is_coded(&node.output) { Mode::Codes } else { Mode::Real }
     }
 
@@ -110,7 +111,16 @@ impl Quantized<'_> {
     /// The kernel of a node on floats, with its weights as they are stored, and its inputs: those of a dynamic range
     /// rounded first.
     pub(crate) fn simulated(&self, planner: &mut Planner<'_>, node: &Node) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
-        let (kernel, mut inputs) = planner.float_kernel(node, |name| self.weights(name));
+        let on_codes = matches!(self.mode(node), Mode::Codes) && weights_of(node).is_none();
+        let constant = |name: &str| {
+            let rounded = self.graph.constant(name).filter(|_| on_codes).map(code_ops::constant_codes);
+            let Some(Ok((params, codes))) = rounded else { return self.weights(name) };
+            let mut real = ndarray::ArrayD::zeros(codes.raw_dim());
+            let fits = params.dequantize_into(&codes, &mut real);
+            debug_assert_eq!(fits, Ok(()));
+            Some(Weights::Real(real.into_shared()))
+        };
+        let (kernel, mut inputs) = planner.float_kernel(node, constant);
         if let Mode::Dynamic = self.mode(node) {
             let rounded = planner.aside("", &node.inputs[0]);
             planner.step(&node.name, Some(Box::new(FakeQuantize { params: None })), inputs, rounded);
@@ -171,7 +181,8 @@ impl Lowering<'_> {
             Mode::Real => {}
             Mode::Codes if weights_of(node).is_none() => {
                 if let Some(kernel) = self.code_kernel(node)? {
-                    let inputs = node.inputs.iter().map(|name| self.code(name)).collect::<Result<_>>()?;
+                    let codes = node.inputs.iter().filter(|name| !self.network.graph.is_constant(name));
+                    let inputs = codes.map(|name| self.code(name)).collect::<Result<_>>()?;
                     let output = self.planner.define(&node.output, Kind::Code);
                     self.planner.step(&node.name, kernel, inputs, output);
                     return Ok(());
@@ -228,23 +239,16 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// The kernel of a node without weights on codes. `None` if there is none, and floats must do; `Some(None)` if the
-    /// output is the input.
+    /// The kernel of a node without weights on codes, see [`code_ops::kernel`].
     #[allow(clippy::option_option, reason = "three different things")]
     fn code_kernel(&self, node: &Node) -> Result<Option<Option<Box<dyn Kernel>>>> {
         let shapes: Vec<&[usize]> = node.inputs.iter().map(|name| self.planner.shape(name)).collect();
-        let (x, y) = (shapes[0], self.planner.shape(&node.output));
-        let to = self.params::<ndarray::Ix4>(&node.output)?;
-        let same = |name: &String| Ok(self.params::<ndarray::Ix4>(name)? == to);
-        let all_same = node.inputs.iter().map(same).collect::<Result<Vec<bool>>>()?.into_iter().all(|same| same);
-        let zero = to.zero_point().map_or(0, |z| z.iter().copied().next().unwrap_or(0));
-        Ok(Some(match &node.op {
-            Op::Concat { axis } if all_same => Some(Box::new(Concat::<u8>::new(*axis, &shapes))),
-            Op::Pad { pads } if all_same => Some(Box::new(Pad::new(*pads, x, y, zero))),
-            Op::Repeat { factors } if all_same => Some(Box::new(Repeat::<u8>::new(*factors, x))),
-            Op::Reshape { .. } if all_same && is_row_major(x) && is_row_major(y) => None,
-            Op::Reshape { .. } if all_same => Some(Box::new(Reorder::<u8>::new(x, y))),
-            _ => return Ok(None),
-        }))
+        let operand = |name: &String| match self.network.graph.constant(name) {
+            Some(value) => Ok(Operand::Constant(value.clone())),
+            None => self.params(name).map(Operand::Codes),
+        };
+        let operands = node.inputs.iter().map(operand).collect::<Result<_>>()?;
+        let output = self.planner.shape(&node.output);
+        code_ops::kernel(node, operands, &shapes, output, &self.params(&node.output)?)
     }
 }

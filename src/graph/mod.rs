@@ -1,7 +1,8 @@
 //! Networks: a float network of operators over named tensors, and the way from there to integers.
 //!
 //! ```text
-//! GraphBuilder or ONNX → Graph → simplify → compile → run
+//! GraphBuilder or ONNX → Graph → simplify → Calibration → Recipe → quantize → QuantizedNetwork → run
+//!                                  └→ compile → FloatNetwork → run                   └→ report
 //! ```
 //!
 //! | file | idea |
@@ -10,10 +11,16 @@
 //! | `network`, `builder` | operators over named tensors, checked; written in Rust |
 //! | `fold` | fewer operators that compute the same |
 //! | `plan`, `layout`, `compile` | steps over buffers that tensors share; the order in memory |
-//! | `movement`, `real/` | the operators themselves: those that only move elements, and those on floats |
+//! | `movement`, `real/` | operators that only move elements, and those on floats |
+//! | `recipe`, `calibrate` | how each tensor is kept; ranges from batches |
+//! | `moments`, `rounding` | what inputs of layers are like, and the codes of weights that suit it |
+//! | `quantize`, `stored` | weights in fewer bits |
+//! | `codes`, `code_ops`, `lower`, `qnetwork` | operators on codes; the plan on codes, and its simulation on floats |
+//! | `report` | which layer hurts |
 
 mod builder;
 mod calibrate;
+mod code_ops;
 mod codes;
 mod compile;
 mod fold;

@@ -1,0 +1,199 @@
+//! Operators without weights on codes.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use ndarray::{
+    ArrayD, ArrayView1, ArrayView4, ArrayViewD, ArrayViewMut1, ArrayViewMut4, ArrayViewMutD, Axis, Ix1, Ix4, IxDyn,
+};
+
+use super::codes::{conv_window, requantize};
+use super::layout::{is_row_major, physical, physical_axis, to_physical};
+use super::movement::{Pad, Reorder, Repeat};
+use super::network::{Constant, Node};
+use super::op::Op;
+use super::plan::{Kernel, Scratch, Values, ValuesMut};
+use crate::error::Result;
+use crate::ops::{self, AveragePool, Concat, GlobalAveragePool, Lookup, QAdd, QMul, Softmax};
+use crate::qparams::QParams;
+use crate::quantizer::Quantizer;
+use crate::scheme::Scheme;
+
+/// What an operator reads: codes with these parameters, or a constant.
+#[allow(clippy::large_enum_variant, reason = "lives while a plan is made")]
+pub(crate) enum Operand {
+    Codes(QParams<u8, IxDyn>),
+    Constant(Constant),
+}
+
+/// A constant as codes of its own range.
+pub(crate) fn constant_codes(value: &Constant) -> Result<(QParams<u8, IxDyn>, ArrayD<u8>)> {
+    let (codes, params) = Scheme::<u8>::asymmetric().quantize(&**value)?.into_parts();
+    let (scale, zero_point) = params.of_tensor("parameters of a constant")?;
+    Ok((QParams::per_tensor(scale, zero_point)?, codes))
+}
+
+/// The kernel of a node on codes with these parameters. `None` if there is none, and floats must do; `Some(None)` if the
+/// output is the input.
+#[allow(clippy::option_option, reason = "three different things")]
+pub(crate) fn kernel(
+    node: &Node,
+    operands: Vec<Operand>,
+    shapes: &[&[usize]],
+    output: &[usize],
+    to: &QParams<u8, IxDyn>,
+) -> Result<Option<Option<Box<dyn Kernel>>>> {
+    let x = shapes[0];
+    let mut params = Vec::new();
+    let mut constants = Vec::new();
+    for operand in operands {
+        let (operand, codes) = match operand {
+            Operand::Codes(params) => (params, None),
+            Operand::Constant(value) => {
+                let (params, codes) = constant_codes(&value)?;
+                (params, Some(spread(codes, output.len())))
+            }
+        };
+        params.push(operand);
+        constants.push(codes);
+    }
+    let all_same = params.iter().all(|p| p == to);
+    let images = |p: &QParams<u8, IxDyn>| -> Result<QParams<u8, Ix4>> {
+        let (scale, zero_point) = p.of_tensor("parameters")?;
+        QParams::per_tensor(scale, zero_point)
+    };
+    let (_, zero) = to.of_tensor("parameters")?;
+    let clamped = crate::Requantize::to(to).clamp(node.clamp.low, node.clamp.high);
+    let call = match &node.op {
+        Op::Add => Call::Add(QAdd::new(&params[0], &params[1], &clamped)?),
+        Op::Mul => Call::Mul(QMul::new(&params[0], &params[1], &clamped)?),
+        Op::Activation(f) => {
+            let flat = |p: &QParams<u8, IxDyn>| -> Result<QParams<u8, Ix1>> {
+                let (scale, zero_point) = p.of_tensor("parameters")?;
+                QParams::per_tensor(scale, zero_point)
+            };
+            Call::Lookup(Lookup::new(&flat(&params[0])?, &flat(to)?, |x| f.eval(x as f32).into())?)
+        }
+        Op::MaxPool(window) if all_same => Call::MaxPool(window.kernel, conv_window(window)),
+        Op::AveragePool { window, count_pad } => {
+            let to = requantize(&images(to)?, node.clamp);
+            let pool = AveragePool::new(&images(&params[0])?, window.kernel, &conv_window(window), &to)?;
+            Call::AveragePool(pool.count_include_pad(*count_pad))
+        }
+        Op::GlobalAveragePool => Call::GlobalAveragePool(GlobalAveragePool::new(
+            &images(&params[0])?,
+            &requantize(&images(to)?, node.clamp),
+        )?),
+        Op::Concat { axis } => {
+            let axis = Axis(physical_axis(*axis, x.len()));
+            Call::Concat(Concat::new(axis, &params.iter().collect::<Vec<_>>(), to)?)
+        }
+        Op::Softmax { axis } if physical_axis(*axis, x.len()) + 1 == x.len() => {
+            Call::Softmax(Softmax::new(&params[0], to)?)
+        }
+        Op::Pad { pads } if all_same => return Ok(Some(Some(Box::new(Pad::new(*pads, x, output, zero))))),
+        Op::Repeat { factors } if all_same => return Ok(Some(Some(Box::new(Repeat::<u8>::new(*factors, x))))),
+        Op::Reshape { .. } if all_same && is_row_major(x) && is_row_major(output) => return Ok(Some(None)),
+        Op::Reshape { .. } if all_same => return Ok(Some(Some(Box::new(Reorder::<u8>::new(x, output))))),
+        _ => return Ok(None),
+    };
+    let spread_shape = |shape: &&[usize]| {
+        let mut full = alloc::vec![1; output.len().saturating_sub(shape.len())];
+        full.extend(*shape);
+        physical(&full)
+    };
+    let inputs = shapes.iter().map(spread_shape).collect();
+    Ok(Some(Some(Box::new(OnCodes { call, constants, inputs, output: physical(output) }))))
+}
+
+/// A constant in the order of memory of a tensor of this rank.
+fn spread(mut codes: ArrayD<u8>, ndim: usize) -> ArrayD<u8> {
+    while codes.ndim() < ndim {
+        codes.insert_axis_inplace(Axis(0));
+    }
+    to_physical(codes.view()).as_standard_layout().into_owned()
+}
+
+/// An operator of [`ops`] with its parameters.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each node")]
+enum Call {
+    Add(QAdd<u8, IxDyn>),
+    Mul(QMul<u8, IxDyn>),
+    Lookup(Lookup<u8, u8, Ix1>),
+    MaxPool([usize; 2], ops::Window),
+    AveragePool(AveragePool<u8>),
+    GlobalAveragePool(GlobalAveragePool<u8>),
+    Concat(Concat<u8, IxDyn>),
+    Softmax(Softmax<u8, IxDyn>),
+}
+
+#[derive(Debug)]
+struct OnCodes {
+    call: Call,
+    /// The codes of those inputs that are constant.
+    constants: Vec<Option<ArrayD<u8>>>,
+    /// In the order of memory, for one image.
+    inputs: Vec<Vec<usize>>,
+    output: Vec<usize>,
+}
+
+impl Kernel for OnCodes {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
+        let out = output.into_slice::<u8>();
+        if let Call::Lookup(table) = &self.call {
+            let x = ArrayView1::from(inputs[0].as_slice::<u8>());
+            return table.forward_into(&x, &mut ArrayViewMut1::from(out));
+        }
+        if let (Call::Add(add), [a, b], [None, None]) = (&self.call, inputs, &self.constants[..])
+            && self.inputs[0] == self.inputs[1]
+        {
+            let [a, b] = [a, b].map(|values| ArrayView1::from(values.as_slice::<u8>()).into_dyn());
+            return add.forward_into(&a, &b, &mut ArrayViewMut1::from(out).into_dyn());
+        }
+        // Constants are not among the inputs of a step.
+        let mut values = inputs.iter();
+        let views: Vec<ArrayViewD<'_, u8>> = self
+            .inputs
+            .iter()
+            .zip(&self.constants)
+            .map(|(shape, constant)| match constant {
+                Some(codes) => codes.view(),
+                None => batch(values.next().map_or(&[][..], |v| v.as_slice()), shape, images),
+            })
+            .collect();
+        let mut dims = self.output.clone();
+        dims[0] = images;
+        let mut out = ArrayViewMutD::from_shape(dims, out).expect("lengths were planned");
+        match &self.call {
+            Call::Add(add) => add.forward_into(&views[0], &views[1], &mut out),
+            Call::Mul(mul) => mul.forward_into(&views[0], &views[1], &mut out),
+            Call::MaxPool(kernel, window) => {
+                ops::max_pool_into(&images_of(&views[0]), *kernel, window, &mut images_of_mut(out), &mut memory.gemm)
+            }
+            Call::AveragePool(pool) => {
+                pool.forward_into(&images_of(&views[0]), &mut images_of_mut(out), &mut memory.gemm)
+            }
+            Call::GlobalAveragePool(pool) => {
+                pool.forward_into(&images_of(&views[0]), &mut images_of_mut(out), &mut memory.gemm)
+            }
+            Call::Concat(concat) => concat.forward_into(&views, &mut out),
+            Call::Softmax(softmax) => softmax.forward_into(&views[0], &mut out),
+            Call::Lookup(_) => Ok(()),
+        }
+    }
+}
+
+fn batch<'a>(values: &'a [u8], shape: &[usize], images: usize) -> ArrayViewD<'a, u8> {
+    let mut dims = shape.to_vec();
+    dims[0] = images;
+    ArrayViewD::from_shape(dims, values).expect("lengths were planned")
+}
+
+fn images_of<'a>(x: &ArrayViewD<'a, u8>) -> ArrayView4<'a, u8> {
+    x.clone().into_dimensionality().expect("poolings are of four axes")
+}
+
+fn images_of_mut(out: ArrayViewMutD<'_, u8>) -> ArrayViewMut4<'_, u8> {
+    out.into_dimensionality().expect("poolings are of four axes")
+}

@@ -1,0 +1,268 @@
+//! Quantized networks against the float networks that they were made from.
+
+use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, array};
+use ndarray_quant::graph::{
+    Activation, Calibration, Clamp, Graph, GraphBuilder, InputMoments, Memory, Op, Precision, QuantizedNetwork, Recipe,
+    Window, calibrate,
+};
+use ndarray_quant::{Error, MinMax, Mse, Percentile};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+fn random<D: ndarray::Dimension>(shape: impl ndarray::ShapeBuilder<Dim = D>, rng: &mut Pcg64Mcg) -> Array<f32, D> {
+    Array::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0))
+}
+
+/// Convolutions of all kinds, a residual sum, a gate, poolings, a concatenation and a linear layer.
+fn network(rng: &mut Pcg64Mcg) -> Graph {
+    let mut g = GraphBuilder::new();
+    let mut conv = |g: &mut GraphBuilder, name: &str, x: &str, shape: [usize; 4], window: Window, groups: usize| {
+        let depth = (shape[1] * shape[2] * shape[3]) as f32;
+        let w = random(shape, rng) * (2.0 / depth.sqrt());
+        g.conv(name, x, &w, Some(&(random(shape[0], rng) * 0.2)), window, groups).unwrap()
+    };
+    let x = g.input("x", &[1, 3, 12, 12]).unwrap();
+    let a = conv(&mut g, "stem", &x, [16, 3, 3, 3], Window::new([3, 3]).stride(2).pad(1), 1);
+    let a = g.activation("stem_relu", &a, Activation::relu6()).unwrap();
+    let b = conv(&mut g, "depthwise", &a, [16, 1, 3, 3], Window::new([3, 3]).pad(1), 16);
+    let b = g.activation("depthwise_relu", &b, Activation::relu6()).unwrap();
+    let b = conv(&mut g, "project", &b, [16, 16, 1, 1], Window::new([1, 1]), 1);
+    let sum = g.add("sum", &a, &b).unwrap();
+    let grouped = conv(&mut g, "grouped", &sum, [8, 8, 3, 3], Window::new([3, 3]), 2);
+    let swish = g.activation("swish", &grouped, Activation::HardSwish).unwrap();
+    let mean = g.global_average_pool("mean", &swish).unwrap();
+    let gate = g.activation("gate", &mean, Activation::Sigmoid).unwrap();
+    let gated = g.mul("gated", &swish, &gate).unwrap();
+    let pooled = g.max_pool("pooled", &gated, Window::new([2, 2]).stride(2)).unwrap();
+    let average = Op::AveragePool { window: Window::new([2, 2]).stride(2), count_pad: false };
+    let averaged = g.node("averaged", average, &[&gated]).unwrap();
+    let both = g.node("both", Op::Concat { axis: 1 }, &[&pooled, &averaged]).unwrap();
+    let flat = g.flatten("flat", &both).unwrap();
+    let depth = g.shape(&flat).unwrap()[1];
+    let scores = g.linear("scores", &flat, &random((10, depth), rng), Some(&random(10, rng))).unwrap();
+    g.build(&[&scores]).unwrap().simplify().unwrap()
+}
+
+fn images(n: usize, rng: &mut Pcg64Mcg) -> ArrayD<f32> {
+    random(IxDyn(&[n, 3, 12, 12]), rng)
+}
+
+fn calibrated(graph: &Graph, x: &ArrayD<f32>) -> Recipe {
+    let mut calibration = Calibration::new(graph, MinMax::per_tensor()).unwrap();
+    x.axis_chunks_iter(Axis(0), 16).for_each(|batch| calibration.observe(&batch).unwrap());
+    calibration.recipe().unwrap()
+}
+
+fn sqnr(expected: &ArrayD<f32>, found: &ArrayD<f32>) -> f64 {
+    let power = |x: ArrayD<f32>| x.iter().map(|&x| (x as f64).powi(2)).sum::<f64>();
+    10.0 * (power(expected.clone()) / power(expected - found)).log10()
+}
+
+#[test]
+fn every_kind_of_network_is_close_to_the_float_network() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(5);
+    let graph = network(rng);
+    let (seen, x) = (images(64, rng), images(32, rng));
+    let recipe = calibrated(&graph, &seen);
+    let mut moments = InputMoments::new(&graph).unwrap();
+    moments.observe(&seen).unwrap();
+    let float = graph.run(&x).unwrap();
+    let quality = |network: &QuantizedNetwork| sqnr(&float, &network.run(&x).unwrap());
+
+    let nearest = graph.quantize(&recipe).unwrap();
+    assert!(quality(&nearest) > 30.0, "{}", quality(&nearest));
+    assert!(nearest.size_in_bytes() < graph.size_in_bytes() * 45 / 100);
+
+    let dynamic = graph.quantize(&Recipe::dynamic_range(&graph).unwrap()).unwrap();
+    assert!(quality(&dynamic) > 35.0, "{}", quality(&dynamic));
+    let half = graph.quantize(&Recipe::float16(&graph)).unwrap();
+    assert!(quality(&half) > 60.0, "{}", quality(&half));
+
+    // Where weights are what hurts, it pays to choose their codes well.
+    let mut coarse = recipe.clone();
+    coarse
+        .tensors
+        .iter_mut()
+        .filter(|(name, _)| name.ends_with("weight"))
+        .for_each(|(_, w)| w.precision = Precision::Int4);
+    let (rounded, tuned) = (graph.quantize(&coarse).unwrap(), graph.quantize_tuned(&coarse, &moments).unwrap());
+    assert!(quality(&tuned) > quality(&rounded) + 0.5, "{} {}", quality(&tuned), quality(&rounded));
+
+    // Four bits in one layer, float in two others.
+    let mut mixed = recipe.clone();
+    mixed.tensor_mut("grouped.weight").unwrap().precision = Precision::Int4;
+    mixed.float_layers.extend(["project".to_string(), "sum".to_string()]);
+    let mixed = graph.quantize(&mixed).unwrap();
+    assert!(mixed.size_in_bytes() != nearest.size_in_bytes());
+    assert!(quality(&mixed) > 15.0, "{}", quality(&mixed));
+}
+
+#[test]
+fn integers_go_in_and_come_out() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(6);
+    let graph = network(rng);
+    let x = images(20, rng);
+    let mut recipe = calibrated(&graph, &x);
+    recipe.tensor_mut("scores").unwrap().precision = Precision::Int8;
+    let network = graph.quantize(&recipe).unwrap();
+    let (input, output) = (network.activation("x").unwrap(), network.activation::<IxDyn>("scores").unwrap());
+    let mut codes = ArrayD::<u8>::zeros(x.raw_dim());
+    input.quantize_into(&x, &mut codes).unwrap();
+    let mut memory = Memory::new();
+    let y = network.run_codes(&codes, &mut memory).unwrap();
+    let mut real = ArrayD::<f32>::zeros(y.raw_dim());
+    output.dequantize_into(&y, &mut real).unwrap();
+    assert_eq!(real, network.run(&x).unwrap());
+    assert_eq!(real, network.run_from_codes(&codes, &mut memory).unwrap());
+}
+
+#[test]
+fn the_simulation_is_the_network() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(7);
+    let graph = network(rng);
+    let x = images(16, rng);
+    let network = graph.quantize(&calibrated(&graph, &x)).unwrap();
+    let report = network.report(&graph, &x).unwrap();
+    assert_eq!(report.layers.len(), graph.nodes().len());
+    let last = report.layers.last().unwrap();
+    let real = sqnr(&graph.run(&x).unwrap(), &network.run(&x).unwrap());
+    assert!((last.accumulated.sqnr_db - real).abs() < 1.5, "{report}{real}");
+    for layer in &report.layers {
+        assert!(layer.local.sqnr_db >= layer.accumulated.sqnr_db - 3.0, "{report}");
+        assert!(layer.local.sqnr_db > 25.0, "{report}");
+        assert_eq!(layer.weights.is_some(), matches!(layer.op, "Conv" | "Linear"));
+        assert_eq!((layer.clipped, layer.weights_clipped), (0.0, 0.0), "nothing lies beyond its own range");
+    }
+    assert!(report.to_string().lines().count() == report.layers.len() + 1);
+    assert!(report.to_svg().matches("<title>").count() == 2 * report.layers.len());
+}
+
+#[test]
+fn one_bad_layer_is_found() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(8);
+    let graph = network(rng);
+    let x = images(16, rng);
+    let mut recipe = calibrated(&graph, &x);
+    recipe.tensor_mut("project").unwrap().ranges = vec![(-0.1, 0.1)];
+    let report = graph.quantize(&recipe).unwrap().report(&graph, &x).unwrap();
+    let worst = report.worst_first()[0];
+    assert_eq!(worst.node, "project", "{report}");
+    assert!(worst.clipped > 0.2 && worst.local.sqnr_db < 10.0);
+}
+
+#[test]
+fn a_bias_beyond_the_accumulator_widens_the_scale() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2]).unwrap();
+    let w = array![[1e-6f32, -1e-6], [0.5, 0.25], [0.0, 0.0]];
+    let y = g.linear("y", &x, &w, Some(&array![400.0, 1.0, 3.0])).unwrap();
+    let graph = g.build(&[&y]).unwrap();
+    let x = array![[1.0f32, -1.0], [0.5, 0.25]].into_dyn();
+    let mut recipe = calibrated(&graph, &x);
+    recipe.tensor_mut("y").unwrap().precision = Precision::Int8;
+    let network = graph.quantize(&recipe).unwrap();
+    assert!(network.recipe().tensors["y.weight"].ranges[0].1 > 1e-4);
+    let (found, float) = (network.run(&x).unwrap(), graph.run(&x).unwrap());
+    assert!(found.iter().zip(&float).all(|(a, b)| (a - b).abs() < 1.6), "{found} {float}");
+}
+
+#[test]
+fn any_observer_and_merging() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(9);
+    let graph = network(rng);
+    let x = images(24, rng);
+    let batches = || x.axis_chunks_iter(Axis(0), 8).map(|batch| batch.to_owned());
+    let mut progress = Vec::new();
+    let whole = calibrate(&graph, Mse::per_tensor(), batches(), |images| progress.push(images)).unwrap();
+    assert_eq!(progress, [8, 16, 24]);
+    let mut parts: Vec<_> = batches()
+        .map(|batch| {
+            let mut part = Calibration::new(&graph, Mse::per_tensor()).unwrap();
+            part.observe(&batch).unwrap();
+            part
+        })
+        .collect();
+    let mut first = parts.remove(0);
+    parts.iter().for_each(|part| first.merge(part).unwrap());
+    assert_eq!(first.recipe().unwrap(), whole);
+    let clipped = calibrate(&graph, Percentile::new(99.0).unwrap(), batches(), |_| ()).unwrap();
+    assert!(clipped.tensors["x"].ranges[0].1 < whole.tensors["x"].ranges[0].1);
+}
+
+#[test]
+fn unsound_recipes_are_refused() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(10);
+    let graph = network(rng);
+    let recipe = calibrated(&graph, &images(2, rng));
+    let refused = |change: &dyn Fn(&mut Recipe)| {
+        let mut recipe = recipe.clone();
+        change(&mut recipe);
+        graph.quantize(&recipe).err().unwrap_or_else(|| panic!("{recipe:?}"))
+    };
+    let name = |e: Error| matches!(e, Error::Name { .. });
+    assert!(name(refused(&|r| r.float_layers.extend(["nothing".to_string()]))));
+    assert!(name(refused(&|r| drop(r.tensors.insert("nothing".into(), recipe.tensors["x"].clone())))));
+    let node = |e: Error| matches!(e, Error::Node { .. });
+    assert!(node(refused(&|r| r.tensor_mut("x").unwrap().ranges.clear())));
+    assert!(node(refused(&|r| r.tensor_mut("x").unwrap().ranges = vec![(1.0, 0.0)])));
+    assert!(node(refused(&|r| r.tensor_mut("x").unwrap().ranges = vec![(0.0, f32::NAN)])));
+    assert!(node(refused(&|r| r.tensor_mut("x").unwrap().precision = Precision::Int4)));
+    assert!(node(refused(&|r| r.tensor_mut("stem.weight").unwrap().symmetric = false)));
+    assert!(node(refused(&|r| r.tensor_mut("stem.weight").unwrap().ranges.truncate(3))));
+    assert!(matches!(recipe.clone().tensor_mut("nothing"), Err(Error::Name { .. })));
+    let empty = Calibration::new(&graph, MinMax::per_tensor()).unwrap().recipe();
+    assert!(matches!(empty, Err(Error::Node { .. })), "{empty:?}");
+}
+
+#[test]
+fn clamps_and_constants_are_fused_into_codes() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 3]).unwrap();
+    let c = g.constant("c", &Array1::from(vec![0.5f32, -0.5, 2.0])).unwrap();
+    let y = g.mul("scaled", &x, &c).unwrap();
+    let y = g.add("shifted", &y, &c).unwrap();
+    let y = g.activation("relu", &y, Activation::relu()).unwrap();
+    let graph = g.build(&[&y]).unwrap().simplify().unwrap();
+    assert_eq!(graph.node("shifted").unwrap().clamp, Clamp::RELU);
+    let x = Array2::from_shape_fn((50, 3), |(i, j)| ((i * 3 + j) as f32).sin()).into_dyn();
+    let mut recipe = calibrated(&graph, &x);
+    recipe.tensor_mut("relu").unwrap().precision = Precision::Int8;
+    let network = graph.quantize(&recipe).unwrap();
+    let (found, float) = (network.run(&x).unwrap(), graph.run(&x).unwrap());
+    assert!(sqnr(&float, &found) > 35.0, "{}", sqnr(&float, &found));
+}
+
+/// A fingerprint of all codes: every instruction set must print the same.
+#[test]
+fn codes_are_the_same_on_every_instruction_set() {
+    const NAME: &str = "NDARRAY_QUANT_ISA";
+    let rng = &mut Pcg64Mcg::seed_from_u64(11);
+    let graph = network(rng);
+    let x = images(9, rng);
+    // Fixed ranges: those of calibration come from float sums, whose last bits depend on the machine.
+    let mut recipe = calibrated(&graph, &x);
+    recipe.tensors.iter_mut().for_each(|(name, tensor)| {
+        if !name.ends_with("weight") {
+            tensor.ranges = vec![(-6.0, 8.0)];
+        }
+    });
+    recipe.tensor_mut("scores").unwrap().precision = Precision::Int8;
+    let network = graph.quantize(&recipe).unwrap();
+    let codes: ArrayD<u8> = x.mapv(|x| (x * 127.0 + 128.0) as u8);
+    let y = network.run_codes(&codes, &mut Memory::new()).unwrap();
+    let print =
+        y.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &code| (hash ^ u64::from(code)).wrapping_mul(0x100_0000_01b3));
+    println!("fingerprint {print:016x}");
+    if std::env::var(NAME).is_ok() {
+        return;
+    }
+    for isa in ["portable", "avx2", "avx512vnni"] {
+        let test = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "codes_are_the_same_on_every_instruction_set", "--nocapture"])
+            .env(NAME, isa)
+            .output();
+        let Ok(test) = test else { return };
+        let text = String::from_utf8_lossy(&test.stdout).into_owned();
+        assert!(text.contains(&format!("fingerprint {print:016x}")), "{isa}: {text}");
+    }
+}
