@@ -191,3 +191,8 @@ impl Error {
         Error::Shape { what, expected: expected.to_vec(), found: found.to_vec() }
     }
 }
+
+/// Refuses a shape that must be another.
+pub(crate) fn check_shapes(what: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
+    if expected == found { Ok(()) } else { Err(Error::shape(what, expected, found)) }
+}

@@ -138,6 +138,14 @@ impl<D: Dimension> Blocks<D> {
         }
     }
 
+    /// Calls `f` with every run of a tensor of this shape, and where it lies in row-major order.
+    pub(crate) fn for_each_range(&self, shape: &D, mut f: impl FnMut(Run, Range<usize>)) {
+        let mut walk = Walk::new(self, shape.clone(), true);
+        for start in (0..shape.size()).step_by(walk.lane_len()) {
+            walk.next_lane(|run, range| f(run, start + range.start..start + range.end));
+        }
+    }
+
     /// As [`Self::for_each_run`], over two tensors of one shape.
     pub(crate) fn for_each_run_pair<A, B>(
         &self,

@@ -32,6 +32,7 @@ mod element;
 mod error;
 #[cfg(feature = "onnx")]
 pub mod format;
+mod fake_quant;
 pub mod gemm;
 mod granularity;
 pub mod graph;
@@ -46,11 +47,12 @@ mod scheme;
 mod window;
 
 pub use affine::{
-    Convention, FixedPoint, FixedPointRounding, Requantization, Rescale, choose_qparams, rounding_divide_by_pot,
+    Clipping, Convention, FixedPoint, FixedPointRounding, Requantization, Rescale, choose_qparams, rounding_divide_by_pot,
     saturating_rounding_doubling_high_mul,
 };
 pub use element::{Code, DType, Element, HalfFloat, I2, I4, Packed, Real, Storage, SubByte, U2, U4};
 pub use error::{Error, Result};
+pub use fake_quant::{FakeQuantize, Gradients, Mask};
 pub use granularity::Granularity;
 pub use observer::{
     BlockObserver, Entropy, Histogram, MinMax, MovingAverage, Mse, Observer, Percentile, Statistic, statistic,

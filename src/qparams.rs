@@ -4,7 +4,7 @@ use ndarray::{Array, Array1, ArrayRef, Axis, Dimension, IntoDimension};
 
 use crate::affine::{Affine, Codes, Convention, with_rule};
 use crate::element::{Code, Element, Real};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_shapes};
 use crate::granularity::{Blocks, Granularity, Run, positions};
 use crate::lanes::{self, Params};
 
@@ -211,7 +211,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     /// # Errors
     /// [`Error::Shape`] if `codes` has another shape than `x`, or the parameters do not fit it.
     pub fn quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, codes: &mut ArrayRef<T::Code, D>) -> Result<()> {
-        self.check_shapes("codes", x.shape(), codes.shape())?;
+        check_shapes("codes", x.shape(), codes.shape())?;
         self.check(&x.raw_dim())?;
         self.blocks.for_each_run_pair(x, codes, |run, x, codes| {
             let params = self.params_of_run(run, x.len());
@@ -227,7 +227,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than `codes`, or the parameters do not fit it.
     pub fn dequantize_into<F: Real>(&self, codes: &ArrayRef<T::Code, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
-        self.check_shapes("dequantized values", codes.shape(), out.shape())?;
+        check_shapes("dequantized values", codes.shape(), out.shape())?;
         self.check(&codes.raw_dim())?;
         // PyTorch multiplies by its double scales except per tensor.
         let double = self.convention == Convention::Torch && self.granularity != Granularity::PerTensor;
@@ -255,7 +255,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than `x`, or the parameters do not fit it.
     pub fn fake_quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
-        self.check_shapes("fake-quantized values", x.shape(), out.shape())?;
+        check_shapes("fake-quantized values", x.shape(), out.shape())?;
         self.check(&x.raw_dim())?;
         self.blocks.for_each_run_pair(x, out, |run, x, out| {
             let params = self.params_of_run(run, x.len());
@@ -302,8 +302,14 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         self.blocks.check(&self.scale.raw_dim(), shape)
     }
 
-    fn check_shapes(&self, what: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
-        if expected == found { Ok(()) } else { Err(Error::shape(what, expected, found)) }
+    /// How tensors are cut into blocks.
+    pub(crate) fn blocks(&self) -> &Blocks<D> {
+        &self.blocks
+    }
+
+    /// The codes that are used.
+    pub(crate) fn codes(&self) -> Codes {
+        self.codes
     }
 
     /// The parameters of a run of this length.

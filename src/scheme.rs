@@ -98,6 +98,31 @@ impl<T: Element> Scheme<T> {
         self
     }
 
+    /// Uses the codes of an integer of this many bits only: `-2^(bits - 1)..=2^(bits - 1) - 1` if the element type is
+    /// signed, else `0..=2^bits - 1`.
+    ///
+    /// ```
+    /// use ndarray_quant::Scheme;
+    /// assert_eq!(Scheme::<i8>::symmetric().bits(3)?.levels(), 8); // -4..=3
+    /// assert_eq!(Scheme::<i8>::symmetric().bits(3)?.narrow_range().levels(), 7); // -3..=3
+    /// assert!(Scheme::<i8>::symmetric().bits(9).is_err());
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) unless `2 <= bits <= T::BITS`.
+    pub fn bits(self, bits: u32) -> Result<Self> {
+        if !(2..=T::BITS).contains(&bits) {
+            return Err(crate::Error::Argument {
+                what: "bits of a code",
+                expected: "from 2 to as many as the element type has",
+                found: alloc::format!("{bits}"),
+            });
+        }
+        let dropped = T::BITS - bits;
+        self.code_range(T::MIN >> dropped, T::MAX >> dropped)
+    }
+
     /// Uses the codes `min..=max` only, for fewer bits than the element type has.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! Between floats and codes, element by element.
+//! Between floats and codes, element by element, and the same in training.
 
 use std::hint::black_box;
 use std::io::Write;
 
 use half::f16;
 use ndarray::{Array1, Ix1};
-use ndarray_quant::{Convention, HalfCast, Overflow, QParams, Scheme};
+use ndarray_quant::{Convention, FakeQuantize, HalfCast, Mask, Overflow, QParams, Scheme};
 
 use crate::data::uniform;
 use crate::timer::{Result, Timer, Work};
@@ -36,11 +36,39 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result<()> {
         Ok(move || cast.quantize_into(black_box(&x), &mut out))
     })?;
     timer.case("fake_quant_fwd", &[len], Work::Bytes(8 * len), || {
-        let (x, mut out) = (reals(len), Array1::<f32>::zeros(len));
-        // Training is PyTorch's, so its formula.
-        let params = params(0)?.with_convention(Convention::Torch);
+        let (x, mut out) = (some_clipped(len), Array1::<f32>::zeros(len));
+        let params = trained()?;
         Ok(move || params.fake_quantize_into(black_box(&x), &mut out))
+    })?;
+    // Forward: 4 bytes in, 4 out. Backward: the same. The mask is neither.
+    timer.case("fake_quant_fwd_bwd", &[len], Work::Bytes(16 * len), || {
+        let (x, mut out, mut input) = (some_clipped(len), Array1::<f32>::zeros(len), Array1::<f32>::zeros(len));
+        let (fake, mut mask) = (FakeQuantize::new(trained()?), Mask::default());
+        Ok(move || {
+            fake.forward_into(black_box(&x), &mut out, &mut mask)?;
+            // The gradient of the output is the input itself: what it holds does not matter.
+            fake.backward_into(&mask, black_box(&x), &mut input)
+        })
+    })?;
+    // Backward reads the input as well.
+    timer.case("fake_quant_learnable_fwd_bwd", &[len], Work::Bytes(20 * len), || {
+        let (x, mut out, mut input) = (some_clipped(len), Array1::<f32>::zeros(len), Array1::<f32>::zeros(len));
+        let (mut scale, mut zero_point) = (Array1::zeros(1), Array1::zeros(1));
+        let fake = FakeQuantize::new(trained()?);
+        Ok(move || {
+            fake.params().fake_quantize_into(black_box(&x), &mut out)?;
+            fake.gradients_into(&x, black_box(&x), &mut input, &mut scale, &mut zero_point)
+        })
     })
+}
+
+/// As PyTorch is asked to: its formula, no zero point, codes up to ±2.56.
+fn trained() -> ndarray_quant::Result<QParams<i8, Ix1>> {
+    Ok(params(0)?.with_convention(Convention::Torch))
+}
+
+fn some_clipped(len: usize) -> Array1<f32> {
+    uniform(len, -2.7..2.7)
 }
 
 fn reals(len: usize) -> Array1<f32> {

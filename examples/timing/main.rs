@@ -13,7 +13,7 @@
 //! | `options` | the command line |
 //! | `timer` | the median of repeated calls, and its line of JSON |
 //! | `products` | integer matrix products and a dynamically quantized linear layer |
-//! | `conversions` | quantize, dequantize, cast |
+//! | `conversions` | quantize, dequantize, cast, fake-quantize forward and backward |
 
 mod conversions;
 #[path = "../../benches/data/mod.rs"]

@@ -87,9 +87,7 @@ impl<Z: Code, C: Compute, R: Rule> Affine<Z, C, R> {
 
     #[inline(always)]
     pub(crate) fn quantize(&self, x: C) -> Z {
-        let quotient = R::quotient(x, self.factor);
-        #[allow(clippy::eq_op, reason = "only a NaN differs from itself")]
-        let quotient = if quotient == quotient { quotient } else { C::ZERO };
+        let quotient = quotient::<C, R>(x, self.factor);
         if Z::WIDE {
             // Codes this wide do not fit a float's mantissa: the sum is formed in the float, as PyTorch does it.
             let rounded = if R::HALVES_AWAY { quotient.round_ties_away() } else { quotient.round_ties_even() };
@@ -98,6 +96,14 @@ impl<Z: Code, C: Compute, R: Rule> Affine<Z, C, R> {
         }
         Z::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY) + self.zero_point)
     }
+}
+
+/// The value in units of the scale; 0 for a NaN.
+#[inline(always)]
+pub(crate) fn quotient<C: Compute, R: Rule>(x: C, factor: C) -> C {
+    let quotient = R::quotient(x, factor);
+    #[allow(clippy::eq_op, reason = "only a NaN differs from itself")]
+    if quotient == quotient { quotient } else { C::ZERO }
 }
 
 /// `clamp(round(x), low, high)` for integers `low` and `high` of at most 17 bits. A NaN gives `low`.
@@ -118,5 +124,11 @@ pub(crate) fn dequantize<Z: Code, C: Compute>(code: Z, zero_point: i32, scale: C
     } else {
         C::from_i32(code.to_i32() - zero_point)
     };
-    difference * scale
+    real(difference, scale)
+}
+
+/// The real value of a difference of codes.
+#[inline(always)]
+pub(crate) fn real<C: Compute>(steps: C, scale: C) -> C {
+    steps * scale
 }

@@ -3,6 +3,7 @@
 //! | file | formula |
 //! |---|---|
 //! | `convert` | real → code → real |
+//! | `straight_through` | real → code → real, and whether it was clipped |
 //! | `choose` | range → scale and zero point |
 //! | `requantize` | accumulator → code, in floats |
 //! | `fixed_point` | accumulator → code, in integers |
@@ -13,6 +14,7 @@ mod convert;
 mod fixed_point;
 mod pairs;
 mod requantize;
+mod straight_through;
 
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
@@ -20,6 +22,8 @@ pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
 pub(crate) use pairs::{FixedSum, FloatSum, ProductOf, float_mean, integer_mean, unsupported};
 pub use requantize::{Requantization, Rescale};
+pub use straight_through::Clipping;
+pub(crate) use straight_through::{AtRandom, Grid, OffCodes, OnCodes, Rounded, Settings, split_mix};
 pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
 
 /// The conventions as types.

@@ -59,6 +59,10 @@ pub(crate) trait Compute:
     /// The nearest integer, ties to even.
     fn round_ties_even(self) -> Self;
     fn copysign(self, sign: Self) -> Self;
+    /// The nearest number above.
+    fn next_up(self) -> Self;
+    /// The nearest number below.
+    fn next_down(self) -> Self;
 
     /// The nearest integer, ties away from zero.
     ///
@@ -115,6 +119,14 @@ macro_rules! compute {
             #[inline(always)]
             fn copysign(self, sign: Self) -> Self {
                 self.copysign(sign)
+            }
+            #[inline(always)]
+            fn next_up(self) -> Self {
+                self.next_up()
+            }
+            #[inline(always)]
+            fn next_down(self) -> Self {
+                self.next_down()
             }
         }
     };

@@ -1,0 +1,223 @@
+//! Real → steps of the grid, with what the derivatives of fake quantization need: whether the value was clipped.
+
+use core::marker::PhantomData;
+
+use super::Codes;
+use super::convert::{Rule, clamp_to_code, quotient, real};
+use crate::element::Compute;
+
+/// Where the gradient of a fake-quantized value passes. Elsewhere the value is clipped: its gradient is 0, and that of
+/// the parameters is the one of the outermost code.
+///
+/// With `v = x / scale`, `low = code_min - zero_point` and `high = code_max - zero_point`:
+///
+/// | | passes where | |
+/// |---|---|---|
+/// | `Codes` | `low <= round(v) <= high` | PyTorch; a value less than half a step beyond the last code still passes |
+/// | `Values` | `low < v < high` | the papers on LSQ, LSQ+ and PACT |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Clipping {
+    /// Where the code was not clamped.
+    #[default]
+    Codes,
+    /// Where the value lies between those of the outermost codes.
+    Values,
+}
+
+/// A value on its grid, in units of the scale.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounded<C> {
+    /// The code less the zero point.
+    pub(crate) steps: C,
+    /// The value itself in this unit; 0 for a NaN.
+    pub(crate) quotient: C,
+    /// The real value of the code.
+    pub(crate) value: C,
+    /// Whether it was clipped at the lower end.
+    pub(crate) below: bool,
+    /// Whether it was clipped at the upper end.
+    pub(crate) above: bool,
+}
+
+impl<C: Compute> Rounded<C> {
+    #[inline(always)]
+    pub(crate) fn passes(self) -> bool {
+        !(self.below | self.above)
+    }
+
+    /// The derivative of the fake-quantized value by the scale: `steps - v` where the gradient passes, else `steps`.
+    #[inline(always)]
+    pub(crate) fn by_scale(self) -> C {
+        self.steps - if self.passes() { self.quotient } else { C::ZERO }
+    }
+}
+
+/// What is the same for all blocks of a tensor.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) codes: Codes,
+    pub(crate) clipping: Clipping,
+    /// Of stochastic rounding.
+    pub(crate) seed: u64,
+}
+
+/// A grid of codes with the scale and the zero point of one block.
+pub(crate) trait Grid<C: Compute>: Copy {
+    fn new(scale: C, zero_point: C, settings: &Settings) -> Self;
+    /// Rounds the element that lies at this place in row-major order.
+    fn round(&self, x: C, position: u64) -> Rounded<C>;
+}
+
+/// The open interval that a gradient passes in.
+#[derive(Clone, Copy)]
+struct Passing<C> {
+    above: C,
+    below: C,
+}
+
+impl<C: Compute> Passing<C> {
+    #[inline(always)]
+    fn new(low: i32, high: i32, clipping: Clipping, halves_away: bool) -> Self {
+        let (above, below) = (C::from_i32(low), C::from_i32(high));
+        if clipping == Clipping::Values {
+            return Self { above, below };
+        }
+        // Half a step beyond the outermost codes; the tie itself belongs to them if it is rounded to them.
+        let (above, below) = (above - C::HALF, below + C::HALF);
+        let keeps_low = if halves_away { low > 0 } else { low & 1 == 0 };
+        let keeps_high = if halves_away { high < 0 } else { high & 1 == 0 };
+        Self {
+            above: if keeps_low { above.next_down() } else { above },
+            below: if keeps_high { below.next_up() } else { below },
+        }
+    }
+}
+
+/// The grid of quantization: `clamp(round(x / scale) + zero_point)` with an integer zero point.
+#[derive(Clone, Copy)]
+pub(crate) struct OnCodes<C, R> {
+    factor: C,
+    scale: C,
+    low: C,
+    high: C,
+    passing: Passing<C>,
+    rule: PhantomData<R>,
+}
+
+impl<C: Compute, R: Rule> Grid<C> for OnCodes<C, R> {
+    #[inline(always)]
+    fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
+        let Settings { codes, clipping, .. } = *settings;
+        let zero_point = zero_point.small_to_i32();
+        let (low, high) = (codes.min - zero_point, codes.max - zero_point);
+        Self {
+            factor: R::factor(scale),
+            scale,
+            low: C::from_i32(low),
+            high: C::from_i32(high),
+            passing: Passing::new(low, high, clipping, R::HALVES_AWAY),
+            rule: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn round(&self, x: C, _: u64) -> Rounded<C> {
+        let quotient = quotient::<C, R>(x, self.factor);
+        let steps = C::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY));
+        let (below, above) = (quotient <= self.passing.above, quotient >= self.passing.below);
+        Rounded { steps, quotient, value: real(steps, self.scale), below, above }
+    }
+}
+
+/// The grid of a zero point that need not be an integer and is added before rounding:
+/// `clamp(round(x / scale + zero_point))`, whose value is `(code - zero_point) * scale` in `f64`, rounded once (PyTorch:
+/// `fake_quantize_per_channel_affine` with zero points of type float).
+#[derive(Clone, Copy)]
+pub(crate) struct OffCodes<C, R> {
+    factor: C,
+    scale: C,
+    zero_point: C,
+    min: C,
+    max: C,
+    passing: Passing<C>,
+    rule: PhantomData<R>,
+}
+
+impl<C: Compute, R: Rule> Grid<C> for OffCodes<C, R> {
+    #[inline(always)]
+    fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
+        let Settings { codes, clipping, .. } = *settings;
+        Self {
+            factor: R::factor(scale),
+            scale,
+            zero_point,
+            min: C::from_i32(codes.min),
+            max: C::from_i32(codes.max),
+            passing: Passing::new(codes.min, codes.max, clipping, R::HALVES_AWAY),
+            rule: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn round(&self, x: C, _: u64) -> Rounded<C> {
+        let quotient = quotient::<C, R>(x, self.factor);
+        let sum = quotient + self.zero_point;
+        let code = C::from_i32(clamp_to_code(sum, self.min, self.max, R::HALVES_AWAY));
+        let (below, above) = (sum <= self.passing.above, sum >= self.passing.below);
+        let value = C::from_f64((code.to_f64() - self.zero_point.to_f64()) * self.scale.to_f64());
+        Rounded { steps: code - self.zero_point, quotient, value, below, above }
+    }
+}
+
+/// The grid of [`OnCodes`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in `0..1`, so that
+/// the mean of the codes of `v` is `v` itself where nothing is clipped.
+#[derive(Clone, Copy)]
+pub(crate) struct AtRandom<C, R> {
+    grid: OnCodes<C, R>,
+    clipping: Clipping,
+    seed: u64,
+}
+
+impl<C: Compute, R: Rule> Grid<C> for AtRandom<C, R> {
+    #[inline(always)]
+    fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
+        Self { grid: Grid::new(scale, zero_point, settings), clipping: settings.clipping, seed: settings.seed }
+    }
+
+    #[inline(always)]
+    fn round(&self, x: C, position: u64) -> Rounded<C> {
+        let OnCodes { factor, scale, low, high, .. } = self.grid;
+        let quotient = quotient::<C, R>(x, factor);
+        let nearest = quotient.round_ties_even();
+        let floor = if nearest > quotient { nearest - C::ONE } else { nearest };
+        // The fraction is exact where there is one: numbers that large have no bits below the point.
+        let up = uniform::<C>(self.seed, position) < quotient - floor;
+        let rounded = if up { floor + C::ONE } else { floor };
+        let (below, above) = match self.clipping {
+            Clipping::Codes => (rounded < low, rounded > high),
+            Clipping::Values => (quotient <= low, quotient >= high),
+        };
+        let steps = if rounded > low { rounded } else { low };
+        let steps = if steps < high { steps } else { high };
+        Rounded { steps, quotient, value: real(steps, scale), below, above }
+    }
+}
+
+/// The random number of an element: a multiple of 2^-24 in `0..1`.
+///
+/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) at this position of its
+/// sequence, so that neither order nor instruction set matters.
+#[inline(always)]
+fn uniform<C: Compute>(seed: u64, position: u64) -> C {
+    let bits = split_mix(seed.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    C::from_i32((bits >> 40) as i32) * C::from_f64(1.0 / (1u64 << 24) as f64)
+}
+
+/// The finalizer of SplitMix64. Seeds pass it once before use: neighbouring ones must not give shifted sequences.
+#[inline(always)]
+pub(crate) fn split_mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
