@@ -38,6 +38,9 @@ pub trait Real: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send 
     fn from_f32(value: f32) -> Self;
     /// The nearest value of this type, ties to even, rounded once.
     fn from_f64(value: f64) -> Self;
+    /// The value itself, or 0, without a branch.
+    #[doc(hidden)]
+    fn only_if(self, condition: bool) -> Self;
 }
 
 /// `f32` or `f64`: where formulas are evaluated.
@@ -135,7 +138,7 @@ compute!(f32, u32, i32, to_f32, from_f32, 23);
 compute!(f64, u64, i64, to_f64, from_f64, 52);
 
 macro_rules! reals {
-    ($($t:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
+    ($($t:ident $bits:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
         impl Sealed for $t {}
         impl Real for $t {
             type Compute = $compute;
@@ -153,14 +156,16 @@ macro_rules! reals {
             fn from_f32(value: f32) -> Self { $from_f32(value) }
             #[inline(always)]
             fn from_f64(value: f64) -> Self { $from_f64(value) }
+            #[inline(always)]
+            fn only_if(self, condition: bool) -> Self { $t::from_bits(self.to_bits() & (condition as $bits).wrapping_neg()) }
         }
     )*};
 }
 reals! {
-    f32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
-    f64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
-    f16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
-    bf16 BF16 via f32 other_type other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
+    f32 u32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
+    f64 u64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
+    f16 u16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
+    bf16 u16 BF16 via f32 other_type other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
 }
 
 /// Values that are not of the type that is asked for.

@@ -241,15 +241,14 @@ impl<F: Real> Task for Select<'_, F> {
             for half in 0..2 {
                 let bits = (word >> (HALF * half)) as u32;
                 for i in 0..HALF {
-                    let passes = bits & (1 << i) != 0;
-                    lanes[HALF * half + i] = if passes { grad[HALF * half + i] } else { F::default() };
+                    lanes[HALF * half + i] = grad[HALF * half + i].only_if(bits & (1 << i) != 0);
                 }
             }
             *out = lanes;
         }
         let last = self.words.last().copied().unwrap_or(0);
         for (i, (out, &grad)) in out_rest.iter_mut().zip(grad_rest).enumerate() {
-            *out = if last >> i & 1 == 1 { grad } else { F::default() };
+            *out = grad.only_if(last >> i & 1 == 1);
         }
     }
 }

@@ -77,7 +77,7 @@ impl<D: Dimension> Mask<D> {
             loops::select(&self.words, grad, out);
         } else {
             let elements = out.iter_mut().zip(grad).zip(self.bits());
-            elements.for_each(|((out, &grad), passes)| *out = if passes { grad } else { F::default() });
+            elements.for_each(|((out, &grad), passes)| *out = grad.only_if(passes));
         }
         Ok(())
     }
