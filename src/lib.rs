@@ -47,17 +47,20 @@ mod scheme;
 mod window;
 
 pub use affine::{
-    Clipping, Convention, FixedPoint, FixedPointRounding, Requantization, Rescale, choose_qparams, rounding_divide_by_pot,
-    saturating_rounding_doubling_high_mul,
+    Clipping, Convention, FixedPoint, FixedPointRounding, Requantization, Rescale, choose_qparams,
+    rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
 };
 pub use element::{Code, DType, Element, HalfFloat, I2, I4, Packed, Real, Storage, SubByte, U2, U4};
 pub use error::{Error, Result};
-pub use fake_quant::{FakeQuantize, Gradients, Mask};
+pub use fake_quant::{
+    BatchNormFold, BatchStatistics, FakeQuantize, FoldGradients, GradientFactor, Gradients, LearnedQuantizer, Mask,
+    Pact, Phase, Schedule, ScheduledQuantizer, project_scale,
+};
 pub use granularity::Granularity;
 pub use observer::{
     BlockObserver, Entropy, Histogram, MinMax, MovingAverage, Mse, Observer, Percentile, Statistic, statistic,
 };
-pub use ops::{HalfLinear, QLinear, Requantize, StaticLinear};
+pub use ops::{FakeLinear, HalfLinear, LinearGradients, LinearPass, QLinear, Requantize, StaticLinear};
 pub use qparams::QParams;
 pub use qtensor::QTensor;
 pub use quantizer::{Dequantizer, HalfCast, Overflow, Quantizer};

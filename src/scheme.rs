@@ -159,6 +159,11 @@ impl<T: Element> Scheme<T> {
         self.granularity
     }
 
+    /// Whose formulas are used.
+    pub fn convention(&self) -> Convention {
+        self.convention
+    }
+
     /// Whether the range is centred on zero.
     pub fn is_symmetric(&self) -> bool {
         self.symmetric

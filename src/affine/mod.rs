@@ -22,9 +22,9 @@ pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
 pub(crate) use pairs::{FixedSum, FloatSum, ProductOf, float_mean, integer_mean, unsupported};
 pub use requantize::{Requantization, Rescale};
+pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::Clipping;
 pub(crate) use straight_through::{AtRandom, Grid, OffCodes, OnCodes, Rounded, Settings, split_mix};
-pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
 
 /// The conventions as types.
 pub(crate) mod rules {

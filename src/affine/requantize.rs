@@ -77,6 +77,15 @@ impl Rescale {
         T::Code::from_i32(self.apply::<T>(acc, zero_point.to_i32(), Codes::all::<T>()))
     }
 
+    /// An accumulator in units of the output's scale, not yet rounded.
+    pub(crate) fn steps(self, acc: i32) -> f32 {
+        match self {
+            Rescale::Float(factor) => scaled(acc, factor),
+            Rescale::Double(factor) => (acc as f64 * factor) as f32,
+            Rescale::FixedPoint(factor, rounding) => factor.multiply(acc, rounding) as f32,
+        }
+    }
+
     /// The code of one accumulator, within `codes`.
     #[inline(always)]
     pub(crate) fn apply<T: Element>(self, acc: i32, zero_point: i32, codes: Codes) -> i32 {
@@ -88,10 +97,15 @@ impl Rescale {
     }
 }
 
+#[inline(always)]
+fn scaled(acc: i32, factor: f32) -> f32 {
+    acc as f32 * factor
+}
+
 /// `clamp(rne(f32(acc) * factor) + zero_point)`.
 #[inline(always)]
 pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i32, codes: Codes) -> i32 {
-    let x = acc as f32 * factor;
+    let x = scaled(acc, factor);
     if T::BITS > 16 {
         return saturate(Compute::round_ties_even(x) as i64, zero_point, codes);
     }

@@ -121,6 +121,11 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         Ok(self)
     }
 
+    /// The same with other parameters, which have integer zero points.
+    pub(super) fn with_params(&self, params: QParams<T, D>) -> Self {
+        Self::new(params).with_clipping(self.clipping)
+    }
+
     /// The parameters: what the trained network is quantized with.
     pub fn params(&self) -> &QParams<T, D> {
         &self.params
@@ -145,12 +150,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `y` has another shape than `x`, or the parameters do not fit it.
-    pub fn forward_into<F: Real>(
-        &self,
-        x: &ArrayRef<F, D>,
-        y: &mut ArrayRef<F, D>,
-        mask: &mut Mask<D>,
-    ) -> Result<()> {
+    pub fn forward_into<F: Real>(&self, x: &ArrayRef<F, D>, y: &mut ArrayRef<F, D>, mask: &mut Mask<D>) -> Result<()> {
         with_rule!(self.params.convention(), R => {
             if self.real {
                 self.run::<F, OffCodes<F::Compute, R>>(x, y, mask, 0)

@@ -284,7 +284,8 @@ pub(super) fn gradients<F: Real, G: Grid<F::Compute>>(
                 return;
             }
             const PIECE: usize = LANES * CHUNKS;
-            let (mut wide, mut wide_grad, mut wide_out) = ([Compute::ZERO; PIECE], [Compute::ZERO; PIECE], [Compute::ZERO; PIECE]);
+            let (mut wide, mut wide_grad, mut wide_out) =
+                ([Compute::ZERO; PIECE], [Compute::ZERO; PIECE], [Compute::ZERO; PIECE]);
             for ((x, grad), out) in x.chunks(PIECE).zip(grad.chunks(PIECE)).zip(out.chunks_mut(PIECE)) {
                 let len = x.len();
                 wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
@@ -302,7 +303,8 @@ pub(super) fn gradients<F: Real, G: Grid<F::Compute>>(
                 let (mut wide, mut wide_grad) = ([Compute::ZERO; LANES], [Compute::ZERO; LANES]);
                 wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
                 wide_grad.iter_mut().zip(grad).for_each(|(wide, grad)| *wide = grad.widen());
-                let terms = run::<F::Compute, _>(Terms::<_, _, G> { grids, x: wide, grad: wide_grad, grid: PhantomData });
+                let terms =
+                    run::<F::Compute, _>(Terms::<_, _, G> { grids, x: wide, grad: wide_grad, grid: PhantomData });
                 for (i, (out, sums)) in out.iter_mut().zip(&mut sums[first..]).enumerate() {
                     *out = terms.input[i].into_real();
                     sums.by_scale += terms.by_scale[i].to_f64();

@@ -6,10 +6,22 @@
 //! | `fake_quantize` | given parameters: forward, backward, gradients of scales and zero points |
 //! | `mask` | what backward must know of forward: one bit per element |
 //! | `loops` | the passes over elements |
+//! | `learned` | scales and zero points that are trained (LSQ, LSQ+) |
+//! | `pact` | an upper bound that is trained |
+//! | `schedule` | ranges that are observed during training: observe, quantize, freeze |
+//! | `batch_norm` | batch normalization folded into weights during training |
 
+mod batch_norm;
 mod fake_quantize;
+mod learned;
 mod loops;
 mod mask;
+mod pact;
+mod schedule;
 
+pub use batch_norm::{BatchNormFold, BatchStatistics, FoldGradients};
 pub use fake_quantize::{FakeQuantize, Gradients};
+pub use learned::{GradientFactor, LearnedQuantizer, project_scale};
 pub use mask::Mask;
+pub use pact::Pact;
+pub use schedule::{Phase, Schedule, ScheduledQuantizer};

@@ -243,7 +243,9 @@ pub fn fully_connected<X: Byte, W: Byte, Y: Element>(
     StaticLinear::new(x.params(), weights, bias.map(|b| &**b), to)?.forward(x)
 }
 
-fn pack_weights<T: Element<Code = W>, W: Byte>(weights: &QTensor<T, Ix2>) -> Result<(Vec<f32>, PackedRhs<W>)> {
+pub(super) fn pack_weights<T: Element<Code = W>, W: Byte>(
+    weights: &QTensor<T, Ix2>,
+) -> Result<(Vec<f32>, PackedRhs<W>)> {
     let params = ChannelParams::new(weights.params(), Axis(0))?;
     let packed = PackedRhs::pack(&weights.unpacked_codes().t(), &params.zero_points)?;
     Ok((params.scales, packed))

@@ -2,6 +2,7 @@
 
 mod conv;
 mod elementwise;
+mod fake_linear;
 mod half_linear;
 mod layout;
 mod linear;
@@ -15,6 +16,7 @@ mod softmax;
 pub use crate::window::{Padding, Window};
 pub use conv::{QConv, StaticConv, conv_integer, qlinear_conv};
 pub use elementwise::{QAdd, QMul};
+pub use fake_linear::{FakeLinear, LinearGradients, LinearPass};
 pub use half_linear::HalfLinear;
 pub use linear::{QLinear, StaticLinear, fully_connected};
 pub use lookup::Lookup;

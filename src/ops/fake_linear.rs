@@ -1,0 +1,197 @@
+use alloc::vec::Vec;
+
+use ndarray::{Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
+
+use super::linear::{QLinear, StaticLinear, pack_weights, quantize_bias};
+use super::requantize::Requantize;
+use crate::affine::{Clipping, Codes, Requantization, Rescale};
+use crate::element::{Code, Element};
+use crate::error::{Result, check_shapes};
+use crate::fake_quant::{FakeQuantize, Gradients};
+use crate::gemm::{Accumulator, Byte, gemm};
+use crate::qparams::QParams;
+use crate::quantizer::Quantizer;
+
+/// A linear layer in training whose outputs are those of the integer layer that it becomes, bit for bit.
+///
+/// The forward pass is the integer layer itself: inputs and weights become codes, their product is an exact `i32`, the
+/// bias is rounded to its unit, and the accumulator is requantized. A product of fake-quantized floats would be the same
+/// but for its rounding: in `f32` that now and then ends on the other side of a tie. The backward pass does as if
+/// nothing had been rounded. So [`to_integer`](Self::to_integer) changes no code of the output.
+///
+/// Weights are `[out, in]`, per tensor or per axis 0, of 8 bits or fewer.
+///
+/// ```
+/// use ndarray::{Axis, array};
+/// use ndarray_quant::{FakeLinear, FakeQuantize, QParams, Quantizer, Requantize, Scheme};
+///
+/// let (w, bias) = (array![[1.0f32, -1.0], [0.5, 0.25]], array![0.1f32, 0.0]);
+/// let weights = FakeQuantize::new(Scheme::<i8>::symmetric().bits(4)?.per_axis(Axis(0)).params_of(&w)?);
+/// let (input, output) = (QParams::<u8, _>::per_tensor(0.01, 0)?, QParams::<u8, _>::per_tensor(0.02, 0)?);
+/// let layer = FakeLinear::new(&input, &weights, &Requantize::to(&output).relu())?;
+///
+/// let x = array![[2.0f32, 1.0]];
+/// let pass = layer.forward(&x, &w, Some(&bias))?;
+/// let gradients = layer.backward(&x, &w, &pass, &array![[1.0f32, 1.0]])?;
+/// assert_eq!(gradients.bias, array![1.0, 1.0]);
+///
+/// let integer = layer.to_integer(&w, Some(&bias))?;
+/// let y = integer.forward(&input.quantize(&x)?)?;
+/// assert_eq!(y.codes(), pass.codes());
+/// assert_eq!(y.dequantize(), pass.output());
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct FakeLinear<X: Byte, T: Element, Y: Element> {
+    x: QParams<X, Ix2>,
+    weights: FakeQuantize<T, Ix2>,
+    to: Requantize<Y, Ix2>,
+    /// The outputs in units of their scale, with the bounds of the activation.
+    unit: FakeQuantize<Y, Ix2>,
+}
+
+/// What the forward pass of a [`FakeLinear`] computed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearPass<Y: Element> {
+    codes: Array2<Y::Code>,
+    output: Array2<f32>,
+    /// The outputs in units of their scale, before they were rounded.
+    steps: Array2<f32>,
+    /// The weights as they were rounded.
+    weights: Array2<f32>,
+}
+
+impl<Y: Element> LinearPass<Y> {
+    /// The codes of the outputs.
+    pub fn codes(&self) -> &Array2<Y::Code> {
+        &self.codes
+    }
+
+    /// The outputs, `[batch, out]`: what the next layer sees.
+    pub fn output(&self) -> &Array2<f32> {
+        &self.output
+    }
+}
+
+/// The derivatives of a loss by what went into a [`FakeLinear`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearGradients {
+    /// By the inputs, `[batch, in]`. The layer before takes them as those of its outputs.
+    pub input: Array2<f32>,
+    /// By the weights, `[out, in]`, their scales and zero points.
+    pub weights: Gradients<f32, Ix2>,
+    /// By the bias.
+    pub bias: Array1<f32>,
+    /// By the scale of the outputs.
+    pub output_scale: f32,
+    /// By the zero point of the outputs.
+    pub output_zero_point: f32,
+}
+
+impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
+    /// From inputs with these parameters, with weights fake-quantized so, to outputs with an activation fused.
+    ///
+    /// The gradient of the outputs passes as that of the weights does, see [`FakeQuantize::with_clipping`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless inputs and outputs are per tensor, [`Error::ZeroPoint`] if the activation clamps to
+    /// bounds without zero, and for weights what [`QLinear::new`] refuses.
+    pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Requantize<Y, Ix2>) -> Result<Self> {
+        x.of_tensor("parameters of the input")?;
+        let (_, zero_point) = to.params.of_tensor("parameters of the output")?;
+        let (min, max) = to.clamp_range();
+        let unit = QParams::per_tensor(1.0, zero_point)?.with_code_range(min, max)?;
+        let unit = FakeQuantize::new(unit).with_clipping(weights.clipping());
+        Ok(Self { x: x.clone(), weights: weights.clone(), to: to.clone(), unit })
+    }
+
+    /// With the gradient of the outputs passing there.
+    pub fn with_output_clipping(mut self, clipping: Clipping) -> Self {
+        self.unit = self.unit.with_clipping(clipping);
+        self
+    }
+
+    /// `[batch, in]` to `[batch, out]`.
+    ///
+    /// # Errors
+    /// Those of [`QLinear::new`] and [`QLinear::forward`].
+    pub fn forward(
+        &self,
+        x: &ArrayRef2<f32>,
+        weights: &ArrayRef2<f32>,
+        bias: Option<&ArrayRef1<f32>>,
+    ) -> Result<LinearPass<Y>> {
+        let ((x_scale, x_zero_point), (y_scale, y_zero_point)) =
+            (self.x.of_tensor("parameters of the input")?, self.to.params.of_tensor("parameters of the output")?);
+        let weights = self.weights.params().quantize(weights)?;
+        let (w_scales, packed) = pack_weights(&weights)?;
+        let bias = match bias {
+            Some(bias) => {
+                check_shapes("bias", &[packed.ncols()], bias.shape())?;
+                let bias: Vec<f32> = bias.iter().copied().collect();
+                Some(quantize_bias(&bias, x_scale, &w_scales)?)
+            }
+            None => None,
+        };
+        let epilogue = bias.map_or_else(Accumulator::new, |bias| Accumulator::with_bias(&bias));
+        let acc = gemm(&self.x.quantize(x)?.unpacked_codes(), x_zero_point, &packed, &epilogue)?;
+
+        let rescale = |requantization| {
+            let channel = |&w_scale: &f32| Rescale::new(x_scale, w_scale, y_scale, requantization);
+            w_scales.iter().map(channel).collect::<Result<Vec<_>>>()
+        };
+        let (to_code, to_steps) = (rescale(self.to.requantization)?, rescale(Requantization::Float)?);
+        let (min, max) = self.to.clamp_range();
+        let mut codes = Array2::from_elem(acc.raw_dim(), Y::Code::default());
+        let mut steps = Array2::zeros(acc.raw_dim());
+        for ((acc, mut codes), mut steps) in acc.rows().into_iter().zip(codes.rows_mut()).zip(steps.rows_mut()) {
+            for (j, &acc) in acc.iter().enumerate() {
+                let channel = if w_scales.len() == 1 { 0 } else { j };
+                let code = to_code[channel].apply::<Y>(acc, y_zero_point.to_i32(), Codes { min, max });
+                codes[j] = Y::Code::from_i32(code);
+                steps[j] = to_steps[channel].steps(acc);
+            }
+        }
+        let mut output = Array2::zeros(codes.raw_dim());
+        self.to.params.dequantize_into(&codes, &mut output)?;
+        Ok(LinearPass { codes, output, steps, weights: weights.dequantize() })
+    }
+
+    /// The gradients, from what went into the forward pass, what it computed, and the gradient of its output.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if shapes are not those of the forward pass.
+    pub fn backward(
+        &self,
+        x: &ArrayRef2<f32>,
+        weights: &ArrayRef2<f32>,
+        pass: &LinearPass<Y>,
+        grad: &ArrayRef2<f32>,
+    ) -> Result<LinearGradients> {
+        check_shapes("input", &[pass.steps.nrows(), pass.weights.ncols()], x.shape())?;
+        let (y_scale, _) = self.to.params.of_tensor("parameters of the output")?;
+        // In units of the scale the output is `y_scale * round(v)`, with `v = z / y_scale` of the plain output `z`: the
+        // scale cancels from the derivative by `z`, and the one by the scale is that of the rounding.
+        let by_output = self.unit.gradients(&pass.steps, grad)?;
+        let by_weights = by_output.input.t().dot(x);
+        Ok(LinearGradients {
+            input: by_output.input.dot(&pass.weights),
+            weights: self.weights.gradients(weights, &by_weights)?,
+            bias: by_output.input.sum_axis(Axis(0)),
+            output_scale: by_output.scale.sum(),
+            output_zero_point: by_output.zero_point.sum() * y_scale,
+        })
+    }
+
+    /// The layer from codes to codes: its outputs are the codes of [`Self::forward`].
+    ///
+    /// # Errors
+    /// Those of [`QLinear::new`] and [`QLinear::prepare`].
+    pub fn to_integer(
+        &self,
+        weights: &ArrayRef2<f32>,
+        bias: Option<&ArrayRef1<f32>>,
+    ) -> Result<StaticLinear<X, T::Code, Y>> {
+        QLinear::new(&self.weights.params().quantize(weights)?, bias)?.prepare(&self.x, &self.to)
+    }
+}
