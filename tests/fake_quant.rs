@@ -2,8 +2,8 @@
 
 use ndarray::{Array, Array1, Array2, Array3, ArrayRef2, Axis, Ix3, s};
 use ndarray_quant::{
-    BatchNormFold, Clipping, Code, Convention, Element, Error, FakeLinear, FakeQuantize, GradientFactor,
-    Granularity, LearnedQuantizer, MinMax, Pact, Phase, QParams, Quantizer, Requantization, Requantize, Schedule,
+    BatchNormFold, Clipping, Code, Convention, Element, Error, FakeLinear, FakeQuantize, GradientFactor, Granularity,
+    LearnedQuantizer, MinMax, Pact, Phase, QParams, Quantizer, Requantization, Requantize, Schedule,
     ScheduledQuantizer, Scheme,
 };
 use proptest::prelude::*;

@@ -125,7 +125,7 @@ fn params<T: Element, S: Real>(case: &Case, shape: &[usize], convention: Convent
 /// Which elements share a scale, and the shape of the parameters in the tensor's rank.
 ///
 /// As ONNX has it: `block_size` 0 or none means not blocked, no axis means per tensor for a single scale, else axis 1.
-fn granularity(case: &Case, shape: &[usize], scale: &[usize]) -> Outcome<(Granularity, Vec<usize>)> {
+pub(crate) fn granularity(case: &Case, shape: &[usize], scale: &[usize]) -> Outcome<(Granularity, Vec<usize>)> {
     let axis = case.integer("axis")?;
     let single = scale.iter().product::<usize>() == 1;
     // A list of one scale belongs to an axis only if that has one index; PyTorch multiplies by doubles there.

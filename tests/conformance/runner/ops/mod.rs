@@ -7,6 +7,7 @@ mod cast;
 mod choose;
 mod conv;
 mod elementwise;
+mod fake_quantize;
 mod fixed_point;
 mod matmul;
 mod observer;
@@ -30,6 +31,8 @@ pub(crate) fn find(op: &str) -> Option<Operation> {
         "quantize_per_tensor" | "quantize_per_channel" => affine::quantize_torch,
         "dequantize_per_tensor" | "dequantize_per_channel" => affine::dequantize_torch,
         "dynamic_quantize_linear" => affine::dynamic_quantize_linear,
+        "fake_quantize" => fake_quantize::fake_quantize,
+        "fake_quantize_learnable" => fake_quantize::fake_quantize_learnable,
         "choose_qparams" => choose::choose_qparams,
         "multiply_by_quantized_multiplier" => fixed_point::multiply_by_quantized_multiplier,
         "quantize_multiplier" => fixed_point::quantize_multiplier,
