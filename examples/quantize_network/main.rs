@@ -8,18 +8,23 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `data` | the images |
-//! | `net`, `train` | the float network and its training |
+//! | `common/data` | the images |
+//! | `common/net`, `common/train` | the float network and its training |
 //! | `quantized` | the same network with float16, dynamic-range and full-integer arithmetic |
 //! | `report` | accuracy, size and time of each, as a table and as JSON |
-//! | `picture` | one layer's values and their quantization grid |
+//! | `picture`, `common/chart` | one layer's values and their quantization grid |
 
+#[path = "../common/chart.rs"]
+mod chart;
+#[path = "../common/data.rs"]
 mod data;
+#[path = "../common/net.rs"]
 mod net;
 mod options;
 mod picture;
 mod quantized;
 mod report;
+#[path = "../common/train.rs"]
 mod train;
 
 use std::error::Error;
@@ -37,6 +42,8 @@ use quantized::{DynamicRange, Float16, FullInteger};
 
 /// Everything random comes from this, so every run gives the same networks.
 const SEED: u64 = 14;
+
+const EPOCHS: usize = 40;
 
 /// How many of the training images the ranges of the activations are taken from.
 const CALIBRATION: usize = 256;
@@ -90,7 +97,9 @@ fn train_network(data: &Dataset) -> Network {
     let start = Instant::now();
     let mut rng = Pcg64Mcg::seed_from_u64(SEED);
     let mut network = Network::new(&[PIXELS, 256, 128, CLASSES], &mut rng);
-    train::train(&mut network, data, &mut rng);
+    let bar = train::progress_bar(EPOCHS).with_prefix("training");
+    train::train(&mut network, data, EPOCHS, &bar, &mut rng);
+    bar.finish_and_clear();
     // On standard error: unlike the table, it is different every time.
     eprintln!("trained on {} images in {:.1} s", data.len(), start.elapsed().as_secs_f32());
     network

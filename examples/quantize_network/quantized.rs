@@ -32,7 +32,7 @@ impl Model for Network {
     }
 
     fn size_in_bytes(&self) -> usize {
-        self.size_in_bytes()
+        self.layers.iter().map(|l| size_of::<f32>() * (l.weight.len() + l.bias.len())).sum()
     }
 
     fn scores(&self, images: &ArrayRef2<f32>) -> Result<Array2<f32>> {

@@ -8,18 +8,16 @@ use rand::seq::SliceRandom;
 use crate::data::Dataset;
 use crate::net::{Linear, Network};
 
-const EPOCHS: usize = 40;
-const BATCH: usize = 50;
-const LEARNING_RATE: f32 = 1e-3;
-const WEIGHT_DECAY: f32 = 0.1;
+pub(crate) const BATCH: usize = 50;
+pub(crate) const LEARNING_RATE: f32 = 1e-3;
+pub(crate) const WEIGHT_DECAY: f32 = 0.1;
 
-/// Trains the network in place. With the same `rng`, always to the same weights.
-pub(crate) fn train(network: &mut Network, data: &Dataset, rng: &mut impl Rng) {
+/// Trains the network in place; the bar moves by one each epoch. With the same `rng`, always to the same weights.
+pub(crate) fn train(network: &mut Network, data: &Dataset, epochs: usize, bar: &ProgressBar, rng: &mut impl Rng) {
     let mut order: Vec<usize> = (0..data.len()).collect();
     let mut adam = Adam::new(network);
-    let steps = EPOCHS * data.len().div_ceil(BATCH);
-    let bar = progress_bar();
-    for _ in 0..EPOCHS {
+    let steps = epochs * data.len().div_ceil(BATCH);
+    for _ in 0..epochs {
         order.shuffle(rng);
         let mut loss = 0.0;
         for batch in order.chunks(BATCH) {
@@ -34,13 +32,12 @@ pub(crate) fn train(network: &mut Network, data: &Dataset, rng: &mut impl Rng) {
         bar.set_message(format!("loss {:.3}", loss / data.len() as f32));
         bar.inc(1);
     }
-    bar.finish_and_clear();
 }
 
 /// Shows only where standard error is a terminal.
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("training {bar:40} epoch {pos}/{len}  {msg}");
-    ProgressBar::new(EPOCHS as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+pub(crate) fn progress_bar(epochs: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:10} {bar:40} epoch {pos}/{len}  {msg}");
+    ProgressBar::new(epochs as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// The mean loss of a batch, and its derivative by every weight and bias.
@@ -64,7 +61,7 @@ fn gradients(network: &Network, images: &ArrayRef2<f32>, labels: &ArrayRef1<usiz
 }
 
 /// The mean of `-ln softmax(scores)[label]`, and its derivative by the scores.
-fn cross_entropy(mut scores: Array2<f32>, labels: &ArrayRef1<usize>) -> (f32, Array2<f32>) {
+pub(crate) fn cross_entropy(mut scores: Array2<f32>, labels: &ArrayRef1<usize>) -> (f32, Array2<f32>) {
     let batch = labels.len() as f32;
     let mut loss = 0.0;
     for (mut row, &label) in scores.rows_mut().into_iter().zip(labels) {
@@ -108,7 +105,7 @@ impl Adam {
 }
 
 /// One step of Adam for one tensor.
-fn descend<D: Dimension>(
+pub(crate) fn descend<D: Dimension>(
     step: i32,
     rate: f32,
     x: &mut Array<f32, D>,

@@ -64,10 +64,6 @@ impl Network {
     pub(crate) fn is_last(&self, layer: usize) -> bool {
         layer + 1 == self.layers.len()
     }
-
-    pub(crate) fn size_in_bytes(&self) -> usize {
-        self.layers.iter().map(|l| size_of::<f32>() * (l.weight.len() + l.bias.len())).sum()
-    }
 }
 
 pub(crate) fn relu(x: &mut ArrayRef2<f32>) {

@@ -1,0 +1,246 @@
+//! The network with few bits: every weight, every activation between layers.
+//!
+//! Pixels are codes of 8 bits already, and scores get 8 bits too; all in between has as many as asked for. A ReLU costs
+//! nothing: negative outputs have no code.
+
+use indicatif::ProgressBar;
+use ndarray::{Array, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2};
+use ndarray_quant::{
+    BlockObserver, Clipping, Element, FakeLinear, GradientFactor, LearnedQuantizer, LinearPass, MinMax, Observer,
+    QParams, Quantizer, Requantize, Result, Scheme, StaticLinear, Statistic,
+};
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use crate::data::Dataset;
+use crate::net::{Linear, Network};
+use crate::train::{BATCH, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend};
+
+/// Steps of quantization change by this part of themselves, times what Adam says.
+const STEP_RATE: f32 = 2e-3;
+
+/// Codes of the pixels, and of the scores.
+const OUTER_BITS: u32 = 8;
+
+/// A layer and the grids of its weights and of its outputs.
+struct Layer {
+    linear: Linear,
+    /// A scale per output channel.
+    weights: LearnedQuantizer<i8, Ix2>,
+    outputs: LearnedQuantizer<u8, Ix2>,
+}
+
+pub(crate) struct FewBits {
+    input: QParams<u8, Ix2>,
+    layers: Vec<Layer>,
+}
+
+impl FewBits {
+    /// Quantized after training, by ranges that an observer of this kind finds on the calibration images.
+    pub(crate) fn calibrated<S: Statistic + Default>(
+        float: &Network,
+        images: &ArrayRef2<f32>,
+        bits: u32,
+    ) -> Result<Self> {
+        let outputs = float.layer_outputs(images);
+        let layer = |(i, (linear, outputs)): (usize, (&Linear, &Array2<f32>))| {
+            let mut range = BlockObserver::<S>::per_axis(Axis(0));
+            range.observe(&linear.weight)?;
+            let weights = weight_scheme(bits)?.params(&range)?;
+            let mut range = BlockObserver::<S>::per_tensor();
+            range.observe(outputs)?;
+            let outputs = if float.is_last(i) { scores(outputs)? } else { activation_scheme(bits)?.params(&range)? };
+            Layer::new(linear, LearnedQuantizer::new(weights)?, LearnedQuantizer::new(outputs)?)
+        };
+        Self::new(float.layers.iter().zip(&outputs).enumerate().map(layer))
+    }
+
+    /// Ready to be trained: steps from LSQ's formula.
+    pub(crate) fn with_learned_steps(float: &Network, images: &ArrayRef2<f32>, bits: u32) -> Result<Self> {
+        let outputs = float.layer_outputs(images);
+        let layer = |(i, (linear, outputs)): (usize, (&Linear, &Array2<f32>))| {
+            let weights = LearnedQuantizer::lsq(weight_scheme(bits)?, &linear.weight)?;
+            let outputs = if float.is_last(i) {
+                LearnedQuantizer::new(scores(outputs)?)?
+            } else {
+                LearnedQuantizer::lsq(activation_scheme(bits)?, outputs)?
+            };
+            Layer::new(linear, weights, outputs)
+        };
+        Self::new(float.layers.iter().zip(&outputs).enumerate().map(layer))
+    }
+
+    fn new(layers: impl Iterator<Item = Result<Layer>>) -> Result<Self> {
+        let input = Scheme::<u8>::asymmetric().bits(OUTER_BITS)?.params_from_range(0.0, 1.0)?;
+        Ok(Self { input, layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// The scores of each class, one image per row.
+    pub(crate) fn forward(&self, images: &ArrayRef2<f32>) -> Result<Array2<f32>> {
+        let mut passes = self.passes(images)?;
+        Ok(passes.pop().map_or_else(|| images.to_owned(), |pass| pass.output().clone()))
+    }
+
+    /// What each layer computes, and what it keeps for the way back.
+    fn passes(&self, images: &ArrayRef2<f32>) -> Result<Vec<LinearPass<u8>>> {
+        let mut passes: Vec<LinearPass<u8>> = Vec::with_capacity(self.layers.len());
+        for (i, layer) in self.layers.iter().enumerate() {
+            let x = passes.last().map_or(images, |pass| pass.output());
+            passes.push(self.fake(i)?.forward(x, &layer.linear.weight, Some(&layer.linear.bias))?);
+        }
+        Ok(passes)
+    }
+
+    /// A layer with the present parameters: what comes out of one goes into the next.
+    fn fake(&self, i: usize) -> Result<FakeLinear<u8, i8, u8>> {
+        let input = if i == 0 { &self.input } else { self.layers[i - 1].outputs.params() };
+        let layer = &self.layers[i];
+        let fake = FakeLinear::new(input, layer.weights.fake(), &Requantize::to(layer.outputs.params()))?;
+        Ok(fake.with_output_clipping(Clipping::Values))
+    }
+
+    /// The network in integers. Its codes are those of [`Self::forward`].
+    fn to_integer(&self) -> Result<Vec<StaticLinear<u8, i8, u8>>> {
+        let layers = self.layers.iter().enumerate();
+        layers.map(|(i, layer)| self.fake(i)?.to_integer(&layer.linear.weight, Some(&layer.linear.bias))).collect()
+    }
+
+    /// How many codes of all layers and images are others in the integer network.
+    pub(crate) fn codes_that_differ_in_integers(&self, data: &Dataset) -> Result<usize> {
+        let integer = self.to_integer()?;
+        let mut differ = 0;
+        for images in data.batches(256) {
+            let mut x = self.input.quantize(&images)?;
+            for (layer, pass) in integer.iter().zip(self.passes(&images)?) {
+                x = layer.forward(&x)?;
+                differ += x.codes().iter().zip(pass.codes()).filter(|(integer, fake)| integer != fake).count();
+            }
+        }
+        Ok(differ)
+    }
+
+    /// Trains weights, biases and steps together; the bar moves by one each epoch.
+    pub(crate) fn train(&mut self, data: &Dataset, epochs: usize, bar: &ProgressBar, rng: &mut impl Rng) -> Result<()> {
+        let mut order: Vec<usize> = (0..data.len()).collect();
+        let mut states: Vec<State> = self.layers.iter().map(State::new).collect();
+        let steps = epochs * data.len().div_ceil(BATCH);
+        let mut step = 0;
+        for _ in 0..epochs {
+            order.shuffle(rng);
+            let mut loss = 0.0;
+            for batch in order.chunks(BATCH) {
+                let images = data.images.select(Axis(0), batch);
+                let labels = data.labels.select(Axis(0), batch);
+                // The rate falls to zero along a straight line, so that the last steps settle.
+                let rate = 1.0 - step as f32 / steps as f32;
+                step += 1;
+                loss += batch.len() as f32 * self.step(&images, &labels, &mut states, step as i32, rate)?;
+            }
+            bar.set_message(format!("loss {:.3}", loss / data.len() as f32));
+            bar.inc(1);
+        }
+        Ok(())
+    }
+
+    /// One batch forward, back, and a step of Adam. Returns the loss.
+    fn step(
+        &mut self,
+        images: &ArrayRef2<f32>,
+        labels: &ArrayRef1<usize>,
+        states: &mut [State],
+        step: i32,
+        rate: f32,
+    ) -> Result<f32> {
+        let passes = self.passes(images)?;
+        let Some(last) = passes.last() else { return Ok(0.0) };
+        let (loss, mut grad) = cross_entropy(last.output().clone(), labels);
+        for i in (0..self.layers.len()).rev() {
+            let x = if i == 0 { images } else { passes[i - 1].output() };
+            let fake = self.fake(i)?;
+            let layer = &mut self.layers[i];
+            let gradients = fake.backward(x, &layer.linear.weight, &passes[i], &grad)?;
+            let (state, rates) = (&mut states[i], (LEARNING_RATE * rate, STEP_RATE * rate));
+            layer.linear.weight *= 1.0 - rates.0 * WEIGHT_DECAY;
+            state.weight.descend(step, rates.0, &mut layer.linear.weight, &gradients.weights.input);
+            state.bias.descend(step, rates.0, &mut layer.linear.bias, &gradients.bias);
+            state.weight_step.descend_steps(step, rates.1, &mut layer.weights, &gradients.weights.scale)?;
+            let by_output = Array2::from_elem((1, 1), gradients.output_scale);
+            state.output_step.descend_steps(step, rates.1, &mut layer.outputs, &by_output)?;
+            grad = gradients.input;
+        }
+        Ok(loss)
+    }
+}
+
+impl Layer {
+    fn new(linear: &Linear, weights: LearnedQuantizer<i8, Ix2>, outputs: LearnedQuantizer<u8, Ix2>) -> Result<Self> {
+        let features = GradientFactor::Features(linear.bias.len());
+        Ok(Layer { linear: linear.clone(), weights, outputs: outputs.with_gradient_factor(features) })
+    }
+}
+
+fn weight_scheme(bits: u32) -> Result<Scheme<i8>> {
+    Ok(Scheme::symmetric().bits(bits)?.per_axis(Axis(0)))
+}
+
+/// From 0 on, after a ReLU.
+fn activation_scheme(bits: u32) -> Result<Scheme<u8>> {
+    Scheme::asymmetric().bits(bits)
+}
+
+/// The scores have both signs.
+fn scores(outputs: &ArrayRef2<f32>) -> Result<QParams<u8, Ix2>> {
+    let mut range = MinMax::per_tensor();
+    range.observe(outputs)?;
+    Scheme::symmetric().bits(OUTER_BITS)?.params(&range)
+}
+
+/// What Adam knows of a layer.
+struct State {
+    weight: Moments<Ix2>,
+    bias: Moments<ndarray::Ix1>,
+    weight_step: Moments<Ix2>,
+    output_step: Moments<Ix2>,
+}
+
+impl State {
+    fn new(layer: &Layer) -> Self {
+        State {
+            weight: Moments::new(layer.linear.weight.raw_dim()),
+            bias: Moments::new(layer.linear.bias.raw_dim()),
+            weight_step: Moments::new(layer.weights.scale().raw_dim()),
+            output_step: Moments::new(layer.outputs.scale().raw_dim()),
+        }
+    }
+}
+
+/// Running means of a gradient and of its square.
+struct Moments<D: Dimension> {
+    mean: Array<f32, D>,
+    square: Array<f32, D>,
+}
+
+impl<D: Dimension> Moments<D> {
+    fn new(dim: D) -> Self {
+        Moments { mean: Array::zeros(dim.clone()), square: Array::zeros(dim) }
+    }
+
+    fn descend(&mut self, step: i32, rate: f32, x: &mut Array<f32, D>, grad: &Array<f32, D>) {
+        descend(step, rate, x, grad, &mut self.mean, &mut self.square);
+    }
+
+    /// As [`Self::descend`] on the logarithms of the steps, whose gradient is that of a step times the step.
+    fn descend_steps<T: Element>(
+        &mut self,
+        step: i32,
+        rate: f32,
+        quantizer: &mut LearnedQuantizer<T, D>,
+        grad: &Array<f32, D>,
+    ) -> Result<()> {
+        let scale = quantizer.scale();
+        let mut change = Array::zeros(scale.raw_dim());
+        self.descend(step, rate, &mut change, &(grad * scale));
+        let proposed = scale * &change.mapv(f32::exp);
+        quantizer.set_scale(&proposed)
+    }
+}
