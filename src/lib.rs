@@ -11,6 +11,8 @@
 //! | find ranges over many batches | [`Observer`], [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`], [`Histogram`] |
 //! | halve a tensor | [`HalfCast`], [`HalfLinear`] |
 //! | run a linear layer on codes | [`QLinear`], [`StaticLinear`], [`Requantize`] |
+//! | train with quantization | [`FakeQuantize`], [`LearnedQuantizer`], [`Pact`], [`ScheduledQuantizer`], [`BatchNormFold`] |
+//! | train a layer that becomes an integer layer | [`FakeLinear`] |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
 //! | quantize a whole network | [`graph`] |
 //! | build on the integer product | [`gemm`] |

@@ -134,7 +134,7 @@ impl FewBits {
                 // The rate falls to zero along a straight line, so that the last steps settle.
                 let rate = 1.0 - step as f32 / steps as f32;
                 step += 1;
-                loss += batch.len() as f32 * self.step(&images, &labels, &mut states, step as i32, rate)?;
+                loss += batch.len() as f32 * self.step(&images, &labels, &mut states, step, rate)?;
             }
             bar.set_message(format!("loss {:.3}", loss / data.len() as f32));
             bar.inc(1);

@@ -199,7 +199,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
             return Err(Error::Argument {
                 what: "zero points of stochastic rounding",
                 expected: "integers",
-                found: alloc::format!("real ones"),
+                found: "real ones".into(),
             });
         }
         let seed = split_mix(seed);

@@ -222,7 +222,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
             return Err(Error::Argument {
                 what: "zero points",
                 expected: "a quantizer that trains them",
-                found: alloc::format!("one that trains scales only"),
+                found: "one that trains scales only".into(),
             });
         };
         let (min, max) = self.fake.params().code_range();

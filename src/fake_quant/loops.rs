@@ -363,10 +363,11 @@ impl<C: Compute, G: Grid<C>> Backward<'_, G, C> {
     #[inline(always)]
     fn step(&self, x: [C; LANES], grad: [C; LANES], part: &mut [[C; LANES]; 3]) -> [C; LANES] {
         let terms = Terms { grids: Same(self.grid), x, grad, grid: PhantomData::<G> }.run();
+        let [by_scale, below, above] = part;
         for i in 0..LANES {
-            part[0][i] = part[0][i] + terms.by_scale[i];
-            part[1][i] = part[1][i] + terms.below[i];
-            part[2][i] = part[2][i] + terms.above[i];
+            by_scale[i] = by_scale[i] + terms.by_scale[i];
+            below[i] = below[i] + terms.below[i];
+            above[i] = above[i] + terms.above[i];
         }
         terms.input
     }
