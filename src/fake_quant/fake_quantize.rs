@@ -34,11 +34,11 @@ use crate::qparams::QParams;
 /// use ndarray::{Axis, array};
 /// use ndarray_quant::{FakeQuantize, Scheme};
 ///
-/// let w = array![[0.9f32, -0.34, 0.1], [-4.0, 1.0, 2.2]];
+/// let w = array![[0.75f32, -0.3, 0.1], [-3.0, 0.75, 1.6]];
 /// let params = Scheme::<i8>::symmetric().bits(3)?.narrow_range().per_axis(Axis(0)).params_of(&w)?; // -3..=3
 /// let fake = FakeQuantize::new(params);
 /// let (y, mask) = fake.forward(&w)?;
-/// assert_eq!(y, array![[0.3 * 3.0, -0.3, 0.0], [-4.0, 4.0 / 3.0, 4.0 / 3.0 * 2.0]]);
+/// assert_eq!(y, array![[0.75, -0.25, 0.0], [-3.0, 1.0, 2.0]]);
 ///
 /// // Nothing was clipped, so the gradient passes everywhere.
 /// let grad = array![[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
@@ -46,7 +46,8 @@ use crate::qparams::QParams;
 /// // If the scales are to be trained too:
 /// let gradients = fake.gradients(&w, &grad)?;
 /// assert_eq!(gradients.input, grad);
-/// assert!((gradients.scale[[0, 0]] - (0.0 + 2.0 * (-1.0 + 0.34 / 0.3) + 3.0 * (0.0 - 0.1 / 0.3))).abs() < 1e-5);
+/// let by_scale = 1.0 * (3.0 - 3.0) + 2.0 * (-1.0 + 1.2) + 3.0 * (0.0 - 0.4);
+/// assert!((gradients.scale[[0, 0]] - by_scale).abs() < 1e-5);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
