@@ -75,6 +75,11 @@ impl Window {
         Ok(self.place(kernel, image)?.output)
     }
 
+    /// The stride along the height, and whether the kernel covers neighbouring rows.
+    pub(crate) fn vertical(&self) -> (usize, bool) {
+        (self.strides[0], self.dilations[0] == 1)
+    }
+
     /// The kernel laid on an image of this height and width. Errors as [`Self::output_size`].
     pub(crate) fn place(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<Placed> {
         let mut placed =

@@ -1,21 +1,25 @@
-//! Times integer products and conversions, for comparison with other systems on the same work.
+//! Times integer products, convolutions and conversions, for comparison with other systems on the same work.
 //!
 //! ```text
 //! cargo run --release --example timing -- 0.2 < shapes.txt
+//! cargo run --release --example timing -- 0.2 --conv
 //! ```
 //!
 //! Standard input has a product per line: rows, depth and columns, for instance `128 384 1536`. Conversions run at
-//! fixed sizes. Each case prints one line of JSON. Its `sec` is the median time of a call in the steady state: weights
-//! packed beforehand, results written into memory that exists, one workspace reused.
+//! fixed sizes, and so do convolutions, which `--conv` times instead. Each case prints one line of JSON. Its `sec` is the
+//! median time of a call in the steady state: weights packed beforehand, results written into memory that exists, one
+//! workspace reused.
 //!
 //! | file | content |
 //! |---|---|
 //! | `options` | the command line |
 //! | `timer` | the median of repeated calls, and its line of JSON |
 //! | `products` | integer matrix products and a dynamically quantized linear layer |
+//! | `convolutions` | convolutions in both layouts |
 //! | `conversions` | quantize, dequantize, cast, fake-quantize forward and backward |
 
 mod conversions;
+mod convolutions;
 #[path = "../../benches/data/mod.rs"]
 mod data;
 mod options;
@@ -50,13 +54,16 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
+    let mut timer = Timer::new(options, io::stdout().lock());
+    if options.convolutions {
+        return convolutions::SHAPES.into_iter().try_for_each(|shape| convolutions::run(&mut timer, shape));
+    }
     if io::stdin().is_terminal() {
         eprintln!("timing: reading shapes from the terminal, a line `ROWS DEPTH COLUMNS` each");
     }
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;
     let shapes = products::Shape::parse_lines(&text)?;
-    let mut timer = Timer::new(options, io::stdout().lock());
     shapes.into_iter().try_for_each(|shape| products::run(&mut timer, shape))?;
     conversions::SIZES.into_iter().try_for_each(|len| conversions::run(&mut timer, len))
 }

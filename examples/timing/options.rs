@@ -5,7 +5,7 @@ use std::time::Duration;
 use lexopt::{Arg, Parser, ValueExt};
 
 pub(crate) const HELP: &str = "\
-Times integer matrix products and conversions, and prints a line of JSON for each.
+Times integer matrix products, conversions and convolutions, and prints a line of JSON for each.
 
 Usage: cargo run --release --example timing -- [OPTIONS] [SECONDS] < shapes.txt
 
@@ -15,6 +15,7 @@ Arguments:
       [SECONDS]    how long each case is repeated [default: 0.25]
 
 Options:
+      --conv       convolutions of fixed shapes instead; the standard input is not read
       --threads N  threads of a pool to split products over; more than 1 needs --features rayon [default: 1]
       --only TEXT  only the operations whose name contains this
   -h, --help       print this
@@ -29,10 +30,12 @@ pub(crate) struct Options {
     pub(crate) per_case: Duration,
     pub(crate) threads: usize,
     pub(crate) only: String,
+    pub(crate) convolutions: bool,
 }
 
 pub(crate) fn parse() -> Result<Command, lexopt::Error> {
-    let mut options = Options { per_case: Duration::from_millis(250), threads: 1, only: String::new() };
+    let mut options =
+        Options { per_case: Duration::from_millis(250), threads: 1, only: String::new(), convolutions: false };
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -46,6 +49,7 @@ pub(crate) fn parse() -> Result<Command, lexopt::Error> {
                     return Err("--threads 0: there is at least one thread".into());
                 }
             }
+            Arg::Long("conv") => options.convolutions = true,
             Arg::Long("only") => options.only = parser.value()?.string()?,
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             _ => return Err(arg.unexpected()),

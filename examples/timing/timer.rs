@@ -11,6 +11,7 @@ use crate::options::Options;
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What one call gets done.
+#[derive(Clone, Copy)]
 pub(crate) enum Work {
     /// Operations, two per multiply and add.
     Operations(usize),

@@ -5,12 +5,14 @@
 //! loops compiled for it ([`Kernel::run`]), which is how everything else is vectorized without any `unsafe`.
 
 mod portable;
+mod quads;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
 pub(crate) use portable::Portable;
+pub(crate) use quads::{CHANNELS, Line, Quads};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni};
 
@@ -103,6 +105,23 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// `b` is one or more panels, each `[padded_depth / KU][NR][KU]`, the bits of signed codes, zeros beyond the depth;
     /// `start` is `[panels * NR]`; `acc` is `[rows][panels * NR]`, its rows `acc_stride` apart.
     fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize);
+
+    /// `acc[x][c] = start[c] + Σ_t Σ_i quads[x][t][c][i] * weights[t][c][i]` for `x < outputs`, 16 channels `c` and `i < 4`,
+    /// where `quads[x][t]` is the line `x * step + offsets[t]`. Sums wrap.
+    ///
+    /// The quads are unsigned, the weights the bits of signed codes; rows of `acc` are `acc_stride` apart.
+    #[inline(always)]
+    fn multiply_quads(
+        self,
+        outputs: usize,
+        quads: Quads<'_>,
+        weights: &[Line],
+        start: &[i32; CHANNELS],
+        acc: &mut [i32],
+        acc_stride: usize,
+    ) {
+        quads::multiply(outputs, quads, weights, start, acc, acc_stride);
+    }
 
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;

@@ -54,7 +54,7 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
 }
 
 /// The threads that are worth it for so many products of codes, of those that the caller's pool has.
-fn threads(_work: usize) -> usize {
+pub(crate) fn threads(_work: usize) -> usize {
     #[cfg(feature = "rayon")]
     {
         const WORTH_A_THREAD: usize = 1 << 20;
@@ -65,7 +65,7 @@ fn threads(_work: usize) -> usize {
 }
 
 /// Both, side by side where there are threads.
-fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+pub(crate) fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     #[cfg(feature = "rayon")]
     rayon::join(first, second);
     #[cfg(not(feature = "rayon"))]

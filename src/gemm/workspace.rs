@@ -14,6 +14,8 @@ pub struct Workspace {
     /// Tensors in standard layout, where those of the caller are not.
     pub(crate) input: Room,
     pub(crate) output: Room,
+    /// What depthwise convolutions keep.
+    pub(crate) depthwise: Room,
 }
 
 impl Workspace {
@@ -31,23 +33,19 @@ pub(super) struct PartSpace {
     pub(super) start: Vec<i32>,
 }
 
-/// Room for elements of whatever type comes; it is kept as long as the type stays the same.
+/// Room for a thing of whatever type comes; it is kept as long as the type stays the same.
 #[derive(Default)]
 pub(crate) struct Room(Option<Box<dyn Any + Send + Sync>>);
 
-#[allow(clippy::box_collection, reason = "the box is what is kept, whatever type is in it")]
 impl Room {
-    /// Takes out room for this many elements; what they are is not defined.
-    pub(crate) fn take<T: Copy + Default + Send + Sync + 'static>(&mut self, len: usize) -> Box<Vec<T>> {
-        let kept = self.0.take().and_then(|kept| kept.downcast::<Vec<T>>().ok());
-        let mut elements = kept.unwrap_or_default();
-        elements.resize(len, T::default());
-        elements
+    /// Takes out what is in it, whatever its content, or a new one.
+    pub(crate) fn take<T: Default + Send + Sync + 'static>(&mut self) -> Box<T> {
+        self.0.take().and_then(|kept| kept.downcast().ok()).unwrap_or_default()
     }
 
     /// Puts it back for the next call.
-    pub(crate) fn put<T: Send + Sync + 'static>(&mut self, elements: Box<Vec<T>>) {
-        self.0 = Some(elements);
+    pub(crate) fn put<T: Send + Sync + 'static>(&mut self, thing: Box<T>) {
+        self.0 = Some(thing);
     }
 }
 

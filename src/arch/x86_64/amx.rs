@@ -3,7 +3,7 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
-use crate::arch::{Kernel, Rows, Task};
+use crate::arch::{CHANNELS, Kernel, Line, Quads, Rows, Task};
 
 /// AMX: tiles of 16 rows of 64 bytes; one instruction multiplies 16 × 64 by 64 × 16 codes.
 ///
@@ -210,6 +210,19 @@ impl Kernel for Amx {
                 (false, true) => strip!("tdpbssd", low, strip, b.as_ptr(), panels),
             }
         }
+    }
+
+    #[inline(always)]
+    fn multiply_quads(
+        self,
+        outputs: usize,
+        quads: Quads<'_>,
+        weights: &[Line],
+        start: &[i32; CHANNELS],
+        acc: &mut [i32],
+        acc_stride: usize,
+    ) {
+        self.0.multiply_quads(outputs, quads, weights, start, acc, acc_stride);
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{Kernel, Portable, Rows, Task};
+use crate::arch::{CHANNELS, Kernel, Line, Portable, Quads, Rows, Task};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -41,6 +41,22 @@ impl Kernel for Avx2 {
                 5 => panels::<5>(a, b, start, acc, acc_stride),
                 _ => panels::<MR>(a, b, start, acc, acc_stride),
             }
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_quads(
+        self,
+        outputs: usize,
+        quads: Quads<'_>,
+        weights: &[Line],
+        start: &[i32; CHANNELS],
+        acc: &mut [i32],
+        acc_stride: usize,
+    ) {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe {
+            quads_of_any(outputs, quads, weights, start, acc, acc_stride);
         }
     }
 
@@ -173,4 +189,44 @@ fn load(from: &[i32; LANES]) -> __m256i {
 fn store(to: &mut [i32; LANES], value: __m256i) {
     // SAFETY: the array is as long as the register.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
+}
+
+/// Quads in pairs of 16-bit numbers: the even and the odd bytes of each lane, since `vpmaddubsw` would saturate.
+#[target_feature(enable = "avx2")]
+fn quads_of_any(
+    outputs: usize,
+    quads: Quads<'_>,
+    weights: &[Line],
+    start: &[i32; CHANNELS],
+    acc: &mut [i32],
+    acc_stride: usize,
+) {
+    quads.check(outputs);
+    let even = _mm256_set1_epi16(0xff);
+    let (start, _) = start.as_chunks();
+    for x in 0..outputs {
+        let mut sums = [load(&start[0]), load(&start[1])];
+        for (&offset, weights) in quads.offsets.iter().zip(weights) {
+            // SAFETY: the lines of all taps of `outputs` outputs exist.
+            let codes = unsafe { quads.lines.get_unchecked(x * quads.step + offset) };
+            let (codes, weights) = (codes.as_chunks().0, weights.as_chunks().0);
+            for i in 0..CHANNELS / LANES {
+                let (codes, weights) = (load_bytes(&codes[i]), load_bytes(&weights[i]));
+                let first = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(weights));
+                let products = _mm256_madd_epi16(_mm256_and_si256(codes, even), first);
+                let others = _mm256_madd_epi16(_mm256_srli_epi16::<8>(codes), _mm256_srai_epi16::<8>(weights));
+                sums[i] = _mm256_add_epi32(sums[i], _mm256_add_epi32(products, others));
+            }
+        }
+        for (to, from) in acc[x * acc_stride..][..CHANNELS].as_chunks_mut().0.iter_mut().zip(sums) {
+            store(to, from);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load_bytes(from: &[u8; 4 * LANES]) -> __m256i {
+    // SAFETY: the array is as long as the register.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }

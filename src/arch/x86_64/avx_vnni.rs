@@ -3,7 +3,7 @@ use core::arch::x86_64::*;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{Kernel, Rows, Task};
+use crate::arch::{CHANNELS, Kernel, Line, Quads, Rows, Task};
 
 /// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,26 @@ impl Kernel for AvxVnni {
                 4 => panels::<4, 1>(a, b, start, acc, acc_stride),
                 5 => panels::<5, 1>(a, b, start, acc, acc_stride),
                 _ => panels::<MR, 1>(a, b, start, acc, acc_stride),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_quads(
+        self,
+        outputs: usize,
+        quads: Quads<'_>,
+        weights: &[Line],
+        start: &[i32; CHANNELS],
+        acc: &mut [i32],
+        acc_stride: usize,
+    ) {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe {
+            match *quads.offsets {
+                [_, _, _] => quads_of::<3>(outputs, quads, weights, start, acc, acc_stride),
+                [_, _, _, _, _, _, _, _, _, _] => quads_of::<10>(outputs, quads, weights, start, acc, acc_stride),
+                _ => quads_of_any(outputs, quads, weights, start, acc, acc_stride),
             }
         }
     }

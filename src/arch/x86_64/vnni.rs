@@ -102,6 +102,94 @@ macro_rules! vnni_tiles {
             }
         }
 
+        /// The taps of each output, their weights in registers.
+        #[target_feature(enable = $features)]
+        fn quads_of<const TAPS: usize>(
+            outputs: usize,
+            quads: Quads<'_>,
+            weights: &[Line],
+            start: &[i32; CHANNELS],
+            acc: &mut [i32],
+            acc_stride: usize,
+        ) {
+            let offsets: &[usize; TAPS] = quads.offsets.first_chunk().expect("as many taps");
+            let weights: &[Line; TAPS] = weights.first_chunk().expect("weights of each tap");
+            quads.check(outputs);
+            let mut loaded = [[$zero(); REGISTERS]; TAPS];
+            for (to, from) in loaded.iter_mut().zip(weights) {
+                *to = line(from);
+            }
+            let start = channels(start);
+            for x in 0..outputs {
+                let mut sums = start;
+                for t in 0..TAPS {
+                    // SAFETY: the lines of all taps of `outputs` outputs exist.
+                    let codes = line(unsafe { quads.lines.get_unchecked(x * quads.step + offsets[t]) });
+                    for i in 0..REGISTERS {
+                        sums[i] = $dpbusd(sums[i], codes[i], loaded[t][i]);
+                    }
+                }
+                store_channels(&mut acc[x * acc_stride..], sums);
+            }
+        }
+
+        /// Any number of taps, their weights from memory.
+        #[target_feature(enable = $features)]
+        fn quads_of_any(
+            outputs: usize,
+            quads: Quads<'_>,
+            weights: &[Line],
+            start: &[i32; CHANNELS],
+            acc: &mut [i32],
+            acc_stride: usize,
+        ) {
+            quads.check(outputs);
+            let start = channels(start);
+            for x in 0..outputs {
+                let mut sums = start;
+                for (&offset, weights) in quads.offsets.iter().zip(weights) {
+                    // SAFETY: the lines of all taps of `outputs` outputs exist.
+                    let codes = line(unsafe { quads.lines.get_unchecked(x * quads.step + offset) });
+                    let weights = line(weights);
+                    for i in 0..REGISTERS {
+                        sums[i] = $dpbusd(sums[i], codes[i], weights[i]);
+                    }
+                }
+                store_channels(&mut acc[x * acc_stride..], sums);
+            }
+        }
+
+        /// The registers of 16 channels.
+        const REGISTERS: usize = CHANNELS / LANES;
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn line(from: &Line) -> [$register; REGISTERS] {
+            let mut registers = [$zero(); REGISTERS];
+            for (to, from) in registers.iter_mut().zip(from.as_chunks().0) {
+                *to = load_bytes(from);
+            }
+            registers
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn channels(from: &[i32; CHANNELS]) -> [$register; REGISTERS] {
+            let mut registers = [$zero(); REGISTERS];
+            for (to, from) in registers.iter_mut().zip(from.as_chunks().0) {
+                *to = load(from);
+            }
+            registers
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn store_channels(to: &mut [i32], registers: [$register; REGISTERS]) {
+            for (to, from) in to[..CHANNELS].as_chunks_mut().0.iter_mut().zip(registers) {
+                store(to, from);
+            }
+        }
+
         #[target_feature(enable = $features)]
         #[inline]
         fn load_bytes(from: &[u8; LANES * KU]) -> $register {

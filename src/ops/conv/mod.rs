@@ -3,9 +3,11 @@
 //! | file | content |
 //! |---|---|
 //! | `weights` | weights packed once, and the integer convolution of any image with them |
+//! | `depthwise` | weights and loops where every channel has a kernel of its own |
 //! | `layer` | [`QConv`] and [`StaticConv`]: scales, bias and output around it |
 //! | `functions` | one-call operators by their ONNX names |
 
+mod depthwise;
 mod functions;
 mod layer;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
 
+use super::depthwise::DepthwiseWeights;
 use crate::arch::Isa;
 use crate::error::{Error, Result};
 use crate::gemm::{self, Byte, Epilogue, Lhs, PackedRhs, Patches, Workspace};
@@ -18,8 +19,17 @@ pub(super) struct ConvWeights<W: Byte> {
     /// Channels of the image, of the output.
     inputs: usize,
     outputs: usize,
+    /// Products that are summed for each output.
+    depth: usize,
+    packed: Packed<W>,
+}
+
+#[derive(Debug, Clone)]
+enum Packed<W: Byte> {
     /// For each group the product of patches with its columns, which are output channels.
-    groups: Vec<PackedRhs<W>>,
+    Groups(Vec<PackedRhs<W>>),
+    /// A kernel for each channel.
+    Depthwise(DepthwiseWeights),
 }
 
 impl<W: Byte> ConvWeights<W> {
@@ -48,17 +58,25 @@ impl<W: Byte> ConvWeights<W> {
         if zero_points.len() != 1 && zero_points.len() != outputs {
             return Err(Error::shape("zero points of the weights", &[outputs], &[zero_points.len()]));
         }
+        let (depth, max) = ((kh * kw).saturating_mul(channels), i32::MAX as usize / 256);
+        if depth > max {
+            return Err(Error::Depth { max, found: depth });
+        }
         let per_group = outputs / groups;
+        if channels == 1 && groups > 1 {
+            let packed = Packed::Depthwise(DepthwiseWeights::new(isa, codes, zero_points, &window, groups));
+            return Ok(Self { window, kernel: [kh, kw], inputs: groups, outputs, depth, packed });
+        }
         let pack = |group: usize| {
             let channels_of_group = group * per_group..(group + 1) * per_group;
             let zero_points =
                 if zero_points.len() == 1 { zero_points } else { &zero_points[channels_of_group.clone()] };
             let codes = codes.slice(s![channels_of_group, .., .., ..]);
-            let matrix = codes.to_shape((per_group, kh * kw * channels)).map_err(|_| too_deep(kh * kw, channels))?;
+            let matrix = codes.to_shape((per_group, depth)).expect("as many elements as the weights of a group");
             PackedRhs::pack_for(isa, &matrix.t(), zero_points)
         };
-        let packed = (0..groups).map(pack).collect::<Result<_>>()?;
-        Ok(Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, groups: packed })
+        let packed = Packed::Groups((0..groups).map(pack).collect::<Result<_>>()?);
+        Ok(Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, depth, packed })
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -66,7 +84,10 @@ impl<W: Byte> ConvWeights<W> {
     }
 
     pub(super) fn size_in_bytes(&self) -> usize {
-        self.groups.iter().map(PackedRhs::size_in_bytes).sum()
+        match &self.packed {
+            Packed::Groups(groups) => groups.iter().map(PackedRhs::size_in_bytes).sum(),
+            Packed::Depthwise(weights) => weights.size_in_bytes(),
+        }
     }
 
     /// The shape of the output for an image of this shape, and how the kernel lies on it.
@@ -96,24 +117,33 @@ impl<W: Byte> ConvWeights<W> {
         }
         let pixels = shape[0] * shape[1] * shape[2];
         epilogue.check(pixels, self.outputs)?;
-        let per_group = self.outputs / self.groups.len();
-        for (group, weights) in self.groups.iter().enumerate() {
-            let bias = epilogue.bias().map(|bias| &bias[group * per_group..][..per_group]);
-            gemm::check_depth(X::reach(x_zero_point), weights.reach(), weights.nrows(), bias)?;
-        }
+        let w_reach = match &self.packed {
+            Packed::Groups(groups) => groups.iter().map(PackedRhs::reach).max().unwrap_or(1),
+            Packed::Depthwise(weights) => weights.reach(),
+        };
+        gemm::check_depth(X::reach(x_zero_point), w_reach, self.depth, epilogue.bias())?;
         if out.is_empty() {
             return Ok(());
         }
-        in_standard_layout(x, out, workspace, |codes, out, workspace| {
-            let out = ArrayViewMut2::from_shape((pixels, self.outputs), out).expect("as many as the shape has");
-            self.products(codes, x_zero_point, window, epilogue, out, workspace);
+        in_standard_layout(x, out, workspace, |codes, out, workspace| match &self.packed {
+            Packed::Groups(groups) => {
+                let out = ArrayViewMut2::from_shape((pixels, self.outputs), out).expect("as many as the shape has");
+                self.products(groups, codes, x_zero_point, window, epilogue, out, workspace);
+            }
+            Packed::Depthwise(weights) => {
+                let mut space = workspace.depthwise.take();
+                weights.run(codes, x_zero_point, window, epilogue, out, &mut space);
+                workspace.depthwise.put(space);
+            }
         });
         Ok(())
     }
 
     /// One product of patches for each group.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one call")]
     fn products<X: Byte, E: Epilogue>(
         &self,
+        groups: &[PackedRhs<W>],
         codes: &[X],
         zero_point: X,
         window: Placed,
@@ -122,10 +152,10 @@ impl<W: Byte> ConvWeights<W> {
         workspace: &mut Workspace,
     ) {
         let pixels = out.nrows();
-        let (per_group, channels) = (self.outputs / self.groups.len(), self.inputs / self.groups.len());
-        for (group, weights) in self.groups.iter().enumerate() {
+        let (per_group, channels) = (self.outputs / groups.len(), self.inputs / groups.len());
+        for (group, weights) in groups.iter().enumerate() {
             let first_col = group * per_group;
-            let lhs = if self.groups.len() == 1 && window.is_pointwise() {
+            let lhs = if groups.len() == 1 && window.is_pointwise() {
                 Lhs::Matrix(ArrayView2::from_shape((pixels, channels), codes).expect("a pixel in, a pixel out"))
             } else {
                 Lhs::Patches(Patches {
@@ -142,8 +172,4 @@ impl<W: Byte> ConvWeights<W> {
             gemm::run(lhs, zero_point, weights, epilogue, first_col, out, workspace);
         }
     }
-}
-
-fn too_deep(taps: usize, channels: usize) -> Error {
-    Error::Depth { max: i32::MAX as usize / 256, found: taps.saturating_mul(channels) }
 }
