@@ -165,6 +165,14 @@ impl Placed {
         first..end
     }
 
+    /// The outputs along an axis for which the whole kernel lies within the image.
+    pub(crate) fn inside(&self, axis: usize) -> core::ops::Range<usize> {
+        let (stride, before) = (self.strides[axis], self.before[axis]);
+        let last = (self.kernel[axis] - 1) * self.dilations[axis];
+        let end = (self.image[axis] + before).saturating_sub(last).div_ceil(stride).min(self.output[axis]);
+        before.div_ceil(stride).min(end)..end
+    }
+
     /// Whether every output is one pixel, each of the image once and in order.
     pub(crate) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.strides == [1, 1] && self.before == [0, 0] && self.output == self.image
@@ -186,6 +194,8 @@ mod tests {
                 .padding(Padding::Explicit([pads, pads, 3, 3]));
             let Ok(placed) = window.place([kernel, kernel], [size, size]) else { continue };
             for at in 0..placed.output[0] {
+                let all = (0..kernel).all(|tap| placed.source(0, at, tap).is_some());
+                assert_eq!(placed.inside(0).contains(&at), all, "{placed:?} {at}");
                 let within = placed.taps_within(0, at);
                 for tap in 0..kernel {
                     assert_eq!(placed.source(0, at, tap).is_some(), within.contains(&tap), "{placed:?} {at} {tap}");

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use ndarray::{ArrayViewMut2, Axis, s};
 
 use super::Byte;
-use super::epilogue::Epilogue;
+use super::epilogue::{Epilogue, TileRows};
 use super::lhs::{Lhs, LhsLayout};
 use super::pack::{PackedRhs, Panels};
 use super::workspace::{PartSpace, Workspace};
@@ -231,6 +231,13 @@ impl<E: Epilogue> Task for Finish<'_, '_, '_, E> {
     #[inline(always)]
     fn run(self) {
         let Self { product, at: (row, col), row_sums, acc, group, width, out, out_col, cols } = self;
+        if let OutRows::Whole(out) = out
+            && row_sums.is_empty()
+        {
+            let (rows, out) = (acc.len() / group, &mut out[out_col..]);
+            let tile = TileRows { rows, width, acc, acc_stride: group, out, out_stride: cols };
+            return product.epilogue.store_rows(row, product.first_col + col, tile);
+        }
         let mut values = [E::Out::default(); MAX_TILE_WIDTH];
         for (r, acc) in acc.chunks_exact_mut(group).enumerate() {
             let acc = &mut acc[..width];

@@ -34,6 +34,28 @@ pub trait Epilogue: Sealed + Sync {
     /// The outputs of one row of a tile, which starts at this row and column of the product.
     #[doc(hidden)]
     fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [Self::Out]);
+
+    /// The outputs of several rows of a tile, which starts at this row and column of the product.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn store_rows(&self, row: usize, col: usize, tile: TileRows<'_, Self::Out>) {
+        let TileRows { rows, width, acc, acc_stride, out, out_stride } = tile;
+        for i in 0..rows {
+            self.store(row + i, col, &acc[i * acc_stride..][..width], &mut out[i * out_stride..][..width]);
+        }
+    }
+}
+
+/// Rows of accumulators, and where their outputs belong: row `i` goes from `acc[i * acc_stride..]` to
+/// `out[i * out_stride..]`.
+#[doc(hidden)]
+pub struct TileRows<'a, O> {
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+    pub(crate) acc: &'a [i32],
+    pub(crate) acc_stride: usize,
+    pub(crate) out: &'a mut [O],
+    pub(crate) out_stride: usize,
 }
 
 /// Lanes that are computed together: so many that the compiler keeps the loop over them, and makes registers of it.
@@ -282,6 +304,40 @@ impl<T: Element> RequantizeTo<T> {
     }
 }
 
+impl<T: Element> RequantizeTo<T> {
+    /// The codes of several rows of a tile. With multipliers for each column, those of some columns serve all rows before
+    /// the next ones are read.
+    #[inline(always)]
+    fn each_row<M: Copy>(
+        &self,
+        multipliers: &[M],
+        col: usize,
+        tile: TileRows<'_, T::Code>,
+        code: impl Fn(i32, M, i32, Codes) -> i32 + Copy,
+    ) {
+        let (zero_point, codes) = (self.zero_point, self.codes);
+        let TileRows { rows, width, acc, acc_stride, out, out_stride } = tile;
+        let whole = if multipliers.len() == 1 { 0 } else { width / LANES * LANES };
+        for j in (0..whole).step_by(LANES) {
+            let multipliers: &[M; LANES] = multipliers[col + j..].first_chunk().expect("a multiplier for each column");
+            for i in 0..rows {
+                let acc: &[i32; LANES] = acc[i * acc_stride + j..].first_chunk().expect("whole rows");
+                let mut lanes = [T::Code::default(); LANES];
+                for l in 0..LANES {
+                    lanes[l] = T::Code::from_i32(code(acc[l], multipliers[l], zero_point, codes));
+                }
+                *out[i * out_stride + j..].first_chunk_mut().expect("whole rows") = lanes;
+            }
+        }
+        if whole < width {
+            for i in 0..rows {
+                let (acc, out) = (&acc[i * acc_stride..][whole..width], &mut out[i * out_stride..][whole..width]);
+                self.each(multipliers, col + whole, acc, out, code);
+            }
+        }
+    }
+}
+
 impl<T: Element> Sealed for RequantizeTo<T> {}
 impl<T: Element> Epilogue for RequantizeTo<T> {
     type Out = T::Code;
@@ -301,6 +357,17 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
             Multipliers::Float(all) => self.each(all, col, acc, out, requantize_float::<T>),
             Multipliers::Double(all) => self.each(all, col, acc, out, requantize_double),
             Multipliers::FixedPoint(all, rounding) => self.each(all, col, acc, out, |acc, m, zero_point, codes| {
+                requantize_fixed(acc, m, *rounding, zero_point, codes)
+            }),
+        }
+    }
+
+    #[inline(always)]
+    fn store_rows(&self, _: usize, col: usize, tile: TileRows<'_, T::Code>) {
+        match &self.multipliers {
+            Multipliers::Float(all) => self.each_row(all, col, tile, requantize_float::<T>),
+            Multipliers::Double(all) => self.each_row(all, col, tile, requantize_double),
+            Multipliers::FixedPoint(all, rounding) => self.each_row(all, col, tile, |acc, m, zero_point, codes| {
                 requantize_fixed(acc, m, *rounding, zero_point, codes)
             }),
         }

@@ -58,35 +58,28 @@ impl Task for Gather<'_, '_> {
         let [rows, columns] = window.output;
         let (mut image, mut y) = (self.first / (rows * columns), self.first / columns % rows);
         let mut x = self.first % columns;
+        let inside = window.inside(1);
         // Neighbours under the kernel are neighbours in memory.
         let in_one = channels == pixel && window.dilations[1] == 1;
         for to in self.to.chunks_exact_mut(self.stride) {
-            let taps = window.taps_within(1, x);
-            let mut at = 0;
             for ky in 0..kh {
+                let to = &mut to[ky * kw * channels..];
                 let Some(row) = window.source(0, y, ky) else {
-                    to[at..at + kw * channels].fill(fill);
-                    at += kw * channels;
+                    to[..kw * channels].fill(fill);
                     continue;
                 };
                 let row = &codes[(image * height + row) * width * pixel..];
-                to[at..at + taps.start * channels].fill(fill);
-                at += taps.start * channels;
-                if in_one {
-                    if let Some(column) = window.source(1, x, taps.start) {
-                        copy(&row[column * pixel..], taps.len() * pixel, &mut to[at..]);
-                    }
-                    at += taps.len() * pixel;
-                } else {
-                    for kx in taps.clone() {
-                        if let Some(column) = window.source(1, x, kx) {
-                            copy(&row[column * pixel + first_channel..], channels, &mut to[at..]);
-                        }
-                        at += channels;
+                if in_one && inside.contains(&x) {
+                    copy(&row[(x * window.strides[1] - window.before[1]) * pixel..], kw * pixel, to);
+                    continue;
+                }
+                for kx in 0..kw {
+                    let to = &mut to[kx * channels..];
+                    match window.source(1, x, kx) {
+                        Some(column) => copy(&row[column * pixel + first_channel..], channels, to),
+                        None => to[..channels].fill(fill),
                     }
                 }
-                to[at..at + (kw - taps.end) * channels].fill(fill);
-                at += (kw - taps.end) * channels;
             }
             x += 1;
             if x == columns {

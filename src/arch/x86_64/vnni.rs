@@ -104,6 +104,7 @@ macro_rules! vnni_tiles {
 
         /// The taps of each output, their weights in registers.
         #[target_feature(enable = $features)]
+        #[inline(never)]
         fn quads_of<const TAPS: usize>(
             outputs: usize,
             quads: Quads<'_>,
@@ -120,7 +121,7 @@ macro_rules! vnni_tiles {
                 *to = line(from);
             }
             let start = channels(start);
-            for x in 0..outputs {
+            for (x, acc) in acc.chunks_mut(acc_stride).take(outputs).enumerate() {
                 let mut sums = start;
                 for t in 0..TAPS {
                     // SAFETY: the lines of all taps of `outputs` outputs exist.
@@ -129,12 +130,13 @@ macro_rules! vnni_tiles {
                         sums[i] = $dpbusd(sums[i], codes[i], loaded[t][i]);
                     }
                 }
-                store_channels(&mut acc[x * acc_stride..], sums);
+                store_channels(acc, sums);
             }
         }
 
         /// Any number of taps, their weights from memory.
         #[target_feature(enable = $features)]
+        #[inline(never)]
         fn quads_of_any(
             outputs: usize,
             quads: Quads<'_>,
@@ -145,7 +147,7 @@ macro_rules! vnni_tiles {
         ) {
             quads.check(outputs);
             let start = channels(start);
-            for x in 0..outputs {
+            for (x, acc) in acc.chunks_mut(acc_stride).take(outputs).enumerate() {
                 let mut sums = start;
                 for (&offset, weights) in quads.offsets.iter().zip(weights) {
                     // SAFETY: the lines of all taps of `outputs` outputs exist.
@@ -155,7 +157,7 @@ macro_rules! vnni_tiles {
                         sums[i] = $dpbusd(sums[i], codes[i], weights[i]);
                     }
                 }
-                store_channels(&mut acc[x * acc_stride..], sums);
+                store_channels(acc, sums);
             }
         }
 

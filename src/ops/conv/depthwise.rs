@@ -14,7 +14,7 @@ use core::ops::Range;
 use ndarray::ArrayRef4;
 
 use crate::arch::{CHANNELS, Isa, Kernel, Line, Quads, Task, with_kernel};
-use crate::gemm::{self, Byte, Epilogue};
+use crate::gemm::{self, Byte, Epilogue, TileRows};
 use crate::window::{Placed, Window};
 
 /// The bytes of quads that are made at a time, if at least a line of each column: they stay in the first-level cache.
@@ -369,9 +369,8 @@ impl<E: Epilogue> Task for Finish<'_, E> {
     fn run(self) {
         let Self { epilogue, tile, stride, count, pixel, part, out, outputs } = self;
         let (first, len) = (part.channels.start, part.channels.len());
-        for i in 0..count {
-            let acc = &tile[i * stride..][..len];
-            epilogue.store(pixel + i, first, acc, &mut out[i * outputs + first..][..len]);
-        }
+        let out = &mut out[first..];
+        let tile = TileRows { rows: count, width: len, acc: tile, acc_stride: stride, out, out_stride: outputs };
+        epilogue.store_rows(pixel, first, tile);
     }
 }
