@@ -14,6 +14,7 @@
 //! | `movement`, `real/` | operators that only move elements, and those on floats |
 //! | `recipe`, `calibrate` | how each tensor is kept; ranges from batches |
 //! | `moments`, `rounding` | what inputs of layers are like, and the codes of weights that suit it |
+//! | `equalize` | the same function with channels of more equal range |
 //! | `quantize`, `stored` | weights in fewer bits |
 //! | `codes`, `code_ops`, `lower`, `qnetwork` | operators on codes; the plan on codes, and its simulation on floats |
 //! | `report` | which layer hurts |
@@ -23,6 +24,7 @@ mod calibrate;
 mod code_ops;
 mod codes;
 mod compile;
+mod equalize;
 mod fold;
 mod layout;
 mod lower;
@@ -43,6 +45,7 @@ mod stored;
 pub use builder::GraphBuilder;
 pub use calibrate::{Calibration, calibrate};
 pub use compile::FloatNetwork;
+pub use equalize::ChannelRanges;
 pub use moments::InputMoments;
 pub use network::{Constant, Graph, Input, Node};
 pub use op::{Activation, Clamp, Op, Window};
