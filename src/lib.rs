@@ -32,9 +32,9 @@ mod affine;
 mod arch;
 mod element;
 mod error;
+mod fake_quant;
 #[cfg(feature = "onnx")]
 pub mod format;
-mod fake_quant;
 pub mod gemm;
 mod granularity;
 pub mod graph;

@@ -72,17 +72,20 @@ impl ChannelRanges {
 
 /// Tensors whose channels can only be scaled together: those that are added to each other.
 struct Ties<'g> {
-    graph: &'g Graph,
     parent: BTreeMap<&'g str, &'g str>,
 }
 
 impl<'g> Ties<'g> {
     fn new(graph: &'g Graph) -> Self {
-        let mut ties = Self { graph, parent: BTreeMap::new() };
+        let mut ties = Self { parent: BTreeMap::new() };
         for node in graph.nodes() {
             let keeps_channels = match node.op {
                 Op::Add => node.inputs.iter().all(|name| graph.shape(name) == graph.shape(&node.output)),
-                Op::MaxPool(_) | Op::AveragePool { .. } | Op::GlobalAveragePool | Op::Repeat { .. } | Op::Pad { .. } => true,
+                Op::MaxPool(_)
+                | Op::AveragePool { .. }
+                | Op::GlobalAveragePool
+                | Op::Repeat { .. }
+                | Op::Pad { .. } => true,
                 Op::Reshape { .. } => is_flattened_pixel(graph, node),
                 _ => false,
             };

@@ -1,0 +1,200 @@
+//! A small convolutional network, trained here: two convolutions of stride 2 and a linear layer.
+
+use std::error::Error;
+
+use ndarray::{Array1, Array2, Array4, ArrayView2, Axis, Zip, s};
+use ndarray_quant::graph::{Activation, GraphBuilder, Window};
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+
+use crate::Task;
+use crate::data::{CLASSES, Dataset};
+use crate::train::{BATCH, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend, progress_bar};
+
+/// Everything random comes from this, so every run gives the same network.
+const SEED: u64 = 15;
+const EPOCHS: usize = 10;
+
+/// How many of the training images are calibrated with.
+const CALIBRATION: usize = 128;
+
+/// Height and width of an image, of what the first convolution puts out, and the second.
+const SIZES: [usize; 3] = [14, 7, 4];
+/// Their channels.
+const CHANNELS: [usize; 3] = [1, 16, 32];
+
+/// A trained network, with images to calibrate it with and others to check it.
+pub(crate) fn task() -> Result<Task, Box<dyn Error + Send + Sync>> {
+    let (train, test) = Dataset::load()?;
+    let network = Cnn::trained(&train);
+    eprintln!(
+        "trained; {:.1} % of {} test images are classified as labelled",
+        100.0 * network.accuracy(&test),
+        test.len()
+    );
+    let images = |x: ArrayView2<f32>| {
+        Array4::from_shape_fn((x.nrows(), 1, SIZES[0], SIZES[0]), |(n, _, y, i)| x[[n, y * SIZES[0] + i]])
+    };
+    let calibrate = images(train.images.slice(s![..CALIBRATION, ..]));
+    let check = images(test.images.view());
+
+    let mut g = GraphBuilder::new();
+    let mut x = g.input("image", &[1, 1, SIZES[0], SIZES[0]])?;
+    for (i, layer) in network.layers[..2].iter().enumerate() {
+        // Rows are [height, width, channel], weights of a graph [out, channel, height, width].
+        let shape = (CHANNELS[i + 1], 3, 3, CHANNELS[i]);
+        let weights = layer.weight.to_shape(shape)?.permuted_axes([0, 3, 1, 2]).to_owned();
+        let window = Window::new([3, 3]).stride(2).pad(1);
+        x = g.conv(&format!("conv{}", i + 1), &x, &weights, Some(&layer.bias), window, 1)?;
+        x = g.activation(&format!("relu{}", i + 1), &x, Activation::relu())?;
+    }
+    let x = g.flatten("features", &x)?;
+    // Features are [height, width, channel] here, and [channel, height, width] in the graph.
+    let [size, channels] = [SIZES[2], CHANNELS[2]];
+    let last = &network.layers[2];
+    let weights = last.weight.to_shape((CLASSES, size, size, channels))?.permuted_axes([0, 3, 1, 2]).to_owned();
+    let weights = weights.to_shape((CLASSES, size * size * channels))?.to_owned();
+    let y = g.linear("scores", &x, &weights, Some(&last.bias))?;
+    Ok(Task { graph: g.build(&[&y])?, calibrate, check })
+}
+
+/// A layer of the network, or its gradients.
+#[derive(Clone)]
+struct Layer {
+    /// `[out, depth]`.
+    weight: Array2<f32>,
+    bias: Array1<f32>,
+}
+
+struct Cnn {
+    /// Two convolutions as products with patches, and the linear layer.
+    layers: Vec<Layer>,
+}
+
+impl Cnn {
+    fn new(rng: &mut impl Rng) -> Self {
+        let depth = [9 * CHANNELS[0], 9 * CHANNELS[1], SIZES[2] * SIZES[2] * CHANNELS[2]];
+        let layer = |(&depth, out): (&usize, usize)| {
+            let reach = (3.0 / depth as f32).sqrt() * 2f32.sqrt();
+            let weight = Array2::from_shape_simple_fn((out, depth), || rng.random_range(-reach..reach));
+            Layer { weight, bias: Array1::zeros(out) }
+        };
+        Self { layers: depth.iter().zip([CHANNELS[1], CHANNELS[2], CLASSES]).map(layer).collect() }
+    }
+
+    fn trained(data: &Dataset) -> Self {
+        let rng = &mut Pcg64Mcg::seed_from_u64(SEED);
+        let mut network = Self::new(rng);
+        let zeros = |l: &Layer| Layer { weight: &l.weight * 0.0, bias: &l.bias * 0.0 };
+        let (mut mean, mut square): (Vec<_>, Vec<_>) = network.layers.iter().map(|l| (zeros(l), zeros(l))).unzip();
+        let mut order: Vec<usize> = (0..data.len()).collect();
+        let steps = (EPOCHS * data.len().div_ceil(BATCH)) as f32;
+        let bar = progress_bar(EPOCHS);
+        let mut step = 0;
+        for _ in 0..EPOCHS {
+            order.shuffle(rng);
+            for batch in order.chunks(BATCH) {
+                let images = data.images.select(Axis(0), batch);
+                let labels = data.labels.select(Axis(0), batch);
+                let gradients = network.gradients(images.view(), &labels);
+                let rate = 3.0 * LEARNING_RATE * (1.0 - step as f32 / steps);
+                step += 1;
+                for (i, g) in gradients.iter().enumerate() {
+                    let (layer, m, v) = (&mut network.layers[i], &mut mean[i], &mut square[i]);
+                    layer.weight *= 1.0 - rate * WEIGHT_DECAY;
+                    descend(step, rate, &mut layer.weight, &g.weight, &mut m.weight, &mut v.weight);
+                    descend(step, rate, &mut layer.bias, &g.bias, &mut m.bias, &mut v.bias);
+                }
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        network
+    }
+
+    /// What each convolution reads, as patches, and the last layer's input and output.
+    fn forward(&self, images: ArrayView2<f32>) -> (Vec<Array2<f32>>, Array2<f32>) {
+        let mut x = images.to_owned();
+        let mut read = Vec::new();
+        for (i, layer) in self.layers[..2].iter().enumerate() {
+            let patches = gather(&x, i);
+            let mut y = patches.dot(&layer.weight.t()) + &layer.bias;
+            y.mapv_inplace(|y| y.max(0.0));
+            read.push(patches);
+            let features = SIZES[i + 1] * SIZES[i + 1] * CHANNELS[i + 1];
+            x = y.into_shape_with_order((images.nrows(), features)).expect("one row of pixels for each image");
+        }
+        let scores = x.dot(&self.layers[2].weight.t()) + &self.layers[2].bias;
+        read.push(x);
+        (read, scores)
+    }
+
+    fn gradients(&self, images: ArrayView2<f32>, labels: &Array1<usize>) -> Vec<Layer> {
+        let (read, scores) = self.forward(images);
+        let (_, mut grad) = cross_entropy(scores, labels);
+        let mut gradients = Vec::new();
+        for i in (0..3).rev() {
+            gradients.push(Layer { weight: grad.t().dot(&read[i]), bias: grad.sum_axis(Axis(0)) });
+            if i == 0 {
+                break;
+            }
+            let by_read = grad.dot(&self.layers[i].weight);
+            let (size, channels) = (SIZES[i], CHANNELS[i]);
+            let features = size * size * channels;
+            let by_features = if i == 2 { by_read } else { scatter(&by_read, i, images.nrows()) };
+            grad = by_features.into_shape_with_order((images.nrows() * size * size, channels)).expect("rows of pixels");
+            // A ReLU passes the gradient where it passed the value.
+            let outputs = if i == 2 { read[2].clone() } else { self.first_outputs(&read[0], images.nrows(), features) };
+            let outputs = outputs.into_shape_with_order(grad.raw_dim()).expect("of the same size");
+            Zip::from(&mut grad).and(&outputs).for_each(|g, &y| *g = if y > 0.0 { *g } else { 0.0 });
+        }
+        gradients.reverse();
+        gradients
+    }
+
+    fn first_outputs(&self, patches: &Array2<f32>, images: usize, features: usize) -> Array2<f32> {
+        let y = patches.dot(&self.layers[0].weight.t()) + &self.layers[0].bias;
+        y.into_shape_with_order((images, features)).expect("one row of pixels for each image")
+    }
+
+    fn accuracy(&self, data: &Dataset) -> f64 {
+        let scores = self.forward(data.images.view()).1;
+        let right = crate::net::predictions(&scores).zip(&data.labels).filter(|(found, label)| found == *label).count();
+        right as f64 / data.len() as f64
+    }
+}
+
+/// Calls `f` with every element of every patch of convolution `i`, as the position in the patch matrix of an image, and
+/// its position in the image.
+fn each_element(i: usize, mut f: impl FnMut((usize, usize), usize)) {
+    let (size, channels, out) = (SIZES[i], CHANNELS[i], SIZES[i + 1]);
+    for (y, x, ky, kx) in ndarray::indices((out, out, 3, 3)) {
+        let (row, column) = ((2 * y + ky).wrapping_sub(1), (2 * x + kx).wrapping_sub(1));
+        if row < size && column < size {
+            for c in 0..channels {
+                f((y * out + x, (ky * 3 + kx) * channels + c), (row * size + column) * channels + c);
+            }
+        }
+    }
+}
+
+/// The 3×3 patches of images, one to a row.
+fn gather(images: &Array2<f32>, i: usize) -> Array2<f32> {
+    let pixels = SIZES[i + 1] * SIZES[i + 1];
+    let mut patches = Array2::zeros((images.nrows() * pixels, 9 * CHANNELS[i]));
+    for (n, image) in images.outer_iter().enumerate() {
+        each_element(i, |(row, column), from| patches[[n * pixels + row, column]] = image[from]);
+    }
+    patches
+}
+
+/// The sums of what patches say about each element of their images.
+fn scatter(patches: &Array2<f32>, i: usize, images: usize) -> Array2<f32> {
+    let pixels = SIZES[i + 1] * SIZES[i + 1];
+    let mut sums = Array2::zeros((images, SIZES[i] * SIZES[i] * CHANNELS[i]));
+    for (n, mut image) in sums.outer_iter_mut().enumerate() {
+        each_element(i, |(row, column), to| image[to] += patches[[n * pixels + row, column]]);
+    }
+    sums
+}

@@ -1,0 +1,147 @@
+//! Reads a network from an ONNX file, quantizes it in three ways, and shows what each costs and where it errs.
+//!
+//! ```text
+//! cargo run --release --features onnx --example quantize_onnx -- MODEL.onnx --calibrate IMAGES.npy --check IMAGES.npy
+//! cargo run --release --features onnx --example quantize_onnx
+//! ```
+//!
+//! The second form needs no files: it trains a small convolutional network first.
+//!
+//! | file | content |
+//! |---|---|
+//! | `options` | the command line |
+//! | `images` | `u8` images as a network reads them |
+//! | `cnn` | the small network and its training |
+//! | `measure` | quality, size and time of each network, as a table and as JSON |
+
+mod cnn;
+#[path = "../common/data.rs"]
+#[allow(dead_code, reason = "shared with other examples")]
+mod data;
+mod images;
+mod measure;
+#[path = "../common/net.rs"]
+#[allow(dead_code, reason = "shared with other examples")]
+mod net;
+mod options;
+#[path = "../common/train.rs"]
+#[allow(dead_code, reason = "shared with other examples")]
+mod train;
+
+use std::error::Error;
+use std::fs;
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use ndarray::{Array4, Axis, s};
+use ndarray_quant::MinMax;
+use ndarray_quant::format::onnx;
+use ndarray_quant::graph::{Calibration, ChannelRanges, Graph, InputMoments, Recipe};
+
+use measure::Mode;
+use options::{Command, Options, Source};
+
+/// Images that are calibrated with at a time.
+const BATCH: usize = 8;
+
+/// Images that the error of every layer is measured on.
+const REPORTED: usize = 8;
+
+fn main() -> ExitCode {
+    let options = match options::parse() {
+        Ok(Command::Run(options)) => options,
+        Ok(Command::Help) => {
+            print!("{}", options::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("quantize_onnx: {error}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    match with_threads(options.threads, || run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quantize_onnx: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(feature = "rayon")]
+fn with_threads<T: Send>(
+    threads: usize,
+    f: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>> + Send,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(f)
+}
+
+#[cfg(not(feature = "rayon"))]
+fn with_threads<T>(
+    threads: usize,
+    f: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>>,
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    if threads == 1 { f() } else { Err("more than one thread needs the feature `rayon`".into()) }
+}
+
+/// A network, and images to calibrate and to check it with.
+struct Task {
+    graph: Graph,
+    calibrate: Array4<f32>,
+    check: Array4<f32>,
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let Task { graph, calibrate, check } = match &options.source {
+        Source::File { model, calibrate, check } => {
+            let read = |path| images::read(path, options.mean, options.scale);
+            Task { graph: onnx::load(model)?, calibrate: read(calibrate)?, check: read(check)? }
+        }
+        Source::Trained => cnn::task()?,
+    };
+    let graph = graph.simplify()?;
+
+    let steps = 3 * calibrate.len_of(Axis(0)) as u64;
+    let style = ProgressStyle::with_template("calibrating {bar:40} {pos}/{len}")?;
+    let bar = ProgressBar::new(steps).with_style(style);
+    // First the same function with channels of more equal range, so that one scale serves all of a tensor.
+    let mut channels = ChannelRanges::new(&graph)?;
+    for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
+        channels.observe(&batch)?;
+        bar.inc(batch.len_of(Axis(0)) as u64);
+    }
+    let graph = graph.equalize(&channels)?;
+    // Then the ranges of activations, and what the weights will be multiplied with.
+    let mut ranges = Calibration::new(&graph, MinMax::per_tensor())?;
+    let mut seen = InputMoments::new(&graph)?;
+    for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
+        ranges.observe(&batch)?;
+        seen.observe(&batch)?;
+        bar.inc(2 * batch.len_of(Axis(0)) as u64);
+    }
+    bar.finish_and_clear();
+
+    let float = graph.compile()?;
+    let float16 = graph.quantize(&Recipe::float16(&graph))?;
+    let dynamic_range = graph.quantize_tuned(&Recipe::dynamic_range(&graph)?, &seen)?;
+    let full_integer = graph.quantize_tuned(&ranges.recipe()?, &seen)?;
+
+    let few = check.slice(s![..REPORTED.min(check.len_of(Axis(0))), .., .., ..]);
+    let report = full_integer.report(&graph, &few)?;
+    println!("Full integer, layer by layer:\n\n{report}");
+    fs::write(&options.svg, report.to_svg()).map_err(|e| format!("{}: {e}", options.svg.display()))?;
+    println!("Picture: {}\n", options.svg.display());
+
+    let modes = [
+        Mode::float(&float, graph.size_in_bytes()),
+        Mode::quantized("float16", &float16),
+        Mode::quantized("dynamic_range", &dynamic_range),
+        Mode::quantized("full_integer", &full_integer),
+    ];
+    let rows = measure::measure(&modes, &check)?;
+    print!("{}", measure::table(&rows));
+    if let Some(path) = &options.json {
+        measure::save_json(path, &rows).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! How close to the float network each network is, how large and how fast.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use ndarray::{Array4, ArrayD, ArrayView1, Axis, Slice};
+use ndarray_quant::Result;
+use ndarray_quant::graph::{FloatNetwork, Memory, QuantizedNetwork};
+use serde_json::json;
+
+/// Images that are timed, one at a time; the time is the median.
+const TIMED: usize = 41;
+
+/// One of the networks that are compared.
+pub(crate) struct Mode<'a> {
+    name: &'static str,
+    bytes: usize,
+    network: Network<'a>,
+}
+
+enum Network<'a> {
+    Float(&'a FloatNetwork),
+    Quantized(&'a QuantizedNetwork),
+}
+
+impl<'a> Mode<'a> {
+    pub(crate) fn float(network: &'a FloatNetwork, bytes: usize) -> Self {
+        Mode { name: "float32", bytes, network: Network::Float(network) }
+    }
+
+    pub(crate) fn quantized(name: &'static str, network: &'a QuantizedNetwork) -> Self {
+        Mode { name, bytes: network.size_in_bytes(), network: Network::Quantized(network) }
+    }
+
+    fn run(&self, x: &ndarray::ArrayRef4<f32>, memory: &mut Memory) -> Result<ArrayD<f32>> {
+        match self.network {
+            Network::Float(network) => network.run_with(x, memory),
+            Network::Quantized(network) => network.run_with(x, memory),
+        }
+    }
+}
+
+/// One line of the table.
+pub(crate) struct Row {
+    mode: &'static str,
+    bytes: usize,
+    ms_per_image: f64,
+    /// The mean over all images of the cosine between its outputs and those of the float network.
+    cosine_mean: f64,
+    /// The ratio of signal to error over all images.
+    sqnr_db: f64,
+    /// The share of images whose greatest output is that of the float network.
+    top1_agreement: f64,
+}
+
+/// Compares all modes with the first one.
+pub(crate) fn measure(modes: &[Mode], check: &Array4<f32>) -> Result<Vec<Row>> {
+    let image = |i: usize| check.slice_axis(Axis(0), Slice::from(i..i + 1));
+    let mut memories: Vec<Memory> = modes.iter().map(|_| Memory::new()).collect();
+    let mut times = vec![Vec::with_capacity(TIMED); modes.len()];
+    let images = check.len_of(Axis(0)).max(1);
+    // In turn, so that a moment at which the machine is busy with something else hits all alike. The first is warming up.
+    for i in 0..=TIMED {
+        for ((mode, memory), times) in modes.iter().zip(&mut memories).zip(&mut times) {
+            let start = Instant::now();
+            std::hint::black_box(mode.run(&image(i % images), memory)?);
+            if i > 0 {
+                times.push(start.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+    }
+    let expected = modes[0].run(check, &mut memories[0])?;
+    let row = |((mode, memory), mut times): ((&Mode, &mut Memory), Vec<f64>)| {
+        times.sort_by(f64::total_cmp);
+        let found = mode.run(check, memory)?;
+        let (mut signal, mut error, mut cosines, mut same) = (0.0, 0.0, 0.0, 0);
+        for (x, y) in expected.outer_iter().zip(found.outer_iter()) {
+            let (x, y) = (x.iter().copied().collect::<Vec<f32>>(), y.iter().copied().collect::<Vec<f32>>());
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+            signal += dot(&x, &x);
+            error += x.iter().zip(&y).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2)).sum::<f64>();
+            cosines += dot(&x, &y) / (dot(&x, &x) * dot(&y, &y)).sqrt();
+            same += usize::from(greatest(&x) == greatest(&y));
+        }
+        Ok(Row {
+            mode: mode.name,
+            bytes: mode.bytes,
+            ms_per_image: times[times.len() / 2],
+            cosine_mean: cosines / images as f64,
+            // The float network agrees with itself exactly; JSON has no infinity.
+            sqnr_db: if error > 0.0 { 10.0 * (signal / error).log10() } else { f64::MAX },
+            top1_agreement: same as f64 / images as f64,
+        })
+    };
+    modes.iter().zip(&mut memories).zip(times).map(row).collect()
+}
+
+fn greatest(x: &[f32]) -> Option<usize> {
+    ArrayView1::from(x).iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i)
+}
+
+/// The rows as text.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text =
+        String::from("mode                bytes   ratio   ms/image   speed   cosine    SQNR     top 1 as float\n");
+    for r in rows {
+        let exact = r.sqnr_db == f64::MAX;
+        let sqnr = if exact { "exact".into() } else { format!("{:.1} dB", r.sqnr_db) };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{:<14}  {:>9}  {:>5.3}×  {:>9.3}  {:>5.2}×  {:.5}  {:>8}  {:>12.1}%",
+            r.mode,
+            r.bytes,
+            r.bytes as f64 / rows[0].bytes as f64,
+            r.ms_per_image,
+            rows[0].ms_per_image / r.ms_per_image,
+            r.cosine_mean,
+            sqnr,
+            100.0 * r.top1_agreement,
+        );
+    }
+    text
+}
+
+/// The rows as a JSON list.
+pub(crate) fn save_json(path: &Path, rows: &[Row]) -> io::Result<()> {
+    let object = |r: &Row| {
+        json!({
+            "mode": r.mode,
+            "bytes": r.bytes,
+            "ms_per_image": r.ms_per_image,
+            "float_ms_per_image": rows[0].ms_per_image,
+            "cosine_mean": r.cosine_mean,
+            "sqnr_db": if r.sqnr_db == f64::MAX { None } else { Some(r.sqnr_db) },
+            "top1_agreement": r.top1_agreement,
+        })
+    };
+    let list: Vec<_> = rows.iter().map(object).collect();
+    fs::write(path, format!("{:#}\n", json!(list)))
+}
