@@ -33,7 +33,7 @@ mod arch;
 mod element;
 mod error;
 mod fake_quant;
-#[cfg(feature = "onnx")]
+#[cfg(any(feature = "onnx", feature = "safetensors"))]
 pub mod format;
 pub mod gemm;
 mod granularity;

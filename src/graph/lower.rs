@@ -37,7 +37,7 @@ enum Mode {
 
 impl Quantized<'_> {
     fn is_coded(&self, name: &str) -> bool {
-        self.recipe.precision(name) == Precision::Int8
+        self.recipe.precision(name) == Precision::Int8 && !self.graph.is_constant(name)
     }
 
     fn mode(&self, node: &Node) -> Mode {

@@ -47,9 +47,13 @@ pub use calibrate::{Calibration, calibrate};
 pub use compile::FloatNetwork;
 pub use equalize::ChannelRanges;
 pub use moments::InputMoments;
+#[cfg(feature = "safetensors")]
+pub(crate) use network::Parts;
 pub use network::{Constant, Graph, Input, Node};
 pub use op::{Activation, Clamp, Op, Window};
 pub use plan::Memory;
 pub use qnetwork::QuantizedNetwork;
 pub use recipe::{Precision, Recipe, TensorRecipe};
 pub use report::{ErrorReport, Fidelity, LayerReport};
+#[cfg(feature = "safetensors")]
+pub(crate) use stored::Stored;

@@ -32,6 +32,22 @@ impl QuantizedNetwork {
         Ok(Self { graph, stored, recipe, plan })
     }
 
+    /// From parts that come from a file: nothing of them is trusted.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn from_file(
+        parts: super::network::Parts,
+        stored: BTreeMap<String, Stored>,
+        recipe: Recipe,
+    ) -> Result<Self> {
+        let graph = Graph::new(parts)?;
+        recipe.check(&graph)?;
+        if let Some(name) = stored.keys().find(|name| !super::recipe::is_weight_only(&graph, name)) {
+            let expected = "one that only convolutions and linear layers read";
+            return Err(crate::Error::Name { what: "weight", expected, found: name.clone() });
+        }
+        Self::new(graph, stored, recipe)
+    }
+
     pub(crate) fn parts(&self) -> Quantized<'_> {
         Quantized { graph: &self.graph, stored: &self.stored, recipe: &self.recipe }
     }

@@ -79,7 +79,8 @@ impl Layer<'_> {
         let Some(name) = super::recipe::weights_of(self.node) else { return Ok(()) };
         let precision = recipe.precision(name);
         // Weights of two nodes are stored once.
-        if precision == Precision::Float32 || stored.contains_key(name) {
+        let done = precision == Precision::Float32 || stored.contains_key(name);
+        if done || !super::recipe::is_weight_only(self.graph, name) {
             return Ok(());
         }
         let weights = self.graph.constant(name).expect("weights are constants");

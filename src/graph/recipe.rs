@@ -130,6 +130,15 @@ pub(crate) fn weights_of(node: &Node) -> Option<&String> {
     if matches!(node.op, Op::Conv { .. } | Op::Linear) { node.inputs.get(1) } else { None }
 }
 
+/// Whether a constant is nothing but the weights of layers.
+pub(crate) fn is_weight_only(graph: &Graph, name: &str) -> bool {
+    let elsewhere = |node: &Node| {
+        let weights = weights_of(node).is_some();
+        node.inputs.iter().enumerate().any(|(i, input)| input == name && !(weights && i == 1))
+    };
+    !graph.nodes().iter().any(elsewhere) && !graph.outputs().iter().any(|output| output == name)
+}
+
 /// Nodes with weights that can be quantized, and the names of those.
 pub(crate) fn weights(graph: &Graph) -> impl Iterator<Item = (&Node, &String)> {
     graph.nodes().iter().filter_map(|node| Some((node, weights_of(node)?)))
