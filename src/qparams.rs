@@ -298,7 +298,10 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     }
 
     /// Refuses tensors of a shape that these parameters do not fit.
-    pub(crate) fn check(&self, shape: &D) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Shape`] with the parameters that such a tensor has.
+    pub fn check(&self, shape: &D) -> Result<()> {
         self.blocks.check(&self.scale.raw_dim(), shape)
     }
 

@@ -1,0 +1,98 @@
+//! Fake quantization of [`ndarray_quant`] as operations of burn, with gradients through burn's own autodiff.
+//!
+//! | | gradients | use it for |
+//! |---|---|---|
+//! | [`fake_quantize`] | by the input (straight-through) | parameters that are known or observed |
+//! | [`learned_fake_quantize`] | by the input and by the scales (LSQ) | four bits and fewer |
+//!
+//! Since version 0.22 burn's tensors do not name their backend: operations of one's own are a *backend extension*,
+//! routed at run time. These are for the CPU backend `Flex`, with and without autodiff, on tensors of `f32`.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use ndarray_quant::{FakeQuantize, QParams};
+//! use ndarray_quant_burn::fake_quantize;
+//!
+//! let device = Device::flex().autodiff();
+//! let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
+//! let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(0.5, 0)?.with_code_range(-2, 1)?);
+//! let y = fake_quantize(x.clone(), &fake)?;
+//! assert_eq!(y.to_data().to_vec::<f32>().unwrap(), [0.5, -1.0, 0.5]);
+//! let gradients = y.sum().backward();
+//! assert_eq!(x.grad(&gradients).unwrap().to_data().to_vec::<f32>().unwrap(), [1.0, 1.0, 0.0]); // 2.0 was clipped
+//! # Ok::<(), ndarray_quant::Error>(())
+//! ```
+
+#![deny(missing_docs)]
+
+mod extension;
+
+use std::sync::Arc;
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Tensor};
+use ndarray::IxDyn;
+use ndarray_quant::{Element, Error, FakeQuantize, GradientFactor, LearnedQuantizer, QParams, Result};
+
+use extension::{Fixed, Learned, QuantizationBackend};
+
+/// Fake quantization with these parameters; the gradient passes where nothing was clipped.
+///
+/// # Errors
+/// [`Error::Shape`] if the parameters do not fit `x`, [`Error::Argument`] unless it is of `f32`.
+pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuantize<T, IxDyn>) -> Result<Tensor<D>> {
+    check_dtype(&x)?;
+    fake.params().check(&IxDyn(&x.dims()))?;
+    let fixed = Fixed(Arc::new(fake.clone()));
+    Ok(Tensor::from_dispatch(<Dispatch as QuantizationBackend>::fixed(x.into_dispatch(), fixed)))
+}
+
+/// Fake quantization with these scales and everything else of `like`, with gradients by both (LSQ). The scales are of
+/// the shape of those of `like`; those of a step of an optimizer go through [`ndarray_quant::project_scale`] first.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use ndarray::array;
+/// use ndarray_quant::{GradientFactor, LearnedQuantizer, Scheme};
+/// use ndarray_quant_burn::learned_fake_quantize;
+///
+/// let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2)?, &array![0.3f32, -0.8, 2.0].into_dyn())?;
+/// let device = Device::flex().autodiff();
+/// let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
+/// let scale = Tensor::<1>::from_floats([start.scale()[0]], &device).require_grad();
+/// let y = learned_fake_quantize(x, scale.clone(), start.params(), GradientFactor::PerElement)?;
+/// let gradients = y.sum().backward();
+/// assert!(scale.grad(&gradients).is_some());
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`fake_quantize`], and [`Error::Scale`] unless all scales are positive and finite.
+pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
+    x: Tensor<D>,
+    scale: Tensor<S>,
+    like: &QParams<T, IxDyn>,
+    factor: GradientFactor,
+) -> Result<Tensor<D>> {
+    check_dtype(&x)?;
+    check_dtype(&scale)?;
+    like.check(&IxDyn(&x.dims()))?;
+    let values = extension::array(scale.to_data());
+    let (min, max) = like.code_range();
+    let params = QParams::new(like.granularity(), values, like.zero_point().cloned())?;
+    let params = params.with_convention(like.convention()).with_code_range(min, max)?;
+    let quantizer = LearnedQuantizer::new(params)?.with_gradient_factor(factor);
+    let learned = Learned(Arc::new(quantizer));
+    let y = <Dispatch as QuantizationBackend>::learned(x.into_dispatch(), scale.into_dispatch(), learned);
+    Ok(Tensor::from_dispatch(y))
+}
+
+fn check_dtype<const D: usize>(x: &Tensor<D>) -> Result<()> {
+    match x.dtype() {
+        DType::F32 => Ok(()),
+        other => {
+            let found = format!("{other:?}");
+            Err(Error::Argument { what: "element type of a tensor", expected: "f32", found })
+        }
+    }
+}

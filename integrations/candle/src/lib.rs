@@ -1,0 +1,84 @@
+//! Fake quantization of [`ndarray_quant`] as operations of candle, so that candle's own autograd and optimizers train
+//! networks for few bits.
+//!
+//! | | gradients | use it for |
+//! |---|---|---|
+//! | [`fake_quantize`] | by the input (straight-through) | parameters that are known or observed |
+//! | [`Learned`] | by the input and by the scales (LSQ) | four bits and fewer |
+//!
+//! Values are those of `ndarray_quant`: what the network sees in training is what integers will stand for. Tensors are
+//! on the CPU, of type `f32`, `f64`, `f16` or `bf16`, with any strides.
+//!
+//! ```
+//! use candle_core::{Device, Var};
+//! use ndarray_quant::{FakeQuantize, QParams};
+//! use ndarray_quant_candle::fake_quantize;
+//!
+//! let x = Var::new(&[0.3f32, -0.8, 2.0], &Device::Cpu)?;
+//! let params = QParams::<i8, _>::per_tensor(0.5, 0).and_then(|p| p.with_code_range(-2, 1));
+//! let y = fake_quantize(&x, &FakeQuantize::new(params.map_err(candle_core::Error::wrap)?))?;
+//! assert_eq!(y.to_vec1::<f32>()?, [0.5, -1.0, 0.5]);
+//! let gradients = y.sum_all()?.backward()?;
+//! assert_eq!(gradients.get(&x).unwrap().to_vec1::<f32>()?, [1.0, 1.0, 0.0]); // 2.0 was clipped
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+
+#![deny(missing_docs)]
+
+mod learned;
+mod tensor;
+
+use std::sync::Mutex;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use ndarray::IxDyn;
+use ndarray_quant::{Element, FakeQuantize, Mask};
+
+pub use learned::Learned;
+use tensor::{Float, storage_of, view_of, with_float};
+
+/// Fake quantization with these parameters; the gradient passes where nothing was clipped.
+///
+/// # Errors
+/// If the parameters do not fit `x`, or it is not a float tensor on the CPU.
+pub fn fake_quantize<T: Element>(x: &Tensor, fake: &FakeQuantize<T, IxDyn>) -> Result<Tensor> {
+    x.apply_op1(StraightThrough { fake: fake.clone(), mask: Mutex::new(Mask::default()) })
+}
+
+/// One application; between forward and backward it keeps one bit per element.
+struct StraightThrough<T: Element> {
+    fake: FakeQuantize<T, IxDyn>,
+    mask: Mutex<Mask<IxDyn>>,
+}
+
+impl<T: Element> StraightThrough<T> {
+    fn forward<F: Float>(&self, storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
+        let (y, mask) = self.fake.forward(&view_of::<F>(storage, layout)?).map_err(candle_core::Error::wrap)?;
+        *self.mask.lock().map_err(candle_core::Error::msg)? = mask;
+        Ok(F::to_cpu_storage_owned(y.into_raw_vec_and_offset().0))
+    }
+
+    fn backward<F: Float>(&self, grad: &Tensor) -> Result<Tensor> {
+        let (storage, layout) = grad.storage_and_layout();
+        let mask = self.mask.lock().map_err(candle_core::Error::msg)?;
+        let grad = view_of::<F>(storage_of(&storage)?, layout)?;
+        let input = self.fake.backward(&mask, &grad).map_err(candle_core::Error::wrap)?;
+        tensor::from_array(input)
+    }
+}
+
+impl<T: Element> CustomOp1 for StraightThrough<T> {
+    fn name(&self) -> &'static str {
+        "fake_quantize"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y =
+            with_float!(candle_core::backend::BackendStorage::dtype(storage), F => self.forward::<F>(storage, layout))?;
+        Ok((y, layout.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        with_float!(grad.dtype(), F => self.backward::<F>(grad)).map(Some)
+    }
+}

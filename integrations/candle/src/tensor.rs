@@ -1,0 +1,61 @@
+//! Tensors of candle as views of ndarray, without copying.
+
+use candle_core::{CpuStorage, DType, Device, Error, Layout, Result, Storage, Tensor, WithDType};
+use ndarray::{ArrayD, ArrayViewD, IxDyn, ShapeBuilder};
+use ndarray_quant::Real;
+
+/// The float types that both sides have.
+pub(crate) trait Float: Real + WithDType {}
+impl Float for f32 {}
+impl Float for f64 {}
+impl Float for half::f16 {}
+impl Float for half::bf16 {}
+
+/// Evaluates `$body` with `$F` standing for the float type of a tensor.
+macro_rules! with_float {
+    ($dtype:expr, $F:ident => $body:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => {
+                type $F = f32;
+                $body
+            }
+            candle_core::DType::F64 => {
+                type $F = f64;
+                $body
+            }
+            candle_core::DType::F16 => {
+                type $F = half::f16;
+                $body
+            }
+            candle_core::DType::BF16 => {
+                type $F = half::bf16;
+                $body
+            }
+            other => Err($crate::tensor::not_a_float(other)),
+        }
+    };
+}
+pub(crate) use with_float;
+
+pub(crate) fn not_a_float(dtype: DType) -> Error {
+    Error::Msg(format!("expected a tensor of f32, f64, f16 or bf16, found {dtype:?}"))
+}
+
+pub(crate) fn storage_of(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => Err(Error::Msg("expected a tensor on the CPU, found one on another device".into())),
+    }
+}
+
+pub(crate) fn view_of<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<ArrayViewD<'a, F>> {
+    let values = &F::cpu_storage_as_slice(storage)?[layout.start_offset()..];
+    let shape = IxDyn(layout.dims()).strides(IxDyn(layout.stride()));
+    ArrayViewD::from_shape(shape, values).map_err(Error::wrap)
+}
+
+/// The values in a tensor of their own.
+pub(crate) fn from_array<F: Float>(values: ArrayD<F>) -> Result<Tensor> {
+    let shape = values.shape().to_vec();
+    Tensor::from_vec(values.into_iter().collect(), shape, &Device::Cpu)
+}
