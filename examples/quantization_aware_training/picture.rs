@@ -35,7 +35,7 @@ fn draw(root: &Area, outcomes: &[Outcome]) -> Result {
     let percent = |a: &f64| 100.0 * a;
     let low = all().flatten().map(percent).fold(f64::INFINITY, f64::min);
     let high = all().flatten().map(percent).fold(0.0, f64::max);
-    let y = (low - 0.05 * (high - low), high + 0.2 * (high - low));
+    let y = (low - 0.05 * (high - low), high + 0.35 * (high - low));
     let bits = outcomes.iter().map(|o| o.bits.into());
     let x = (bits.clone().fold(f64::INFINITY, f64::min) - 0.4, bits.fold(0.0, f64::max) + 0.4);
     let axes = [axis(x, whole_numbers(x)), axis(y, round_ticks(y))];
