@@ -116,7 +116,7 @@ impl<C: CheckpointStrategy> QuantizationBackend for Autodiff<Flex, C> {
 /// The values of a tensor of `f32`.
 pub(crate) fn array(data: TensorData) -> ArrayD<f32> {
     let shape: Vec<usize> = data.shape().iter().copied().collect();
-    ArrayD::from_shape_vec(shape, data.to_vec().expect(CHECKED)).expect(CHECKED)
+    ArrayD::from_shape_vec(shape, data.try_to_vec().expect(CHECKED)).expect(CHECKED)
 }
 
 fn tensor(values: ArrayD<f32>) -> FloatTensor<Flex> {

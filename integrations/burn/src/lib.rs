@@ -17,9 +17,9 @@
 //! let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
 //! let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(0.5, 0)?.with_code_range(-2, 1)?);
 //! let y = fake_quantize(x.clone(), &fake)?;
-//! assert_eq!(y.to_data().to_vec::<f32>().unwrap(), [0.5, -1.0, 0.5]);
+//! assert_eq!(y.to_data().try_to_vec::<f32>().unwrap(), [0.5, -1.0, 0.5]);
 //! let gradients = y.sum().backward();
-//! assert_eq!(x.grad(&gradients).unwrap().to_data().to_vec::<f32>().unwrap(), [1.0, 1.0, 0.0]); // 2.0 was clipped
+//! assert_eq!(x.grad(&gradients).unwrap().to_data().try_to_vec::<f32>().unwrap(), [1.0, 1.0, 0.0]); // 2.0 was clipped
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 
@@ -79,7 +79,7 @@ pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     like.check(&IxDyn(&x.dims()))?;
     let values = extension::array(scale.to_data());
     let (min, max) = like.code_range();
-    let params = QParams::new(like.granularity(), values, like.zero_point().cloned())?;
+    let params = QParams::<T, _>::new(like.granularity(), values, like.zero_point().cloned())?;
     let params = params.with_convention(like.convention()).with_code_range(min, max)?;
     let quantizer = LearnedQuantizer::new(params)?.with_gradient_factor(factor);
     let learned = Learned(Arc::new(quantizer));

@@ -18,7 +18,7 @@ fn tensor(x: &ArrayD<f32>, device: &Device) -> Tensor<2> {
 }
 
 fn flat<const D: usize>(t: Tensor<D>) -> Vec<f32> {
-    t.into_data().to_vec().expect("f32")
+    t.into_data().try_to_vec().expect("f32")
 }
 
 fn values(x: &ArrayD<f32>) -> Vec<f32> {
