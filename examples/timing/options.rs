@@ -17,7 +17,7 @@ Arguments:
 Options:
       --conv       convolutions of fixed shapes instead; the standard input is not read
       --threads N  threads of a pool to split products over; more than 1 needs --features rayon [default: 1]
-      --only TEXT  only the operations whose name contains this
+      --only TEXT  only the operations whose name and shape contain this
   -h, --help       print this
 ";
 

@@ -38,7 +38,7 @@ impl<'a, W: Write> Timer<'a, W> {
         work: Work,
         prepare: impl FnOnce() -> ndarray_quant::Result<F>,
     ) -> Result<()> {
-        if !op.contains(&self.options.only) {
+        if !format!("{op} {shape:?}").contains(&self.options.only) {
             return Ok(());
         }
         let seconds = median(self.options.per_case, prepare()?)?;

@@ -9,10 +9,11 @@ mod quads;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+use core::any::TypeId;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 pub(crate) use portable::Portable;
-pub(crate) use quads::{CHANNELS, Line, Quads};
+pub(crate) use quads::{CHANNELS, Line, QuadSums, Quads};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni};
 
@@ -73,6 +74,30 @@ pub(crate) fn bytes_of(codes: &[i8]) -> &[u8] {
     unsafe { core::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) }
 }
 
+/// The bytes of codes, if `T` is `u8` or `i8`.
+pub(crate) fn as_bytes<T: 'static>(codes: &[T]) -> Option<&[u8]> {
+    if !is_byte::<T>() {
+        return None;
+    }
+    // SAFETY: `T` is `u8` or `i8`, which have one size and alignment, and every bit pattern is valid for both.
+    #[allow(unsafe_code, reason = "a view of the same bytes")]
+    Some(unsafe { core::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) })
+}
+
+/// The bytes of codes, if `T` is `u8` or `i8`.
+pub(crate) fn as_bytes_mut<T: 'static>(codes: &mut [T]) -> Option<&mut [u8]> {
+    if !is_byte::<T>() {
+        return None;
+    }
+    // SAFETY: `T` is `u8` or `i8`, which have one size and alignment, and every bit pattern is valid for both.
+    #[allow(unsafe_code, reason = "a view of the same bytes")]
+    Some(unsafe { core::slice::from_raw_parts_mut(codes.as_mut_ptr().cast(), codes.len()) })
+}
+
+fn is_byte<T: 'static>() -> bool {
+    [TypeId::of::<u8>(), TypeId::of::<i8>()].contains(&TypeId::of::<T>())
+}
+
 /// What instruction sets do differently.
 ///
 /// The right side of a product is signed, `gemm::pack` makes it so.
@@ -106,21 +131,13 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// `start` is `[panels * NR]`; `acc` is `[rows][panels * NR]`, its rows `acc_stride` apart.
     fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize);
 
-    /// `acc[x][c] = start[c] + Σ_t Σ_i quads[x][t][c][i] * weights[t][c][i]` for `x < outputs`, 16 channels `c` and `i < 4`,
-    /// where `quads[x][t]` is the line `x * step + offsets[t]`. Sums wrap.
+    /// `acc[r][x][c] = start[c] + Σ_t Σ_i quads[x][t][c][i] * weights[r][t][c][i]` for all `x` of `quads`, 16 channels `c`
+    /// and `i < 4`, where `quads[x][t]` is the line `x * step + offsets[t]`. Sums wrap.
     ///
-    /// The quads are unsigned, the weights the bits of signed codes; rows of `acc` are `acc_stride` apart.
+    /// The quads are unsigned, the weights the bits of signed codes, a row `r` for each of as many as they are.
     #[inline(always)]
-    fn multiply_quads(
-        self,
-        outputs: usize,
-        quads: Quads<'_>,
-        weights: &[Line],
-        start: &[i32; CHANNELS],
-        acc: &mut [i32],
-        acc_stride: usize,
-    ) {
-        quads::multiply(outputs, quads, weights, start, acc, acc_stride);
+    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+        quads::multiply(quads, weights, start, acc);
     }
 
     /// Runs a task compiled for this instruction set.

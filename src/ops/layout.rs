@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayRef4, ArrayView4, ArrayViewMut4};
 
+use super::transpose::transpose;
+use crate::arch::{as_bytes, as_bytes_mut};
 use crate::gemm::Workspace;
 
 /// Calls `f` with the elements of `x` and of `out` in standard layout: their own memory if it is so, else copies.
@@ -21,8 +23,7 @@ pub(super) fn in_standard_layout<A, B>(
     }
     let mut copy = workspace.input.take::<Vec<A>>();
     copy.resize(x.len(), A::default());
-    let view = ArrayViewMut4::from_shape(x.dim(), &mut copy).expect("as many elements as the shape has");
-    { view }.assign(x);
+    from_any_layout(x, &mut copy);
     with_output(&copy, out, workspace, f);
     workspace.input.put(copy);
 }
@@ -39,6 +40,32 @@ fn with_output<A, B: Copy + Default + Send + Sync + 'static>(
     let mut copy = workspace.output.take::<Vec<B>>();
     copy.resize(out.len(), B::default());
     f(x, &mut copy, workspace);
-    out.assign(&ArrayView4::from_shape(out.dim(), &copy).expect("as many elements as the shape has"));
+    to_any_layout(&copy, out);
     workspace.output.put(copy);
+}
+
+/// The axes of channels first.
+const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
+
+fn from_any_layout<A: Copy + 'static>(x: &ArrayRef4<A>, copy: &mut [A]) {
+    let (_, height, width, channels) = x.dim();
+    let first = x.view().permuted_axes(CHANNELS_FIRST);
+    if let (Some(from), Some(to)) = (first.as_slice().and_then(as_bytes), as_bytes_mut(copy)) {
+        let image = (height * width * channels).max(1);
+        let images = from.chunks_exact(image).zip(to.chunks_exact_mut(image));
+        return images.for_each(|(from, to)| transpose(height * width, from, to));
+    }
+    let mut copy = ArrayViewMut4::from_shape(x.dim(), copy).expect("as many elements as the shape has");
+    copy.assign(x);
+}
+
+fn to_any_layout<B: Copy + 'static>(copy: &[B], out: &mut ArrayRef4<B>) {
+    let (_, height, width, channels) = out.dim();
+    let mut first = out.view_mut().permuted_axes(CHANNELS_FIRST);
+    if let (Some(from), Some(to)) = (as_bytes(copy), first.as_slice_mut().and_then(as_bytes_mut)) {
+        let image = (height * width * channels).max(1);
+        let images = from.chunks_exact(image).zip(to.chunks_exact_mut(image));
+        return images.for_each(|(from, to)| transpose(channels, from, to));
+    }
+    out.assign(&ArrayView4::from_shape(out.dim(), copy).expect("as many elements as the shape has"));
 }

@@ -12,6 +12,7 @@ mod pool;
 mod requantize;
 mod shape;
 mod softmax;
+mod transpose;
 
 pub use crate::window::{Padding, Window};
 pub use conv::{QConv, StaticConv, conv_integer, qlinear_conv};

@@ -3,7 +3,7 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
-use crate::arch::{CHANNELS, Kernel, Line, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Kernel, Line, QuadSums, Quads, Rows, Task};
 
 /// AMX: tiles of 16 rows of 64 bytes; one instruction multiplies 16 × 64 by 64 × 16 codes.
 ///
@@ -213,16 +213,8 @@ impl Kernel for Amx {
     }
 
     #[inline(always)]
-    fn multiply_quads(
-        self,
-        outputs: usize,
-        quads: Quads<'_>,
-        weights: &[Line],
-        start: &[i32; CHANNELS],
-        acc: &mut [i32],
-        acc_stride: usize,
-    ) {
-        self.0.multiply_quads(outputs, quads, weights, start, acc, acc_stride);
+    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+        self.0.multiply_quads(quads, weights, start, acc);
     }
 
     #[inline(always)]

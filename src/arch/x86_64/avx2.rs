@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{CHANNELS, Kernel, Line, Portable, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Kernel, Line, Portable, QuadSums, Quads, Rows, Task};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -45,19 +45,9 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn multiply_quads(
-        self,
-        outputs: usize,
-        quads: Quads<'_>,
-        weights: &[Line],
-        start: &[i32; CHANNELS],
-        acc: &mut [i32],
-        acc_stride: usize,
-    ) {
+    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe {
-            quads_of_any(outputs, quads, weights, start, acc, acc_stride);
-        }
+        unsafe { rows_of_quads(quads, weights, start, acc) }
     }
 
     #[inline(always)]
@@ -193,33 +183,29 @@ fn store(to: &mut [i32; LANES], value: __m256i) {
 
 /// Quads in pairs of 16-bit numbers: the even and the odd bytes of each lane, since `vpmaddubsw` would saturate.
 #[target_feature(enable = "avx2")]
-fn quads_of_any(
-    outputs: usize,
-    quads: Quads<'_>,
-    weights: &[Line],
-    start: &[i32; CHANNELS],
-    acc: &mut [i32],
-    acc_stride: usize,
-) {
-    quads.check(outputs);
+fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+    quads.check();
     let even = _mm256_set1_epi16(0xff);
     let (start, _) = start.as_chunks();
-    for x in 0..outputs {
-        let mut sums = [load(&start[0]), load(&start[1])];
-        for (&offset, weights) in quads.offsets.iter().zip(weights) {
-            // SAFETY: the lines of all taps of `outputs` outputs exist.
-            let codes = unsafe { quads.lines.get_unchecked(x * quads.step + offset) };
-            let (codes, weights) = (codes.as_chunks().0, weights.as_chunks().0);
-            for i in 0..CHANNELS / LANES {
-                let (codes, weights) = (load_bytes(&codes[i]), load_bytes(&weights[i]));
-                let first = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(weights));
-                let products = _mm256_madd_epi16(_mm256_and_si256(codes, even), first);
-                let others = _mm256_madd_epi16(_mm256_srli_epi16::<8>(codes), _mm256_srai_epi16::<8>(weights));
-                sums[i] = _mm256_add_epi32(sums[i], _mm256_add_epi32(products, others));
+    for (r, weights) in weights.chunks_exact(quads.offsets.len()).enumerate() {
+        for x in 0..quads.outputs {
+            let mut sums = [load(&start[0]), load(&start[1])];
+            for (&offset, weights) in quads.offsets.iter().zip(weights) {
+                // SAFETY: the lines of all taps of all outputs exist.
+                let codes = unsafe { quads.lines.get_unchecked(x * quads.step + offset) };
+                let (codes, weights) = (codes.as_chunks().0, weights.as_chunks().0);
+                for i in 0..CHANNELS / LANES {
+                    let (codes, weights) = (load_bytes(&codes[i]), load_bytes(&weights[i]));
+                    let first = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(weights));
+                    let products = _mm256_madd_epi16(_mm256_and_si256(codes, even), first);
+                    let others = _mm256_madd_epi16(_mm256_srli_epi16::<8>(codes), _mm256_srai_epi16::<8>(weights));
+                    sums[i] = _mm256_add_epi32(sums[i], _mm256_add_epi32(products, others));
+                }
             }
-        }
-        for (to, from) in acc[x * acc_stride..][..CHANNELS].as_chunks_mut().0.iter_mut().zip(sums) {
-            store(to, from);
+            let to = &mut acc.sums[r * acc.row_stride + x * acc.stride..][..CHANNELS];
+            for (to, from) in to.as_chunks_mut().0.iter_mut().zip(sums) {
+                store(to, from);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@ use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Kernel, Line, Portable, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Kernel, Line, Portable, QuadSums, Quads, Rows, Task};
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,23 +53,9 @@ impl Kernel for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn multiply_quads(
-        self,
-        outputs: usize,
-        quads: Quads<'_>,
-        weights: &[Line],
-        start: &[i32; CHANNELS],
-        acc: &mut [i32],
-        acc_stride: usize,
-    ) {
+    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe {
-            match *quads.offsets {
-                [_, _, _] => quads_of::<3>(outputs, quads, weights, start, acc, acc_stride),
-                [_, _, _, _, _, _, _, _, _, _] => quads_of::<10>(outputs, quads, weights, start, acc, acc_stride),
-                _ => quads_of_any(outputs, quads, weights, start, acc, acc_stride),
-            }
-        }
+        unsafe { rows_of_quads(quads, weights, start, acc) }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@ use core::arch::x86_64::*;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Kernel, Line, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Kernel, Line, QuadSums, Quads, Rows, Task};
 
 /// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,23 +48,9 @@ impl Kernel for AvxVnni {
     }
 
     #[inline(always)]
-    fn multiply_quads(
-        self,
-        outputs: usize,
-        quads: Quads<'_>,
-        weights: &[Line],
-        start: &[i32; CHANNELS],
-        acc: &mut [i32],
-        acc_stride: usize,
-    ) {
+    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe {
-            match *quads.offsets {
-                [_, _, _] => quads_of::<3>(outputs, quads, weights, start, acc, acc_stride),
-                [_, _, _, _, _, _, _, _, _, _] => quads_of::<10>(outputs, quads, weights, start, acc, acc_stride),
-                _ => quads_of_any(outputs, quads, weights, start, acc, acc_stride),
-            }
-        }
+        unsafe { rows_of_quads(quads, weights, start, acc) }
     }
 
     #[inline(always)]

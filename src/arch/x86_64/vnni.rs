@@ -102,62 +102,82 @@ macro_rules! vnni_tiles {
             }
         }
 
-        /// The taps of each output, their weights in registers.
+        /// Rows of outputs from quads: one or two at a time, so that those read each line once for both.
         #[target_feature(enable = $features)]
-        #[inline(never)]
-        fn quads_of<const TAPS: usize>(
-            outputs: usize,
-            quads: Quads<'_>,
-            weights: &[Line],
-            start: &[i32; CHANNELS],
-            acc: &mut [i32],
-            acc_stride: usize,
-        ) {
-            let offsets: &[usize; TAPS] = quads.offsets.first_chunk().expect("as many taps");
-            let weights: &[Line; TAPS] = weights.first_chunk().expect("weights of each tap");
-            quads.check(outputs);
-            let mut loaded = [[$zero(); REGISTERS]; TAPS];
-            for (to, from) in loaded.iter_mut().zip(weights) {
-                *to = line(from);
-            }
-            let start = channels(start);
-            for (x, acc) in acc.chunks_mut(acc_stride).take(outputs).enumerate() {
-                let mut sums = start;
-                for t in 0..TAPS {
-                    // SAFETY: the lines of all taps of `outputs` outputs exist.
-                    let codes = line(unsafe { quads.lines.get_unchecked(x * quads.step + offsets[t]) });
-                    for i in 0..REGISTERS {
-                        sums[i] = $dpbusd(sums[i], codes[i], loaded[t][i]);
+        #[inline]
+        fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+            quads.check();
+            let taps = quads.offsets.len();
+            let at_once = if taps == 3 { 2 } else { 1 };
+            for (i, weights) in weights.chunks(at_once * taps).enumerate() {
+                let (stride, row_stride) = (acc.stride, acc.row_stride);
+                let acc = QuadSums { sums: &mut acc.sums[i * at_once * row_stride..], stride, row_stride };
+                // SAFETY: the lines of all taps of all outputs exist.
+                unsafe {
+                    match (taps, weights.len()) {
+                        (3, 6) => quads_of::<3, 2>(quads, weights, start, acc),
+                        (3, 3) => quads_of::<3, 1>(quads, weights, start, acc),
+                        (10, 10) => quads_of::<10, 1>(quads, weights, start, acc),
+                        _ => quads_of_any(quads, weights, start, acc),
                     }
                 }
-                store_channels(acc, sums);
             }
         }
 
-        /// Any number of taps, their weights from memory.
+        /// The taps of each output, their weights in registers.
+        ///
+        /// # Safety
+        /// - The lines of all taps of all outputs exist.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        fn quads_of_any(
-            outputs: usize,
+        unsafe fn quads_of<const TAPS: usize, const ROWS: usize>(
             quads: Quads<'_>,
             weights: &[Line],
             start: &[i32; CHANNELS],
-            acc: &mut [i32],
-            acc_stride: usize,
+            acc: QuadSums<'_>,
         ) {
-            quads.check(outputs);
+            let offsets: &[usize; TAPS] = quads.offsets.first_chunk().expect("as many taps");
+            let mut loaded = [[[$zero(); REGISTERS]; TAPS]; ROWS];
+            for (to, from) in loaded.as_flattened_mut().iter_mut().zip(&weights[..ROWS * TAPS]) {
+                *to = line(from);
+            }
             let start = channels(start);
-            for (x, acc) in acc.chunks_mut(acc_stride).take(outputs).enumerate() {
+            for x in 0..quads.outputs {
+                let mut sums = [start; ROWS];
+                for t in 0..TAPS {
+                    // SAFETY: the caller promises this line.
+                    let codes = line(unsafe { quads.lines.get_unchecked(x * quads.step + offsets[t]) });
+                    for r in 0..ROWS {
+                        for i in 0..REGISTERS {
+                            sums[r][i] = $dpbusd(sums[r][i], codes[i], loaded[r][t][i]);
+                        }
+                    }
+                }
+                for r in 0..ROWS {
+                    store_channels(&mut acc.sums[r * acc.row_stride + x * acc.stride..], sums[r]);
+                }
+            }
+        }
+
+        /// One row of any number of taps, their weights from memory.
+        ///
+        /// # Safety
+        /// - The lines of all taps of all outputs exist.
+        #[target_feature(enable = $features)]
+        #[inline(never)]
+        unsafe fn quads_of_any(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+            let start = channels(start);
+            for x in 0..quads.outputs {
                 let mut sums = start;
                 for (&offset, weights) in quads.offsets.iter().zip(weights) {
-                    // SAFETY: the lines of all taps of `outputs` outputs exist.
+                    // SAFETY: the caller promises this line.
                     let codes = line(unsafe { quads.lines.get_unchecked(x * quads.step + offset) });
                     let weights = line(weights);
                     for i in 0..REGISTERS {
                         sums[i] = $dpbusd(sums[i], codes[i], weights[i]);
                     }
                 }
-                store_channels(acc, sums);
+                store_channels(&mut acc.sums[x * acc.stride..], sums);
             }
         }
 

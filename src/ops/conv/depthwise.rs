@@ -13,15 +13,15 @@ use core::ops::Range;
 
 use ndarray::ArrayRef4;
 
-use crate::arch::{CHANNELS, Isa, Kernel, Line, Quads, Task, with_kernel};
+use crate::arch::{CHANNELS, Isa, Kernel, Line, QuadSums, Quads, Task, with_kernel};
 use crate::gemm::{self, Byte, Epilogue, TileRows};
 use crate::window::{Placed, Window};
 
 /// The bytes of quads that are made at a time, if at least a line of each column: they stay in the first-level cache.
-const QUADS: usize = 16 * 1024;
+const QUADS: usize = 8 * 1024;
 
 /// The accumulators that are summed at a time.
-const TILE: usize = 2048;
+const TILE: usize = 4096;
 
 /// Weights of a depthwise convolution, packed for bands of output rows.
 #[derive(Debug, Clone)]
@@ -206,7 +206,7 @@ impl<E: Epilogue> Job<'_, E> {
         let all = outputs.next_multiple_of(CHANNELS);
         let fit = QUADS / (4 * self.weights.quads * self.columns).max(1);
         let chunk = (fit / 64 * 64).clamp(64, TILE).min(all);
-        tile.resize(TILE, 0);
+        tile.resize(TILE.max(chunk.next_multiple_of(CHANNELS) * band), 0);
         for at in bands {
             let (image, row) = self.place(at);
             let rows = band.min(self.window.output[0] - row);
@@ -330,19 +330,21 @@ impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
         let [height, width] = job.window.output;
         let (step, taps) = (job.window.strides[1] * part.lines, offsets.len());
         let stride = part.lines * CHANNELS;
-        let at_once = (TILE / stride).max(1);
+        let at_once = (TILE / (stride * part.rows)).max(1);
+        let row_stride = at_once * stride;
         let first_block = part.channels.start / CHANNELS;
         let start = &job.start[part.channels.start..].as_chunks::<CHANNELS>().0[..part.lines];
-        for row in 0..part.rows {
-            for x in (0..width).step_by(at_once) {
-                let count = at_once.min(width - x);
-                for (block, start) in start.iter().enumerate() {
-                    let weights = &job.weights.lines[((first_block + block) * band + row) * taps..][..taps];
-                    let quads = Quads { lines: &quads[x * step + block..], step, offsets };
-                    kernel.multiply_quads(count, quads, weights, start, &mut tile[block * CHANNELS..], stride);
-                }
+        for x in (0..width).step_by(at_once) {
+            let count = at_once.min(width - x);
+            for (block, start) in start.iter().enumerate() {
+                let weights = &job.weights.lines[(first_block + block) * band * taps..][..part.rows * taps];
+                let quads = Quads { outputs: count, lines: &quads[x * step + block..], step, offsets };
+                let sums = QuadSums { sums: &mut tile[block * CHANNELS..], stride, row_stride };
+                kernel.multiply_quads(quads, weights, start, sums);
+            }
+            for row in 0..part.rows {
                 let pixel = (part.image * height + part.row + row) * width + x;
-                let out = &mut out[(row * width + x) * outputs..];
+                let (tile, out) = (&tile[row * row_stride..], &mut out[(row * width + x) * outputs..]);
                 kernel.run(Finish { epilogue: job.epilogue, tile, stride, count, pixel, part: &part, out, outputs });
             }
         }

@@ -1,0 +1,118 @@
+//! Transposing matrices of bytes: between channels first and channels last.
+
+use crate::arch::{self, Task};
+
+/// Rows and columns of the squares that are transposed in registers, a row of which is one integer.
+const SIDE: usize = 8;
+
+/// `to[j][i] = from[i][j]` for a matrix of so many columns.
+pub(super) fn transpose(columns: usize, from: &[u8], to: &mut [u8]) {
+    if columns > 0 {
+        arch::run(Transpose { rows: from.len() / columns, columns, from, to });
+    }
+}
+
+struct Transpose<'a> {
+    rows: usize,
+    columns: usize,
+    from: &'a [u8],
+    to: &'a mut [u8],
+}
+
+impl Task for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let whole = self.rows / SIDE * SIDE;
+        let mut j = 0;
+        while j < self.columns {
+            // As many squares side by side as fit.
+            let left = self.columns - j;
+            let width = if left >= 8 * SIDE {
+                self.strip::<8>(whole, j)
+            } else if left >= 4 * SIDE {
+                self.strip::<4>(whole, j)
+            } else if left >= SIDE {
+                self.strip::<1>(whole, j)
+            } else {
+                self.single(0..whole, j);
+                1
+            };
+            for column in j..j + width {
+                self.single(whole..self.rows, column);
+            }
+            j += width;
+        }
+    }
+}
+
+impl Transpose<'_> {
+    /// The first `rows` rows of `COUNT` squares from column `j` on. Returns their columns.
+    #[inline(always)]
+    fn strip<const COUNT: usize>(&mut self, rows: usize, j: usize) -> usize {
+        for i in (0..rows).step_by(SIDE) {
+            let mut square = [[0u64; COUNT]; SIDE];
+            for (r, row) in square.iter_mut().enumerate() {
+                let (from, _) = self.from[(i + r) * self.columns + j..][..COUNT * SIDE].as_chunks();
+                for (to, from) in row.iter_mut().zip(from) {
+                    *to = u64::from_le_bytes(*from);
+                }
+            }
+            swap::<COUNT, 4>(&mut square, 0x0000_0000_ffff_ffff);
+            swap::<COUNT, 2>(&mut square, 0x0000_ffff_0000_ffff);
+            swap::<COUNT, 1>(&mut square, 0x00ff_00ff_00ff_00ff);
+            for count in 0..COUNT {
+                for (r, row) in square.iter().enumerate() {
+                    let at = (j + count * SIDE + r) * self.rows + i;
+                    self.to[at..at + SIDE].copy_from_slice(&row[count].to_le_bytes());
+                }
+            }
+        }
+        COUNT * SIDE
+    }
+
+    /// Some rows of one column.
+    #[inline(always)]
+    fn single(&mut self, rows: core::ops::Range<usize>, j: usize) {
+        for i in rows {
+            self.to[j * self.rows + i] = self.from[i * self.columns + j];
+        }
+    }
+}
+
+/// Swaps the upper bytes of rows with the lower bytes of those `DISTANCE` below, in squares of twice that many bytes
+/// (Warren, "Hacker's Delight", section 7-3).
+#[inline(always)]
+fn swap<const COUNT: usize, const DISTANCE: usize>(square: &mut [[u64; COUNT]; SIDE], mask: u64) {
+    let shift = 8 * DISTANCE;
+    for upper in 0..SIDE {
+        if upper & DISTANCE != 0 {
+            continue;
+        }
+        let (mut a, mut b) = (square[upper], square[upper + DISTANCE]);
+        for i in 0..COUNT {
+            let different = ((a[i] >> shift) ^ b[i]) & mask;
+            b[i] ^= different;
+            a[i] ^= different << shift;
+        }
+        (square[upper], square[upper + DISTANCE]) = (a, b);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{vec, vec::Vec};
+
+    #[test]
+    fn rows_become_columns() {
+        for (rows, columns) in (0..20).flat_map(|r| (0..150).step_by(7).map(move |c| (r, c + r % 3))) {
+            let from: Vec<u8> = (0..rows * columns).map(|i| (i * 31 + i / 256) as u8).collect();
+            let mut to = vec![0; from.len()];
+            super::transpose(columns, &from, &mut to);
+            for (i, j) in (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))) {
+                assert_eq!(to[j * rows + i], from[i * columns + j], "{rows} x {columns} at {i}, {j}");
+            }
+        }
+    }
+}
