@@ -111,7 +111,7 @@ impl<E: Epilogue> Product<'_, E> {
     ) {
         let PartSpace { lhs, tile, start } = space;
         let rows = out.nrows();
-        let block = (LHS_BLOCK / self.b.rows.max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
+        let block = (LHS_BLOCK / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
         let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(block) {
             let end = rows.min(first + block);

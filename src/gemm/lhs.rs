@@ -27,6 +27,14 @@ impl<A: Byte> Lhs<'_, A> {
         }
     }
 
+    /// The bytes that a row takes where kernels read it.
+    pub(crate) fn row_bytes(&self, layout: LhsLayout) -> usize {
+        match self {
+            Lhs::Matrix(a) => a.ncols(),
+            Lhs::Patches(patches) => row_stride(patches.depth(), layout),
+        }
+    }
+
     pub(crate) fn depth(&self) -> usize {
         match self {
             Lhs::Matrix(a) => a.ncols(),

@@ -7,8 +7,8 @@ const SIDE: usize = 8;
 
 /// `to[j][i] = from[i][j]` for a matrix of so many columns.
 pub(super) fn transpose(columns: usize, from: &[u8], to: &mut [u8]) {
-    if columns > 0 {
-        arch::run(Transpose { rows: from.len() / columns, columns, from, to });
+    if let Some(rows) = from.len().checked_div(columns) {
+        arch::run(Transpose { rows, columns, from, to });
     }
 }
 

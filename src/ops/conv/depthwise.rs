@@ -242,22 +242,19 @@ impl<E: Epilogue> Job<'_, E> {
                 lines[column * part.lines..][..part.lines].fill([self.zero; 64]);
             }
             let flip = self.flip;
-            if multiplier == 1 && part.channels.len() == pixel && pixel.is_multiple_of(CHANNELS) {
-                // Columns follow one another on both sides.
-                let rows = rows.map(|row| &row[..inner.len() * pixel]);
-                let lines = &mut lines[inner.start * part.lines..inner.end * part.lines];
-                kernel.run(Interleave { rows, flip, quads: lines.as_flattened_mut() });
+            let lines = &mut lines[inner.start * part.lines..inner.end * part.lines];
+            if multiplier == 1 {
+                let rows = rows.map(|row| &row[part.channels.start..]);
+                let (len, quads) = (part.channels.len(), lines.as_flattened_mut());
+                // Columns that follow one another on both sides are one.
+                let joined = len == pixel && pixel.is_multiple_of(CHANNELS);
+                let (columns, len) = if joined { (1, len * inner.len()) } else { (inner.len(), len) };
+                kernel.run(Interleave { rows, flip, columns, len, pixel, quads });
                 continue;
             }
-            for (x, column) in inner.clone().enumerate() {
-                let quads = lines[column * part.lines..][..part.lines].as_flattened_mut();
-                if multiplier == 1 {
-                    let rows = rows.map(|row| &row[x * pixel..][part.channels.clone()]);
-                    kernel.run(Interleave { rows, flip, quads });
-                } else {
-                    for (quad, output) in quads.as_chunks_mut().0.iter_mut().zip(part.channels.clone()) {
-                        *quad = rows.map(|row| row[x * pixel + output / multiplier] ^ flip);
-                    }
+            for (x, lines) in lines.chunks_exact_mut(part.lines).enumerate() {
+                for (quad, output) in lines.as_flattened_mut().as_chunks_mut().0.iter_mut().zip(part.channels.clone()) {
+                    *quad = rows.map(|row| row[x * pixel + output / multiplier] ^ flip);
                 }
             }
         }
@@ -274,10 +271,14 @@ struct Part {
     lines: usize,
 }
 
-/// `quads[4 * i + r] = rows[r][i]`.
+/// `quads[column][4 * i + r] = rows[r][column * pixel + i]` for `i < len`; columns of quads lie one after the other, each
+/// in whole lines.
 struct Interleave<'a> {
     rows: [&'a [u8]; 4],
     flip: u8,
+    columns: usize,
+    len: usize,
+    pixel: usize,
     quads: &'a mut [u8],
 }
 
@@ -287,24 +288,31 @@ impl Task for Interleave<'_> {
     #[inline(always)]
     fn run(self) {
         const LANES: usize = 64;
-        let Self { rows: [a, b, c, d], flip, quads } = self;
-        let (quads, quads_rest) = quads.split_at_mut(a.len() / LANES * LANES * 4);
-        let (quads, _) = quads.as_chunks_mut::<{ 4 * LANES }>();
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<LANES>(), d.as_chunks::<LANES>());
-        for ((((quads, a), b), c), d) in quads.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            let mut lanes = [0; 4 * LANES];
-            for i in 0..LANES {
-                lanes[4 * i] = a[i] ^ flip;
-                lanes[4 * i + 1] = b[i] ^ flip;
-                lanes[4 * i + 2] = c[i] ^ flip;
-                lanes[4 * i + 3] = d[i] ^ flip;
-            }
-            *quads = lanes;
+        let Self { rows: [a, b, c, d], flip, columns, len, pixel, quads } = self;
+        if columns == 0 || len == 0 {
+            return;
         }
-        let (quads, _) = quads_rest.as_chunks_mut();
-        for ((((quad, a), b), c), d) in quads.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest).zip(d_rest) {
-            *quad = [*a ^ flip, *b ^ flip, *c ^ flip, *d ^ flip];
+        for (x, quads) in quads.chunks_exact_mut(quads.len() / columns).enumerate() {
+            let at = x * pixel..x * pixel + len;
+            let (a, b, c, d) = (&a[at.clone()], &b[at.clone()], &c[at.clone()], &d[at]);
+            let (quads, quads_rest) = quads.split_at_mut(len / LANES * LANES * 4);
+            let (quads, _) = quads.as_chunks_mut::<{ 4 * LANES }>();
+            let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+            let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<LANES>(), d.as_chunks::<LANES>());
+            for ((((quads, a), b), c), d) in quads.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                let mut lanes = [0; 4 * LANES];
+                for i in 0..LANES {
+                    lanes[4 * i] = a[i] ^ flip;
+                    lanes[4 * i + 1] = b[i] ^ flip;
+                    lanes[4 * i + 2] = c[i] ^ flip;
+                    lanes[4 * i + 3] = d[i] ^ flip;
+                }
+                *quads = lanes;
+            }
+            let (quads, _) = quads_rest.as_chunks_mut();
+            for ((((quad, a), b), c), d) in quads.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest).zip(d_rest) {
+                *quad = [*a ^ flip, *b ^ flip, *c ^ flip, *d ^ flip];
+            }
         }
     }
 }

@@ -1,0 +1,144 @@
+//! Operators on codes against their formulas, one element at a time.
+
+use ndarray::{Array4, Axis, Ix4, s};
+use ndarray_quant::gemm::Workspace;
+use ndarray_quant::ops::{
+    AveragePool, Concat, GlobalAveragePool, Lookup, Nearest, Padding, QAdd, QMul, Softmax, Window, max_pool, pad_into,
+    resize_nearest_into,
+};
+use ndarray_quant::{FixedPointRounding, QParams, QTensor, Quantizer, Requantization, Requantize};
+use proptest::prelude::*;
+
+type Params = QParams<u8, Ix4>;
+
+fn params() -> impl Strategy<Value = Params> {
+    (0.005f32..0.5, any::<u8>()).prop_map(|(scale, zero)| QParams::per_tensor(scale, zero).unwrap())
+}
+
+fn pair(params: &Params) -> (f32, f32) {
+    (params.scale()[[0, 0, 0, 0]], params.zero_point().map_or(0.0, |z| z[[0, 0, 0, 0]].into()))
+}
+
+fn images() -> impl Strategy<Value = Array4<u8>> {
+    (1usize..3, 1usize..7, 1usize..7, prop_oneof![1usize..5, 60usize..70]).prop_flat_map(|dim| {
+        let len = dim.0 * dim.1 * dim.2 * dim.3;
+        prop::collection::vec(any::<u8>(), len).prop_map(move |v| Array4::from_shape_vec(dim, v).unwrap())
+    })
+}
+
+/// The same elements with other strides.
+fn channels_first(x: &Array4<u8>) -> Array4<u8> {
+    x.view().permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned().permuted_axes([0, 2, 3, 1])
+}
+
+fn code(x: f32) -> u8 {
+    x.clamp(0.0, 255.0).round_ties_even() as u8
+}
+
+proptest! {
+    #[test]
+    fn sums_and_products(a in images(), pa in params(), pb in params(), py in params()) {
+        let b = a.slice(s![.., ..;-1, ..;-1, ..]).to_owned();
+        let one_row = b.slice(s![..1, ..1, ..1, ..]);
+        let ((sa, za), (sb, zb), (sy, zy)) = (pair(&pa), pair(&pb), pair(&py));
+        let sum = |a: u8, b: u8| {
+            let (ra, rb) = (sa / sy, sb / sy);
+            code((zy - (ra * za + rb * zb)) + a as f32 * ra + b as f32 * rb)
+        };
+        let product = |a: u8, b: u8| code(((a as f32 - za) * (b as f32 - zb)) * ((sa * sb) / sy) + zy);
+        let to = Requantize::to(&py);
+        let (add, mul) = (QAdd::new(&pa, &pb, &to).unwrap(), QMul::new(&pa, &pb, &to).unwrap());
+        for a in [a.clone(), channels_first(&a)] {
+            for b in [b.view(), one_row] {
+                let wide = b.broadcast(a.raw_dim()).unwrap();
+                let mut y = Array4::zeros(a.raw_dim());
+                add.forward_into(&a, &b, &mut y).unwrap();
+                prop_assert!(ndarray::Zip::from(&a).and(&wide).and(&y).all(|&a, &b, &y| sum(a, b) == y));
+                mul.forward_into(&a, &b, &mut y).unwrap();
+                prop_assert!(ndarray::Zip::from(&a).and(&wide).and(&y).all(|&a, &b, &y| product(a, b) == y));
+            }
+        }
+        // In integers the sum is within a code of the real one.
+        let fixed = Requantization::FixedPoint(FixedPointRounding::Double);
+        if let Ok(add) = QAdd::new(&pa, &pb, &Requantize::to(&py).with_requantization(fixed)) {
+            let mut y = Array4::zeros(a.raw_dim());
+            add.forward_into(&a, &b, &mut y).unwrap();
+            prop_assert!(ndarray::Zip::from(&a).and(&b).and(&y).all(|&a, &b, &y| sum(a, b).abs_diff(y) <= 1));
+        }
+    }
+
+    #[test]
+    fn pools(x in images(), px in params(), py in params(), kernel in 1usize..4, stride in 1usize..3, include: bool) {
+        let window = Window::new().strides([stride, stride]).padding(Padding::Same);
+        let tensor = QTensor::new(x.clone(), px.clone()).unwrap();
+        let pool = AveragePool::new(&px, [kernel, kernel], &window, &Requantize::to(&py)).unwrap();
+        let mean = pool.count_include_pad(include).forward(&tensor).unwrap();
+        let max = max_pool(&tensor, [kernel, kernel], &window).unwrap();
+        let ((sx, zx), (sy, zy)) = (pair(&px), pair(&py));
+        let (_, h, w, _) = x.dim();
+        let before = |size: usize| ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size) / 2;
+        for ((n, y, x_out, c), &got) in mean.codes().indexed_iter() {
+            let (mut sum, mut count, mut greatest) = (0f32, 0, 0);
+            for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
+                let row = (y * stride + ky).wrapping_sub(before(h));
+                let column = (x_out * stride + kx).wrapping_sub(before(w));
+                if row < h && column < w {
+                    sum += (x[[n, row, column, c]] as f32 - zx) * sx;
+                    greatest = greatest.max(x[[n, row, column, c]]);
+                    count += 1;
+                }
+            }
+            let count = if include { kernel * kernel } else { count };
+            prop_assert_eq!(got, code(sum / count as f32 / sy + zy));
+            prop_assert_eq!(max.codes()[[n, y, x_out, c]], greatest);
+        }
+        let global = GlobalAveragePool::new(&px, &Requantize::to(&py)).unwrap();
+        let mut out = Array4::zeros((x.dim().0, 1, 1, x.dim().3));
+        global.forward_into(&channels_first(&x), &mut out, &mut Workspace::new()).unwrap();
+        for ((n, _, _, c), &got) in out.indexed_iter() {
+            let acc: i32 = x.slice(s![n, .., .., c]).iter().map(|&x| x as i32 - zx as i32).sum();
+            let factor = sx / (sy * (h * w) as f32);
+            prop_assert_eq!(got, ((acc as f32 * factor).round_ties_even() + zy).clamp(0.0, 255.0) as u8);
+        }
+    }
+
+    #[test]
+    fn tables(x in images(), px in params(), py in params()) {
+        let tensor = QTensor::new(x.clone(), px.clone()).unwrap();
+        let same = Lookup::requantize(&px, &py).unwrap();
+        let mut y = Array4::<u8>::zeros(x.raw_dim());
+        same.forward_into(&channels_first(&x), &mut y).unwrap();
+        let expected = py.quantize(&tensor.dequantize()).unwrap();
+        prop_assert_eq!(&y, expected.codes());
+        let concat = Concat::new(Axis(3), &[&px, &py], &py).unwrap();
+        let joined = concat.forward(&[&tensor, &QTensor::new(y.clone(), py.clone()).unwrap()]).unwrap();
+        prop_assert_eq!(joined.codes(), &ndarray::concatenate![Axis(3), y, y]);
+        let probabilities = QParams::per_tensor(1.0 / 256.0, 0).unwrap();
+        let softmax = Softmax::new(&px, &probabilities).unwrap().forward(&tensor).unwrap();
+        for (row, reals) in softmax.codes().rows().into_iter().zip(tensor.dequantize().rows()) {
+            let exp: Vec<f64> = reals.iter().map(|&x| (x as f64).exp()).collect();
+            let sum: f64 = exp.iter().sum();
+            for (&code, exp) in row.iter().zip(exp) {
+                prop_assert!((code as f64 - (exp / sum * 256.0).min(255.0)).abs() <= 0.501);
+            }
+        }
+    }
+
+    #[test]
+    fn movements(x in images(), top in 0usize..3, left in 0usize..3, rows in 1usize..9, columns in 1usize..9) {
+        let (n, h, w, c) = x.dim();
+        let mut out = Array4::zeros((n, h + top, w + left, c));
+        pad_into(&x, 7, &[(0, 0), (top, 0), (left, 0), (0, 0)], &mut out).unwrap();
+        prop_assert_eq!(out.slice(s![.., top.., left.., ..]), x.view());
+        prop_assert!(out.slice(s![.., ..top, .., ..]).iter().all(|&code| code == 7));
+        let half_pixel = |at: usize, from: usize, to: usize| {
+            ((at as f64 + 0.5) * from as f64 / to as f64 - 1.0).ceil().clamp(0.0, (from - 1) as f64) as usize
+        };
+        let mut out = Array4::zeros((n, rows, columns, c));
+        resize_nearest_into(&x, Nearest::Floor, &mut out).unwrap();
+        prop_assert!(out.indexed_iter().all(|((n, y, at, c), &code)| code == x[[n, y * h / rows, at * w / columns, c]]));
+        resize_nearest_into(&x, Nearest::HalfPixel, &mut out).unwrap();
+        let source = |y, at| (half_pixel(y, h, rows), half_pixel(at, w, columns));
+        prop_assert!(out.indexed_iter().all(|((n, y, at, c), &code)| code == x[[n, source(y, at).0, source(y, at).1, c]]));
+    }
+}
