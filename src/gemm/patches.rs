@@ -52,36 +52,34 @@ impl Task for Gather<'_, '_> {
 
     #[inline(always)]
     fn run(self) {
-        let Patches { codes, pixel, first_channel, channels, window, fill, .. } = self.patches;
+        let Patches { codes, pixel, channels, window, .. } = self.patches;
         let [height, width] = window.image;
         let [kh, kw] = window.kernel;
         let [rows, columns] = window.output;
         let (mut image, mut y) = (self.first / (rows * columns), self.first / columns % rows);
         let mut x = self.first % columns;
-        let inside = window.inside(1);
+        let (inside_y, inside_x) = (window.inside(0), window.inside(1));
         // Neighbours under the kernel are neighbours in memory.
         let in_one = channels == pixel && window.dilations[1] == 1;
-        for to in self.to.chunks_exact_mut(self.stride) {
-            for ky in 0..kh {
-                let to = &mut to[ky * kw * channels..];
-                let Some(row) = window.source(0, y, ky) else {
-                    to[..kw * channels].fill(fill);
-                    continue;
+        let mut rest = self.to;
+        while rest.len() >= self.stride {
+            let mut done = 1;
+            if in_one && inside_y.contains(&y) && inside_x.contains(&x) {
+                let top = (image * height + y * window.strides[0] - window.before[0]) * width;
+                let strip = Strip {
+                    first: (top + x * window.strides[1] - window.before[1]) * pixel,
+                    step: window.strides[1] * pixel,
+                    rows: kh,
+                    row_step: window.dilations[0] * width * pixel,
+                    len: kw * pixel,
                 };
-                let row = &codes[(image * height + row) * width * pixel..];
-                if in_one && inside.contains(&x) {
-                    copy(&row[(x * window.strides[1] - window.before[1]) * pixel..], kw * pixel, to);
-                    continue;
-                }
-                for kx in 0..kw {
-                    let to = &mut to[kx * channels..];
-                    match window.source(1, x, kx) {
-                        Some(column) => copy(&row[column * pixel + first_channel..], channels, to),
-                        None => to[..channels].fill(fill),
-                    }
-                }
+                let count = (inside_x.end - x).min(rest.len() / self.stride);
+                done = strip.copy(codes, count, self.stride, rest);
+            } else {
+                patch(&self.patches, [image, y, x], rest);
             }
-            x += 1;
+            rest = &mut rest[done * self.stride..];
+            x += done;
             if x == columns {
                 (x, y) = (0, y + 1);
                 if y == rows {
@@ -89,6 +87,75 @@ impl Task for Gather<'_, '_> {
                 }
             }
         }
+    }
+}
+
+/// One patch, wherever it lies.
+#[inline(always)]
+fn patch(patches: &Patches<'_>, [image, y, x]: [usize; 3], to: &mut [u8]) {
+    let Patches { codes, pixel, first_channel, channels, window, fill, .. } = *patches;
+    let [height, width] = window.image;
+    let [kh, kw] = window.kernel;
+    for ky in 0..kh {
+        let to = &mut to[ky * kw * channels..];
+        let Some(row) = window.source(0, y, ky) else {
+            to[..kw * channels].fill(fill);
+            continue;
+        };
+        let row = &codes[(image * height + row) * width * pixel..];
+        for kx in 0..kw {
+            let to = &mut to[kx * channels..];
+            match window.source(1, x, kx) {
+                Some(column) => copy(&row[column * pixel + first_channel..], channels, to),
+                None => to[..channels].fill(fill),
+            }
+        }
+    }
+}
+
+/// Neighbouring patches that lie within the image: each some rows of so many neighbours in memory.
+struct Strip {
+    first: usize,
+    /// The distance of patches, and of the rows of a patch.
+    step: usize,
+    rows: usize,
+    row_step: usize,
+    len: usize,
+}
+
+impl Strip {
+    /// Copies patches, at least one and at most `count`, `stride` bytes apart. Returns how many.
+    #[inline(always)]
+    fn copy(&self, codes: &[u8], count: usize, stride: usize, to: &mut [u8]) -> usize {
+        if self.len <= 16 {
+            self.copy_whole::<16>(codes, count, stride, to)
+        } else {
+            self.copy_whole::<64>(codes, count, stride, to)
+        }
+    }
+
+    /// Whole registers, as long as there is something to read beyond the last row.
+    #[inline(always)]
+    fn copy_whole<const WIDTH: usize>(&self, codes: &[u8], count: usize, stride: usize, to: &mut [u8]) -> usize {
+        let registers = self.len.div_ceil(WIDTH);
+        let last = self.first + (self.rows - 1) * self.row_step + registers * WIDTH;
+        let whole = codes.len().checked_sub(last).map_or(0, |room| count.min(room / self.step.max(1) + 1));
+        for (i, to) in to.chunks_exact_mut(stride).take(whole).enumerate() {
+            for row in 0..self.rows {
+                let from = &codes[self.first + i * self.step + row * self.row_step..][..registers * WIDTH];
+                let to = &mut to[row * self.len..][..registers * WIDTH];
+                for (to, from) in to.as_chunks_mut::<WIDTH>().0.iter_mut().zip(from.as_chunks::<WIDTH>().0) {
+                    *to = *from;
+                }
+            }
+        }
+        if whole == 0 {
+            for row in 0..self.rows {
+                let from = &codes[self.first + row * self.row_step..][..self.len];
+                to[row * self.len..][..self.len].copy_from_slice(from);
+            }
+        }
+        whole.max(1)
     }
 }
 
