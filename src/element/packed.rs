@@ -141,9 +141,9 @@ impl<T: SubByte> Task for Pack<'_, T> {
     #[inline(always)]
     fn run(self) {
         let per_byte = (8 / T::BITS) as usize;
-        let (bytes, bytes_rest) = self.bytes.as_chunks_mut::<LANES>();
-        let (codes, codes_rest) = self.codes.split_at(bytes.len() * LANES * per_byte);
-        for (bytes, codes) in bytes.iter_mut().zip(codes.chunks_exact(LANES * per_byte)) {
+        let (codes, codes_rest) = self.codes.split_at(self.codes.len() / (LANES * per_byte) * LANES * per_byte);
+        let (bytes, bytes_rest) = self.bytes.split_at_mut(codes.len() / per_byte);
+        for (bytes, codes) in bytes.as_chunks_mut::<LANES>().0.iter_mut().zip(codes.chunks_exact(LANES * per_byte)) {
             let mut lanes = [0; LANES];
             for i in 0..LANES {
                 lanes[i] = Self::byte(&codes[i * per_byte..(i + 1) * per_byte]);
