@@ -110,8 +110,12 @@ impl FixedPoint {
             FixedPointRounding::Double => {
                 let (left, right) = (self.shift.max(0), (-self.shift).max(0));
                 // C++ shifts and wraps; an accumulator that large has no code near it, so saturating is the sane answer.
-                let shifted = ((x as i64) << left).clamp(i32::MIN as i64, i32::MAX as i64) as i32;
-                rounding_divide_by_pot(saturating_rounding_doubling_high_mul(shifted, self.q31), right)
+                // Without branches, so that it is vectorized: what is too large becomes the limit, all bits set.
+                let limit = i32::MAX >> left;
+                let low_bits = -((x > limit) as i32) & ((1u32 << left) - 1) as i32;
+                let shifted = x.clamp(!limit, limit) << left | low_bits;
+                // The significand is not negative, so nothing saturates.
+                rounding_divide_by_pot(rounding_doubling_high_mul(shifted, self.q31), right)
             }
             FixedPointRounding::Single => {
                 let right = 31 - self.shift;
@@ -132,12 +136,15 @@ impl FixedPoint {
 /// ```
 #[inline(always)]
 pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
-    if a == i32::MIN && b == i32::MIN {
-        return i32::MAX;
-    }
-    let product = a as i64 * b as i64;
-    let nudge = if product >= 0 { 1 << 30 } else { 1 - (1 << 30) };
-    ((product + nudge) / (1 << 31)) as i32
+    if a == i32::MIN && b == i32::MIN { i32::MAX } else { rounding_doubling_high_mul(a, b) }
+}
+
+/// The same for factors that are not both `i32::MIN`.
+///
+/// gemmlowp nudges by the sign and divides toward zero; that is the same as one shift, which rounds down.
+#[inline(always)]
+fn rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
+    ((a as i64 * b as i64 + (1 << 30)) >> 31) as i32
 }
 
 /// `round(x / 2^exponent)`, halves away from zero, for `exponent` in `0..=31` (greater ones count as 31).
@@ -151,7 +158,7 @@ pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
 #[inline(always)]
 pub fn rounding_divide_by_pot(x: i32, exponent: i32) -> i32 {
     let exponent = exponent.clamp(0, 31);
-    let mask = ((1i64 << exponent) - 1) as i32;
+    let mask = (1u32 << exponent).wrapping_sub(1) as i32;
     let remainder = x & mask;
     let threshold = (mask >> 1) + (x < 0) as i32;
     (x >> exponent) + (remainder > threshold) as i32

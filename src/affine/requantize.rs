@@ -128,7 +128,7 @@ pub(crate) fn requantize_fixed(
     zero_point: i32,
     codes: Codes,
 ) -> i32 {
-    saturate(factor.multiply(acc, rounding) as i64, zero_point, codes)
+    factor.multiply(acc, rounding).saturating_add(zero_point).clamp(codes.min, codes.max)
 }
 
 #[inline(always)]
