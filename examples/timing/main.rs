@@ -64,6 +64,7 @@ fn run(options: &Options) -> Result<()> {
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;
     let shapes = products::Shape::parse_lines(&text)?;
+    products::peak(&mut timer)?;
     shapes.into_iter().try_for_each(|shape| products::run(&mut timer, shape))?;
     conversions::SIZES.into_iter().try_for_each(|len| conversions::run(&mut timer, len))
 }

@@ -4,7 +4,9 @@ use std::hint::black_box;
 use std::io::Write;
 
 use ndarray::{Array2, ArrayRef2, Ix2};
-use ndarray_quant::gemm::{Accumulator, Byte, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into};
+use ndarray_quant::gemm::{
+    self, Accumulator, Byte, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into,
+};
 use ndarray_quant::{QParams, Requantization, Scheme};
 
 use crate::data::uniform;
@@ -34,6 +36,18 @@ impl Shape {
 
 fn bad_line(number: usize, line: &str) -> Box<dyn std::error::Error + Send + Sync> {
     format!("line {number} of the standard input: expected `ROWS DEPTH COLUMNS`, found `{line}`").into()
+}
+
+/// Times the multiplier alone: no product is faster.
+pub(crate) fn peak(timer: &mut Timer<'_, impl Write>) -> Result<()> {
+    const ROUNDS: usize = 10_000;
+    let products = gemm::peak(ROUNDS) as usize;
+    timer.case("peak_i8", &[], Work::Operations(2 * products), || {
+        Ok(|| {
+            black_box(gemm::peak(black_box(ROUNDS)));
+            Ok(())
+        })
+    })
 }
 
 /// Times all products of a shape.

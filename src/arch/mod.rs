@@ -143,6 +143,19 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;
 
+    /// Multiplies as fast as the multiplier goes, with nothing to wait for; returns how many products of codes these are.
+    fn peak(self, rounds: usize) -> u64 {
+        // A tile whose operands lie in the first-level cache.
+        const DEPTH: usize = 256;
+        let (a, b) = (alloc::vec![1; Self::MR * DEPTH], alloc::vec![1; Self::NR * DEPTH]);
+        let (start, mut acc) = (alloc::vec![0; Self::NR], alloc::vec![0; Self::MR * Self::NR]);
+        for _ in 0..rounds {
+            let a = Rows { bytes: &a, stride: DEPTH, depth: DEPTH, signed: false };
+            self.multiply(Self::MR, a, &b, &start, core::hint::black_box(&mut acc), Self::NR);
+        }
+        (rounds * Self::MR * Self::NR * DEPTH) as u64
+    }
+
     /// `to[i] = from[i]`, rounded to half precision, ties to even; the slices have one length.
     fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = half::f16::from_f32(from).to_bits());
@@ -255,6 +268,11 @@ impl Isa {
         }
         best as u8
     }
+}
+
+/// [`Kernel::peak`] with the instruction set in use.
+pub(crate) fn peak(rounds: usize) -> u64 {
+    with_kernel!(Isa::current(), kernel => kernel.peak(rounds))
 }
 
 /// [`Kernel::f32_to_f16`] with the instruction set in use, as far as the shorter slice goes.

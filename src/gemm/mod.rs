@@ -50,6 +50,13 @@ pub fn kernel_name() -> &'static str {
     crate::arch::Isa::current().name()
 }
 
+/// Runs the multiplier of the kernel in use as fast as it goes, with nothing to wait for, and returns how many products
+/// of codes these are: the bound of every product, for benchmarks to measure and compare with.
+#[doc(hidden)]
+pub fn peak(rounds: usize) -> u64 {
+    crate::arch::peak(rounds)
+}
+
 /// An operand of an 8-bit product: `i8` or `u8`. Sealed.
 pub trait Byte: Element<Code = Self> + Code {
     /// What is added to a code to make it unsigned, as kernels take their left side: 128 for `i8`.

@@ -222,6 +222,32 @@ impl Kernel for Amx {
         self.0.run(task)
     }
 
+    /// Registers only: four sums that do not wait for one another.
+    fn peak(self, rounds: usize) -> u64 {
+        let config = Config::new(MR, TILE_BYTES);
+        // SAFETY: the token says that the machine has these instructions and that the system lets them run; nothing but
+        // the configuration is read, and no memory is written.
+        unsafe {
+            asm!(
+                "ldtilecfg [{config}]",
+                "2:",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbusd tmm3, tmm5, tmm7",
+                "dec {rounds}",
+                "jnz 2b",
+                "tilerelease",
+                config = in(reg) &config,
+                rounds = inout(reg) rounds.max(1) => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
+        (rounds.max(1) * MR * NR * TILE_BYTES) as u64
+    }
+
     fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
         self.0.f32_to_f16(from, to);
     }

@@ -1,4 +1,5 @@
 use core::arch::x86_64::*;
+use core::hint::black_box;
 
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
@@ -68,6 +69,11 @@ impl Kernel for Avx512Vnni {
         }
         // SAFETY: the token says that the machine has these instructions.
         unsafe { compiled(task) }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { peak(rounds) }
     }
 
     fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {

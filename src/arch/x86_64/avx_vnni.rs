@@ -1,4 +1,5 @@
 use core::arch::x86_64::*;
+use core::hint::black_box;
 
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
@@ -56,6 +57,11 @@ impl Kernel for AvxVnni {
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
         self.0.run(task)
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { peak(rounds) }
     }
 
     fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {

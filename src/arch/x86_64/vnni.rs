@@ -38,6 +38,21 @@ macro_rules! vnni_tiles {
             }
         }
 
+        /// Registers only: sums that do not wait for one another. Returns how many products of codes it computed.
+        #[target_feature(enable = $features)]
+        fn peak(rounds: usize) -> u64 {
+            const SUMS: usize = 12;
+            let (a, b) = black_box(($set1_8(1), $set1_8(1)));
+            let mut sums = [$zero(); SUMS];
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = $dpbusd(*sum, a, b);
+                }
+            }
+            black_box(sums);
+            (rounds * SUMS * LANES * KU) as u64
+        }
+
         #[target_feature(enable = $features)]
         #[inline]
         fn tile<const ROWS: usize, const CHAINS: usize, const SIGNED: bool>(
