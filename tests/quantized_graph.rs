@@ -2,8 +2,8 @@
 
 use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, array};
 use ndarray_quant::graph::{
-    Activation, Calibration, Clamp, Graph, GraphBuilder, InputMoments, Memory, Op, Precision, QuantizedNetwork, Recipe,
-    Window, calibrate,
+    Activation, Budget, Calibration, ChannelRanges, Clamp, Graph, GraphBuilder, InputMoments, Memory, Op, Precision,
+    QuantizedNetwork, Recipe, Window, calibrate,
 };
 use ndarray_quant::{Error, MinMax, Mse, Percentile};
 use rand::{RngExt, SeedableRng};
@@ -265,6 +265,62 @@ fn codes_are_the_same_on_every_instruction_set() {
         let text = String::from_utf8_lossy(&test.stdout).into_owned();
         assert!(text.contains(&format!("fingerprint {print:016x}")), "{isa}: {text}");
     }
+}
+
+#[test]
+fn budgets_are_kept() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(14);
+    let graph = network(rng);
+    let x = images(8, rng);
+    let recipe = calibrated(&graph, &x);
+    let network = graph.quantize(&recipe).unwrap();
+    let float = graph.run(&x).unwrap();
+    let quality = |recipe: &Recipe| sqnr(&float, &graph.quantize(recipe).unwrap().run(&x).unwrap());
+
+    let limit = network.size_in_bytes() - 300;
+    let small = graph.within_budget(&recipe, &x, Budget::Bytes(limit)).unwrap();
+    assert!(graph.quantize(&small).unwrap().size_in_bytes() <= limit);
+    assert!(small.tensors.values().any(|t| t.precision == Precision::Int8));
+    assert!(quality(&small) > 10.0, "{}", quality(&small));
+    let target = quality(&recipe) + 4.0;
+    let good = graph.within_budget(&recipe, &x, Budget::SqnrDb(target)).unwrap();
+    assert!(quality(&good) >= target);
+    assert_eq!(graph.within_budget(&recipe, &x, Budget::SqnrDb(1.0)).unwrap(), recipe);
+    for budget in [Budget::Bytes(10), Budget::SqnrDb(500.0)] {
+        assert!(matches!(graph.within_budget(&recipe, &x, budget), Err(Error::Argument { .. })));
+    }
+}
+
+#[test]
+fn equal_channels_lose_less() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(15);
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 4, 6, 6]).unwrap();
+    // Channels whose ranges differ by a factor of a thousand, added to others of the same kind.
+    let uneven = |rng: &mut Pcg64Mcg| {
+        let mut w = random((8, 4, 1, 1), rng);
+        for (c, mut w) in w.outer_iter_mut().enumerate() {
+            w *= 10f32.powi(-(c as i32 % 4));
+        }
+        w
+    };
+    let a = g.conv("a", &x, &uneven(rng), Some(&Array1::zeros(8)), Window::new([1, 1]), 1).unwrap();
+    let b = g.conv("b", &x, &uneven(rng), None, Window::new([1, 1]), 1).unwrap();
+    let sum = g.add("sum", &a, &b).unwrap();
+    let mut w = random((3, 8, 3, 3), rng);
+    for (c, mut w) in w.axis_iter_mut(Axis(1)).enumerate() {
+        w *= 10f32.powi(c as i32 % 4);
+    }
+    let y = g.conv("y", &sum, &w, None, Window::new([3, 3]).pad(1), 1).unwrap();
+    let graph = g.build(&[&y]).unwrap();
+    let x = random(IxDyn(&[16, 4, 6, 6]), rng);
+    let mut ranges = ChannelRanges::new(&graph).unwrap();
+    ranges.observe(&x).unwrap();
+    let equal = graph.equalize(&ranges).unwrap();
+    let float = graph.run(&x).unwrap();
+    assert!(sqnr(&float, &equal.run(&x).unwrap()) > 100.0, "the same function");
+    let quality = |graph: &Graph| sqnr(&float, &graph.quantize(&calibrated(graph, &x)).unwrap().run(&x).unwrap());
+    assert!(quality(&equal) > quality(&graph) + 6.0, "{} {}", quality(&equal), quality(&graph));
 }
 
 #[cfg(feature = "safetensors")]

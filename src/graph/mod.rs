@@ -17,6 +17,7 @@
 //! | `equalize` | the same function with channels of more equal range |
 //! | `quantize`, `stored` | weights in fewer bits |
 //! | `codes`, `code_ops`, `lower`, `qnetwork` | operators on codes; the plan on codes, and its simulation on floats |
+//! | `mixed` | precision where it matters, under a budget |
 //! | `report` | which layer hurts |
 
 mod builder;
@@ -28,6 +29,7 @@ mod equalize;
 mod fold;
 mod layout;
 mod lower;
+mod mixed;
 mod moments;
 mod movement;
 mod network;
@@ -46,6 +48,7 @@ pub use builder::GraphBuilder;
 pub use calibrate::{Calibration, calibrate};
 pub use compile::FloatNetwork;
 pub use equalize::ChannelRanges;
+pub use mixed::Budget;
 pub use moments::InputMoments;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;
