@@ -128,3 +128,26 @@ proptest! {
     #[test]
     fn u8_by_u8(case in case::<u8, u8>()) { agrees(case)?; }
 }
+
+/// Many threads, each with some bands or rows, give the same bits as one.
+#[cfg(feature = "rayon")]
+#[test]
+fn threads() {
+    let x = Array4::from_shape_fn((3, 41, 37, 48), |(n, y, x, c)| (n * 89 + y * 31 + x * 7 + c * 3) as u8);
+    for (groups, channels, kernel) in [(48, 1, 3), (48, 1, 5), (1, 48, 3), (4, 12, 1)] {
+        let w =
+            Array4::from_shape_fn((96, kernel, kernel, channels), |(o, y, x, c)| (o * 13 + y * 5 + x * 3 + c) as i8);
+        let window = Window::new().padding(Padding::Same);
+        let weights = ConvWeights::new(&w, &[3], window, groups).unwrap();
+        let sums = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut y = Array4::zeros((3, 41, 37, 96));
+            pool.install(|| weights.run(&x, 7, &Accumulator::new(), &mut y, &mut Workspace::new())).unwrap();
+            y
+        };
+        let expected = sums(1);
+        for threads in [2, 7] {
+            assert_eq!(sums(threads), expected, "{groups} groups, {threads} threads");
+        }
+    }
+}
