@@ -69,7 +69,10 @@ pub(crate) fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     #[cfg(feature = "rayon")]
     rayon::join(first, second);
     #[cfg(not(feature = "rayon"))]
-    (first(), second());
+    {
+        first();
+        second();
+    }
 }
 
 impl<E: Epilogue> Product<'_, E> {
