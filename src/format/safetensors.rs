@@ -133,7 +133,7 @@ fn push_codes<T: Element<Code = i8>>(tensors: &mut BTreeMap<String, Bytes>, name
     tensors.insert(alloc::format!("{name}{SCALE}"), Bytes::reals(&[scale.len()], scale.iter()));
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// [`Error::Format`] if the bytes are not such a file, and the errors of building the network that they describe: nothing
@@ -227,7 +227,7 @@ fn malformed(expected: &str, found: &dyn ToString) -> Error {
 /// Writes a network to a file.
 ///
 /// # Errors
-/// [`Error::File`] if that fails, and those of [`write`].
+/// [`Error::File`] if that fails, and those of [`write()`].
 #[cfg(feature = "std")]
 pub fn save(network: &QuantizedNetwork, path: impl AsRef<std::path::Path>) -> Result<()> {
     let path = path.as_ref();

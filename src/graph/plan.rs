@@ -7,6 +7,7 @@ use core::fmt::Debug;
 
 use ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
+use super::buffers::share_buffers;
 use super::layout::{physical, to_logical, to_physical, to_physical_mut};
 use crate::error::{Error, Result};
 use crate::gemm::Workspace;
@@ -116,7 +117,7 @@ pub(crate) struct Tensor {
     pub(crate) shape: Vec<usize>,
     pub(crate) kind: Kind,
     /// Which buffer of its kind it lies in.
-    buffer: usize,
+    pub(super) buffer: usize,
 }
 
 impl Tensor {
@@ -163,7 +164,7 @@ impl Ports {
         if T::KIND == Kind::Real { &self.reals } else { &self.codes }
     }
 
-    fn all(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
         self.reals.iter().chain(&self.codes).copied()
     }
 }
@@ -414,71 +415,6 @@ fn grow<T: Copy + Default>(buffers: &mut Vec<Vec<T>>, sizes: &[usize], images: u
     for (buffer, size) in buffers.iter_mut().zip(sizes) {
         if buffer.len() < size * images {
             buffer.resize(size * images, T::default());
-        }
-    }
-}
-
-/// Gives each tensor a buffer: the smallest free one that is large enough, else the greatest free one, made larger.
-/// Returns the sizes of the buffers of each kind.
-fn share_buffers(tensors: &mut [Tensor], steps: &[Step], inputs: &Ports, outputs: &Ports) -> (Vec<usize>, Vec<usize>) {
-    // Names of the same memory live as long as the last of them.
-    let mut origin: Vec<usize> = (0..tensors.len()).collect();
-    for step in steps.iter().filter(|step| step.kernel.is_none()) {
-        origin[step.output] = origin[step.inputs[0]];
-    }
-    let mut last_use = alloc::vec![0; tensors.len()];
-    for (i, step) in steps.iter().enumerate() {
-        step.inputs.iter().chain([&step.output]).for_each(|&t| last_use[origin[t]] = i);
-    }
-    outputs.all().for_each(|t| last_use[origin[t]] = usize::MAX);
-
-    let mut real = Pool::default();
-    let mut code = Pool::default();
-    let mut place = |tensors: &mut [Tensor], t: usize, free: bool| {
-        let pool = if tensors[t].kind == Kind::Real { &mut real } else { &mut code };
-        if free {
-            pool.free.push(tensors[t].buffer);
-        } else {
-            tensors[t].buffer = pool.take(tensors[t].len());
-        }
-    };
-    inputs.reals.iter().for_each(|&t| place(tensors, t, false));
-    for (i, step) in steps.iter().enumerate() {
-        if step.kernel.is_some() {
-            place(tensors, step.output, false);
-        } else {
-            tensors[step.output].buffer = tensors[step.inputs[0]].buffer;
-        }
-        let mut done: Vec<usize> = step.inputs.iter().chain([&step.output]).map(|&t| origin[t]).collect();
-        done.sort_unstable();
-        done.dedup();
-        done.into_iter().filter(|&t| last_use[t] == i).for_each(|t| place(tensors, t, true));
-    }
-    (real.sizes, code.sizes)
-}
-
-/// The buffers of one kind.
-#[derive(Default)]
-struct Pool {
-    sizes: Vec<usize>,
-    free: Vec<usize>,
-}
-
-impl Pool {
-    fn take(&mut self, len: usize) -> usize {
-        let sizes = &self.sizes;
-        let fitting = (0..self.free.len()).filter(|&i| sizes[self.free[i]] >= len).min_by_key(|&i| sizes[self.free[i]]);
-        let chosen = fitting.or_else(|| (0..self.free.len()).max_by_key(|&i| sizes[self.free[i]]));
-        match chosen {
-            Some(i) => {
-                let buffer = self.free.swap_remove(i);
-                self.sizes[buffer] = self.sizes[buffer].max(len);
-                buffer
-            }
-            None => {
-                self.sizes.push(len);
-                self.sizes.len() - 1
-            }
         }
     }
 }

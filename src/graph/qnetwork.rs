@@ -41,7 +41,8 @@ impl QuantizedNetwork {
     ) -> Result<Self> {
         let graph = Graph::new(parts)?;
         recipe.check(&graph)?;
-        if let Some(name) = stored.keys().find(|name| !super::recipe::is_weight_only(&graph, name)) {
+        let otherwise = super::recipe::read_otherwise(&graph);
+        if let Some(name) = stored.keys().find(|name| otherwise.contains(name.as_str())) {
             let expected = "one that only convolutions and linear layers read";
             return Err(crate::Error::Name { what: "weight", expected, found: name.clone() });
         }

@@ -1,15 +1,14 @@
 //! Float network and recipe → weights in fewer bits.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use ndarray::{ArrayD, Axis};
 
 use super::moments::InputMoments;
 use super::network::{Constant, Graph, Node, Parts};
 use super::qnetwork::QuantizedNetwork;
-use super::recipe::{Precision, Recipe, TensorRecipe};
+use super::recipe::{Precision, Recipe, TensorRecipe, read_otherwise};
 use super::rounding;
 use super::stored::Stored;
 use crate::element::{Element, I4, Storage};
@@ -46,18 +45,17 @@ impl Graph {
         let mut recipe = recipe.clone();
         let mut parts = self.clone().into_parts();
         let mut stored = BTreeMap::new();
+        let otherwise = read_otherwise(self);
         for node in self.nodes() {
             if recipe.float_layers.contains(&node.name) {
                 continue;
             }
-            let layer = Layer { graph: self, node };
+            let layer = Layer { graph: self, node, otherwise: &otherwise };
             layer.quantize(&mut recipe, seen, &mut parts, &mut stored).map_err(|e| e.at(&node.name))?;
         }
         // Corrected biases took the place of others.
-        let read =
-            |name: &String| parts.nodes.iter().any(|node| node.inputs.contains(name)) || parts.outputs.contains(name);
-        let unread: Vec<String> = parts.constants.keys().filter(|name| !read(name)).cloned().collect();
-        unread.iter().for_each(|name| drop(parts.constants.remove(name)));
+        let read: BTreeSet<&String> = parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs).collect();
+        parts.constants.retain(|name, _| read.contains(name));
         QuantizedNetwork::new(Graph::new(parts)?, stored, recipe)
     }
 }
@@ -66,6 +64,8 @@ impl Graph {
 struct Layer<'g> {
     graph: &'g Graph,
     node: &'g Node,
+    /// Names that are read as anything but weights: these stay as they are.
+    otherwise: &'g BTreeSet<&'g str>,
 }
 
 impl Layer<'_> {
@@ -80,7 +80,7 @@ impl Layer<'_> {
         let precision = recipe.precision(name);
         // Weights of two nodes are stored once.
         let done = precision == Precision::Float32 || stored.contains_key(name);
-        if done || !super::recipe::is_weight_only(self.graph, name) {
+        if done || self.otherwise.contains(name.as_str()) {
             return Ok(());
         }
         let weights = self.graph.constant(name).expect("weights are constants");

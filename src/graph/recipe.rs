@@ -130,13 +130,13 @@ pub(crate) fn weights_of(node: &Node) -> Option<&String> {
     if matches!(node.op, Op::Conv { .. } | Op::Linear) { node.inputs.get(1) } else { None }
 }
 
-/// Whether a constant is nothing but the weights of layers.
-pub(crate) fn is_weight_only(graph: &Graph, name: &str) -> bool {
-    let elsewhere = |node: &Node| {
+/// The names of tensors that are read as anything but the weights of layers.
+pub(crate) fn read_otherwise(graph: &Graph) -> BTreeSet<&str> {
+    let of_node = |node| {
         let weights = weights_of(node).is_some();
-        node.inputs.iter().enumerate().any(|(i, input)| input == name && !(weights && i == 1))
+        node.inputs.iter().enumerate().filter(move |(i, _)| !(weights && *i == 1)).map(|(_, name)| name)
     };
-    !graph.nodes().iter().any(elsewhere) && !graph.outputs().iter().any(|output| output == name)
+    graph.nodes().iter().flat_map(of_node).chain(graph.outputs()).map(String::as_str).collect()
 }
 
 /// Nodes with weights that can be quantized, and the names of those.

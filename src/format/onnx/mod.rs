@@ -13,6 +13,7 @@
 //! | on shapes | `Constant Shape Gather Unsqueeze Squeeze Concat Cast` of integers that are known when the file is read |
 
 mod import;
+mod integers;
 mod node;
 mod proto;
 mod tensor;
