@@ -94,7 +94,7 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
     /// The gradient of the outputs passes as that of the weights does, see [`FakeQuantize::with_clipping`].
     ///
     /// # Errors
-    /// [`Error::Shape`] unless inputs and outputs are per tensor, [`Error::ZeroPoint`] if the activation clamps to
+    /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor, [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation clamps to
     /// bounds without zero, and for weights what [`QLinear::new`] refuses.
     pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Requantize<Y, Ix2>) -> Result<Self> {
         x.of_tensor("parameters of the input")?;
@@ -160,7 +160,7 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
     /// The gradients, from what went into the forward pass, what it computed, and the gradient of its output.
     ///
     /// # Errors
-    /// [`Error::Shape`] if shapes are not those of the forward pass.
+    /// [`Error::Shape`](crate::Error::Shape) if shapes are not those of the forward pass.
     pub fn backward(
         &self,
         x: &ArrayRef2<f32>,
