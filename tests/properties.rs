@@ -86,8 +86,9 @@ fn codes_equal_the_formula<T: Element>(x: &Array3<f32>, scheme: Scheme<T>) -> Re
         let code = codes[[i, j, k]].to_i32();
         prop_assert_eq!(code, reference_code(x, scale, zero_point, params.code_range(), params.convention()));
         prop_assert_eq!(real[[i, j, k]], (code - zero_point) as f32 * scale);
-        // The range is that of the data: half a step away at most, and the rounding errors of f32.
-        let bound = scale * 0.5 + 4.0 * f32::EPSILON * x.abs();
+        // The range is that of the data: half a step away at most, and the rounding errors of f32: of the value, and of
+        // the quotient that the zero point was rounded from.
+        let bound = scale * 0.5 + 4.0 * f32::EPSILON * (x.abs() + scale * (zero_point as f32).abs());
         prop_assert!((real[[i, j, k]] - x).abs() <= bound, "{x} became {}", real[[i, j, k]]);
         if x == 0.0 {
             prop_assert_eq!(real[[i, j, k]], 0.0);
