@@ -181,7 +181,7 @@ impl Kernel for Amx {
         let (step, depth) = (step(a.depth), Self::padded_depth(a.depth));
         // What the instructions below will read and write.
         assert!((1..=MR).contains(&rows) && a.bytes.len() >= (rows - 1) * a.stride + depth, "left side of a tile");
-        assert!(b.len() >= panels * NR * depth, "right side of a tile");
+        assert!(panels > 0 && b.len() >= panels * NR * depth, "right side of a tile");
         assert!(acc.len() >= (rows - 1) * acc_stride + panels * NR && acc_stride >= panels * NR, "a tile");
         let strip = Strip {
             config: Config::new(rows, step),
