@@ -1,6 +1,6 @@
 use alloc::vec::Vec;
 
-use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
+use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2};
 
 use super::matmul::ChannelParams;
 use super::requantize::{Requantize, check_params};
@@ -141,13 +141,7 @@ impl<W: Byte> QLinear<W> {
 
     /// The zero point of the input and the epilogue, for input and output with these parameters.
     fn stage<X: Byte, Y: Element>(&self, x: &QParams<X, Ix2>, to: &Requantize<Y, Ix2>) -> Result<(X, RequantizeTo<Y>)> {
-        let (x_scale, zero_point) = x.of_tensor("parameters of the input")?;
-        let bias = match &self.bias {
-            Some(bias) => Some(quantize_bias(bias, x_scale, &self.scales)?),
-            None => None,
-        };
-        let epilogue = to.epilogue(x_scale, &self.scales, bias.as_deref())?;
-        Ok((zero_point, epilogue))
+        stage(x, &self.scales, self.bias.as_deref(), to)
     }
 }
 
@@ -261,6 +255,19 @@ pub(super) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Resu
         Some((channel, &found)) => Err(Error::NonFinite { found: found as f64, index: alloc::vec![channel] }),
         None => Ok(()),
     }
+}
+
+/// The zero point of the input and the epilogue of a layer with these weights' scales and bias.
+pub(super) fn stage<X: Byte, Y: Element, D: Dimension>(
+    x: &QParams<X, D>,
+    scales: &[f32],
+    bias: Option<&[f32]>,
+    to: &Requantize<Y, D>,
+) -> Result<(X, RequantizeTo<Y>)> {
+    let (x_scale, zero_point) = x.of_tensor("parameters of the input")?;
+    let bias = bias.map(|bias| quantize_bias(bias, x_scale, scales)).transpose()?;
+    let epilogue = to.epilogue(x_scale, scales, bias.as_deref())?;
+    Ok((zero_point, epilogue))
 }
 
 /// `rne(bias / (x_scale * w_scale))`, refused where it leaves `i32`.

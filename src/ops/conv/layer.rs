@@ -6,7 +6,7 @@ use super::weights::ConvWeights;
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::gemm::{Byte, Dequantize, RequantizeTo, Workspace};
-use crate::ops::linear::{check_bias, quantize_bias};
+use crate::ops::linear::{check_bias, stage};
 use crate::ops::matmul::ChannelParams;
 use crate::ops::requantize::{Requantize, check_params};
 use crate::qparams::QParams;
@@ -153,13 +153,7 @@ impl<W: Byte> QConv<W> {
 
     /// The zero point of the input and the epilogue, for input and output with these parameters.
     fn stage<X: Byte, Y: Element>(&self, x: &QParams<X, Ix4>, to: &Requantize<Y, Ix4>) -> Result<(X, RequantizeTo<Y>)> {
-        let (x_scale, zero_point) = x.of_tensor("parameters of the input")?;
-        let bias = match &self.bias {
-            Some(bias) => Some(quantize_bias(bias, x_scale, &self.scales)?),
-            None => None,
-        };
-        let epilogue = to.epilogue(x_scale, &self.scales, bias.as_deref())?;
-        Ok((zero_point, epilogue))
+        stage(x, &self.scales, self.bias.as_deref(), to)
     }
 }
 
