@@ -18,21 +18,32 @@ pub enum Padding {
     Explicit([usize; 4]),
 }
 
-/// How a kernel slides over an image: strides, dilations and padding, each along the height and along the width.
+/// How a kernel slides over an image: strides, dilations and padding, each along the height and along the width (the
+/// attributes of the same names of ONNX `Conv`, `MaxPool` and `AveragePool`).
+///
+/// The kernel is not part of it: that of a convolution is the shape of its weights.
 ///
 /// ```
 /// use ndarray_quant::ops::{Padding, Window};
 /// let window = Window::new().strides([2, 2]).padding(Padding::Same);
 /// assert_eq!(window.output_size([3, 3], [224, 225])?, [112, 113]);
 /// assert_eq!(Window::new().output_size([3, 3], [224, 225])?, [222, 223]);
+/// assert_eq!(Window::new().strides([2, 2]).output_size([3, 3], [6, 6])?, [2, 2]);
+/// assert_eq!(Window::new().strides([2, 2]).ceil(true).output_size([3, 3], [6, 6])?, [3, 3]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Window {
-    strides: [usize; 2],
-    dilations: [usize; 2],
-    padding: Padding,
+    /// The distance of neighbouring outputs in the image, down and to the right.
+    pub strides: [usize; 2],
+    /// The distance of neighbouring elements of the kernel in the image, down and to the right.
+    pub dilations: [usize; 2],
+    /// What surrounds the image.
+    pub padding: Padding,
+    /// Whether a last output that reaches beyond the padding counts too.
+    pub ceil: bool,
 }
 
 impl Default for Window {
@@ -44,7 +55,7 @@ impl Default for Window {
 impl Window {
     /// One step at a time, over neighbours, without padding.
     pub fn new() -> Self {
-        Self { strides: [1, 1], dilations: [1, 1], padding: Padding::Valid }
+        Self { strides: [1, 1], dilations: [1, 1], padding: Padding::Valid, ceil: false }
     }
 
     /// With this many steps at a time.
@@ -65,8 +76,21 @@ impl Window {
         self
     }
 
+    /// With padding of this much on all four sides.
+    pub fn pad(self, pad: usize) -> Self {
+        self.padding(Padding::Explicit([pad; 4]))
+    }
+
+    /// Whether a last output counts that reaches beyond the padding, if it starts before the end of the image (ONNX:
+    /// `ceil_mode`). What lies out there counts for nothing in poolings, and is 0 in convolutions.
+    pub fn ceil(mut self, ceil: bool) -> Self {
+        self.ceil = ceil;
+        self
+    }
+
     /// The height and width of the output for a kernel and an image of these sizes:
-    /// `floor((size + padding - (kernel - 1) * dilation - 1) / stride) + 1`.
+    /// `floor((size + padding - (kernel - 1) * dilation - 1) / stride) + 1`. With [`ceil`](Self::ceil) the quotient is
+    /// rounded up, and one less if the last output would start in the padding after the image.
     ///
     /// # Errors
     /// [`Error::Argument`] if a stride, a dilation or the kernel is 0 or the padded image has more than 2³¹ - 1 rows or
@@ -82,22 +106,26 @@ impl Window {
 
     /// The kernel laid on an image of this height and width. Errors as [`Self::output_size`].
     pub(crate) fn place(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<Placed> {
-        let mut placed =
-            Placed { kernel, strides: self.strides, dilations: self.dilations, before: [0; 2], image, output: [0; 2] };
-        let (mut reaches, mut padded) = ([0; 2], [0; 2]);
+        let &Window { strides, dilations, .. } = self;
+        let mut placed = Placed { kernel, strides, dilations, before: [0; 2], image, padded: [0; 2], output: [0; 2] };
+        let mut reaches = [0; 2];
         for axis in 0..2 {
             reaches[axis] = self.reach(kernel, axis)?;
             let (before, after) = self.pads(reaches[axis], image[axis], axis);
-            padded[axis] = before
+            let padded = before
                 .checked_add(image[axis])
                 .and_then(|sum| sum.checked_add(after))
                 .filter(|&sum| sum <= i32::MAX as usize)
                 .ok_or_else(|| argument("padded image", "at most 2^31 - 1 rows and columns", [before, after]))?;
-            placed.before[axis] = before;
-            placed.output[axis] = padded[axis].saturating_sub(reaches[axis]) / self.strides[axis] + 1;
+            let (room, stride) = (padded.saturating_sub(reaches[axis]), strides[axis]);
+            let mut steps = if self.ceil { room.div_ceil(stride) } else { room / stride };
+            if self.ceil && steps * stride >= before + image[axis] {
+                steps = steps.saturating_sub(1);
+            }
+            (placed.before[axis], placed.padded[axis], placed.output[axis]) = (before, padded, steps + 1);
         }
-        if padded[0] < reaches[0] || padded[1] < reaches[1] {
-            return Err(Error::shape("padded image, at least as large as the kernel", &reaches, &padded));
+        if placed.padded[0] < reaches[0] || placed.padded[1] < reaches[1] {
+            return Err(Error::shape("padded image, at least as large as the kernel", &reaches, &placed.padded));
         }
         Ok(placed)
     }
@@ -144,6 +172,8 @@ pub(crate) struct Placed {
     /// The padding at the top and at the left.
     pub(crate) before: [usize; 2],
     pub(crate) image: [usize; 2],
+    /// The image with the padding on both sides.
+    pub(crate) padded: [usize; 2],
     pub(crate) output: [usize; 2],
 }
 
@@ -163,6 +193,13 @@ impl Placed {
         let first = before.saturating_sub(start).div_ceil(dilation).min(kernel);
         let end = (self.image[axis] + before).saturating_sub(start).div_ceil(dilation).clamp(first, kernel);
         first..end
+    }
+
+    /// How many taps of output `at` along an axis lie within the image or its padding.
+    #[inline(always)]
+    pub(crate) fn taps_padded(&self, axis: usize, at: usize) -> usize {
+        let room = self.padded[axis].saturating_sub(at * self.strides[axis]);
+        room.div_ceil(self.dilations[axis]).min(self.kernel[axis])
     }
 
     /// The outputs along an axis for which the whole kernel lies within the image.
@@ -185,15 +222,22 @@ mod tests {
 
     #[test]
     fn taps_within_the_image_are_those_with_a_source() {
-        for (kernel, stride, dilation, pads, size) in (1..6)
-            .flat_map(|k| (1..4).flat_map(move |s| (1..4).flat_map(move |d| (0..9).map(move |p| (k, s, d, p, 7)))))
-        {
+        let (size, after) = (7, 3);
+        for (kernel, stride, dilation, pads, ceil) in (1..6).flat_map(|k| {
+            (1..4).flat_map(move |s| (1..4).flat_map(move |d| (0..18).map(move |p| (k, s, d, p / 2, p % 2 == 0))))
+        }) {
             let window = Window::new()
                 .strides([stride, stride])
                 .dilations([dilation, dilation])
-                .padding(Padding::Explicit([pads, pads, 3, 3]));
+                .padding(Padding::Explicit([pads, pads, after, after]))
+                .ceil(ceil);
             let Ok(placed) = window.place([kernel, kernel], [size, size]) else { continue };
             for at in 0..placed.output[0] {
+                let padded = (0..kernel).filter(|tap| at * stride + tap * dilation < pads + size + after).count();
+                assert_eq!(placed.taps_padded(0, at), padded, "{placed:?} {at}");
+                if !ceil {
+                    assert_eq!(padded, kernel);
+                }
                 let all = (0..kernel).all(|tap| placed.source(0, at, tap).is_some());
                 assert_eq!(placed.inside(0).contains(&at), all, "{placed:?} {at}");
                 let within = placed.taps_within(0, at);

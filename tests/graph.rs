@@ -2,7 +2,7 @@
 
 use ndarray::{Array, Array1, Array4, ArrayD, IxDyn, array};
 use ndarray_quant::Error;
-use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Memory, Op, Window};
+use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Memory, Op, Padding, Window};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -13,24 +13,42 @@ fn random<D: ndarray::Dimension>(shape: impl ndarray::ShapeBuilder<Dim = D>, rng
 
 /// The formula of `Conv`, element by element.
 fn plain_conv(x: &Array4<f32>, w: &Array4<f32>, bias: &Array1<f32>, window: Window, groups: usize) -> Array4<f32> {
-    let ((n, channels, h, width), (out, depth, kh, kw)) = (x.dim(), w.dim());
-    let count = |axis: usize, len: usize| {
-        (len + window.pads[axis] + window.pads[axis + 2] - window.dilations[axis] * (window.kernel[axis] - 1) - 1)
-            / window.strides[axis]
-            + 1
-    };
+    let ((n, channels, ..), (out, depth, kh, kw)) = (x.dim(), w.dim());
+    let [rows, columns] = window.output_size([kh, kw], [x.dim().2, x.dim().3]).unwrap();
     assert_eq!(channels, depth * groups);
-    Array4::from_shape_fn((n, out, count(0, h), count(1, width)), |(n, o, oy, ox)| {
+    Array4::from_shape_fn((n, out, rows, columns), |(n, o, oy, ox)| {
         let mut sum = bias[o] as f64;
         for (c, ky, kx) in ndarray::indices((depth, kh, kw)) {
-            let y = (oy * window.strides[0] + ky * window.dilations[0]) as isize - window.pads[0] as isize;
-            let x_at = (ox * window.strides[1] + kx * window.dilations[1]) as isize - window.pads[1] as isize;
-            if (0..h as isize).contains(&y) && (0..width as isize).contains(&x_at) {
-                let c_in = o / (out / groups) * depth + c;
-                sum += x[[n, c_in, y as usize, x_at as usize]] as f64 * w[[o, c, ky, kx]] as f64;
-            }
+            let at = [n, o / (out / groups) * depth + c, source(&window, 0, oy, ky), source(&window, 1, ox, kx)];
+            sum += x.get(at).map_or(0.0, |&x| x as f64 * w[[o, c, ky, kx]] as f64);
         }
         sum as f32
+    })
+}
+
+/// The place in the image under an element of the kernel; one that no image has for the padding before it.
+fn source(window: &Window, axis: usize, output: usize, tap: usize) -> usize {
+    let Padding::Explicit(pads) = window.padding else { panic!("{window:?}") };
+    (output * window.strides[axis] + tap * window.dilations[axis]).wrapping_sub(pads[axis])
+}
+
+/// The formulas of `MaxPool` and `AveragePool`, element by element.
+fn plain_pool(x: &Array4<f32>, kernel: [usize; 2], window: Window, mean: Option<bool>) -> Array4<f32> {
+    let (n, channels, h, w) = x.dim();
+    let Padding::Explicit(pads) = window.padding else { panic!("{window:?}") };
+    let [rows, columns] = window.output_size(kernel, [h, w]).unwrap();
+    Array4::from_shape_fn((n, channels, rows, columns), |(n, c, oy, ox)| {
+        let (mut sum, mut greatest, mut inside, mut padded) = (0.0, f32::NEG_INFINITY, 0, 0);
+        for (ky, kx) in ndarray::indices((kernel[0], kernel[1])) {
+            if let Some(&x) = x.get([n, c, source(&window, 0, oy, ky), source(&window, 1, ox, kx)]) {
+                (sum, greatest, inside) = (sum + x, greatest.max(x), inside + 1);
+            }
+            let ends = [h + pads[0] + pads[2], w + pads[1] + pads[3]];
+            let within =
+                |axis: usize, o: usize, k: usize| o * window.strides[axis] + k * window.dilations[axis] < ends[axis];
+            padded += (within(0, oy, ky) && within(1, ox, kx)) as usize;
+        }
+        mean.map_or(greatest, |count_pad| sum / if count_pad { padded } else { inside } as f32)
     })
 }
 
@@ -44,12 +62,11 @@ proptest! {
     fn convolutions(
         seed in any::<u64>(), n in 1..3usize, size in (1..9usize, 1..9usize), kernel in (1..4usize, 1..4usize),
         strides in (1..3usize, 1..3usize), pads in prop::array::uniform4(0..3usize), dilation in 1..3usize,
-        (groups, each_in, each_out) in (1..4usize, 1..4usize, 1..4usize), depthwise in any::<bool>(),
+        (groups, each_in, each_out) in (1..4usize, 1..4usize, 1..4usize), depthwise in any::<bool>(), ceil in any::<bool>(),
     ) {
         let (groups, each_in, each_out) = if depthwise { (33, 1, 1) } else { (groups, each_in, each_out) };
-        let window = Window {
-            kernel: [kernel.0, kernel.1], strides: [strides.0, strides.1], pads, dilations: [dilation, dilation],
-        };
+        let window = Window::new().strides([strides.0, strides.1]).dilations([dilation, dilation]);
+        let window = window.padding(Padding::Explicit(pads)).ceil(ceil);
         let rng = &mut Pcg64Mcg::seed_from_u64(seed);
         let x = random((n, groups * each_in, size.0, size.1), rng);
         let w = random((groups * each_out, each_in, kernel.0, kernel.1), rng);
@@ -65,6 +82,31 @@ proptest! {
             prop_assert!(close(&found, &plain_conv(&x, &w, &bias, window, groups).into_dyn()));
         }
     }
+
+    #[test]
+    fn poolings(
+        seed in any::<u64>(), n in 1..3usize, channels in 1..4usize, size in (1..9usize, 1..9usize),
+        kernel in [1..4usize, 1..4usize], strides in [1..4usize, 1..4usize], dilations in [1..3usize, 1..3usize],
+        pads in prop::array::uniform4(0..3usize), ceil in any::<bool>(), count_pad in any::<bool>(),
+    ) {
+        let window = Window::new().strides(strides).dilations(dilations).padding(Padding::Explicit(pads)).ceil(ceil);
+        let x = random((n, channels, size.0, size.1), &mut Pcg64Mcg::seed_from_u64(seed));
+        let mut g = GraphBuilder::new();
+        g.input("x", &[1, channels, size.0, size.1]).unwrap();
+        let max = g.max_pool("max", "x", kernel, window);
+        let mean = g.node("mean", Op::AveragePool { kernel, window, count_pad }, &["x"]);
+        let fits = window.output_size(kernel, [size.0, size.1]).is_ok();
+        let expected = fits.then(|| plain_pool(&x, kernel, window, None));
+        // A window of nothing but padding is refused.
+        let sound = expected.as_ref().is_some_and(|y| y.iter().all(|y| y.is_finite()));
+        prop_assert_eq!((max.is_ok(), mean.is_ok()), (sound, sound));
+        if let (Ok(max), Ok(mean), Some(expected)) = (max, mean, expected) {
+            let network = g.build(&[&max, &mean]).unwrap().compile().unwrap();
+            let found = network.run_many(&[x.view().into_dyn()], &mut Memory::new()).unwrap();
+            prop_assert_eq!(&found[0], &expected.into_dyn());
+            prop_assert!(close(&found[1], &plain_pool(&x, kernel, window, Some(count_pad)).into_dyn()));
+        }
+    }
 }
 
 /// A network of every operator, for a batch of any length.
@@ -73,7 +115,7 @@ fn every_operator(rng: &mut Pcg64Mcg) -> ndarray_quant::graph::Graph {
     let x = g.input("x", &[1, 3, 8, 6]).unwrap();
     let conv = |g: &mut GraphBuilder, name: &str, x: &str, out: usize, channels: usize, rng: &mut Pcg64Mcg| {
         let w = random((out, channels, 3, 3), rng);
-        g.conv(name, x, &w, None, Window::new([3, 3]).pad(1), 1).unwrap()
+        g.conv(name, x, &w, None, Window::new().pad(1), 1).unwrap()
     };
     let a = conv(&mut g, "a", &x, 8, 3, rng);
     for (name, low) in [("scale", 0.5), ("shift", -0.5), ("mean", -0.2), ("variance", 0.5)] {
@@ -94,8 +136,8 @@ fn every_operator(rng: &mut Pcg64Mcg) -> ndarray_quant::graph::Graph {
     let half =
         g.constant("half", &array![[[[0.5f32]], [[1.0]], [[2.0]], [[1.0]], [[1.0]], [[1.0]], [[1.0]], [[-1.0]]]]);
     let scaled = g.mul("scaled", &half.unwrap(), &excited).unwrap();
-    let pooled = g.max_pool("pooled", &scaled, Window::new([2, 2]).stride(2)).unwrap();
-    let average = Op::AveragePool { window: Window::new([3, 3]).pad(1), count_pad: false };
+    let pooled = g.max_pool("pooled", &scaled, [2, 2], Window::new().strides([2, 2])).unwrap();
+    let average = Op::AveragePool { kernel: [3, 3], window: Window::new().pad(1), count_pad: false };
     let averaged = g.node("averaged", average, &[&pooled]).unwrap();
     let padded = g.node("padded", Op::Pad { pads: [1, 0, 0, 2] }, &[&averaged]).unwrap();
     let repeated = g.node("repeated", Op::Repeat { factors: [2, 1] }, &[&padded]).unwrap();
@@ -182,7 +224,7 @@ fn unsound_networks_are_refused() {
     for groups in [0, 1, 3, 4] {
         let name = format!("w{groups}");
         g.constant(&name, &weights).unwrap();
-        let op = Op::Conv { window: Window::new([3, 3]), groups };
+        let op = Op::Conv { window: Window::new(), groups };
         let refused = g.node("n", op, &[&x, &name]);
         assert!(node_error(&refused), "{refused:?}");
     }
@@ -193,8 +235,8 @@ fn unsound_networks_are_refused() {
     assert!(node_error(&g.node("n", Op::Reshape { shape: vec![5] }, &[&x])));
     assert!(node_error(&g.node("n", Op::Repeat { factors: [usize::MAX, 3] }, &[&x])));
     assert!(node_error(&g.node("n", Op::Pad { pads: [usize::MAX; 4] }, &[&x])));
-    let window = Window { strides: [0, 1], ..Window::new([2, 2]) };
-    assert!(node_error(&g.node("n", Op::MaxPool(window), &[&x])));
+    let window = Window::new().strides([0, 1]);
+    assert!(node_error(&g.node("n", Op::MaxPool { kernel: [2, 2], window }, &[&x])));
     assert!(matches!(g.clone().build(&["nothing"]), Err(Error::Name { .. })));
     let graph = g.build(&[&x]).unwrap();
     assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[1, 4, 8, 7]))), Err(Error::Shape { .. })));

@@ -106,6 +106,30 @@ fn a_small_network() -> Result<()> {
     Ok(())
 }
 
+/// The first two are the tests `maxpool_2d_ceil` and `averagepool_2d_ceil` of the ONNX standard, the last one is
+/// `averagepool_2d_ceil_last_window_starts_on_pad` with other numbers.
+#[test]
+fn poolings_that_reach_beyond_the_padding() -> Result<()> {
+    let run = |op: &str, size: usize, attributes: &[Message]| {
+        let attributes = [attributes, &[attribute("kernel_shape", &[3, 3]), attribute("ceil_mode", &[1])]].concat();
+        let file = model(&[node(op, &["x"], "y", &attributes)], &[], &[1, 1, size as i64, size as i64], "y");
+        onnx::read(&file)?.run(&Array::from_shape_fn((1, 1, size, size), |(_, _, y, x)| (size * y + x + 1) as f32))
+    };
+    let twos = || attribute("strides", &[2, 2]);
+    assert_eq!(run("MaxPool", 4, &[twos()])?, array![[[[11.0, 12.0], [15.0, 16.0]]]].into_dyn());
+    assert_eq!(run("AveragePool", 4, &[twos()])?, array![[[[6.0, 7.5], [12.0, 13.5]]]].into_dyn());
+    // The padding counts, what lies beyond it does not: the last windows have two rows or columns, one in the padding.
+    let counted = || [attribute("pads", &[1, 1, 1, 1]), attribute("count_include_pad", &[1])];
+    let mean = run("AveragePool", 4, &[&[twos()], &counted()[..]].concat())?;
+    let expected = [[14.0 / 9.0, 30.0 / 9.0, 2.0], [57.0 / 9.0, 11.0, 6.0], [27.0 / 6.0, 45.0 / 6.0, 4.0]];
+    assert_eq!(mean.shape(), [1, 1, 3, 3]);
+    assert!(mean.iter().zip(expected.as_flattened()).all(|(mean, expected)| (mean - expected).abs() < 1e-5));
+    // A second row and column would start in the padding.
+    let mean = run("AveragePool", 2, &[&[attribute("strides", &[3, 3])], &counted()[..]].concat())?;
+    assert!(mean.shape() == [1, 1, 1, 1] && (mean[[0, 0, 0, 0]] - 10.0 / 9.0).abs() < 1e-6);
+    Ok(())
+}
+
 #[test]
 fn every_truncation_and_every_flipped_bit_is_survived() {
     let bytes = small();

@@ -68,28 +68,47 @@ proptest! {
     }
 
     #[test]
-    fn pools(x in images(), px in params(), py in params(), kernel in 1usize..4, stride in 1usize..3, include: bool) {
-        let window = Window::new().strides([stride, stride]).padding(Padding::Same);
-        let tensor = QTensor::new(x.clone(), px.clone()).unwrap();
-        let pool = AveragePool::new(&px, [kernel, kernel], &window, &Requantize::to(&py)).unwrap();
-        let mean = pool.count_include_pad(include).forward(&tensor).unwrap();
-        let max = max_pool(&tensor, [kernel, kernel], &window).unwrap();
-        let ((sx, zx), (sy, zy)) = (pair(&px), pair(&py));
+    fn pools(
+        x in images(), px in params(), py in params(), kernel in 1usize..4, stride in 1usize..4, dilation in 1usize..3,
+        pads in [0usize..2, 0usize..2, 0usize..2, 0usize..2], ceil: bool, same: bool, include: bool,
+    ) {
         let (_, h, w, _) = x.dim();
-        let before = |size: usize| ((size.div_ceil(stride) - 1) * stride + kernel).saturating_sub(size) / 2;
+        let total = |size: usize| {
+            ((size.div_ceil(stride) - 1) * stride + (kernel - 1) * dilation + 1).saturating_sub(size)
+        };
+        let padding = if same { Padding::Same } else { Padding::Explicit(pads) };
+        let window = Window::new().strides([stride; 2]).dilations([dilation; 2]).padding(padding).ceil(ceil);
+        let [top, left, bottom, right] = match same {
+            true => [total(h) / 2, total(w) / 2, total(h).div_ceil(2), total(w).div_ceil(2)],
+            false => pads,
+        };
+        prop_assume!(window.output_size([kernel; 2], [h, w]).is_ok());
+        let tensor = QTensor::new(x.clone(), px.clone()).unwrap();
+        let pool = AveragePool::new(&px, [kernel; 2], &window, &Requantize::to(&py)).unwrap();
+        let mean = pool.count_include_pad(include).forward(&tensor).unwrap();
+        let fixed = Requantization::FixedPoint(FixedPointRounding::Double);
+        let to = Requantize::to(&px).with_requantization(fixed);
+        let pool = AveragePool::new(&px, [kernel; 2], &window, &to).unwrap();
+        let mean_of_codes = pool.count_include_pad(include).forward(&tensor).unwrap();
+        let max = max_pool(&tensor, [kernel; 2], &window).unwrap();
+        let ((sx, zx), (sy, zy)) = (pair(&px), pair(&py));
         for ((n, y, x_out, c), &got) in mean.codes().indexed_iter() {
-            let (mut sum, mut count, mut greatest) = (0f32, 0, 0);
+            let (mut sum, mut codes, mut inside, mut padded, mut greatest) = (0f32, 0, 0, 0, 0);
             for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {
-                let row = (y * stride + ky).wrapping_sub(before(h));
-                let column = (x_out * stride + kx).wrapping_sub(before(w));
-                if row < h && column < w {
-                    sum += (x[[n, row, column, c]] as f32 - zx) * sx;
-                    greatest = greatest.max(x[[n, row, column, c]]);
-                    count += 1;
+                let (down, across) = (y * stride + ky * dilation, x_out * stride + kx * dilation);
+                padded += (down < top + h + bottom && across < left + w + right) as i32;
+                if let Some(&code) = x.get([n, down.wrapping_sub(top), across.wrapping_sub(left), c]) {
+                    sum += (code as f32 - zx) * sx;
+                    codes += code as i32;
+                    greatest = greatest.max(code);
+                    inside += 1;
                 }
             }
-            let count = if include { kernel * kernel } else { count };
+            let count = if include { padded } else { inside }.max(1);
             prop_assert_eq!(got, code(sum / count as f32 / sy + zy));
+            // The padding holds zero points; halves are rounded up, which for codes of `u8` is away from zero.
+            codes += (count - inside) * zx as i32;
+            prop_assert_eq!(mean_of_codes.codes()[[n, y, x_out, c]] as i32, (2 * codes + count) / (2 * count));
             prop_assert_eq!(max.codes()[[n, y, x_out, c]], greatest);
         }
         let global = GlobalAveragePool::new(&px, &Requantize::to(&py)).unwrap();

@@ -22,19 +22,19 @@ fn network(rng: &mut Pcg64Mcg) -> Graph {
         g.conv(name, x, &w, Some(&(random(shape[0], rng) * 0.2)), window, groups).unwrap()
     };
     let x = g.input("x", &[1, 3, 12, 12]).unwrap();
-    let a = conv(&mut g, "stem", &x, [16, 3, 3, 3], Window::new([3, 3]).stride(2).pad(1), 1);
+    let a = conv(&mut g, "stem", &x, [16, 3, 3, 3], Window::new().strides([2, 2]).pad(1), 1);
     let a = g.activation("stem_relu", &a, Activation::relu6()).unwrap();
-    let b = conv(&mut g, "depthwise", &a, [16, 1, 3, 3], Window::new([3, 3]).pad(1), 16);
+    let b = conv(&mut g, "depthwise", &a, [16, 1, 3, 3], Window::new().pad(1), 16);
     let b = g.activation("depthwise_relu", &b, Activation::relu6()).unwrap();
-    let b = conv(&mut g, "project", &b, [16, 16, 1, 1], Window::new([1, 1]), 1);
+    let b = conv(&mut g, "project", &b, [16, 16, 1, 1], Window::new(), 1);
     let sum = g.add("sum", &a, &b).unwrap();
-    let grouped = conv(&mut g, "grouped", &sum, [8, 8, 3, 3], Window::new([3, 3]), 2);
+    let grouped = conv(&mut g, "grouped", &sum, [8, 8, 3, 3], Window::new(), 2);
     let swish = g.activation("swish", &grouped, Activation::HardSwish).unwrap();
     let mean = g.global_average_pool("mean", &swish).unwrap();
     let gate = g.activation("gate", &mean, Activation::Sigmoid).unwrap();
     let gated = g.mul("gated", &swish, &gate).unwrap();
-    let pooled = g.max_pool("pooled", &gated, Window::new([2, 2]).stride(2)).unwrap();
-    let average = Op::AveragePool { window: Window::new([2, 2]).stride(2), count_pad: false };
+    let pooled = g.max_pool("pooled", &gated, [2, 2], Window::new().strides([2, 2])).unwrap();
+    let average = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_pad: false };
     let averaged = g.node("averaged", average, &[&gated]).unwrap();
     let both = g.node("both", Op::Concat { axis: 1 }, &[&pooled, &averaged]).unwrap();
     let flat = g.flatten("flat", &both).unwrap();
@@ -305,14 +305,14 @@ fn equal_channels_lose_less() {
         }
         w
     };
-    let a = g.conv("a", &x, &uneven(rng), Some(&Array1::zeros(8)), Window::new([1, 1]), 1).unwrap();
-    let b = g.conv("b", &x, &uneven(rng), None, Window::new([1, 1]), 1).unwrap();
+    let a = g.conv("a", &x, &uneven(rng), Some(&Array1::zeros(8)), Window::new(), 1).unwrap();
+    let b = g.conv("b", &x, &uneven(rng), None, Window::new(), 1).unwrap();
     let sum = g.add("sum", &a, &b).unwrap();
     let mut w = random((3, 8, 3, 3), rng);
     for (c, mut w) in w.axis_iter_mut(Axis(1)).enumerate() {
         w *= 10f32.powi(c as i32 % 4);
     }
-    let y = g.conv("y", &sum, &w, None, Window::new([3, 3]).pad(1), 1).unwrap();
+    let y = g.conv("y", &sum, &w, None, Window::new().pad(1), 1).unwrap();
     let graph = g.build(&[&y]).unwrap();
     let x = random(IxDyn(&[16, 4, 6, 6]), rng);
     let mut ranges = ChannelRanges::new(&graph).unwrap();

@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use ndarray::{ArrayD, ArrayRef, Axis, Dimension, Zip};
 
 use super::network::{Constant, Graph, Input, Node, Parts, infer};
-use super::op::{Activation, Clamp, Op, Window};
+use super::op::{Activation, Clamp, Op};
 use super::shape::{self, Shape};
 use crate::error::{Error, Result};
+use crate::window::Window;
 
 /// Builds a [`Graph`] node by node. Methods take the names of tensors and return the name of the one that is new.
 ///
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("image", &[1, 3, 8, 8])?;
 /// let weights = Array::from_elem((4, 3, 3, 3), 0.1);
-/// let x = g.conv("first", &x, &weights, Some(&Array1::zeros(4)), Window::new([3, 3]).pad(1), 1)?;
+/// let x = g.conv("first", &x, &weights, Some(&Array1::zeros(4)), Window::new().pad(1), 1)?;
 /// let x = g.activation("relu", &x, Activation::relu())?;
 /// let x = g.global_average_pool("mean", &x)?;
 /// let x = g.flatten("features", &x)?;
@@ -153,8 +154,8 @@ impl GraphBuilder {
     }
 
     /// [`Op::MaxPool`]. Errors as [`Self::node`].
-    pub fn max_pool(&mut self, name: &str, x: &str, window: Window) -> Result<String> {
-        self.node(name, Op::MaxPool(window), &[x])
+    pub fn max_pool(&mut self, name: &str, x: &str, kernel: [usize; 2], window: Window) -> Result<String> {
+        self.node(name, Op::MaxPool { kernel, window }, &[x])
     }
 
     /// [`Op::GlobalAveragePool`]. Errors as [`Self::node`].

@@ -125,7 +125,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
             recipe.tensors.insert(name.clone(), TensorRecipe::activation(ranges.min().sum(), ranges.max().sum()));
         }
         for node in self.graph.nodes() {
-            if matches!(node.op, Op::MaxPool(_) | Op::Pad { .. } | Op::Repeat { .. } | Op::Reshape { .. }) {
+            if matches!(node.op, Op::MaxPool { .. } | Op::Pad { .. } | Op::Repeat { .. } | Op::Reshape { .. }) {
                 let kept = recipe.tensors[&node.inputs[0]].ranges.clone();
                 recipe.tensor_mut(&node.output)?.ranges = kept;
             }

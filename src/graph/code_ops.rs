@@ -7,7 +7,7 @@ use ndarray::{
     ArrayD, ArrayView1, ArrayView4, ArrayViewD, ArrayViewMut1, ArrayViewMut4, ArrayViewMutD, Axis, Ix1, Ix4, IxDyn,
 };
 
-use super::codes::{conv_window, requantize};
+use super::codes::requantize;
 use super::layout::{is_row_major, physical, physical_axis, to_physical};
 use super::movement::{Pad, Reorder, Repeat};
 use super::network::{Constant, Node};
@@ -18,6 +18,7 @@ use crate::ops::{self, AveragePool, Concat, GlobalAveragePool, Lookup, QAdd, QMu
 use crate::qparams::QParams;
 use crate::quantizer::Quantizer;
 use crate::scheme::Scheme;
+use crate::window::Window;
 
 /// What an operator reads: codes with these parameters, or a constant.
 #[allow(clippy::large_enum_variant, reason = "lives while a plan is made")]
@@ -74,10 +75,10 @@ pub(crate) fn kernel(
             };
             Call::Lookup(Lookup::new(&flat(&params[0])?, &flat(to)?, |x| f.eval(x as f32).into())?)
         }
-        Op::MaxPool(window) if all_same => Call::MaxPool(window.kernel, conv_window(window)),
-        Op::AveragePool { window, count_pad } => {
+        Op::MaxPool { kernel, window } if all_same => Call::MaxPool(*kernel, *window),
+        Op::AveragePool { kernel, window, count_pad } => {
             let to = requantize(&images(to)?, node.clamp);
-            let pool = AveragePool::new(&images(&params[0])?, window.kernel, &conv_window(window), &to)?;
+            let pool = AveragePool::new(&images(&params[0])?, *kernel, window, &to)?;
             Call::AveragePool(pool.count_include_pad(*count_pad))
         }
         Op::GlobalAveragePool => Call::GlobalAveragePool(GlobalAveragePool::new(
@@ -121,7 +122,7 @@ enum Call {
     Add(QAdd<u8, IxDyn>),
     Mul(QMul<u8, IxDyn>),
     Lookup(Lookup<u8, u8, Ix1>),
-    MaxPool([usize; 2], ops::Window),
+    MaxPool([usize; 2], Window),
     AveragePool(AveragePool<u8>),
     GlobalAveragePool(GlobalAveragePool<u8>),
     Concat(Concat<u8, IxDyn>),

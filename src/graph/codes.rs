@@ -2,10 +2,10 @@
 
 use ndarray::{ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4, Ix1, Ix4};
 
-use super::op::{Clamp, Window};
+use super::op::Clamp;
 use super::plan::{Kernel, Scratch, Values, ValuesMut, scratch};
 use crate::error::Result;
-use crate::ops::{self, Padding, QConv, Requantize, StaticConv};
+use crate::ops::{QConv, Requantize, StaticConv};
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 
@@ -115,12 +115,6 @@ impl Conv {
             y.iter_mut().for_each(|y| *y = self.clamp.apply(*y));
         }
     }
-}
-
-/// The windows as convolutions of codes take them.
-pub(crate) fn conv_window(window: &Window) -> ops::Window {
-    let placed = ops::Window::new().strides(window.strides).dilations(window.dilations);
-    placed.padding(Padding::Explicit(window.pads))
 }
 
 /// Output parameters with a fused clamp.

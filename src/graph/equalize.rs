@@ -81,7 +81,7 @@ impl<'g> Ties<'g> {
         for node in graph.nodes() {
             let keeps_channels = match node.op {
                 Op::Add => node.inputs.iter().all(|name| graph.shape(name) == graph.shape(&node.output)),
-                Op::MaxPool(_)
+                Op::MaxPool { .. }
                 | Op::AveragePool { .. }
                 | Op::GlobalAveragePool
                 | Op::Repeat { .. }

@@ -23,7 +23,7 @@ impl Graph {
     /// use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Op, Window};
     /// let mut g = GraphBuilder::new();
     /// let x = g.input("x", &[1, 1, 4, 4])?;
-    /// let x = g.conv("conv", &x, &Array::from_elem((2, 1, 3, 3), 0.5), None, Window::new([3, 3]), 1)?;
+    /// let x = g.conv("conv", &x, &Array::from_elem((2, 1, 3, 3), 0.5), None, Window::new(), 1)?;
     /// let ones = g.constant("ones", &Array1::ones(2))?;
     /// let x = g.node("norm", Op::BatchNorm { epsilon: 0.0 }, &[&x, &ones, &ones, &ones, &ones])?;
     /// let x = g.activation("relu", &x, Activation::relu())?;

@@ -6,17 +6,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::code_ops::{self, Operand};
-use super::codes::{Arithmetic, Conv, Dequantize, FakeQuantize, Quantize, conv_window, requantize};
+use super::codes::{Arithmetic, Conv, Dequantize, FakeQuantize, Quantize, requantize};
 use super::compile::Planner;
 use super::layout::physical;
 use super::network::{Graph, Node};
-use super::op::{Clamp, Op, Window};
+use super::op::{Clamp, Op};
 use super::plan::{Kernel, Kind, Plan, Ports, Role};
 use super::real::Weights;
 use super::recipe::{Precision, Recipe, weights_of};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::ops::QConv;
+use crate::window::Window;
 
 /// A network whose weights are in fewer bits, with what tells how to run it.
 #[derive(Clone, Copy)]
@@ -211,9 +212,9 @@ impl Lowering<'_> {
         let bias = bias.map(|b| b.iter().copied().collect::<ndarray::Array1<f32>>());
         let (window, groups) = match node.op {
             Op::Conv { window, groups } => (window, groups),
-            _ => (Window::new([1, 1]), 1),
+            _ => (Window::new(), 1),
         };
-        let layer = QConv::new(&weights, bias.as_deref(), &conv_window(&window), groups)?;
+        let layer = QConv::new(&weights, bias.as_deref(), &window, groups)?;
         let dims = |name: &str| match &physical(self.planner.shape(name))[..] {
             &[_, h, w, c] => [h, w, c],
             rest => [1, 1, rest[1..].iter().product()],

@@ -45,6 +45,8 @@ mod rounding;
 mod shape;
 mod stored;
 
+#[doc(no_inline)]
+pub use crate::window::{Padding, Window};
 pub use builder::GraphBuilder;
 pub use calibrate::{Calibration, calibrate};
 pub use compile::FloatNetwork;
@@ -54,7 +56,7 @@ pub use moments::InputMoments;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;
 pub use network::{Constant, Graph, Input, Node};
-pub use op::{Activation, Clamp, Op, Window};
+pub use op::{Activation, Clamp, Op};
 pub use plan::Memory;
 pub use qnetwork::QuantizedNetwork;
 pub use recipe::{Precision, Recipe, TensorRecipe};

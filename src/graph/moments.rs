@@ -110,8 +110,9 @@ impl Reader {
         let depth: usize = weights[1..].iter().product();
         let (windows, groups) = match &node.op {
             Op::Conv { window, groups } => {
-                let geometry = Geometry::new(*window, *groups, shape(&node.inputs[0]), shape(&node.output));
-                (Windows::Conv(geometry), *groups)
+                let (kernel, [x, y]) =
+                    ([weights[2], weights[3]], [&node.inputs[0], &node.output].map(|name| shape(name)));
+                (Windows::Conv(Geometry::new(kernel, window, *groups, x, y)), *groups)
             }
             _ => (Windows::Rows, 1),
         };
@@ -127,8 +128,7 @@ impl Reader {
                 self.moments.add(0, rows);
             }
             Windows::Conv(geometry) => {
-                let image = geometry.input.iter().product::<usize>().max(1);
-                let pixels = geometry.output[0] * geometry.output[1];
+                let (image, pixels) = (geometry.input_len().max(1), geometry.output_pixels());
                 let step = pixels.div_ceil(WINDOWS).max(1);
                 let (count, depth) = (pixels.div_ceil(step), self.moments.depth());
                 let patches = scratch(patches, count * depth);

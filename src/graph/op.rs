@@ -4,71 +4,7 @@ use alloc::vec::Vec;
 
 use num_traits::Float;
 
-use crate::error::{Error, Result};
-
-/// Where the windows of a convolution or a pooling lie, over height and width.
-///
-/// Along each axis there are `(length + pads - dilation * (kernel - 1) - 1) / stride + 1` windows, rounded down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Window {
-    /// Height and width in elements.
-    pub kernel: [usize; 2],
-    /// The distance between windows, down and to the right.
-    pub strides: [usize; 2],
-    /// How far windows reach beyond the top, the left, the bottom and the right.
-    pub pads: [usize; 4],
-    /// The distance between the elements of a window, down and to the right.
-    pub dilations: [usize; 2],
-}
-
-impl Window {
-    /// Dense windows of this height and width at every position inside of the tensor.
-    pub fn new(kernel: [usize; 2]) -> Self {
-        Self { kernel, strides: [1, 1], pads: [0; 4], dilations: [1, 1] }
-    }
-
-    /// This distance between windows along both axes.
-    pub fn stride(mut self, stride: usize) -> Self {
-        self.strides = [stride, stride];
-        self
-    }
-
-    /// This much beyond the tensor on all sides.
-    pub fn pad(mut self, pad: usize) -> Self {
-        self.pads = [pad; 4];
-        self
-    }
-
-    /// This distance between the elements of a window along both axes.
-    pub fn dilation(mut self, dilation: usize) -> Self {
-        self.dilations = [dilation, dilation];
-        self
-    }
-
-    /// The number of windows along height (axis 0) or width (axis 1) of a tensor of this length.
-    pub(crate) fn count(&self, axis: usize, length: usize) -> Result<usize> {
-        let (kernel, stride, dilation) = (self.kernel[axis], self.strides[axis], self.dilations[axis]);
-        let count = || {
-            let reach = kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
-            let padded = length.checked_add(self.pads[axis])?.checked_add(self.pads[axis + 2])?;
-            if dilation == 0 || length == 0 {
-                return None;
-            }
-            padded.checked_sub(reach)?.checked_div(stride)?.checked_add(1)
-        };
-        count().ok_or_else(|| Error::Argument {
-            what: "window",
-            expected: "a kernel, stride and dilation of at least 1, and a padded tensor at least as long as the kernel",
-            found: alloc::format!("{self:?} on a length of {length}"),
-        })
-    }
-
-    /// Whether windows are single elements, one for each of the tensor.
-    pub(crate) fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.strides == [1, 1] && self.pads == [0; 4]
-    }
-}
+use crate::window::Window;
 
 /// Bounds that values are clamped to. One that is `None` does not bound.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -190,7 +126,7 @@ impl Activation {
 pub enum Op {
     /// Convolution of `X` with `W: [out, in / groups, height, width]`, and `B: [out]` added if there is one (ONNX: `Conv`).
     Conv {
-        /// The windows; the kernel is that of the weights.
+        /// How the weights slide over height and width.
         window: Window,
         /// Groups of channels that do not see each other.
         groups: usize,
@@ -209,13 +145,21 @@ pub enum Op {
     Mul,
     /// A function of each element.
     Activation(Activation),
-    /// The greatest element of each window (ONNX: `MaxPool`).
-    MaxPool(Window),
-    /// The mean of each window (ONNX: `AveragePool`).
-    AveragePool {
-        /// The windows.
+    /// The greatest element under each place of a kernel; the padding counts for nothing (ONNX: `MaxPool`).
+    MaxPool {
+        /// The height and width of the kernel.
+        kernel: [usize; 2],
+        /// How it slides.
         window: Window,
-        /// Whether what lies beyond the tensor counts as zeros, or not at all.
+    },
+    /// The mean of the elements under each place of a kernel (ONNX: `AveragePool`).
+    AveragePool {
+        /// The height and width of the kernel.
+        kernel: [usize; 2],
+        /// How it slides.
+        window: Window,
+        /// Whether the padding counts as zeros, or not at all. What [`Window::ceil`] lets a kernel cover beyond the
+        /// padding never counts.
         count_pad: bool,
     },
     /// The mean of each channel, with height and width of 1 (ONNX: `GlobalAveragePool`).
@@ -266,7 +210,7 @@ impl Op {
                 Activation::LeakyRelu { .. } => "LeakyRelu",
                 Activation::Silu => "Silu",
             },
-            Op::MaxPool(_) => "MaxPool",
+            Op::MaxPool { .. } => "MaxPool",
             Op::AveragePool { .. } => "AveragePool",
             Op::GlobalAveragePool => "GlobalAveragePool",
             Op::Concat { .. } => "Concat",

@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::op::{Op, Window};
+use super::op::Op;
 use crate::error::{Error, Result};
+use crate::window::{Placed, Window};
 
 /// No tensor of one image has more elements: what comes from a file must not make us ask for any amount of memory.
 const MAX_ELEMENTS: usize = 1 << 28;
@@ -44,7 +45,7 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
         return Err(Error::Argument { what: "weights", expected: "constants", found });
     }
     let shape = match op {
-        Op::Conv { window, groups } => conv(x, inputs, *window, *groups)?,
+        Op::Conv { window, groups } => conv(x, inputs, window, *groups)?,
         Op::Linear => {
             let [n, depth] = ranked("rank of the input", x)?;
             let [out, w_depth] = ranked("rank of the weights", inputs[1])?;
@@ -62,18 +63,18 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
             broadcast(x, inputs[1])?
         }
         Op::Activation(_) => x.to_vec(),
-        Op::MaxPool(window) | Op::AveragePool { window, .. } => {
-            let [n, c, h, w] = ranked("rank of the input", x)?;
-            for axis in 0..2 {
-                // A window that lies beyond the tensor altogether has no greatest element and no mean.
-                let inside = window.pads[axis].max(window.pads[axis + 2]) < window.kernel[axis];
-                if !inside || window.dilations != [1, 1] {
-                    let found = alloc::format!("{window:?}");
-                    let expected = "pads smaller than the kernel and no dilation";
-                    return Err(Error::Argument { what: "window of a pooling", expected, found });
-                }
+        Op::MaxPool { kernel, window } | Op::AveragePool { kernel, window, .. } => {
+            let ([n, c, _, _], placed) = place(x, *kernel, window)?;
+            let shape = alloc::vec![n, c, placed.output[0], placed.output[1]];
+            elements(&shape)?;
+            // Where there is nothing but padding, there is no greatest element and no mean.
+            let is_empty = |axis: usize| (0..placed.output[axis]).any(|at| placed.taps_within(axis, at).is_empty());
+            if is_empty(0) || is_empty(1) {
+                let (expected, found) = ("an element of the tensor under each place of the kernel", window);
+                let found = alloc::format!("{found:?} of {kernel:?} on {:?}", placed.image);
+                return Err(Error::Argument { what: "window of a pooling", expected, found });
             }
-            alloc::vec![n, c, window.count(0, h)?, window.count(1, w)?]
+            shape
         }
         Op::GlobalAveragePool => {
             let [n, c, h, w] = ranked("rank of the input", x)?;
@@ -119,16 +120,25 @@ fn check_batches(inputs: &[&[usize]], constant: &[bool]) -> Result<()> {
     }
 }
 
-fn conv(x: &[usize], inputs: &[&[usize]], window: Window, groups: usize) -> Result<Shape> {
-    let [n, channels, h, w] = ranked("rank of the input", x)?;
+/// A kernel on images, which must not be empty.
+fn place(x: &[usize], kernel: [usize; 2], window: &Window) -> Result<([usize; 4], Placed)> {
+    let [n, c, h, w] = ranked("rank of the input", x)?;
+    if h == 0 || w == 0 {
+        return Err(Error::shape("image, at least one pixel", &[n, c, h.max(1), w.max(1)], x));
+    }
+    Ok(([n, c, h, w], window.place(kernel, [h, w])?))
+}
+
+fn conv(x: &[usize], inputs: &[&[usize]], window: &Window, groups: usize) -> Result<Shape> {
     let [out, depth, kh, kw] = ranked("rank of the weights", inputs[1])?;
+    let ([n, channels, ..], placed) = place(x, [kh, kw], window)?;
     if groups == 0 || !channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
         let found = alloc::format!("{groups} for {channels} to {out} channels");
         return Err(Error::Argument { what: "groups", expected: "a divisor of the numbers of channels", found });
     }
-    expect("weights", &[out, channels / groups, window.kernel[0], window.kernel[1]], &[out, depth, kh, kw])?;
+    expect("weights", &[out, channels / groups, kh, kw], &[out, depth, kh, kw])?;
     inputs.get(2).map_or(Ok(()), |bias| expect("bias", &[out], bias))?;
-    Ok(alloc::vec![n, out, window.count(0, h)?, window.count(1, w)?])
+    Ok(alloc::vec![n, out, placed.output[0], placed.output[1]])
 }
 
 fn concat(inputs: &[&[usize]], axis: usize) -> Result<Shape> {

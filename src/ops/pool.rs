@@ -113,7 +113,8 @@ impl<T: Byte> AveragePool<T> {
         Ok(Self { x: x.clone(), y, kernel, window: *window, include_pad: false, codes, in_integers })
     }
 
-    /// With the padding counted as real zeros (ONNX: `count_include_pad`).
+    /// With the padding counted as real zeros (ONNX: `count_include_pad`). What [`Window::ceil`] lets a kernel cover beyond
+    /// the padding does not count.
     pub fn count_include_pad(mut self, include: bool) -> Self {
         self.include_pad = include;
         self
@@ -144,13 +145,13 @@ impl<T: Byte> AveragePool<T> {
         let window = placed_for(x, self.kernel, &self.window, out)?;
         let (x_pair, y_pair) = (self.x.pair("parameters of the input")?, self.y.pair("parameters of the output")?);
         let (channels, codes) = (x.dim().3, self.codes);
-        let all = if self.include_pad { Some(self.kernel[0] * self.kernel[1]) } else { None };
+        let include_pad = self.include_pad;
         in_standard_layout(x, out, workspace, |x, out, _| {
             if self.in_integers {
-                let mean = IntegerMean { zero: x_pair.1, all, codes };
+                let mean = IntegerMean { zero: x_pair.1, include_pad, codes };
                 arch::run(Pool { x, out, channels, window, mean });
             } else {
-                let mean = FloatMean { x: x_pair, y: y_pair, all, codes };
+                let mean = FloatMean { x: x_pair, y: y_pair, include_pad, codes };
                 arch::run(Pool { x, out, channels, window, mean });
             }
         });
@@ -256,8 +257,8 @@ trait Statistic: Copy {
     type State: Copy;
     fn start(self) -> Self::State;
     fn add(self, state: Self::State, code: i32) -> Self::State;
-    /// The code, `count` being the taps within the image.
-    fn finish(self, state: Self::State, count: usize) -> i32;
+    /// The code, for so many taps within the image, and within the image or its padding.
+    fn finish(self, state: Self::State, inside: usize, padded: usize) -> i32;
 }
 
 #[derive(Clone, Copy)]
@@ -276,7 +277,7 @@ impl Statistic for Greatest {
         state.max(code)
     }
     #[inline(always)]
-    fn finish(self, state: i32, _: usize) -> i32 {
+    fn finish(self, state: i32, _: usize, _: usize) -> i32 {
         state
     }
 }
@@ -285,8 +286,7 @@ impl Statistic for Greatest {
 struct FloatMean {
     x: (f32, i32),
     y: (f32, i32),
-    /// The taps to divide by, if those in the padding count.
-    all: Option<usize>,
+    include_pad: bool,
     codes: Codes,
 }
 
@@ -301,16 +301,17 @@ impl Statistic for FloatMean {
         state + dequantize::<i16, f32>(code as i16, self.x.1, self.x.0)
     }
     #[inline(always)]
-    fn finish(self, state: f32, count: usize) -> i32 {
+    fn finish(self, state: f32, inside: usize, padded: usize) -> i32 {
         // A window of nothing but padding has the mean 0.
-        float_mean(state, self.all.unwrap_or(count).max(1) as f32, self.y, self.codes)
+        let count = if self.include_pad { padded } else { inside }.max(1);
+        float_mean(state, count as f32, self.y, self.codes)
     }
 }
 
 #[derive(Clone, Copy)]
 struct IntegerMean {
     zero: i32,
-    all: Option<usize>,
+    include_pad: bool,
     codes: Codes,
 }
 
@@ -325,10 +326,10 @@ impl Statistic for IntegerMean {
         state + code
     }
     #[inline(always)]
-    fn finish(self, state: i32, count: usize) -> i32 {
+    fn finish(self, state: i32, inside: usize, padded: usize) -> i32 {
         // A window of nothing but padding has the mean 0.
-        let all = self.all.unwrap_or(count).max(1);
-        integer_mean(state + (all - count) as i32 * self.zero, all as i32, self.codes)
+        let count = if self.include_pad { padded } else { inside }.max(1);
+        integer_mean(state + (count - inside) as i32 * self.zero, count as i32, self.codes)
     }
 }
 
@@ -370,10 +371,11 @@ impl<T: Byte, S: Statistic> Task for Pool<'_, T, S> {
                         }
                     }
                 }
-                let count = taps_y.len() * taps_x.len();
+                let inside = taps_y.len() * taps_x.len();
+                let padded = window.taps_padded(0, y) * window.taps_padded(1, x_out);
                 let mut codes = [T::default(); LANES];
                 for i in 0..LANES {
-                    codes[i] = T::from_i32(mean.finish(states[i], count));
+                    codes[i] = T::from_i32(mean.finish(states[i], inside, padded));
                 }
                 out.copy_from_slice(&codes[..out.len()]);
             }

@@ -10,7 +10,8 @@ use super::node::Source;
 use super::proto::{GraphProto, ModelProto, ValueInfo};
 use super::tensor::Known;
 use crate::error::{Error, Result};
-use crate::graph::{Activation, Clamp, Constant, Graph, GraphBuilder, Node, Op, Window};
+use crate::graph::{Activation, Clamp, Constant, Graph, GraphBuilder, Node, Op};
+use crate::window::Window;
 
 /// The graph of a model.
 pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Graph> {
@@ -180,11 +181,12 @@ impl Importer {
                 if source.node.output.len() > 1 {
                     return Err(source.unsupported("the positions of maxima"));
                 }
-                Op::MaxPool(self.pool_window(source)?)
+                let (kernel, window) = self.pool_window(source)?;
+                Op::MaxPool { kernel, window }
             }
             "AveragePool" => {
-                let count_pad = source.int("count_include_pad", 0) != 0;
-                Op::AveragePool { window: self.pool_window(source)?, count_pad }
+                let (kernel, window) = self.pool_window(source)?;
+                Op::AveragePool { kernel, window, count_pad: source.int("count_include_pad", 0) != 0 }
             }
             "GlobalAveragePool" => Op::GlobalAveragePool,
             "ReduceMean" => return self.reduce_mean(source),
@@ -202,26 +204,23 @@ impl Importer {
     }
 
     fn conv(&mut self, source: &Source) -> Result<()> {
-        let (input, weights) = (self.shape(source, 0)?, self.shape(source, 1)?);
+        let weights = self.shape(source, 1)?;
         let &[_, _, height, width] = &weights[..] else {
             return Err(source.unsupported(alloc::format!("weights of shape {weights:?}, not of a 2-D convolution")));
         };
-        let window = source.window([height, width], &input)?;
+        let window = source.window([height, width])?;
         let groups = source.sizes::<1>("group", &[source.int("group", 1)])?[0];
         let inputs = self.operands(source)?;
         self.push(source, Op::Conv { window, groups }, inputs)
     }
 
-    fn pool_window(&self, source: &Source) -> Result<Window> {
-        if source.int("ceil_mode", 0) != 0 {
-            return Err(source.unsupported("ceil_mode"));
-        }
+    fn pool_window(&self, source: &Source) -> Result<([usize; 2], Window)> {
         let input = self.shape(source, 0)?;
         if input.len() != 4 {
             return Err(source.unsupported(alloc::format!("a pooling of shape {input:?}")));
         }
         let kernel = source.sizes("kernel_shape", source.ints("kernel_shape").unwrap_or_default())?;
-        source.window(kernel, &input)
+        Ok((kernel, source.window(kernel)?.ceil(source.int("ceil_mode", 0) != 0)))
     }
 
     /// `alpha * A · B + beta * C`.

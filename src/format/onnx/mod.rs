@@ -8,7 +8,7 @@
 //! | layers | `Conv` (2-D), `Gemm`, `MatMul` with a constant right side, `BatchNormalization` |
 //! | functions | `Relu Clip Sigmoid Tanh HardSigmoid HardSwish LeakyRelu Softmax` |
 //! | of two tensors | `Add Sub Mul Div` (the last with a constant divisor) |
-//! | pooling | `MaxPool AveragePool GlobalAveragePool`, `ReduceMean` over height and width |
+//! | pooling | `MaxPool AveragePool GlobalAveragePool`, `ReduceMean` over height and width; `ceil_mode` as of version 19 |
 //! | movement | `Concat Pad Resize Upsample Flatten Reshape Squeeze Unsqueeze Identity Dropout` |
 //! | on shapes | `Constant Shape Gather Unsqueeze Squeeze Concat Cast` of integers that are known when the file is read |
 

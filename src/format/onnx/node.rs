@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::proto::{AttributeProto, NodeProto};
 use super::tensor::Known;
 use crate::error::{Error, Result};
-use crate::graph::Window;
+use crate::window::{Padding, Window};
 
 /// A node, and the name that messages call it by.
 pub(super) struct Source<'a> {
@@ -79,40 +79,24 @@ impl<'a> Source<'a> {
         sizes.ok_or_else(|| self.wrong(what, alloc::format!("{N} lengths"), alloc::format!("{values:?}")))
     }
 
-    /// The windows of a convolution or pooling on a tensor of this shape.
-    pub(super) fn window(&self, kernel: [usize; 2], input: &[usize]) -> Result<Window> {
-        let pair = |name| self.ints(name).map_or(Ok([1, 1]), |v| self.sizes(name_of(name), v));
-        if let Some(declared) = self.ints("kernel_shape") {
-            let declared = self.sizes::<2>("kernel_shape", declared)?;
-            if declared != kernel {
-                let (expected, found) = (alloc::format!("{kernel:?}"), alloc::format!("{declared:?}"));
-                return Err(self.wrong("kernel_shape", expected, found));
-            }
+    /// How the kernel of a convolution or pooling slides.
+    pub(super) fn window(&self, kernel: [usize; 2]) -> Result<Window> {
+        let pair = |name, values: Option<&[i64]>| values.map_or(Ok([1, 1]), |values| self.sizes(name, values));
+        let declared = pair("kernel_shape", self.ints("kernel_shape"))?;
+        if self.has("kernel_shape") && declared != kernel {
+            let (expected, found) = (alloc::format!("{kernel:?}"), alloc::format!("{declared:?}"));
+            return Err(self.wrong("kernel_shape", expected, found));
         }
-        let (strides, dilations) = (pair("strides")?, pair("dilations")?);
-        let mut window = Window { kernel, strides, pads: [0; 4], dilations };
-        match self.text("auto_pad", "NOTSET") {
-            "NOTSET" => {
-                if let Some(pads) = self.ints("pads") {
-                    window.pads = self.sizes("pads", pads)?;
-                }
-            }
-            "VALID" => {}
-            mode @ ("SAME_UPPER" | "SAME_LOWER") => {
-                for axis in 0..2 {
-                    let length = *input.get(2 + axis).unwrap_or(&0);
-                    let [stride, dilation] = [strides[axis], dilations[axis]];
-                    let reach = kernel[axis].saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-                    let count = length.div_ceil(stride.max(1));
-                    let needed = count.saturating_sub(1).saturating_mul(stride).saturating_add(reach);
-                    let total = needed.saturating_sub(length);
-                    let before = if mode == "SAME_UPPER" { total / 2 } else { total.div_ceil(2) };
-                    (window.pads[axis], window.pads[axis + 2]) = (before, total - before);
-                }
-            }
-            other => return Err(self.unsupported(alloc::format!("auto_pad {other}"))),
-        }
-        Ok(window)
+        let padding = match (self.text("auto_pad", "NOTSET"), self.ints("pads")) {
+            ("NOTSET", Some(pads)) => Padding::Explicit(self.sizes("pads", pads)?),
+            ("NOTSET", None) | ("VALID", _) => Padding::Valid,
+            ("SAME_UPPER", _) => Padding::Same,
+            ("SAME_LOWER", _) => Padding::SameLower,
+            (other, _) => return Err(self.unsupported(alloc::format!("auto_pad {other}"))),
+        };
+        let strides = pair("strides", self.ints("strides"))?;
+        let dilations = pair("dilations", self.ints("dilations"))?;
+        Ok(Window::new().strides(strides).dilations(dilations).padding(padding))
     }
 
     pub(super) fn unsupported(&self, why: impl ToString) -> Error {
@@ -124,8 +108,4 @@ impl<'a> Source<'a> {
     pub(super) fn wrong(&self, what: &'static str, expected: impl ToString, found: impl ToString) -> Error {
         Error::Format { what, expected: expected.to_string(), found: found.to_string() }.at(&self.name)
     }
-}
-
-fn name_of(name: &str) -> &'static str {
-    if name == "strides" { "strides" } else { "dilations" }
 }

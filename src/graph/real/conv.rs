@@ -9,50 +9,43 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 use super::{Finish, Matrix, Weights};
 use crate::arch::{self, Task};
 use crate::error::Result;
-use crate::graph::op::{Clamp, Window};
+use crate::graph::op::Clamp;
 use crate::graph::plan::{Kernel, Scratch, Values, ValuesMut, scratch};
+use crate::window::{Placed, Window};
 
-/// The sizes of a convolution or pooling: of one image, in the order of memory.
+/// A convolution or pooling of one image, in the order of memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {
-    pub(crate) window: Window,
+    pub(crate) window: Placed,
     pub(crate) groups: usize,
-    /// Height, width, channels.
-    pub(crate) input: [usize; 3],
-    pub(crate) output: [usize; 3],
+    /// Channels of the input and of the output.
+    pub(crate) channels: [usize; 2],
 }
 
 impl Geometry {
-    /// From logical shapes.
-    pub(crate) fn new(window: Window, groups: usize, input: &[usize], output: &[usize]) -> Self {
-        let hwc = |shape: &[usize]| [shape[2], shape[3], shape[1]];
-        Self { window, groups, input: hwc(input), output: hwc(output) }
-    }
-
-    /// Where the element of a window lies along an axis, if inside of the tensor.
-    #[inline(always)]
-    pub(crate) fn source(&self, axis: usize, window: usize, element: usize) -> Option<usize> {
-        let at = window * self.window.strides[axis] + element * self.window.dilations[axis];
-        at.checked_sub(self.window.pads[axis]).filter(|&at| at < self.input[axis])
+    /// From logical shapes, for a kernel that lies on the input as was checked when the graph was made.
+    pub(crate) fn new(kernel: [usize; 2], window: &Window, groups: usize, input: &[usize], output: &[usize]) -> Self {
+        let placed = window.place(kernel, [input[2], input[3]]).expect("checked when the graph was made");
+        Self { window: placed, groups, channels: [input[1], output[1]] }
     }
 
     pub(crate) fn is_depthwise(&self) -> bool {
-        self.groups > 1 && self.groups == self.input[2] && self.groups == self.output[2]
+        self.groups > 1 && self.channels == [self.groups; 2]
     }
 
     /// Copies the windows of a group of channels, from output pixel `first` on, one to a row of `patches`.
     pub(crate) fn gather<T: Copy>(&self, image: &[T], group: usize, first: usize, patches: &mut [T], zero: T) {
-        let [_, width, channels] = self.input;
+        let Placed { kernel: [kh, kw], image: [_, width], output: [_, columns], .. } = self.window;
+        let channels = self.channels[0];
         let each = channels / self.groups;
-        let depth = self.window.kernel[0] * self.window.kernel[1] * each;
-        for (i, patch) in patches.chunks_exact_mut(depth.max(1)).enumerate() {
-            let (y, x) = ((first + i) / self.output[1], (first + i) % self.output[1]);
+        for (i, patch) in patches.chunks_exact_mut((kh * kw * each).max(1)).enumerate() {
+            let (y, x) = ((first + i) / columns, (first + i) % columns);
             let mut parts = patch.chunks_exact_mut(each);
-            for ky in 0..self.window.kernel[0] {
-                let row = self.source(0, y, ky);
-                for kx in 0..self.window.kernel[1] {
+            for ky in 0..kh {
+                let row = self.window.source(0, y, ky);
+                for kx in 0..kw {
                     let part = parts.next().expect("a patch has a part per element of the kernel");
-                    match (row, self.source(1, x, kx)) {
+                    match (row, self.window.source(1, x, kx)) {
                         (Some(row), Some(column)) => {
                             let at = (row * width + column) * channels + group * each;
                             part.copy_from_slice(&image[at..at + each]);
@@ -64,18 +57,22 @@ impl Geometry {
         }
     }
 
-    fn input_len(&self) -> usize {
-        self.input.iter().product()
+    pub(crate) fn input_len(&self) -> usize {
+        self.window.image[0] * self.window.image[1] * self.channels[0]
     }
 
-    fn output_len(&self) -> usize {
-        self.output.iter().product()
+    pub(crate) fn output_pixels(&self) -> usize {
+        self.window.output[0] * self.window.output[1]
+    }
+
+    pub(crate) fn output_len(&self) -> usize {
+        self.output_pixels() * self.channels[1]
     }
 }
 
 /// The kernel that suits these sizes.
 pub(super) fn kernel(geometry: Geometry, weights: &Weights, bias: Option<Vec<f32>>, clamp: Clamp) -> Box<dyn Kernel> {
-    let bias = bias.unwrap_or_else(|| alloc::vec![0.0; geometry.output[2]]);
+    let bias = bias.unwrap_or_else(|| alloc::vec![0.0; geometry.channels[1]]);
     if geometry.is_depthwise() {
         // `[channels, 1, height, width]` as `[height * width, channels]`.
         return Box::new(Depthwise { geometry, taps: weights.matrix(0, 1), bias, clamp });
@@ -101,13 +98,13 @@ impl Kernel for Dense {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
         let g = &self.geometry;
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
-        let ([height, width, channels], pixels) = (g.output, g.output[0] * g.output[1]);
+        let (pixels, channels) = (g.output_pixels(), g.channels[1]);
         for (group, weights) in self.weights.iter().enumerate() {
             let (depth, out) = weights.dim();
             let columns = group * out..(group + 1) * out;
             let weights = weights.view(&mut memory.wide);
             if g.window.is_pointwise() && g.groups == 1 {
-                let rows = images * height * width;
+                let rows = images * pixels;
                 let x = ArrayView2::from_shape((rows, depth), x).expect("lengths were planned");
                 let mut y = ArrayViewMut2::from_shape((rows, out), &mut *y).expect("lengths were planned");
                 general_mat_mul(1.0, &x, &weights, 0.0, &mut y);
@@ -172,18 +169,18 @@ impl Task for DepthwiseImage<'_> {
     fn run(self) {
         const LANES: usize = 32;
         let Self { geometry: g, taps, bias, clamp, image, y } = self;
-        let ([_, width, channels], [_, out_width, _]) = (g.input, g.output);
-        let (low, high) = clamp.bounds();
+        let Placed { kernel: [kh, kw], image: [_, width], output: [_, out_width], .. } = g.window;
+        let (channels, (low, high)) = (g.channels[0], clamp.bounds());
         // Where the elements of a window and their weights start.
-        let mut starts = Vec::with_capacity(g.window.kernel[0] * g.window.kernel[1]);
+        let mut starts = Vec::with_capacity(kh * kw);
         for (pixel, y) in y.chunks_exact_mut(channels).enumerate() {
             let (row, column) = (pixel / out_width, pixel % out_width);
             starts.clear();
-            for ky in 0..g.window.kernel[0] {
-                let Some(iy) = g.source(0, row, ky) else { continue };
-                for kx in 0..g.window.kernel[1] {
-                    let Some(ix) = g.source(1, column, kx) else { continue };
-                    starts.push(((iy * width + ix) * channels, (ky * g.window.kernel[1] + kx) * channels));
+            for ky in 0..kh {
+                let Some(iy) = g.window.source(0, row, ky) else { continue };
+                for kx in 0..kw {
+                    let Some(ix) = g.window.source(1, column, kx) else { continue };
+                    starts.push(((iy * width + ix) * channels, (ky * kw + kx) * channels));
                 }
             }
             let (blocks, rest) = y.as_chunks_mut::<LANES>();

@@ -46,7 +46,7 @@ pub(crate) fn kernel(
     let (x, clamp) = (inputs[0], node.clamp);
     Some(match &node.op {
         Op::Conv { window, groups } => {
-            let geometry = Geometry::new(*window, *groups, x, output);
+            let geometry = Geometry::new([inputs[1][2], inputs[1][3]], window, *groups, x, output);
             let weights = constant(1).expect("checked when the graph was made");
             let bias = values(2).map(|b| b.iter().copied().collect());
             conv::kernel(geometry, weights, bias, clamp)
@@ -63,9 +63,9 @@ pub(crate) fn kernel(
         Op::Add => elementwise::binary(|a, b| a + b, inputs, output, constants, clamp),
         Op::Mul => elementwise::binary(|a, b| a * b, inputs, output, constants, clamp),
         Op::Activation(activation) => Box::new(elementwise::Map::new(*activation)),
-        Op::MaxPool(window) => Box::new(pool::Pool::max(Geometry::new(*window, 1, x, output))),
-        Op::AveragePool { window, count_pad } => {
-            Box::new(pool::Pool::average(Geometry::new(*window, 1, x, output), *count_pad))
+        Op::MaxPool { kernel, window } => Box::new(pool::Pool::max(Geometry::new(*kernel, window, 1, x, output))),
+        Op::AveragePool { kernel, window, count_pad } => {
+            Box::new(pool::Pool::average(Geometry::new(*kernel, window, 1, x, output), *count_pad))
         }
         Op::GlobalAveragePool => Box::new(pool::GlobalAverage::new(x)),
         Op::Concat { axis } => Box::new(Concat::<f32>::new(*axis, inputs)),

@@ -32,10 +32,9 @@ impl Pool {
 
 impl Kernel for Pool {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let [height, width, channels] = self.geometry.input;
-        let images = inputs[0].as_slice::<f32>().chunks_exact((height * width * channels).max(1));
-        let len: usize = self.geometry.output.iter().product();
-        for (image, y) in images.zip(output.into_slice::<f32>().chunks_exact_mut(len.max(1))) {
+        let images = inputs[0].as_slice::<f32>().chunks_exact(self.geometry.input_len().max(1));
+        let outputs = output.into_slice::<f32>().chunks_exact_mut(self.geometry.output_len().max(1));
+        for (image, y) in images.zip(outputs) {
             arch::run(PoolImage { pool: self, image, y });
         }
         Ok(())
@@ -53,31 +52,28 @@ impl Task for PoolImage<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Pool { geometry: g, reduce } = self.pool;
-        let ([_, width, channels], [kh, kw]) = (g.input, g.window.kernel);
+        let Pool { geometry: Geometry { window, channels: [channels, _], .. }, reduce } = *self.pool;
+        let ([_, width], [_, columns]) = (window.image, window.output);
         for (pixel, y) in self.y.chunks_exact_mut(channels.max(1)).enumerate() {
-            let (row, column) = (pixel / g.output[1], pixel % g.output[1]);
-            y.fill(if *reduce == Reduce::Max { f32::NEG_INFINITY } else { 0.0 });
-            let mut count = 0;
-            for ky in 0..kh {
-                let Some(iy) = g.source(0, row, ky) else { continue };
-                for kx in 0..kw {
-                    let Some(ix) = g.source(1, column, kx) else { continue };
-                    let x = &self.image[(iy * width + ix) * channels..][..channels];
-                    count += 1;
-                    if *reduce == Reduce::Max {
-                        for (y, &x) in y.iter_mut().zip(x) {
-                            *y = if x > *y { x } else { *y };
-                        }
-                    } else {
-                        for (y, &x) in y.iter_mut().zip(x) {
-                            *y += x;
-                        }
+            let (row, column) = (pixel / columns, pixel % columns);
+            let (down, right) = (window.taps_within(0, row), window.taps_within(1, column));
+            y.fill(if reduce == Reduce::Max { f32::NEG_INFINITY } else { 0.0 });
+            for (ky, kx) in down.clone().flat_map(|ky| right.clone().map(move |kx| (ky, kx))) {
+                let (Some(iy), Some(ix)) = (window.source(0, row, ky), window.source(1, column, kx)) else { continue };
+                let x = &self.image[(iy * width + ix) * channels..][..channels];
+                if reduce == Reduce::Max {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = if x > *y { x } else { *y };
+                    }
+                } else {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y += x;
                     }
                 }
             }
             if let Reduce::Average { count_pad } = reduce {
-                let share = 1.0 / if *count_pad { kh * kw } else { count } as f32;
+                let padded = || window.taps_padded(0, row) * window.taps_padded(1, column);
+                let share = 1.0 / if count_pad { padded() } else { down.len() * right.len() } as f32;
                 for y in y {
                     *y *= share;
                 }

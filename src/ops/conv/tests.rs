@@ -60,7 +60,8 @@ fn window() -> impl Strategy<Value = Window> {
     ];
     let steps = || prop_oneof![3 => Just([1, 1]), 2 => Just([2, 2]), 1 => [1usize..4, 1usize..4]];
     let dilations = prop_oneof![3 => Just([1, 1]), 1 => [1usize..3, 1usize..4]];
-    (steps(), dilations, padding).prop_map(|(s, d, p)| Window::new().strides(s).dilations(d).padding(p))
+    (steps(), dilations, padding, any::<bool>())
+        .prop_map(|(s, d, p, ceil)| Window::new().strides(s).dilations(d).padding(p).ceil(ceil))
 }
 
 /// Channels of a group, outputs of a group, groups: ordinary, grouped, depthwise, depthwise with several outputs.
