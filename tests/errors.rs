@@ -1,8 +1,9 @@
 //! Bad input gets an error that names the expected and the found value; nothing panics.
 
 use half::f16;
-use ndarray::{Array1, Array2, ArrayD, Axis, Ix2, IxDyn, array};
+use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4, IxDyn, array};
 use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, RequantizeTo, Workspace, gemm, gemm_into};
+use ndarray_quant::ops::{QConv, StaticConv, Window};
 use ndarray_quant::{
     Error, FixedPoint, Granularity, HalfCast, HalfLinear, I4, Overflow, Packed, QLinear, QParams, QTensor, Quantizer,
     Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear,
@@ -154,6 +155,45 @@ fn layers() {
     assert!(HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), Some(&Array1::zeros(3))).is_err());
     let half = HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), None).unwrap();
     assert!(half.forward(&Array2::zeros((1, 3))).is_err());
+}
+
+#[test]
+fn layers_that_are_too_deep() {
+    let params = |zero_point| QParams::<u8, Ix2>::per_tensor(1.0, zero_point).unwrap();
+    let to = || Requantize::to(&params(0));
+    // No zero point of the input would do.
+    let weights = |depth| Scheme::<i8>::symmetric().quantize(&Array2::<f32>::zeros((2, depth))).unwrap();
+    let error = QLinear::new(&weights(131_072), None).unwrap_err();
+    assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
+    let error = StaticLinear::new(&params(128), &weights(131_072), None, &to()).unwrap_err();
+    assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
+    // Weights with a zero point at the end of the codes reach twice as far.
+    let codes = Array2::<u8>::zeros((2, 65_794));
+    let far = |zero_point| QTensor::new(codes.clone(), params(zero_point)).unwrap();
+    assert_eq!(QLinear::new(&far(0), None).unwrap_err(), Error::Depth { max: 65_793, found: 65_794 });
+    assert!(QLinear::new(&far(128), None).is_ok());
+    // This zero point of the input would not do, or not with this bias.
+    let deep = QLinear::new(&weights(131_071), None).unwrap();
+    assert_eq!(deep.clone().prepare(&params(0), &to()).unwrap_err(), Error::Depth { max: 65_793, found: 131_071 });
+    assert!(deep.prepare(&params(128), &to()).is_ok());
+    let full = QLinear::new(&weights(131_071), Some(&array![0.0, 16_384.0])).unwrap();
+    let error = full.prepare(&params(128), &to()).unwrap_err();
+    assert_eq!(error, Error::Bias { max: 16_383, found: 16_384.0, channel: 1 });
+
+    let window = Window::new();
+    let params = |zero_point| QParams::<u8, Ix4>::per_tensor(1.0, zero_point).unwrap();
+    for (shape, groups) in [((2, 1, 2, 65_536), 1), ((2, 2, 65_536, 1), 2)] {
+        let zeros = QTensor::new(Array4::zeros(shape), QParams::<i8, _>::per_tensor(1.0, 0).unwrap()).unwrap();
+        let error = QConv::new(&zeros, None, &window, groups).unwrap_err();
+        assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
+    }
+    let zeros = QTensor::new(Array4::zeros((1, 1, 1, 70_000)), QParams::<i8, _>::per_tensor(1.0, 0).unwrap()).unwrap();
+    let conv = QConv::new(&zeros, None, &window, 1).unwrap();
+    let error = conv.clone().prepare(&params(0), &Requantize::to(&params(0))).unwrap_err();
+    assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
+    assert!(conv.prepare(&params(128), &Requantize::to(&params(0))).is_ok());
+    let error = StaticConv::new(&params(0), &zeros, None, &window, 1, &Requantize::to(&params(0))).unwrap_err();
+    assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
 }
 
 /// Serialized settings that no constructor would give.

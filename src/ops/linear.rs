@@ -6,7 +6,7 @@ use super::matmul::ChannelParams;
 use super::requantize::{Requantize, check_params};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::gemm::{Byte, Dequantize, PackedRhs, RequantizeTo, Workspace, gemm, gemm_into};
+use crate::gemm::{Byte, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, check_depth, gemm, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::quantizer::Quantizer;
@@ -52,7 +52,8 @@ impl<W: Byte> QLinear<W> {
     ///
     /// # Errors
     /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
-    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the weights are too deep to pack.
+    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the weights are so deep that an
+    /// accumulator could overflow whatever the zero point of the input.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         check_bias(bias, weights.ncols())?;
@@ -62,8 +63,7 @@ impl<W: Byte> QLinear<W> {
     /// Codes to codes, set up for this very input: `clamp(round((x · wᵀ + bias) * multiplier) + zero_point)`.
     ///
     /// # Errors
-    /// Those of [`Self::prepare`], [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::Depth`] and [`Error::Bias`] if an
-    /// accumulator could overflow.
+    /// Those of [`Self::prepare`], and [`Error::Shape`] if `x` is not `[batch, in]`.
     pub fn forward<X: Byte, Y: Element>(
         &self,
         x: &QTensor<X, Ix2>,
@@ -79,15 +79,15 @@ impl<W: Byte> QLinear<W> {
     /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Bias`] if the bias leaves `i32` (whether
-    /// it fits beside the product is known when the layer runs), and those of [`Rescale::new`](crate::Rescale::new).
+    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an accumulator
+    /// could overflow, and those of [`Rescale::new`](crate::Rescale::new).
     pub fn prepare<X: Byte, Y: Element>(
         self,
         x: &QParams<X, Ix2>,
         to: &Requantize<Y, Ix2>,
     ) -> Result<StaticLinear<X, W, Y>> {
         let (x_zero_point, epilogue) = self.stage(x, to)?;
-        Ok(StaticLinear { weights: self.weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
+        StaticLinear::checked(self.weights, x, x_zero_point, epilogue, to)
     }
 
     /// Codes to reals: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
@@ -183,6 +183,18 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
         let (x_scale, x_zero_point) = x.of_tensor("parameters of the input")?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
         let epilogue = to.epilogue(x_scale, &scales, bias.as_deref())?;
+        Self::checked(weights, x, x_zero_point, epilogue, to)
+    }
+
+    /// Refuses what could overflow an accumulator.
+    fn checked(
+        weights: PackedRhs<W>,
+        x: &QParams<X, Ix2>,
+        x_zero_point: X,
+        epilogue: RequantizeTo<Y>,
+        to: &Requantize<Y, Ix2>,
+    ) -> Result<Self> {
+        check_depth(X::reach(x_zero_point), weights.reach(), weights.nrows(), epilogue.bias())?;
         Ok(Self { weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
     }
 
@@ -199,8 +211,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
     /// `[batch, in]` to `[batch, out]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another depth, [`Error::Argument`] if its parameters are not those of the input,
-    /// [`Error::Depth`] and [`Error::Bias`] if an accumulator could overflow.
+    /// [`Error::Shape`] if `x` has another depth, [`Error::Argument`] if its parameters are not those of the input.
     pub fn forward(&self, x: &QTensor<X, Ix2>) -> Result<QTensor<Y, Ix2>> {
         check_params(x.params(), &self.x)?;
         let x = x.unpacked_codes();
@@ -212,7 +223,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
     /// Codes `[batch, in]` with the parameters of the input, to codes `[batch, out]` in memory that exists.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a shape is another, [`Error::Depth`] and [`Error::Bias`] if an accumulator could overflow.
+    /// [`Error::Shape`] if a shape is another. Then nothing was written.
     pub fn forward_into(
         &self,
         x: &ArrayRef2<X>,
@@ -237,11 +248,16 @@ pub fn fully_connected<X: Byte, W: Byte, Y: Element>(
     StaticLinear::new(x.params(), weights, bias.map(|b| &**b), to)?.forward(x)
 }
 
+/// The least that [`Byte::reach`] is, for the zero points 0 of `i8` and 127 and 128 of `u8`.
+pub(super) const LEAST_REACH: i64 = 128;
+
+/// Scales and packed weights, unless they are so deep that no input would do.
 pub(super) fn pack_weights<T: Element<Code = W>, W: Byte>(
     weights: &QTensor<T, Ix2>,
 ) -> Result<(Vec<f32>, PackedRhs<W>)> {
     let params = ChannelParams::new(weights.params(), Axis(0))?;
     let packed = PackedRhs::pack(&weights.unpacked_codes().t(), &params.zero_points)?;
+    check_depth(LEAST_REACH, packed.reach(), packed.nrows(), None)?;
     Ok((params.scales, packed))
 }
 

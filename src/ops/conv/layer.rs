@@ -5,7 +5,7 @@ use ndarray::{Array4, ArrayRef1, ArrayRef4, Axis, Ix4};
 use super::weights::ConvWeights;
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::gemm::{Byte, Dequantize, RequantizeTo, Workspace};
+use crate::gemm::{Byte, Dequantize, Epilogue, RequantizeTo, Workspace};
 use crate::ops::linear::{check_bias, stage};
 use crate::ops::matmul::ChannelParams;
 use crate::ops::requantize::{Requantize, check_params};
@@ -60,7 +60,8 @@ impl<W: Byte> QConv<W> {
     /// # Errors
     /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
     /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Argument`] for strides, dilations or groups
-    /// that no convolution has, [`Error::Depth`] if the weights are too deep to pack.
+    /// that no convolution has, [`Error::Depth`] if the weights are so deep that an accumulator could overflow whatever the
+    /// zero point of the input.
     pub fn new<T: Element<Code = W>>(
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<f32>>,
@@ -100,15 +101,15 @@ impl<W: Byte> QConv<W> {
     /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Bias`] if the bias leaves `i32`, and those of
-    /// [`Rescale::new`](crate::Rescale::new).
+    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an accumulator
+    /// could overflow, and those of [`Rescale::new`](crate::Rescale::new).
     pub fn prepare<X: Byte, Y: Element>(
         self,
         x: &QParams<X, Ix4>,
         to: &Requantize<Y, Ix4>,
     ) -> Result<StaticConv<X, W, Y>> {
         let (x_zero_point, epilogue) = self.stage(x, to)?;
-        Ok(StaticConv { weights: self.weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
+        StaticConv::checked(self.weights, x, x_zero_point, epilogue, to)
     }
 
     /// Codes to reals: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
@@ -206,6 +207,18 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
         let (x_scale, x_zero_point) = x.of_tensor("parameters of the input")?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
         let epilogue = to.epilogue(x_scale, &scales, bias.as_deref())?;
+        Self::checked(weights, x, x_zero_point, epilogue, to)
+    }
+
+    /// Refuses what could overflow an accumulator.
+    fn checked(
+        weights: ConvWeights<W>,
+        x: &QParams<X, Ix4>,
+        x_zero_point: X,
+        epilogue: RequantizeTo<Y>,
+        to: &Requantize<Y, Ix4>,
+    ) -> Result<Self> {
+        weights.check_depth(X::reach(x_zero_point), epilogue.bias())?;
         Ok(Self { weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
     }
 
@@ -231,7 +244,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` has other channels or is smaller than the kernel, [`Error::Argument`] if its parameters are
-    /// not those of the input, [`Error::Depth`] and [`Error::Bias`] if an accumulator could overflow.
+    /// not those of the input.
     pub fn forward(&self, x: &QTensor<X, Ix4>) -> Result<QTensor<Y, Ix4>> {
         check_params(x.params(), &self.x)?;
         let mut codes = Array4::from_elem(self.output_shape(x.unpacked_codes().shape())?, Y::Code::default());
@@ -243,8 +256,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
     /// nothing once `workspace` has grown to the problem, unless the work is split over threads.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a shape is another, [`Error::Depth`] and [`Error::Bias`] if an accumulator could overflow. Then
-    /// nothing was written.
+    /// [`Error::Shape`] if a shape is another. Then nothing was written.
     pub fn forward_into(
         &self,
         x: &ArrayRef4<X>,

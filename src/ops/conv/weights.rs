@@ -9,6 +9,7 @@ use crate::arch::Isa;
 use crate::error::{Error, Result};
 use crate::gemm::{self, Byte, Epilogue, Lhs, PackedRhs, Patches, Workspace};
 use crate::ops::layout::in_standard_layout;
+use crate::ops::linear::LEAST_REACH;
 use crate::window::{Placed, Window};
 
 /// Weights `[out, kh, kw, in / groups]`, packed, and how they slide.
@@ -58,14 +59,14 @@ impl<W: Byte> ConvWeights<W> {
         if zero_points.len() != 1 && zero_points.len() != outputs {
             return Err(Error::shape("zero points of the weights", &[outputs], &[zero_points.len()]));
         }
-        let (depth, max) = ((kh * kw).saturating_mul(channels), i32::MAX as usize / 256);
-        if depth > max {
-            return Err(Error::Depth { max, found: depth });
-        }
+        // Before packing, for any zero point of the weights; after it, for theirs.
+        let depth = (kh * kw).saturating_mul(channels);
+        gemm::check_depth(LEAST_REACH, LEAST_REACH, depth, None)?;
         let per_group = outputs / groups;
         if channels == 1 && groups > 1 {
             let packed = Packed::Depthwise(DepthwiseWeights::new(isa, codes, zero_points, &window, groups));
-            return Ok(Self { window, kernel: [kh, kw], inputs: groups, outputs, depth, packed });
+            let weights = Self { window, kernel: [kh, kw], inputs: groups, outputs, depth, packed };
+            return weights.check_depth(LEAST_REACH, None).map(|()| weights);
         }
         let pack = |group: usize| {
             let channels_of_group = group * per_group..(group + 1) * per_group;
@@ -76,7 +77,17 @@ impl<W: Byte> ConvWeights<W> {
             PackedRhs::pack_for(isa, &matrix.t(), zero_points)
         };
         let packed = Packed::Groups((0..groups).map(pack).collect::<Result<_>>()?);
-        Ok(Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, depth, packed })
+        let weights = Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, depth, packed };
+        weights.check_depth(LEAST_REACH, None).map(|()| weights)
+    }
+
+    /// Refuses inputs of this reach if an accumulator could overflow.
+    pub(super) fn check_depth(&self, x_reach: i64, bias: Option<&[i32]>) -> Result<()> {
+        let reach = match &self.packed {
+            Packed::Groups(groups) => groups.iter().map(PackedRhs::reach).max().unwrap_or(1),
+            Packed::Depthwise(weights) => weights.reach(),
+        };
+        gemm::check_depth(x_reach, reach, self.depth, bias)
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -117,11 +128,7 @@ impl<W: Byte> ConvWeights<W> {
         }
         let pixels = shape[0] * shape[1] * shape[2];
         epilogue.check(pixels, self.outputs)?;
-        let w_reach = match &self.packed {
-            Packed::Groups(groups) => groups.iter().map(PackedRhs::reach).max().unwrap_or(1),
-            Packed::Depthwise(weights) => weights.reach(),
-        };
-        gemm::check_depth(X::reach(x_zero_point), w_reach, self.depth, epilogue.bias())?;
+        self.check_depth(X::reach(x_zero_point), epilogue.bias())?;
         if out.is_empty() {
             return Ok(());
         }
