@@ -8,7 +8,8 @@ use crate::qparams::QParams;
 
 /// A quantized tensor: codes and the parameters that give them their meaning.
 ///
-/// Shapes are checked when it is built, so [`dequantize`](Self::dequantize) cannot fail.
+/// Shapes are checked when it is built, so [`dequantize`](Self::dequantize) cannot fail. With the feature `serde` it is
+/// serialized as its codes, as they are stored, and its parameters, and checked again when it comes back.
 ///
 /// ```
 /// use ndarray::array;
@@ -18,9 +19,37 @@ use crate::qparams::QParams;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        bound(
+            serialize = "D: serde::Serialize, T::Storage<D>: serde::Serialize",
+            deserialize = "D: serde::Deserialize<'de>, T::Storage<D>: serde::Deserialize<'de>"
+        ),
+        try_from = "Raw<T, D, S>"
+    )
+)]
 pub struct QTensor<T: Element, D: Dimension, S: Real = f32> {
     codes: T::Storage<D>,
     params: QParams<T, D, S>,
+}
+
+/// What a serialized tensor holds before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(bound = "D: serde::Deserialize<'de>, T::Storage<D>: serde::Deserialize<'de>")]
+struct Raw<T: Element, D: Dimension, S: Real> {
+    codes: T::Storage<D>,
+    params: QParams<T, D, S>,
+}
+
+#[cfg(feature = "serde")]
+impl<T: Element, D: Dimension, S: Real> TryFrom<Raw<T, D, S>> for QTensor<T, D, S> {
+    type Error = crate::error::Error;
+    fn try_from(raw: Raw<T, D, S>) -> Result<Self> {
+        Self::new(raw.codes, raw.params)
+    }
 }
 
 impl<T: Element, D: Dimension, S: Real> QTensor<T, D, S> {

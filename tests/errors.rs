@@ -6,7 +6,7 @@ use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, RequantizeTo, Work
 use ndarray_quant::ops::{QConv, StaticConv, Window};
 use ndarray_quant::{
     Error, FixedPoint, Granularity, HalfCast, HalfLinear, I4, Overflow, Packed, QLinear, QParams, QTensor, Quantizer,
-    Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear,
+    Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear, U2,
 };
 
 /// The message names both sides.
@@ -77,7 +77,9 @@ fn shapes_axes_and_groups() {
     assert!(matches!(params.quantize(&x.clone().into_dyn()), Err(Error::Shape { .. })));
     assert!(matches!(QParams::<i8, IxDyn>::per_axis(Axis(0), array![1.0], None), Err(Error::Axis { .. })));
     assert!(Packed::<I4, Ix2>::from_bytes((3, 3), vec![0; 4]).is_err());
-    assert!(Packed::<I4, IxDyn>::from_bytes(IxDyn(&[usize::MAX, 2]), vec![]).is_err());
+    for dims in [[usize::MAX, 2, 1], [2, 0, usize::MAX], [0, usize::MAX / 2, 4]] {
+        assert!(Packed::<I4, IxDyn>::from_bytes(IxDyn(&dims), vec![]).is_err(), "{dims:?}");
+    }
     assert!(Ranges::new(Granularity::PerTensor, Array2::zeros((1, 2)), Array2::zeros((1, 2))).is_err());
 }
 
@@ -212,4 +214,48 @@ fn serialized_settings() {
     assert_eq!(serde_json::from_str::<FixedPoint>(&json).unwrap(), factor);
     assert!(serde_json::from_str::<FixedPoint>("[1, 31]").is_err());
     assert!(serde_json::from_str::<FixedPoint>("[-1, 0]").is_err());
+}
+
+/// What comes back is the tensor that was, and damaged ones are refused or sound.
+#[cfg(feature = "serde")]
+#[test]
+fn serialized_tensors() {
+    use ndarray_quant::Element;
+    use serde::{Serialize, de::DeserializeOwned};
+
+    fn survives<T: Element>(scheme: Scheme<T>)
+    where
+        T::Storage<Ix2>: Serialize + DeserializeOwned,
+        T::Storage<IxDyn>: Serialize + DeserializeOwned,
+    {
+        let x = array![[1.0f32, -0.5, 0.25], [3.0, 0.0, -2.0]];
+        let tensor = scheme.quantize(&x).unwrap();
+        let json = serde_json::to_string(&tensor).unwrap();
+        assert_eq!(serde_json::from_str::<QTensor<T, Ix2>>(&json).unwrap(), tensor);
+        let tensor = scheme.quantize(&x.into_dyn()).unwrap();
+        let json = serde_json::to_string(&tensor).unwrap();
+        assert_eq!(serde_json::from_str::<QTensor<T, IxDyn>>(&json).unwrap(), tensor);
+        for at in 0..json.len() {
+            for byte in [b'0', b'1', b'9', b'-', b'.', b'e', b',', b'[', b']', b'"', b' '] {
+                let mut hostile = json.clone().into_bytes();
+                hostile[at] = byte;
+                if let Ok(tensor) = serde_json::from_slice::<QTensor<T, IxDyn>>(&hostile) {
+                    assert_eq!(tensor.dequantize().raw_dim(), tensor.raw_dim());
+                }
+            }
+        }
+        let shape = |dims: &str| json.replacen("[2,3]", dims, 1);
+        let max = u64::MAX;
+        for dims in ["[3,3]".into(), "[7]".into(), format!("[0,{max}]"), format!("[{max},2]"), format!("[0,{max},4]")] {
+            assert!(
+                shape(&dims) != json && serde_json::from_str::<QTensor<T, IxDyn>>(&shape(&dims)).is_err(),
+                "{dims}"
+            );
+        }
+    }
+    survives(Scheme::<i8>::symmetric().per_axis(Axis(0)));
+    survives(Scheme::<u8>::asymmetric());
+    survives(Scheme::<i32>::symmetric().per_group(Axis(1), 2));
+    survives(Scheme::<I4>::symmetric().per_group(Axis(1), 2));
+    survives(Scheme::<U2>::asymmetric().per_axis(Axis(1)));
 }
