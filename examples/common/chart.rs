@@ -12,7 +12,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub(crate) type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
-pub(crate) type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
+pub(crate) type Result<T = (), E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 pub(crate) const INK: RGBColor = RGBColor(38, 44, 56);
 pub(crate) const GRID: RGBColor = RGBColor(196, 202, 212);

@@ -13,7 +13,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// He's initialization: uniform, of the variance that ReLU keeps from layer to layer.
-    fn new(inputs: usize, outputs: usize, rng: &mut impl Rng) -> Self {
+    pub(crate) fn new(inputs: usize, outputs: usize, rng: &mut impl Rng) -> Self {
         let bound = (6.0 / inputs as f32).sqrt();
         let weight = Array2::from_shape_simple_fn((outputs, inputs), || rng.random_range(-bound..bound));
         Linear { weight, bias: Array1::zeros(outputs) }

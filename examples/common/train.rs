@@ -1,5 +1,7 @@
 //! Training: cross-entropy, gradients by hand, Adam with decoupled weight decay.
 
+use std::convert::Infallible;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Zip};
 use rand::Rng;
@@ -8,30 +10,44 @@ use rand::seq::SliceRandom;
 use crate::data::Dataset;
 use crate::net::{Linear, Network};
 
-pub(crate) const BATCH: usize = 50;
+const BATCH: usize = 50;
 pub(crate) const LEARNING_RATE: f32 = 1e-3;
 pub(crate) const WEIGHT_DECAY: f32 = 0.1;
 
 /// Trains the network in place; the bar moves by one each epoch. With the same `rng`, always to the same weights.
 pub(crate) fn train(network: &mut Network, data: &Dataset, epochs: usize, bar: &ProgressBar, rng: &mut impl Rng) {
+    let mut adam = Adam::new(&network.layers);
+    let Ok(()) = steps(data, epochs, bar, rng, |images, labels, left| {
+        let (loss, gradients) = gradients(network, images, labels);
+        adam.update(&mut network.layers, &gradients, LEARNING_RATE * left);
+        Ok::<_, Infallible>(loss)
+    });
+}
+
+/// Calls `step` with each batch of images and labels, in another order each epoch, and with the share of all steps that is
+/// left: rates that fall to zero along a straight line let the last steps settle. It returns the mean loss of the batch.
+pub(crate) fn steps<E>(
+    data: &Dataset,
+    epochs: usize,
+    bar: &ProgressBar,
+    rng: &mut impl Rng,
+    mut step: impl FnMut(&Array2<f32>, &Array1<usize>, f32) -> Result<f32, E>,
+) -> Result<(), E> {
     let mut order: Vec<usize> = (0..data.len()).collect();
-    let mut adam = Adam::new(network);
-    let steps = epochs * data.len().div_ceil(BATCH);
+    let (all, mut done) = (epochs * data.len().div_ceil(BATCH), 0);
     for _ in 0..epochs {
         order.shuffle(rng);
         let mut loss = 0.0;
         for batch in order.chunks(BATCH) {
             let images = data.images.select(Axis(0), batch);
             let labels = data.labels.select(Axis(0), batch);
-            let (batch_loss, gradients) = gradients(network, &images, &labels);
-            // The rate falls to zero along a straight line, so that the last steps settle.
-            let rate = LEARNING_RATE * (1.0 - adam.step as f32 / steps as f32);
-            adam.update(network, &gradients, rate);
-            loss += batch_loss * batch.len() as f32;
+            loss += step(&images, &labels, 1.0 - done as f32 / all as f32)? * batch.len() as f32;
+            done += 1;
         }
         bar.set_message(format!("loss {:.3}", loss / data.len() as f32));
         bar.inc(1);
     }
+    Ok(())
 }
 
 /// Shows only where standard error is a terminal.
@@ -76,7 +92,7 @@ pub(crate) fn cross_entropy(mut scores: Array2<f32>, labels: &ArrayRef1<usize>) 
 }
 
 /// Adam (Kingma and Ba 2015), with the weight decay of AdamW.
-struct Adam {
+pub(crate) struct Adam {
     step: i32,
     /// Running means of the gradient and of its square, layer by layer.
     mean: Vec<Linear>,
@@ -84,19 +100,19 @@ struct Adam {
 }
 
 impl Adam {
-    fn new(network: &Network) -> Self {
+    pub(crate) fn new(layers: &[Linear]) -> Self {
         let zeros = |l: &Linear| Linear {
             weight: Array2::zeros(l.weight.raw_dim()), //
             bias: Array1::zeros(l.bias.len()),
         };
-        let state: Vec<Linear> = network.layers.iter().map(zeros).collect();
+        let state: Vec<Linear> = layers.iter().map(zeros).collect();
         Adam { step: 0, mean: state.clone(), square: state }
     }
 
-    fn update(&mut self, network: &mut Network, gradients: &[Linear], rate: f32) {
+    pub(crate) fn update(&mut self, layers: &mut [Linear], gradients: &[Linear], rate: f32) {
         self.step += 1;
         let state = self.mean.iter_mut().zip(&mut self.square);
-        for ((layer, grad), (mean, square)) in network.layers.iter_mut().zip(gradients).zip(state) {
+        for ((layer, grad), (mean, square)) in layers.iter_mut().zip(gradients).zip(state) {
             layer.weight *= 1.0 - rate * WEIGHT_DECAY;
             descend(self.step, rate, &mut layer.weight, &grad.weight, &mut mean.weight, &mut square.weight);
             descend(self.step, rate, &mut layer.bias, &grad.bias, &mut mean.bias, &mut square.bias);

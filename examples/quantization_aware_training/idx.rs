@@ -1,6 +1,5 @@
 //! The files in which MNIST and Fashion-MNIST are distributed: a magic number, the shape in 32-bit numbers, bytes.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,8 +8,7 @@ use flate2::read::GzDecoder;
 use ndarray::{Array2, ArrayD};
 
 use crate::data::{CLASSES, Dataset};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::program::Result;
 
 /// The images for training and those for testing.
 pub(crate) fn load(directory: &Path) -> Result<(Dataset, Dataset)> {

@@ -13,6 +13,7 @@
 //! | `network` | the network with few bits: calibrated, trained, and in integers |
 //! | `report` | the accuracies as a table and as JSON |
 //! | `picture`, `common/chart` | the accuracies as a picture |
+//! | `options`, `common/program` | the command line, errors and exit codes |
 
 #[path = "../common/chart.rs"]
 mod chart;
@@ -24,11 +25,12 @@ mod net;
 mod network;
 mod options;
 mod picture;
+#[path = "../common/program.rs"]
+mod program;
 mod report;
 #[path = "../common/train.rs"]
 mod train;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use ndarray::s;
@@ -39,7 +41,8 @@ use rand_pcg::Pcg64Mcg;
 use data::{CLASSES, Dataset};
 use net::Network;
 use network::FewBits;
-use options::{Command, Options};
+use options::Options;
+use program::Result;
 use report::Outcome;
 
 /// Each gives other first weights and another order of the images.
@@ -55,27 +58,10 @@ const EPOCHS: usize = 40;
 const CALIBRATION: usize = 512;
 
 fn main() -> ExitCode {
-    let options = match options::parse() {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Help) => {
-            print!("{}", options::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("quantization_aware_training: {error}; see --help");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("quantization_aware_training: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(options::HELP, options::parse(), run)
 }
 
-fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+fn run(options: &Options) -> Result {
     let (train, test) = match &options.data {
         Some(directory) => idx::load(directory)?,
         None => Dataset::load()?,
@@ -83,16 +69,13 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let epochs = (EPOCHS * 6000 / train.len()).clamp(4, EPOCHS);
     let outcomes = compare(&train, &test, epochs)?;
     print!("{}", report::table(&outcomes));
-    picture::save(&options.svg, &outcomes).map_err(|e| format!("{}: {e}", options.svg.display()))?;
+    program::at(&options.svg, picture::save(&options.svg, &outcomes))?;
     println!("\nPicture: {}", options.svg.display());
-    if let Some(path) = &options.json {
-        report::save_json(path, &outcomes).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(())
+    program::save_json(options.json.as_deref(), &outcomes, Outcome::to_json)
 }
 
 /// All widths and seeds.
-fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome>, Box<dyn Error>> {
+fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = BITS.map(Outcome::new).into();
     let bar = train::progress_bar(SEEDS.len() * (1 + BITS.len()) * epochs);
     for seed in SEEDS {

@@ -10,11 +10,10 @@ use ndarray_quant::{
     QParams, Quantizer, Requantize, Result, Scheme, StaticLinear, Statistic,
 };
 use rand::Rng;
-use rand::seq::SliceRandom;
 
 use crate::data::Dataset;
 use crate::net::{Linear, Network};
-use crate::train::{BATCH, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend};
+use crate::train::{self, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend};
 
 /// Steps of quantization change by this part of themselves, times what Adam says.
 const STEP_RATE: f32 = 2e-3;
@@ -121,25 +120,12 @@ impl FewBits {
 
     /// Trains weights, biases and steps together; the bar moves by one each epoch.
     pub(crate) fn train(&mut self, data: &Dataset, epochs: usize, bar: &ProgressBar, rng: &mut impl Rng) -> Result<()> {
-        let mut order: Vec<usize> = (0..data.len()).collect();
         let mut states: Vec<State> = self.layers.iter().map(State::new).collect();
-        let steps = epochs * data.len().div_ceil(BATCH);
         let mut step = 0;
-        for _ in 0..epochs {
-            order.shuffle(rng);
-            let mut loss = 0.0;
-            for batch in order.chunks(BATCH) {
-                let images = data.images.select(Axis(0), batch);
-                let labels = data.labels.select(Axis(0), batch);
-                // The rate falls to zero along a straight line, so that the last steps settle.
-                let rate = 1.0 - step as f32 / steps as f32;
-                step += 1;
-                loss += batch.len() as f32 * self.step(&images, &labels, &mut states, step, rate)?;
-            }
-            bar.set_message(format!("loss {:.3}", loss / data.len() as f32));
-            bar.inc(1);
-        }
-        Ok(())
+        train::steps(data, epochs, bar, rng, |images, labels, left| {
+            step += 1;
+            self.step(images, labels, &mut states, step, left)
+        })
     }
 
     /// One batch forward, back, and a step of Adam. Returns the loss.

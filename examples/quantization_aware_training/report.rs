@@ -1,9 +1,8 @@
 //! How well each network does.
 
 use std::fmt::Write;
-use std::{fs, io, path::Path};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The accuracies at one width, one for each seed.
 #[derive(Default)]
@@ -23,6 +22,18 @@ pub(crate) struct Outcome {
 impl Outcome {
     pub(crate) fn new(bits: u32) -> Self {
         Outcome { bits, ..Self::default() }
+    }
+
+    /// The means.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "bits": self.bits,
+            "ptq_accuracy": mean(&self.min_max),
+            "ptq_least_error_accuracy": mean(&self.least_error),
+            "qat_accuracy": mean(&self.trained),
+            "float_accuracy": mean(&self.float),
+            "integer_equals_fake": self.codes_that_differ == 0,
+        })
     }
 }
 
@@ -51,20 +62,4 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         );
     }
     text
-}
-
-/// The means as a JSON list.
-pub(crate) fn save_json(path: &Path, outcomes: &[Outcome]) -> io::Result<()> {
-    let object = |o: &Outcome| {
-        json!({
-            "bits": o.bits,
-            "ptq_accuracy": mean(&o.min_max),
-            "ptq_least_error_accuracy": mean(&o.least_error),
-            "qat_accuracy": mean(&o.trained),
-            "float_accuracy": mean(&o.float),
-            "integer_equals_fake": o.codes_that_differ == 0,
-        })
-    };
-    let list: Vec<_> = outcomes.iter().map(object).collect();
-    fs::write(path, format!("{:#}\n", json!(list)))
 }

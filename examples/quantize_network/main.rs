@@ -13,6 +13,7 @@
 //! | `quantized` | the same network with float16, dynamic-range and full-integer arithmetic |
 //! | `report` | accuracy, size and time of each, as a table and as JSON |
 //! | `picture`, `common/chart` | one layer's values and their quantization grid |
+//! | `options`, `common/program` | the command line, errors and exit codes |
 
 #[path = "../common/chart.rs"]
 mod chart;
@@ -22,12 +23,13 @@ mod data;
 mod net;
 mod options;
 mod picture;
+#[path = "../common/program.rs"]
+mod program;
 mod quantized;
 mod report;
 #[path = "../common/train.rs"]
 mod train;
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -37,7 +39,8 @@ use rand_pcg::Pcg64Mcg;
 
 use data::{CLASSES, Dataset, PIXELS};
 use net::Network;
-use options::{Command, Options};
+use options::Options;
+use program::Result;
 use quantized::{DynamicRange, Float16, FullInteger};
 
 /// Everything random comes from this, so every run gives the same networks.
@@ -52,27 +55,10 @@ const CALIBRATION: usize = 256;
 const PICTURED_LAYER: usize = 1;
 
 fn main() -> ExitCode {
-    let options = match options::parse() {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Help) => {
-            print!("{}", options::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("quantize_network: {error}; see --help");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("quantize_network: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(options::HELP, options::parse(), run)
 }
 
-fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+fn run(options: &Options) -> Result {
     let (train, test) = Dataset::load()?;
     let float = train_network(&train);
 
@@ -85,12 +71,9 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     print!("{}", report::table(&rows));
 
     let layer = picture::Layer::new(PICTURED_LAYER, &float, &full_integer, &test)?;
-    picture::save(&options.svg, &layer).map_err(|e| format!("{}: {e}", options.svg.display()))?;
+    program::at(&options.svg, picture::save(&options.svg, &layer))?;
     println!("\nPicture of layer {}: {}", PICTURED_LAYER + 1, options.svg.display());
-    if let Some(path) = &options.json {
-        report::save_json(path, &rows).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(())
+    program::save_json(options.json.as_deref(), &rows, report::Row::to_json)
 }
 
 fn train_network(data: &Dataset) -> Network {

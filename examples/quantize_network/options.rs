@@ -15,26 +15,22 @@ Options:
   -h, --help       print this
 ";
 
-pub(crate) enum Command {
-    Run(Options),
-    Help,
-}
-
 pub(crate) struct Options {
     pub(crate) svg: PathBuf,
     pub(crate) json: Option<PathBuf>,
 }
 
-pub(crate) fn parse() -> Result<Command, lexopt::Error> {
+/// None, if help is asked for.
+pub(crate) fn parse() -> Result<Option<Options>, lexopt::Error> {
     let mut options = Options { svg: "target/quantize_network.svg".into(), json: None };
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Long("svg") => options.svg = parser.value()?.parse()?,
             Arg::Long("json") => options.json = Some(parser.value()?.parse()?),
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Command::Run(options))
+    Ok(Some(options))
 }

@@ -1,12 +1,9 @@
 //! What each network costs and how well it does.
 
 use std::fmt::Write;
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::data::Dataset;
 use crate::net::{Network, predictions};
@@ -97,18 +94,15 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
-/// The rows as a JSON list.
-pub(crate) fn save_json(path: &Path, rows: &[Row]) -> io::Result<()> {
-    let object = |r: &Row| {
+impl Row {
+    pub(crate) fn to_json(&self) -> Value {
         json!({
-            "mode": r.mode,
-            "bytes": r.bytes,
-            "ratio": r.ratio,
-            "accuracy": r.accuracy,
-            "agreement": r.agreement,
-            "ns_per_image": r.ns_per_image,
+            "mode": self.mode,
+            "bytes": self.bytes,
+            "ratio": self.ratio,
+            "accuracy": self.accuracy,
+            "agreement": self.agreement,
+            "ns_per_image": self.ns_per_image,
         })
-    };
-    let list: Vec<_> = rows.iter().map(object).collect();
-    fs::write(path, format!("{:#}\n", json!(list)))
+    }
 }

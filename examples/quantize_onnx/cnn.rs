@@ -1,16 +1,17 @@
 //! A small convolutional network, trained here: two convolutions of stride 2 and a linear layer.
 
-use std::error::Error;
+use std::convert::Infallible;
 
 use ndarray::{Array1, Array2, Array4, ArrayView2, Axis, Zip, s};
 use ndarray_quant::graph::{Activation, GraphBuilder, Window};
-use rand::seq::SliceRandom;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::Task;
 use crate::data::{CLASSES, Dataset};
-use crate::train::{BATCH, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend, progress_bar};
+use crate::net::Linear;
+use crate::program::Result;
+use crate::train::{self, Adam, LEARNING_RATE, cross_entropy};
 
 /// Everything random comes from this, so every run gives the same network.
 const SEED: u64 = 15;
@@ -25,7 +26,7 @@ const SIZES: [usize; 3] = [14, 7, 4];
 const CHANNELS: [usize; 3] = [1, 16, 32];
 
 /// A trained network, with images to calibrate it with and others to check it.
-pub(crate) fn task() -> Result<Task, Box<dyn Error + Send + Sync>> {
+pub(crate) fn task() -> Result<Task> {
     let (train, test) = Dataset::load()?;
     let network = Cnn::trained(&train);
     eprintln!(
@@ -59,56 +60,28 @@ pub(crate) fn task() -> Result<Task, Box<dyn Error + Send + Sync>> {
     Ok(Task { graph: g.build(&[&y])?, calibrate, check })
 }
 
-/// A layer of the network, or its gradients.
-#[derive(Clone)]
-struct Layer {
-    /// `[out, depth]`.
-    weight: Array2<f32>,
-    bias: Array1<f32>,
-}
-
 struct Cnn {
     /// Two convolutions as products with patches, and the linear layer.
-    layers: Vec<Layer>,
+    layers: Vec<Linear>,
 }
 
 impl Cnn {
     fn new(rng: &mut impl Rng) -> Self {
         let depth = [9 * CHANNELS[0], 9 * CHANNELS[1], SIZES[2] * SIZES[2] * CHANNELS[2]];
-        let layer = |(&depth, out): (&usize, usize)| {
-            let reach = (3.0 / depth as f32).sqrt() * 2f32.sqrt();
-            let weight = Array2::from_shape_simple_fn((out, depth), || rng.random_range(-reach..reach));
-            Layer { weight, bias: Array1::zeros(out) }
-        };
-        Self { layers: depth.iter().zip([CHANNELS[1], CHANNELS[2], CLASSES]).map(layer).collect() }
+        let layer = |(depth, out)| Linear::new(depth, out, rng);
+        Self { layers: depth.into_iter().zip([CHANNELS[1], CHANNELS[2], CLASSES]).map(layer).collect() }
     }
 
     fn trained(data: &Dataset) -> Self {
         let rng = &mut Pcg64Mcg::seed_from_u64(SEED);
         let mut network = Self::new(rng);
-        let zeros = |l: &Layer| Layer { weight: &l.weight * 0.0, bias: &l.bias * 0.0 };
-        let (mut mean, mut square): (Vec<_>, Vec<_>) = network.layers.iter().map(|l| (zeros(l), zeros(l))).unzip();
-        let mut order: Vec<usize> = (0..data.len()).collect();
-        let steps = (EPOCHS * data.len().div_ceil(BATCH)) as f32;
-        let bar = progress_bar(EPOCHS);
-        let mut step = 0;
-        for _ in 0..EPOCHS {
-            order.shuffle(rng);
-            for batch in order.chunks(BATCH) {
-                let images = data.images.select(Axis(0), batch);
-                let labels = data.labels.select(Axis(0), batch);
-                let gradients = network.gradients(images.view(), &labels);
-                let rate = 3.0 * LEARNING_RATE * (1.0 - step as f32 / steps);
-                step += 1;
-                for (i, g) in gradients.iter().enumerate() {
-                    let (layer, m, v) = (&mut network.layers[i], &mut mean[i], &mut square[i]);
-                    layer.weight *= 1.0 - rate * WEIGHT_DECAY;
-                    descend(step, rate, &mut layer.weight, &g.weight, &mut m.weight, &mut v.weight);
-                    descend(step, rate, &mut layer.bias, &g.bias, &mut m.bias, &mut v.bias);
-                }
-            }
-            bar.inc(1);
-        }
+        let mut adam = Adam::new(&network.layers);
+        let bar = train::progress_bar(EPOCHS);
+        let Ok(()) = train::steps(data, EPOCHS, &bar, rng, |images, labels, left| {
+            let (loss, gradients) = network.gradients(images.view(), labels);
+            adam.update(&mut network.layers, &gradients, 3.0 * LEARNING_RATE * left);
+            Ok::<_, Infallible>(loss)
+        });
         bar.finish_and_clear();
         network
     }
@@ -130,12 +103,12 @@ impl Cnn {
         (read, scores)
     }
 
-    fn gradients(&self, images: ArrayView2<f32>, labels: &Array1<usize>) -> Vec<Layer> {
+    fn gradients(&self, images: ArrayView2<f32>, labels: &Array1<usize>) -> (f32, Vec<Linear>) {
         let (read, scores) = self.forward(images);
-        let (_, mut grad) = cross_entropy(scores, labels);
+        let (loss, mut grad) = cross_entropy(scores, labels);
         let mut gradients = Vec::new();
         for i in (0..3).rev() {
-            gradients.push(Layer { weight: grad.t().dot(&read[i]), bias: grad.sum_axis(Axis(0)) });
+            gradients.push(Linear { weight: grad.t().dot(&read[i]), bias: grad.sum_axis(Axis(0)) });
             if i == 0 {
                 break;
             }
@@ -150,7 +123,7 @@ impl Cnn {
             Zip::from(&mut grad).and(&outputs).for_each(|g, &y| *g = if y > 0.0 { *g } else { 0.0 });
         }
         gradients.reverse();
-        gradients
+        (loss, gradients)
     }
 
     fn first_outputs(&self, patches: &Array2<f32>, images: usize, features: usize) -> Array2<f32> {

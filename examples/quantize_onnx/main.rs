@@ -9,7 +9,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `options` | the command line |
+//! | `options`, `common/program` | the command line, errors and exit codes |
 //! | `images` | `u8` images as a network reads them |
 //! | `cnn` | the small network and its training |
 //! | `measure` | quality, size and time of each network, as a table and as JSON |
@@ -24,11 +24,14 @@ mod measure;
 #[allow(dead_code, reason = "shared with other examples")]
 mod net;
 mod options;
+#[path = "../common/program.rs"]
+mod program;
+#[path = "../common/threads.rs"]
+mod threads;
 #[path = "../common/train.rs"]
 #[allow(dead_code, reason = "shared with other examples")]
 mod train;
 
-use std::error::Error;
 use std::fs;
 use std::process::ExitCode;
 
@@ -39,7 +42,9 @@ use ndarray_quant::format::onnx;
 use ndarray_quant::graph::{Calibration, ChannelRanges, Graph, InputMoments, Recipe};
 
 use measure::Mode;
-use options::{Command, Options, Source};
+use options::{Options, Source};
+use program::Result;
+use threads::with_threads;
 
 /// Images that are calibrated with at a time.
 const BATCH: usize = 8;
@@ -48,40 +53,7 @@ const BATCH: usize = 8;
 const REPORTED: usize = 8;
 
 fn main() -> ExitCode {
-    let options = match options::parse() {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Help) => {
-            print!("{}", options::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("quantize_onnx: {error}; see --help");
-            return ExitCode::from(2);
-        }
-    };
-    match with_threads(options.threads, || run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("quantize_onnx: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-#[cfg(feature = "rayon")]
-fn with_threads<T: Send>(
-    threads: usize,
-    f: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>> + Send,
-) -> Result<T, Box<dyn Error + Send + Sync>> {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(f)
-}
-
-#[cfg(not(feature = "rayon"))]
-fn with_threads<T>(
-    threads: usize,
-    f: impl FnOnce() -> Result<T, Box<dyn Error + Send + Sync>>,
-) -> Result<T, Box<dyn Error + Send + Sync>> {
-    if threads == 1 { f() } else { Err("more than one thread needs the feature `rayon`".into()) }
+    program::run(options::HELP, options::parse(), |options| with_threads(options.threads, || run(options)))
 }
 
 /// A network, and images to calibrate and to check it with.
@@ -91,7 +63,7 @@ struct Task {
     check: Array4<f32>,
 }
 
-fn run(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn run(options: &Options) -> Result {
     let Task { graph, calibrate, check } = match &options.source {
         Source::File { model, calibrate, check } => {
             let read = |path| images::read(path, options.mean, options.scale);
@@ -129,7 +101,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     let few = check.slice(s![..REPORTED.min(check.len_of(Axis(0))), .., .., ..]);
     let report = full_integer.report(&graph, &few)?;
     println!("Full integer, layer by layer:\n\n{report}");
-    fs::write(&options.svg, report.to_svg()).map_err(|e| format!("{}: {e}", options.svg.display()))?;
+    program::at(&options.svg, fs::write(&options.svg, report.to_svg()))?;
     println!("Picture: {}\n", options.svg.display());
 
     let modes = [
@@ -140,8 +112,5 @@ fn run(options: &Options) -> Result<(), Box<dyn Error + Send + Sync>> {
     ];
     let rows = measure::measure(&modes, &check)?;
     print!("{}", measure::table(&rows));
-    if let Some(path) = &options.json {
-        measure::save_json(path, &rows).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(())
+    program::save_json(options.json.as_deref(), &rows, |row| row.to_json(&rows[0]))
 }

@@ -1,15 +1,12 @@
 //! How close to the float network each network is, how large and how fast.
 
 use std::fmt::Write;
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::Instant;
 
 use ndarray::{Array4, ArrayD, ArrayView1, Axis, Slice};
 use ndarray_quant::Result;
 use ndarray_quant::graph::{FloatNetwork, Memory, QuantizedNetwork};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Images that are timed, one at a time; the time is the median.
 const TIMED: usize = 41;
@@ -126,19 +123,16 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
-/// The rows as a JSON list.
-pub(crate) fn save_json(path: &Path, rows: &[Row]) -> io::Result<()> {
-    let object = |r: &Row| {
+impl Row {
+    pub(crate) fn to_json(&self, float: &Row) -> Value {
         json!({
-            "mode": r.mode,
-            "bytes": r.bytes,
-            "ms_per_image": r.ms_per_image,
-            "float_ms_per_image": rows[0].ms_per_image,
-            "cosine_mean": r.cosine_mean,
-            "sqnr_db": if r.sqnr_db == f64::MAX { None } else { Some(r.sqnr_db) },
-            "top1_agreement": r.top1_agreement,
+            "mode": self.mode,
+            "bytes": self.bytes,
+            "ms_per_image": self.ms_per_image,
+            "float_ms_per_image": float.ms_per_image,
+            "cosine_mean": self.cosine_mean,
+            "sqnr_db": if self.sqnr_db == f64::MAX { None } else { Some(self.sqnr_db) },
+            "top1_agreement": self.top1_agreement,
         })
-    };
-    let list: Vec<_> = rows.iter().map(object).collect();
-    fs::write(path, format!("{:#}\n", json!(list)))
+    }
 }

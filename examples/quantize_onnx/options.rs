@@ -22,11 +22,6 @@ Options:
   -h, --help            print this
 ";
 
-pub(crate) enum Command {
-    Run(Options),
-    Help,
-}
-
 pub(crate) enum Source {
     File { model: PathBuf, calibrate: PathBuf, check: PathBuf },
     Trained,
@@ -41,7 +36,8 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
 }
 
-pub(crate) fn parse() -> Result<Command, lexopt::Error> {
+/// None, if help is asked for.
+pub(crate) fn parse() -> Result<Option<Options>, lexopt::Error> {
     let svg = std::env::temp_dir().join("quantize_onnx.svg");
     let mut options = Options { source: Source::Trained, mean: 127.0, scale: 128.0, threads: 1, svg, json: None };
     let (mut model, mut calibrate, mut check) = (None, None, None);
@@ -56,7 +52,7 @@ pub(crate) fn parse() -> Result<Command, lexopt::Error> {
             Arg::Long("threads") => options.threads = parser.value()?.parse()?,
             Arg::Long("svg") => options.svg = parser.value()?.into(),
             Arg::Long("json") => options.json = Some(parser.value()?.into()),
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
         }
     }
@@ -65,5 +61,5 @@ pub(crate) fn parse() -> Result<Command, lexopt::Error> {
         (None, None, None) => Source::Trained,
         _ => return Err("a model, --calibrate and --check come together".into()),
     };
-    Ok(Command::Run(options))
+    Ok(Some(options))
 }

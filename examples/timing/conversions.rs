@@ -8,13 +8,14 @@ use ndarray::{Array1, Ix1};
 use ndarray_quant::{Convention, FakeQuantize, HalfCast, Mask, Overflow, QParams, Scheme};
 
 use crate::data::uniform;
-use crate::timer::{Result, Timer, Work};
+use crate::program::Result;
+use crate::timer::{Timer, Work};
 
 /// Elements: from the first-level cache to main memory.
 pub(crate) const SIZES: [usize; 4] = [4 << 10, 64 << 10, 1 << 20, 16 << 20];
 
 /// Times all conversions of this many elements.
-pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result<()> {
+pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result {
     timer.case("quantize_f32_i8", &[len], Work::Bytes(5 * len), || {
         let (x, mut out) = (reals(len), Array1::<i8>::zeros(len));
         let params = params(3)?;

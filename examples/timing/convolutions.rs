@@ -9,7 +9,8 @@ use ndarray_quant::ops::{Padding, QConv, StaticConv, Window};
 use ndarray_quant::{QParams, QTensor, Requantize};
 
 use crate::data::uniform;
-use crate::timer::{Result, Timer, Work};
+use crate::program::Result;
+use crate::timer::{Timer, Work};
 
 /// Images, height, width, channels in, channels out, kernel, stride, groups.
 pub(crate) const SHAPES: [[usize; 8]; 8] = [
@@ -24,7 +25,7 @@ pub(crate) const SHAPES: [[usize; 8]; 8] = [
 ];
 
 /// Times a convolution in both layouts: channels first, as ONNX has it, and channels last.
-pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: [usize; 8]) -> Result<()> {
+pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: [usize; 8]) -> Result {
     let [n, h, w, c, out, k, stride, groups] = shape;
     let work = Work::Operations(2 * n * (h / stride) * (w / stride) * out * (c / groups) * k * k);
     timer.case("conv_nchw_u8s8_u8", &shape, work, || {

@@ -12,7 +12,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `options` | the command line |
+//! | `options`, `common/program` | the command line, errors and exit codes |
 //! | `timer` | the median of repeated calls, and its line of JSON |
 //! | `products` | integer matrix products and a dynamically quantized linear layer |
 //! | `convolutions` | convolutions in both layouts |
@@ -24,36 +24,26 @@ mod convolutions;
 mod data;
 mod options;
 mod products;
+#[path = "../common/program.rs"]
+#[allow(dead_code, reason = "shared with other examples")]
+mod program;
+#[path = "../common/threads.rs"]
+mod threads;
 mod timer;
 
 use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 
-use options::{Command, Options};
-use timer::{Result, Timer};
+use options::Options;
+use program::Result;
+use threads::with_threads;
+use timer::Timer;
 
 fn main() -> ExitCode {
-    let options = match options::parse() {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Help) => {
-            print!("{}", options::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("timing: {error}; see --help");
-            return ExitCode::from(2);
-        }
-    };
-    match in_pool(options.threads, || run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("timing: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(options::HELP, options::parse(), |options| with_threads(options.threads, || run(options)))
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(options: &Options) -> Result {
     let mut timer = Timer::new(options, io::stdout().lock());
     if options.convolutions {
         return convolutions::SHAPES.into_iter().try_for_each(|shape| convolutions::run(&mut timer, shape));
@@ -67,18 +57,4 @@ fn run(options: &Options) -> Result<()> {
     products::peak(&mut timer)?;
     shapes.into_iter().try_for_each(|shape| products::run(&mut timer, shape))?;
     conversions::SIZES.into_iter().try_for_each(|len| conversions::run(&mut timer, len))
-}
-
-/// Runs `f` on this number of threads, the caller's included.
-#[cfg(feature = "rayon")]
-fn in_pool<R: Send>(threads: usize, f: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(f)
-}
-
-#[cfg(not(feature = "rayon"))]
-fn in_pool<R>(threads: usize, f: impl FnOnce() -> Result<R>) -> Result<R> {
-    if threads != 1 {
-        return Err("more than one thread needs `--features rayon`".into());
-    }
-    f()
 }

@@ -21,11 +21,6 @@ Options:
   -h, --help       print this
 ";
 
-pub(crate) enum Command {
-    Run(Options),
-    Help,
-}
-
 pub(crate) struct Options {
     pub(crate) per_case: Duration,
     pub(crate) threads: usize,
@@ -33,7 +28,8 @@ pub(crate) struct Options {
     pub(crate) convolutions: bool,
 }
 
-pub(crate) fn parse() -> Result<Command, lexopt::Error> {
+/// None, if help is asked for.
+pub(crate) fn parse() -> Result<Option<Options>, lexopt::Error> {
     let mut options =
         Options { per_case: Duration::from_millis(250), threads: 1, only: String::new(), convolutions: false };
     let mut parser = Parser::from_env();
@@ -51,9 +47,9 @@ pub(crate) fn parse() -> Result<Command, lexopt::Error> {
             }
             Arg::Long("conv") => options.convolutions = true,
             Arg::Long("only") => options.only = parser.value()?.string()?,
-            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Command::Run(options))
+    Ok(Some(options))
 }

@@ -10,7 +10,8 @@ use ndarray_quant::gemm::{
 use ndarray_quant::{QParams, Requantization, Scheme};
 
 use crate::data::uniform;
-use crate::timer::{Result, Timer, Work};
+use crate::program::Result;
+use crate::timer::{Timer, Work};
 
 /// Rows, depth and columns of a product.
 #[derive(Clone, Copy)]
@@ -39,7 +40,7 @@ fn bad_line(number: usize, line: &str) -> Box<dyn std::error::Error + Send + Syn
 }
 
 /// Times the multiplier alone: no product is faster.
-pub(crate) fn peak(timer: &mut Timer<'_, impl Write>) -> Result<()> {
+pub(crate) fn peak(timer: &mut Timer<'_, impl Write>) -> Result {
     const ROUNDS: usize = 10_000;
     let products = gemm::peak(ROUNDS) as usize;
     timer.case("peak_i8", &[], Work::Operations(2 * products), || {
@@ -51,7 +52,7 @@ pub(crate) fn peak(timer: &mut Timer<'_, impl Write>) -> Result<()> {
 }
 
 /// Times all products of a shape.
-pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result<()> {
+pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result {
     let Shape { m, k, n } = shape;
     let mut case = |op, prepare: fn(Shape) -> ndarray_quant::Result<Call>| {
         timer.case(op, &[m, k, n], Work::Operations(2 * m * k * n), || prepare(shape))

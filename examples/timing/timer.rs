@@ -1,14 +1,12 @@
 //! The median of repeated calls, and its line of JSON.
 
-use std::error::Error;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use ndarray_quant::gemm::kernel_name;
 
 use crate::options::Options;
-
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+use crate::program::Result;
 
 /// What one call gets done.
 #[derive(Clone, Copy)]
@@ -37,7 +35,7 @@ impl<'a, W: Write> Timer<'a, W> {
         shape: &[usize],
         work: Work,
         prepare: impl FnOnce() -> ndarray_quant::Result<F>,
-    ) -> Result<()> {
+    ) -> Result {
         if !format!("{op} {shape:?}").contains(&self.options.only) {
             return Ok(());
         }

@@ -1,0 +1,51 @@
+//! What every program does around its work: the command line, help, errors and exit codes.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+pub(crate) type Result<T = (), E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// Does the work with these options; without any, prints the help. The exit code is 1 if the work fails, and 2 if the
+/// command line is not understood.
+pub(crate) fn run<T>(
+    help: &str,
+    options: Result<Option<T>, lexopt::Error>,
+    work: impl FnOnce(&T) -> Result,
+) -> ExitCode {
+    let name = env!("CARGO_CRATE_NAME");
+    let options = match options {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{help}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{name}: {error}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    match work(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error in a file, which says which.
+pub(crate) fn at<T, E: Display>(path: &Path, result: Result<T, E>) -> Result<T> {
+    result.map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// Writes rows of a table as a JSON list, if it is to go somewhere.
+pub(crate) fn save_json<R>(path: Option<&Path>, rows: &[R], object: impl Fn(&R) -> Value) -> Result {
+    let Some(path) = path else { return Ok(()) };
+    let list: Vec<Value> = rows.iter().map(object).collect();
+    at(path, fs::write(path, format!("{:#}\n", Value::from(list))))
+}
