@@ -5,9 +5,10 @@
 //! ```
 //!
 //! The right side is packed once ([`PackedRhs`]) and remembers the kernel it was packed for. The left side is read in
-//! place, or block by block through a copy where its rows are not contiguous. Zero points enter through row and column sums as the initial value of the accumulators,
-//! and the [`Epilogue`] turns each finished row of a tile into outputs while it is in the cache.
-//! An accumulator is the naive `i32` sum for every input: a depth at which it could overflow is refused.
+//! place, or block by block through a copy where its rows are not contiguous. Zero points enter through row and column
+//! sums as the initial value of the accumulators, and the [`Epilogue`] turns each finished row of a tile into outputs
+//! while it is in the cache. An accumulator is the naive `i32` sum for every input: a depth at which it could overflow is
+//! refused.
 //!
 //! ```
 //! use ndarray::array;
