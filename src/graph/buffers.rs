@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::plan::{Kind, Ports, Step, Tensor};
+use super::kernel::Kind;
+use super::plan::{Ports, Step, Tensor};
 
 /// Gives each tensor a buffer: the smallest free one that is large enough, else the greatest free one, made larger.
 /// Returns the sizes of the buffers of each kind.

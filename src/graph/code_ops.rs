@@ -8,11 +8,11 @@ use ndarray::{
 };
 
 use super::codes::requantize;
-use super::layout::{is_row_major, physical, physical_axis, to_physical};
+use super::kernel::{Kernel, Scratch, Values, ValuesMut};
+use super::layout::{broadcast_constant, broadcast_shape, is_row_major, physical, physical_axis};
 use super::movement::{Pad, Reorder, Repeat};
 use super::network::{Constant, Node};
 use super::op::Op;
-use super::plan::{Kernel, Scratch, Values, ValuesMut};
 use crate::error::Result;
 use crate::ops::{self, AveragePool, Concat, GlobalAveragePool, Lookup, QAdd, QMul, Softmax};
 use crate::qparams::QParams;
@@ -52,7 +52,7 @@ pub(crate) fn kernel(
             Operand::Codes(params) => (params, None),
             Operand::Constant(value) => {
                 let (params, codes) = constant_codes(&value)?;
-                (params, Some(spread(codes, output.len())))
+                (params, Some(broadcast_constant(codes, output.len())))
             }
         };
         params.push(operand);
@@ -98,21 +98,8 @@ pub(crate) fn kernel(
         Op::Reshape { .. } if all_same => return Ok(Some(Some(Box::new(Reorder::<u8>::new(x, output))))),
         _ => return Ok(None),
     };
-    let spread_shape = |shape: &&[usize]| {
-        let mut full = alloc::vec![1; output.len().saturating_sub(shape.len())];
-        full.extend(*shape);
-        physical(&full)
-    };
-    let inputs = shapes.iter().map(spread_shape).collect();
+    let inputs = shapes.iter().map(|shape| physical(&broadcast_shape(shape, output.len()))).collect();
     Ok(Some(Some(Box::new(OnCodes { call, constants, inputs, output: physical(output) }))))
-}
-
-/// A constant in the order of memory of a tensor of this rank.
-fn spread(mut codes: ArrayD<u8>, ndim: usize) -> ArrayD<u8> {
-    while codes.ndim() < ndim {
-        codes.insert_axis_inplace(Axis(0));
-    }
-    to_physical(codes.view()).as_standard_layout().into_owned()
 }
 
 /// An operator of [`ops`] with its parameters.

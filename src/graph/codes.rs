@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4, Ix1, Ix4};
 
+use super::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
 use super::op::Clamp;
-use super::plan::{Kernel, Scratch, Values, ValuesMut, scratch};
 use crate::error::Result;
 use crate::ops::{QConv, Requantize, StaticConv};
 use crate::qparams::QParams;

@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 
+use super::kernel::{Kernel, Kind};
 use super::movement::Fill;
 use super::network::{Graph, Node};
 use super::op::Op;
-use super::plan::{Kernel, Kind, Memory, Plan, Ports, Role, Step, Tensor};
+use super::plan::{Memory, Plan, Ports, Role, Step, Tensor};
 use super::real::{self, Weights};
 use crate::error::{Error, Result};
 

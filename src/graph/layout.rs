@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArrayView, ArrayViewD, ArrayViewMutD, IxDyn};
+use ndarray::{ArrayD, ArrayView, ArrayViewD, ArrayViewMutD, Axis, IxDyn};
 
 /// The physical axes of a tensor of four logical ones.
 const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
@@ -36,6 +36,20 @@ pub(crate) fn to_physical_mut<T>(x: ArrayViewMutD<'_, T>) -> ArrayViewMutD<'_, T
 pub(crate) fn to_logical<'a, T>(memory: &'a [T], shape: &[usize]) -> ArrayViewD<'a, T> {
     let view = ArrayView::from_shape(IxDyn(&physical(shape)), memory).expect("the memory of a tensor has its length");
     if shape.len() == 4 { view.permuted_axes(&TO_NCHW[..]) } else { view }
+}
+
+/// The shape of a tensor that broadcasts to others of `ndim` axes, with as many.
+pub(crate) fn broadcast_shape(shape: &[usize], ndim: usize) -> Vec<usize> {
+    let missing = ndim.saturating_sub(shape.len());
+    core::iter::repeat_n(1, missing).chain(shape.iter().copied()).collect()
+}
+
+/// A constant that broadcasts to tensors of `ndim` axes, in their order of memory.
+pub(crate) fn broadcast_constant<T: Clone>(mut value: ArrayD<T>, ndim: usize) -> ArrayD<T> {
+    while value.ndim() < ndim {
+        value.insert_axis_inplace(Axis(0));
+    }
+    to_physical(value.view()).as_standard_layout().into_owned()
 }
 
 /// Whether the order in memory is also the logical row-major order.

@@ -10,7 +10,7 @@
 //! | `op`, `shape` | what operators there are, and the shapes that they make |
 //! | `network`, `builder` | operators over named tensors, checked; written in Rust |
 //! | `fold` | fewer operators that compute the same |
-//! | `plan`, `buffers`, `layout`, `compile` | steps over buffers that tensors share; the order in memory |
+//! | `kernel`, `plan`, `buffers`, `layout`, `compile` | steps over buffers that tensors share; the order in memory |
 //! | `movement`, `real/` | operators that only move elements, and those on floats |
 //! | `recipe`, `calibrate` | how each tensor is kept; ranges from batches |
 //! | `moments`, `rounding` | what inputs of layers are like, and the codes of weights that suit it |
@@ -28,6 +28,7 @@ mod codes;
 mod compile;
 mod equalize;
 mod fold;
+mod kernel;
 mod layout;
 mod lower;
 mod mixed;

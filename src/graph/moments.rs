@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 use ndarray::{ArrayRef, ArrayView2, Dimension};
 
 use super::compile::FloatNetwork;
+use super::kernel::{Values, scratch};
 use super::network::{Graph, Node};
 use super::op::Op;
-use super::plan::{Memory, Values, scratch};
+use super::plan::Memory;
 use super::real::Geometry;
 use super::rounding::Moments;
 use crate::error::Result;

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use ndarray::ArrayView;
 
+use super::kernel::{Item, Kernel, Scratch, Values, ValuesMut};
 use super::layout::{physical, physical_axis, to_logical};
-use super::plan::{Item, Kernel, Scratch, Values, ValuesMut};
 use crate::error::Result;
 
 /// [`Op::Concat`](super::Op::Concat).

@@ -3,96 +3,13 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Debug;
 
 use ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
 use super::buffers::share_buffers;
+use super::kernel::{Item, Kernel, Kind, Scratch, Values, ValuesMut};
 use super::layout::{physical, to_logical, to_physical, to_physical_mut};
 use crate::error::{Error, Result};
-use crate::gemm::Workspace;
-
-/// The elements of a tensor in a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Real,
-    Code,
-}
-
-/// The elements of a tensor, in the order of memory.
-#[derive(Clone, Copy)]
-pub(crate) enum Values<'a> {
-    Real(&'a [f32]),
-    Code(&'a [u8]),
-}
-
-pub(crate) enum ValuesMut<'a> {
-    Real(&'a mut [f32]),
-    Code(&'a mut [u8]),
-}
-
-/// The two types of elements. The plan gives each step tensors of the kinds that it was made for.
-pub(crate) trait Item: Copy + Default + Send + Sync + Debug + 'static {
-    const KIND: Kind;
-    fn of(values: Values<'_>) -> &[Self];
-    fn of_mut(values: ValuesMut<'_>) -> &mut [Self];
-}
-
-macro_rules! items {
-    ($($t:ident $kind:ident),*) => {$(
-        impl Item for $t {
-            const KIND: Kind = Kind::$kind;
-            fn of(values: Values<'_>) -> &[Self] {
-                match values {
-                    Values::$kind(values) => values,
-                    _ => unreachable!("the plan gives steps the kinds that they are for"),
-                }
-            }
-            fn of_mut(values: ValuesMut<'_>) -> &mut [Self] {
-                match values {
-                    ValuesMut::$kind(values) => values,
-                    _ => unreachable!("the plan gives steps the kinds that they are for"),
-                }
-            }
-        }
-    )*};
-}
-items!(f32 Real, u8 Code);
-
-impl<'a> Values<'a> {
-    pub(crate) fn as_slice<T: Item>(self) -> &'a [T] {
-        T::of(self)
-    }
-}
-
-impl<'a> ValuesMut<'a> {
-    pub(crate) fn into_slice<T: Item>(self) -> &'a mut [T] {
-        T::of_mut(self)
-    }
-}
-
-/// One operator with everything prepared for its shapes.
-pub(crate) trait Kernel: Debug + Send + Sync {
-    /// Computes as many images as there are in the inputs.
-    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()>;
-}
-
-/// Memory that steps use while they run, and that they find in any state.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Scratch {
-    pub(crate) reals: Vec<f32>,
-    pub(crate) wide: Vec<f32>,
-    pub(crate) codes: Vec<u8>,
-    pub(crate) gemm: Workspace,
-}
-
-/// A slice of this length; what it holds is left over from before.
-pub(crate) fn scratch<T: Copy + Default>(memory: &mut Vec<T>, len: usize) -> &mut [T] {
-    if memory.len() < len {
-        memory.resize(len, T::default());
-    }
-    &mut memory[..len]
-}
 
 /// The buffers of a network, which runs reuse. Any network can use any; they grow to what is needed.
 #[derive(Debug, Clone, Default)]
@@ -206,10 +123,7 @@ impl Plan {
     ) -> Result<Vec<ArrayD<U>>> {
         let images = self.check_inputs(inputs)?;
         let zeros = |&t: &usize| {
-            let mut shape = self.tensors[t].shape.clone();
-            if let Some(batch) = shape.first_mut() {
-                *batch = images;
-            }
+            let shape = self.tensors[t].shape_of(images);
             let mut strided = Array::from_elem(IxDyn(&physical(&shape)), U::default());
             if shape.len() == 4 {
                 strided = strided.permuted_axes(&[0, 3, 1, 2][..]);
@@ -261,9 +175,7 @@ impl Plan {
         images: usize,
         memory: &mut Memory,
     ) -> Result<()> {
-        for start in (0..images).step_by(self.chunk) {
-            let range = Slice::from(start..images.min(start + self.chunk));
-            let count = images.min(start + self.chunk) - start;
+        for (range, count) in self.chunks(images) {
             self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
             for step in self.steps.iter().filter(|step| match step.role {
                 Role::Body => true,
@@ -283,9 +195,7 @@ impl Plan {
     /// Runs all images together and shows every tensor, the inputs too, as soon as it is there.
     pub(crate) fn run_tapped(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Memory, tap: Tap<'_>) -> Result<()> {
         let images = self.check_inputs(inputs)?;
-        for start in (0..images).step_by(self.chunk) {
-            let range = Slice::from(start..images.min(start + self.chunk));
-            let count = images.min(start + self.chunk) - start;
+        for (range, count) in self.chunks(images) {
             self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
             for &t in &self.inputs.reals {
                 tap(&self.tensors[t], self.values(t, count, memory), count)?;
@@ -298,6 +208,12 @@ impl Plan {
         Ok(())
     }
 
+    /// Which images run together, and how many these are.
+    fn chunks(&self, images: usize) -> impl Iterator<Item = (Slice, usize)> {
+        let ends = move |start| start..images.min(start + self.chunk);
+        (0..images).step_by(self.chunk).map(ends).map(|range| (Slice::from(range.clone()), range.len()))
+    }
+
     /// The number of images; all inputs must have as many.
     fn check_inputs<T: Item>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
         let expected = self.inputs.of::<T>();
@@ -306,10 +222,7 @@ impl Plan {
         }
         let images = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
         for (x, &t) in inputs.iter().zip(expected) {
-            let mut expected = self.tensors[t].shape.clone();
-            if let Some(batch) = expected.first_mut() {
-                *batch = images;
-            }
+            let expected = self.tensors[t].shape_of(images);
             if x.shape() != expected {
                 return Err(Error::shape("input of the network", &expected, x.shape()));
             }
@@ -332,10 +245,7 @@ impl Plan {
     }
 
     fn store<U: Item>(&self, t: usize, values: &[U], images: usize, y: ArrayViewMutD<'_, U>) {
-        let mut shape = self.tensors[t].shape.clone();
-        if let Some(batch) = shape.first_mut() {
-            *batch = images;
-        }
+        let shape = self.tensors[t].shape_of(images);
         let x = to_physical(to_logical(values, &shape));
         to_physical_mut(y).assign(&x);
     }
@@ -400,6 +310,15 @@ impl Plan {
 }
 
 impl Tensor {
+    /// The logical shape for so many images.
+    fn shape_of(&self, images: usize) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let Some(batch) = shape.first_mut() {
+            *batch = images;
+        }
+        shape
+    }
+
     fn buffer_mut<'m>(&self, memory: &'m mut Memory) -> ValuesMut<'m> {
         match self.kind {
             Kind::Real => ValuesMut::Real(&mut memory.reals[self.buffer]),

@@ -11,8 +11,9 @@ use num_traits::Float;
 
 use super::codes::FakeQuantize;
 use super::compile::Planner;
+use super::kernel::{Kind, Values};
 use super::network::Graph;
-use super::plan::{Kind, Memory, Plan, Ports, Tensor, Values};
+use super::plan::{Memory, Plan, Ports, Tensor};
 use super::qnetwork::QuantizedNetwork;
 use super::real::Weights;
 use super::recipe::{Precision, weights_of};

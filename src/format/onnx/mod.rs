@@ -14,6 +14,7 @@
 
 mod import;
 mod integers;
+mod movement;
 mod node;
 mod proto;
 mod tensor;

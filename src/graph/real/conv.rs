@@ -9,8 +9,8 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 use super::{Finish, Matrix, Weights};
 use crate::arch::{self, Task};
 use crate::error::Result;
+use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
 use crate::graph::op::Clamp;
-use crate::graph::plan::{Kernel, Scratch, Values, ValuesMut, scratch};
 use crate::window::{Placed, Window};
 
 /// A convolution or pooling of one image, in the order of memory.

@@ -9,11 +9,11 @@ use num_traits::Float;
 use super::{Finish, Weights};
 use crate::arch;
 use crate::error::Result;
-use crate::graph::layout::{physical, physical_axis, to_physical};
+use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::graph::layout::{broadcast_constant, broadcast_shape, physical, physical_axis};
 use crate::graph::movement::view;
 use crate::graph::network::Constant;
 use crate::graph::op::{Activation, Clamp};
-use crate::graph::plan::{Kernel, Scratch, Values, ValuesMut};
 
 /// A function of each element.
 #[derive(Debug)]
@@ -89,28 +89,15 @@ pub(super) fn binary(
     constants: &[Option<Weights>],
     clamp: Clamp,
 ) -> Box<dyn Kernel> {
-    let constant = |i: usize| constants.get(i).and_then(Option::as_ref).map(|w| spread(w.to_real(), output.len()));
-    let spread_shape = |shape: &[usize]| {
-        let mut full = alloc::vec![1; output.len() - shape.len()];
-        full.extend(shape);
-        full
-    };
+    let weights = |i: usize| constants.get(i).and_then(Option::as_ref);
+    let constant = |i: usize| weights(i).map(|w| broadcast_constant(w.to_real().into_owned(), output.len()));
     Box::new(Binary {
         f,
-        shapes: [spread_shape(inputs[0]), spread_shape(inputs[1])],
+        shapes: [0, 1].map(|i| broadcast_shape(inputs[i], output.len())),
         output: output.into(),
         constants: [constant(0), constant(1)],
         clamp,
     })
-}
-
-/// A constant in the order of memory of a tensor of this rank.
-fn spread(constant: Constant, ndim: usize) -> ArrayD<f32> {
-    let mut value = constant.into_owned();
-    while value.ndim() < ndim {
-        value.insert_axis_inplace(Axis(0));
-    }
-    to_physical(value.view()).as_standard_layout().into_owned()
 }
 
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 use super::{Finish, Matrix, Weights};
 use crate::arch::{self, Task};
 use crate::error::Result;
+use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::graph::op::Clamp;
-use crate::graph::plan::{Kernel, Scratch, Values, ValuesMut};
 
 /// Fewer images than this are not worth packing the weights for.
 const FEW: usize = 4;

@@ -14,13 +14,13 @@ use alloc::vec::Vec;
 use half::f16;
 use ndarray::{Array2, ArrayView2, ArrayViewD, Axis, Slice};
 
+use super::kernel::Kernel;
+use super::kernel::scratch;
 use super::layout::is_row_major;
 use super::movement::{Concat, Pad, Reorder, Repeat};
 use super::network::{Constant, Node};
 use super::op::Clamp;
 use super::op::Op;
-use super::plan::Kernel;
-use super::plan::scratch;
 use crate::arch::Task;
 
 pub(crate) use conv::Geometry;

@@ -2,7 +2,7 @@
 
 use crate::arch::{self, Task};
 use crate::error::Result;
-use crate::graph::plan::{Kernel, Scratch, Values, ValuesMut};
+use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
 
 use super::Geometry;
 
