@@ -166,6 +166,37 @@ fn a_bias_beyond_the_accumulator_widens_the_scale() {
     assert!(found.iter().zip(&float).all(|(a, b)| (a - b).abs() < 1.6), "{found} {float}");
 }
 
+/// Accumulators of deep layers have little room: scales make way for the bias, and what is too deep is refused.
+#[test]
+fn deep_layers() {
+    let deep = |depth: usize, precision: Precision| {
+        let mut g = GraphBuilder::new();
+        let x = g.input("x", &[1, depth]).unwrap();
+        let w = Array::from_shape_fn((2, depth), |(o, i)| if i == 0 { o as f32 + 1.0 } else { 0.0 });
+        let y = g.linear("y", &x, &w, Some(&array![3e4, -7e3])).unwrap();
+        let graph = g.build(&[&y]).unwrap();
+        let x = Array::from_shape_fn((2, depth), |(n, i)| ((n + i) % 2) as f32);
+        let mut calibration = Calibration::new(&graph, MinMax::per_tensor()).unwrap();
+        calibration.observe(&x).unwrap();
+        let mut recipe = calibration.recipe().unwrap();
+        recipe.tensor_mut("y").unwrap().precision = precision;
+        (graph.quantize(&recipe), graph.run(&x).unwrap(), x)
+    };
+    for precision in [Precision::Int8, Precision::Float32] {
+        for depth in [10_000, 65_000] {
+            let (network, expected, x) = deep(depth, precision);
+            let found = network.unwrap().run(&x).unwrap();
+            assert!(found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 100.0), "{found}");
+        }
+        match deep(70_000, precision).0.map(|network| network.size_in_bytes()) {
+            Err(Error::Node { node, error }) => {
+                assert_eq!((&*node, *error), ("y", Error::Depth { max: 65_793, found: 70_000 }));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn any_observer_and_merging() {
     let rng = &mut Pcg64Mcg::seed_from_u64(9);

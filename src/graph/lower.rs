@@ -227,7 +227,11 @@ impl Lowering<'_> {
                 let layer = layer.prepare(&self.params(&node.inputs[0])?, &to)?;
                 (Arithmetic::Static(layer), (Kind::Code, Kind::Code))
             }
-            Mode::CodesToReal => (Arithmetic::ToReal(layer, self.params(&node.inputs[0])?), (Kind::Code, Kind::Real)),
+            Mode::CodesToReal => {
+                let params = self.params(&node.inputs[0])?;
+                layer.check_input(&params)?;
+                (Arithmetic::ToReal(layer, params), (Kind::Code, Kind::Real))
+            }
             Mode::Dynamic | Mode::Real => (Arithmetic::Dynamic(layer), (Kind::Real, Kind::Real)),
         };
         let clamp = if kinds.1 == Kind::Real { node.clamp } else { Clamp::NONE };

@@ -13,6 +13,7 @@ use super::rounding;
 use super::stored::Stored;
 use crate::element::{Element, I4, Storage};
 use crate::error::Result;
+use crate::gemm::Byte;
 use crate::granularity::Granularity;
 use crate::qtensor::QTensor;
 
@@ -25,7 +26,8 @@ impl Graph {
     ///
     /// # Errors
     /// [`Error::Name`](crate::Error::Name) for names that the graph does not have, [`Error::Node`](crate::Error::Node)
-    /// with what is wrong with a tensor of the recipe, [`Error::Overflow`](crate::Error::Overflow) for weights beyond half
+    /// with what is wrong with a tensor of the recipe, or with [`Error::Depth`](crate::Error::Depth) for layers that are too
+    /// deep for exact `i32` accumulators, and with [`Error::Overflow`](crate::Error::Overflow) for weights beyond half
     /// precision.
     pub fn quantize(&self, recipe: &Recipe) -> Result<QuantizedNetwork> {
         self.quantize_by(recipe, None)
@@ -140,9 +142,9 @@ impl Layer<'_> {
         }
         let (Some(input), Some(bias)) = (input, bias) else { return Ok(()) };
         let depth: usize = weights.shape()[1..].iter().product();
-        let zero_point = input.zero_point().map_or(0, |z| i64::from(z[0]));
-        let reach = zero_point.max(i64::from(u8::MAX) - zero_point) * i64::from(i8::MAX) * depth as i64;
-        // Some room, because scales are rounded; a product that leaves none is refused when it is run.
+        let zero_point = input.zero_point().map_or(0, |z| z[0]);
+        let reach = u8::reach(zero_point) * i8::reach(0) * depth as i64;
+        // Some room, because scales are rounded; a product that leaves none is refused when the layer is made.
         let room = ((i64::from(i32::MAX) - reach) as f64 * 0.999).max(1.0);
         let scale = input.scale()[0] as f64;
         for (c, bias) in bias.iter().enumerate() {

@@ -146,6 +146,12 @@ impl<W: Byte> QConv<W> {
         self.forward_dequantize(&Scheme::<u8>::asymmetric().quantize(x)?)
     }
 
+    /// Refuses inputs with these parameters if an accumulator could overflow.
+    pub(crate) fn check_input<X: Byte>(&self, x: &QParams<X, Ix4>) -> Result<()> {
+        let (_, zero_point) = x.of_tensor("parameters of the input")?;
+        self.weights.check_depth(X::reach(zero_point), None)
+    }
+
     /// The bytes that packed weights, scales and bias take in memory.
     pub fn size_in_bytes(&self) -> usize {
         let floats = self.scales.len() + self.bias.as_ref().map_or(0, Vec::len);
