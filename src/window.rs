@@ -2,7 +2,18 @@
 
 use crate::error::{Error, Result};
 
-/// What surrounds an image before a kernel slides over it. The reals out there are 0.
+/// What surrounds an image before a kernel slides over it. The reals out there are 0; maxima and means leave them out.
+///
+/// The `Same` ones make it as large as `ceil(size / stride)` outputs need:
+/// `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)` in all.
+///
+/// ```
+/// use ndarray_quant::ops::{Padding, Window};
+/// let even = |padding| Window::new().strides([2, 2]).padding(padding).output_size([3, 3], [8, 8]);
+/// assert_eq!((even(Padding::Valid)?, even(Padding::Same)?), ([3, 3], [4, 4]));
+/// assert_eq!(even(Padding::Explicit([0, 0, 1, 1]))?, [4, 4]); // what `Same` is here
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

@@ -99,7 +99,9 @@ impl GraphBuilder {
         Ok(output)
     }
 
-    /// [`Op::Conv`] with weights `[out, in / groups, height, width]`. Errors as [`Self::node`].
+    /// [`Op::Conv`] of `[batch, in, height, width]` with weights `[out, in / groups, kernel height, kernel width]` and a
+    /// bias `[out]`. They become constants with the node's name and `.weight` or `.bias` behind it. Errors as
+    /// [`Self::node`] and [`Self::constant`].
     pub fn conv(
         &mut self,
         name: &str,
@@ -112,7 +114,8 @@ impl GraphBuilder {
         self.weighted(name, Op::Conv { window, groups }, x, weights, bias)
     }
 
-    /// [`Op::Linear`] with weights `[out, in]`. Errors as [`Self::node`].
+    /// [`Op::Linear`] of `[batch, in]` with weights `[out, in]` and a bias `[out]`, which become constants as those of
+    /// [`conv`](Self::conv) do. Errors as [`Self::node`] and [`Self::constant`].
     pub fn linear(
         &mut self,
         name: &str,
@@ -138,32 +141,33 @@ impl GraphBuilder {
         self.push(Node { name: name.into(), op, inputs, clamp: Clamp::NONE, output: name.into() })
     }
 
-    /// [`Op::Activation`]. Errors as [`Self::node`].
+    /// [`Op::Activation`], of any shape. Errors as [`Self::node`].
     pub fn activation(&mut self, name: &str, x: &str, activation: Activation) -> Result<String> {
         self.node(name, Op::Activation(activation), &[x])
     }
 
-    /// [`Op::Add`]. Errors as [`Self::node`].
+    /// [`Op::Add`] of tensors that broadcast: axes are matched from the last one on. Errors as [`Self::node`].
     pub fn add(&mut self, name: &str, a: &str, b: &str) -> Result<String> {
         self.node(name, Op::Add, &[a, b])
     }
 
-    /// [`Op::Mul`]. Errors as [`Self::node`].
+    /// [`Op::Mul`] of tensors that broadcast. Errors as [`Self::node`].
     pub fn mul(&mut self, name: &str, a: &str, b: &str) -> Result<String> {
         self.node(name, Op::Mul, &[a, b])
     }
 
-    /// [`Op::MaxPool`]. Errors as [`Self::node`].
+    /// [`Op::MaxPool`] of `[batch, channels, height, width]`. Errors as [`Self::node`].
     pub fn max_pool(&mut self, name: &str, x: &str, kernel: [usize; 2], window: Window) -> Result<String> {
         self.node(name, Op::MaxPool { kernel, window }, &[x])
     }
 
-    /// [`Op::GlobalAveragePool`]. Errors as [`Self::node`].
+    /// [`Op::GlobalAveragePool`]: `[batch, channels, height, width]` to `[batch, channels, 1, 1]`. Errors as
+    /// [`Self::node`].
     pub fn global_average_pool(&mut self, name: &str, x: &str) -> Result<String> {
         self.node(name, Op::GlobalAveragePool, &[x])
     }
 
-    /// [`Op::Reshape`] to one axis beside the batch. Errors as [`Self::node`].
+    /// [`Op::Reshape`] to one axis beside the batch: `[batch, c, h, w]` to `[batch, c * h * w]`. Errors as [`Self::node`].
     pub fn flatten(&mut self, name: &str, x: &str) -> Result<String> {
         let features = self.shape(x).map_or(0, |shape| shape.iter().product());
         self.node(name, Op::Reshape { shape: alloc::vec![features] }, &[x])

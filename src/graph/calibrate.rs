@@ -138,7 +138,23 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     }
 }
 
-/// The ranges of a whole data set in one call: [`Calibration`] over batches, with a report of progress after each.
+/// The ranges of a whole data set in one call: [`Calibration`] over batches, with a report of progress after each, the
+/// number of images seen.
+///
+/// ```
+/// use ndarray::{Array, IxDyn, array};
+/// use ndarray_quant::MinMax;
+/// use ndarray_quant::graph::{GraphBuilder, calibrate};
+/// let mut g = GraphBuilder::new();
+/// let x = g.input("x", &[1, 2])?;
+/// let y = g.linear("y", &x, &array![[1.0, -1.0]], None)?;
+/// let graph = g.build(&[&y])?;
+/// let batches = (0..3).map(|i| Array::from_elem(IxDyn(&[4, 2]), i as f32));
+/// let mut seen = 0;
+/// let recipe = calibrate(&graph, MinMax::per_tensor(), batches, |images| seen = images)?;
+/// assert_eq!((seen, &recipe.tensors["x"].ranges[..]), (12, &[(0.0, 2.0)][..]));
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of [`Calibration::observe`] and [`Calibration::recipe`].

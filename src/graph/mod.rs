@@ -5,20 +5,61 @@
 //!                                  └→ compile → FloatNetwork → run                   └→ report
 //! ```
 //!
-//! | file | idea |
+//! | to | see |
 //! |---|---|
-//! | `op`, `shape` | what operators there are, and the shapes that they make |
-//! | `network`, `builder` | operators over named tensors, checked; written in Rust |
-//! | `fold` | fewer operators that compute the same |
-//! | `kernel`, `plan`, `buffers`, `layout`, `compile` | steps over buffers that tensors share; the order in memory |
-//! | `movement`, `real/` | operators that only move elements, and those on floats |
-//! | `recipe`, `calibrate` | how each tensor is kept; ranges from batches |
-//! | `moments`, `rounding` | what inputs of layers are like, and the codes of weights that suit it |
-//! | `equalize` | the same function with channels of more equal range |
-//! | `quantize`, `stored` | weights in fewer bits |
-//! | `codes`, `code_ops`, `lower`, `qnetwork` | operators on codes; the plan on codes, and its simulation on floats |
-//! | `mixed` | precision where it matters, under a budget |
-//! | `report` | which layer hurts |
+//! | write a network in Rust | [`GraphBuilder`], [`Op`], [`Window`] |
+//! | read one from a file | `format::onnx`, with the feature `onnx` |
+//! | run it in floats | [`Graph::run`]; [`Graph::compile`] and [`Memory`] to run it more than once |
+//! | have fewer operators compute the same | [`Graph::simplify`] |
+//! | find ranges, and a way to keep every tensor | [`Calibration`], [`Recipe`]; without data [`Recipe::float16`] and [`Recipe::dynamic_range`] |
+//! | run on integers | [`Graph::quantize`], [`QuantizedNetwork`] |
+//! | lose less accuracy | [`Graph::equalize`], [`Graph::quantize_tuned`], [`Graph::within_budget`] |
+//! | see which layer hurts | [`QuantizedNetwork::report`] |
+//! | save and load integers | `format::safetensors`, with the feature `safetensors` |
+//!
+//! ```
+//! use ndarray::{Array, Array1};
+//! use ndarray_quant::MinMax;
+//! use ndarray_quant::graph::{Activation, Calibration, GraphBuilder};
+//!
+//! let mut g = GraphBuilder::new();
+//! let x = g.input("x", &[1, 4])?; // for a batch of one; any batch runs
+//! let w = Array::from_shape_fn((3, 4), |(o, i)| (o as f32 - i as f32) * 0.25);
+//! let x = g.linear("hidden", &x, &w, Some(&Array1::ones(3)))?;
+//! let x = g.activation("relu", &x, Activation::relu())?;
+//! let x = g.linear("scores", &x, &w.slice(ndarray::s![..2, ..3]), None)?;
+//! let graph = g.build(&[&x])?.simplify()?;
+//!
+//! let images = Array::from_shape_fn((16, 4), |(n, i)| ((n * 4 + i) as f32).sin());
+//! let mut calibration = Calibration::new(&graph, MinMax::per_tensor())?;
+//! calibration.observe(&images)?;
+//! let network = graph.quantize(&calibration.recipe()?)?;
+//!
+//! let (found, float) = (network.run(&images)?, graph.run(&images)?);
+//! assert!(found.iter().zip(&float).all(|(x, y)| (x - y).abs() < 0.05));
+//! println!("{}", network.report(&graph, &images)?);
+//! # Ok::<(), ndarray_quant::Error>(())
+//! ```
+//!
+//! Shapes are ONNX's, `[batch, channels, height, width]`; constants are `f32`. What runs on codes
+//! gives the same bits on every machine and for every number of threads.
+
+// What lies where:
+//
+// | file | idea |
+// |---|---|
+// | `op`, `shape` | what operators there are, and the shapes that they make |
+// | `network`, `builder` | operators over named tensors, checked; written in Rust |
+// | `fold` | fewer operators that compute the same |
+// | `kernel`, `plan`, `buffers`, `layout`, `compile` | steps over buffers that tensors share; the order in memory |
+// | `movement`, `real/` | operators that only move elements, and those on floats |
+// | `recipe`, `calibrate` | how each tensor is kept; ranges from batches |
+// | `moments`, `rounding` | what inputs of layers are like, and the codes of weights that suit it |
+// | `equalize` | the same function with channels of more equal range |
+// | `quantize`, `stored` | weights in fewer bits |
+// | `codes`, `code_ops`, `lower`, `qnetwork` | operators on codes; the plan on codes, and its simulation on floats |
+// | `mixed` | precision where it matters, under a budget |
+// | `report` | which layer hurts |
 
 mod buffers;
 mod builder;

@@ -43,6 +43,22 @@ pub struct Input {
 ///
 /// Make one with a [`GraphBuilder`](super::GraphBuilder), or read it from ONNX. All shapes are known; the first axis of
 /// every activation is the batch, of any length, which the shapes here show as 1.
+///
+/// ```
+/// use ndarray::array;
+/// use ndarray_quant::graph::{Activation, GraphBuilder, Op};
+/// let mut g = GraphBuilder::new();
+/// let x = g.input("x", &[1, 2])?;
+/// let y = g.linear("y", &x, &array![[1.0, -1.0]], None)?;
+/// let y = g.activation("relu", &y, Activation::relu())?;
+/// let graph = g.build(&[&y])?;
+/// let names: Vec<_> = graph.nodes().iter().map(|node| (node.name.as_str(), node.op.name())).collect();
+/// assert_eq!(names, [("y", "Linear"), ("relu", "Relu")]);
+/// assert_eq!(graph.node("y").unwrap().inputs, ["x", "y.weight"]);
+/// assert_eq!(graph.shape("y.weight"), Some(&[1, 2][..]));
+/// assert_eq!(graph.run(&array![[3.0f32, 1.0], [1.0, 3.0]])?, array![[2.0f32], [0.0]].into_dyn());
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
     inputs: Vec<Input>,
@@ -131,7 +147,7 @@ impl Graph {
         &self.outputs
     }
 
-    /// A constant by its name.
+    /// The constant of this name.
     pub fn constant(&self, name: &str) -> Option<&Constant> {
         self.constants.get(name)
     }

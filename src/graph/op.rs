@@ -6,7 +6,13 @@ use num_traits::Float;
 
 use crate::window::Window;
 
-/// Bounds that values are clamped to. One that is `None` does not bound.
+/// Bounds that values are clamped to: `min(max(x, low), high)` (ONNX: `Clip`). One that is `None` does not bound.
+///
+/// ```
+/// use ndarray_quant::graph::Clamp;
+/// assert_eq!([-1.0, 3.0, 9.0].map(|x| Clamp::RELU6.apply(x)), [0.0, 3.0, 6.0]);
+/// assert_eq!(Clamp { low: None, high: Some(1.0) }.apply(-5.0), -5.0);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Clamp {
@@ -48,7 +54,7 @@ impl Clamp {
     }
 }
 
-/// A function of single elements.
+/// A function of single elements, by the formulas of the ONNX operators of the same names, in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -120,6 +126,17 @@ impl Activation {
 /// axis of an activation is always the batch, and no operator mixes images of a batch.
 ///
 /// `W` and `B` below are inputs of the node like any other, though they must be constant.
+///
+/// ```
+/// use ndarray_quant::graph::{GraphBuilder, Op, Window};
+/// let mut g = GraphBuilder::new();
+/// let x = g.input("image", &[1, 3, 8, 8])?;
+/// let mean = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_pad: false };
+/// let y = g.node("mean", mean, &[&x])?;
+/// let y = g.node("twice", Op::Concat { axis: 1 }, &[&y, &y])?;
+/// assert_eq!(g.shape(&y), Some(&[1, 6, 4, 4][..]));
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

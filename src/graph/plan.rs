@@ -11,7 +11,8 @@ use super::kernel::{Item, Kernel, Kind, Scratch, Values, ValuesMut};
 use super::layout::{physical, to_logical, to_physical, to_physical_mut};
 use crate::error::{Error, Result};
 
-/// The buffers of a network, which runs reuse. Any network can use any; they grow to what is needed.
+/// The buffers of a network, which runs reuse. Any network can use any; they grow to what is needed. See
+/// [`FloatNetwork`](super::FloatNetwork) for an example.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     reals: Vec<Vec<f32>>,

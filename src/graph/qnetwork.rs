@@ -18,6 +18,33 @@ use crate::qparams::QParams;
 /// A network whose tensors are kept as a [`Recipe`] says, ready to run.
 ///
 /// Where everything is codes, results are the same bits on every instruction set and for every number of threads.
+///
+/// [`Graph::quantize`] makes one, and `format::safetensors` loads one.
+///
+/// ```
+/// use ndarray::{Array2, array};
+/// use ndarray_quant::graph::{Calibration, GraphBuilder, Memory, Precision};
+/// use ndarray_quant::{MinMax, QParams};
+/// let mut g = GraphBuilder::new();
+/// let x = g.input("x", &[1, 2])?;
+/// let y = g.linear("y", &x, &array![[1.0, -0.5], [0.25, 2.0]], None)?;
+/// let graph = g.build(&[&y])?;
+/// let images = array![[1.0f32, 0.3], [0.2, -0.4], [-1.0, 1.0]];
+/// let mut calibration = Calibration::new(&graph, MinMax::per_tensor())?;
+/// calibration.observe(&images)?;
+/// let mut recipe = calibration.recipe()?;
+/// recipe.tensor_mut("y")?.precision = Precision::Int8; // integers from end to end
+/// let network = graph.quantize(&recipe)?;
+///
+/// let input: QParams<u8, _> = network.activation("x").expect("codes");
+/// let mut codes = Array2::zeros((3, 2));
+/// input.quantize_into(&images, &mut codes)?;
+/// let mut memory = Memory::new(); // reused from call to call
+/// let y = network.run_from_codes(&codes, &mut memory)?;
+/// assert_eq!(y, network.run(&images)?);
+/// assert!((y - graph.run(&images)?).iter().all(|e| e.abs() < 0.02));
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct QuantizedNetwork {
     graph: Graph,

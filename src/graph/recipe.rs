@@ -56,7 +56,24 @@ pub struct TensorRecipe {
 /// | none | `Int8`, and so is its output | works on codes |
 /// | none | else | works on floats |
 ///
-/// Names of what is not mentioned stay in `f32`.
+/// Names of what is not mentioned stay in `f32`. With the feature `serde` a recipe can be saved, and edited as text.
+///
+/// ```
+/// use ndarray::array;
+/// use ndarray_quant::graph::{GraphBuilder, Precision, Recipe};
+/// let mut g = GraphBuilder::new();
+/// let x = g.input("x", &[1, 2])?;
+/// let x = g.linear("a", &x, &array![[7.0, 2.0], [0.0, -7.0]], None)?;
+/// let x = g.linear("b", &x, &array![[1.0, 1.0]], None)?;
+/// let graph = g.build(&[&x])?;
+/// let mut recipe = Recipe::dynamic_range(&graph)?;
+/// assert_eq!(recipe.tensors["a.weight"].ranges, [(2.0, 7.0), (-7.0, 0.0)]); // by output channel
+/// recipe.tensor_mut("a.weight")?.precision = Precision::Int4;
+/// recipe.float_layers.insert("b".into());
+/// let network = graph.quantize(&recipe)?;
+/// assert!((network.run(&array![[1.0f32, 0.0]])?[[0, 0]] - 7.0).abs() < 0.05);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Recipe {
@@ -67,7 +84,7 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Weights in half precision, all else in `f32`. Needs no data.
+    /// Weights in half precision, all else in `f32`. Needs no data. [`Graph::quantize`] refuses weights beyond 65504.
     pub fn float16(graph: &Graph) -> Self {
         let half = || TensorRecipe {
             precision: Precision::Float16,
@@ -145,13 +162,13 @@ pub(crate) fn weights(graph: &Graph) -> impl Iterator<Item = (&Node, &String)> {
 }
 
 impl TensorRecipe {
-    /// Codes of an activation for this range.
+    /// `u8` codes of an activation for this range, asymmetric, one scale for all of it.
     pub fn activation(min: f32, max: f32) -> Self {
         let ranges = alloc::vec![(min, max)];
         Self { precision: Precision::Int8, symmetric: false, granularity: Granularity::PerTensor, ranges }
     }
 
-    /// Symmetric codes of weights, for the range of each output channel.
+    /// Symmetric codes of weights in this precision, for the range of each output channel, axis 0.
     ///
     /// # Errors
     /// [`Error::NonFinite`] if a weight is not finite.

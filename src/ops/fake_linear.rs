@@ -94,8 +94,9 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
     /// The gradient of the outputs passes as that of the weights does, see [`FakeQuantize::with_clipping`].
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor, [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation clamps to
-    /// bounds without zero, and for weights what [`QLinear::new`] refuses.
+    /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
+    /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation clamps to bounds without zero, and for weights what
+    /// [`QLinear::new`] refuses.
     pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Requantize<Y, Ix2>) -> Result<Self> {
         x.of_tensor("parameters of the input")?;
         let (_, zero_point) = to.params.of_tensor("parameters of the output")?;

@@ -239,6 +239,17 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
 ///
 /// # Errors
 /// Those of [`StaticLinear::new`] and [`StaticLinear::forward`].
+///
+/// ```
+/// use ndarray::{Axis, array};
+/// use ndarray_quant::{QParams, Quantizer, Requantize, Scheme, ops::fully_connected};
+/// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&array![[2.0f32, 1.0]])?;
+/// let w = Scheme::<i8>::symmetric().narrow_range().quantize(&array![[1.27f32, -1.0], [0.5, 0.25]])?;
+/// let to = Requantize::to(&QParams::<u8, _>::per_tensor(0.02, 0)?).relu().integer_only();
+/// let y = fully_connected(&x, &w, Some(&array![1000, 0]), &to)?; // the bias is 1000 * 0.01 * 0.01
+/// assert_eq!(y.codes(), array![[82, 63]]); // 1.64 and 1.25
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 pub fn fully_connected<X: Byte, W: Byte, Y: Element>(
     x: &QTensor<X, Ix2>,
     weights: &QTensor<W, Ix2>,

@@ -86,7 +86,7 @@ impl<X: Byte, Y: Byte, D: Dimension> Lookup<X, Y, D> {
         Self::new(x, y, |x| 0.5 * x * (1.0 + Float::tanh(factor * (x + 0.044715 * x * x * x))))
     }
 
-    /// `max(x, slope * x)` for a slope below 1 (ONNX Runtime: `QLinearLeakyRelu`). Errors as [`Self::new`].
+    /// `x` where it is positive, else `slope * x` (ONNX Runtime: `QLinearLeakyRelu`). Errors as [`Self::new`].
     pub fn leaky_relu(x: &QParams<X, D>, y: &QParams<Y, D>, slope: f64) -> Result<Self> {
         Self::new(x, y, |x| if x < 0.0 { slope * x } else { x })
     }

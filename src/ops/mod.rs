@@ -1,4 +1,23 @@
 //! Quantized operators, each named for the ONNX or TFLite operator that it equals.
+//!
+//! | operator | ONNX, ONNX Runtime | TFLite | on |
+//! |---|---|---|---|
+//! | [`matmul_integer`], [`qlinear_matmul`] | `MatMulInteger`, `QLinearMatMul` | | matrices |
+//! | [`QLinear`], [`StaticLinear`], [`fully_connected`] | | `FULLY_CONNECTED` | `[batch, in]`, weights `[out, in]` |
+//! | [`HalfLinear`] | | | the same, with half-precision weights |
+//! | [`FakeLinear`] | | | the same, in training |
+//! | [`conv_integer`], [`qlinear_conv`], [`QConv`], [`StaticConv`] | `ConvInteger`, `QLinearConv` | `CONV_2D`, `DEPTHWISE_CONV_2D` | images, weights `[out, kh, kw, in / groups]` |
+//! | [`max_pool`], [`AveragePool`] | `MaxPool`, `QLinearAveragePool` | `MAX_POOL_2D`, `AVERAGE_POOL_2D` | images |
+//! | [`GlobalAveragePool`] | `QLinearGlobalAveragePool` | | images |
+//! | [`QAdd`], [`QMul`] | `QLinearAdd`, `QLinearMul` | `ADD`, `MUL` | any tensors that broadcast |
+//! | [`Lookup`] | `QLinearSigmoid`, `QLinearLeakyRelu` | `LOGISTIC`, `TANH`, `HARD_SWISH`, `QUANTIZE` | any tensor |
+//! | [`Softmax`] | `QLinearSoftmax` | `SOFTMAX` | the last axis |
+//! | [`Concat`] | `QLinearConcat` | `CONCATENATION` | any axis |
+//! | [`pad`], [`resize_nearest`], [`reshape`], [`flatten`] | `Pad`, `Resize`, `Reshape`, `Flatten` | `PAD`, `RESIZE_NEAREST_NEIGHBOR`, `RESHAPE` | any tensor; images |
+//!
+//! Images are `[images, height, width, channels]`; other layouts come as views with permuted axes. Whoever runs an operator
+//! more than once prepares it, with the parameters of its inputs and what comes out as [`Requantize`] says, and calls the
+//! form that ends in `_into`, which writes to memory of the caller. The [numerics](crate::numerics) page has all formulas.
 
 mod conv;
 mod elementwise;
