@@ -26,7 +26,7 @@ pub(crate) trait Task {
 
 /// The rows of the left side that a tile reads, in place.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub struct Rows<'a> {
     /// From the first code of the first row to the last code of the last row, at least.
     pub(crate) bytes: &'a [u8],
     /// The distance between rows.
@@ -37,33 +37,90 @@ pub(crate) struct Rows<'a> {
     pub(crate) signed: bool,
 }
 
-/// The last unit of each row, if rows do not end with a whole one.
-type Ends<const COUNT: usize, const KU: usize> = Option<[[u8; KU]; COUNT]>;
-
 impl<'a> Rows<'a> {
     /// The codes of row `i`.
     #[inline(always)]
     pub(crate) fn row(self, i: usize) -> &'a [u8] {
         &self.bytes[i * self.stride..][..self.depth]
     }
+}
 
-    /// The first `count` rows, each cut into units of `KU` codes and what is left at its end, filled up with zeros.
-    ///
-    /// The right side holds zeros there, so it does not matter what the filling is.
+/// The columns of the right side that a tile is multiplied with.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    /// One or more panels, each `[padded_depth / KU][NR][KU]`: the bits of signed codes, zeros beyond the depth.
+    pub(crate) panels: &'a [u8],
+    /// The bytes of one.
+    pub(crate) panel_len: usize,
+    /// What the sums of each column start from, for as many columns as are wanted: a multiple of [`Kernel::COLS`].
+    pub(crate) start: &'a [i32],
+}
+
+impl<'a> Columns<'a> {
+    /// Each panel's columns and what their sums start from; of the last, fewer columns may be wanted.
     #[inline(always)]
-    fn units<const COUNT: usize, const KU: usize>(self) -> ([&'a [[u8; KU]]; COUNT], Ends<COUNT, KU>) {
-        // Loops, not closures: those would not be compiled for the instruction set of the caller.
-        let mut units = [const { &[] as &[[u8; KU]] }; COUNT];
-        let mut last = [[0; KU]; COUNT];
-        for i in 0..COUNT {
-            let (whole, rest) = self.row(i).as_chunks();
-            units[i] = whole;
-            // Not a copy of a slice: that becomes a call for a byte or two.
-            for k in 0..KU {
-                last[i][k] = if k < rest.len() { rest[k] } else { 0 };
-            }
+    fn each<const NR: usize, const LINE: usize>(self) -> impl Iterator<Item = (&'a [[u8; LINE]], &'a [i32])> {
+        let panel = move |p: usize| self.panels[p * self.panel_len..][..self.panel_len].as_chunks().0;
+        self.start.chunks(NR).enumerate().map(move |(p, start)| (panel(p), start))
+    }
+}
+
+/// What becomes of sums while they are in registers. All of it is compiled for the instruction set, and must be
+/// `#[inline(always)]`.
+pub(crate) trait Sink {
+    /// What is known of some columns, once for all rows.
+    type Columns<const COLS: usize>: Copy;
+
+    /// What is known of the columns of the tile from `col` on.
+    fn columns<const COLS: usize>(&self, col: usize) -> Self::Columns<COLS>;
+
+    /// Takes the sums of row `i` in these columns.
+    fn row<const COLS: usize>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);
+}
+
+/// The first `ROWS` rows of a left side, cut into units of `KU` codes.
+struct Units<'a, const ROWS: usize, const KU: usize> {
+    first: *const u8,
+    stride: usize,
+    /// The whole units of a row.
+    whole: usize,
+    /// What is left at the end of each row, if anything is, filled up with zeros. The right side holds zeros there, so
+    /// it does not matter what the filling is.
+    last: Option<&'a [[u8; KU]; ROWS]>,
+}
+
+impl<'a, const ROWS: usize, const KU: usize> Units<'a, ROWS, KU> {
+    /// `last` is room for the ends of rows. Only a reference to it is kept, because it is seldom needed.
+    #[inline(always)]
+    fn new(rows: Rows<'a>, last: &'a mut [[u8; KU]; ROWS]) -> Self {
+        // What `get` will read: nothing is asked there.
+        assert!(ROWS > 0 && rows.bytes.len() >= (ROWS - 1) * rows.stride + rows.depth, "rows of the left side");
+        let more = !rows.depth.is_multiple_of(KU);
+        if more {
+            fill_last(rows, last);
         }
-        (units, if self.depth.is_multiple_of(KU) { None } else { Some(last) })
+        let (first, stride) = (rows.bytes.as_ptr(), rows.stride);
+        Self { first, stride, whole: rows.depth / KU, last: more.then_some(last) }
+    }
+
+    /// Unit `k` of row `i`.
+    ///
+    /// # Safety
+    /// - `i < ROWS` and `k < self.whole`.
+    #[allow(unsafe_code, reason = "the innermost loop of products")]
+    #[inline(always)]
+    unsafe fn get(&self, i: usize, k: usize) -> [u8; KU] {
+        // SAFETY: row `i` starts `i * stride` bytes on and has `whole` units, and `new` saw that the last row is there.
+        unsafe { self.first.add(i * self.stride + k * KU).cast::<[u8; KU]>().read() }
+    }
+}
+
+/// Not inlined, so that its many branches are not in the way of rows that end with a whole unit.
+#[inline(never)]
+fn fill_last<const KU: usize>(rows: Rows<'_>, last: &mut [[u8; KU]]) {
+    for (i, last) in last.iter_mut().enumerate() {
+        let (_, rest) = rows.row(i).as_chunks::<KU>();
+        last[..rest.len()].copy_from_slice(rest);
     }
 }
 
@@ -110,6 +167,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     const PANELS: usize;
     /// Neighbours in depth that lie side by side.
     const KU: usize;
+    /// Columns are multiplied in multiples of this: half of a panel may do.
+    const COLS: usize = Self::NR;
     /// Whether signed codes of the left side are made unsigned on the way, their top bit flipped, which adds 128.
     const FLIPS: bool = true;
     /// Rows whose distance is a multiple of this crowd one another out of the first-level cache.
@@ -125,11 +184,16 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         true
     }
 
-    /// `acc[i][j] = start[j] + Σ_k a[i][k] * b[k][j]` for `i < rows`. Sums wrap.
+    /// `acc[i][j] = start[j] + Σ_k a[i][k] * b[k][j]` for `i < rows` and each `j` of `b.start`. Sums wrap.
     ///
-    /// `b` is one or more panels, each `[padded_depth / KU][NR][KU]`, the bits of signed codes, zeros beyond the depth;
-    /// `start` is `[panels * NR]`; `acc` is `[rows][panels * NR]`, its rows `acc_stride` apart.
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize);
+    /// `acc` is `[rows][b.start.len()]`, its rows `acc_stride` apart.
+    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize);
+
+    /// As [`multiply`](Self::multiply) with `MR` rows, but sums go to `sink` and never to memory. Returns whether it did so:
+    /// not every set can.
+    fn multiply_to(self, _a: Rows<'_>, _b: Columns<'_>, _sink: impl Sink) -> bool {
+        false
+    }
 
     /// `acc[r][x][c] = start[c] + Σ_t Σ_i quads[x][t][c][i] * weights[r][t][c][i]` for all `x` of `quads`, 16 channels `c`
     /// and `i < 4`, where `quads[x][t]` is the line `x * step + offsets[t]`. Sums wrap.
@@ -151,7 +215,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         let (start, mut acc) = (alloc::vec![0; Self::NR], alloc::vec![0; Self::MR * Self::NR]);
         for _ in 0..rounds {
             let a = Rows { bytes: &a, stride: DEPTH, depth: DEPTH, signed: false };
-            self.multiply(Self::MR, a, &b, &start, core::hint::black_box(&mut acc), Self::NR);
+            let b = Columns { panels: &b, panel_len: b.len(), start: &start };
+            self.multiply(Self::MR, a, b, core::hint::black_box(&mut acc), Self::NR);
         }
         (rounds * Self::MR * Self::NR * DEPTH) as u64
     }

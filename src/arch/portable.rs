@@ -1,4 +1,4 @@
-use super::{Kernel, Rows, Task};
+use super::{Columns, Kernel, Rows, Task};
 
 /// Plain Rust, for every target.
 #[derive(Debug, Clone, Copy)]
@@ -11,14 +11,15 @@ impl Kernel for Portable {
     const KU: usize = 2;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
         let flip = if a.signed { 0x80 } else { 0 };
-        let start: &[i32; Self::NR] = start.first_chunk().expect("a panel has NR columns");
-        let (b, _) = b.as_chunks::<{ Self::NR * Self::KU }>();
+        let start: &[i32; Self::NR] = b.start.first_chunk().expect("a panel has NR columns");
+        let (b, _) = b.panels.as_chunks::<{ Self::NR * Self::KU }>();
         for i in 0..rows {
             let mut sums = *start;
-            let ([units], rest) = Rows { bytes: a.row(i), ..a }.units::<1, { Self::KU }>();
-            for (a, b) in units.iter().chain(rest.as_ref().map(|[rest]| rest)).zip(b) {
+            let (units, rest) = a.row(i).as_chunks::<{ Self::KU }>();
+            let last = rest.first().map(|&code| [code, 0]);
+            for (a, b) in units.iter().chain(&last).zip(b) {
                 let (a0, a1) = ((a[0] ^ flip) as i32, (a[1] ^ flip) as i32);
                 for (j, sum) in sums.iter_mut().enumerate() {
                     let (b0, b1) = (b[2 * j] as i8 as i32, b[2 * j + 1] as i8 as i32);

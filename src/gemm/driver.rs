@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use ndarray::{ArrayViewMut2, Axis, s};
 
 use super::Byte;
-use super::epilogue::{Epilogue, TileRows};
+use super::epilogue::{Epilogue, TileOut, TileRows};
 use super::lhs::{Lhs, LhsLayout};
 use super::pack::{PackedRhs, Panels};
 use super::workspace::{PartSpace, Workspace};
-use crate::arch::{Isa, Kernel, Rows, Task, with_kernel};
+use crate::arch::{Columns, Isa, Kernel, Rows, Task, with_kernel};
 
 /// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
 const LHS_BLOCK: usize = 256 * 1024;
@@ -177,7 +177,7 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
         let group = K::NR * K::PANELS;
         debug_assert_eq!(col % K::NR, 0);
         tile.resize(K::MR * group, 0);
-        product.column_starts(col, start, cols.next_multiple_of(K::NR));
+        product.column_starts(col, start, cols.next_multiple_of(K::COLS));
         let chunk = (RHS_CHUNK / panel_len.max(1) / K::PANELS).max(1) * group;
         let mut out = OutBlock::new(out);
         for first in (0..cols).step_by(chunk) {
@@ -188,21 +188,29 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
                     OutBlock::Whole(out) => OutRows::Whole(&mut out[i * cols..(i + height) * cols]),
                     OutBlock::View(out) => OutRows::new(out.slice_mut(s![i..i + height, ..])),
                 };
-                for j in (first..cols.min(first + chunk)).step_by(group) {
-                    let width = group.min(cols - j);
-                    let panels = width.div_ceil(K::NR);
-                    let b = &product.b.data()[(col + j) / K::NR * panel_len..][..panels * panel_len];
-                    let start = &start[j..j + panels * K::NR];
-                    // What needs nothing more is written where it belongs, if it is there as a whole.
+                let last = cols.min(first + chunk);
+                let mut next = first;
+                while next < last {
+                    let (j, width) = (next, group.min(last - next));
+                    // Whole panels first, so that they need not be treated as the rest must be.
+                    let whole = width - width % K::NR;
+                    let width = if whole == 0 || width.is_multiple_of(K::COLS) { width } else { whole };
+                    next += width;
+                    let panels = &product.b.data()[(col + j) / K::NR * panel_len..];
+                    let panels = &panels[..width.div_ceil(K::NR) * panel_len];
+                    let b = Columns { panels, panel_len, start: &start[j..j + width.next_multiple_of(K::COLS)] };
+                    // The short ways: accumulators that are the result, and sums that become outputs in registers.
                     if let OutRows::Whole(out) = &mut out
                         && row_sums.is_empty()
-                        && width == start.len()
-                        && let Some(acc) = E::as_accumulators(&mut out[j..])
+                        && width == b.start.len()
                     {
-                        kernel.multiply(height, a, b, start, acc, cols);
-                        continue;
+                        let at = (row + i, product.first_col + col + j);
+                        let out = TileOut { at, out: &mut out[j..], stride: cols };
+                        if product.epilogue.multiply(kernel, height, a, b, out) {
+                            continue;
+                        }
                     }
-                    kernel.multiply(height, a, b, start, tile, group);
+                    kernel.multiply(height, a, b, tile, group);
                     let row_sums = row_sums.get(i..i + height).unwrap_or_default();
                     let acc = &mut tile[..height * group];
                     let at = (row + i, col + j);

@@ -6,6 +6,7 @@ use crate::affine::{
     Codes, FixedPoint, FixedPointRounding, Requantization, Rescale, requantize_double, requantize_fixed,
     requantize_float,
 };
+use crate::arch::{Columns, Kernel, Rows, Sink};
 use crate::element::{Code, Element, sealed::Sealed};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
@@ -24,11 +25,20 @@ pub trait Epilogue: Sealed + Sync {
     #[doc(hidden)]
     fn check(&self, rows: usize, cols: usize) -> Result<()>;
 
-    /// Where outputs are the accumulators and nothing else: they are written without a way round.
+    /// Multiplies some rows and makes outputs of their sums without a way round through memory. Returns whether it did: if
+    /// not, nothing was written.
     #[doc(hidden)]
     #[inline(always)]
-    fn as_accumulators(_out: &mut [Self::Out]) -> Option<&mut [i32]> {
-        None
+    #[allow(private_bounds, reason = "the trait is sealed")]
+    fn multiply<K: Kernel>(
+        &self,
+        _kernel: K,
+        _rows: usize,
+        _a: Rows<'_>,
+        _b: Columns<'_>,
+        _out: TileOut<'_, Self::Out>,
+    ) -> bool {
+        false
     }
 
     /// The outputs of one row of a tile, which starts at this row and column of the product.
@@ -56,6 +66,32 @@ pub struct TileRows<'a, O> {
     pub(crate) acc_stride: usize,
     pub(crate) out: &'a mut [O],
     pub(crate) out_stride: usize,
+}
+
+/// Where the outputs of a tile belong, which starts at row and column `at` of the product: those of row `i` to
+/// `out[i * stride..]`.
+#[doc(hidden)]
+pub struct TileOut<'a, O> {
+    pub(crate) at: (usize, usize),
+    pub(crate) out: &'a mut [O],
+    pub(crate) stride: usize,
+}
+
+impl<O: Copy> TileOut<'_, O> {
+    /// The place of some columns from `col` on in row `i`.
+    #[inline(always)]
+    fn row<const COLS: usize>(&mut self, i: usize, col: usize) -> &mut [O; COLS] {
+        self.out[i * self.stride + col..].first_chunk_mut().expect("a whole row")
+    }
+}
+
+/// The parameters of some columns from `col` on, of which there is one or one for each.
+#[inline(always)]
+fn columns<M: Copy, const COLS: usize>(of: &[M], col: usize) -> [M; COLS] {
+    match of {
+        &[one] => [one; COLS],
+        each => *each[col..].first_chunk().expect("one for each column"),
+    }
 }
 
 /// Lanes that are computed together: so many that the compiler keeps the loop over them, and makes registers of it.
@@ -138,8 +174,10 @@ impl Epilogue for Accumulator {
     }
 
     #[inline(always)]
-    fn as_accumulators(out: &mut [i32]) -> Option<&mut [i32]> {
-        Some(out)
+    #[allow(private_bounds, reason = "the trait is sealed")]
+    fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, i32>) -> bool {
+        kernel.multiply(rows, a, b, out.out, out.stride);
+        true
     }
 
     #[inline(always)]
@@ -175,6 +213,41 @@ impl Dequantize {
     }
 }
 
+/// Dequantizes sums in registers.
+struct Dequantizing<'a> {
+    scales: &'a Dequantize,
+    out: TileOut<'a, f32>,
+}
+
+impl Sink for Dequantizing<'_> {
+    type Columns<const COLS: usize> = (usize, [f32; COLS], Option<[f32; COLS]>);
+
+    #[inline(always)]
+    fn columns<const COLS: usize>(&self, col: usize) -> Self::Columns<COLS> {
+        let Dequantize { col_scale, bias, .. } = self.scales;
+        let first = self.out.at.1 + col;
+        (col, columns(col_scale, first), bias.as_ref().map(|bias| columns(bias, first)))
+    }
+
+    #[inline(always)]
+    fn row<const COLS: usize>(&mut self, i: usize, (col, col_scale, bias): Self::Columns<COLS>, sums: [i32; COLS]) {
+        let row_scale = match self.scales.row_scale.as_slice() {
+            &[one] => one,
+            many => many[self.out.at.0 + i],
+        };
+        let mut lanes = [0.0; COLS];
+        for l in 0..COLS {
+            lanes[l] = sums[l] as f32 * (row_scale * col_scale[l]);
+        }
+        if let Some(bias) = bias {
+            for l in 0..COLS {
+                lanes[l] += bias[l];
+            }
+        }
+        *self.out.row(i, col) = lanes;
+    }
+}
+
 impl Sealed for Dequantize {}
 impl Epilogue for Dequantize {
     type Out = f32;
@@ -187,6 +260,12 @@ impl Epilogue for Dequantize {
         check_len("row scales", rows, self.row_scale.len())?;
         check_len("column scales", cols, self.col_scale.len())?;
         check_bias(self.bias.as_deref(), cols)
+    }
+
+    #[inline(always)]
+    #[allow(private_bounds, reason = "the trait is sealed")]
+    fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, f32>) -> bool {
+        rows == K::MR && kernel.multiply_to(a, b, Dequantizing { scales: self, out })
     }
 
     #[inline(always)]
@@ -338,6 +417,32 @@ impl<T: Element> RequantizeTo<T> {
     }
 }
 
+/// Requantizes sums in registers.
+struct Requantizing<'a, T: Element> {
+    multipliers: &'a [f32],
+    zero_point: i32,
+    codes: Codes,
+    out: TileOut<'a, T::Code>,
+}
+
+impl<T: Element> Sink for Requantizing<'_, T> {
+    type Columns<const COLS: usize> = (usize, [f32; COLS]);
+
+    #[inline(always)]
+    fn columns<const COLS: usize>(&self, col: usize) -> Self::Columns<COLS> {
+        (col, columns(self.multipliers, self.out.at.1 + col))
+    }
+
+    #[inline(always)]
+    fn row<const COLS: usize>(&mut self, i: usize, (col, multipliers): Self::Columns<COLS>, sums: [i32; COLS]) {
+        let mut lanes = [T::Code::default(); COLS];
+        for l in 0..COLS {
+            lanes[l] = T::Code::from_i32(requantize_float::<T>(sums[l], multipliers[l], self.zero_point, self.codes));
+        }
+        *self.out.row(i, col) = lanes;
+    }
+}
+
 impl<T: Element> Sealed for RequantizeTo<T> {}
 impl<T: Element> Epilogue for RequantizeTo<T> {
     type Out = T::Code;
@@ -349,6 +454,20 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
     fn check(&self, _: usize, cols: usize) -> Result<()> {
         check_len("column scales", cols, self.multipliers.len())?;
         check_bias(self.bias(), cols)
+    }
+
+    #[inline(always)]
+    #[allow(private_bounds, reason = "the trait is sealed")]
+    fn multiply<K: Kernel>(
+        &self,
+        kernel: K,
+        rows: usize,
+        a: Rows<'_>,
+        b: Columns<'_>,
+        out: TileOut<'_, T::Code>,
+    ) -> bool {
+        let (Multipliers::Float(multipliers), true) = (&self.multipliers, rows == K::MR) else { return false };
+        kernel.multiply_to(a, b, Requantizing::<T> { multipliers, zero_point: self.zero_point, codes: self.codes, out })
     }
 
     #[inline(always)]

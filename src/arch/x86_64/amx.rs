@@ -3,7 +3,7 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
-use crate::arch::{CHANNELS, Kernel, Line, QuadSums, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Task};
 
 /// AMX: tiles of 16 rows of 64 bytes; one instruction multiplies 16 × 64 by 64 × 16 codes.
 ///
@@ -176,7 +176,8 @@ impl Kernel for Amx {
     }
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
+        let Columns { panels: b, start, .. } = b;
         let panels = start.len() / NR;
         let (step, depth) = (step(a.depth), Self::padded_depth(a.depth));
         // What the instructions below will read and write.

@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{CHANNELS, Kernel, Line, Portable, QuadSums, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Task, Units};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -30,16 +30,16 @@ impl Kernel for Avx2 {
     const KU: usize = KU;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
-                1 => panels::<1>(a, b, start, acc, acc_stride),
-                2 => panels::<2>(a, b, start, acc, acc_stride),
-                3 => panels::<3>(a, b, start, acc, acc_stride),
-                4 => panels::<4>(a, b, start, acc, acc_stride),
-                5 => panels::<5>(a, b, start, acc, acc_stride),
-                _ => panels::<MR>(a, b, start, acc, acc_stride),
+                1 => panels::<1>(a, b, acc, acc_stride),
+                2 => panels::<2>(a, b, acc, acc_stride),
+                3 => panels::<3>(a, b, acc, acc_stride),
+                4 => panels::<4>(a, b, acc, acc_stride),
+                5 => panels::<5>(a, b, acc, acc_stride),
+                _ => panels::<MR>(a, b, acc, acc_stride),
             }
         }
     }
@@ -94,18 +94,14 @@ impl Kernel for Avx2 {
     }
 }
 
-/// The rows of a tile, cut into units, and their ends.
-type Units<'a, const ROWS: usize> = ([&'a [[u8; KU]]; ROWS], Option<[[u8; KU]; ROWS]>);
-
 /// `ROWS` rows against some panels.
 #[target_feature(enable = "avx2")]
-fn panels<const ROWS: usize>(a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
-    let units = a.units::<ROWS, KU>();
+fn panels<const ROWS: usize>(a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
+    let mut last = [[0; KU]; ROWS];
+    let units = Units::new(a, &mut last);
     let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
-    let (start, _) = start.as_chunks::<NR>();
-    let panel_len = b.len() / start.len();
-    for (p, start) in start.iter().enumerate() {
-        let (b, _) = b[p * panel_len..][..panel_len].as_chunks();
+    for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
+        let start = start.first_chunk().expect("a panel has NR columns");
         tile(&units, flip, b, start, &mut acc[p * NR..], acc_stride);
     }
 }
@@ -113,7 +109,7 @@ fn panels<const ROWS: usize>(a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i3
 #[target_feature(enable = "avx2")]
 #[inline]
 fn tile<const ROWS: usize>(
-    (units, rest): &Units<'_, ROWS>,
+    units: &Units<'_, ROWS, KU>,
     flip: __m128i,
     b: &[[u8; NR * KU]],
     start: &[i32; NR],
@@ -122,13 +118,13 @@ fn tile<const ROWS: usize>(
 ) {
     let (start, _) = start.as_chunks();
     let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
-    let steps = units[0].len().min(b.len());
+    let steps = units.whole.min(b.len());
     let (whole, b_rest) = b.split_at(steps);
     for (k, b) in whole.iter().enumerate() {
-        // SAFETY: `k` is below `steps`, and all rows have as many units.
-        step(&mut sums, |i| unsafe { *units[i].get_unchecked(k) }, b, flip);
+        // SAFETY: `k` is below `steps`.
+        step(&mut sums, |i| unsafe { units.get(i, k) }, b, flip);
     }
-    if let (Some(a), Some(b)) = (rest, b_rest.first()) {
+    if let (Some(a), Some(b)) = (units.last, b_rest.first()) {
         step(&mut sums, |i| a[i], b, flip);
     }
     for (i, sums) in sums.into_iter().enumerate() {

@@ -3,7 +3,7 @@ use core::hint::black_box;
 
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Kernel, Line, Portable, QuadSums, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Sink, Task, Units};
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,26 +31,34 @@ impl Kernel for Avx512Vnni {
     const NR: usize = NR;
     const PANELS: usize = PANELS;
     const KU: usize = KU;
+    const COLS: usize = LANES;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
-                1 => panels::<1, 4>(a, b, start, acc, acc_stride),
-                2 => panels::<2, 2>(a, b, start, acc, acc_stride),
-                3 => panels::<3, 2>(a, b, start, acc, acc_stride),
-                4 => panels::<4, 1>(a, b, start, acc, acc_stride),
-                5 => panels::<5, 1>(a, b, start, acc, acc_stride),
-                6 => panels::<6, 1>(a, b, start, acc, acc_stride),
-                7 => panels::<7, 1>(a, b, start, acc, acc_stride),
-                8 => panels::<8, 1>(a, b, start, acc, acc_stride),
-                9 => panels::<9, 1>(a, b, start, acc, acc_stride),
-                10 => panels::<10, 1>(a, b, start, acc, acc_stride),
-                11 => panels::<11, 1>(a, b, start, acc, acc_stride),
-                _ => panels::<MR, 1>(a, b, start, acc, acc_stride),
+                1 => panels::<1, 4>(a, b, acc, acc_stride),
+                2 => panels::<2, 2>(a, b, acc, acc_stride),
+                3 => panels::<3, 2>(a, b, acc, acc_stride),
+                4 => panels::<4, 1>(a, b, acc, acc_stride),
+                5 => panels::<5, 1>(a, b, acc, acc_stride),
+                6 => panels::<6, 1>(a, b, acc, acc_stride),
+                7 => panels::<7, 1>(a, b, acc, acc_stride),
+                8 => panels::<8, 1>(a, b, acc, acc_stride),
+                9 => panels::<9, 1>(a, b, acc, acc_stride),
+                10 => panels::<10, 1>(a, b, acc, acc_stride),
+                11 => panels::<11, 1>(a, b, acc, acc_stride),
+                _ => panels::<MR, 1>(a, b, acc, acc_stride),
             }
         }
+    }
+
+    #[inline(always)]
+    fn multiply_to(self, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { if a.signed { panels_to::<true>(a, b, sink) } else { panels_to::<false>(a, b, sink) } }
+        true
     }
 
     #[inline(always)]
@@ -109,7 +117,7 @@ impl Kernel for Avx512Vnni {
 }
 
 vnni_tiles!(
-    "avx512f,avx512vnni", __m512i,
+    "avx512f,avx512vnni", __m512i, rows: [0 1 2 3 4 5 6 7 8 9 10 11],
     zero: _mm512_setzero_si512, add: _mm512_add_epi32, xor: _mm512_xor_si512, set1: _mm512_set1_epi32, _mm512_set1_epi8,
     dpbusd: _mm512_dpbusd_epi32, load: _mm512_loadu_si512, store: _mm512_storeu_si512,
 );

@@ -4,7 +4,7 @@ use core::hint::black_box;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Kernel, Line, QuadSums, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Sink, Task, Units};
 
 /// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,20 +32,28 @@ impl Kernel for AvxVnni {
     const NR: usize = NR;
     const PANELS: usize = PANELS;
     const KU: usize = KU;
+    const COLS: usize = LANES;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: &[u8], start: &[i32], acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
-                1 => panels::<1, 2>(a, b, start, acc, acc_stride),
-                2 => panels::<2, 2>(a, b, start, acc, acc_stride),
-                3 => panels::<3, 2>(a, b, start, acc, acc_stride),
-                4 => panels::<4, 1>(a, b, start, acc, acc_stride),
-                5 => panels::<5, 1>(a, b, start, acc, acc_stride),
-                _ => panels::<MR, 1>(a, b, start, acc, acc_stride),
+                1 => panels::<1, 2>(a, b, acc, acc_stride),
+                2 => panels::<2, 2>(a, b, acc, acc_stride),
+                3 => panels::<3, 2>(a, b, acc, acc_stride),
+                4 => panels::<4, 1>(a, b, acc, acc_stride),
+                5 => panels::<5, 1>(a, b, acc, acc_stride),
+                _ => panels::<MR, 1>(a, b, acc, acc_stride),
             }
         }
+    }
+
+    #[inline(always)]
+    fn multiply_to(self, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { if a.signed { panels_to::<true>(a, b, sink) } else { panels_to::<false>(a, b, sink) } }
+        true
     }
 
     #[inline(always)]
@@ -74,7 +82,7 @@ impl Kernel for AvxVnni {
 }
 
 vnni_tiles!(
-    "avx2,avxvnni", __m256i,
+    "avx2,avxvnni", __m256i, rows: [0 1 2 3 4 5],
     zero: _mm256_setzero_si256, add: _mm256_add_epi32, xor: _mm256_xor_si256, set1: _mm256_set1_epi32, _mm256_set1_epi8,
     dpbusd: _mm256_dpbusd_avx_epi32, load: _mm256_loadu_si256, store: _mm256_storeu_si256,
 );

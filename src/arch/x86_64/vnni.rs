@@ -4,36 +4,88 @@
 /// `NR` columns of a panel, units of `KU` codes, `LANES` in a register, and prefetches `AHEAD` bytes.
 macro_rules! vnni_tiles {
     (
-        $features:literal, $register:ty,
+        $features:literal, $register:ty, rows: [$($row:literal)*],
         zero: $zero:ident, add: $add:ident, xor: $xor:ident, set1: $set1_32:ident, $set1_8:ident,
         dpbusd: $dpbusd:ident, load: $load:ident, store: $store:ident $(,)?
     ) => {
-        /// The rows of a tile, cut into units, and their ends.
-        type Units<'a, const ROWS: usize> = ([&'a [[u8; KU]]; ROWS], Option<[[u8; KU]; ROWS]>);
-
-        /// The accumulators of a tile.
-        type Sums<const ROWS: usize> = [[$register; NR / LANES]; ROWS];
+        /// The accumulators of a tile: some registers of columns for each row.
+        type Sums<const ROWS: usize, const REGISTERS: usize> = [[$register; REGISTERS]; ROWS];
 
         /// `ROWS` rows against some panels, the depth dealt out to `CHAINS` sets of accumulators, so that few rows do not wait
-        /// for the latency of each sum.
+        /// for the latency of each sum. Of the last panel half may do.
         #[target_feature(enable = $features)]
         fn panels<const ROWS: usize, const CHAINS: usize>(
             a: Rows<'_>,
-            b: &[u8],
-            start: &[i32],
+            b: Columns<'_>,
             acc: &mut [i32],
             acc_stride: usize,
         ) {
-            let units = a.units::<ROWS, KU>();
-            let (start, _) = start.as_chunks::<NR>();
-            let panel_len = b.len() / start.len();
-            for (p, start) in start.iter().enumerate() {
-                let (b, _) = b[p * panel_len..][..panel_len].as_chunks();
+            let mut last = [[0; KU]; ROWS];
+            let units = Units::new(a, &mut last);
+            for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
                 let acc = &mut acc[p * NR..];
-                if a.signed {
-                    tile::<ROWS, CHAINS, true>(&units, b, start, acc, acc_stride);
+                match (start.len() > LANES, a.signed) {
+                    (true, true) => store_sums(tile::<ROWS, CHAINS, 2, true>(&units, b, start), acc, acc_stride),
+                    (true, false) => store_sums(tile::<ROWS, CHAINS, 2, false>(&units, b, start), acc, acc_stride),
+                    (false, true) => store_sums(tile::<ROWS, CHAINS, 1, true>(&units, b, start), acc, acc_stride),
+                    (false, false) => store_sums(tile::<ROWS, CHAINS, 1, false>(&units, b, start), acc, acc_stride),
+                }
+            }
+        }
+
+        /// Tiles of `MR` rows, their sums given to `sink`. It has the sink for its own, so that nothing of it need be in
+        /// memory.
+        #[target_feature(enable = $features)]
+        #[inline(never)]
+        fn panels_to<const SIGNED: bool>(a: Rows<'_>, b: Columns<'_>, mut sink: impl Sink) {
+            let mut last = [[0; KU]; MR];
+            let units = Units::new(a, &mut last);
+            for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
+                if start.len() > LANES {
+                    panel_to::<2, NR, SIGNED>(&units, b, start, p * NR, &mut sink);
                 } else {
-                    tile::<ROWS, CHAINS, false>(&units, b, start, acc, acc_stride);
+                    panel_to::<1, LANES, SIGNED>(&units, b, start, p * NR, &mut sink);
+                }
+            }
+        }
+
+        /// Not in a loop over rows, because registers have no index.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn panel_to<const REGISTERS: usize, const COLS: usize, const SIGNED: bool>(
+            units: &Units<'_, MR, KU>,
+            b: &[[u8; NR * KU]],
+            start: &[i32],
+            col: usize,
+            sink: &mut impl Sink,
+        ) {
+            let sums = tile::<MR, 1, REGISTERS, SIGNED>(units, b, start);
+            let columns = sink.columns::<COLS>(col);
+            $(sink.row::<COLS>($row, columns, numbers(sums[$row]));)*
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn numbers<const REGISTERS: usize, const COLS: usize>(registers: [$register; REGISTERS]) -> [i32; COLS] {
+            let mut numbers = [0; COLS];
+            for (to, from) in numbers.as_chunks_mut().0.iter_mut().zip(registers) {
+                store(to, from);
+            }
+            numbers
+        }
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn store_sums<const ROWS: usize, const REGISTERS: usize>(
+            sums: Sums<ROWS, REGISTERS>,
+            acc: &mut [i32],
+            acc_stride: usize,
+        ) {
+            assert!(acc.len() >= (ROWS - 1) * acc_stride + REGISTERS * LANES, "rows of accumulators");
+            for (i, sums) in sums.into_iter().enumerate() {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: the last of these places exists, as was just asked.
+                    unsafe { $store(acc.as_mut_ptr().add(i * acc_stride + j * LANES).cast(), sum) }
                 }
             }
         }
@@ -55,17 +107,18 @@ macro_rules! vnni_tiles {
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn tile<const ROWS: usize, const CHAINS: usize, const SIGNED: bool>(
-            (units, rest): &Units<'_, ROWS>,
+        fn tile<const ROWS: usize, const CHAINS: usize, const REGISTERS: usize, const SIGNED: bool>(
+            units: &Units<'_, ROWS, KU>,
             b: &[[u8; NR * KU]],
-            start: &[i32; NR],
-            acc: &mut [i32],
-            acc_stride: usize,
-        ) {
-            let mut sums: [Sums<ROWS>; CHAINS] = [[[$zero(); NR / LANES]; ROWS]; CHAINS];
-            let (start, _) = start.as_chunks();
-            sums[0] = [[load(&start[0]), load(&start[1])]; ROWS];
-            let steps = units[0].len().min(b.len());
+            start: &[i32],
+        ) -> Sums<ROWS, REGISTERS> {
+            let mut sums = [[[$zero(); REGISTERS]; ROWS]; CHAINS];
+            for (j, start) in start[..REGISTERS * LANES].as_chunks().0.iter().enumerate() {
+                for sums in &mut sums[0] {
+                    sums[j] = load(start);
+                }
+            }
+            let steps = units.whole.min(b.len());
             let (whole, b_rest) = b.split_at(steps);
             let (groups, b_left) = whole.as_chunks::<CHAINS>();
             for (g, b) in groups.iter().enumerate() {
@@ -76,44 +129,46 @@ macro_rules! vnni_tiles {
                     }
                 }
                 for (c, (sums, b)) in sums.iter_mut().zip(b).enumerate() {
-                    // SAFETY: `g * CHAINS + c` is below `steps`, and all rows have as many units.
-                    let a = |i: usize| unsafe { *units[i].get_unchecked(g * CHAINS + c) };
-                    step::<ROWS, SIGNED>(sums, a, b);
+                    // SAFETY: `g * CHAINS + c` is below `steps`.
+                    step::<ROWS, REGISTERS, SIGNED>(sums, |i| unsafe { units.get(i, g * CHAINS + c) }, b);
                 }
             }
             for (k, b) in b_left.iter().enumerate() {
-                step::<ROWS, SIGNED>(&mut sums[0], |i| units[i][groups.len() * CHAINS + k], b);
+                let k = groups.len() * CHAINS + k;
+                // SAFETY: `k` is below `steps`.
+                step::<ROWS, REGISTERS, SIGNED>(&mut sums[0], |i| unsafe { units.get(i, k) }, b);
             }
-            if let (Some(a), Some(b)) = (rest, b_rest.first()) {
-                step::<ROWS, SIGNED>(&mut sums[0], |i| a[i], b);
+            if let (Some(a), Some(b)) = (units.last, b_rest.first()) {
+                step::<ROWS, REGISTERS, SIGNED>(&mut sums[0], |i| a[i], b);
             }
-            for i in 0..ROWS {
-                let acc: &mut [i32; NR] = acc[i * acc_stride..].first_chunk_mut().expect("a tile has NR columns");
-                for (j, acc) in acc.as_chunks_mut().0.iter_mut().enumerate() {
-                    let mut sum = sums[0][i][j];
-                    for chain in &sums[1..] {
-                        sum = $add(sum, chain[i][j]);
+            for c in 1..CHAINS {
+                for i in 0..ROWS {
+                    for j in 0..REGISTERS {
+                        sums[0][i][j] = $add(sums[0][i][j], sums[c][i][j]);
                     }
-                    store(acc, sum);
                 }
             }
+            sums[0]
         }
 
-        /// Four codes of depth of a tile.
+        /// A unit of depth of a tile.
         #[target_feature(enable = $features)]
         #[inline]
-        fn step<const ROWS: usize, const SIGNED: bool>(
-            sums: &mut Sums<ROWS>,
+        fn step<const ROWS: usize, const REGISTERS: usize, const SIGNED: bool>(
+            sums: &mut Sums<ROWS, REGISTERS>,
             a: impl Fn(usize) -> [u8; KU],
             b: &[u8; NR * KU],
         ) {
-            let (b, _) = b.as_chunks::<{ LANES * KU }>();
-            let (b0, b1) = (load_bytes(&b[0]), load_bytes(&b[1]));
+            let mut columns = [$zero(); REGISTERS];
+            for (column, b) in columns.iter_mut().zip(b.as_chunks().0) {
+                *column = load_bytes(b);
+            }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let a = $set1_32(i32::from_le_bytes(a(i)));
                 let a = if SIGNED { $xor(a, $set1_8(i8::MIN)) } else { a };
-                sums[0] = $dpbusd(sums[0], a, b0);
-                sums[1] = $dpbusd(sums[1], a, b1);
+                for (sum, &b) in sums.iter_mut().zip(&columns) {
+                    *sum = $dpbusd(*sum, a, b);
+                }
             }
         }
 
