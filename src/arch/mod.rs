@@ -38,6 +38,12 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// The rows from row `i` on.
+    #[inline(always)]
+    pub(crate) fn from(self, i: usize) -> Self {
+        Rows { bytes: &self.bytes[i * self.stride..], ..self }
+    }
+
     /// The codes of row `i`.
     #[inline(always)]
     pub(crate) fn row(self, i: usize) -> &'a [u8] {
@@ -189,9 +195,9 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// `acc` is `[rows][b.start.len()]`, its rows `acc_stride` apart.
     fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize);
 
-    /// As [`multiply`](Self::multiply) with `MR` rows, but sums go to `sink` and never to memory. Returns whether it did so:
-    /// not every set can.
-    fn multiply_to(self, _a: Rows<'_>, _b: Columns<'_>, _sink: impl Sink) -> bool {
+    /// As [`multiply`](Self::multiply), but sums go to `sink` and never to memory. Returns whether it did so: not every set
+    /// can, and the rows must be a multiple of `MR`, any.
+    fn multiply_to(self, _rows: usize, _a: Rows<'_>, _b: Columns<'_>, _sink: impl Sink) -> bool {
         false
     }
 

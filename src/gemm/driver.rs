@@ -17,6 +17,9 @@ const LHS_BLOCK: usize = 256 * 1024;
 /// The bytes of the right side that stay in the second-level cache while all rows of a block pass.
 const RHS_CHUNK: usize = 512 * 1024;
 
+/// The bytes of the right side that many rows pass at a time, because they stay in the first-level cache.
+const STRIP: usize = 16 * 1024;
+
 /// No kernel multiplies with more columns or more rows at a time.
 const MAX_TILE_WIDTH: usize = 128;
 const MAX_TILE_HEIGHT: usize = 32;
@@ -180,45 +183,52 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
         product.column_starts(col, start, cols.next_multiple_of(K::COLS));
         let chunk = (RHS_CHUNK / panel_len.max(1) / K::PANELS).max(1) * group;
         let mut out = OutBlock::new(out);
-        for first in (0..cols).step_by(chunk) {
-            for i in (0..rows).step_by(K::MR) {
-                let height = K::MR.min(rows - i);
-                let a = Rows { bytes: &a.bytes[i * a.stride..], ..a };
-                let mut out = match &mut out {
-                    OutBlock::Whole(out) => OutRows::Whole(&mut out[i * cols..(i + height) * cols]),
-                    OutBlock::View(out) => OutRows::new(out.slice_mut(s![i..i + height, ..])),
-                };
-                let last = cols.min(first + chunk);
-                let mut next = first;
-                while next < last {
-                    let (j, width) = (next, group.min(last - next));
-                    // Whole panels first, so that they need not be treated as the rest must be.
-                    let whole = width - width % K::NR;
-                    let width = if whole == 0 || width.is_multiple_of(K::COLS) { width } else { whole };
-                    next += width;
+        let strip = K::MR * (STRIP / panel_len.max(1) / K::PANELS).clamp(1, 16);
+        for (first, len) in parts(cols, chunk, K::NR) {
+            for (i, height) in parts(rows, strip, K::MR) {
+                for (j, width) in parts(len, group, K::NR).map(|(j, width)| (first + j, width)) {
                     let panels = &product.b.data()[(col + j) / K::NR * panel_len..];
                     let panels = &panels[..width.div_ceil(K::NR) * panel_len];
                     let b = Columns { panels, panel_len, start: &start[j..j + width.next_multiple_of(K::COLS)] };
                     // The short ways: accumulators that are the result, and sums that become outputs in registers.
-                    if let OutRows::Whole(out) = &mut out
+                    if let OutBlock::Whole(out) = &mut out
                         && row_sums.is_empty()
                         && width == b.start.len()
                     {
                         let at = (row + i, product.first_col + col + j);
-                        let out = TileOut { at, out: &mut out[j..], stride: cols };
-                        if product.epilogue.multiply(kernel, height, a, b, out) {
+                        let out = TileOut { at, out: &mut out[i * cols + j..], stride: cols };
+                        if product.epilogue.multiply(kernel, height, a.from(i), b, out) {
                             continue;
                         }
                     }
-                    kernel.multiply(height, a, b, tile, group);
-                    let row_sums = row_sums.get(i..i + height).unwrap_or_default();
-                    let acc = &mut tile[..height * group];
-                    let at = (row + i, col + j);
-                    kernel.run(Finish { product, at, row_sums, acc, group, width, out: &mut out, out_col: j, cols });
+                    for (i, height) in parts(height, K::MR, 1).map(|(more, height)| (i + more, height)) {
+                        kernel.multiply(height, a.from(i), b, tile, group);
+                        let out = &mut match &mut out {
+                            OutBlock::Whole(out) => OutRows::Whole(&mut out[i * cols..(i + height) * cols]),
+                            OutBlock::View(out) => OutRows::new(out.slice_mut(s![i..i + height, ..])),
+                        };
+                        let row_sums = row_sums.get(i..i + height).unwrap_or_default();
+                        let acc = &mut tile[..height * group];
+                        let at = (row + i, col + j);
+                        kernel.run(Finish { product, at, row_sums, acc, group, width, out, out_col: j, cols });
+                    }
                 }
             }
         }
     }
+}
+
+/// Cuts a length into parts of `most`, each as where it starts and how long it is. The last part but one is shorter, if
+/// that makes whole units of it.
+fn parts(len: usize, most: usize, unit: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut start = 0;
+    core::iter::from_fn(move || {
+        let left = (len - start).min(most);
+        let whole = left - left % unit;
+        let part = (start, if whole == 0 { left } else { whole });
+        start += part.1;
+        (part.1 > 0).then_some(part)
+    })
 }
 
 /// A tile's accumulators become outputs. A task of its own, because in a large function loops are not vectorized as well.

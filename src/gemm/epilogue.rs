@@ -161,6 +161,24 @@ impl Accumulator {
     }
 }
 
+/// Writes sums where they belong.
+struct Copying<'a>(TileOut<'a, i32>);
+
+impl Sink for Copying<'_> {
+    /// Which they are.
+    type Columns<const COLS: usize> = usize;
+
+    #[inline(always)]
+    fn columns<const COLS: usize>(&self, col: usize) -> usize {
+        col
+    }
+
+    #[inline(always)]
+    fn row<const COLS: usize>(&mut self, i: usize, col: usize, sums: [i32; COLS]) {
+        *self.0.row(i, col) = sums;
+    }
+}
+
 impl Sealed for Accumulator {}
 impl Epilogue for Accumulator {
     type Out = i32;
@@ -176,7 +194,12 @@ impl Epilogue for Accumulator {
     #[inline(always)]
     #[allow(private_bounds, reason = "the trait is sealed")]
     fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, i32>) -> bool {
-        kernel.multiply(rows, a, b, out.out, out.stride);
+        let TileOut { at, out, stride } = out;
+        if !kernel.multiply_to(rows, a, b, Copying(TileOut { at, out: &mut *out, stride })) {
+            for i in (0..rows).step_by(K::MR) {
+                kernel.multiply(K::MR.min(rows - i), a.from(i), b, &mut out[i * stride..], stride);
+            }
+        }
         true
     }
 
@@ -265,7 +288,7 @@ impl Epilogue for Dequantize {
     #[inline(always)]
     #[allow(private_bounds, reason = "the trait is sealed")]
     fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, f32>) -> bool {
-        rows == K::MR && kernel.multiply_to(a, b, Dequantizing { scales: self, out })
+        kernel.multiply_to(rows, a, b, Dequantizing { scales: self, out })
     }
 
     #[inline(always)]
@@ -466,8 +489,13 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
         b: Columns<'_>,
         out: TileOut<'_, T::Code>,
     ) -> bool {
-        let (Multipliers::Float(multipliers), true) = (&self.multipliers, rows == K::MR) else { return false };
-        kernel.multiply_to(a, b, Requantizing::<T> { multipliers, zero_point: self.zero_point, codes: self.codes, out })
+        let Multipliers::Float(multipliers) = &self.multipliers else { return false };
+        kernel.multiply_to(
+            rows,
+            a,
+            b,
+            Requantizing::<T> { multipliers, zero_point: self.zero_point, codes: self.codes, out },
+        )
     }
 
     #[inline(always)]

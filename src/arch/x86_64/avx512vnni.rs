@@ -55,10 +55,13 @@ impl Kernel for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn multiply_to(self, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
-        // SAFETY: the token says that the machine has these instructions.
-        unsafe { if a.signed { panels_to::<true>(a, b, sink) } else { panels_to::<false>(a, b, sink) } }
-        true
+    fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
+        let whole = rows.is_multiple_of(MR);
+        if whole {
+            // SAFETY: the token says that the machine has these instructions.
+            unsafe { if a.signed { panels_to::<true>(rows, a, b, sink) } else { panels_to::<false>(rows, a, b, sink) } }
+        }
+        whole
     }
 
     #[inline(always)]

@@ -37,14 +37,16 @@ macro_rules! vnni_tiles {
         /// memory.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        fn panels_to<const SIGNED: bool>(a: Rows<'_>, b: Columns<'_>, mut sink: impl Sink) {
-            let mut last = [[0; KU]; MR];
-            let units = Units::new(a, &mut last);
-            for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
-                if start.len() > LANES {
-                    panel_to::<2, NR, SIGNED>(&units, b, start, p * NR, &mut sink);
-                } else {
-                    panel_to::<1, LANES, SIGNED>(&units, b, start, p * NR, &mut sink);
+        fn panels_to<const SIGNED: bool>(rows: usize, a: Rows<'_>, b: Columns<'_>, mut sink: impl Sink) {
+            for i in (0..rows).step_by(MR) {
+                let mut last = [[0; KU]; MR];
+                let units = Units::new(a.from(i), &mut last);
+                for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
+                    if start.len() > LANES {
+                        panel_to::<2, NR, SIGNED>(&units, b, start, (i, p * NR), &mut sink);
+                    } else {
+                        panel_to::<1, LANES, SIGNED>(&units, b, start, (i, p * NR), &mut sink);
+                    }
                 }
             }
         }
@@ -56,12 +58,12 @@ macro_rules! vnni_tiles {
             units: &Units<'_, MR, KU>,
             b: &[[u8; NR * KU]],
             start: &[i32],
-            col: usize,
+            (row, col): (usize, usize),
             sink: &mut impl Sink,
         ) {
             let sums = tile::<MR, 1, REGISTERS, SIGNED>(units, b, start);
             let columns = sink.columns::<COLS>(col);
-            $(sink.row::<COLS>($row, columns, numbers(sums[$row]));)*
+            $(sink.row::<COLS>(row + $row, columns, numbers(sums[$row]));)*
         }
 
         #[target_feature(enable = $features)]
