@@ -192,6 +192,24 @@ fn hostile_graphs_are_errors() {
     refused(&[conv(&[attribute("group", &[0])])], &[w()], &[1, 1, 4, 4]);
     refused(&[conv(&[attribute("pads", &[huge, huge, huge, huge])])], &[w()], &[1, 1, 4, 4]);
     refused(&[conv(&[])], &[floats("w", &[0, 1, 0, 0], &[])], &[1, 1, 4, 4]);
+    // Windows that no pooling has.
+    for op in ["MaxPool", "AveragePool"] {
+        let pool = |attributes: &[Message]| node(op, &["x"], "y", attributes);
+        let kernel = |size: i64| attribute("kernel_shape", &[size, size]);
+        let ceil = || attribute("ceil_mode", &[1]);
+        refused(&[pool(&[])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(0)])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(5), ceil()])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(huge), ceil()])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(2), attribute("pads", &[huge, 0, huge, 0]), ceil()])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(2), attribute("pads", &[3, 0, 0, 0]), ceil()])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(2), attribute("strides", &[0, 1]), ceil()])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(2), attribute("dilations", &[huge, 1]), ceil()])], &[], &[1, 1, 4, 4]);
+        refused(&[pool(&[kernel(1)])], &[], &[1, 4]);
+        let wide = [kernel(2), attribute("strides", &[huge, huge]), ceil()];
+        let graph = onnx::read(&model(&[pool(&wide)], &[], &[1, 1, 4, 4], "y")).unwrap();
+        assert_eq!(graph.shape("y"), Some(&[1, 1, 1, 1][..]));
+    }
     // An axis without a length must be given one.
     refused(&[node("Relu", &["x"], "y", &[])], &[], &[0, 0]);
     let open = model(&[node("Relu", &["x"], "y", &[])], &[], &[0, 0], "y");
