@@ -14,7 +14,7 @@ use super::movement::{Pad, Reorder, Repeat};
 use super::network::{Constant, Node};
 use super::op::Op;
 use crate::error::Result;
-use crate::ops::{self, AveragePool, Concat, GlobalAveragePool, Lookup, QAdd, QMul, Softmax};
+use crate::ops::{self, AveragePool, Concat, GlobalAveragePool, Lookup, QAdd, QMul, Softmax, of_other_rank};
 use crate::qparams::QParams;
 use crate::quantizer::Quantizer;
 use crate::scheme::Scheme;
@@ -59,21 +59,15 @@ pub(crate) fn kernel(
         constants.push(codes);
     }
     let all_same = params.iter().all(|p| p == to);
-    let images = |p: &QParams<u8, IxDyn>| -> Result<QParams<u8, Ix4>> {
-        let (scale, zero_point) = p.of_tensor("parameters")?;
-        QParams::per_tensor(scale, zero_point)
-    };
+    let images = of_other_rank::<u8, IxDyn, Ix4>;
     let (_, zero) = to.of_tensor("parameters")?;
     let clamped = crate::Requantize::to(to).clamp(node.clamp.low, node.clamp.high);
     let call = match &node.op {
         Op::Add => Call::Add(QAdd::new(&params[0], &params[1], &clamped)?),
         Op::Mul => Call::Mul(QMul::new(&params[0], &params[1], &clamped)?),
         Op::Activation(f) => {
-            let flat = |p: &QParams<u8, IxDyn>| -> Result<QParams<u8, Ix1>> {
-                let (scale, zero_point) = p.of_tensor("parameters")?;
-                QParams::per_tensor(scale, zero_point)
-            };
-            Call::Lookup(Lookup::new(&flat(&params[0])?, &flat(to)?, |x| f.eval(x as f32).into())?)
+            let (x, y) = (of_other_rank(&params[0])?, of_other_rank(to)?);
+            Call::Lookup(Lookup::new(&x, &y, |x| f.eval(x as f32).into())?)
         }
         Op::MaxPool { kernel, window } if all_same => Call::MaxPool(*kernel, *window),
         Op::AveragePool { kernel, window, count_pad } => {

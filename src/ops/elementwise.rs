@@ -3,7 +3,7 @@
 use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Dimension, Zip};
 
 use super::requantize::{Requantize, check_params};
-use crate::affine::{Codes, FixedSum, FloatSum, ProductOf, Requantization, Rescale, unsupported};
+use crate::affine::{FixedSum, FloatSum, ProductOf, Requantization, Rescale, unsupported};
 use crate::arch::{self, Task};
 use crate::error::{Error, Result};
 use crate::gemm::Byte;
@@ -249,13 +249,5 @@ impl<T: Byte, F: Fn(i32, i32) -> i32> Task for Pairs<'_, T, F> {
         for ((out, a), b) in out_rest.iter_mut().zip(a_rest).zip(b_rest) {
             *out = T::from_i32(formula(a.to_i32(), b.to_i32()));
         }
-    }
-}
-
-impl<T: Byte, D: Dimension> Requantize<T, D> {
-    /// The codes that come out.
-    pub(super) fn codes(&self) -> Codes {
-        let (min, max) = self.clamp_range();
-        Codes { min, max }
     }
 }

@@ -45,5 +45,6 @@ pub use lookup::Lookup;
 pub use matmul::{matmul_integer, qlinear_matmul};
 pub use pool::{AveragePool, max_pool, max_pool_into};
 pub use requantize::Requantize;
+pub(crate) use shape::of_other_rank;
 pub use shape::{Concat, Nearest, flatten, pad, pad_into, reshape, resize_nearest, resize_nearest_into};
 pub use softmax::Softmax;

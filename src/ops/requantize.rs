@@ -1,6 +1,6 @@
 use ndarray::Dimension;
 
-use crate::affine::{FixedPointRounding, Requantization};
+use crate::affine::{Codes, FixedPointRounding, Requantization};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::gemm::RequantizeTo;
@@ -65,6 +65,12 @@ impl<Y: Element, D: Dimension> Requantize<Y, D> {
         let code = |bound: f32| self.params.code_of(bound);
         let (min, max) = self.params.code_range();
         (self.low.map_or(min, code), self.high.map_or(max, code))
+    }
+
+    /// The codes that come out.
+    pub(super) fn codes(&self) -> Codes {
+        let (min, max) = self.clamp_range();
+        Codes { min, max }
     }
 
     /// The epilogue of a product with these input scales.
