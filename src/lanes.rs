@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis};
 
-use crate::affine::{Affine, Codes, Rule, dequantize};
+use crate::affine::{Affine, ByReciprocal, Codes, Rule, dequantize};
 use crate::arch::{self, Task};
 use crate::element::{Code, Compute, Real};
 
@@ -31,12 +31,20 @@ pub(crate) fn quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     range: Codes,
     mut codes: ArrayViewMut1<'_, Z>,
 ) {
-    let formula = Quantize::<Z, F::Compute, R> { range, types: PhantomData };
+    /// Shorter runs do not repay the preparation.
+    const LONG: usize = 128;
+    if let (Params::Constant(scale, zero_point), true) = (params, x.len() >= LONG)
+        && let (Some(x), Some(y)) = (x.to_slice().and_then(F::as_f32), codes.as_slice_mut())
+        && let Some(formula) = ByReciprocal::<Z, R>::new(scale.to_f32(), zero_point.to_i32(), range)
+    {
+        return run(Same { formula, x, y });
+    }
+    let formulas = Quantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), codes.as_slice_mut());
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+        run(Same { formula: formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y });
     } else {
-        in_pieces(formula, x, params, codes, F::widen, |code| code);
+        in_pieces(formulas, x, params, codes, F::widen, |code| code);
     }
 }
 
@@ -50,12 +58,12 @@ pub(crate) fn dequantize_run<F: Real, S: Real, Z: Code>(
     if double {
         return in_pieces(Dequantize::<Z, f64>(PhantomData), codes, params, y, |code| code, F::from_f64);
     }
-    let formula = Dequantize::<Z, F::Compute>(PhantomData);
+    let formulas = Dequantize::<Z, F::Compute>(PhantomData);
     let in_place = (codes.to_slice(), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+        run(Same { formula: formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y });
     } else {
-        in_pieces(formula, codes, params, y, |code| code, |y| y.into_real());
+        in_pieces(formulas, codes, params, y, |code| code, |y| y.into_real());
     }
 }
 
@@ -66,12 +74,12 @@ pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     range: Codes,
     mut y: ArrayViewMut1<'_, F>,
 ) {
-    let formula = FakeQuantize::<Z, F::Compute, R> { range, types: PhantomData };
+    let formulas = FakeQuantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        run(Same { formula, x, y, scale: Compute::from_real(scale), zero_point: zero_point.to_i32() });
+        run(Same { formula: formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y });
     } else {
-        in_pieces(formula, x, params, y, F::widen, |y| y.into_real());
+        in_pieces(formulas, x, params, y, F::widen, |y| y.into_real());
     }
 }
 
@@ -79,10 +87,16 @@ pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
 trait Formula: Copy {
     type In: Copy + Default;
     type Out: Copy + Default;
-    type Scale: Compute;
     /// Whether this is on `f32` and codes of at most 16 bits.
     const COMMON: bool;
-    fn eval(self, x: Self::In, scale: Self::Scale, zero_point: i32) -> Self::Out;
+    fn eval(self, x: Self::In) -> Self::Out;
+}
+
+/// A formula whose scale and zero point are still to come.
+trait Formulas: Copy {
+    type Scale: Compute;
+    type Formula: Formula;
+    fn with(self, scale: Self::Scale, zero_point: i32) -> Self::Formula;
 }
 
 /// Runs a loop compiled for the instruction set in use; those on `f64` and on wide codes are too rare to have several.
@@ -93,7 +107,21 @@ fn run<F: Formula>(task: impl Task<Output = ()> + Loop<F>) {
 /// The formula that a loop evaluates.
 trait Loop<F: Formula> {}
 impl<F: Formula> Loop<F> for Same<'_, F> {}
-impl<F: Formula> Loop<F> for Each<'_, F> {}
+impl<F: Formulas> Loop<F::Formula> for Each<'_, F> {}
+
+const fn is_common<Z: Code, C>() -> bool {
+    size_of::<C>() == 4 && !Z::WIDE
+}
+
+impl<Z: Code, R: Rule> Formula for ByReciprocal<Z, R> {
+    type In = f32;
+    type Out = Z;
+    const COMMON: bool = true;
+    #[inline(always)]
+    fn eval(self, x: f32) -> Z {
+        self.quantize(x)
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Quantize<Z, C, R> {
@@ -101,28 +129,51 @@ struct Quantize<Z, C, R> {
     types: PhantomData<(Z, C, R)>,
 }
 
-impl<Z: Code, C: Compute, R: Rule> Formula for Quantize<Z, C, R> {
+impl<Z: Code, C: Compute, R: Rule> Formulas for Quantize<Z, C, R> {
+    type Scale = C;
+    type Formula = Affine<Z, C, R>;
+    #[inline(always)]
+    fn with(self, scale: C, zero_point: i32) -> Affine<Z, C, R> {
+        Affine::new(scale, zero_point, self.range)
+    }
+}
+
+impl<Z: Code, C: Compute, R: Rule> Formula for Affine<Z, C, R> {
     type In = C;
     type Out = Z;
-    type Scale = C;
-    const COMMON: bool = size_of::<C>() == 4 && !Z::WIDE;
+    const COMMON: bool = is_common::<Z, C>();
     #[inline(always)]
-    fn eval(self, x: C, scale: C, zero_point: i32) -> Z {
-        Affine::<Z, C, R>::new(scale, zero_point, self.range).quantize(x)
+    fn eval(self, x: C) -> Z {
+        self.quantize(x)
     }
 }
 
 #[derive(Clone, Copy)]
 struct Dequantize<Z, C>(PhantomData<(Z, C)>);
 
-impl<Z: Code, C: Compute> Formula for Dequantize<Z, C> {
+#[derive(Clone, Copy)]
+struct DequantizeWith<Z, C> {
+    scale: C,
+    zero_point: i32,
+    code: PhantomData<Z>,
+}
+
+impl<Z: Code, C: Compute> Formulas for Dequantize<Z, C> {
+    type Scale = C;
+    type Formula = DequantizeWith<Z, C>;
+    #[inline(always)]
+    fn with(self, scale: C, zero_point: i32) -> DequantizeWith<Z, C> {
+        DequantizeWith { scale, zero_point, code: PhantomData }
+    }
+}
+
+impl<Z: Code, C: Compute> Formula for DequantizeWith<Z, C> {
     type In = Z;
     type Out = C;
-    type Scale = C;
-    const COMMON: bool = size_of::<C>() == 4 && !Z::WIDE;
+    const COMMON: bool = is_common::<Z, C>();
     #[inline(always)]
-    fn eval(self, code: Z, scale: C, zero_point: i32) -> C {
-        dequantize(code, zero_point, scale)
+    fn eval(self, code: Z) -> C {
+        dequantize(code, self.zero_point, self.scale)
     }
 }
 
@@ -132,14 +183,31 @@ struct FakeQuantize<Z, C, R> {
     types: PhantomData<(Z, C, R)>,
 }
 
-impl<Z: Code, C: Compute, R: Rule> Formula for FakeQuantize<Z, C, R> {
+#[derive(Clone, Copy)]
+struct FakeQuantizeWith<Z, C, R> {
+    quantize: Affine<Z, C, R>,
+    dequantize: DequantizeWith<Z, C>,
+}
+
+impl<Z: Code, C: Compute, R: Rule> Formulas for FakeQuantize<Z, C, R> {
+    type Scale = C;
+    type Formula = FakeQuantizeWith<Z, C, R>;
+    #[inline(always)]
+    fn with(self, scale: C, zero_point: i32) -> FakeQuantizeWith<Z, C, R> {
+        FakeQuantizeWith {
+            quantize: Affine::new(scale, zero_point, self.range),
+            dequantize: Dequantize(PhantomData).with(scale, zero_point),
+        }
+    }
+}
+
+impl<Z: Code, C: Compute, R: Rule> Formula for FakeQuantizeWith<Z, C, R> {
     type In = C;
     type Out = C;
-    type Scale = C;
-    const COMMON: bool = size_of::<C>() == 4 && !Z::WIDE;
+    const COMMON: bool = is_common::<Z, C>();
     #[inline(always)]
-    fn eval(self, x: C, scale: C, zero_point: i32) -> C {
-        dequantize(Affine::<Z, C, R>::new(scale, zero_point, self.range).quantize(x), zero_point, scale)
+    fn eval(self, x: C) -> C {
+        self.dequantize.eval(self.quantize.quantize(x))
     }
 }
 
@@ -148,8 +216,6 @@ struct Same<'a, F: Formula> {
     formula: F,
     x: &'a [F::In],
     y: &'a mut [F::Out],
-    scale: F::Scale,
-    zero_point: i32,
 }
 
 impl<F: Formula> Task for Same<'_, F> {
@@ -162,26 +228,26 @@ impl<F: Formula> Task for Same<'_, F> {
         for (y, &x) in y.iter_mut().zip(x) {
             let mut lanes = [F::Out::default(); LANES];
             for i in 0..LANES {
-                lanes[i] = self.formula.eval(x[i], self.scale, self.zero_point);
+                lanes[i] = self.formula.eval(x[i]);
             }
             *y = lanes;
         }
         for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-            *y = self.formula.eval(x, self.scale, self.zero_point);
+            *y = self.formula.eval(x);
         }
     }
 }
 
 /// A pair of parameters for each element.
-struct Each<'a, F: Formula> {
-    formula: F,
-    x: &'a [F::In],
-    y: &'a mut [F::Out],
+struct Each<'a, F: Formulas> {
+    formulas: F,
+    x: &'a [<F::Formula as Formula>::In],
+    y: &'a mut [<F::Formula as Formula>::Out],
     scale: &'a [F::Scale],
     zero_point: &'a [i32],
 }
 
-impl<F: Formula> Task for Each<'_, F> {
+impl<F: Formulas> Task for Each<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -191,36 +257,36 @@ impl<F: Formula> Task for Each<'_, F> {
         let (scale, scale_rest) = self.scale.as_chunks::<LANES>();
         let (zero_point, zero_point_rest) = self.zero_point.as_chunks::<LANES>();
         for (((y, &x), &scale), &zero_point) in y.iter_mut().zip(x).zip(scale).zip(zero_point) {
-            let mut lanes = [F::Out::default(); LANES];
+            let mut lanes = [Default::default(); LANES];
             for i in 0..LANES {
-                lanes[i] = self.formula.eval(x[i], scale[i], zero_point[i]);
+                lanes[i] = self.formulas.with(scale[i], zero_point[i]).eval(x[i]);
             }
             *y = lanes;
         }
         for (((y, &x), &scale), &zero_point) in y_rest.iter_mut().zip(x_rest).zip(scale_rest).zip(zero_point_rest) {
-            *y = self.formula.eval(x, scale, zero_point);
+            *y = self.formulas.with(scale, zero_point).eval(x);
         }
     }
 }
 
-/// Runs a formula through buffers of its own types.
-fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formula>(
-    formula: F,
+/// Runs formulas through buffers of their own types.
+fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
+    formulas: F,
     x: ArrayView1<'_, A>,
     params: Params<'_, S, Z>,
     mut y: ArrayViewMut1<'_, B>,
-    load: impl Fn(A) -> F::In,
-    store: impl Fn(F::Out) -> B,
+    load: impl Fn(A) -> <F::Formula as Formula>::In,
+    store: impl Fn(<F::Formula as Formula>::Out) -> B,
 ) {
-    let (mut ins, mut outs) = ([F::In::default(); PIECE], [F::Out::default(); PIECE]);
+    let (mut ins, mut outs) = ([Default::default(); PIECE], [Default::default(); PIECE]);
     let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(y.axis_chunks_iter_mut(Axis(0), PIECE));
     for (k, (x, mut y)) in pieces.enumerate() {
         let (ins, outs) = (&mut ins[..x.len()], &mut outs[..x.len()]);
         ins.iter_mut().zip(x).for_each(|(wide, &x)| *wide = load(x));
         match params {
             Params::Constant(scale, zero_point) => {
-                let (scale, zero_point) = (Compute::from_real(scale), zero_point.to_i32());
-                run(Same { formula, x: ins, y: outs, scale, zero_point });
+                let formula = formulas.with(Compute::from_real(scale), zero_point.to_i32());
+                run(Same { formula, x: ins, y: outs });
             }
             Params::Each(scales, zero_points) => {
                 let (mut scale, mut zero_point) = ([F::Scale::default(); PIECE], [0; PIECE]);
@@ -229,7 +295,7 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formula>(
                 if let Some(zero_points) = zero_points {
                     zero_point.iter_mut().zip(&zero_points[k * PIECE..]).for_each(|(to, z)| *to = z.to_i32());
                 }
-                run(Each { formula, x: ins, y: outs, scale, zero_point });
+                run(Each { formulas, x: ins, y: outs, scale, zero_point });
             }
         }
         y.iter_mut().zip(outs).for_each(|(y, &mut out)| *y = store(out));

@@ -219,33 +219,34 @@ impl<F: Real> Task for Scan<'_, F> {
     type Output = (Bounds, bool);
 
     #[inline(always)]
-    #[allow(clippy::eq_op, reason = "`x - x` tells finite values from others")]
     fn run(self) -> (Bounds, bool) {
-        // Independent lanes, so that the loop has no chain of dependent comparisons. `x - x` is 0 for finite values and
-        // NaN for others; the sum remembers it.
+        // Independent lanes, so that the loop has no chain of dependent comparisons.
         const LANES: usize = 64;
-        let (mut min, mut max, mut odd) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0f32; LANES]);
+        let (mut min, mut max, mut sum) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0f32; LANES]);
         let (chunks, rest) = self.values.as_chunks::<LANES>();
         for chunk in chunks {
             for i in 0..LANES {
                 let x = chunk[i].to_f32();
                 min[i] = if x < min[i] { x } else { min[i] };
                 max[i] = if x > max[i] { x } else { max[i] };
-                odd[i] += x - x;
+                sum[i] += x;
             }
         }
         let mut bounds = Bounds::EMPTY;
         let mut finite = true;
         for i in 0..LANES {
             bounds.join(Bounds { min: min[i], max: max[i] });
-            finite &= odd[i] == 0.0;
+            // Comparisons pass over a NaN, sums remember it. Sums of finite values may overflow, but to a NaN they come
+            // only by one, or by infinities, which the bounds show.
+            finite &= !sum[i].is_nan();
         }
         for x in rest {
             let x = x.to_f32();
             bounds.include(x);
-            finite &= x.is_finite();
+            finite &= !x.is_nan();
         }
-        (bounds, finite)
+        let infinite = bounds.min == f32::NEG_INFINITY || bounds.max == f32::INFINITY;
+        (bounds, finite && !infinite)
     }
 }
 

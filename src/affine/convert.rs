@@ -9,6 +9,8 @@ use crate::element::{Code, Compute};
 pub(crate) trait Rule: Copy {
     /// Whether halves are rounded away from zero, and not to even.
     const HALVES_AWAY: bool;
+    /// Whether the quotient is a division, rounded once.
+    const DIVIDES: bool;
     /// What is kept of the scale.
     fn factor<C: Compute>(scale: C) -> C;
     /// The value in units of the scale.
@@ -26,9 +28,10 @@ pub(crate) struct Torch;
 pub(crate) struct TfLite;
 
 macro_rules! rule {
-    ($name:ident, $away:literal, |$scale:ident| $factor:expr, |$x:ident, $f:ident| $quotient:expr) => {
+    ($name:ident, away: $away:literal, divides: $divides:literal, |$scale:ident| $factor:expr, |$x:ident, $f:ident| $quotient:expr) => {
         impl Rule for $name {
             const HALVES_AWAY: bool = $away;
+            const DIVIDES: bool = $divides;
             #[inline(always)]
             fn factor<C: Compute>($scale: C) -> C {
                 $factor
@@ -40,9 +43,9 @@ macro_rules! rule {
         }
     };
 }
-rule!(Onnx, false, |scale| scale, |x, f| x / f);
-rule!(Torch, false, |scale| C::ONE / scale, |x, f| x * f);
-rule!(TfLite, true, |scale| scale, |x, f| x / f);
+rule!(Onnx, away: false, divides: true, |scale| scale, |x, f| x / f);
+rule!(Torch, away: false, divides: false, |scale| C::ONE / scale, |x, f| x * f);
+rule!(TfLite, away: true, divides: true, |scale| scale, |x, f| x / f);
 
 /// Evaluates `$body` with `$rule` standing for the rule of a convention.
 macro_rules! with_rule {
@@ -111,8 +114,19 @@ pub(crate) fn quotient<C: Compute, R: Rule>(x: C, factor: C) -> C {
 /// Clamping to integers first gives the same result as clamping last, and keeps the rounding in range.
 #[inline(always)]
 pub(crate) fn clamp_to_code<C: Compute>(x: C, low: C, high: C, away: bool) -> i32 {
+    round_to_code(clamp(x, low, high), away)
+}
+
+/// `x` or the limit that it is beyond. A NaN gives `low`.
+#[inline(always)]
+pub(super) fn clamp<C: Compute>(x: C, low: C, high: C) -> C {
     let x = if x > low { x } else { low };
-    let x = if x < high { x } else { high };
+    if x < high { x } else { high }
+}
+
+/// The nearest integer of a number of at most 17 bits.
+#[inline(always)]
+pub(super) fn round_to_code<C: Compute>(x: C, away: bool) -> i32 {
     if away { x.round_ties_away().small_to_i32() } else { x.small_to_i32() }
 }
 

@@ -3,6 +3,7 @@
 //! | file | formula |
 //! |---|---|
 //! | `convert` | real → code → real |
+//! | `reciprocal` | real → code without a division, the same codes |
 //! | `straight_through` | real → code → real, and whether it was clipped |
 //! | `choose` | range → scale and zero point |
 //! | `requantize` | accumulator → code, in floats |
@@ -13,6 +14,7 @@ mod choose;
 mod convert;
 mod fixed_point;
 mod pairs;
+mod reciprocal;
 mod requantize;
 mod straight_through;
 
@@ -21,6 +23,7 @@ pub(crate) use choose::{asymmetric, check_range, symmetric};
 pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
 pub(crate) use pairs::{FixedSum, FloatSum, ProductOf, float_mean, integer_mean, unsupported};
+pub(crate) use reciprocal::ByReciprocal;
 pub use requantize::{Requantization, Rescale};
 pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::Clipping;

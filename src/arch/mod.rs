@@ -4,6 +4,7 @@
 //! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::multiply`]), and it runs plain
 //! loops compiled for it ([`Kernel::run`]), which is how everything else is vectorized without any `unsafe`.
 
+mod fused;
 mod portable;
 mod quads;
 #[cfg(target_arch = "x86_64")]
@@ -12,6 +13,7 @@ mod x86_64;
 use core::any::TypeId;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+pub(crate) use fused::Fused;
 pub(crate) use portable::Portable;
 pub(crate) use quads::{CHANNELS, Line, QuadSums, Quads};
 #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,47 @@
+//! A multiplication and an addition, rounded once.
+
+use super::Isa;
+
+/// The proof that the instruction set in use has fused multiplication and addition. Loops that use it are vectorized by
+/// [`super::run`] as others are.
+///
+/// Nothing that rounds may be contracted to it: results are the same bits everywhere. It serves where a correctly rounded
+/// result is found in another way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fused(Proof);
+
+#[cfg(target_arch = "x86_64")]
+type Proof = ();
+/// Without `std` Rust has no such operation for other targets yet.
+#[cfg(not(target_arch = "x86_64"))]
+type Proof = core::convert::Infallible;
+
+impl Fused {
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn new() -> Option<Self> {
+        // Every set above the portable one is detected together with FMA.
+        (Isa::current() != Isa::Portable).then_some(Self(()))
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn new() -> Option<Self> {
+        match Isa::current() {
+            Isa::Portable => None,
+        }
+    }
+
+    /// `a * b + c`
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "an intrinsic that needs FMA")]
+    pub(crate) fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        use core::arch::x86_64::{_mm_cvtss_f32, _mm_fmadd_ss, _mm_set_ss};
+        // SAFETY: the token says that the machine has FMA.
+        unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn mul_add(self, _: f32, _: f32, _: f32) -> f32 {
+        match self.0 {}
+    }
+}
