@@ -10,7 +10,7 @@ use core::marker::PhantomData;
 use ndarray::{ArrayView1, ArrayViewMut1, Axis};
 
 use crate::affine::{Affine, ByReciprocal, Codes, Rule, dequantize};
-use crate::arch::{self, Task};
+use crate::arch::{self, Streaming, Task};
 use crate::element::{Code, Compute, Real};
 
 /// Elements that pass through the buffer at a time, and elements that are computed together.
@@ -37,12 +37,12 @@ pub(crate) fn quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
         && let (Some(x), Some(y)) = (x.to_slice().and_then(F::as_f32), codes.as_slice_mut())
         && let Some(formula) = ByReciprocal::<Z, R>::new(scale.to_f32(), zero_point.to_i32(), range)
     {
-        return run(Same { formula, x, y });
+        return same(formula, x, y);
     }
     let formulas = Quantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), codes.as_slice_mut());
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        run(Same { formula: formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y });
+        same(formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y);
     } else {
         in_pieces(formulas, x, params, codes, F::widen, |code| code);
     }
@@ -61,7 +61,7 @@ pub(crate) fn dequantize_run<F: Real, S: Real, Z: Code>(
     let formulas = Dequantize::<Z, F::Compute>(PhantomData);
     let in_place = (codes.to_slice(), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        run(Same { formula: formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y });
+        same(formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y);
     } else {
         in_pieces(formulas, codes, params, y, |code| code, |y| y.into_real());
     }
@@ -77,7 +77,7 @@ pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     let formulas = FakeQuantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        run(Same { formula: formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y });
+        same(formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y);
     } else {
         in_pieces(formulas, x, params, y, F::widen, |y| y.into_real());
     }
@@ -102,6 +102,16 @@ trait Formulas: Copy {
 /// Runs a loop compiled for the instruction set in use; those on `f64` and on wide codes are too rare to have several.
 fn run<F: Formula>(task: impl Task<Output = ()> + Loop<F>) {
     if F::COMMON { arch::run(task) } else { task.run() }
+}
+
+/// Evaluates a formula in place, large results past the caches.
+fn same<F: Formula>(formula: F, x: &[F::In], y: &mut [F::Out]) {
+    arch::streaming(size_of_val(x) + size_of_val(y), |past_caches| {
+        let head = past_caches.map_or(0, |past_caches| past_caches.head(y));
+        let ((x_head, x), (y_head, y)) = (x.split_at(head), y.split_at_mut(head));
+        run(Same { formula, x: x_head, y: y_head, past_caches: None });
+        run(Same { formula, x, y, past_caches });
+    });
 }
 
 /// The formula that a loop evaluates.
@@ -216,6 +226,7 @@ struct Same<'a, F: Formula> {
     formula: F,
     x: &'a [F::In],
     y: &'a mut [F::Out],
+    past_caches: Option<Streaming<'a>>,
 }
 
 impl<F: Formula> Task for Same<'_, F> {
@@ -230,7 +241,10 @@ impl<F: Formula> Task for Same<'_, F> {
             for i in 0..LANES {
                 lanes[i] = self.formula.eval(x[i]);
             }
-            *y = lanes;
+            match self.past_caches {
+                Some(past_caches) => past_caches.store(y, lanes),
+                None => *y = lanes,
+            }
         }
         for (y, &x) in y_rest.iter_mut().zip(x_rest) {
             *y = self.formula.eval(x);
@@ -286,7 +300,7 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
         match params {
             Params::Constant(scale, zero_point) => {
                 let formula = formulas.with(Compute::from_real(scale), zero_point.to_i32());
-                run(Same { formula, x: ins, y: outs });
+                run(Same { formula, x: ins, y: outs, past_caches: None });
             }
             Params::Each(scales, zero_points) => {
                 let (mut scale, mut zero_point) = ([F::Scale::default(); PIECE], [0; PIECE]);
@@ -299,5 +313,28 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
             }
         }
         y.iter_mut().zip(outs).for_each(|(y, &mut out)| *y = store(out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::affine::rules::Onnx;
+
+    /// Wherever the results lie in their lines.
+    #[test]
+    fn past_the_caches_are_the_same_codes() {
+        let x: Vec<f32> = (0..1000).map(|i| i as f32 * 0.1 - 50.0).collect();
+        let formula = Affine::<i8, f32, Onnx>::new(0.3, 5, Codes::all::<i8>());
+        let expected: Vec<i8> = x.iter().map(|&x| formula.quantize(x)).collect();
+        let mut codes = alloc::vec![0; x.len() + 64];
+        for offset in 0..64 {
+            let y = &mut codes[offset..][..x.len()];
+            y.fill(0);
+            arch::streaming(usize::MAX, |past_caches| run(Same { formula, x: &x, y, past_caches }));
+            assert_eq!(&codes[offset..][..x.len()], expected);
+        }
     }
 }

@@ -183,15 +183,16 @@ impl<H: HalfFloat> HalfCast<H> {
         }
         match (x.as_slice(), out.as_slice_mut()) {
             (Some(x), Some(out)) if F::DTYPE != DType::F64 => {
+                if let Some(x) = F::as_f32(x) {
+                    H::round_slice(x, out);
+                    return Ok(());
+                }
                 // In pieces that stay in the cache between the steps.
                 const PIECE: usize = 1024;
                 let mut wide = [0f32; PIECE];
                 for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
-                    let x = F::as_f32(x).unwrap_or_else(|| {
-                        wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.to_f32());
-                        &wide[..x.len()]
-                    });
-                    H::round_slice(x, out);
+                    wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.to_f32());
+                    H::round_slice(&wide[..x.len()], out);
                 }
             }
             _ => out.zip_mut_with(x, |y, &x| *y = cast(x)),

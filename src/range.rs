@@ -222,23 +222,22 @@ impl<F: Real> Task for Scan<'_, F> {
     fn run(self) -> (Bounds, bool) {
         // Independent lanes, so that the loop has no chain of dependent comparisons.
         const LANES: usize = 64;
-        let (mut min, mut max, mut sum) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0f32; LANES]);
+        let (mut min, mut max, mut nan) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0; LANES]);
         let (chunks, rest) = self.values.as_chunks::<LANES>();
         for chunk in chunks {
             for i in 0..LANES {
                 let x = chunk[i].to_f32();
                 min[i] = if x < min[i] { x } else { min[i] };
                 max[i] = if x > max[i] { x } else { max[i] };
-                sum[i] += x;
+                // A mask and not a condition: comparisons have registers for masks to themselves, sums do not.
+                nan[i] |= -(x.is_nan() as i32);
             }
         }
         let mut bounds = Bounds::EMPTY;
         let mut finite = true;
         for i in 0..LANES {
             bounds.join(Bounds { min: min[i], max: max[i] });
-            // Comparisons pass over a NaN, sums remember it. Sums of finite values may overflow, but to a NaN they come
-            // only by one, or by infinities, which the bounds show.
-            finite &= !sum[i].is_nan();
+            finite &= nan[i] == 0;
         }
         for x in rest {
             let x = x.to_f32();

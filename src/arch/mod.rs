@@ -7,6 +7,7 @@
 mod fused;
 mod portable;
 mod quads;
+mod streaming;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -16,6 +17,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 pub(crate) use fused::Fused;
 pub(crate) use portable::Portable;
 pub(crate) use quads::{CHANNELS, Line, QuadSums, Quads};
+pub(crate) use streaming::{Streaming, streaming};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni};
 
@@ -230,7 +232,7 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     }
 
     /// `to[i] = from[i]`, rounded to half precision, ties to even; the slices have one length.
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], _past_caches: Option<Streaming<'_>>) {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = half::f16::from_f32(from).to_bits());
     }
 
@@ -351,7 +353,13 @@ pub(crate) fn peak(rounds: usize) -> u64 {
 /// [`Kernel::f32_to_f16`] with the instruction set in use, as far as the shorter slice goes.
 pub(crate) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
     let len = from.len().min(to.len());
-    with_kernel!(Isa::current(), kernel => kernel.f32_to_f16(&from[..len], &mut to[..len]));
+    let (from, to) = (&from[..len], &mut to[..len]);
+    with_kernel!(Isa::current(), kernel => streaming(size_of_val(from) + size_of_val(to), |past_caches| {
+        let head = past_caches.map_or(0, |past_caches| past_caches.head(to));
+        let ((from_head, from), (to_head, to)) = (from.split_at(head), to.split_at_mut(head));
+        kernel.f32_to_f16(from_head, to_head, None);
+        kernel.f32_to_f16(from, to, past_caches);
+    }));
 }
 
 /// [`Kernel::f16_to_f32`] with the instruction set in use, as far as the shorter slice goes.
@@ -383,12 +391,19 @@ mod tests {
         let floats: Vec<f32> = halves.iter().flat_map(|h| [near(from(h)), near(from(h) | 0x1000)]).flatten().collect();
         let same = |a: &u16, b: &u16| a == b || f16::from_bits(*a).is_nan() && f16::from_bits(*b).is_nan();
         for isa in Isa::available() {
-            let (mut narrow, mut wide) = (alloc::vec![0; floats.len()], alloc::vec![0.0; halves.len()]);
-            with_kernel!(isa, kernel => kernel.f32_to_f16(&floats, &mut narrow));
-            with_kernel!(isa, kernel => kernel.f16_to_f32(&halves, &mut wide));
-            for (x, found) in floats.iter().zip(&narrow) {
-                assert!(same(found, &f16::from_f32(*x).to_bits()), "{isa:?}: {x:e} gives {found:#x}");
+            for bytes in [0, usize::MAX] {
+                let mut narrow = alloc::vec![0; floats.len() + 64];
+                streaming(bytes, |past_caches| {
+                    let head = past_caches.map_or(0, |past_caches| past_caches.head(&narrow));
+                    let narrow = &mut narrow[head..][..floats.len()];
+                    with_kernel!(isa, kernel => kernel.f32_to_f16(&floats, narrow, past_caches));
+                    for (x, found) in floats.iter().zip(narrow) {
+                        assert!(same(found, &f16::from_f32(*x).to_bits()), "{isa:?}: {x:e} gives {found:#x}");
+                    }
+                });
             }
+            let mut wide = alloc::vec![0.0; halves.len()];
+            with_kernel!(isa, kernel => kernel.f16_to_f32(&halves, &mut wide));
             for (h, x) in halves.iter().zip(&wide) {
                 let expected = f16::from_bits(*h).to_f32();
                 assert!(

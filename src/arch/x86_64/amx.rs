@@ -3,7 +3,7 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
-use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Task};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Streaming, Task};
 
 /// AMX: tiles of 16 rows of 64 bytes; one instruction multiplies 16 × 64 by 64 × 16 codes.
 ///
@@ -249,8 +249,8 @@ impl Kernel for Amx {
         (rounds.max(1) * MR * NR * TILE_BYTES) as u64
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
-        self.0.f32_to_f16(from, to);
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+        self.0.f32_to_f16(from, to, past_caches);
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {

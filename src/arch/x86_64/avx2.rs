@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Task, Units};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Streaming, Task, Units};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -62,21 +62,29 @@ impl Kernel for Avx2 {
         unsafe { compiled(task) }
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
         #[target_feature(enable = "avx2,f16c")]
-        fn compiled(from: &[f32], to: &mut [u16]) {
-            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks_mut::<8>());
+        fn compiled(from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+            // A line of results.
+            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<32>(), to.as_chunks_mut::<32>());
             for (from, to) in from.iter().zip(to) {
-                // SAFETY: the arrays are as long as the registers.
-                unsafe {
-                    let wide = _mm256_loadu_ps(from.as_ptr());
-                    _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
+                let mut halves = [0; 32];
+                for (from, to) in from.as_chunks::<LANES>().0.iter().zip(halves.as_chunks_mut::<LANES>().0) {
+                    // SAFETY: the arrays are as long as the registers.
+                    unsafe {
+                        let wide = _mm256_loadu_ps(from.as_ptr());
+                        _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
+                    }
+                }
+                match past_caches {
+                    Some(past_caches) => past_caches.store(to, halves),
+                    None => *to = halves,
                 }
             }
-            Portable.f32_to_f16(from_rest, to_rest);
+            Portable.f32_to_f16(from_rest, to_rest, None);
         }
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { compiled(from, to) }
+        unsafe { compiled(from, to, past_caches) }
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {

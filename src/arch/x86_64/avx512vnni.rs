@@ -3,7 +3,7 @@ use core::hint::black_box;
 
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Sink, Task, Units};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Sink, Streaming, Task, Units};
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,21 +87,29 @@ impl Kernel for Avx512Vnni {
         unsafe { peak(rounds) }
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
         #[target_feature(enable = "avx512f")]
-        fn compiled(from: &[f32], to: &mut [u16]) {
-            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+        fn compiled(from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+            // A line of results.
+            let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<32>(), to.as_chunks_mut::<32>());
             for (from, to) in from.iter().zip(to) {
-                // SAFETY: the arrays are as long as the registers.
-                unsafe {
-                    let wide = _mm512_loadu_ps(from.as_ptr());
-                    _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
+                let mut halves = [0; 32];
+                for (from, to) in from.as_chunks::<LANES>().0.iter().zip(halves.as_chunks_mut::<LANES>().0) {
+                    // SAFETY: the arrays are as long as the registers.
+                    unsafe {
+                        let wide = _mm512_loadu_ps(from.as_ptr());
+                        _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
+                    }
+                }
+                match past_caches {
+                    Some(past_caches) => past_caches.store(to, halves),
+                    None => *to = halves,
                 }
             }
-            Portable.f32_to_f16(from_rest, to_rest);
+            Portable.f32_to_f16(from_rest, to_rest, None);
         }
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { compiled(from, to) }
+        unsafe { compiled(from, to, past_caches) }
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {

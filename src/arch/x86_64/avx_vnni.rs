@@ -4,7 +4,7 @@ use core::hint::black_box;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Sink, Task, Units};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Sink, Streaming, Task, Units};
 
 /// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,8 @@ impl Kernel for AvxVnni {
         unsafe { peak(rounds) }
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16]) {
-        self.0.f32_to_f16(from, to);
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+        self.0.f32_to_f16(from, to, past_caches);
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
