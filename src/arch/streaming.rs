@@ -4,6 +4,7 @@ use core::marker::PhantomData;
 
 /// The bytes read and written from which on results are stored past the caches: beyond any core's share of them, so that
 /// the first results would be gone from there before the last one is written.
+#[cfg(target_arch = "x86_64")]
 const LARGE: usize = 32 << 20;
 
 /// Stores a piece of a large result straight to memory: a line is not read first, only to be overwritten, and what other
