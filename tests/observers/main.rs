@@ -1,5 +1,7 @@
 //! Observers against slow, plain references.
 
+mod search;
+
 use ndarray::{Array, Array1, Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2, Ix3, IxDyn, array, s};
 use ndarray_quant::statistic::{Clip, DyadicHistogram, LeastDivergence, LeastError};
 use ndarray_quant::*;
@@ -81,6 +83,10 @@ macro_rules! for_each_observer {
         }
     }};
 }
+
+// After the macros, which it uses.
+#[cfg(feature = "serde")]
+mod serialized;
 
 fn granularity() -> impl Strategy<Value = Granularity> {
     prop_oneof![Just(Granularity::PerTensor), Just(Granularity::per_axis(Axis(0)))]
@@ -260,69 +266,6 @@ fn bounds<T: Element>(range: &impl Observer, scheme: Scheme<T>) -> (f32, f32) {
 }
 
 #[test]
-fn the_integrated_error_is_the_measured_one() {
-    let mut rng = Pcg64Mcg::seed_from_u64(1);
-    let x = Array1::from_shape_fn(20_000, |_| gaussian(&mut rng));
-    let mut range = Mse::per_tensor();
-    range.observe(&x).unwrap();
-    for (min, max) in [(-1.0, 1.5), (-3.0, 3.0), (-6.0, 6.0)] {
-        let scheme = Scheme::<I4>::asymmetric();
-        let y = scheme.params_from_range::<Ix1>(min, max).unwrap().fake_quantize(&x).unwrap();
-        let measured = (&x - &y).mapv(|e| (e * e) as f64).mean().unwrap();
-        let integrated = range.blocks()[0].mean_squared_error(&scheme, min, max);
-        assert!((measured / integrated - 1.0).abs() < 0.02, "{measured} {integrated}");
-    }
-}
-
-#[test]
-fn entropy_clips_the_outliers_of_a_gaussian() {
-    let mut rng = Pcg64Mcg::seed_from_u64(2);
-    let mut x = Array1::from_shape_fn(100_000, |_| gaussian(&mut rng));
-    x[10] = 60.0;
-    x[20] = -45.0;
-    let mut range = Entropy::per_tensor();
-    range.observe(&x).unwrap();
-    for (min, max) in [bounds(&range, Scheme::<i8>::symmetric()), bounds(&range, Scheme::<u8>::asymmetric())] {
-        assert!((-12.0..=-2.5).contains(&min) && (2.5..=12.0).contains(&max), "{min} {max}");
-    }
-    // More codes than bins: nothing to win.
-    assert_eq!(bounds(&range, Scheme::<i16>::symmetric()), (-45.0, 60.0));
-}
-
-/// The divergence as it is defined, bin by bin.
-#[test]
-fn entropy_is_the_least_divergence() {
-    let mut rng = Pcg64Mcg::seed_from_u64(3);
-    for outlier in [3.0f32, 9.0, 30.0] {
-        let mut x = Array1::from_shape_fn(5_000, |_| gaussian(&mut rng).abs());
-        x[0] = outlier;
-        let mut range = Entropy::per_tensor();
-        range.observe(&x).unwrap();
-        let histogram = &range.blocks()[0];
-        let counts: Vec<f64> = histogram.counts().iter().map(|&c| c as f64).collect();
-        let divergence = |to: usize| {
-            let mut p = counts[..to].to_vec();
-            p[to - 1] += counts[to..].iter().sum::<f64>();
-            let mut q = vec![0.0; to];
-            for level in 0..16 {
-                let bins = level * to / 16..(level + 1) * to / 16;
-                let sum: f64 = counts[bins.clone()].iter().sum();
-                let occupied: Vec<usize> = bins.filter(|&b| p[b] > 0.0).collect();
-                let share = if sum > 0.0 { sum } else { 1e-4 } / occupied.len() as f64;
-                occupied.iter().for_each(|&b| q[b] = share);
-            }
-            let (p_sum, q_sum): (f64, f64) = (p.iter().sum(), q.iter().sum());
-            let terms = p.iter().zip(&q).filter(|(p, _)| **p > 0.0);
-            terms.map(|(p, q)| p / p_sum * ((p / p_sum) / (q / q_sum)).ln()).sum::<f64>()
-        };
-        let least = (16..=counts.len()).map(divergence).fold(f64::INFINITY, f64::min);
-        let (_, max) = LeastDivergence.clip(histogram, &Scheme::<U4>::asymmetric());
-        let found = divergence((max as f64 / histogram.bin_width()).ceil() as usize);
-        assert!((found - least).abs() < 1e-9, "{found} {least}");
-    }
-}
-
-#[test]
 fn memory_is_bounded_and_extremes_work() {
     let mut range = Mse::per_tensor();
     for x in [0.0f32, 1e-45, -1e-45, f32::MIN_POSITIVE, 1.0, -7.0, 1e30, f32::MAX, f32::MIN] {
@@ -425,111 +368,6 @@ fn parameters_have_the_rank_that_is_asked_for() {
     let scheme = scheme.per_axis(Axis(0));
     assert_eq!(scheme.params::<IxDyn>(&rows).unwrap().scale().shape(), [2, 1]);
     assert_eq!(scheme.params::<Ix2>(&rows).unwrap(), scheme.params_of(&x).unwrap());
-}
-
-#[cfg(feature = "serde")]
-mod serde {
-    use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-
-        #[test]
-        fn observers_round_trip(batches in batches(value()), g in granularity()) {
-            for_each_observer!(g, |observer| {
-                let range = after(observer(), &batches);
-                let mut back = range.clone();
-                back = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
-                prop_assert_eq!(&range, &back);
-                prop_assert_eq!(merged(range.clone(), &range), merged(back.clone(), &range));
-                let mut empty = observer();
-                empty = serde_json::from_str(&serde_json::to_string(&empty).unwrap()).unwrap();
-                prop_assert_eq!(observer(), empty);
-            });
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Overwritten text is refused, or gives an observer that can be used.
-        #[test]
-        fn what_is_accepted_works(
-            batch in batches(value()),
-            at in prop::collection::vec((0usize..300, "[0-9e.,:{}\\[\\]\"-]"), 1..4),
-            g in granularity(),
-        ) {
-            for_each_observer!(g, |observer| {
-                let range = after(observer(), &batch);
-                let mut json = serde_json::to_string(&range).unwrap();
-                for (at, with) in &at {
-                    let at = at % json.len();
-                    json.replace_range(at..at + 1, with);
-                }
-                let mut back = observer();
-                if serde_json::from_str(&json).map(|parsed| back = parsed).is_ok() {
-                    let _ = back.observe(&batch[0]);
-                    let _ = back.merge(&range);
-                    let _ = back.ranges(&Scheme::<u8>::asymmetric()).map(|_| ());
-                    let _ = Scheme::<i8>::symmetric().params::<IxDyn>(&back);
-                }
-            });
-        }
-    }
-
-    /// Each replacement breaks what a valid observer holds.
-    #[test]
-    fn hostile_data_is_refused() {
-        fn refuses<O>(observer: O, replacements: &[(&str, &str)])
-        where
-            O: Observer + ::serde::Serialize + ::serde::de::DeserializeOwned,
-        {
-            let observer = after(observer, &[array![[1.0, -2.0], [0.5, 3.0], [0.0, 0.0]]]);
-            let json = serde_json::to_string(&observer).unwrap();
-            for (from, to) in replacements {
-                let broken = json.replacen(from, to, 1);
-                assert_ne!(broken, json, "{from}");
-                assert!(serde_json::from_str::<O>(&broken).is_err(), "{broken:.200}");
-            }
-        }
-        let rows = Granularity::per_axis(Axis(0));
-        let of_bounds = [("[-2.0,1.0]", "[2.0,1.0]"), ("[-2.0,1.0]", "[null,1.0]"), ("[-2.0,1.0]", "[-2.0,1e39]")];
-        let of_grid =
-            [("[3,1]", "[4,1]"), ("[3,1]", "[3,2]"), ("[3,1]", "[3]"), ("[3,1]", "[]"), ("\"axis\":0", "\"axis\":2")];
-        refuses(MinMax::per_axis(Axis(0)), &of_bounds);
-        refuses(MinMax::per_axis(Axis(0)), &of_grid[..2]);
-        refuses(MinMax::per_axis(Axis(0)), &of_grid[3..]);
-        refuses(MinMax::per_tensor(), &[("\"grid\":[]", "\"grid\":[1,1]")]);
-        refuses(MovingAverage::per_axis(Axis(0)), &of_bounds);
-        refuses(MovingAverage::per_axis(Axis(0)), &[("\"batches\":1", "\"batches\":0"), ("0.01", "0.0")]);
-        refuses(Percentile::new(99.5).unwrap().with_granularity(rows), &of_bounds);
-        refuses(
-            Percentile::new(99.5).unwrap(),
-            &[("99.5", "45.0"), ("99.5", "null"), ("\"counts\":[", "\"counts\":[0,")],
-        );
-        refuses(Mse::per_axis(Axis(0)), &[("\"counts\":[", "\"counts\":[0,"), ("\"counts\":[0", "\"counts\":[-1")]);
-        refuses(Histogram::per_axis(Axis(0)), &of_bounds);
-        refuses(
-            Histogram::per_tensor(),
-            &[("\"counts\":[", "\"counts\":[0.0,"), ("\"counts\":[1.0", "\"counts\":[-1.0")],
-        );
-        refuses(Histogram::per_tensor(), &[("\"counts\":[1.0", "\"counts\":[null")]);
-    }
-
-    /// Counts at their limit do not overflow.
-    #[test]
-    fn full_counts_saturate() {
-        let mut range = Mse::per_tensor();
-        range.observe(&array![0.0f32]).unwrap();
-        let json = serde_json::to_string(&range).unwrap().replace("[1]", "[18446744073709551615]");
-        let mut range: Mse = serde_json::from_str(&json).unwrap();
-        range.observe(&array![0.0f32, 1.0]).unwrap();
-        let copy = range.clone();
-        range.merge(&copy).unwrap();
-        for scheme in [Scheme::<u8>::asymmetric(), Scheme::<u8>::symmetric()] {
-            scheme.params::<Ix1>(&range).unwrap();
-        }
-    }
 }
 
 /// Any view of rank two will do.

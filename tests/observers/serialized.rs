@@ -1,0 +1,97 @@
+//! Observers that are saved and loaded, and data that are not what they say.
+
+use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn observers_round_trip(batches in batches(value()), g in granularity()) {
+        for_each_observer!(g, |observer| {
+            let range = after(observer(), &batches);
+            let mut back = range.clone();
+            back = serde_json::from_str(&serde_json::to_string(&back).unwrap()).unwrap();
+            prop_assert_eq!(&range, &back);
+            prop_assert_eq!(merged(range.clone(), &range), merged(back.clone(), &range));
+            let mut empty = observer();
+            empty = serde_json::from_str(&serde_json::to_string(&empty).unwrap()).unwrap();
+            prop_assert_eq!(observer(), empty);
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Overwritten text is refused, or gives an observer that can be used.
+    #[test]
+    fn what_is_accepted_works(
+        batch in batches(value()),
+        at in prop::collection::vec((0usize..300, "[0-9e.,:{}\\[\\]\"-]"), 1..4),
+        g in granularity(),
+    ) {
+        for_each_observer!(g, |observer| {
+            let range = after(observer(), &batch);
+            let mut json = serde_json::to_string(&range).unwrap();
+            for (at, with) in &at {
+                let at = at % json.len();
+                json.replace_range(at..at + 1, with);
+            }
+            let mut back = observer();
+            if serde_json::from_str(&json).map(|parsed| back = parsed).is_ok() {
+                let _ = back.observe(&batch[0]);
+                let _ = back.merge(&range);
+                let _ = back.ranges(&Scheme::<u8>::asymmetric()).map(|_| ());
+                let _ = Scheme::<i8>::symmetric().params::<IxDyn>(&back);
+            }
+        });
+    }
+}
+
+/// Each replacement breaks what a valid observer holds.
+#[test]
+fn hostile_data_is_refused() {
+    fn refuses<O>(observer: O, replacements: &[(&str, &str)])
+    where
+        O: Observer + ::serde::Serialize + ::serde::de::DeserializeOwned,
+    {
+        let observer = after(observer, &[array![[1.0, -2.0], [0.5, 3.0], [0.0, 0.0]]]);
+        let json = serde_json::to_string(&observer).unwrap();
+        for (from, to) in replacements {
+            let broken = json.replacen(from, to, 1);
+            assert_ne!(broken, json, "{from}");
+            assert!(serde_json::from_str::<O>(&broken).is_err(), "{broken:.200}");
+        }
+    }
+    let rows = Granularity::per_axis(Axis(0));
+    let of_bounds = [("[-2.0,1.0]", "[2.0,1.0]"), ("[-2.0,1.0]", "[null,1.0]"), ("[-2.0,1.0]", "[-2.0,1e39]")];
+    let of_grid =
+        [("[3,1]", "[4,1]"), ("[3,1]", "[3,2]"), ("[3,1]", "[3]"), ("[3,1]", "[]"), ("\"axis\":0", "\"axis\":2")];
+    refuses(MinMax::per_axis(Axis(0)), &of_bounds);
+    refuses(MinMax::per_axis(Axis(0)), &of_grid[..2]);
+    refuses(MinMax::per_axis(Axis(0)), &of_grid[3..]);
+    refuses(MinMax::per_tensor(), &[("\"grid\":[]", "\"grid\":[1,1]")]);
+    refuses(MovingAverage::per_axis(Axis(0)), &of_bounds);
+    refuses(MovingAverage::per_axis(Axis(0)), &[("\"batches\":1", "\"batches\":0"), ("0.01", "0.0")]);
+    refuses(Percentile::new(99.5).unwrap().with_granularity(rows), &of_bounds);
+    refuses(Percentile::new(99.5).unwrap(), &[("99.5", "45.0"), ("99.5", "null"), ("\"counts\":[", "\"counts\":[0,")]);
+    refuses(Mse::per_axis(Axis(0)), &[("\"counts\":[", "\"counts\":[0,"), ("\"counts\":[0", "\"counts\":[-1")]);
+    refuses(Histogram::per_axis(Axis(0)), &of_bounds);
+    refuses(Histogram::per_tensor(), &[("\"counts\":[", "\"counts\":[0.0,"), ("\"counts\":[1.0", "\"counts\":[-1.0")]);
+    refuses(Histogram::per_tensor(), &[("\"counts\":[1.0", "\"counts\":[null")]);
+}
+
+/// Counts at their limit do not overflow.
+#[test]
+fn full_counts_saturate() {
+    let mut range = Mse::per_tensor();
+    range.observe(&array![0.0f32]).unwrap();
+    let json = serde_json::to_string(&range).unwrap().replace("[1]", "[18446744073709551615]");
+    let mut range: Mse = serde_json::from_str(&json).unwrap();
+    range.observe(&array![0.0f32, 1.0]).unwrap();
+    let copy = range.clone();
+    range.merge(&copy).unwrap();
+    for scheme in [Scheme::<u8>::asymmetric(), Scheme::<u8>::symmetric()] {
+        scheme.params::<Ix1>(&range).unwrap();
+    }
+}
