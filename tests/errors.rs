@@ -6,7 +6,7 @@ use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, RequantizeTo, Work
 use ndarray_quant::ops::{QConv, StaticConv, Window};
 use ndarray_quant::{
     Error, FixedPoint, Granularity, HalfCast, HalfLinear, I4, Overflow, Packed, QLinear, QParams, QTensor, Quantizer,
-    Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear, U2,
+    Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear,
 };
 
 /// The message names both sides.
@@ -220,7 +220,7 @@ fn serialized_settings() {
 #[cfg(feature = "serde")]
 #[test]
 fn serialized_tensors() {
-    use ndarray_quant::Element;
+    use ndarray_quant::{Element, U2};
     use serde::{Serialize, de::DeserializeOwned};
 
     fn survives<T: Element>(scheme: Scheme<T>)
