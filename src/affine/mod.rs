@@ -25,7 +25,7 @@ pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, sa
 pub(crate) use pairs::{FixedSum, FloatSum, ProductOf, float_mean, integer_mean, unsupported};
 pub(crate) use reciprocal::ByReciprocal;
 pub use requantize::{Requantization, Rescale};
-pub(crate) use requantize::{requantize_double, requantize_fixed, requantize_float};
+pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::Clipping;
 pub(crate) use straight_through::{AtRandom, Grid, OffCodes, OnCodes, Rounded, Settings, split_mix};
 

@@ -1,6 +1,7 @@
 //! Accumulator → code: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
 
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
+use crate::arch::{Floats, Formula};
 use crate::element::{Code, Compute, Element};
 use crate::error::{Error, Result};
 
@@ -98,19 +99,60 @@ impl Rescale {
 }
 
 #[inline(always)]
-fn scaled(acc: i32, factor: f32) -> f32 {
-    acc as f32 * factor
+fn scaled<F: Floats>(acc: F::Sums, factor: F) -> F {
+    F::from_sums(acc).times(factor)
 }
 
 /// `clamp(rne(f32(acc) * factor) + zero_point)`.
 #[inline(always)]
 pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i32, codes: Codes) -> i32 {
-    let x = scaled(acc, factor);
     if T::BITS > 16 {
-        return saturate(Compute::round_ties_even(x) as i64, zero_point, codes);
+        return saturate(Compute::round_ties_even(scaled(acc, factor)) as i64, zero_point, codes);
     }
-    let (low, high) = ((codes.min - zero_point) as f32, (codes.max - zero_point) as f32);
-    clamp_to_code(x, low, high, false) + zero_point
+    RequantizeFloat::new(zero_point, codes).codes(acc, factor)
+}
+
+/// [`requantize_float`] for codes of 16 bits or fewer: also for sums that are in registers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequantizeFloat {
+    zero_point: i32,
+    /// The codes less the zero point: what the product is clamped to before it is rounded.
+    low: f32,
+    high: f32,
+}
+
+impl RequantizeFloat {
+    #[inline(always)]
+    pub(crate) fn new(zero_point: i32, codes: Codes) -> Self {
+        Self { zero_point, low: (codes.min - zero_point) as f32, high: (codes.max - zero_point) as f32 }
+    }
+}
+
+impl Formula for RequantizeFloat {
+    #[inline(always)]
+    fn codes<F: Floats>(self, acc: F::Sums, factor: F) -> F::Codes {
+        scaled(acc, factor).to_codes(self.low, self.high, self.zero_point)
+    }
+}
+
+impl Floats for f32 {
+    type Sums = i32;
+    type Codes = i32;
+
+    #[inline(always)]
+    fn from_sums(sum: i32) -> Self {
+        sum as f32
+    }
+
+    #[inline(always)]
+    fn times(self, factor: Self) -> Self {
+        self * factor
+    }
+
+    #[inline(always)]
+    fn to_codes(self, low: f32, high: f32, zero_point: i32) -> i32 {
+        clamp_to_code(self, low, high, false) + zero_point
+    }
 }
 
 /// `clamp(rha(f64(acc) * factor) + zero_point)`.

@@ -4,6 +4,7 @@
 //! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::multiply`]), and it runs plain
 //! loops compiled for it ([`Kernel::run`]), which is how everything else is vectorized without any `unsafe`.
 
+mod floats;
 mod fused;
 mod portable;
 mod quads;
@@ -14,9 +15,10 @@ mod x86_64;
 use core::any::TypeId;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+pub(crate) use floats::{Floats, Formula};
 pub(crate) use fused::Fused;
 pub(crate) use portable::Portable;
-pub(crate) use quads::{CHANNELS, Line, QuadSums, Quads};
+pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads, ToBytes};
 pub(crate) use streaming::{Streaming, streaming};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni};
@@ -212,6 +214,24 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     #[inline(always)]
     fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
         quads::multiply(quads, weights, start, acc);
+    }
+
+    /// Whether [`Self::requantize_quads`] is faster than sums in memory and a loop over them.
+    const REQUANTIZES_QUADS: bool = false;
+
+    /// `out[r][x][c] = formula(acc[r][x][c], factors[c]) ^ flip` for some blocks of 16 channels, of the `acc` that
+    /// [`Self::multiply_quads`] computes for each. The first lines of the blocks are neighbours.
+    ///
+    /// The weights are `[blocks][rows][taps]`, with at least as many rows as `out` has.
+    #[inline(always)]
+    fn requantize_quads<F: Formula>(self, quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
+        quads::requantize(quads, weights, to, out);
+    }
+
+    /// Makes quads of four rows.
+    #[inline(always)]
+    fn interleave(self, task: Interleave<'_>) {
+        self.run(task);
     }
 
     /// Runs a task compiled for this instruction set.

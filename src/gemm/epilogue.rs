@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use crate::affine::{
-    Codes, FixedPoint, FixedPointRounding, Requantization, Rescale, requantize_double, requantize_fixed,
-    requantize_float,
+    Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFloat, Rescale, requantize_double,
+    requantize_fixed, requantize_float,
 };
 use crate::arch::{Columns, Kernel, Rows, Sink};
 use crate::element::{Code, Element, sealed::Sealed};
@@ -39,6 +39,13 @@ pub trait Epilogue: Sealed + Sync {
         _out: TileOut<'_, Self::Out>,
     ) -> bool {
         false
+    }
+
+    /// Where outputs are bytes that a formula makes of each accumulator: this formula.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn to_bytes(&self) -> Option<FormulaToBytes<'_>> {
+        None
     }
 
     /// The outputs of one row of a tile, which starts at this row and column of the product.
@@ -92,6 +99,15 @@ fn columns<M: Copy, const COLS: usize>(of: &[M], col: usize) -> [M; COLS] {
         &[one] => [one; COLS],
         each => *each[col..].first_chunk().expect("one for each column"),
     }
+}
+
+/// `formula(acc, factor) ^ flip` with one factor, or one per column. The formula gives 0 to 255.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct FormulaToBytes<'a> {
+    pub(crate) formula: RequantizeFloat,
+    pub(crate) factors: &'a [f32],
+    pub(crate) flip: u8,
 }
 
 /// Lanes that are computed together: so many that the compiler keeps the loop over them, and makes registers of it.
@@ -477,6 +493,17 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
     fn check(&self, _: usize, cols: usize) -> Result<()> {
         check_len("column scales", cols, self.multipliers.len())?;
         check_bias(self.bias(), cols)
+    }
+
+    fn to_bytes(&self) -> Option<FormulaToBytes<'_>> {
+        let Multipliers::Float(factors) = &self.multipliers else { return None };
+        if size_of::<T::Code>() != 1 {
+            return None;
+        }
+        // Signed codes are unsigned ones whose top bit is flipped.
+        let (up, flip) = if T::MIN < 0 { (128, 0x80) } else { (0, 0) };
+        let codes = Codes { min: self.codes.min + up, max: self.codes.max + up };
+        Some(FormulaToBytes { formula: RequantizeFloat::new(self.zero_point + up, codes), factors, flip })
     }
 
     #[inline(always)]

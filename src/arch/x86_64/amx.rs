@@ -3,7 +3,9 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
-use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Streaming, Task};
+use crate::arch::{
+    CHANNELS, Columns, Formula, Interleave, Kernel, Line, QuadBytes, QuadSums, Quads, Rows, Streaming, Task, ToBytes,
+};
 
 /// AMX: tiles of 16 rows of 64 bytes; one instruction multiplies 16 × 64 by 64 × 16 codes.
 ///
@@ -216,6 +218,18 @@ impl Kernel for Amx {
     #[inline(always)]
     fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
         self.0.multiply_quads(quads, weights, start, acc);
+    }
+
+    const REQUANTIZES_QUADS: bool = Avx512Vnni::REQUANTIZES_QUADS;
+
+    #[inline(always)]
+    fn requantize_quads<F: Formula>(self, quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
+        self.0.requantize_quads(quads, weights, to, out);
+    }
+
+    #[inline(always)]
+    fn interleave(self, task: Interleave<'_>) {
+        self.0.interleave(task);
     }
 
     #[inline(always)]

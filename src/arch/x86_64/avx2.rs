@@ -188,7 +188,7 @@ fn store(to: &mut [i32; LANES], value: __m256i) {
 /// Quads in pairs of 16-bit numbers: the even and the odd bytes of each lane, since `vpmaddubsw` would saturate.
 #[target_feature(enable = "avx2")]
 fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
-    quads.check();
+    quads.check(1);
     let even = _mm256_set1_epi16(0xff);
     let (start, _) = start.as_chunks();
     for (r, weights) in weights.chunks_exact(quads.offsets.len()).enumerate() {

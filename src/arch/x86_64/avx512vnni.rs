@@ -1,9 +1,13 @@
 use core::arch::x86_64::*;
 use core::hint::black_box;
 
+use super::avx512_quads;
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Sink, Streaming, Task, Units};
+use crate::arch::{
+    CHANNELS, Columns, Formula, Interleave, Kernel, Line, Portable, QuadBytes, QuadSums, Quads, Rows, Sink, Streaming, Task,
+    ToBytes, Units,
+};
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,20 @@ impl Kernel for Avx512Vnni {
     fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe { rows_of_quads(quads, weights, start, acc) }
+    }
+
+    const REQUANTIZES_QUADS: bool = true;
+
+    #[inline(always)]
+    fn requantize_quads<F: Formula>(self, quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { avx512_quads::requantize(quads, weights, to, out) }
+    }
+
+    #[inline(always)]
+    fn interleave(self, task: Interleave<'_>) {
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { avx512_quads::interleave(task) }
     }
 
     #[inline(always)]

@@ -178,7 +178,7 @@ macro_rules! vnni_tiles {
         #[target_feature(enable = $features)]
         #[inline]
         fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
-            quads.check();
+            quads.check(1);
             let taps = quads.offsets.len();
             let at_once = if taps == 3 { 2 } else { 1 };
             for (i, weights) in weights.chunks(at_once * taps).enumerate() {

@@ -13,8 +13,10 @@ use core::ops::Range;
 
 use ndarray::ArrayRef4;
 
-use crate::arch::{CHANNELS, Isa, Kernel, Line, QuadSums, Quads, Task, with_kernel};
-use crate::gemm::{self, Byte, Epilogue, TileRows};
+use crate::arch::{
+    CHANNELS, Interleave, Isa, Kernel, Line, QuadBytes, QuadSums, Quads, Task, ToBytes, as_bytes_mut, with_kernel,
+};
+use crate::gemm::{self, Byte, Epilogue, FormulaToBytes, TileRows};
 use crate::window::{Placed, Window};
 
 /// The bytes of quads that are made at a time, if at least a line of each column: they stay in the first-level cache.
@@ -107,13 +109,20 @@ impl DepthwiseWeights {
         let columns = (window.output[1] - 1) * window.strides[1] + (window.kernel[1] - 1) * window.dilations[1] + 1;
         // Padding and the spare channels of the last line are multiplied too, by zeros.
         let zero = zero_point.to_i32() + X::TO_UNSIGNED;
-        let DepthwiseSpace { start, fill, threads } = workspace;
+        let DepthwiseSpace { start, factors, fill, threads } = workspace;
         start.clear();
         start.extend(self.sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()));
         if let Some(bias) = epilogue.bias() {
             start.iter_mut().zip(bias).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
         }
         start.resize(self.outputs.next_multiple_of(CHANNELS), 0);
+        let to_bytes = epilogue.to_bytes();
+        factors.clear();
+        if let Some(FormulaToBytes { factors: all, .. }) = to_bytes {
+            let factor = |o: usize| if all.len() == 1 { all[0] } else { all[o] };
+            factors.extend((0..self.outputs).map(factor));
+            factors.resize(self.outputs.next_multiple_of(CHANNELS), 0.0);
+        }
         fill.clear();
         fill.resize(window.image[1] * self.outputs / self.multiplier, zero_point.to_i32() as u8);
         let bands = window.output[0].div_ceil(self.band);
@@ -128,6 +137,8 @@ impl DepthwiseWeights {
             columns,
             bands,
             epilogue,
+            to_bytes,
+            factors,
         };
         let count = out.len() / image * bands;
         let parts = gemm::threads(out.len().saturating_mul(window.kernel[0] * window.kernel[1]));
@@ -140,6 +151,7 @@ impl DepthwiseWeights {
 #[derive(Debug, Clone, Default)]
 pub(super) struct DepthwiseSpace {
     start: Vec<i32>,
+    factors: Vec<f32>,
     fill: Vec<u8>,
     threads: Vec<BandSpace>,
 }
@@ -168,6 +180,9 @@ struct Job<'a, E: Epilogue> {
     /// Bands of an image.
     bands: usize,
     epilogue: &'a E,
+    to_bytes: Option<FormulaToBytes<'a>>,
+    /// For each channel, as `start`, if there is a formula to bytes.
+    factors: &'a [f32],
 }
 
 impl<E: Epilogue> Job<'_, E> {
@@ -245,11 +260,11 @@ impl<E: Epilogue> Job<'_, E> {
             let lines = &mut lines[inner.start * part.lines..inner.end * part.lines];
             if multiplier == 1 {
                 let rows = rows.map(|row| &row[part.channels.start..]);
-                let (len, quads) = (part.channels.len(), lines.as_flattened_mut());
-                // Columns that follow one another on both sides are one.
-                let joined = len == pixel && pixel.is_multiple_of(CHANNELS);
-                let (columns, len) = if joined { (1, len * inner.len()) } else { (inner.len(), len) };
-                kernel.run(Interleave { rows, flip, columns, len, pixel, quads });
+                let (pixels, channels) = (inner.len(), part.channels.len());
+                // Pixels that follow one another on both sides are one.
+                let joined = channels == pixel && pixel.is_multiple_of(CHANNELS);
+                let (pixels, channels) = if joined { (1, channels * pixels) } else { (pixels, channels) };
+                kernel.interleave(Interleave { rows, flip, pixels, pixel, channels, lines });
                 continue;
             }
             for (x, lines) in lines.chunks_exact_mut(part.lines).enumerate() {
@@ -269,52 +284,6 @@ struct Part {
     channels: Range<usize>,
     /// The lines of these channels.
     lines: usize,
-}
-
-/// `quads[column][4 * i + r] = rows[r][column * pixel + i]` for `i < len`; columns of quads lie one after the other, each
-/// in whole lines.
-struct Interleave<'a> {
-    rows: [&'a [u8]; 4],
-    flip: u8,
-    columns: usize,
-    len: usize,
-    pixel: usize,
-    quads: &'a mut [u8],
-}
-
-impl Task for Interleave<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        const LANES: usize = 64;
-        let Self { rows: [a, b, c, d], flip, columns, len, pixel, quads } = self;
-        if columns == 0 || len == 0 {
-            return;
-        }
-        for (x, quads) in quads.chunks_exact_mut(quads.len() / columns).enumerate() {
-            let at = x * pixel..x * pixel + len;
-            let (a, b, c, d) = (&a[at.clone()], &b[at.clone()], &c[at.clone()], &d[at]);
-            let (quads, quads_rest) = quads.split_at_mut(len / LANES * LANES * 4);
-            let (quads, _) = quads.as_chunks_mut::<{ 4 * LANES }>();
-            let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-            let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<LANES>(), d.as_chunks::<LANES>());
-            for ((((quads, a), b), c), d) in quads.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                let mut lanes = [0; 4 * LANES];
-                for i in 0..LANES {
-                    lanes[4 * i] = a[i] ^ flip;
-                    lanes[4 * i + 1] = b[i] ^ flip;
-                    lanes[4 * i + 2] = c[i] ^ flip;
-                    lanes[4 * i + 3] = d[i] ^ flip;
-                }
-                *quads = lanes;
-            }
-            let (quads, _) = quads_rest.as_chunks_mut();
-            for ((((quad, a), b), c), d) in quads.iter_mut().zip(a_rest).zip(b_rest).zip(c_rest).zip(d_rest) {
-                *quad = [*a ^ flip, *b ^ flip, *c ^ flip, *d ^ flip];
-            }
-        }
-    }
 }
 
 /// The outputs of a part, a few at a time.
@@ -337,11 +306,28 @@ impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
         let DepthwiseWeights { outputs, band, .. } = *job.weights;
         let [height, width] = job.window.output;
         let (step, taps) = (job.window.strides[1] * part.lines, offsets.len());
+        let first_block = part.channels.start / CHANNELS;
+        let start = &job.start[part.channels.start..].as_chunks::<CHANNELS>().0[..part.lines];
+        if K::REQUANTIZES_QUADS
+            && let (Some(FormulaToBytes { formula, flip, .. }), Some(bytes)) = (job.to_bytes, as_bytes_mut(out))
+        {
+            let first = part.channels.start;
+            let factors = &job.factors[first..].as_chunks::<CHANNELS>().0[..part.lines];
+            let weights = &job.weights.lines[first_block * band * taps..][..part.lines * band * taps];
+            let quads = Quads { outputs: width, lines: quads, step, offsets };
+            let out = QuadBytes {
+                bytes: &mut bytes[first..],
+                rows: part.rows,
+                channels: part.channels.len(),
+                stride: outputs,
+                row_stride: width * outputs,
+            };
+            kernel.requantize_quads(quads, weights, ToBytes { start, factors, formula, flip }, out);
+            return;
+        }
         let stride = part.lines * CHANNELS;
         let at_once = (TILE / (stride * part.rows)).max(1);
         let row_stride = at_once * stride;
-        let first_block = part.channels.start / CHANNELS;
-        let start = &job.start[part.channels.start..].as_chunks::<CHANNELS>().0[..part.lines];
         for x in (0..width).step_by(at_once) {
             let count = at_once.min(width - x);
             for (block, start) in start.iter().enumerate() {

@@ -1,0 +1,338 @@
+//! Quads of AVX-512: made by shuffles, multiplied, and their sums requantized while they are in registers.
+
+use core::arch::x86_64::*;
+
+use crate::arch::{CHANNELS, Floats, Formula, Interleave, Line, QuadBytes, Quads, ToBytes};
+
+/// Outputs that are computed together: the bytes of 16 channels of these fill a register.
+const OUTPUTS: usize = 4;
+
+/// See [`Kernel::requantize_quads`](crate::arch::Kernel::requantize_quads).
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn requantize<F: Formula>(quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
+    let blocks = to.start.len();
+    if blocks == 0 || quads.outputs == 0 {
+        return;
+    }
+    quads.check(blocks);
+    out.check(quads.outputs);
+    let weights_of_block = weights.len() / blocks;
+    let all = to.factors.len() == blocks && out.rows * quads.offsets.len() <= weights_of_block;
+    assert!(all && out.channels.div_ceil(CHANNELS) == blocks, "weights, factors and room for all blocks");
+    let columns = if quads.outputs < OUTPUTS { None } else { Columns::of(&quads) };
+    let QuadBytes { bytes, rows, channels, stride, row_stride } = out;
+    let out = Out { to: bytes.as_mut_ptr(), channels, stride, row_stride };
+    let call = Call { quads, weights, weights_of_block, to, out };
+    let mut row = 0;
+    while row < rows {
+        // SAFETY: the lines of all taps of all outputs exist, and so do weights and room for them in so many rows.
+        unsafe {
+            row += match columns {
+                Some(c @ Columns { quads: 1, width: 3, stride: 1, .. }) if rows - row > 1 => {
+                    columns_of::<F, 1, 3, 1, 2>(&call, c, row)
+                }
+                Some(c @ Columns { quads: 1, width: 3, stride: 1, .. }) => columns_of::<F, 1, 3, 1, 1>(&call, c, row),
+                Some(c @ Columns { quads: 1, width: 3, stride: 2, .. }) => columns_of::<F, 1, 3, 2, 1>(&call, c, row),
+                Some(c @ Columns { quads: 2, width: 5, stride: 1, .. }) => columns_of::<F, 2, 5, 1, 1>(&call, c, row),
+                Some(c @ Columns { quads: 2, width: 5, stride: 2, .. }) => columns_of::<F, 2, 5, 2, 1>(&call, c, row),
+                _ => any_taps(&call, row),
+            }
+        }
+    }
+}
+
+/// What is to be computed, checked.
+struct Call<'a, F> {
+    quads: Quads<'a>,
+    weights: &'a [Line],
+    weights_of_block: usize,
+    to: ToBytes<'a, F>,
+    out: Out,
+}
+
+/// Where bytes go, as [`QuadBytes`] says.
+#[derive(Clone, Copy)]
+struct Out {
+    to: *mut u8,
+    channels: usize,
+    stride: usize,
+    row_stride: usize,
+}
+
+/// Taps that are the columns of a kernel one after the other, at most a few rows of quads.
+#[derive(Clone, Copy)]
+struct Columns {
+    quads: usize,
+    width: usize,
+    stride: usize,
+    /// The lines from a column to the next, and from a row of quads to the next.
+    column: usize,
+    plane: usize,
+}
+
+impl Columns {
+    /// If taps are so, and outputs as many columns apart as one of the kernels here knows.
+    fn of(quads: &Quads<'_>) -> Option<Self> {
+        let (width, rows) = match quads.offsets.len() {
+            3 => (3, 1),
+            10 => (5, 2),
+            _ => return None,
+        };
+        let (column, plane) = (quads.offsets[1] - quads.offsets[0], quads.offsets[quads.offsets.len() - width]);
+        let regular = |(i, &offset): (usize, &usize)| offset == i / width * plane + i % width * column;
+        let stride = if quads.step == column { 1 } else { 2 };
+        let all = quads.step == stride * column && quads.offsets.iter().enumerate().all(regular);
+        all.then_some(Self { quads: rows, width, stride, column, plane })
+    }
+}
+
+/// Some rows of outputs of a kernel with `WIDTH` columns: neighbouring outputs share the columns that they both see, and
+/// rows share lines. Returns how many rows.
+///
+/// # Safety
+/// - The call is checked, its taps are such columns, and there are at least four outputs in a row.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline(never)]
+unsafe fn columns_of<F: Formula, const QUADS: usize, const WIDTH: usize, const STRIDE: usize, const ROWS: usize>(
+    call: &Call<'_, F>,
+    columns: Columns,
+    row: usize,
+) -> usize {
+    let Call { quads, weights, weights_of_block, to, out } = call;
+    let finish = Finish::new(*to);
+    for block in 0..to.start.len() {
+        let from = block * weights_of_block + row * QUADS * WIDTH;
+        let weights: &[Line] = &weights[from..][..ROWS * QUADS * WIDTH];
+        let mut taps = [[[_mm512_setzero_si512(); WIDTH]; QUADS]; ROWS];
+        for (to, from) in taps.as_flattened_mut().as_flattened_mut().iter_mut().zip(weights) {
+            *to = line(from);
+        }
+        let (start, factors) = (line_of_sums(&to.start[block]), line_of_floats(&to.factors[block]));
+        let mask = mask(out.channels - block * CHANNELS);
+        let lines = quads.lines.as_ptr();
+        for first in (0..quads.outputs).step_by(OUTPUTS) {
+            // Where there are fewer left, the last four.
+            let first = first.min(quads.outputs - OUTPUTS);
+            let mut sums = [[start; OUTPUTS]; ROWS];
+            for q in 0..QUADS {
+                for c in 0..(OUTPUTS - 1) * STRIDE + WIDTH {
+                    let at = block + first * quads.step + q * columns.plane + c * columns.column;
+                    // SAFETY: column `c` is one that the fourth output sees, or an output before it.
+                    let codes = unsafe { line(&*lines.add(at)) };
+                    for x in 0..OUTPUTS {
+                        if c >= x * STRIDE && c - x * STRIDE < WIDTH {
+                            for r in 0..ROWS {
+                                sums[r][x] = _mm512_dpbusd_epi32(sums[r][x], codes, taps[r][q][c - x * STRIDE]);
+                            }
+                        }
+                    }
+                }
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                // SAFETY: there is room for these four outputs.
+                unsafe {
+                    let to = out.to.add(block * CHANNELS + (row + r) * out.row_stride + first * out.stride);
+                    finish.store(sums, factors, [0, 1, 2, 3].map(|x| to.wrapping_add(x * out.stride)), mask);
+                }
+            }
+        }
+    }
+    ROWS
+}
+
+/// One row of any number of taps, their weights from memory. Returns 1.
+///
+/// # Safety
+/// - The call is checked.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline(never)]
+unsafe fn any_taps<F: Formula>(call: &Call<'_, F>, row: usize) -> usize {
+    let Call { quads, weights, weights_of_block, to, out } = call;
+    let finish = Finish::new(*to);
+    let taps = quads.offsets.len();
+    for block in 0..to.start.len() {
+        let weights = &weights[block * weights_of_block + row * taps..][..taps];
+        let (start, factors) = (line_of_sums(&to.start[block]), line_of_floats(&to.factors[block]));
+        let mask = mask(out.channels - block * CHANNELS);
+        let lines = quads.lines.as_ptr();
+        for first in (0..quads.outputs).step_by(OUTPUTS) {
+            // Where there are fewer left, the last one again.
+            let at = [0, 1, 2, 3].map(|x| (first + x).min(quads.outputs - 1));
+            let lines = at.map(|x| lines.wrapping_add(block + x * quads.step));
+            let mut sums = [start; OUTPUTS];
+            for (&offset, weights) in quads.offsets.iter().zip(weights) {
+                let weights = line(weights);
+                for x in 0..OUTPUTS {
+                    // SAFETY: there is a line for each tap of each output.
+                    let codes = unsafe { line(&*lines[x].add(offset)) };
+                    sums[x] = _mm512_dpbusd_epi32(sums[x], codes, weights);
+                }
+            }
+            // SAFETY: there is room for these outputs.
+            unsafe {
+                let to = out.to.add(block * CHANNELS + row * out.row_stride);
+                finish.store(sums, factors, at.map(|x| to.wrapping_add(x * out.stride)), mask);
+            }
+        }
+    }
+    1
+}
+
+/// The first channels of a line, as many as there are.
+fn mask(channels: usize) -> u16 {
+    u16::MAX >> (CHANNELS - channels.min(CHANNELS))
+}
+
+/// From sums to bytes in memory.
+struct Finish<F> {
+    formula: F,
+    flip: __m512i,
+    order: __m512i,
+}
+
+impl<F: Formula> Finish<F> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[inline]
+    fn new(to: ToBytes<'_, F>) -> Self {
+        Self { formula: to.formula, flip: _mm512_set1_epi8(to.flip as i8), order: transposed() }
+    }
+
+    /// # Safety
+    /// - From each place on as many bytes may be written as the mask has bits.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn store(&self, sums: [__m512i; OUTPUTS], factors: __m512, to: [*mut u8; OUTPUTS], mask: u16) {
+        let [first, second] = self.formula.codes(sums, FourRegisters([factors; OUTPUTS]));
+        // Packing goes by groups of four channels: output 0's, those of 1, 2, 3, and then the next four channels.
+        let bytes = _mm512_permutexvar_epi32(self.order, _mm512_packus_epi16(first, second));
+        let bytes = _mm512_xor_si512(bytes, self.flip);
+        let bytes = [
+            _mm512_castsi512_si128(bytes),
+            _mm512_extracti32x4_epi32::<1>(bytes),
+            _mm512_extracti32x4_epi32::<2>(bytes),
+            _mm512_extracti32x4_epi32::<3>(bytes),
+        ];
+        for x in 0..OUTPUTS {
+            // SAFETY: the caller promises as many bytes here as the mask has bits.
+            unsafe {
+                if mask == u16::MAX {
+                    _mm_storeu_si128(to[x].cast(), bytes[x]);
+                } else {
+                    _mm_mask_storeu_epi8(to[x].cast(), mask, bytes[x]);
+                }
+            }
+        }
+    }
+}
+
+/// The floats of 16 channels of four outputs. They are made in functions compiled for AVX-512 only.
+#[derive(Clone, Copy)]
+struct FourRegisters([__m512; OUTPUTS]);
+
+impl Floats for FourRegisters {
+    type Sums = [__m512i; OUTPUTS];
+    /// In 16 bits, by groups of four channels: of output 0, of output 1, and so on; the other register has outputs 2 and 3.
+    type Codes = [__m512i; 2];
+
+    #[inline(always)]
+    fn from_sums(sums: Self::Sums) -> Self {
+        let [a, b, c, d] = sums;
+        // SAFETY: this is called in functions compiled for AVX-512 only.
+        unsafe { Self([_mm512_cvtepi32_ps(a), _mm512_cvtepi32_ps(b), _mm512_cvtepi32_ps(c), _mm512_cvtepi32_ps(d)]) }
+    }
+
+    #[inline(always)]
+    fn times(mut self, factors: Self) -> Self {
+        for i in 0..OUTPUTS {
+            // SAFETY: this is called in functions compiled for AVX-512 only.
+            self.0[i] = unsafe { _mm512_mul_ps(self.0[i], factors.0[i]) };
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn to_codes(self, low: f32, high: f32, zero_point: i32) -> Self::Codes {
+        // SAFETY: this is called in functions compiled for AVX-512 only.
+        unsafe {
+            let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
+            let zero_point = _mm512_set1_epi16(zero_point as i16);
+            let mut rounded = [_mm512_setzero_si512(); OUTPUTS];
+            for i in 0..OUTPUTS {
+                // For a NaN the second operand is the result.
+                rounded[i] = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(self.0[i], low), high));
+            }
+            let [a, b, c, d] = rounded;
+            [
+                _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point),
+                _mm512_add_epi16(_mm512_packs_epi32(c, d), zero_point),
+            ]
+        }
+    }
+}
+
+/// See [`Kernel::interleave`](crate::arch::Kernel::interleave).
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn interleave(task: Interleave<'_>) {
+    task.check();
+    let Interleave { rows, flip, pixels, pixel, channels, lines } = task;
+    let (flip, order) = (_mm512_set1_epi8(flip as i8), transposed());
+    let lines_of_pixel = channels.div_ceil(CHANNELS);
+    for x in 0..pixels {
+        for first in (0..channels).step_by(4 * CHANNELS) {
+            let len = (channels - first).min(4 * CHANNELS);
+            let mask = u64::MAX >> (4 * CHANNELS - len);
+            let mut codes = [flip; 4];
+            for r in 0..4 {
+                // SAFETY: the rows are as long as that, and the mask has no more bits.
+                let row = unsafe {
+                    let from = rows[r].as_ptr().add(x * pixel + first).cast();
+                    if len == 4 * CHANNELS { _mm512_loadu_epi8(from) } else { _mm512_maskz_loadu_epi8(mask, from) }
+                };
+                // So that shuffles, which stay within groups of 16 bytes, put channels in their order.
+                codes[r] = _mm512_permutexvar_epi32(order, _mm512_xor_si512(row, flip));
+            }
+            let [a, b, c, d] = codes;
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            let interleaved = [
+                _mm512_unpacklo_epi16(ab, cd),
+                _mm512_unpackhi_epi16(ab, cd),
+                _mm512_unpacklo_epi16(ab_high, cd_high),
+                _mm512_unpackhi_epi16(ab_high, cd_high),
+            ];
+            let at = x * lines_of_pixel + first / CHANNELS;
+            for (i, interleaved) in interleaved.into_iter().enumerate().take(len.div_ceil(CHANNELS)) {
+                // SAFETY: a line is as long as the register, and there are lines for all channels.
+                unsafe { _mm512_storeu_si512(lines.as_mut_ptr().add(at + i).cast(), interleaved) }
+            }
+        }
+    }
+}
+
+/// The order of a 4 × 4 transposition of groups of four bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn transposed() -> __m512i {
+    _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn line(from: &Line) -> __m512i {
+    // SAFETY: a line is as long as the register.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn line_of_sums(from: &[i32; CHANNELS]) -> __m512i {
+    // SAFETY: the array is as long as the register.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn line_of_floats(from: &[f32; CHANNELS]) -> __m512 {
+    // SAFETY: the array is as long as the register.
+    unsafe { _mm512_loadu_ps(from.as_ptr()) }
+}
