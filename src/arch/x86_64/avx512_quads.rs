@@ -19,24 +19,18 @@ pub(super) fn requantize<F: Formula>(quads: Quads<'_>, weights: &[Line], to: ToB
     let weights_of_block = weights.len() / blocks;
     let all = to.factors.len() == blocks && out.rows * quads.offsets.len() <= weights_of_block;
     assert!(all && out.channels.div_ceil(CHANNELS) == blocks, "weights, factors and room for all blocks");
-    let columns = if quads.outputs < OUTPUTS { None } else { Columns::of(&quads) };
+    let columns = Columns::of(&quads).filter(|_| quads.outputs >= OUTPUTS);
     let QuadBytes { bytes, rows, channels, stride, row_stride } = out;
     let out = Out { to: bytes.as_mut_ptr(), channels, stride, row_stride };
     let call = Call { quads, weights, weights_of_block, to, out };
-    let mut row = 0;
-    while row < rows {
-        // SAFETY: the lines of all taps of all outputs exist, and so do weights and room for them in so many rows.
-        unsafe {
-            row += match columns {
-                Some(c @ Columns { quads: 1, width: 3, stride: 1, .. }) if rows - row > 1 => {
-                    columns_of::<F, 1, 3, 1, 2>(&call, c, row)
-                }
-                Some(c @ Columns { quads: 1, width: 3, stride: 1, .. }) => columns_of::<F, 1, 3, 1, 1>(&call, c, row),
-                Some(c @ Columns { quads: 1, width: 3, stride: 2, .. }) => columns_of::<F, 1, 3, 2, 1>(&call, c, row),
-                Some(c @ Columns { quads: 2, width: 5, stride: 1, .. }) => columns_of::<F, 2, 5, 1, 1>(&call, c, row),
-                Some(c @ Columns { quads: 2, width: 5, stride: 2, .. }) => columns_of::<F, 2, 5, 2, 1>(&call, c, row),
-                _ => any_taps(&call, row),
-            }
+    // SAFETY: the lines of all taps of all outputs exist, and so do weights and room for them in so many rows.
+    unsafe {
+        match columns {
+            Some(c @ Columns { quads: 1, stride: 1, .. }) => all_rows::<F, 1, 3, 1, 2>(&call, c, rows),
+            Some(c @ Columns { quads: 1, .. }) => all_rows::<F, 1, 3, 2, 1>(&call, c, rows),
+            Some(c @ Columns { stride: 1, .. }) => all_rows::<F, 2, 5, 1, 1>(&call, c, rows),
+            Some(c) => all_rows::<F, 2, 5, 2, 1>(&call, c, rows),
+            None => (0..rows).for_each(|row| any_taps(&call, row)),
         }
     }
 }
@@ -59,11 +53,11 @@ struct Out {
     row_stride: usize,
 }
 
-/// Taps that are the columns of a kernel one after the other, at most a few rows of quads.
+/// Taps that are all columns of a 3 × 3 kernel in one row of quads, or of a 5 × 5 kernel in two.
 #[derive(Clone, Copy)]
 struct Columns {
     quads: usize,
-    width: usize,
+    /// The columns between neighbouring outputs: one or two.
     stride: usize,
     /// The lines from a column to the next, and from a row of quads to the next.
     column: usize,
@@ -71,7 +65,6 @@ struct Columns {
 }
 
 impl Columns {
-    /// If taps are so, and outputs as many columns apart as one of the kernels here knows.
     fn of(quads: &Quads<'_>) -> Option<Self> {
         let (width, rows) = match quads.offsets.len() {
             3 => (3, 1),
@@ -79,27 +72,53 @@ impl Columns {
             _ => return None,
         };
         let (column, plane) = (quads.offsets[1] - quads.offsets[0], quads.offsets[quads.offsets.len() - width]);
-        let regular = |(i, &offset): (usize, &usize)| offset == i / width * plane + i % width * column;
+        let mut all = quads.step == column || quads.step == 2 * column;
+        for (i, &offset) in quads.offsets.iter().enumerate() {
+            all &= offset == i / width * plane + i % width * column;
+        }
         let stride = if quads.step == column { 1 } else { 2 };
-        let all = quads.step == stride * column && quads.offsets.iter().enumerate().all(regular);
-        all.then_some(Self { quads: rows, width, stride, column, plane })
+        all.then_some(Self { quads: rows, stride, column, plane })
     }
 }
 
-/// Some rows of outputs of a kernel with `WIDTH` columns: neighbouring outputs share the columns that they both see, and
-/// rows share lines. Returns how many rows.
+/// The outputs of such a kernel, `ROWS` rows at a time.
 ///
 /// # Safety
 /// - The call is checked, its taps are such columns, and there are at least four outputs in a row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+unsafe fn all_rows<F: Formula, const QUADS: usize, const WIDTH: usize, const STRIDE: usize, const ROWS: usize>(
+    call: &Call<'_, F>,
+    columns: Columns,
+    rows: usize,
+) {
+    for row in (0..rows).step_by(ROWS) {
+        // SAFETY: the rows exist.
+        unsafe {
+            if rows - row >= ROWS {
+                some_rows::<F, QUADS, WIDTH, STRIDE, ROWS>(call, columns, row);
+            } else {
+                some_rows::<F, QUADS, WIDTH, STRIDE, 1>(call, columns, row);
+            }
+        }
+    }
+}
+
+/// The outputs of `ROWS` rows, which share lines.
+///
+/// # Safety
+/// - As for [`all_rows`], and there are so many rows from `row` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-unsafe fn columns_of<F: Formula, const QUADS: usize, const WIDTH: usize, const STRIDE: usize, const ROWS: usize>(
+unsafe fn some_rows<F: Formula, const QUADS: usize, const WIDTH: usize, const STRIDE: usize, const ROWS: usize>(
     call: &Call<'_, F>,
     columns: Columns,
     row: usize,
-) -> usize {
+) {
     let Call { quads, weights, weights_of_block, to, out } = call;
-    let finish = Finish::new(*to);
+    let (finish, outputs) = (Finish::new(*to), quads.outputs);
+    // Where there are not four left, the last four; but where it is half of these or fewer, that of two rows.
+    let whole = if ROWS == 2 && outputs % OUTPUTS < 3 { outputs / OUTPUTS * OUTPUTS } else { outputs };
     for block in 0..to.start.len() {
         let from = block * weights_of_block + row * QUADS * WIDTH;
         let weights: &[Line] = &weights[from..][..ROWS * QUADS * WIDTH];
@@ -107,46 +126,84 @@ unsafe fn columns_of<F: Formula, const QUADS: usize, const WIDTH: usize, const S
         for (to, from) in taps.as_flattened_mut().as_flattened_mut().iter_mut().zip(weights) {
             *to = line(from);
         }
-        let (start, factors) = (line_of_sums(&to.start[block]), line_of_floats(&to.factors[block]));
-        let mask = mask(out.channels - block * CHANNELS);
-        let lines = quads.lines.as_ptr();
-        for first in (0..quads.outputs).step_by(OUTPUTS) {
-            // Where there are fewer left, the last four.
-            let first = first.min(quads.outputs - OUTPUTS);
-            let mut sums = [[start; OUTPUTS]; ROWS];
-            for q in 0..QUADS {
-                for c in 0..(OUTPUTS - 1) * STRIDE + WIDTH {
-                    let at = block + first * quads.step + q * columns.plane + c * columns.column;
-                    // SAFETY: column `c` is one that the fourth output sees, or an output before it.
-                    let codes = unsafe { line(&*lines.add(at)) };
-                    for x in 0..OUTPUTS {
-                        if c >= x * STRIDE && c - x * STRIDE < WIDTH {
-                            for r in 0..ROWS {
-                                sums[r][x] = _mm512_dpbusd_epi32(sums[r][x], codes, taps[r][q][c - x * STRIDE]);
-                            }
+        let block = Block {
+            lines: quads.lines[block..].as_ptr(),
+            columns,
+            taps,
+            start: line_of_sums(&to.start[block]),
+            factors: line_of_floats(&to.factors[block]),
+            mask: mask(out.channels - block * CHANNELS),
+            out: Out { to: out.to.wrapping_add(row * out.row_stride + block * CHANNELS), ..*out },
+        };
+        // SAFETY: these outputs exist.
+        unsafe {
+            for first in (0..whole).step_by(OUTPUTS) {
+                block.compute::<F, STRIDE, OUTPUTS>(&finish, first.min(outputs - OUTPUTS));
+            }
+            if whole < outputs {
+                block.compute::<F, STRIDE, { OUTPUTS / 2 }>(&finish, outputs - OUTPUTS / 2);
+            }
+        }
+    }
+}
+
+/// Some rows of 16 channels, and what of them is kept in registers.
+struct Block<const QUADS: usize, const WIDTH: usize, const ROWS: usize> {
+    lines: *const Line,
+    columns: Columns,
+    taps: [[[__m512i; WIDTH]; QUADS]; ROWS],
+    start: __m512i,
+    factors: __m512,
+    mask: u16,
+    out: Out,
+}
+
+impl<const QUADS: usize, const WIDTH: usize, const ROWS: usize> Block<QUADS, WIDTH, ROWS> {
+    /// The outputs of each row from `first` on, `XS` of them: they share the columns that several see.
+    ///
+    /// # Safety
+    /// - These outputs, the lines of all their taps, and the room for them exist.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn compute<F: Formula, const STRIDE: usize, const XS: usize>(&self, finish: &Finish<F>, first: usize) {
+        let Columns { column, plane, .. } = self.columns;
+        let lines = self.lines.wrapping_add(first * STRIDE * column);
+        let mut sums = [[self.start; XS]; ROWS];
+        for q in 0..QUADS {
+            for c in 0..(XS - 1) * STRIDE + WIDTH {
+                // SAFETY: column `c` is one that the last of these outputs sees, or one before it.
+                let codes = line(unsafe { &*lines.add(q * plane + c * column) });
+                for x in 0..XS {
+                    if c >= x * STRIDE && c - x * STRIDE < WIDTH {
+                        for r in 0..ROWS {
+                            sums[r][x] = _mm512_dpbusd_epi32(sums[r][x], codes, self.taps[r][q][c - x * STRIDE]);
                         }
                     }
                 }
             }
-            for (r, sums) in sums.into_iter().enumerate() {
-                // SAFETY: there is room for these four outputs.
-                unsafe {
-                    let to = out.to.add(block * CHANNELS + (row + r) * out.row_stride + first * out.stride);
-                    finish.store(sums, factors, [0, 1, 2, 3].map(|x| to.wrapping_add(x * out.stride)), mask);
-                }
+        }
+        let mut to = [[self.out.to; XS]; ROWS];
+        for r in 0..ROWS {
+            for x in 0..XS {
+                to[r][x] = to[r][x].wrapping_add(r * self.out.row_stride + (first + x) * self.out.stride);
             }
         }
+        // Four of a row, or two of two rows.
+        let (sums, to) = (sums.as_flattened().as_chunks().0, to.as_flattened().as_chunks().0);
+        for (sums, to) in sums.iter().zip(to) {
+            // SAFETY: there is room for these outputs.
+            unsafe { finish.store(*sums, self.factors, *to, self.mask) };
+        }
     }
-    ROWS
 }
 
-/// One row of any number of taps, their weights from memory. Returns 1.
+/// One row of any number of taps, their weights from memory.
 ///
 /// # Safety
-/// - The call is checked.
+/// - The call is checked, and there is this row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-unsafe fn any_taps<F: Formula>(call: &Call<'_, F>, row: usize) -> usize {
+unsafe fn any_taps<F: Formula>(call: &Call<'_, F>, row: usize) {
     let Call { quads, weights, weights_of_block, to, out } = call;
     let finish = Finish::new(*to);
     let taps = quads.offsets.len();
@@ -175,7 +232,6 @@ unsafe fn any_taps<F: Formula>(call: &Call<'_, F>, row: usize) -> usize {
             }
         }
     }
-    1
 }
 
 /// The first channels of a line, as many as there are.
@@ -254,17 +310,17 @@ impl Floats for FourRegisters {
     fn to_codes(self, low: f32, high: f32, zero_point: i32) -> Self::Codes {
         // SAFETY: this is called in functions compiled for AVX-512 only.
         unsafe {
-            let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
+            let (min, high) = (_mm512_set1_epi16(low as i16 + zero_point as i16), _mm512_set1_ps(high));
             let zero_point = _mm512_set1_epi16(zero_point as i16);
             let mut rounded = [_mm512_setzero_si512(); OUTPUTS];
             for i in 0..OUTPUTS {
-                // For a NaN the second operand is the result.
-                rounded[i] = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(self.0[i], low), high));
+                // What is too low for an integer becomes the lowest one.
+                rounded[i] = _mm512_cvtps_epi32(_mm512_min_ps(self.0[i], high));
             }
             let [a, b, c, d] = rounded;
             [
-                _mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point),
-                _mm512_add_epi16(_mm512_packs_epi32(c, d), zero_point),
+                _mm512_max_epi16(_mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point), min),
+                _mm512_max_epi16(_mm512_add_epi16(_mm512_packs_epi32(c, d), zero_point), min),
             ]
         }
     }

@@ -1,0 +1,99 @@
+//! Sums of quads and what becomes of them.
+
+use alloc::vec::Vec;
+
+use super::DepthwiseWeights;
+use super::job::{Job, Part};
+use crate::arch::{CHANNELS, Kernel, Line, QuadBytes, QuadSums, Quads, Task, ToBytes, as_bytes_mut};
+use crate::gemm::{Epilogue, FormulaToBytes, TileRows};
+
+/// The accumulators that are summed at a time where they pass through memory.
+const TILE: usize = 4096;
+
+/// The outputs of a part, a few at a time.
+pub(super) struct Sums<'a, 'j, E: Epilogue, K> {
+    pub(super) job: &'a Job<'j, E>,
+    pub(super) kernel: K,
+    pub(super) part: Part,
+    pub(super) quads: &'a [Line],
+    pub(super) offsets: &'a [usize],
+    pub(super) tile: &'a mut Vec<i32>,
+    /// The rows of the band.
+    pub(super) out: &'a mut [E::Out],
+}
+
+impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { job, kernel, part, quads, offsets, tile, out } = self;
+        let DepthwiseWeights { outputs, band, .. } = *job.weights;
+        let [height, width] = job.window.output;
+        let (lines, count) = (part.lines(), part.xs.len());
+        let (step, taps) = (job.window.strides[1] * lines, offsets.len());
+        let per_block = band * taps;
+        let first = part.channels.start;
+        let weights = &job.weights.lines[first / CHANNELS * per_block..][..lines * per_block];
+        let start = &job.start[first..].as_chunks::<CHANNELS>().0[..lines];
+        let out = &mut out[part.xs.start * outputs..];
+        if K::REQUANTIZES_QUADS
+            && let (Some(FormulaToBytes { formula, flip, .. }), Some(bytes)) = (job.to_bytes, as_bytes_mut(out))
+        {
+            let factors = &job.factors[first..].as_chunks::<CHANNELS>().0[..lines];
+            let quads = Quads { outputs: count, lines: quads, step, offsets };
+            let out = QuadBytes {
+                bytes: &mut bytes[first..],
+                rows: part.rows,
+                channels: part.channels.len(),
+                stride: outputs,
+                row_stride: width * outputs,
+            };
+            return kernel.requantize_quads(quads, weights, ToBytes { start, factors, formula, flip }, out);
+        }
+        let stride = lines * CHANNELS;
+        let at_once = (TILE / (stride * part.rows)).max(1);
+        let row_stride = at_once * stride;
+        tile.resize(part.rows * row_stride, 0);
+        for x in (0..count).step_by(at_once) {
+            let count = at_once.min(count - x);
+            for (block, start) in start.iter().enumerate() {
+                let weights = &weights[block * per_block..][..part.rows * taps];
+                let quads = Quads { outputs: count, lines: &quads[x * step + block..], step, offsets };
+                let sums = QuadSums { sums: &mut tile[block * CHANNELS..], stride, row_stride };
+                kernel.multiply_quads(quads, weights, start, sums);
+            }
+            for row in 0..part.rows {
+                let pixel = (part.image * height + part.row + row) * width + part.xs.start + x;
+                let (tile, out) = (&tile[row * row_stride..], &mut out[(row * width + x) * outputs..]);
+                kernel.run(Finish { epilogue: job.epilogue, tile, stride, count, pixel, part: &part, out, outputs });
+            }
+        }
+    }
+}
+
+/// The accumulators of a few pixels become outputs.
+struct Finish<'a, E: Epilogue> {
+    epilogue: &'a E,
+    tile: &'a [i32],
+    stride: usize,
+    count: usize,
+    pixel: usize,
+    part: &'a Part,
+    out: &'a mut [E::Out],
+    /// Channels of an output pixel.
+    outputs: usize,
+}
+
+impl<E: Epilogue> Task for Finish<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { epilogue, tile, stride, count, pixel, part, out, outputs } = self;
+        let (first, len) = (part.channels.start, part.channels.len());
+        let out = &mut out[first..];
+        let tile = TileRows { rows: count, width: len, acc: tile, acc_stride: stride, out, out_stride: outputs };
+        epilogue.store_rows(pixel, first, tile);
+    }
+}
