@@ -258,9 +258,8 @@ impl<F: Formula> Finish<F> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     #[inline]
     unsafe fn store(&self, sums: [__m512i; OUTPUTS], factors: __m512, to: [*mut u8; OUTPUTS], mask: u16) {
-        let [first, second] = self.formula.codes(sums, FourRegisters([factors; OUTPUTS]));
-        // Packing goes by groups of four channels: output 0's, those of 1, 2, 3, and then the next four channels.
-        let bytes = _mm512_permutexvar_epi32(self.order, _mm512_packus_epi16(first, second));
+        let bytes = self.formula.codes(sums, FourRegisters([factors; OUTPUTS]));
+        let bytes = _mm512_permutexvar_epi32(self.order, bytes);
         let bytes = _mm512_xor_si512(bytes, self.flip);
         let bytes = [
             _mm512_castsi512_si128(bytes),
@@ -287,8 +286,9 @@ struct FourRegisters([__m512; OUTPUTS]);
 
 impl Floats for FourRegisters {
     type Sums = [__m512i; OUTPUTS];
-    /// In 16 bits, by groups of four channels: of output 0, of output 1, and so on; the other register has outputs 2 and 3.
-    type Codes = [__m512i; 2];
+    /// Bytes by groups of four channels, as packing leaves them: those of output 0, of outputs 1, 2, 3, and then the next
+    /// four channels.
+    type Codes = __m512i;
 
     #[inline(always)]
     fn from_sums(sums: Self::Sums) -> Self {
@@ -310,18 +310,18 @@ impl Floats for FourRegisters {
     fn to_codes(self, low: f32, high: f32, zero_point: i32) -> Self::Codes {
         // SAFETY: this is called in functions compiled for AVX-512 only.
         unsafe {
-            let (min, high) = (_mm512_set1_epi16(low as i16 + zero_point as i16), _mm512_set1_ps(high));
-            let zero_point = _mm512_set1_epi16(zero_point as i16);
+            let high = _mm512_set1_ps(high);
             let mut rounded = [_mm512_setzero_si512(); OUTPUTS];
             for i in 0..OUTPUTS {
-                // What is too low for an integer becomes the lowest one.
+                // What is too low for an integer becomes the lowest one, what would be too high was clamped.
                 rounded[i] = _mm512_cvtps_epi32(_mm512_min_ps(self.0[i], high));
             }
+            // Packing saturates, and so far below `low` that the rest of the clamp can be left to bytes.
             let [a, b, c, d] = rounded;
-            [
-                _mm512_max_epi16(_mm512_add_epi16(_mm512_packs_epi32(a, b), zero_point), min),
-                _mm512_max_epi16(_mm512_add_epi16(_mm512_packs_epi32(c, d), zero_point), min),
-            ]
+            let zero_points = _mm512_set1_epi16(zero_point as i16);
+            let (ab, cd) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+            let bytes = _mm512_packus_epi16(_mm512_add_epi16(ab, zero_points), _mm512_add_epi16(cd, zero_points));
+            _mm512_max_epu8(bytes, _mm512_set1_epi8((low as i32 + zero_point) as i8))
         }
     }
 }
