@@ -75,9 +75,21 @@ fn channels() -> impl Strategy<Value = (usize, usize, usize)> {
 }
 
 fn case<X: Byte, W: Byte>() -> impl Strategy<Value = Case<X, W>> {
-    let image = (0usize..3, 1usize..10, 1usize..12);
+    case_of((0usize..3, 1usize..10, 1usize..12), channels())
+}
+
+/// More columns and channels than fit the cache at a time.
+fn large_depthwise<X: Byte, W: Byte>() -> impl Strategy<Value = Case<X, W>> {
+    let channels = prop_oneof![90usize..110, 180usize..210];
+    case_of((Just(1), 3usize..6, 40usize..90), channels.prop_map(|groups| (1, 1, groups)))
+}
+
+fn case_of<X: Byte, W: Byte>(
+    image: impl Strategy<Value = (usize, usize, usize)>,
+    channels: impl Strategy<Value = (usize, usize, usize)>,
+) -> impl Strategy<Value = Case<X, W>> {
     let kernel = prop_oneof![2 => Just((3, 3)), 1 => Just((5, 5)), 1 => Just((1, 1)), 2 => (1usize..6, 1usize..6)];
-    (image, kernel, channels(), window())
+    (image, kernel, channels, window())
         .prop_filter("the kernel fits", |((_, h, w), (kh, kw), _, window)| window.place([*kh, *kw], [*h, *w]).is_ok())
         .prop_flat_map(|((n, h, w), (kh, kw), (channels, per_group, groups), window)| {
             let outputs = per_group * groups;
@@ -97,14 +109,26 @@ fn channels_first<T: Clone>(x: &ArrayRef4<T>) -> Array4<T> {
     x.view().permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned().permuted_axes([0, 2, 3, 1])
 }
 
+/// The codes of accumulators of images that are 0.5 a step, one by one.
+fn requantized_to<T: Byte>(
+    sums: &Array4<i32>,
+    scales: &[f32],
+    scale: f32,
+    zero_point: T,
+    clamp: [i32; 2],
+) -> Array4<T> {
+    Array4::from_shape_fn(sums.dim(), |at| {
+        let rescale = Rescale::new(0.5, scales[at.3], scale, Requantization::Float).unwrap();
+        T::from_i32(rescale.requantize::<T>(sums[at], zero_point).to_i32().clamp(clamp[0], clamp[1]))
+    })
+}
+
 fn agrees<X: Byte, W: Byte>(case: Case<X, W>) -> Result<(), TestCaseError> {
     let expected = naive(&case);
     let scales: Vec<f32> = (0..case.bias.len()).map(|o| 0.001 + o as f32 * 0.0001).collect();
-    let params = QParams::<u8, Ix4>::per_tensor(0.3, 17).unwrap();
-    let requantized = Array4::from_shape_fn(expected.dim(), |at| {
-        let rescale = Rescale::new(0.5, scales[at.3], 0.3, Requantization::Float).unwrap();
-        rescale.requantize::<u8>(expected[at], 17)
-    });
+    let requantized = requantized_to::<u8>(&expected, &scales, 0.3, 17, [0, 255]);
+    // Products beyond any integer, signed codes, and an activation.
+    let clamped = requantized_to::<i8>(&expected, &scales, 1e-12, -5, [-100, 90]);
     let x_first = channels_first(&case.x);
     let mut workspace = Workspace::new();
     for isa in Isa::available() {
@@ -113,12 +137,24 @@ fn agrees<X: Byte, W: Byte>(case: Case<X, W>) -> Result<(), TestCaseError> {
         let sums = Accumulator::with_bias(&case.bias);
         weights.run(&case.x, case.x_zero, &sums, &mut y, &mut workspace).unwrap();
         prop_assert_eq!(&y, &expected, "{:?}", isa);
+        let params = QParams::<u8, Ix4>::per_tensor(0.3, 17).unwrap();
         let codes = RequantizeTo::new(0.5, &scales, Some(&case.bias), &params, Requantization::Float).unwrap();
         let mut y = channels_first(&Array4::zeros(expected.dim()));
         weights.run(&x_first, case.x_zero, &codes, &mut y, &mut workspace).unwrap();
         prop_assert_eq!(&y, &requantized, "{:?}, channels first", isa);
+        let params = QParams::<i8, Ix4>::per_tensor(1e-12, -5).unwrap();
+        let codes = RequantizeTo::new(0.5, &scales, Some(&case.bias), &params, Requantization::Float).unwrap();
+        let mut y = Array4::zeros(expected.dim());
+        weights.run(&case.x, case.x_zero, &codes.with_clamp(-100, 90).unwrap(), &mut y, &mut workspace).unwrap();
+        prop_assert_eq!(&y, &clamped, "{:?}, clamped", isa);
     }
     Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn large_depthwise_u8_by_i8(case in large_depthwise::<u8, i8>()) { agrees(case)?; }
 }
 
 proptest! {
