@@ -173,19 +173,19 @@ impl<const QUADS: usize, const WIDTH: usize, const ROWS: usize> Block<QUADS, WID
             for c in 0..(XS - 1) * STRIDE + WIDTH {
                 // SAFETY: column `c` is one that the last of these outputs sees, or one before it.
                 let codes = line(unsafe { &*lines.add(q * plane + c * column) });
-                for x in 0..XS {
-                    if c >= x * STRIDE && c - x * STRIDE < WIDTH {
-                        for r in 0..ROWS {
-                            sums[r][x] = _mm512_dpbusd_epi32(sums[r][x], codes, self.taps[r][q][c - x * STRIDE]);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (x, sum) in sums.iter_mut().enumerate() {
+                        if c >= x * STRIDE && c - x * STRIDE < WIDTH {
+                            *sum = _mm512_dpbusd_epi32(*sum, codes, self.taps[r][q][c - x * STRIDE]);
                         }
                     }
                 }
             }
         }
         let mut to = [[self.out.to; XS]; ROWS];
-        for r in 0..ROWS {
-            for x in 0..XS {
-                to[r][x] = to[r][x].wrapping_add(r * self.out.row_stride + (first + x) * self.out.stride);
+        for (r, to) in to.iter_mut().enumerate() {
+            for (x, to) in to.iter_mut().enumerate() {
+                *to = to.wrapping_add(r * self.out.row_stride + (first + x) * self.out.stride);
             }
         }
         // Four of a row, or two of two rows.
@@ -312,9 +312,9 @@ impl Floats for FourRegisters {
         unsafe {
             let high = _mm512_set1_ps(high);
             let mut rounded = [_mm512_setzero_si512(); OUTPUTS];
-            for i in 0..OUTPUTS {
+            for (rounded, x) in rounded.iter_mut().zip(self.0) {
                 // What is too low for an integer becomes the lowest one, what would be too high was clamped.
-                rounded[i] = _mm512_cvtps_epi32(_mm512_min_ps(self.0[i], high));
+                *rounded = _mm512_cvtps_epi32(_mm512_min_ps(x, high));
             }
             // Packing saturates, and so far below `low` that the rest of the clamp can be left to bytes.
             let [a, b, c, d] = rounded;

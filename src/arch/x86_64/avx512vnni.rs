@@ -5,8 +5,8 @@ use super::avx512_quads;
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
 use crate::arch::{
-    CHANNELS, Columns, Formula, Interleave, Kernel, Line, Portable, QuadBytes, QuadSums, Quads, Rows, Sink, Streaming, Task,
-    ToBytes, Units,
+    CHANNELS, Columns, Formula, Interleave, Kernel, Line, Portable, QuadBytes, QuadSums, Quads, Rows, Sink, Streaming,
+    Task, ToBytes, Units,
 };
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.

@@ -7,6 +7,12 @@
 //! ```text
 //! band of rows → quads [rows / 4][columns][channels][4] → sums of a few outputs → epilogue → out
 //! ```
+//!
+//! | file | content |
+//! |---|---|
+//! | `mod` | weights, and one convolution with them |
+//! | `job` | bands, the parts of these that fit the cache, and their quads |
+//! | `sums` | from quads to outputs |
 
 mod job;
 mod sums;
