@@ -21,7 +21,7 @@ pub(crate) use portable::Portable;
 pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads, ToBytes};
 pub(crate) use streaming::{Streaming, streaming};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni};
+pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni, transposed};
 
 /// A loop to be compiled for an instruction set. Everything it calls must be inlined into `run`, which itself must be
 /// `#[inline(always)]`.

@@ -5,6 +5,10 @@ use crate::arch::{self, Task};
 /// Rows and columns of the squares that are transposed in registers, a row of which is one integer.
 const SIDE: usize = 8;
 
+/// Rows and columns of larger squares, a row of which is a register.
+#[cfg(target_arch = "x86_64")]
+const LARGE: usize = 16;
+
 /// `to[j][i] = from[i][j]` for a matrix of so many columns.
 pub(super) fn transpose(columns: usize, from: &[u8], to: &mut [u8]) {
     if let Some(rows) = from.len().checked_div(columns) {
@@ -24,6 +28,10 @@ impl Task for Transpose<'_> {
 
     #[inline(always)]
     fn run(mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.rows >= LARGE && self.columns >= LARGE {
+            return self.large_squares();
+        }
         let whole = self.rows / SIDE * SIDE;
         let mut j = 0;
         while j < self.columns {
@@ -48,6 +56,26 @@ impl Task for Transpose<'_> {
 }
 
 impl Transpose<'_> {
+    /// All of a matrix that is large enough. Where less than a square is left, the last square, whatever of it is done already.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn large_squares(self) {
+        let Self { rows, columns, from, to } = self;
+        for j in (0..columns).step_by(LARGE) {
+            let j = j.min(columns - LARGE);
+            for i in (0..rows).step_by(LARGE) {
+                let i = i.min(rows - LARGE);
+                let mut square = [[0; LARGE]; LARGE];
+                for (r, row) in square.iter_mut().enumerate() {
+                    *row = *from[(i + r) * columns + j..].first_chunk().expect("a row of the square");
+                }
+                for (r, row) in arch::transposed(&square).iter().enumerate() {
+                    *to[(j + r) * rows + i..].first_chunk_mut().expect("a row of the square") = *row;
+                }
+            }
+        }
+    }
+
     /// The first `rows` rows of `COUNT` squares from column `j` on. Returns their columns.
     #[inline(always)]
     fn strip<const COUNT: usize>(&mut self, rows: usize, j: usize) -> usize {
@@ -106,7 +134,7 @@ mod tests {
 
     #[test]
     fn rows_become_columns() {
-        for (rows, columns) in (0..20).flat_map(|r| (0..150).step_by(7).map(move |c| (r, c + r % 3))) {
+        for (rows, columns) in (0..36).flat_map(|r| (0..150).step_by(7).map(move |c| (r, c + r % 3))) {
             let from: Vec<u8> = (0..rows * columns).map(|i| (i * 31 + i / 256) as u8).collect();
             let mut to = vec![0; from.len()];
             super::transpose(columns, &from, &mut to);

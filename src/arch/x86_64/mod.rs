@@ -6,9 +6,11 @@ mod avx512_quads;
 mod avx512vnni;
 mod avx_vnni;
 mod detect;
+mod sse2;
 mod vnni;
 
 pub(crate) use amx::Amx;
 pub(crate) use avx_vnni::AvxVnni;
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512vnni::Avx512Vnni;
+pub(crate) use sse2::transposed;
