@@ -32,7 +32,7 @@ pub(crate) fn quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     mut codes: ArrayViewMut1<'_, Z>,
 ) {
     /// Shorter runs do not repay the preparation.
-    const LONG: usize = 128;
+    const LONG: usize = 512;
     if let (Params::Constant(scale, zero_point), true) = (params, x.len() >= LONG)
         && let (Some(x), Some(y)) = (x.to_slice().and_then(F::as_f32), codes.as_slice_mut())
         && let Some(formula) = ByReciprocal::<Z, R>::new(scale.to_f32(), zero_point.to_i32(), range)
@@ -105,11 +105,14 @@ fn run<F: Formula>(task: impl Task<Output = ()> + Loop<F>) {
 }
 
 /// Evaluates a formula in place, large results past the caches.
+#[inline]
 fn same<F: Formula>(formula: F, x: &[F::In], y: &mut [F::Out]) {
     arch::streaming(size_of_val(x) + size_of_val(y), |past_caches| {
         let head = past_caches.map_or(0, |past_caches| past_caches.head(y));
         let ((x_head, x), (y_head, y)) = (x.split_at(head), y.split_at_mut(head));
-        run(Same { formula, x: x_head, y: y_head, past_caches: None });
+        if head > 0 {
+            run(Same { formula, x: x_head, y: y_head, past_caches: None });
+        }
         run(Same { formula, x, y, past_caches });
     });
 }
@@ -234,20 +237,20 @@ impl<F: Formula> Task for Same<'_, F> {
 
     #[inline(always)]
     fn run(self) {
-        let (x, x_rest) = self.x.as_chunks::<LANES>();
-        let (y, y_rest) = self.y.as_chunks_mut::<LANES>();
+        let Self { formula, x, y, past_caches } = self;
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
         for (y, &x) in y.iter_mut().zip(x) {
             let mut lanes = [F::Out::default(); LANES];
             for i in 0..LANES {
-                lanes[i] = self.formula.eval(x[i]);
+                lanes[i] = formula.eval(x[i]);
             }
-            match self.past_caches {
+            match past_caches {
                 Some(past_caches) => past_caches.store(y, lanes),
                 None => *y = lanes,
             }
         }
         for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-            *y = self.formula.eval(x);
+            *y = formula.eval(x);
         }
     }
 }

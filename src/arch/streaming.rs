@@ -53,6 +53,7 @@ impl Streaming<'_> {
 /// Calls `f` with leave to store past the caches, if a call that reads and writes so many bytes should.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "an intrinsic")]
+#[inline]
 pub(crate) fn streaming<R>(bytes: usize, f: impl FnOnce(Option<Streaming<'_>>) -> R) -> R {
     struct Fence;
     impl Drop for Fence {
@@ -70,6 +71,7 @@ pub(crate) fn streaming<R>(bytes: usize, f: impl FnOnce(Option<Streaming<'_>>) -
 }
 
 #[cfg(not(target_arch = "x86_64"))]
+#[inline]
 pub(crate) fn streaming<R>(_: usize, f: impl FnOnce(Option<Streaming<'_>>) -> R) -> R {
     f(None)
 }
