@@ -83,11 +83,14 @@ pub(crate) trait Sink {
     /// What is known of some columns, once for all rows.
     type Columns<const COLS: usize>: Copy;
 
-    /// What is known of the columns of the tile from `col` on.
-    fn columns<const COLS: usize>(&self, col: usize) -> Self::Columns<COLS>;
+    /// The columns of the tile. Those that are multiplied beyond them mean nothing.
+    fn width(&self) -> usize;
+
+    /// What is known of the columns of the tile from `col` on; `WHOLE` if the tile has all of them.
+    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS>;
 
     /// Takes the sums of row `i` in these columns.
-    fn row<const COLS: usize>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);
+    fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);
 }
 
 /// The first `ROWS` rows of a left side, cut into units of `KU` codes.

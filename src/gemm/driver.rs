@@ -193,10 +193,9 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
                     // The short ways: accumulators that are the result, and sums that become outputs in registers.
                     if let OutBlock::Whole(out) = &mut out
                         && row_sums.is_empty()
-                        && width == b.start.len()
                     {
                         let at = (row + i, product.first_col + col + j);
-                        let out = TileOut { at, out: &mut out[i * cols + j..], stride: cols };
+                        let out = TileOut { at, width, out: &mut out[i * cols + j..], stride: cols };
                         if product.epilogue.multiply(kernel, height, a.from(i), b, out) {
                             continue;
                         }

@@ -76,29 +76,61 @@ pub struct TileRows<'a, O> {
 }
 
 /// Where the outputs of a tile belong, which starts at row and column `at` of the product: those of row `i` to
-/// `out[i * stride..]`.
+/// `out[i * stride..][..width]`.
 #[doc(hidden)]
 pub struct TileOut<'a, O> {
     pub(crate) at: (usize, usize),
+    pub(crate) width: usize,
     pub(crate) out: &'a mut [O],
     pub(crate) stride: usize,
 }
 
 impl<O: Copy> TileOut<'_, O> {
-    /// The place of some columns from `col` on in row `i`.
+    /// Puts these at column `col` of row `i`: all, or as many as the tile is wide.
     #[inline(always)]
-    fn row<const COLS: usize>(&mut self, i: usize, col: usize) -> &mut [O; COLS] {
-        self.out[i * self.stride + col..].first_chunk_mut().expect("a whole row")
+    fn put<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, col: usize, lanes: [O; COLS]) {
+        let out = &mut self.out[i * self.stride + col..];
+        if WHOLE {
+            *out.first_chunk_mut().expect("a whole row") = lanes;
+        } else {
+            put_some(&mut out[..self.width - col], lanes);
+        }
     }
 }
 
-/// The parameters of some columns from `col` on, of which there is one or one for each.
+/// Puts as many of these as there is room for.
 #[inline(always)]
-fn columns<M: Copy, const COLS: usize>(of: &[M], col: usize) -> [M; COLS] {
+fn put_some<O: Copy, const COLS: usize>(out: &mut [O], lanes: [O; COLS]) {
+    // By eights, the last of them over others if need be: a copy of a slice would be a call.
+    const STEP: usize = 8;
+    let count = out.len().min(COLS);
+    let mut done = 0;
+    while done < count {
+        let at = if count < STEP { 0 } else { done.min(count - STEP) };
+        match (out[at..].first_chunk_mut::<STEP>(), lanes[at..].first_chunk()) {
+            (Some(out), Some(lanes)) => *out = *lanes,
+            _ => out.iter_mut().zip(lanes).for_each(|(out, lane)| *out = lane),
+        }
+        done += STEP;
+    }
+}
+
+/// The parameters of some columns from `col` on, of which there is one or one for each; anything for columns beyond, if
+/// not `WHOLE`.
+#[inline(always)]
+fn columns<M: Copy, const COLS: usize, const WHOLE: bool>(of: &[M], col: usize) -> [M; COLS] {
     match of {
         &[one] => [one; COLS],
-        each => *each[col..].first_chunk().expect("one for each column"),
+        each if WHOLE => *each[col..].first_chunk().expect("one for each column"),
+        each => padded(&each[col..]),
     }
+}
+
+fn padded<M: Copy, const COLS: usize>(some: &[M]) -> [M; COLS] {
+    let mut padded = [some[0]; COLS];
+    let count = some.len().min(COLS);
+    padded[..count].copy_from_slice(&some[..count]);
+    padded
 }
 
 /// `formula(acc, factor) ^ flip` with one factor, or one per column. The formula gives 0 to 255.
@@ -185,13 +217,18 @@ impl Sink for Copying<'_> {
     type Columns<const COLS: usize> = usize;
 
     #[inline(always)]
-    fn columns<const COLS: usize>(&self, col: usize) -> usize {
+    fn width(&self) -> usize {
+        self.0.width
+    }
+
+    #[inline(always)]
+    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> usize {
         col
     }
 
     #[inline(always)]
-    fn row<const COLS: usize>(&mut self, i: usize, col: usize, sums: [i32; COLS]) {
-        *self.0.row(i, col) = sums;
+    fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, col: usize, sums: [i32; COLS]) {
+        self.0.put::<COLS, WHOLE>(i, col, sums);
     }
 }
 
@@ -210,11 +247,15 @@ impl Epilogue for Accumulator {
     #[inline(always)]
     #[allow(private_bounds, reason = "the trait is sealed")]
     fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, i32>) -> bool {
-        let TileOut { at, out, stride } = out;
-        if !kernel.multiply_to(rows, a, b, Copying(TileOut { at, out: &mut *out, stride })) {
-            for i in (0..rows).step_by(K::MR) {
-                kernel.multiply(K::MR.min(rows - i), a.from(i), b, &mut out[i * stride..], stride);
-            }
+        let TileOut { at, width, out, stride } = out;
+        if kernel.multiply_to(rows, a, b, Copying(TileOut { at, width, out: &mut *out, stride })) {
+            return true;
+        }
+        if width < b.start.len() {
+            return false;
+        }
+        for i in (0..rows).step_by(K::MR) {
+            kernel.multiply(K::MR.min(rows - i), a.from(i), b, &mut out[i * stride..], stride);
         }
         true
     }
@@ -262,14 +303,25 @@ impl Sink for Dequantizing<'_> {
     type Columns<const COLS: usize> = (usize, [f32; COLS], Option<[f32; COLS]>);
 
     #[inline(always)]
-    fn columns<const COLS: usize>(&self, col: usize) -> Self::Columns<COLS> {
-        let Dequantize { col_scale, bias, .. } = self.scales;
-        let first = self.out.at.1 + col;
-        (col, columns(col_scale, first), bias.as_ref().map(|bias| columns(bias, first)))
+    fn width(&self) -> usize {
+        self.out.width
     }
 
     #[inline(always)]
-    fn row<const COLS: usize>(&mut self, i: usize, (col, col_scale, bias): Self::Columns<COLS>, sums: [i32; COLS]) {
+    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
+        let Dequantize { col_scale, bias, .. } = self.scales;
+        let first = self.out.at.1 + col;
+        let bias = bias.as_ref().map(|bias| columns::<_, COLS, WHOLE>(bias, first));
+        (col, columns::<_, COLS, WHOLE>(col_scale, first), bias)
+    }
+
+    #[inline(always)]
+    fn row<const COLS: usize, const WHOLE: bool>(
+        &mut self,
+        i: usize,
+        (col, col_scale, bias): Self::Columns<COLS>,
+        sums: [i32; COLS],
+    ) {
         let row_scale = match self.scales.row_scale.as_slice() {
             &[one] => one,
             many => many[self.out.at.0 + i],
@@ -283,7 +335,7 @@ impl Sink for Dequantizing<'_> {
                 lanes[l] += bias[l];
             }
         }
-        *self.out.row(i, col) = lanes;
+        self.out.put::<COLS, WHOLE>(i, col, lanes);
     }
 }
 
@@ -468,17 +520,27 @@ impl<T: Element> Sink for Requantizing<'_, T> {
     type Columns<const COLS: usize> = (usize, [f32; COLS]);
 
     #[inline(always)]
-    fn columns<const COLS: usize>(&self, col: usize) -> Self::Columns<COLS> {
-        (col, columns(self.multipliers, self.out.at.1 + col))
+    fn width(&self) -> usize {
+        self.out.width
     }
 
     #[inline(always)]
-    fn row<const COLS: usize>(&mut self, i: usize, (col, multipliers): Self::Columns<COLS>, sums: [i32; COLS]) {
+    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
+        (col, columns::<_, COLS, WHOLE>(self.multipliers, self.out.at.1 + col))
+    }
+
+    #[inline(always)]
+    fn row<const COLS: usize, const WHOLE: bool>(
+        &mut self,
+        i: usize,
+        (col, multipliers): Self::Columns<COLS>,
+        sums: [i32; COLS],
+    ) {
         let mut lanes = [T::Code::default(); COLS];
         for l in 0..COLS {
             lanes[l] = T::Code::from_i32(requantize_float::<T>(sums[l], multipliers[l], self.zero_point, self.codes));
         }
-        *self.out.row(i, col) = lanes;
+        self.out.put::<COLS, WHOLE>(i, col, lanes);
     }
 }
 

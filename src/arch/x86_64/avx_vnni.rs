@@ -54,7 +54,7 @@ impl Kernel for AvxVnni {
         let whole = rows.is_multiple_of(MR);
         if whole {
             // SAFETY: the token says that the machine has these instructions.
-            unsafe { if a.signed { panels_to::<true>(rows, a, b, sink) } else { panels_to::<false>(rows, a, b, sink) } }
+            unsafe { give_panels(rows, a, b, sink) };
         }
         whole
     }

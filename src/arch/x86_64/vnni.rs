@@ -33,19 +33,36 @@ macro_rules! vnni_tiles {
             }
         }
 
-        /// Tiles of `MR` rows, their sums given to `sink`. It has the sink for its own, so that nothing of it need be in
-        /// memory.
+        /// Tiles of `MR` rows, their sums given to `sink`.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn give_panels<S: Sink>(rows: usize, a: Rows<'_>, b: Columns<'_>, sink: S) {
+            match (a.signed, b.start.len() == sink.width()) {
+                (true, true) => panels_to::<true, true, S>(rows, a, b, sink),
+                (true, false) => panels_to::<true, false, S>(rows, a, b, sink),
+                (false, true) => panels_to::<false, true, S>(rows, a, b, sink),
+                (false, false) => panels_to::<false, false, S>(rows, a, b, sink),
+            }
+        }
+
+        /// It has the sink for its own, so that nothing of it need be in memory.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        fn panels_to<const SIGNED: bool>(rows: usize, a: Rows<'_>, b: Columns<'_>, mut sink: impl Sink) {
+        fn panels_to<const SIGNED: bool, const WHOLE: bool, S: Sink>(
+            rows: usize,
+            a: Rows<'_>,
+            b: Columns<'_>,
+            mut sink: S,
+        ) {
             for i in (0..rows).step_by(MR) {
                 let mut last = [[0; KU]; MR];
                 let units = Units::new(a.from(i), &mut last);
                 for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
+                    let at = (i, p * NR);
                     if start.len() > LANES {
-                        panel_to::<2, NR, SIGNED>(&units, b, start, (i, p * NR), &mut sink);
+                        panel_to::<2, NR, SIGNED, WHOLE>(&units, b, start, at, &mut sink);
                     } else {
-                        panel_to::<1, LANES, SIGNED>(&units, b, start, (i, p * NR), &mut sink);
+                        panel_to::<1, LANES, SIGNED, WHOLE>(&units, b, start, at, &mut sink);
                     }
                 }
             }
@@ -54,7 +71,7 @@ macro_rules! vnni_tiles {
         /// Not in a loop over rows, because registers have no index.
         #[target_feature(enable = $features)]
         #[inline]
-        fn panel_to<const REGISTERS: usize, const COLS: usize, const SIGNED: bool>(
+        fn panel_to<const REGISTERS: usize, const COLS: usize, const SIGNED: bool, const WHOLE: bool>(
             units: &Units<'_, MR, KU>,
             b: &[[u8; NR * KU]],
             start: &[i32],
@@ -62,8 +79,8 @@ macro_rules! vnni_tiles {
             sink: &mut impl Sink,
         ) {
             let sums = tile::<MR, 1, REGISTERS, SIGNED>(units, b, start);
-            let columns = sink.columns::<COLS>(col);
-            $(sink.row::<COLS>(row + $row, columns, numbers(sums[$row]));)*
+            let columns = sink.columns::<COLS, WHOLE>(col);
+            $(sink.row::<COLS, WHOLE>(row + $row, columns, numbers(sums[$row]));)*
         }
 
         #[target_feature(enable = $features)]
