@@ -93,6 +93,19 @@ pub(crate) trait Sink {
     fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);
 }
 
+/// How the sums of a tile become bytes, and where these belong: those of row `i` to `bytes[i * stride..][..width]`.
+pub(crate) struct TileBytes<'a, F> {
+    /// Gives 0 to 255.
+    pub(crate) formula: F,
+    /// One, or one for each column.
+    pub(crate) factors: &'a [f32],
+    /// What is flipped of each byte in the end.
+    pub(crate) flip: u8,
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) width: usize,
+    pub(crate) stride: usize,
+}
+
 /// The first `ROWS` rows of a left side, cut into units of `KU` codes.
 struct Units<'a, const ROWS: usize, const KU: usize> {
     first: *const u8,
@@ -207,6 +220,11 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// As [`multiply`](Self::multiply), but sums go to `sink` and never to memory. Returns whether it did so: not every set
     /// can, and the rows must be a multiple of `MR`, any.
     fn multiply_to(self, _rows: usize, _a: Rows<'_>, _b: Columns<'_>, _sink: impl Sink) -> bool {
+        false
+    }
+
+    /// As [`multiply_to`](Self::multiply_to), where sums become bytes.
+    fn multiply_to_bytes<F: Formula>(self, _rows: usize, _a: Rows<'_>, _b: Columns<'_>, _to: TileBytes<'_, F>) -> bool {
         false
     }
 

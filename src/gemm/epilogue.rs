@@ -6,7 +6,7 @@ use crate::affine::{
     Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFloat, Rescale, requantize_double,
     requantize_fixed, requantize_float,
 };
-use crate::arch::{Columns, Kernel, Rows, Sink};
+use crate::arch::{Columns, Kernel, Rows, Sink, TileBytes, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
@@ -579,6 +579,14 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
         out: TileOut<'_, T::Code>,
     ) -> bool {
         let Multipliers::Float(multipliers) = &self.multipliers else { return false };
+        let TileOut { at, width, out, stride } = out;
+        if let (Some(FormulaToBytes { formula, factors, flip }), Some(bytes)) = (self.to_bytes(), as_bytes_mut(out)) {
+            let factors = if factors.len() == 1 { factors } else { &factors[at.1..] };
+            if kernel.multiply_to_bytes(rows, a, b, TileBytes { formula, factors, flip, bytes, width, stride }) {
+                return true;
+            }
+        }
+        let out = TileOut { at, width, out, stride };
         kernel.multiply_to(
             rows,
             a,

@@ -2,7 +2,8 @@
 
 use core::arch::x86_64::*;
 
-use crate::arch::{CHANNELS, Floats, Formula, Interleave, Line, QuadBytes, Quads, ToBytes};
+use super::avx512_bytes::{Finish, first, transposed};
+use crate::arch::{CHANNELS, Formula, Interleave, Line, QuadBytes, Quads, ToBytes};
 
 /// Outputs that are computed together: the bytes of 16 channels of these fill a register.
 const OUTPUTS: usize = 4;
@@ -116,7 +117,7 @@ unsafe fn some_rows<F: Formula, const QUADS: usize, const WIDTH: usize, const ST
     row: usize,
 ) {
     let Call { quads, weights, weights_of_block, to, out } = call;
-    let (finish, outputs) = (Finish::new(*to), quads.outputs);
+    let (finish, outputs) = (Finish::new(to.formula, to.flip), quads.outputs);
     // Where there are not four left, the last four; but where it is half of these or fewer, that of two rows.
     let whole = if ROWS == 2 && outputs % OUTPUTS < 3 { outputs / OUTPUTS * OUTPUTS } else { outputs };
     for block in 0..to.start.len() {
@@ -132,7 +133,7 @@ unsafe fn some_rows<F: Formula, const QUADS: usize, const WIDTH: usize, const ST
             taps,
             start: line_of_sums(&to.start[block]),
             factors: line_of_floats(&to.factors[block]),
-            mask: mask(out.channels - block * CHANNELS),
+            mask: first(out.channels - block * CHANNELS),
             out: Out { to: out.to.wrapping_add(row * out.row_stride + block * CHANNELS), ..*out },
         };
         // SAFETY: these outputs exist.
@@ -205,12 +206,12 @@ impl<const QUADS: usize, const WIDTH: usize, const ROWS: usize> Block<QUADS, WID
 #[inline(never)]
 unsafe fn any_taps<F: Formula>(call: &Call<'_, F>, row: usize) {
     let Call { quads, weights, weights_of_block, to, out } = call;
-    let finish = Finish::new(*to);
+    let finish = Finish::new(to.formula, to.flip);
     let taps = quads.offsets.len();
     for block in 0..to.start.len() {
         let weights = &weights[block * weights_of_block + row * taps..][..taps];
         let (start, factors) = (line_of_sums(&to.start[block]), line_of_floats(&to.factors[block]));
-        let mask = mask(out.channels - block * CHANNELS);
+        let mask = first(out.channels - block * CHANNELS);
         let lines = quads.lines.as_ptr();
         for first in (0..quads.outputs).step_by(OUTPUTS) {
             // Where there are fewer left, the last one again.
@@ -230,98 +231,6 @@ unsafe fn any_taps<F: Formula>(call: &Call<'_, F>, row: usize) {
                 let to = out.to.add(block * CHANNELS + row * out.row_stride);
                 finish.store(sums, factors, at.map(|x| to.wrapping_add(x * out.stride)), mask);
             }
-        }
-    }
-}
-
-/// The first channels of a line, as many as there are.
-fn mask(channels: usize) -> u16 {
-    u16::MAX >> (CHANNELS - channels.min(CHANNELS))
-}
-
-/// From sums to bytes in memory.
-struct Finish<F> {
-    formula: F,
-    flip: __m512i,
-    order: __m512i,
-}
-
-impl<F: Formula> Finish<F> {
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    #[inline]
-    fn new(to: ToBytes<'_, F>) -> Self {
-        Self { formula: to.formula, flip: _mm512_set1_epi8(to.flip as i8), order: transposed() }
-    }
-
-    /// # Safety
-    /// - From each place on as many bytes may be written as the mask has bits.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    #[inline]
-    unsafe fn store(&self, sums: [__m512i; OUTPUTS], factors: __m512, to: [*mut u8; OUTPUTS], mask: u16) {
-        let bytes = self.formula.codes(sums, FourRegisters([factors; OUTPUTS]));
-        let bytes = _mm512_permutexvar_epi32(self.order, bytes);
-        let bytes = _mm512_xor_si512(bytes, self.flip);
-        let bytes = [
-            _mm512_castsi512_si128(bytes),
-            _mm512_extracti32x4_epi32::<1>(bytes),
-            _mm512_extracti32x4_epi32::<2>(bytes),
-            _mm512_extracti32x4_epi32::<3>(bytes),
-        ];
-        for x in 0..OUTPUTS {
-            // SAFETY: the caller promises as many bytes here as the mask has bits.
-            unsafe {
-                if mask == u16::MAX {
-                    _mm_storeu_si128(to[x].cast(), bytes[x]);
-                } else {
-                    _mm_mask_storeu_epi8(to[x].cast(), mask, bytes[x]);
-                }
-            }
-        }
-    }
-}
-
-/// The floats of 16 channels of four outputs. They are made in functions compiled for AVX-512 only.
-#[derive(Clone, Copy)]
-struct FourRegisters([__m512; OUTPUTS]);
-
-impl Floats for FourRegisters {
-    type Sums = [__m512i; OUTPUTS];
-    /// Bytes by groups of four channels, as packing leaves them: those of output 0, of outputs 1, 2, 3, and then the next
-    /// four channels.
-    type Codes = __m512i;
-
-    #[inline(always)]
-    fn from_sums(sums: Self::Sums) -> Self {
-        let [a, b, c, d] = sums;
-        // SAFETY: this is called in functions compiled for AVX-512 only.
-        unsafe { Self([_mm512_cvtepi32_ps(a), _mm512_cvtepi32_ps(b), _mm512_cvtepi32_ps(c), _mm512_cvtepi32_ps(d)]) }
-    }
-
-    #[inline(always)]
-    fn times(mut self, factors: Self) -> Self {
-        for i in 0..OUTPUTS {
-            // SAFETY: this is called in functions compiled for AVX-512 only.
-            self.0[i] = unsafe { _mm512_mul_ps(self.0[i], factors.0[i]) };
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn to_codes(self, low: f32, high: f32, zero_point: i32) -> Self::Codes {
-        // SAFETY: this is called in functions compiled for AVX-512 only.
-        unsafe {
-            let high = _mm512_set1_ps(high);
-            let mut rounded = [_mm512_setzero_si512(); OUTPUTS];
-            for (rounded, x) in rounded.iter_mut().zip(self.0) {
-                // What is too low for an integer becomes the lowest one, what would be too high was clamped.
-                *rounded = _mm512_cvtps_epi32(_mm512_min_ps(x, high));
-            }
-            // Packing saturates, and so far below `low` that the rest of the clamp can be left to bytes.
-            let [a, b, c, d] = rounded;
-            let zero_points = _mm512_set1_epi16(zero_point as i16);
-            let (ab, cd) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-            let bytes = _mm512_packus_epi16(_mm512_add_epi16(ab, zero_points), _mm512_add_epi16(cd, zero_points));
-            _mm512_max_epu8(bytes, _mm512_set1_epi8((low as i32 + zero_point) as i8))
         }
     }
 }
@@ -363,13 +272,6 @@ pub(super) fn interleave(task: Interleave<'_>) {
             }
         }
     }
-}
-
-/// The order of a 4 × 4 transposition of groups of four bytes.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-fn transposed() -> __m512i {
-    _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
 }
 
 #[target_feature(enable = "avx512f")]

@@ -1,19 +1,19 @@
 use core::arch::x86_64::*;
 use core::hint::black_box;
 
-use super::avx512_quads;
 use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
+use super::{avx512_bytes, avx512_quads};
 use crate::arch::{
     CHANNELS, Columns, Formula, Interleave, Kernel, Line, Portable, QuadBytes, QuadSums, Quads, Rows, Sink, Streaming,
-    Task, ToBytes, Units,
+    Task, TileBytes, ToBytes, Units,
 };
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Vnni(());
 
-const MR: usize = 12;
+pub(super) const MR: usize = 12;
 pub(super) const NR: usize = 32;
 /// Wide enough that few instructions of a row's epilogue are spent outside of whole registers.
 const PANELS: usize = 2;
@@ -21,7 +21,7 @@ pub(super) const KU: usize = 4;
 /// How far ahead the right side is asked for, in bytes, where it is what the product waits for.
 const AHEAD: usize = 4096;
 /// Lanes of a register.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 impl Avx512Vnni {
     pub(crate) fn new() -> Option<Self> {
@@ -64,6 +64,20 @@ impl Kernel for Avx512Vnni {
         if whole {
             // SAFETY: the token says that the machine has these instructions.
             unsafe { give_panels(rows, a, b, sink) };
+        }
+        whole
+    }
+
+    #[inline(always)]
+    fn multiply_to_bytes<F: Formula>(self, rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) -> bool {
+        let whole = rows.is_multiple_of(MR);
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe {
+            match a.signed {
+                _ if !whole => {}
+                true => avx512_bytes::multiply::<true, F>(rows, a, b, to),
+                false => avx512_bytes::multiply::<false, F>(rows, a, b, to),
+            }
         }
         whole
     }

@@ -9,7 +9,7 @@ macro_rules! vnni_tiles {
         dpbusd: $dpbusd:ident, load: $load:ident, store: $store:ident $(,)?
     ) => {
         /// The accumulators of a tile: some registers of columns for each row.
-        type Sums<const ROWS: usize, const REGISTERS: usize> = [[$register; REGISTERS]; ROWS];
+        pub(super) type Sums<const ROWS: usize, const REGISTERS: usize> = [[$register; REGISTERS]; ROWS];
 
         /// `ROWS` rows against some panels, the depth dealt out to `CHAINS` sets of accumulators, so that few rows do not wait
         /// for the latency of each sum. Of the last panel half may do.
@@ -126,7 +126,7 @@ macro_rules! vnni_tiles {
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn tile<const ROWS: usize, const CHAINS: usize, const REGISTERS: usize, const SIGNED: bool>(
+        pub(super) fn tile<const ROWS: usize, const CHAINS: usize, const REGISTERS: usize, const SIGNED: bool>(
             units: &Units<'_, ROWS, KU>,
             b: &[[u8; NR * KU]],
             start: &[i32],
