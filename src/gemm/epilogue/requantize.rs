@@ -1,0 +1,253 @@
+use alloc::vec::Vec;
+
+use ndarray::Dimension;
+
+use super::outputs::{LANES, TileOut, TileRows, columns, map_lanes, zip_lanes};
+use super::{Epilogue, FormulaToBytes, check_bias, check_len};
+use crate::affine::{
+    Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFloat, Rescale, requantize_double,
+    requantize_fixed, requantize_float,
+};
+use crate::arch::{Columns, Kernel, Rows, Sink, TileBytes, as_bytes_mut};
+use crate::element::{Code, Element, sealed::Sealed};
+use crate::error::{Error, Result};
+use crate::qparams::QParams;
+
+/// To codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
+///
+/// The multiplier is `x_scale * w_scale / y_scale`, one or one per column, in the arithmetic of a [`Requantization`].
+/// An activation is a narrower clamp.
+#[derive(Debug, Clone)]
+pub struct RequantizeTo<T: Element> {
+    multipliers: Multipliers,
+    bias: Option<Vec<i32>>,
+    zero_point: i32,
+    codes: Codes,
+    element: core::marker::PhantomData<T>,
+}
+
+/// One multiplier, or one per column. All of one kind, so that the kind is looked at once a row.
+#[derive(Debug, Clone)]
+enum Multipliers {
+    Float(Vec<f32>),
+    Double(Vec<f64>),
+    FixedPoint(Vec<FixedPoint>, FixedPointRounding),
+}
+
+impl Multipliers {
+    fn len(&self) -> usize {
+        match self {
+            Multipliers::Float(m) => m.len(),
+            Multipliers::Double(m) => m.len(),
+            Multipliers::FixedPoint(m, _) => m.len(),
+        }
+    }
+}
+
+impl<T: Element> RequantizeTo<T> {
+    /// Requantizes to parameters per tensor, from the scale of the left side and one or more of the right.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `to` is per tensor, and those of [`Rescale::new`].
+    pub fn new<D: Dimension>(
+        row_scale: f32,
+        col_scale: &[f32],
+        bias: Option<&[i32]>,
+        to: &QParams<T, D>,
+        requantization: Requantization,
+    ) -> Result<Self> {
+        let (scale, zero_point) = to.of_tensor("output parameters")?;
+        let (min, max) = to.code_range();
+        let mut multipliers = match requantization {
+            Requantization::Float => Multipliers::Float(Vec::new()),
+            Requantization::Double => Multipliers::Double(Vec::new()),
+            Requantization::FixedPoint(rounding) => Multipliers::FixedPoint(Vec::new(), rounding),
+        };
+        for &col_scale in col_scale {
+            match (&mut multipliers, Rescale::new(row_scale, col_scale, scale, requantization)?) {
+                (Multipliers::Float(all), Rescale::Float(one)) => all.push(one),
+                (Multipliers::Double(all), Rescale::Double(one)) => all.push(one),
+                (Multipliers::FixedPoint(all, _), Rescale::FixedPoint(one, _)) => all.push(one),
+                _ => unreachable!("a requantization has one kind of multiplier"),
+            }
+        }
+        Ok(Self {
+            multipliers,
+            bias: bias.map(<[i32]>::to_vec),
+            zero_point: zero_point.to_i32(),
+            codes: Codes { min, max },
+            element: core::marker::PhantomData,
+        })
+    }
+
+    /// With codes clamped to `min..=max` as well: a fused activation.
+    ///
+    /// # Errors
+    /// [`Error::CodeRange`] if `min > max` or a bound leaves the element type.
+    pub fn with_clamp(mut self, min: i32, max: i32) -> Result<Self> {
+        if min > max || min < T::MIN || max > T::MAX {
+            return Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max });
+        }
+        let (low, high) = (self.codes.min, self.codes.max);
+        self.codes = Codes { min: min.clamp(low, high), max: max.clamp(low, high) };
+        Ok(self)
+    }
+
+    /// The codes of one row of a tile, `code` being the formula.
+    #[inline(always)]
+    fn each<M: Copy>(
+        &self,
+        multipliers: &[M],
+        col: usize,
+        acc: &[i32],
+        out: &mut [T::Code],
+        code: impl Fn(i32, M, i32, Codes) -> i32,
+    ) {
+        let (zero_point, codes) = (self.zero_point, self.codes);
+        let code = |acc, m| T::Code::from_i32(code(acc, m, zero_point, codes));
+        match multipliers {
+            &[one] => map_lanes(acc, out, |acc| code(acc, one)),
+            many => zip_lanes(acc, &many[col..], out, code),
+        }
+    }
+}
+
+impl<T: Element> RequantizeTo<T> {
+    /// The codes of several rows of a tile. With multipliers for each column, those of some columns serve all rows before
+    /// the next ones are read.
+    #[inline(always)]
+    fn each_row<M: Copy>(
+        &self,
+        multipliers: &[M],
+        col: usize,
+        tile: TileRows<'_, T::Code>,
+        code: impl Fn(i32, M, i32, Codes) -> i32 + Copy,
+    ) {
+        let (zero_point, codes) = (self.zero_point, self.codes);
+        let TileRows { rows, width, acc, acc_stride, out, out_stride } = tile;
+        let whole = if multipliers.len() == 1 { 0 } else { width / LANES * LANES };
+        for j in (0..whole).step_by(LANES) {
+            let multipliers: &[M; LANES] = multipliers[col + j..].first_chunk().expect("a multiplier for each column");
+            for i in 0..rows {
+                let acc: &[i32; LANES] = acc[i * acc_stride + j..].first_chunk().expect("whole rows");
+                let mut lanes = [T::Code::default(); LANES];
+                for l in 0..LANES {
+                    lanes[l] = T::Code::from_i32(code(acc[l], multipliers[l], zero_point, codes));
+                }
+                *out[i * out_stride + j..].first_chunk_mut().expect("whole rows") = lanes;
+            }
+        }
+        if whole < width {
+            for i in 0..rows {
+                let (acc, out) = (&acc[i * acc_stride..][whole..width], &mut out[i * out_stride..][whole..width]);
+                self.each(multipliers, col + whole, acc, out, code);
+            }
+        }
+    }
+}
+
+/// Requantizes sums in registers.
+struct Requantizing<'a, T: Element> {
+    multipliers: &'a [f32],
+    zero_point: i32,
+    codes: Codes,
+    out: TileOut<'a, T::Code>,
+}
+
+impl<T: Element> Sink for Requantizing<'_, T> {
+    type Columns<const COLS: usize> = (usize, [f32; COLS]);
+
+    #[inline(always)]
+    fn width(&self) -> usize {
+        self.out.width
+    }
+
+    #[inline(always)]
+    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
+        (col, columns::<_, COLS, WHOLE>(self.multipliers, self.out.at.1 + col))
+    }
+
+    #[inline(always)]
+    fn row<const COLS: usize, const WHOLE: bool>(
+        &mut self,
+        i: usize,
+        (col, multipliers): Self::Columns<COLS>,
+        sums: [i32; COLS],
+    ) {
+        let mut lanes = [T::Code::default(); COLS];
+        for l in 0..COLS {
+            lanes[l] = T::Code::from_i32(requantize_float::<T>(sums[l], multipliers[l], self.zero_point, self.codes));
+        }
+        self.out.put::<COLS, WHOLE>(i, col, lanes);
+    }
+}
+
+impl<T: Element> Sealed for RequantizeTo<T> {}
+impl<T: Element> Epilogue for RequantizeTo<T> {
+    type Out = T::Code;
+
+    fn bias(&self) -> Option<&[i32]> {
+        self.bias.as_deref()
+    }
+
+    fn check(&self, _: usize, cols: usize) -> Result<()> {
+        check_len("column scales", cols, self.multipliers.len())?;
+        check_bias(self.bias(), cols)
+    }
+
+    fn to_bytes(&self) -> Option<FormulaToBytes<'_>> {
+        let Multipliers::Float(factors) = &self.multipliers else { return None };
+        if size_of::<T::Code>() != 1 {
+            return None;
+        }
+        // Signed codes are unsigned ones whose top bit is flipped.
+        let (up, flip) = if T::MIN < 0 { (128, 0x80) } else { (0, 0) };
+        let codes = Codes { min: self.codes.min + up, max: self.codes.max + up };
+        Some(FormulaToBytes { formula: RequantizeFloat::new(self.zero_point + up, codes), factors, flip })
+    }
+
+    #[inline(always)]
+    #[allow(private_bounds, reason = "the trait is sealed")]
+    fn multiply<K: Kernel>(
+        &self,
+        kernel: K,
+        rows: usize,
+        a: Rows<'_>,
+        b: Columns<'_>,
+        out: TileOut<'_, T::Code>,
+    ) -> bool {
+        let Multipliers::Float(multipliers) = &self.multipliers else { return false };
+        let TileOut { at, width, out, stride } = out;
+        if let (Some(FormulaToBytes { formula, factors, flip }), Some(bytes)) = (self.to_bytes(), as_bytes_mut(out)) {
+            let factors = if factors.len() == 1 { factors } else { &factors[at.1..] };
+            if kernel.multiply_to_bytes(rows, a, b, TileBytes { formula, factors, flip, bytes, width, stride }) {
+                return true;
+            }
+        }
+        let out = TileOut { at, width, out, stride };
+        let sink = Requantizing::<T> { multipliers, zero_point: self.zero_point, codes: self.codes, out };
+        kernel.multiply_to(rows, a, b, sink)
+    }
+
+    #[inline(always)]
+    fn store(&self, _: usize, col: usize, acc: &[i32], out: &mut [T::Code]) {
+        match &self.multipliers {
+            Multipliers::Float(all) => self.each(all, col, acc, out, requantize_float::<T>),
+            Multipliers::Double(all) => self.each(all, col, acc, out, requantize_double),
+            Multipliers::FixedPoint(all, rounding) => self.each(all, col, acc, out, |acc, m, zero_point, codes| {
+                requantize_fixed(acc, m, *rounding, zero_point, codes)
+            }),
+        }
+    }
+
+    #[inline(always)]
+    fn store_rows(&self, _: usize, col: usize, tile: TileRows<'_, T::Code>) {
+        match &self.multipliers {
+            Multipliers::Float(all) => self.each_row(all, col, tile, requantize_float::<T>),
+            Multipliers::Double(all) => self.each_row(all, col, tile, requantize_double),
+            Multipliers::FixedPoint(all, rounding) => self.each_row(all, col, tile, |acc, m, zero_point, codes| {
+                requantize_fixed(acc, m, *rounding, zero_point, codes)
+            }),
+        }
+    }
+}
