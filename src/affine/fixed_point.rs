@@ -93,6 +93,12 @@ impl FixedPoint {
         }
     }
 
+    /// [`from_parts`](Self::from_parts) of what are the parts of a factor.
+    #[inline(always)]
+    pub(crate) fn of_parts(q31: i32, shift: i32) -> Self {
+        FixedPoint { q31, shift }
+    }
+
     /// The significand, in units of `2^-31`.
     pub fn q31(self) -> i32 {
         self.q31

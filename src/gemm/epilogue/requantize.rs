@@ -146,15 +146,15 @@ impl<T: Element> RequantizeTo<T> {
     }
 }
 
-/// Requantizes sums in registers.
-struct Requantizing<'a, T: Element> {
+/// Requantizes sums in registers by a float.
+struct ByFloat<'a, T: Element> {
     multipliers: &'a [f32],
     zero_point: i32,
     codes: Codes,
     out: TileOut<'a, T::Code>,
 }
 
-impl<T: Element> Sink for Requantizing<'_, T> {
+impl<T: Element> Sink for ByFloat<'_, T> {
     type Columns<const COLS: usize> = (usize, [f32; COLS]);
 
     #[inline(always)]
@@ -177,6 +177,46 @@ impl<T: Element> Sink for Requantizing<'_, T> {
         let mut lanes = [T::Code::default(); COLS];
         for l in 0..COLS {
             lanes[l] = T::Code::from_i32(requantize_float::<T>(sums[l], multipliers[l], self.zero_point, self.codes));
+        }
+        self.out.put::<COLS, WHOLE>(i, col, lanes);
+    }
+}
+
+/// Requantizes sums in registers by fixed-point factors, with one rounding if `SINGLE`, or with two.
+struct ByFixedPoint<'a, T: Element, const SINGLE: bool> {
+    factors: &'a [FixedPoint],
+    zero_point: i32,
+    codes: Codes,
+    out: TileOut<'a, T::Code>,
+}
+
+impl<T: Element, const SINGLE: bool> Sink for ByFixedPoint<'_, T, SINGLE> {
+    /// The parts of factors each in a row of their own, as registers take them.
+    type Columns<const COLS: usize> = (usize, [i32; COLS], [i32; COLS]);
+
+    #[inline(always)]
+    fn width(&self) -> usize {
+        self.out.width
+    }
+
+    #[inline(always)]
+    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
+        let factors = columns::<_, COLS, WHOLE>(self.factors, self.out.at.1 + col);
+        (col, factors.map(FixedPoint::q31), factors.map(FixedPoint::shift))
+    }
+
+    #[inline(always)]
+    fn row<const COLS: usize, const WHOLE: bool>(
+        &mut self,
+        i: usize,
+        (col, q31, shift): Self::Columns<COLS>,
+        sums: [i32; COLS],
+    ) {
+        let rounding = if SINGLE { FixedPointRounding::Single } else { FixedPointRounding::Double };
+        let mut lanes = [T::Code::default(); COLS];
+        for l in 0..COLS {
+            let factor = FixedPoint::of_parts(q31[l], shift[l]);
+            lanes[l] = T::Code::from_i32(requantize_fixed(sums[l], factor, rounding, self.zero_point, self.codes));
         }
         self.out.put::<COLS, WHOLE>(i, col, lanes);
     }
@@ -216,7 +256,6 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
         b: Columns<'_>,
         out: TileOut<'_, T::Code>,
     ) -> bool {
-        let Multipliers::Float(multipliers) = &self.multipliers else { return false };
         let TileOut { at, width, out, stride } = out;
         if let (Some(FormulaToBytes { formula, factors, flip }), Some(bytes)) = (self.to_bytes(), as_bytes_mut(out)) {
             let factors = if factors.len() == 1 { factors } else { &factors[at.1..] };
@@ -224,9 +263,20 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
                 return true;
             }
         }
-        let out = TileOut { at, width, out, stride };
-        let sink = Requantizing::<T> { multipliers, zero_point: self.zero_point, codes: self.codes, out };
-        kernel.multiply_to(rows, a, b, sink)
+        let (zero_point, codes, out) = (self.zero_point, self.codes, TileOut { at, width, out, stride });
+        match &self.multipliers {
+            Multipliers::Float(multipliers) => {
+                kernel.multiply_to(rows, a, b, ByFloat::<T> { multipliers, zero_point, codes, out })
+            }
+            // As rare as it is slow.
+            Multipliers::Double(_) => false,
+            Multipliers::FixedPoint(factors, FixedPointRounding::Double) => {
+                kernel.multiply_to(rows, a, b, ByFixedPoint::<T, false> { factors, zero_point, codes, out })
+            }
+            Multipliers::FixedPoint(factors, FixedPointRounding::Single) => {
+                kernel.multiply_to(rows, a, b, ByFixedPoint::<T, true> { factors, zero_point, codes, out })
+            }
+        }
     }
 
     #[inline(always)]
