@@ -6,6 +6,8 @@
 
 mod floats;
 mod fused;
+mod isa;
+mod operands;
 mod portable;
 mod quads;
 mod streaming;
@@ -13,10 +15,13 @@ mod streaming;
 mod x86_64;
 
 use core::any::TypeId;
-use core::sync::atomic::{AtomicU8, Ordering};
 
 pub(crate) use floats::{Floats, Formula};
 pub(crate) use fused::Fused;
+pub(crate) use isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use operands::Units;
+pub(crate) use operands::{Columns, Rows, Sink, TileBytes};
 pub(crate) use portable::Portable;
 pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads, ToBytes};
 pub(crate) use streaming::{Streaming, streaming};
@@ -28,128 +33,6 @@ pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni, transposed};
 pub(crate) trait Task {
     type Output;
     fn run(self) -> Self::Output;
-}
-
-/// The rows of the left side that a tile reads, in place.
-#[derive(Clone, Copy)]
-pub struct Rows<'a> {
-    /// From the first code of the first row to the last code of the last row, at least.
-    pub(crate) bytes: &'a [u8],
-    /// The distance between rows.
-    pub(crate) stride: usize,
-    /// The codes of a row.
-    pub(crate) depth: usize,
-    /// Whether the codes are signed; see [`Kernel::FLIPS`].
-    pub(crate) signed: bool,
-}
-
-impl<'a> Rows<'a> {
-    /// The rows from row `i` on.
-    #[inline(always)]
-    pub(crate) fn from(self, i: usize) -> Self {
-        Rows { bytes: &self.bytes[i * self.stride..], ..self }
-    }
-
-    /// The codes of row `i`.
-    #[inline(always)]
-    pub(crate) fn row(self, i: usize) -> &'a [u8] {
-        &self.bytes[i * self.stride..][..self.depth]
-    }
-}
-
-/// The columns of the right side that a tile is multiplied with.
-#[derive(Clone, Copy)]
-pub struct Columns<'a> {
-    /// One or more panels, each `[padded_depth / KU][NR][KU]`: the bits of signed codes, zeros beyond the depth.
-    pub(crate) panels: &'a [u8],
-    /// The bytes of one.
-    pub(crate) panel_len: usize,
-    /// What the sums of each column start from, for as many columns as are wanted: a multiple of [`Kernel::COLS`].
-    pub(crate) start: &'a [i32],
-}
-
-impl<'a> Columns<'a> {
-    /// Each panel's columns and what their sums start from; of the last, fewer columns may be wanted.
-    #[inline(always)]
-    fn each<const NR: usize, const LINE: usize>(self) -> impl Iterator<Item = (&'a [[u8; LINE]], &'a [i32])> {
-        let panel = move |p: usize| self.panels[p * self.panel_len..][..self.panel_len].as_chunks().0;
-        self.start.chunks(NR).enumerate().map(move |(p, start)| (panel(p), start))
-    }
-}
-
-/// What becomes of sums while they are in registers. All of it is compiled for the instruction set, and must be
-/// `#[inline(always)]`.
-pub(crate) trait Sink {
-    /// What is known of some columns, once for all rows.
-    type Columns<const COLS: usize>: Copy;
-
-    /// The columns of the tile. Those that are multiplied beyond them mean nothing.
-    fn width(&self) -> usize;
-
-    /// What is known of the columns of the tile from `col` on; `WHOLE` if the tile has all of them.
-    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS>;
-
-    /// Takes the sums of row `i` in these columns.
-    fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);
-}
-
-/// How the sums of a tile become bytes, and where these belong: those of row `i` to `bytes[i * stride..][..width]`.
-pub(crate) struct TileBytes<'a, F> {
-    /// Gives 0 to 255.
-    pub(crate) formula: F,
-    /// One, or one for each column.
-    pub(crate) factors: &'a [f32],
-    /// What is flipped of each byte in the end.
-    pub(crate) flip: u8,
-    pub(crate) bytes: &'a mut [u8],
-    pub(crate) width: usize,
-    pub(crate) stride: usize,
-}
-
-/// The first `ROWS` rows of a left side, cut into units of `KU` codes.
-struct Units<'a, const ROWS: usize, const KU: usize> {
-    first: *const u8,
-    stride: usize,
-    /// The whole units of a row.
-    whole: usize,
-    /// What is left at the end of each row, if anything is, filled up with zeros. The right side holds zeros there, so
-    /// it does not matter what the filling is.
-    last: Option<&'a [[u8; KU]; ROWS]>,
-}
-
-impl<'a, const ROWS: usize, const KU: usize> Units<'a, ROWS, KU> {
-    /// `last` is room for the ends of rows. Only a reference to it is kept, because it is seldom needed.
-    #[inline(always)]
-    fn new(rows: Rows<'a>, last: &'a mut [[u8; KU]; ROWS]) -> Self {
-        // What `get` will read: nothing is asked there.
-        assert!(ROWS > 0 && rows.bytes.len() >= (ROWS - 1) * rows.stride + rows.depth, "rows of the left side");
-        let more = !rows.depth.is_multiple_of(KU);
-        if more {
-            fill_last(rows, last);
-        }
-        let (first, stride) = (rows.bytes.as_ptr(), rows.stride);
-        Self { first, stride, whole: rows.depth / KU, last: more.then_some(last) }
-    }
-
-    /// Unit `k` of row `i`.
-    ///
-    /// # Safety
-    /// - `i < ROWS` and `k < self.whole`.
-    #[allow(unsafe_code, reason = "the innermost loop of products")]
-    #[inline(always)]
-    unsafe fn get(&self, i: usize, k: usize) -> [u8; KU] {
-        // SAFETY: row `i` starts `i * stride` bytes on and has `whole` units, and `new` saw that the last row is there.
-        unsafe { self.first.add(i * self.stride + k * KU).cast::<[u8; KU]>().read() }
-    }
-}
-
-/// Not inlined, so that its many branches are not in the way of rows that end with a whole unit.
-#[inline(never)]
-fn fill_last<const KU: usize>(rows: Rows<'_>, last: &mut [[u8; KU]]) {
-    for (i, last) in last.iter_mut().enumerate() {
-        let (_, rest) = rows.row(i).as_chunks::<KU>();
-        last[..rest.len()].copy_from_slice(rest);
-    }
 }
 
 /// The bytes of signed codes.
@@ -303,88 +186,6 @@ macro_rules! with_kernel {
     };
 }
 pub(crate) use with_kernel;
-
-/// An instruction set of this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Isa {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
-    #[cfg(target_arch = "x86_64")]
-    AvxVnni(AvxVnni),
-    #[cfg(target_arch = "x86_64")]
-    Avx512Vnni(Avx512Vnni),
-    #[cfg(target_arch = "x86_64")]
-    Amx(Amx),
-}
-
-impl Isa {
-    /// Every instruction set that this machine has, in ascending order of preference.
-    ///
-    /// This list is the one place where the choice is made.
-    pub(crate) fn available() -> impl DoubleEndedIterator<Item = Self> {
-        #[cfg(target_arch = "x86_64")]
-        let above = [
-            Avx2::new().map(Isa::Avx2),
-            AvxVnni::new().map(Isa::AvxVnni),
-            Avx512Vnni::new().map(Isa::Avx512Vnni),
-            Amx::new().map(Isa::Amx),
-        ];
-        #[cfg(not(target_arch = "x86_64"))]
-        let above: [Option<Self>; 0] = [];
-        core::iter::once(Isa::Portable).chain(above.into_iter().flatten())
-    }
-
-    /// The instruction set that multiplies so few rows with a right side packed for this one.
-    pub(crate) fn for_rows(self, _rows: usize) -> Self {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx(amx) if _rows <= Amx::FEW_ROWS => Isa::Avx512Vnni(amx.vnni()),
-            isa => isa,
-        }
-    }
-
-    /// The name that `NDARRAY_QUANT_ISA` knows it by.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Isa::Portable => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni(_) => "avxvnni",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni(_) => "avx512vnni",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx(_) => "amx",
-        }
-    }
-
-    /// The instruction set in use: the best there is, or the one named by `NDARRAY_QUANT_ISA` if the machine has it.
-    ///
-    /// Looked up once; later changes of the environment have no effect.
-    pub(crate) fn current() -> Self {
-        /// One more than the position in `available`, so that 0 means not looked up yet.
-        static CHOICE: AtomicU8 = AtomicU8::new(0);
-        let choice = match CHOICE.load(Ordering::Relaxed) {
-            0 => {
-                let choice = Self::choose() + 1;
-                CHOICE.store(choice, Ordering::Relaxed);
-                choice
-            }
-            choice => choice,
-        };
-        Self::available().nth(choice as usize - 1).unwrap_or(Isa::Portable)
-    }
-
-    fn choose() -> u8 {
-        let best = Self::available().count() - 1;
-        #[cfg(feature = "std")]
-        if let Ok(name) = std::env::var("NDARRAY_QUANT_ISA") {
-            return Self::available().position(|isa| isa.name() == name).unwrap_or(best) as u8;
-        }
-        best as u8
-    }
-}
 
 /// [`Kernel::peak`] with the instruction set in use.
 pub(crate) fn peak(rounds: usize) -> u64 {

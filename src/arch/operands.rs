@@ -1,0 +1,130 @@
+//! What kernels multiply, and what becomes of it.
+
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the portable kernel reads rows and nothing more"))]
+
+#[cfg(doc)]
+use super::Kernel;
+
+/// The rows of the left side that a tile reads, in place.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// From the first code of the first row to the last code of the last row, at least.
+    pub(crate) bytes: &'a [u8],
+    /// The distance between rows.
+    pub(crate) stride: usize,
+    /// The codes of a row.
+    pub(crate) depth: usize,
+    /// Whether the codes are signed; see [`Kernel::FLIPS`].
+    pub(crate) signed: bool,
+}
+
+impl<'a> Rows<'a> {
+    /// The rows from row `i` on.
+    #[inline(always)]
+    pub(crate) fn from(self, i: usize) -> Self {
+        Rows { bytes: &self.bytes[i * self.stride..], ..self }
+    }
+
+    /// The codes of row `i`.
+    #[inline(always)]
+    pub(crate) fn row(self, i: usize) -> &'a [u8] {
+        &self.bytes[i * self.stride..][..self.depth]
+    }
+}
+
+/// The columns of the right side that a tile is multiplied with.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    /// One or more panels, each `[padded_depth / KU][NR][KU]`: the bits of signed codes, zeros beyond the depth.
+    pub(crate) panels: &'a [u8],
+    /// The bytes of one.
+    pub(crate) panel_len: usize,
+    /// What the sums of each column start from, for as many columns as are wanted: a multiple of [`Kernel::COLS`].
+    pub(crate) start: &'a [i32],
+}
+
+impl<'a> Columns<'a> {
+    /// Each panel's columns and what their sums start from; of the last, fewer columns may be wanted.
+    #[inline(always)]
+    pub(super) fn each<const NR: usize, const LINE: usize>(
+        self,
+    ) -> impl Iterator<Item = (&'a [[u8; LINE]], &'a [i32])> {
+        let panel = move |p: usize| self.panels[p * self.panel_len..][..self.panel_len].as_chunks().0;
+        self.start.chunks(NR).enumerate().map(move |(p, start)| (panel(p), start))
+    }
+}
+
+/// What becomes of sums while they are in registers. All of it is compiled for the instruction set, and must be
+/// `#[inline(always)]`.
+pub(crate) trait Sink {
+    /// What is known of some columns, once for all rows.
+    type Columns<const COLS: usize>: Copy;
+
+    /// The columns of the tile. Those that are multiplied beyond them mean nothing.
+    fn width(&self) -> usize;
+
+    /// What is known of the columns of the tile from `col` on; `WHOLE` if the tile has all of them.
+    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS>;
+
+    /// Takes the sums of row `i` in these columns.
+    fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);
+}
+
+/// How the sums of a tile become bytes, and where these belong: those of row `i` to `bytes[i * stride..][..width]`.
+pub(crate) struct TileBytes<'a, F> {
+    /// Gives 0 to 255.
+    pub(crate) formula: F,
+    /// One, or one for each column.
+    pub(crate) factors: &'a [f32],
+    /// What is flipped of each byte in the end.
+    pub(crate) flip: u8,
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) width: usize,
+    pub(crate) stride: usize,
+}
+
+/// The first `ROWS` rows of a left side, cut into units of `KU` codes.
+pub(super) struct Units<'a, const ROWS: usize, const KU: usize> {
+    first: *const u8,
+    stride: usize,
+    /// The whole units of a row.
+    pub(super) whole: usize,
+    /// What is left at the end of each row, if anything is, filled up with zeros. The right side holds zeros there, so
+    /// it does not matter what the filling is.
+    pub(super) last: Option<&'a [[u8; KU]; ROWS]>,
+}
+
+impl<'a, const ROWS: usize, const KU: usize> Units<'a, ROWS, KU> {
+    /// `last` is room for the ends of rows. Only a reference to it is kept, because it is seldom needed.
+    #[inline(always)]
+    pub(super) fn new(rows: Rows<'a>, last: &'a mut [[u8; KU]; ROWS]) -> Self {
+        // What `get` will read: nothing is asked there.
+        assert!(ROWS > 0 && rows.bytes.len() >= (ROWS - 1) * rows.stride + rows.depth, "rows of the left side");
+        let more = !rows.depth.is_multiple_of(KU);
+        if more {
+            fill_last(rows, last);
+        }
+        let (first, stride) = (rows.bytes.as_ptr(), rows.stride);
+        Self { first, stride, whole: rows.depth / KU, last: more.then_some(last) }
+    }
+
+    /// Unit `k` of row `i`.
+    ///
+    /// # Safety
+    /// - `i < ROWS` and `k < self.whole`.
+    #[allow(unsafe_code, reason = "the innermost loop of products")]
+    #[inline(always)]
+    pub(super) unsafe fn get(&self, i: usize, k: usize) -> [u8; KU] {
+        // SAFETY: row `i` starts `i * stride` bytes on and has `whole` units, and `new` saw that the last row is there.
+        unsafe { self.first.add(i * self.stride + k * KU).cast::<[u8; KU]>().read() }
+    }
+}
+
+/// Not inlined, so that its many branches are not in the way of rows that end with a whole unit.
+#[inline(never)]
+fn fill_last<const KU: usize>(rows: Rows<'_>, last: &mut [[u8; KU]]) {
+    for (i, last) in last.iter_mut().enumerate() {
+        let (_, rest) = rows.row(i).as_chunks::<KU>();
+        last[..rest.len()].copy_from_slice(rest);
+    }
+}
