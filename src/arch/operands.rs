@@ -1,7 +1,5 @@
 //! What kernels multiply, and what becomes of it.
 
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the portable kernel reads rows and nothing more"))]
-
 #[cfg(doc)]
 use super::Kernel;
 

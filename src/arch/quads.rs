@@ -1,10 +1,5 @@
 //! Products of quads: four neighbours of each of 16 channels, the unit of depthwise convolutions.
 
-#![cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, reason = "other kernels than the portable one check by them")
-)]
-
 use super::{Formula, Task};
 
 /// Four codes, unsigned, of each of 16 channels side by side: what a register of 512 bits holds.
