@@ -7,11 +7,29 @@ use crate::arch::{Columns, Floats, Formula, Rows, TileBytes, Units};
 
 /// See [`Kernel::multiply_to_bytes`](crate::arch::Kernel::multiply_to_bytes).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+pub(super) fn multiply<F: Formula>(rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) -> bool {
+    if !rows.is_multiple_of(MR) {
+        return false;
+    }
+    if a.signed {
+        tiles::<true, F>(rows, a, b, to)
+    } else {
+        tiles::<false, F>(rows, a, b, to)
+    }
+    true
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-pub(super) fn multiply<const SIGNED: bool, F: Formula>(rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) {
+fn tiles<const SIGNED: bool, F: Formula>(rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) {
+    // Rows are taken by twos and by fours.
+    const { assert!(MR.is_multiple_of(4)) }
     let TileBytes { formula, factors, flip, bytes, width, stride } = to;
     let last = rows.saturating_sub(1) * stride + width;
-    assert!(rows.is_multiple_of(MR) && bytes.len() >= last && width <= b.start.len(), "room for a tile");
+    assert!(rows.is_multiple_of(MR) && bytes.len() >= last, "room for a tile");
+    // No panel lies beyond the width.
+    assert!(b.start.len() == width.next_multiple_of(LANES), "columns of a tile");
     assert!(factors.len() == 1 || factors.len() >= width, "factors of all columns");
     let (finish, bytes) = (Finish::new(formula, flip), bytes.as_mut_ptr());
     for i in (0..rows).step_by(MR) {

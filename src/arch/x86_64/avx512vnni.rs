@@ -60,26 +60,14 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
-        let whole = rows.is_multiple_of(MR);
-        if whole {
-            // SAFETY: the token says that the machine has these instructions.
-            unsafe { give_panels(rows, a, b, sink) };
-        }
-        whole
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { give_panels(rows, a, b, sink) }
     }
 
     #[inline(always)]
     fn multiply_to_bytes<F: Formula>(self, rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) -> bool {
-        let whole = rows.is_multiple_of(MR);
         // SAFETY: the token says that the machine has these instructions.
-        unsafe {
-            match a.signed {
-                _ if !whole => {}
-                true => avx512_bytes::multiply::<true, F>(rows, a, b, to),
-                false => avx512_bytes::multiply::<false, F>(rows, a, b, to),
-            }
-        }
-        whole
+        unsafe { avx512_bytes::multiply(rows, a, b, to) }
     }
 
     #[inline(always)]

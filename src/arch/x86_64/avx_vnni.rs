@@ -51,12 +51,8 @@ impl Kernel for AvxVnni {
 
     #[inline(always)]
     fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
-        let whole = rows.is_multiple_of(MR);
-        if whole {
-            // SAFETY: the token says that the machine has these instructions.
-            unsafe { give_panels(rows, a, b, sink) };
-        }
-        whole
+        // SAFETY: the token says that the machine has these instructions.
+        unsafe { give_panels(rows, a, b, sink) }
     }
 
     #[inline(always)]
