@@ -31,6 +31,14 @@ impl Dequantize {
         }
         Ok(Self { row_scale: row_scale.to_vec(), col_scale: col_scale.to_vec(), bias: bias.map(<[f32]>::to_vec) })
     }
+
+    #[inline(always)]
+    fn row_scale(&self, row: usize) -> f32 {
+        match self.row_scale.as_slice() {
+            &[one] => one,
+            many => many[row],
+        }
+    }
 }
 
 /// What a bias is added to.
@@ -68,10 +76,7 @@ impl Sink for Dequantizing<'_> {
         (col, col_scale, bias): Self::Columns<COLS>,
         sums: [i32; COLS],
     ) {
-        let row_scale = match self.scales.row_scale.as_slice() {
-            &[one] => one,
-            many => many[self.out.at.0 + i],
-        };
+        let row_scale = self.scales.row_scale(self.out.at.0 + i);
         let mut lanes = [0.0; COLS];
         for l in 0..COLS {
             lanes[l] = scaled(sums[l], row_scale, col_scale[l]);
@@ -107,7 +112,7 @@ impl Epilogue for Dequantize {
 
     #[inline(always)]
     fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [f32]) {
-        let row_scale = if self.row_scale.len() == 1 { self.row_scale[0] } else { self.row_scale[row] };
+        let row_scale = self.row_scale(row);
         match self.col_scale.as_slice() {
             &[one] => map_lanes(acc, out, |acc| scaled(acc, row_scale, one)),
             many => zip_lanes(acc, &many[col..], out, |acc, col_scale| scaled(acc, row_scale, col_scale)),
