@@ -21,9 +21,9 @@ pub(crate) use fused::Fused;
 pub(crate) use isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use operands::Units;
-pub(crate) use operands::{Columns, Rows, Sink, TileBytes};
+pub(crate) use operands::{Columns, Rows, Sink, TileBytes, ToBytes};
 pub(crate) use portable::Portable;
-pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads, ToBytes};
+pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads};
 pub(crate) use streaming::{Streaming, streaming};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni, transposed};
@@ -107,7 +107,14 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     }
 
     /// As [`multiply_to`](Self::multiply_to), where sums become bytes.
-    fn multiply_to_bytes<F: Formula>(self, _rows: usize, _a: Rows<'_>, _b: Columns<'_>, _to: TileBytes<'_, F>) -> bool {
+    fn multiply_to_bytes<F: Formula>(
+        self,
+        _rows: usize,
+        _a: Rows<'_>,
+        _b: Columns<'_>,
+        _to: ToBytes<'_, F>,
+        _out: TileBytes<'_>,
+    ) -> bool {
         false
     }
 
@@ -128,8 +135,15 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     ///
     /// The weights are `[blocks][rows][taps]`, with at least as many rows as `out` has.
     #[inline(always)]
-    fn requantize_quads<F: Formula>(self, quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
-        quads::requantize(quads, weights, to, out);
+    fn requantize_quads<F: Formula>(
+        self,
+        quads: Quads<'_>,
+        weights: &[Line],
+        start: &[[i32; CHANNELS]],
+        to: ToBytes<'_, F>,
+        out: QuadBytes<'_>,
+    ) {
+        quads::requantize(quads, weights, start, to, out);
     }
 
     /// Makes quads of four rows.

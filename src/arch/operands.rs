@@ -68,14 +68,17 @@ pub(crate) trait Sink {
     fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);
 }
 
-/// How the sums of a tile become bytes, and where these belong: those of row `i` to `bytes[i * stride..][..width]`.
-pub(crate) struct TileBytes<'a, F> {
-    /// Gives 0 to 255.
+/// How sums become bytes: `formula(sum, factor) ^ flip`, the formula giving 0 to 255.
+#[derive(Clone, Copy)]
+pub struct ToBytes<'a, F> {
     pub(crate) formula: F,
-    /// One, or one for each column.
+    /// One, or one for each column; of quads one for each channel.
     pub(crate) factors: &'a [f32],
-    /// What is flipped of each byte in the end.
     pub(crate) flip: u8,
+}
+
+/// Where the bytes of a tile belong: those of row `i` to `bytes[i * stride..][..width]`.
+pub(crate) struct TileBytes<'a> {
     pub(crate) bytes: &'a mut [u8],
     pub(crate) width: usize,
     pub(crate) stride: usize,

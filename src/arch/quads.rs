@@ -1,6 +1,6 @@
 //! Products of quads: four neighbours of each of 16 channels, the unit of depthwise convolutions.
 
-use super::{Formula, Task};
+use super::{Formula, Task, ToBytes};
 
 /// Four codes, unsigned, of each of 16 channels side by side: what a register of 512 bits holds.
 pub(crate) type Line = [u8; 64];
@@ -38,18 +38,6 @@ pub(crate) struct QuadSums<'a> {
     pub(crate) sums: &'a mut [i32],
     pub(crate) stride: usize,
     pub(crate) row_stride: usize,
-}
-
-/// How sums of some blocks of 16 channels become bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct ToBytes<'a, F> {
-    /// What sums start from, and their factors.
-    pub(crate) start: &'a [[i32; CHANNELS]],
-    pub(crate) factors: &'a [[f32; CHANNELS]],
-    /// Gives 0 to 255.
-    pub(crate) formula: F,
-    /// What is flipped of each byte in the end.
-    pub(crate) flip: u8,
 }
 
 /// Where bytes belong: those of output `x` in row `r` from `r * row_stride + x * stride` on.
@@ -145,10 +133,16 @@ pub(super) fn multiply(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNEL
 
 /// The definition, see [`Kernel::requantize_quads`](super::Kernel::requantize_quads).
 #[inline(always)]
-pub(super) fn requantize<F: Formula>(quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
+pub(super) fn requantize<F: Formula>(
+    quads: Quads<'_>,
+    weights: &[Line],
+    start: &[[i32; CHANNELS]],
+    to: ToBytes<'_, F>,
+    out: QuadBytes<'_>,
+) {
     let taps = quads.offsets.len();
-    let per_block = weights.len() / to.start.len().max(1);
-    for (block, (start, factors)) in to.start.iter().zip(to.factors).enumerate() {
+    let per_block = weights.len() / start.len().max(1);
+    for (block, (start, factors)) in start.iter().zip(to.factors.chunks(CHANNELS)).enumerate() {
         let quads = Quads { lines: &quads.lines[block..], ..quads };
         for (r, weights) in weights[block * per_block..].chunks_exact(taps).take(out.rows).enumerate() {
             for x in 0..quads.outputs {

@@ -223,8 +223,15 @@ impl Kernel for Amx {
     const REQUANTIZES_QUADS: bool = Avx512Vnni::REQUANTIZES_QUADS;
 
     #[inline(always)]
-    fn requantize_quads<F: Formula>(self, quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
-        self.0.requantize_quads(quads, weights, to, out);
+    fn requantize_quads<F: Formula>(
+        self,
+        quads: Quads<'_>,
+        weights: &[Line],
+        start: &[[i32; CHANNELS]],
+        to: ToBytes<'_, F>,
+        out: QuadBytes<'_>,
+    ) {
+        self.0.requantize_quads(quads, weights, start, to, out);
     }
 
     #[inline(always)]

@@ -3,29 +3,42 @@
 use core::arch::x86_64::*;
 
 use super::avx512vnni::{KU, LANES, MR, NR, tile};
-use crate::arch::{Columns, Floats, Formula, Rows, TileBytes, Units};
+use crate::arch::{Columns, Floats, Formula, Rows, TileBytes, ToBytes, Units};
 
 /// See [`Kernel::multiply_to_bytes`](crate::arch::Kernel::multiply_to_bytes).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-pub(super) fn multiply<F: Formula>(rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) -> bool {
+pub(super) fn multiply<F: Formula>(
+    rows: usize,
+    a: Rows<'_>,
+    b: Columns<'_>,
+    to: ToBytes<'_, F>,
+    out: TileBytes<'_>,
+) -> bool {
     if !rows.is_multiple_of(MR) {
         return false;
     }
     if a.signed {
-        tiles::<true, F>(rows, a, b, to)
+        tiles::<true, F>(rows, a, b, to, out)
     } else {
-        tiles::<false, F>(rows, a, b, to)
+        tiles::<false, F>(rows, a, b, to, out)
     }
     true
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-fn tiles<const SIGNED: bool, F: Formula>(rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) {
+fn tiles<const SIGNED: bool, F: Formula>(
+    rows: usize,
+    a: Rows<'_>,
+    b: Columns<'_>,
+    to: ToBytes<'_, F>,
+    out: TileBytes<'_>,
+) {
     // Rows are taken by twos and by fours.
     const { assert!(MR.is_multiple_of(4)) }
-    let TileBytes { formula, factors, flip, bytes, width, stride } = to;
+    let ToBytes { formula, factors, flip } = to;
+    let TileBytes { bytes, width, stride } = out;
     let last = rows.saturating_sub(1) * stride + width;
     assert!(rows.is_multiple_of(MR) && bytes.len() >= last, "room for a tile");
     // No panel lies beyond the width.

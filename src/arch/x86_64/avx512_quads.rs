@@ -10,20 +10,27 @@ const OUTPUTS: usize = 4;
 
 /// See [`Kernel::requantize_quads`](crate::arch::Kernel::requantize_quads).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn requantize<F: Formula>(quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
-    let blocks = to.start.len();
+pub(super) fn requantize<F: Formula>(
+    quads: Quads<'_>,
+    weights: &[Line],
+    start: &[[i32; CHANNELS]],
+    to: ToBytes<'_, F>,
+    out: QuadBytes<'_>,
+) {
+    let (blocks, factors) = (start.len(), to.factors.as_chunks().0);
     if blocks == 0 || quads.outputs == 0 {
         return;
     }
     quads.check(blocks);
     out.check(quads.outputs);
     let weights_of_block = weights.len() / blocks;
-    let all = to.factors.len() == blocks && out.rows * quads.offsets.len() <= weights_of_block;
+    let all = factors.len() == blocks && out.rows * quads.offsets.len() <= weights_of_block;
     assert!(all && out.channels.div_ceil(CHANNELS) == blocks, "weights, factors and room for all blocks");
     let columns = Columns::of(&quads).filter(|_| quads.outputs >= OUTPUTS);
     let QuadBytes { bytes, rows, channels, stride, row_stride } = out;
     let out = Out { to: bytes.as_mut_ptr(), channels, stride, row_stride };
-    let call = Call { quads, weights, weights_of_block, to, out };
+    let (formula, flip) = (to.formula, to.flip);
+    let call = Call { quads, weights, weights_of_block, start, factors, formula, flip, out };
     // SAFETY: the lines of all taps of all outputs exist, and so do weights and room for them in so many rows.
     unsafe {
         match columns {
@@ -41,7 +48,10 @@ struct Call<'a, F> {
     quads: Quads<'a>,
     weights: &'a [Line],
     weights_of_block: usize,
-    to: ToBytes<'a, F>,
+    start: &'a [[i32; CHANNELS]],
+    factors: &'a [[f32; CHANNELS]],
+    formula: F,
+    flip: u8,
     out: Out,
 }
 
@@ -116,11 +126,11 @@ unsafe fn some_rows<F: Formula, const QUADS: usize, const WIDTH: usize, const ST
     columns: Columns,
     row: usize,
 ) {
-    let Call { quads, weights, weights_of_block, to, out } = call;
-    let (finish, outputs) = (Finish::new(to.formula, to.flip), quads.outputs);
+    let Call { quads, weights, weights_of_block, start, factors, out, .. } = call;
+    let (finish, outputs) = (Finish::new(call.formula, call.flip), quads.outputs);
     // Where there are not four left, the last four; but where it is half of these or fewer, that of two rows.
     let whole = if ROWS == 2 && outputs % OUTPUTS < 3 { outputs / OUTPUTS * OUTPUTS } else { outputs };
-    for block in 0..to.start.len() {
+    for block in 0..start.len() {
         let from = block * weights_of_block + row * QUADS * WIDTH;
         let weights: &[Line] = &weights[from..][..ROWS * QUADS * WIDTH];
         let mut taps = [[[_mm512_setzero_si512(); WIDTH]; QUADS]; ROWS];
@@ -131,8 +141,8 @@ unsafe fn some_rows<F: Formula, const QUADS: usize, const WIDTH: usize, const ST
             lines: quads.lines[block..].as_ptr(),
             columns,
             taps,
-            start: line_of_sums(&to.start[block]),
-            factors: line_of_floats(&to.factors[block]),
+            start: line_of_sums(&start[block]),
+            factors: line_of_floats(&factors[block]),
             mask: first(out.channels - block * CHANNELS),
             out: Out { to: out.to.wrapping_add(row * out.row_stride + block * CHANNELS), ..*out },
         };
@@ -205,12 +215,12 @@ impl<const QUADS: usize, const WIDTH: usize, const ROWS: usize> Block<QUADS, WID
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
 unsafe fn any_taps<F: Formula>(call: &Call<'_, F>, row: usize) {
-    let Call { quads, weights, weights_of_block, to, out } = call;
-    let finish = Finish::new(to.formula, to.flip);
+    let Call { quads, weights, weights_of_block, start, factors, out, .. } = call;
+    let finish = Finish::new(call.formula, call.flip);
     let taps = quads.offsets.len();
-    for block in 0..to.start.len() {
+    for block in 0..start.len() {
         let weights = &weights[block * weights_of_block + row * taps..][..taps];
-        let (start, factors) = (line_of_sums(&to.start[block]), line_of_floats(&to.factors[block]));
+        let (start, factors) = (line_of_sums(&start[block]), line_of_floats(&factors[block]));
         let mask = first(out.channels - block * CHANNELS);
         let lines = quads.lines.as_ptr();
         for first in (0..quads.outputs).step_by(OUTPUTS) {

@@ -65,9 +65,16 @@ impl Kernel for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn multiply_to_bytes<F: Formula>(self, rows: usize, a: Rows<'_>, b: Columns<'_>, to: TileBytes<'_, F>) -> bool {
+    fn multiply_to_bytes<F: Formula>(
+        self,
+        rows: usize,
+        a: Rows<'_>,
+        b: Columns<'_>,
+        to: ToBytes<'_, F>,
+        out: TileBytes<'_>,
+    ) -> bool {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { avx512_bytes::multiply(rows, a, b, to) }
+        unsafe { avx512_bytes::multiply(rows, a, b, to, out) }
     }
 
     #[inline(always)]
@@ -79,9 +86,16 @@ impl Kernel for Avx512Vnni {
     const REQUANTIZES_QUADS: bool = true;
 
     #[inline(always)]
-    fn requantize_quads<F: Formula>(self, quads: Quads<'_>, weights: &[Line], to: ToBytes<'_, F>, out: QuadBytes<'_>) {
+    fn requantize_quads<F: Formula>(
+        self,
+        quads: Quads<'_>,
+        weights: &[Line],
+        start: &[[i32; CHANNELS]],
+        to: ToBytes<'_, F>,
+        out: QuadBytes<'_>,
+    ) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { avx512_quads::requantize(quads, weights, to, out) }
+        unsafe { avx512_quads::requantize(quads, weights, start, to, out) }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::affine::RequantizeFloat;
-use crate::arch::{Columns, Kernel, Rows, Sink};
+use crate::arch::{Columns, Kernel, Rows, Sink, ToBytes};
 use crate::element::sealed::Sealed;
 use crate::error::{Error, Result};
 
@@ -48,7 +48,8 @@ pub trait Epilogue: Sealed + Sync {
     /// Where outputs are bytes that a formula makes of each accumulator: this formula.
     #[doc(hidden)]
     #[inline(always)]
-    fn to_bytes(&self) -> Option<FormulaToBytes<'_>> {
+    #[allow(private_interfaces, reason = "the trait is sealed")]
+    fn to_bytes(&self) -> Option<ToBytes<'_, RequantizeFloat>> {
         None
     }
 
@@ -65,15 +66,6 @@ pub trait Epilogue: Sealed + Sync {
             self.store(row + i, col, &acc[i * acc_stride..][..width], &mut out[i * out_stride..][..width]);
         }
     }
-}
-
-/// `formula(acc, factor) ^ flip` with one factor, or one per column. The formula gives 0 to 255.
-#[doc(hidden)]
-#[derive(Clone, Copy)]
-pub struct FormulaToBytes<'a> {
-    pub(crate) formula: RequantizeFloat,
-    pub(crate) factors: &'a [f32],
-    pub(crate) flip: u8,
 }
 
 /// Refuses what there is neither one of nor one for each of `len`.

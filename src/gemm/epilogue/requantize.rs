@@ -3,12 +3,12 @@ use alloc::vec::Vec;
 use ndarray::Dimension;
 
 use super::outputs::{LANES, TileOut, TileRows, columns, map_lanes, zip_lanes};
-use super::{Epilogue, FormulaToBytes, check_bias, check_len};
+use super::{Epilogue, check_bias, check_len};
 use crate::affine::{
     Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFloat, Rescale, requantize_double,
     requantize_fixed, requantize_float,
 };
-use crate::arch::{Columns, Kernel, Rows, Sink, TileBytes, as_bytes_mut};
+use crate::arch::{Columns, Kernel, Rows, Sink, TileBytes, ToBytes, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
@@ -235,7 +235,8 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
         check_bias(self.bias(), cols)
     }
 
-    fn to_bytes(&self) -> Option<FormulaToBytes<'_>> {
+    #[allow(private_interfaces, reason = "the trait is sealed")]
+    fn to_bytes(&self) -> Option<ToBytes<'_, RequantizeFloat>> {
         let Multipliers::Float(factors) = &self.multipliers else { return None };
         if size_of::<T::Code>() != 1 {
             return None;
@@ -243,7 +244,7 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
         // Signed codes are unsigned ones whose top bit is flipped.
         let (up, flip) = if T::MIN < 0 { (128, 0x80) } else { (0, 0) };
         let codes = Codes { min: self.codes.min + up, max: self.codes.max + up };
-        Some(FormulaToBytes { formula: RequantizeFloat::new(self.zero_point + up, codes), factors, flip })
+        Some(ToBytes { formula: RequantizeFloat::new(self.zero_point + up, codes), factors, flip })
     }
 
     #[inline(always)]
@@ -257,9 +258,10 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
         out: TileOut<'_, T::Code>,
     ) -> bool {
         let TileOut { at, width, out, stride } = out;
-        if let (Some(FormulaToBytes { formula, factors, flip }), Some(bytes)) = (self.to_bytes(), as_bytes_mut(out)) {
-            let factors = if factors.len() == 1 { factors } else { &factors[at.1..] };
-            if kernel.multiply_to_bytes(rows, a, b, TileBytes { formula, factors, flip, bytes, width, stride }) {
+        if let (Some(to), Some(bytes)) = (self.to_bytes(), as_bytes_mut(out)) {
+            let factors = if to.factors.len() == 1 { to.factors } else { &to.factors[at.1..] };
+            let to = ToBytes { factors, ..to };
+            if kernel.multiply_to_bytes(rows, a, b, to, TileBytes { bytes, width, stride }) {
                 return true;
             }
         }

@@ -4,8 +4,9 @@ use core::ops::Range;
 
 use super::sums::Sums;
 use super::{BandSpace, DepthwiseWeights};
-use crate::arch::{CHANNELS, Interleave, Kernel, Line, with_kernel};
-use crate::gemm::{self, Epilogue, FormulaToBytes};
+use crate::affine::RequantizeFloat;
+use crate::arch::{CHANNELS, Interleave, Kernel, Line, ToBytes, with_kernel};
+use crate::gemm::{self, Epilogue};
 use crate::window::Placed;
 
 /// The bytes of quads that are made at a time: they stay in the first-level cache.
@@ -31,7 +32,7 @@ pub(super) struct Job<'a, E: Epilogue> {
     /// Bands of an image.
     pub(super) bands: usize,
     pub(super) epilogue: &'a E,
-    pub(super) to_bytes: Option<FormulaToBytes<'a>>,
+    pub(super) to_bytes: Option<ToBytes<'a, RequantizeFloat>>,
     /// For each channel, as `start`, if there is a formula to bytes.
     pub(super) factors: &'a [f32],
 }

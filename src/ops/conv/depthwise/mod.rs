@@ -21,8 +21,8 @@ use alloc::{vec, vec::Vec};
 
 use ndarray::ArrayRef4;
 
-use crate::arch::{CHANNELS, Isa, Line};
-use crate::gemm::{self, Byte, Epilogue, FormulaToBytes};
+use crate::arch::{CHANNELS, Isa, Line, ToBytes};
+use crate::gemm::{self, Byte, Epilogue};
 use crate::window::{Placed, Window};
 use job::Job;
 
@@ -118,7 +118,7 @@ impl DepthwiseWeights {
         start.resize(self.outputs.next_multiple_of(CHANNELS), 0);
         let to_bytes = epilogue.to_bytes();
         factors.clear();
-        if let Some(FormulaToBytes { factors: all, .. }) = to_bytes {
+        if let Some(ToBytes { factors: all, .. }) = to_bytes {
             let factor = |o: usize| if all.len() == 1 { all[0] } else { all[o] };
             factors.extend((0..self.outputs).map(factor));
             factors.resize(self.outputs.next_multiple_of(CHANNELS), 0.0);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::DepthwiseWeights;
 use super::job::{Job, Part};
 use crate::arch::{CHANNELS, Kernel, Line, QuadBytes, QuadSums, Quads, Task, ToBytes, as_bytes_mut};
-use crate::gemm::{Epilogue, FormulaToBytes, TileRows};
+use crate::gemm::{Epilogue, TileRows};
 
 /// The accumulators that are summed at a time where they pass through memory.
 const TILE: usize = 4096;
@@ -38,9 +38,9 @@ impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
         let start = &job.start[first..].as_chunks::<CHANNELS>().0[..lines];
         let out = &mut out[part.xs.start * outputs..];
         if K::REQUANTIZES_QUADS
-            && let (Some(FormulaToBytes { formula, flip, .. }), Some(bytes)) = (job.to_bytes, as_bytes_mut(out))
+            && let (Some(to), Some(bytes)) = (job.to_bytes, as_bytes_mut(out))
         {
-            let factors = &job.factors[first..].as_chunks::<CHANNELS>().0[..lines];
+            let to = ToBytes { factors: &job.factors[first..][..lines * CHANNELS], ..to };
             let quads = Quads { outputs: count, lines: quads, step, offsets };
             let out = QuadBytes {
                 bytes: &mut bytes[first..],
@@ -49,7 +49,7 @@ impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
                 stride: outputs,
                 row_stride: width * outputs,
             };
-            return kernel.requantize_quads(quads, weights, ToBytes { start, factors, formula, flip }, out);
+            return kernel.requantize_quads(quads, weights, start, to, out);
         }
         let stride = lines * CHANNELS;
         let at_once = (TILE / (stride * part.rows)).max(1);
