@@ -2,8 +2,9 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
-use super::linear::{QLinear, StaticLinear, pack_weights, quantize_bias};
+use super::linear::{QLinear, StaticLinear, pack_weights};
 use super::requantize::Requantize;
+use super::stage::quantize_bias;
 use crate::affine::{Clipping, Codes, Requantization, Rescale};
 use crate::element::{Code, Element};
 use crate::error::{Result, check_shapes};

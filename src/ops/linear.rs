@@ -1,12 +1,15 @@
 use alloc::vec::Vec;
 
-use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2};
+use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
 use super::matmul::ChannelParams;
 use super::requantize::{Requantize, check_params};
+use super::stage::{Stage, check_bias};
 use crate::element::Element;
-use crate::error::{Error, Result};
-use crate::gemm::{Byte, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, check_depth, gemm, gemm_into};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
+use crate::gemm::{Byte, Dequantize, Epilogue, PackedRhs, Workspace, check_depth, gemm, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::quantizer::Quantizer;
@@ -69,9 +72,9 @@ impl<W: Byte> QLinear<W> {
         x: &QTensor<X, Ix2>,
         to: &Requantize<Y, Ix2>,
     ) -> Result<QTensor<Y, Ix2>> {
-        let (zero_point, epilogue) = self.stage(x.params(), to)?;
-        let codes = gemm(&x.unpacked_codes(), zero_point, &self.weights, &epilogue)?;
-        QTensor::from_codes(codes, to.params.clone())
+        let Stage { x_zero_point, epilogue, y, .. } = Stage::new(x.params(), &self.scales, self.bias.as_deref(), to)?;
+        let codes = gemm(&x.unpacked_codes(), x_zero_point, &self.weights, &epilogue)?;
+        QTensor::from_codes(codes, y)
     }
 
     /// Fixes the parameters of input and output, so that every later step from codes to codes is integer.
@@ -86,8 +89,8 @@ impl<W: Byte> QLinear<W> {
         x: &QParams<X, Ix2>,
         to: &Requantize<Y, Ix2>,
     ) -> Result<StaticLinear<X, W, Y>> {
-        let (x_zero_point, epilogue) = self.stage(x, to)?;
-        StaticLinear::checked(self.weights, x, x_zero_point, epilogue, to)
+        let stage = Stage::new(x, &self.scales, self.bias.as_deref(), to)?;
+        StaticLinear::checked(self.weights, stage)
     }
 
     /// Codes to reals: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
@@ -138,11 +141,6 @@ impl<W: Byte> QLinear<W> {
         let floats = self.scales.len() + self.bias.as_ref().map_or(0, Vec::len);
         self.weights.size_in_bytes() + size_of::<f32>() * floats
     }
-
-    /// The zero point of the input and the epilogue, for input and output with these parameters.
-    fn stage<X: Byte, Y: Element>(&self, x: &QParams<X, Ix2>, to: &Requantize<Y, Ix2>) -> Result<(X, RequantizeTo<Y>)> {
-        stage(x, &self.scales, self.bias.as_deref(), to)
-    }
 }
 
 /// A linear layer from codes to codes with everything prepared. With integer-only requantization no float instruction
@@ -162,10 +160,7 @@ impl<W: Byte> QLinear<W> {
 #[derive(Debug, Clone)]
 pub struct StaticLinear<X: Byte, W: Byte, Y: Element> {
     weights: PackedRhs<W>,
-    x: QParams<X, Ix2>,
-    x_zero_point: X,
-    epilogue: RequantizeTo<Y>,
-    y: QParams<Y, Ix2>,
+    stage: Stage<X, Y, Ix2>,
 }
 
 impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
@@ -180,32 +175,24 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
         to: &Requantize<Y, Ix2>,
     ) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
-        let (x_scale, x_zero_point) = x.of_tensor("parameters of the input")?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
-        let epilogue = to.epilogue(x_scale, &scales, bias.as_deref())?;
-        Self::checked(weights, x, x_zero_point, epilogue, to)
+        Self::checked(weights, Stage::with_bias(x, &scales, bias.as_deref(), to)?)
     }
 
     /// Refuses what could overflow an accumulator.
-    fn checked(
-        weights: PackedRhs<W>,
-        x: &QParams<X, Ix2>,
-        x_zero_point: X,
-        epilogue: RequantizeTo<Y>,
-        to: &Requantize<Y, Ix2>,
-    ) -> Result<Self> {
-        check_depth(X::reach(x_zero_point), weights.reach(), weights.nrows(), epilogue.bias())?;
-        Ok(Self { weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
+    fn checked(weights: PackedRhs<W>, stage: Stage<X, Y, Ix2>) -> Result<Self> {
+        check_depth(stage.reach(), weights.reach(), weights.nrows(), stage.epilogue.bias())?;
+        Ok(Self { weights, stage })
     }
 
     /// The parameters that inputs must have.
     pub fn input(&self) -> &QParams<X, Ix2> {
-        &self.x
+        &self.stage.x
     }
 
     /// The parameters of outputs.
     pub fn output(&self) -> &QParams<Y, Ix2> {
-        &self.y
+        &self.stage.y
     }
 
     /// `[batch, in]` to `[batch, out]`.
@@ -213,11 +200,11 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
     /// # Errors
     /// [`Error::Shape`] if `x` has another depth, [`Error::Argument`] if its parameters are not those of the input.
     pub fn forward(&self, x: &QTensor<X, Ix2>) -> Result<QTensor<Y, Ix2>> {
-        check_params(x.params(), &self.x)?;
+        check_params(x.params(), &self.stage.x)?;
         let x = x.unpacked_codes();
         let mut codes = Array::from_elem((x.nrows(), self.weights.ncols()), Y::Code::default());
         self.forward_into(&x, &mut codes, &mut Workspace::new())?;
-        QTensor::from_codes(codes, self.y.clone())
+        QTensor::from_codes(codes, self.stage.y.clone())
     }
 
     /// Codes `[batch, in]` with the parameters of the input, to codes `[batch, out]` in memory that exists.
@@ -230,7 +217,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
         out: &mut ArrayRef2<Y::Code>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        gemm_into(x, self.x_zero_point, &self.weights, &self.epilogue, out, workspace)
+        gemm_into(x, self.stage.x_zero_point, &self.weights, &self.stage.epilogue, out, workspace)
     }
 }
 
@@ -270,43 +257,4 @@ pub(super) fn pack_weights<T: Element<Code = W>, W: Byte>(
     let packed = PackedRhs::pack(&weights.unpacked_codes().t(), &params.zero_points)?;
     check_depth(LEAST_REACH, packed.reach(), packed.nrows(), None)?;
     Ok((params.scales, packed))
-}
-
-/// Refuses a bias that has not one finite value for each output channel.
-pub(super) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Result<()> {
-    let Some(bias) = bias else { return Ok(()) };
-    if bias.len() != channels {
-        return Err(Error::shape("bias", &[channels], bias.shape()));
-    }
-    match bias.iter().enumerate().find(|(_, b)| !b.is_finite()) {
-        Some((channel, &found)) => Err(Error::NonFinite { found: found as f64, index: alloc::vec![channel] }),
-        None => Ok(()),
-    }
-}
-
-/// The zero point of the input and the epilogue of a layer with these weights' scales and bias.
-pub(super) fn stage<X: Byte, Y: Element, D: Dimension>(
-    x: &QParams<X, D>,
-    scales: &[f32],
-    bias: Option<&[f32]>,
-    to: &Requantize<Y, D>,
-) -> Result<(X, RequantizeTo<Y>)> {
-    let (x_scale, zero_point) = x.of_tensor("parameters of the input")?;
-    let bias = bias.map(|bias| quantize_bias(bias, x_scale, scales)).transpose()?;
-    let epilogue = to.epilogue(x_scale, scales, bias.as_deref())?;
-    Ok((zero_point, epilogue))
-}
-
-/// `rne(bias / (x_scale * w_scale))`, refused where it leaves `i32`.
-pub(super) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Result<Vec<i32>> {
-    let code = |(channel, &bias): (usize, &f32)| {
-        let w_scale = if w_scales.len() == 1 { w_scales[0] } else { w_scales[channel] };
-        let code = crate::element::Compute::round_ties_even(bias as f64 / (x_scale as f64 * w_scale as f64));
-        if code.abs() <= i32::MAX as f64 {
-            Ok(code as i32)
-        } else {
-            Err(Error::Bias { max: i32::MAX as i64, found: code, channel })
-        }
-    };
-    bias.iter().enumerate().map(code).collect()
 }

@@ -32,6 +32,7 @@ mod pool;
 mod requantize;
 mod shape;
 mod softmax;
+mod stage;
 mod transpose;
 
 pub use crate::window::{Padding, Window};

@@ -5,10 +5,10 @@ use ndarray::{Array4, ArrayRef1, ArrayRef4, Axis, Ix4};
 use super::weights::ConvWeights;
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::gemm::{Byte, Dequantize, Epilogue, RequantizeTo, Workspace};
-use crate::ops::linear::{check_bias, stage};
+use crate::gemm::{Byte, Dequantize, Epilogue, Workspace};
 use crate::ops::matmul::ChannelParams;
 use crate::ops::requantize::{Requantize, check_params};
+use crate::ops::stage::{Stage, check_bias};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::quantizer::Quantizer;
@@ -90,10 +90,10 @@ impl<W: Byte> QConv<W> {
         x: &QTensor<X, Ix4>,
         to: &Requantize<Y, Ix4>,
     ) -> Result<QTensor<Y, Ix4>> {
-        let (zero_point, epilogue) = self.stage(x.params(), to)?;
+        let Stage { x_zero_point, epilogue, y, .. } = Stage::new(x.params(), &self.scales, self.bias.as_deref(), to)?;
         let mut codes = Array4::from_elem(self.output_shape(x.unpacked_codes().shape())?, Y::Code::default());
-        self.weights.run(&x.unpacked_codes(), zero_point, &epilogue, &mut codes, &mut Workspace::new())?;
-        QTensor::from_codes(codes, to.params.clone())
+        self.weights.run(&x.unpacked_codes(), x_zero_point, &epilogue, &mut codes, &mut Workspace::new())?;
+        QTensor::from_codes(codes, y)
     }
 
     /// Fixes the parameters of input and output, so that every later step from codes to codes is integer.
@@ -108,8 +108,8 @@ impl<W: Byte> QConv<W> {
         x: &QParams<X, Ix4>,
         to: &Requantize<Y, Ix4>,
     ) -> Result<StaticConv<X, W, Y>> {
-        let (x_zero_point, epilogue) = self.stage(x, to)?;
-        StaticConv::checked(self.weights, x, x_zero_point, epilogue, to)
+        let stage = Stage::new(x, &self.scales, self.bias.as_deref(), to)?;
+        StaticConv::checked(self.weights, stage)
     }
 
     /// Codes to reals: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
@@ -157,11 +157,6 @@ impl<W: Byte> QConv<W> {
         let floats = self.scales.len() + self.bias.as_ref().map_or(0, Vec::len);
         self.weights.size_in_bytes() + size_of::<f32>() * floats
     }
-
-    /// The zero point of the input and the epilogue, for input and output with these parameters.
-    fn stage<X: Byte, Y: Element>(&self, x: &QParams<X, Ix4>, to: &Requantize<Y, Ix4>) -> Result<(X, RequantizeTo<Y>)> {
-        stage(x, &self.scales, self.bias.as_deref(), to)
-    }
 }
 
 /// A convolution from codes to codes with everything prepared. With integer-only requantization no float instruction
@@ -189,10 +184,7 @@ impl<W: Byte> QConv<W> {
 #[derive(Debug, Clone)]
 pub struct StaticConv<X: Byte, W: Byte, Y: Element> {
     weights: ConvWeights<W>,
-    x: QParams<X, Ix4>,
-    x_zero_point: X,
-    epilogue: RequantizeTo<Y>,
-    y: QParams<Y, Ix4>,
+    stage: Stage<X, Y, Ix4>,
 }
 
 impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
@@ -210,32 +202,24 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
         to: &Requantize<Y, Ix4>,
     ) -> Result<Self> {
         let (scales, weights) = pack(weights, window, groups)?;
-        let (x_scale, x_zero_point) = x.of_tensor("parameters of the input")?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
-        let epilogue = to.epilogue(x_scale, &scales, bias.as_deref())?;
-        Self::checked(weights, x, x_zero_point, epilogue, to)
+        Self::checked(weights, Stage::with_bias(x, &scales, bias.as_deref(), to)?)
     }
 
     /// Refuses what could overflow an accumulator.
-    fn checked(
-        weights: ConvWeights<W>,
-        x: &QParams<X, Ix4>,
-        x_zero_point: X,
-        epilogue: RequantizeTo<Y>,
-        to: &Requantize<Y, Ix4>,
-    ) -> Result<Self> {
-        weights.check_depth(X::reach(x_zero_point), epilogue.bias())?;
-        Ok(Self { weights, x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
+    fn checked(weights: ConvWeights<W>, stage: Stage<X, Y, Ix4>) -> Result<Self> {
+        weights.check_depth(stage.reach(), stage.epilogue.bias())?;
+        Ok(Self { weights, stage })
     }
 
     /// The parameters that inputs must have.
     pub fn input(&self) -> &QParams<X, Ix4> {
-        &self.x
+        &self.stage.x
     }
 
     /// The parameters of outputs.
     pub fn output(&self) -> &QParams<Y, Ix4> {
-        &self.y
+        &self.stage.y
     }
 
     /// The shape of the output for images of this shape.
@@ -252,10 +236,10 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
     /// [`Error::Shape`] if `x` has other channels or is smaller than the kernel, [`Error::Argument`] if its parameters are
     /// not those of the input.
     pub fn forward(&self, x: &QTensor<X, Ix4>) -> Result<QTensor<Y, Ix4>> {
-        check_params(x.params(), &self.x)?;
+        check_params(x.params(), &self.stage.x)?;
         let mut codes = Array4::from_elem(self.output_shape(x.unpacked_codes().shape())?, Y::Code::default());
         self.forward_into(&x.unpacked_codes(), &mut codes, &mut Workspace::new())?;
-        QTensor::from_codes(codes, self.y.clone())
+        QTensor::from_codes(codes, self.stage.y.clone())
     }
 
     /// Codes with the parameters of the input, to codes in memory that exists; any strides on either side. Allocates
@@ -269,7 +253,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
         out: &mut ArrayRef4<Y::Code>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        self.weights.run(x, self.x_zero_point, &self.epilogue, out, workspace)
+        self.weights.run(x, self.stage.x_zero_point, &self.stage.epilogue, out, workspace)
     }
 
     /// The bytes that packed weights take in memory.
