@@ -102,6 +102,14 @@ pub enum Error {
         /// The granularity that came.
         found: Granularity,
     },
+    /// The two sides of a product were packed for different kernels.
+    #[error("expected a left side packed for {expected}, as the right side is, found one for {found}")]
+    Kernel {
+        /// The kernel that the right side was packed for.
+        expected: &'static str,
+        /// The kernel that the left side was packed for.
+        found: &'static str,
+    },
     /// A product so deep that an `i32` accumulator could overflow.
     #[error("expected a depth of at most {max}, found {found}: an i32 accumulator could overflow")]
     Depth {

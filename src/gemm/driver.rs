@@ -7,7 +7,7 @@ use ndarray::{ArrayViewMut2, Axis, s};
 use super::Byte;
 use super::epilogue::{Epilogue, TileOut, TileRows};
 use super::lhs::{Lhs, LhsLayout};
-use super::pack::{PackedRhs, Panels};
+use super::rhs::{PackedRhs, Panels};
 use super::workspace::{PartSpace, Workspace};
 use crate::arch::{Columns, Isa, Kernel, Rows, Task, with_kernel};
 
@@ -47,6 +47,9 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
     out: ArrayViewMut2<'_, E::Out>,
     workspace: &mut Workspace,
 ) {
+    if out.is_empty() {
+        return;
+    }
     let b = b.panels();
     let isa = b.isa.for_rows(a.nrows());
     let lhs = LhsLayout::of(isa, a.nrows(), b.rows, b.cols);

@@ -6,15 +6,18 @@ use core::ops::Range;
 use ndarray::{ArrayView2, s};
 
 use super::Byte;
-use super::pack::AlignedBytes;
+use super::aligned::AlignedBytes;
+use super::packed_lhs::PackedLhs;
 use super::patches::Patches;
 use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
 
 /// Where the rows of the left side come from.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Lhs<'a, A: Byte> {
     /// A matrix, of any strides.
     Matrix(ArrayView2<'a, A>),
+    /// A matrix that was copied beforehand.
+    Packed(&'a PackedLhs<A>),
     /// What lies under a kernel, for each place that it is laid on an image.
     Patches(Patches<'a>),
 }
@@ -23,6 +26,7 @@ impl<A: Byte> Lhs<'_, A> {
     pub(crate) fn nrows(&self) -> usize {
         match self {
             Lhs::Matrix(a) => a.nrows(),
+            Lhs::Packed(a) => a.nrows(),
             Lhs::Patches(patches) => patches.nrows(),
         }
     }
@@ -30,7 +34,7 @@ impl<A: Byte> Lhs<'_, A> {
     /// The bytes that a row takes where kernels read it.
     pub(crate) fn row_bytes(&self, layout: LhsLayout) -> usize {
         match self {
-            Lhs::Matrix(a) => a.ncols(),
+            Lhs::Matrix(_) | Lhs::Packed(_) => self.depth(),
             Lhs::Patches(patches) => row_stride(patches.depth(), layout),
         }
     }
@@ -38,6 +42,7 @@ impl<A: Byte> Lhs<'_, A> {
     pub(crate) fn depth(&self) -> usize {
         match self {
             Lhs::Matrix(a) => a.ncols(),
+            Lhs::Packed(a) => a.ncols(),
             Lhs::Patches(patches) => patches.depth(),
         }
     }
@@ -71,6 +76,12 @@ impl LhsLayout {
         with_kernel!(isa, kernel => of(kernel, depth, rows > 1 && cols >= FLIP_ONCE))
     }
 
+    /// For matrices that are copied once, for all products.
+    pub(super) fn packed(isa: Isa) -> Self {
+        let layout = Self::of(isa, 0, 0, 0);
+        Self { in_place: false, flip_once: layout.flips, ..layout }
+    }
+
     /// What canonical codes are greater by than codes of `A`.
     fn shift<A: Byte>(self) -> i32 {
         if self.flips { A::TO_UNSIGNED } else { 0 }
@@ -90,6 +101,15 @@ pub(crate) struct LhsBlock {
 }
 
 impl LhsBlock {
+    /// The codes of what was read last, if it was copied, and the sums of its rows.
+    pub(super) fn content(&self) -> (&[u8], &[i32]) {
+        (self.data.as_slice(), &self.sums)
+    }
+
+    pub(super) fn size_in_bytes(&self) -> usize {
+        self.data.as_slice().len() + size_of_val(self.sums.as_slice())
+    }
+
     /// These rows of `a`; and the sum of each row's canonical codes, if `with_sums`.
     ///
     /// Rows of a matrix are read in place if they are contiguous and the kernel reads them well. All others are copied.
@@ -103,6 +123,10 @@ impl LhsBlock {
         let (count, depth) = (which.len(), a.depth());
         let flip = layout.flip_once && A::TO_UNSIGNED != 0;
         let mut rows = match a {
+            Lhs::Packed(a) => {
+                let (rows, sums) = a.rows(which);
+                return (rows, if with_sums { sums } else { &[] });
+            }
             Lhs::Matrix(a) => read_matrix(&mut self.data, a.slice_move(s![which, ..]), layout),
             Lhs::Patches(patches) => {
                 let stride = row_stride(depth, layout);

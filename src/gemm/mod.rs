@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The right side is packed once ([`PackedRhs`]) and remembers the kernel it was packed for. The left side is read in
-//! place, or block by block through a copy where its rows are not contiguous. Zero points enter through row and column
+//! place, or block by block through a copy where its rows are not contiguous; [`PackedLhs`] is such a copy that is made
+//! once. Zero points enter through row and column
 //! sums as the initial value of the accumulators, and the [`Epilogue`] turns each finished row of a tile into outputs
 //! while it is in the cache. An accumulator is the naive `i32` sum for every input: a depth at which it could overflow is
 //! refused.
@@ -23,11 +24,14 @@
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 
+mod aligned;
 mod driver;
 mod epilogue;
 mod lhs;
 mod pack;
+mod packed_lhs;
 mod patches;
+mod rhs;
 #[cfg(test)]
 mod tests;
 mod workspace;
@@ -40,8 +44,10 @@ pub(crate) use driver::{join, threads};
 pub(crate) use epilogue::TileRows;
 pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
 pub(crate) use lhs::Lhs;
-pub use pack::PackedRhs;
+
+pub use packed_lhs::{Left, PackedLhs};
 pub(crate) use patches::Patches;
+pub use rhs::PackedRhs;
 pub use workspace::Workspace;
 
 /// The instruction set in use: the best that this machine has, unless `NDARRAY_QUANT_ISA` names a lower one.
@@ -93,18 +99,21 @@ impl Byte for i8 {
 
 /// `epilogue((a - a_zero) · (b - b_zero) + bias)` for `a` of shape `[m, k]` and `b` of shape `[k, n]`.
 ///
-/// Any strides of `a`. The result is the same, bit for bit, on every instruction set and thread count.
+/// `a` is a reference to a matrix of any strides or to a [`PackedLhs`]. The result is the same, bit for bit, on every
+/// instruction set and thread count.
 ///
 /// # Errors
 /// [`Error::Shape`] if the inner lengths differ or the epilogue has not as many channels as the product,
-/// [`Error::Depth`] if an accumulator could overflow, [`Error::Bias`] if it could with the bias on it.
-pub fn gemm<A: Byte, B: Byte, E: Epilogue>(
-    a: &ArrayRef2<A>,
+/// [`Error::Depth`] if an accumulator could overflow, [`Error::Bias`] if it could with the bias on it, [`Error::Kernel`] if
+/// both sides are packed and not for the same kernel.
+pub fn gemm<'a, A: Byte, B: Byte, E: Epilogue>(
+    a: impl Into<Left<'a, A>>,
     a_zero_point: A,
     b: &PackedRhs<B>,
     epilogue: &E,
 ) -> Result<Array2<E::Out>> {
-    let mut out = Array2::from_elem((a.nrows(), b.ncols()), E::Out::default());
+    let a = a.into();
+    let mut out = Array2::from_elem((a.0.nrows(), b.ncols()), E::Out::default());
     gemm_into(a, a_zero_point, b, epilogue, &mut out, &mut Workspace::new())?;
     Ok(out)
 }
@@ -114,23 +123,28 @@ pub fn gemm<A: Byte, B: Byte, E: Epilogue>(
 ///
 /// # Errors
 /// Those of [`gemm`], and [`Error::Shape`] if `out` is not of shape `[m, n]`. Then nothing was written.
-pub fn gemm_into<A: Byte, B: Byte, E: Epilogue>(
-    a: &ArrayRef2<A>,
+pub fn gemm_into<'a, A: Byte, B: Byte, E: Epilogue>(
+    a: impl Into<Left<'a, A>>,
     a_zero_point: A,
     b: &PackedRhs<B>,
     epilogue: &E,
     out: &mut ArrayRef2<E::Out>,
     workspace: &mut Workspace,
 ) -> Result<()> {
-    if a.ncols() != b.nrows() {
-        return Err(Error::shape("left side of the product", &[a.nrows(), b.nrows()], a.shape()));
+    let Left(a) = a.into();
+    let [m, k] = [a.nrows(), a.depth()];
+    if k != b.nrows() {
+        return Err(Error::shape("left side of the product", &[m, b.nrows()], &[m, k]));
     }
-    if out.dim() != (a.nrows(), b.ncols()) {
-        return Err(Error::shape("product", &[a.nrows(), b.ncols()], out.shape()));
+    if out.dim() != (m, b.ncols()) {
+        return Err(Error::shape("product", &[m, b.ncols()], out.shape()));
     }
-    epilogue.check(a.nrows(), b.ncols())?;
-    check_depth(A::reach(a_zero_point), b.reach(), b.nrows(), epilogue.bias())?;
-    run(Lhs::Matrix(a.view()), a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
+    if let Lhs::Packed(a) = a {
+        a.check(b.panels().isa)?;
+    }
+    epilogue.check(m, b.ncols())?;
+    check_depth(A::reach(a_zero_point), b.reach(), k, epilogue.bias())?;
+    run(a, a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
     Ok(())
 }
 
@@ -146,6 +160,12 @@ pub(crate) fn run<A: Byte, B: Byte, E: Epilogue>(
 ) {
     debug_assert_eq!((a.nrows(), a.depth()), (out.nrows(), b.nrows()));
     driver::run(a, a_zero_point, b, epilogue, first_col, out, workspace);
+}
+
+/// Refuses a depth at which the sum of so many codes could leave `i32`.
+fn check_sums(depth: usize) -> Result<()> {
+    let max = i32::MAX as usize / 256;
+    if depth > max { Err(Error::Depth { max, found: depth }) } else { Ok(()) }
 }
 
 /// Refuses what could overflow: `depth * max|a - a_zero| * max|b - b_zero| + |bias|` beyond `i32::MAX`.

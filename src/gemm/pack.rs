@@ -1,196 +1,202 @@
-//! The right side as kernels read it, with canonical signs and its sums.
+//! Codes of the right side, moved to where kernels read them.
 //!
-//! The right side is packed: a panel holds `width` columns as `[ceil(depth / unit)][width][unit]`, short panels and the
-//! end of the depth filled with zeros. The left side is read in place where its rows allow it. The canonical right side is
-//! signed, and for most kernels the left side unsigned: flipping the top bit adds or subtracts 128, and zero points move
-//! with it, so few kernels serve all four combinations of signs.
+//! A panel holds `NR` columns as `[padded_depth / KU][NR][KU]`, with zeros where the matrix has no more rows or columns. The
+//! canonical right side is signed; for most kernels the left side is unsigned. Flipping the top bit adds or subtracts 128,
+//! and zero points move with it, so few kernels serve all four combinations of signs.
 
-use alloc::{vec, vec::Vec};
+use core::array::from_fn;
 
-use ndarray::{ArrayRef2, ArrayView2, Axis};
+use ndarray::{ArrayView2, Axis, s};
 
 use super::Byte;
-use crate::arch::{Isa, Kernel, with_kernel};
-use crate::error::{Error, Result};
+use super::driver::{join, threads};
+use crate::arch::{Isa, Kernel, Task, with_kernel};
 
-/// The shape of panels of the right side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RhsLayout {
-    /// Columns in a panel.
-    width: usize,
-    /// Neighbours in depth that lie side by side.
-    unit: usize,
-    /// The bytes of one panel.
-    panel_len: usize,
+/// The bytes of a panel of this depth.
+pub(super) fn panel_len(isa: Isa, depth: usize) -> usize {
+    fn of<K: Kernel>(_: K, depth: usize) -> usize {
+        K::NR * K::padded_depth(depth)
+    }
+    with_kernel!(isa, kernel => of(kernel, depth))
 }
 
-impl RhsLayout {
-    fn of(isa: Isa, depth: usize) -> Self {
-        fn of<K: Kernel>(_: K, depth: usize) -> RhsLayout {
-            RhsLayout { width: K::NR, unit: K::KU, panel_len: K::NR * K::padded_depth(depth) }
-        }
-        with_kernel!(isa, kernel => of(kernel, depth))
+/// The panels for so many columns.
+pub(super) fn panels(isa: Isa, cols: usize) -> usize {
+    fn width<K: Kernel>(_: K) -> usize {
+        K::NR
     }
+    cols.div_ceil(with_kernel!(isa, kernel => width(kernel)))
 }
 
 /// What canonical codes of the right side are greater by than the codes of `T`: they are signed.
-fn rhs_shift<T: Byte>() -> i32 {
+pub(super) fn shift<T: Byte>() -> i32 {
     T::TO_UNSIGNED - 128
 }
 
-/// Packs the columns of the right side, given as rows, and writes the sums of their canonical codes.
-fn pack_columns<T: Byte>(columns: ArrayView2<'_, T>, layout: RhsLayout, data: &mut [u8], sums: &mut [i32]) {
-    let depth = columns.ncols();
-    let shift = rhs_shift::<T>();
-    let flip = if shift == 0 { 0 } else { 0x80 };
-    let step = layout.width * layout.unit;
-    for (i, (codes, sum)) in columns.axis_iter(Axis(0)).zip(sums).enumerate() {
-        let panel = &mut data[i / layout.width * layout.panel_len..][..layout.panel_len];
-        let column = i % layout.width * layout.unit;
-        *sum = shift * depth as i32;
-        let mut place = |(k, &code): (usize, &T)| {
-            panel[k / layout.unit * step + column + k % layout.unit] = code.to_i32() as u8 ^ flip;
-            *sum += code.to_i32();
-        };
-        match codes.as_slice() {
-            Some(codes) => codes.iter().enumerate().for_each(&mut place),
-            None => codes.iter().enumerate().for_each(&mut place),
+/// Packs a matrix into whole panels, and writes the sum of the canonical codes of each column.
+pub(super) fn pack<T: Byte>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32]) {
+    /// What a byte is moved for costs as much as this many products.
+    const PRODUCTS: usize = 16;
+    let threads = threads(b.len().saturating_mul(PRODUCTS));
+    with_kernel!(isa, kernel => fork(kernel, b, panels, sums, threads));
+}
+
+/// Deals the panels out to threads.
+fn fork<T: Byte, K: Kernel>(kernel: K, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32], threads: usize) {
+    let half = b.ncols() / K::NR / 2;
+    if threads < 2 || half == 0 {
+        return kernel.run(Pack { _for: kernel, b, panels, sums });
+    }
+    let panel_len = K::NR * K::padded_depth(b.nrows());
+    let (first, second) = b.split_at(Axis(1), half * K::NR);
+    let (first_panels, second_panels) = panels.split_at_mut(half * panel_len);
+    let (first_sums, second_sums) = sums.split_at_mut(half * K::NR);
+    join(
+        || fork(kernel, first, first_panels, first_sums, threads / 2),
+        || fork(kernel, second, second_panels, second_sums, threads - threads / 2),
+    );
+}
+
+struct Pack<'a, T, K> {
+    _for: K,
+    b: ArrayView2<'a, T>,
+    panels: &'a mut [u8],
+    sums: &'a mut [i32],
+}
+
+impl<T: Byte, K: Kernel> Task for Pack<'_, T, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        const { assert!(matches!((K::NR, K::KU), (8, 2) | (16, 2) | (16, 4) | (32, 4)), "panels of a known shape") };
+        match (K::NR, K::KU) {
+            (8, _) => self.panels::<8, 2>(),
+            (16, 2) => self.panels::<16, 2>(),
+            (16, _) => self.panels::<16, 4>(),
+            _ => self.panels::<32, 4>(),
         }
     }
 }
 
-/// The right side of a product, packed for the kernel of this machine, with its column sums and zero points.
-#[derive(Debug, Clone)]
-pub struct PackedRhs<B: Byte> {
-    panels: Panels,
-    /// The greatest distance of a code from its zero point.
-    reach: i64,
-    element: core::marker::PhantomData<B>,
-}
-
-/// What products read of the right side. Not generic, so that there is one driver for both types of codes.
-#[derive(Debug, Clone)]
-pub(crate) struct Panels {
-    pub(crate) isa: Isa,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    /// The bytes of one panel.
-    pub(crate) panel_len: usize,
-    data: AlignedBytes,
-    /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
-    pub(crate) centred_sums: Vec<i32>,
-    /// The zero points of the canonical codes, one per column; empty if all are 0.
-    pub(crate) zero_points: Vec<i32>,
-}
-
-impl Panels {
-    pub(crate) fn data(&self) -> &[u8] {
-        self.data.as_slice()
-    }
-}
-
-impl<B: Byte> PackedRhs<B> {
-    /// Packs `b` of shape `[k, n]`, with one zero point for all columns or one for each. Any strides.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] unless there are 1 or `n` zero points, [`Error::Depth`] if no product of this depth is safe.
-    pub fn pack(b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
-        Self::pack_for(Isa::current(), b, zero_points)
-    }
-
-    pub(crate) fn pack_for(isa: Isa, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
-        let (rows, cols) = b.dim();
-        if zero_points.len() != 1 && zero_points.len() != cols {
-            return Err(Error::shape("zero points of the right side", &[cols], &[zero_points.len()]));
+impl<T: Byte, K: Kernel> Pack<'_, T, K> {
+    #[inline(always)]
+    fn panels<const NR: usize, const KU: usize>(self) {
+        let Self { b, panels, sums, .. } = self;
+        let depth = K::padded_depth(b.nrows());
+        let flip = if shift::<T>() == 0 { 0 } else { 0x80 };
+        sums.fill(0);
+        if b.is_empty() {
+            return panels.fill(0);
         }
-        // Keeps every sum of codes within i32.
-        let max = i32::MAX as usize / 256;
-        if rows > max {
-            return Err(Error::Depth { max, found: rows });
+        if b.strides()[0] == 1 && b.strides()[1] != 1 {
+            from_columns::<T, NR, KU>(b, flip, depth, panels, sums);
+        } else {
+            from_rows::<T, NR, KU>(b, flip, depth, panels, sums);
         }
-        let layout = RhsLayout::of(isa, rows);
-        let panel_len = layout.panel_len;
-        let mut data = AlignedBytes::zeroed(panel_len * cols.div_ceil(layout.width));
-        let mut centred_sums = vec![0; cols];
-        pack_columns(b.t(), layout, data.as_mut_slice(), &mut centred_sums);
-        let zero_point = |j: usize| if zero_points.len() == 1 { zero_points[0] } else { zero_points[j] };
-        let shift = rhs_shift::<B>();
-        let canonical: Vec<i32> = (0..cols).map(|j| zero_point(j).to_i32() + shift).collect();
-        for (sum, zero) in centred_sums.iter_mut().zip(&canonical) {
-            *sum -= zero * rows as i32;
-        }
-        let zero_points = if canonical.iter().all(|&z| z == 0) { Vec::new() } else { canonical };
-        Ok(Self {
-            reach: (0..cols).map(|j| B::reach(zero_point(j))).max().unwrap_or(1),
-            panels: Panels { isa, rows, cols, panel_len, data, centred_sums, zero_points },
-            element: core::marker::PhantomData,
-        })
-    }
-
-    /// `k`, the depth of products with it.
-    pub fn nrows(&self) -> usize {
-        self.panels.rows
-    }
-
-    /// `n`, the columns of products with it.
-    pub fn ncols(&self) -> usize {
-        self.panels.cols
-    }
-
-    /// The bytes that it takes in memory: codes, padding, sums and zero points.
-    pub fn size_in_bytes(&self) -> usize {
-        let integers = self.panels.centred_sums.len() + self.panels.zero_points.len();
-        self.panels.data().len() + size_of::<i32>() * integers
-    }
-
-    pub(crate) fn panels(&self) -> &Panels {
-        &self.panels
-    }
-
-    pub(crate) fn reach(&self) -> i64 {
-        self.reach
     }
 }
 
-/// Bytes that start at a cache line, so that no vector of a panel lies across two.
-#[derive(Debug, Default)]
-pub(crate) struct AlignedBytes {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
+/// Rows that are interleaved at a time. All panels take their part of them before the next ones are read.
+const ROWS: usize = 64;
 
-impl AlignedBytes {
-    pub(crate) const LINE: usize = 64;
-
-    pub(crate) fn zeroed(len: usize) -> Self {
-        let mut aligned = Self::default();
-        aligned.resize(len);
-        aligned
-    }
-
-    /// Changes the length; what the bytes are afterwards is not defined.
-    pub(crate) fn resize(&mut self, len: usize) {
-        if self.bytes.len() < len + Self::LINE {
-            self.bytes.resize(len + Self::LINE, 0);
-            self.start = self.bytes.as_ptr().align_offset(Self::LINE).min(Self::LINE);
+/// Of a matrix whose rows are contiguous, or nothing is.
+#[inline(always)]
+fn from_rows<T: Byte, const NR: usize, const KU: usize>(
+    b: ArrayView2<'_, T>,
+    flip: u8,
+    depth: usize,
+    panels: &mut [u8],
+    sums: &mut [i32],
+) {
+    for first in (0..depth).step_by(ROWS) {
+        let (count, padded) = (ROWS.min(b.nrows().saturating_sub(first)), ROWS.min(depth - first));
+        let rows: [Option<&[u8]>; ROWS] =
+            from_fn(|i| if i < count { b.row(first + i).to_slice().map(T::as_bytes) } else { None });
+        for (p, (panel, sums)) in panels.chunks_exact_mut(NR * depth).zip(sums.chunks_mut(NR)).enumerate() {
+            // What becomes zeros when it is flipped.
+            let mut block = [[flip; NR]; ROWS];
+            for (i, (to, row)) in block.iter_mut().zip(rows).enumerate().take(count) {
+                match row.map(|row| &row[p * NR..]) {
+                    Some(row) => match row.first_chunk() {
+                        Some(row) => *to = *row,
+                        None => to[..row.len()].copy_from_slice(row),
+                    },
+                    None => {
+                        let row = b.slice(s![first + i, p * NR..]);
+                        to.iter_mut().zip(row).for_each(|(to, code)| *to = code.to_i32() as u8);
+                    }
+                }
+            }
+            let lines = &mut panel[first * NR..][..padded * NR];
+            interleave::<NR, KU>(&block, flip, lines, sums);
         }
-        self.len = len;
-    }
-
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
     }
 }
 
-impl Clone for AlignedBytes {
-    fn clone(&self) -> Self {
-        let mut copy = Self::zeroed(self.len);
-        copy.as_mut_slice().copy_from_slice(self.as_slice());
-        copy
+/// Lays `KU` neighbours in depth side by side, for each of `NR` columns, and adds them to the sums.
+#[inline(always)]
+fn interleave<const NR: usize, const KU: usize>(
+    block: &[[u8; NR]; ROWS],
+    flip: u8,
+    lines: &mut [u8],
+    sums: &mut [i32],
+) {
+    let mut added = [0; NR];
+    for (rows, line) in block.as_chunks::<KU>().0.iter().zip(lines.chunks_exact_mut(NR * KU)) {
+        let mut codes = [[0; KU]; NR];
+        for j in 0..NR {
+            for i in 0..KU {
+                codes[j][i] = rows[i][j] ^ flip;
+            }
+        }
+        for j in 0..NR {
+            for row in rows {
+                added[j] += (row[j] ^ flip) as i8 as i32;
+            }
+        }
+        line.copy_from_slice(codes.as_flattened());
+    }
+    sums.iter_mut().zip(added).for_each(|(sum, added)| *sum += added);
+}
+
+/// Codes of a column that are moved at a time: a panel's part of as many rows stays in the first two caches.
+const COLUMN: usize = 1024;
+
+/// Of a matrix whose columns are contiguous.
+#[inline(always)]
+fn from_columns<T: Byte, const NR: usize, const KU: usize>(
+    b: ArrayView2<'_, T>,
+    flip: u8,
+    depth: usize,
+    panels: &mut [u8],
+    sums: &mut [i32],
+) {
+    for (p, (panel, sums)) in panels.chunks_exact_mut(NR * depth).zip(sums.chunks_mut(NR)).enumerate() {
+        let columns: [&[u8]; NR] = from_fn(|j| match p * NR + j < b.ncols() {
+            true => b.column(p * NR + j).to_slice().map(T::as_bytes).unwrap_or_default(),
+            false => &[],
+        });
+        for (block, lines) in panel.chunks_mut(NR * COLUMN).enumerate() {
+            for (j, column) in columns.iter().enumerate() {
+                let codes = column.get(block * COLUMN..).unwrap_or_default();
+                let codes = &codes[..codes.len().min(COLUMN)];
+                if let Some(sum) = sums.get_mut(j) {
+                    *sum += codes.iter().map(|code| (code ^ flip) as i8 as i32).sum::<i32>();
+                }
+                let mut places = lines.chunks_exact_mut(NR * KU).map(|line| &mut line[j * KU..][..KU]);
+                let (units, rest) = codes.as_chunks::<KU>();
+                for (unit, place) in units.iter().zip(places.by_ref()) {
+                    place.copy_from_slice(&unit.map(|code| code ^ flip));
+                }
+                let last = from_fn::<_, KU, _>(|i| rest.get(i).map_or(0, |code| code ^ flip));
+                if !rest.is_empty()
+                    && let Some(place) = places.next()
+                {
+                    place.copy_from_slice(&last);
+                }
+                places.for_each(|place| place.fill(0));
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::window::Placed;
 
 /// The left side of a convolution. The row of an output pixel holds the codes under the kernel, `[kh][kw][channels]`;
 /// rows are in the order of images, rows and columns of outputs. Only a block of rows exists at a time.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Patches<'a> {
     /// The bits of the codes, `[images][height][width][pixel]`.
     pub(crate) codes: &'a [u8],

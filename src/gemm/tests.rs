@@ -49,6 +49,8 @@ fn agrees<A: Byte, B: Byte>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, V
         let packed = PackedRhs::pack_for(isa, &b, b_zeros).unwrap();
         prop_assert_eq!(&gemm(&a, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}", isa);
         let packed = PackedRhs::pack_for(isa, &b_columns.t(), b_zeros).unwrap();
+        let left = PackedLhs::pack_for(isa, &a_negative).unwrap();
+        prop_assert_eq!(&gemm(&left, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}, packed", isa);
         let mut out = Array2::zeros((b.ncols(), a.nrows()));
         let mut transposed = out.view_mut().reversed_axes();
         gemm_into(&a_negative, a_zero, &packed, &Accumulator::new(), &mut transposed, &mut Workspace::new()).unwrap();
@@ -118,18 +120,59 @@ fn deepest() {
     }
 }
 
+/// What was packed before leaves nothing behind in what is packed after it.
+#[test]
+fn repacked() {
+    for isa in Isa::available() {
+        let mut packed = PackedRhs::pack_for(isa, &Array2::from_elem((70, 70), 255u8), &[255]).unwrap();
+        for (k, n) in [(0, 5), (33, 41), (5, 0), (2, 3), (67, 33), (256, 100)] {
+            let a = Array2::from_shape_fn((7, k), |(i, j)| (i * 31 + j * 7) as u8);
+            for b in [
+                Array2::from_shape_fn((k, n), |(i, j)| (i * 13 + j * 11) as u8),
+                Array2::from_shape_fn((n, k), |(i, j)| (i * 13 + j * 11) as u8).reversed_axes(),
+            ] {
+                packed.repack(&b, &[3]).unwrap();
+                let found = gemm(&a, 7, &packed, &Accumulator::new()).unwrap();
+                assert_eq!(found, naive(&a, 7, &b, &[3]), "{isa:?}, {k} x {n}");
+            }
+        }
+        let (cols, shallow) = (packed.ncols(), Array2::from_elem((1, 2), 0u8));
+        assert!(matches!(packed.repack(&shallow, &[0; 3]), Err(Error::Shape { .. })));
+        assert_eq!(packed.ncols(), cols);
+    }
+}
+
+/// A left side that was packed for another kernel is refused.
+#[test]
+fn kernels_of_both_sides() {
+    let isas: Vec<_> = Isa::available().collect();
+    let (a, b) = (Array2::from_elem((8, 6), 1i8), Array2::from_elem((6, 3), 1i8));
+    for left in &isas {
+        for right in &isas {
+            let packed = PackedLhs::pack_for(*left, &a).unwrap();
+            let found = gemm(&packed, 0, &PackedRhs::pack_for(*right, &b, &[0]).unwrap(), &Accumulator::new());
+            match left == right {
+                true => assert_eq!(found.unwrap(), Array2::from_elem((8, 3), 6)),
+                false => assert_eq!(found, Err(Error::Kernel { expected: right.name(), found: left.name() })),
+            }
+        }
+    }
+}
+
 /// Many threads, each with a part of the tiles, give the same bits as one.
 #[cfg(feature = "rayon")]
 #[test]
 fn threads() {
     let a = Array2::from_shape_fn((301, 260), |(i, j)| (i * 31 + j * 7) as u8);
-    for n in [33, 500] {
+    for n in [33, 500, 1100] {
         let b = Array2::from_shape_fn((260, n), |(i, j)| (i * 13 + j * 11) as i8);
         let packed = PackedRhs::pack(&b, &[3]).unwrap();
         let expected = naive(&a, 7, &b, &[3]);
         for threads in [1, 2, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert_eq!(pool.install(|| gemm(&a, 7, &packed, &Accumulator::new())).unwrap(), expected);
+            let packed = pool.install(|| PackedRhs::pack(&b, &[3])).unwrap();
+            assert_eq!(gemm(&a, 7, &packed, &Accumulator::new()).unwrap(), expected);
         }
     }
 }

@@ -1,0 +1,131 @@
+//! The right side of products: packed once, with its sums and zero points.
+
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+
+use ndarray::ArrayRef2;
+
+use super::aligned::AlignedBytes;
+use super::pack;
+use super::{Byte, check_sums};
+use crate::arch::Isa;
+use crate::error::{Error, Result};
+
+/// The right side of a product, packed for the kernel of this machine, with its column sums and zero points.
+#[derive(Debug, Clone)]
+pub struct PackedRhs<B: Byte> {
+    panels: Panels,
+    /// The greatest distance of a code from its zero point.
+    reach: i64,
+    element: PhantomData<B>,
+}
+
+/// What products read of the right side. Not generic, so that there is one driver for both types of codes.
+#[derive(Debug, Clone)]
+pub(crate) struct Panels {
+    pub(crate) isa: Isa,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    /// The bytes of one panel.
+    pub(crate) panel_len: usize,
+    data: AlignedBytes,
+    /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
+    pub(crate) centred_sums: Vec<i32>,
+    /// The zero points of the canonical codes, one per column; empty if all are 0.
+    pub(crate) zero_points: Vec<i32>,
+}
+
+impl Panels {
+    pub(crate) fn data(&self) -> &[u8] {
+        self.data.as_slice()
+    }
+}
+
+impl<B: Byte> PackedRhs<B> {
+    /// Packs `b` of shape `[k, n]`, with one zero point for all columns or one for each. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless there are 1 or `n` zero points, [`Error::Depth`] if no product of this depth is safe.
+    pub fn pack(b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
+        Self::pack_for(Isa::current(), b, zero_points)
+    }
+
+    pub(crate) fn pack_for(isa: Isa, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
+        let panels = Panels {
+            isa,
+            rows: 0,
+            cols: 0,
+            panel_len: 0,
+            data: AlignedBytes::default(),
+            centred_sums: Vec::new(),
+            zero_points: Vec::new(),
+        };
+        let mut packed = Self { panels, reach: 1, element: PhantomData };
+        packed.repack(b, zero_points)?;
+        Ok(packed)
+    }
+
+    /// Packs another matrix, of any shape, in place of this one: [`pack`](Self::pack) for right sides that change with
+    /// each product. Allocates nothing where the memory suffices.
+    ///
+    /// # Errors
+    /// Those of [`pack`](Self::pack). Then this one stays as it was.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndarray_quant::gemm::{Accumulator, PackedRhs, gemm};
+    ///
+    /// let mut b = PackedRhs::pack(&array![[1i8], [2]], &[0])?;
+    /// assert_eq!(gemm(&array![[3u8, 4]], 0, &b, &Accumulator::new())?, array![[11]]);
+    /// b.repack(&array![[5i8, 6, 7]], &[0])?;
+    /// assert_eq!(gemm(&array![[2u8]], 0, &b, &Accumulator::new())?, array![[10, 12, 14]]);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    pub fn repack(&mut self, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<()> {
+        let (rows, cols) = b.dim();
+        if zero_points.len() != 1 && zero_points.len() != cols {
+            return Err(Error::shape("zero points of the right side", &[cols], &[zero_points.len()]));
+        }
+        check_sums(rows)?;
+        let to = &mut self.panels;
+        (to.rows, to.cols, to.panel_len) = (rows, cols, pack::panel_len(to.isa, rows));
+        to.data.resize(to.panel_len * pack::panels(to.isa, cols));
+        to.centred_sums.resize(cols, 0);
+        pack::pack(to.isa, b.view(), to.data.as_mut_slice(), &mut to.centred_sums);
+        let zero_points = zero_points.iter().cycle().take(cols);
+        self.reach = zero_points.clone().map(|&zero| B::reach(zero)).max().unwrap_or(1);
+        to.zero_points.clear();
+        to.zero_points.extend(zero_points.map(|zero| zero.to_i32() + pack::shift::<B>()));
+        for (sum, zero) in to.centred_sums.iter_mut().zip(&to.zero_points) {
+            *sum -= zero * rows as i32;
+        }
+        if to.zero_points.iter().all(|&zero| zero == 0) {
+            to.zero_points.clear();
+        }
+        Ok(())
+    }
+
+    /// `k`, the depth of products with it.
+    pub fn nrows(&self) -> usize {
+        self.panels.rows
+    }
+
+    /// `n`, the columns of products with it.
+    pub fn ncols(&self) -> usize {
+        self.panels.cols
+    }
+
+    /// The bytes that it takes in memory: codes, padding, sums and zero points.
+    pub fn size_in_bytes(&self) -> usize {
+        let integers = self.panels.centred_sums.len() + self.panels.zero_points.len();
+        self.panels.data().len() + size_of::<i32>() * integers
+    }
+
+    pub(crate) fn panels(&self) -> &Panels {
+        &self.panels
+    }
+
+    pub(crate) fn reach(&self) -> i64 {
+        self.reach
+    }
+}
