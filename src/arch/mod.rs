@@ -19,9 +19,9 @@ use core::any::TypeId;
 pub(crate) use floats::{Floats, Formula};
 pub(crate) use fused::Fused;
 pub(crate) use isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use operands::Units;
 pub(crate) use operands::{Columns, Rows, Sink, TileBytes, ToBytes};
+#[cfg(target_arch = "x86_64")]
+use operands::{Panel, Units};
 pub(crate) use portable::Portable;
 pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads};
 pub(crate) use streaming::{Streaming, streaming};
@@ -95,7 +95,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         true
     }
 
-    /// `acc[i][j] = start[j] + Σ_k a[i][k] * b[k][j]` for `i < rows` and each `j` of `b.start`. Sums wrap.
+    /// `acc[i][j] = start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for `i < rows` and each `j` of `b.start`,
+    /// where `sums` are those of `a`. Everything wraps.
     ///
     /// `acc` is `[rows][b.start.len()]`, its rows `acc_stride` apart.
     fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize);
@@ -162,8 +163,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         let (a, b) = (alloc::vec![1; Self::MR * DEPTH], alloc::vec![1; Self::NR * DEPTH]);
         let (start, mut acc) = (alloc::vec![0; Self::NR], alloc::vec![0; Self::MR * Self::NR]);
         for _ in 0..rounds {
-            let a = Rows { bytes: &a, stride: DEPTH, depth: DEPTH, signed: false };
-            let b = Columns { panels: &b, panel_len: b.len(), start: &start };
+            let a = Rows { bytes: &a, stride: DEPTH, depth: DEPTH, signed: false, sums: &[] };
+            let b = Columns { panels: &b, panel_len: b.len(), start: &start, zero_points: &[] };
             self.multiply(Self::MR, a, b, core::hint::black_box(&mut acc), Self::NR);
         }
         (rounds * Self::MR * Self::NR * DEPTH) as u64

@@ -14,13 +14,15 @@ pub struct Rows<'a> {
     pub(crate) depth: usize,
     /// Whether the codes are signed; see [`Kernel::FLIPS`].
     pub(crate) signed: bool,
+    /// The sum of each row's canonical codes, if the right side has zero points.
+    pub(crate) sums: &'a [i32],
 }
 
 impl<'a> Rows<'a> {
     /// The rows from row `i` on.
     #[inline(always)]
     pub(crate) fn from(self, i: usize) -> Self {
-        Rows { bytes: &self.bytes[i * self.stride..], ..self }
+        Rows { bytes: &self.bytes[i * self.stride..], sums: self.sums.get(i..).unwrap_or_default(), ..self }
     }
 
     /// The codes of row `i`.
@@ -39,16 +41,27 @@ pub struct Columns<'a> {
     pub(crate) panel_len: usize,
     /// What the sums of each column start from, for as many columns as are wanted: a multiple of [`Kernel::COLS`].
     pub(crate) start: &'a [i32],
+    /// The zero points of as many columns, or nothing if all are 0.
+    pub(crate) zero_points: &'a [i32],
+}
+
+/// Some columns, at most as many as a panel has.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a, const LINE: usize> {
+    pub(super) codes: &'a [[u8; LINE]],
+    pub(super) start: &'a [i32],
+    pub(super) zero_points: &'a [i32],
 }
 
 impl<'a> Columns<'a> {
-    /// Each panel's columns and what their sums start from; of the last, fewer columns may be wanted.
+    /// Each panel; of the last, fewer columns may be wanted.
     #[inline(always)]
-    pub(super) fn each<const NR: usize, const LINE: usize>(
-        self,
-    ) -> impl Iterator<Item = (&'a [[u8; LINE]], &'a [i32])> {
-        let panel = move |p: usize| self.panels[p * self.panel_len..][..self.panel_len].as_chunks().0;
-        self.start.chunks(NR).enumerate().map(move |(p, start)| (panel(p), start))
+    pub(super) fn each<const NR: usize, const LINE: usize>(self) -> impl Iterator<Item = Panel<'a, LINE>> {
+        self.start.chunks(NR).enumerate().map(move |(p, start)| Panel {
+            codes: self.panels[p * self.panel_len..][..self.panel_len].as_chunks().0,
+            start,
+            zero_points: if self.zero_points.is_empty() { &[] } else { &self.zero_points[p * NR..][..start.len()] },
+        })
     }
 }
 
@@ -88,6 +101,7 @@ pub(crate) struct TileBytes<'a> {
 pub(super) struct Units<'a, const ROWS: usize, const KU: usize> {
     first: *const u8,
     stride: usize,
+    sums: &'a [i32],
     /// The whole units of a row.
     pub(super) whole: usize,
     /// What is left at the end of each row, if anything is, filled up with zeros. The right side holds zeros there, so
@@ -106,7 +120,13 @@ impl<'a, const ROWS: usize, const KU: usize> Units<'a, ROWS, KU> {
             fill_last(rows, last);
         }
         let (first, stride) = (rows.bytes.as_ptr(), rows.stride);
-        Self { first, stride, whole: rows.depth / KU, last: more.then_some(last) }
+        Self { first, stride, sums: rows.sums, whole: rows.depth / KU, last: more.then_some(last) }
+    }
+
+    /// The sums of all rows, which the zero points of the right side are multiplied with.
+    #[inline(always)]
+    pub(super) fn sums(&self) -> &[i32; ROWS] {
+        self.sums.first_chunk().expect("the sum of each row")
     }
 
     /// Unit `k` of row `i`.

@@ -14,12 +14,17 @@ impl Kernel for Portable {
     fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
         let flip = if a.signed { 0x80 } else { 0 };
         let start: &[i32; Self::NR] = b.start.first_chunk().expect("a panel has NR columns");
-        let (b, _) = b.panels.as_chunks::<{ Self::NR * Self::KU }>();
+        let (panel, _) = b.panels.as_chunks::<{ Self::NR * Self::KU }>();
         for i in 0..rows {
             let mut sums = *start;
+            if !b.zero_points.is_empty() {
+                for (sum, zero) in sums.iter_mut().zip(b.zero_points) {
+                    *sum = sum.wrapping_sub(zero.wrapping_mul(a.sums[i]));
+                }
+            }
             let (units, rest) = a.row(i).as_chunks::<{ Self::KU }>();
             let last = rest.first().map(|&code| [code, 0]);
-            for (a, b) in units.iter().chain(&last).zip(b) {
+            for (a, b) in units.iter().chain(&last).zip(panel) {
                 let (a0, a1) = ((a[0] ^ flip) as i32, (a[1] ^ flip) as i32);
                 for (j, sum) in sums.iter_mut().enumerate() {
                     let (b0, b1) = (b[2 * j] as i8 as i32, b[2 * j + 1] as i8 as i32);

@@ -118,15 +118,15 @@ impl<E: Epilogue> Product<'_, E> {
         mut out: ArrayViewMut2<'_, E::Out>,
         space: &mut PartSpace,
     ) {
-        let PartSpace { lhs, tile, start } = space;
+        let PartSpace { lhs, tile, start, zero_points } = space;
         let rows = out.nrows();
         let block = (LHS_BLOCK / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
         let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(block) {
             let end = rows.min(first + block);
             let out = out.slice_mut(s![first..end, ..]);
-            let (a, row_sums) = lhs.read(a, row + first..row + end, self.lhs, with_sums);
-            let block = Block { a, row_sums, row: row + first, col, out, tile, start };
+            let a = lhs.read(a, row + first..row + end, self.lhs, with_sums);
+            let block = Block { a, row: row + first, col, out, tile, start, zero_points };
             with_kernel!(self.isa, kernel => kernel.run(Tiles { product: self, kernel, block }));
         }
     }
@@ -145,6 +145,16 @@ impl<E: Epilogue> Product<'_, E> {
         }
         start.resize(len, 0);
     }
+
+    /// The zero points of the columns from `col` on, if there are any.
+    #[inline(always)]
+    fn column_zero_points(&self, col: usize, zero_points: &mut Vec<i32>, len: usize) {
+        zero_points.clear();
+        if let Some(some) = self.b.zero_points.get(col..).filter(|some| !some.is_empty()) {
+            zero_points.extend(some.iter().take(len));
+            zero_points.resize(len, 0);
+        }
+    }
 }
 
 fn tile_size<K: Kernel>(_: K) -> (usize, usize) {
@@ -154,14 +164,13 @@ fn tile_size<K: Kernel>(_: K) -> (usize, usize) {
 /// One block of rows of the left side against some columns of the right.
 struct Block<'a, E: Epilogue> {
     a: Rows<'a>,
-    /// The sums of the rows' canonical codes, if they are needed.
-    row_sums: &'a [i32],
     /// Where the block starts in the whole product.
     row: usize,
     col: usize,
     out: ArrayViewMut2<'a, E::Out>,
     tile: &'a mut Vec<i32>,
     start: &'a mut Vec<i32>,
+    zero_points: &'a mut Vec<i32>,
 }
 
 /// The tiles of a block, one after the other.
@@ -177,13 +186,14 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
     #[inline(always)]
     fn run(self) {
         let Self { product, kernel, block } = self;
-        let Block { a, row_sums, row, col, out, tile, start } = block;
+        let Block { a, row, col, out, tile, start, zero_points } = block;
         let (rows, cols) = out.dim();
         let panel_len = product.b.panel_len;
         let group = K::NR * K::PANELS;
         debug_assert_eq!(col % K::NR, 0);
         tile.resize(K::MR * group, 0);
         product.column_starts(col, start, cols.next_multiple_of(K::COLS));
+        product.column_zero_points(col, zero_points, start.len());
         let chunk = (RHS_CHUNK / panel_len.max(1) / K::PANELS).max(1) * group;
         let mut out = OutBlock::new(out);
         let strip = K::MR * (STRIP / panel_len.max(1) / K::PANELS).clamp(1, 16);
@@ -192,11 +202,11 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
                 for (j, width) in parts(len, group, K::NR).map(|(j, width)| (first + j, width)) {
                     let panels = &product.b.data()[(col + j) / K::NR * panel_len..];
                     let panels = &panels[..width.div_ceil(K::NR) * panel_len];
-                    let b = Columns { panels, panel_len, start: &start[j..j + width.next_multiple_of(K::COLS)] };
+                    let columns = j..j + width.next_multiple_of(K::COLS);
+                    let zero_points = zero_points.get(columns.clone()).unwrap_or_default();
+                    let b = Columns { panels, panel_len, start: &start[columns], zero_points };
                     // The short ways: accumulators that are the result, and sums that become outputs in registers.
-                    if let OutBlock::Whole(out) = &mut out
-                        && row_sums.is_empty()
-                    {
+                    if let OutBlock::Whole(out) = &mut out {
                         let at = (row + i, product.first_col + col + j);
                         let out = TileOut { at, width, out: &mut out[i * cols + j..], stride: cols };
                         if product.epilogue.multiply(kernel, height, a.from(i), b, out) {
@@ -209,10 +219,9 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
                             OutBlock::Whole(out) => OutRows::Whole(&mut out[i * cols..(i + height) * cols]),
                             OutBlock::View(out) => OutRows::new(out.slice_mut(s![i..i + height, ..])),
                         };
-                        let row_sums = row_sums.get(i..i + height).unwrap_or_default();
                         let acc = &mut tile[..height * group];
                         let at = (row + i, col + j);
-                        kernel.run(Finish { product, at, row_sums, acc, group, width, out, out_col: j, cols });
+                        kernel.run(Finish { product, at, acc, group, width, out, out_col: j, cols });
                     }
                 }
             }
@@ -238,7 +247,6 @@ struct Finish<'a, 'o, 'p, E: Epilogue> {
     product: &'a Product<'p, E>,
     /// The row and the column of the whole product at which the tile starts.
     at: (usize, usize),
-    row_sums: &'a [i32],
     acc: &'a mut [i32],
     /// The distance of rows in `acc`, and how much of each is meant.
     group: usize,
@@ -253,10 +261,8 @@ impl<E: Epilogue> Task for Finish<'_, '_, '_, E> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { product, at: (row, col), row_sums, acc, group, width, out, out_col, cols } = self;
-        if let OutRows::Whole(out) = out
-            && row_sums.is_empty()
-        {
+        let Self { product, at: (row, col), acc, group, width, out, out_col, cols } = self;
+        if let OutRows::Whole(out) = out {
             let (rows, out) = (acc.len() / group, &mut out[out_col..]);
             let tile = TileRows { rows, width, acc, acc_stride: group, out, out_stride: cols };
             return product.epilogue.store_rows(row, product.first_col + col, tile);
@@ -264,11 +270,6 @@ impl<E: Epilogue> Task for Finish<'_, '_, '_, E> {
         let mut values = [E::Out::default(); MAX_TILE_WIDTH];
         for (r, acc) in acc.chunks_exact_mut(group).enumerate() {
             let acc = &mut acc[..width];
-            if let Some(&row_sum) = row_sums.get(r) {
-                for (acc, &zero) in acc.iter_mut().zip(&product.b.zero_points[col..]) {
-                    *acc = acc.wrapping_sub(zero.wrapping_mul(row_sum));
-                }
-            }
             let target = match out {
                 OutRows::Whole(out) => &mut out[r * cols + out_col..][..width],
                 OutRows::Slices(rows) => &mut rows[r].as_deref_mut().unwrap_or_default()[out_col..out_col + width],

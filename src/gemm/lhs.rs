@@ -110,7 +110,7 @@ impl LhsBlock {
         self.data.as_slice().len() + size_of_val(self.sums.as_slice())
     }
 
-    /// These rows of `a`; and the sum of each row's canonical codes, if `with_sums`.
+    /// These rows of `a`; with the sum of each row's canonical codes, if `with_sums`.
     ///
     /// Rows of a matrix are read in place if they are contiguous and the kernel reads them well. All others are copied.
     pub(crate) fn read<'a: 'b, 'b, A: Byte>(
@@ -119,13 +119,13 @@ impl LhsBlock {
         which: Range<usize>,
         layout: LhsLayout,
         with_sums: bool,
-    ) -> (Rows<'b>, &'b [i32]) {
+    ) -> Rows<'b> {
         let (count, depth) = (which.len(), a.depth());
         let flip = layout.flip_once && A::TO_UNSIGNED != 0;
         let mut rows = match a {
             Lhs::Packed(a) => {
-                let (rows, sums) = a.rows(which);
-                return (rows, if with_sums { sums } else { &[] });
+                let rows = a.rows(which);
+                return if with_sums { rows } else { Rows { sums: &[], ..rows } };
             }
             Lhs::Matrix(a) => read_matrix(&mut self.data, a.slice_move(s![which, ..]), layout),
             Lhs::Patches(patches) => {
@@ -135,17 +135,17 @@ impl LhsBlock {
                 // A whole unit at the end is read faster. The right side holds zeros beyond the depth.
                 let depth = depth.next_multiple_of(Patches::UNIT);
                 flip_if(flip, &mut self.data);
-                Rows { bytes: self.data.as_slice(), stride, depth, signed: A::TO_UNSIGNED != 0 }
+                Rows { bytes: self.data.as_slice(), stride, depth, signed: A::TO_UNSIGNED != 0, sums: &[] }
             }
         };
         rows.signed &= !flip;
         self.sums.clear();
         if with_sums {
-            let shift = if rows.signed { (layout.shift::<A>() - A::TO_UNSIGNED) * depth as i32 } else { 0 };
-            let sum = |i| arch::run(UnsignedSum(&rows.row(i)[..depth], rows.signed)) + shift;
-            self.sums.extend((0..count).map(sum));
+            let signed = rows.signed && !layout.flips;
+            self.sums.resize(count, 0);
+            arch::run(Sums { rows, depth, signed, to: &mut self.sums });
         }
-        (rows, &self.sums)
+        Rows { sums: &self.sums, ..rows }
     }
 }
 
@@ -161,7 +161,7 @@ fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a
         _ => None,
     };
     if let Some(codes) = in_place {
-        return Rows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed };
+        return Rows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed, sums: &[] };
     }
     let stride = row_stride(depth, layout);
     data.resize(a.nrows() * stride);
@@ -172,7 +172,7 @@ fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a
         }
     }
     flip_if(flip, data);
-    Rows { bytes: data.as_slice(), stride, depth, signed }
+    Rows { bytes: data.as_slice(), stride, depth, signed, sums: &[] }
 }
 
 fn flip_if(flip: bool, codes: &mut AlignedBytes) {
@@ -201,15 +201,27 @@ fn row_stride(depth: usize, layout: LhsLayout) -> usize {
     if stride.is_multiple_of(layout.conflict) { stride + AlignedBytes::LINE } else { stride }
 }
 
-/// The sum of the codes of a row, made unsigned.
-struct UnsignedSum<'a>(&'a [u8], bool);
+/// The sum of the codes of each row, of `depth` codes: signed ones as they are, if `signed`, or else made unsigned.
+struct Sums<'a> {
+    rows: Rows<'a>,
+    depth: usize,
+    signed: bool,
+    to: &'a mut [i32],
+}
 
-impl Task for UnsignedSum<'_> {
-    type Output = i32;
+impl Task for Sums<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn run(self) -> i32 {
-        let flip = if self.1 { 0x80 } else { 0 };
-        self.0.iter().map(|code| (code ^ flip) as i32).sum()
+    fn run(self) {
+        let (flip, shift) = match (self.rows.signed, self.signed) {
+            (false, _) => (0, 0),
+            (true, false) => (0x80, 0),
+            (true, true) => (0x80, 128 * self.depth as i32),
+        };
+        for (i, sum) in self.to.iter_mut().enumerate() {
+            let codes = &self.rows.row(i)[..self.depth];
+            *sum = codes.iter().map(|code| (code ^ flip) as i32).sum::<i32>() - shift;
+        }
     }
 }

@@ -76,7 +76,7 @@ impl<A: Byte> PackedLhs<A> {
         let mut packed =
             Self { isa, rows, depth, block: LhsBlock::default(), stride: 0, signed: false, element: PhantomData };
         if !a.is_empty() {
-            let (copy, _) = packed.block.read(Lhs::Matrix(a.view()), 0..rows, LhsLayout::packed(isa), true);
+            let copy = packed.block.read(Lhs::Matrix(a.view()), 0..rows, LhsLayout::packed(isa), true);
             (packed.stride, packed.signed) = (copy.stride, copy.signed);
         }
         Ok(packed)
@@ -97,12 +97,12 @@ impl<A: Byte> PackedLhs<A> {
         self.block.size_in_bytes()
     }
 
-    /// These rows, and the sums of their canonical codes.
-    pub(super) fn rows(&self, which: Range<usize>) -> (Rows<'_>, &[i32]) {
+    /// These rows, with the sums of their canonical codes.
+    pub(super) fn rows(&self, which: Range<usize>) -> Rows<'_> {
         let (codes, sums) = self.block.content();
         let bytes = codes.get(which.start * self.stride..).unwrap_or_default();
-        let rows = Rows { bytes, stride: self.stride, depth: self.depth, signed: self.signed };
-        (rows, sums.get(which).unwrap_or_default())
+        let sums = sums.get(which).unwrap_or_default();
+        Rows { bytes, stride: self.stride, depth: self.depth, signed: self.signed, sums }
     }
 
     /// Refuses a right side that was packed for another kernel.

@@ -31,7 +31,7 @@ pub(crate) struct Panels {
     data: AlignedBytes,
     /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
     pub(crate) centred_sums: Vec<i32>,
-    /// The zero points of the canonical codes, one per column; empty if all are 0.
+    /// The zero points of the canonical codes, one per column; empty if all are 0, or nothing is summed.
     pub(crate) zero_points: Vec<i32>,
 }
 
@@ -99,7 +99,7 @@ impl<B: Byte> PackedRhs<B> {
         for (sum, zero) in to.centred_sums.iter_mut().zip(&to.zero_points) {
             *sum -= zero * rows as i32;
         }
-        if to.zero_points.iter().all(|&zero| zero == 0) {
+        if rows == 0 || to.zero_points.iter().all(|&zero| zero == 0) {
             to.zero_points.clear();
         }
         Ok(())

@@ -31,6 +31,7 @@ pub(super) struct PartSpace {
     pub(super) lhs: LhsBlock,
     pub(super) tile: Vec<i32>,
     pub(super) start: Vec<i32>,
+    pub(super) zero_points: Vec<i32>,
 }
 
 /// Room for a thing of whatever type comes; it is kept as long as the type stays the same.

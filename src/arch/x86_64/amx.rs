@@ -179,7 +179,7 @@ impl Kernel for Amx {
 
     #[inline(always)]
     fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
-        let Columns { panels: b, start, .. } = b;
+        let Columns { panels: b, start, zero_points, .. } = b;
         let panels = start.len() / NR;
         let (step, depth) = (step(a.depth), Self::padded_depth(a.depth));
         // What the instructions below will read and write.
@@ -212,6 +212,10 @@ impl Kernel for Amx {
                 (false, false) => strip!("tdpbusd", low, strip, b.as_ptr(), panels),
                 (false, true) => strip!("tdpbssd", low, strip, b.as_ptr(), panels),
             }
+        }
+        // Tiles cannot start from a product of rows and columns.
+        if !zero_points.is_empty() {
+            self.run(Correct { sums: &a.sums[..rows], zero_points, acc, acc_stride });
         }
     }
 
@@ -276,6 +280,27 @@ impl Kernel for Amx {
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
         self.0.f16_to_f32(from, to);
+    }
+}
+
+/// Takes the share of zero points of the right side off a tile.
+struct Correct<'a> {
+    sums: &'a [i32],
+    zero_points: &'a [i32],
+    acc: &'a mut [i32],
+    acc_stride: usize,
+}
+
+impl Task for Correct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (acc, &sum) in self.acc.chunks_mut(self.acc_stride).zip(self.sums) {
+            for (acc, zero) in acc.iter_mut().zip(self.zero_points) {
+                *acc = acc.wrapping_sub(zero.wrapping_mul(sum));
+            }
+        }
     }
 }
 

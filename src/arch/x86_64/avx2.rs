@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{CHANNELS, Columns, Kernel, Line, Portable, QuadSums, Quads, Rows, Streaming, Task, Units};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, Panel, Portable, QuadSums, Quads, Rows, Streaming, Task, Units};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -108,9 +108,8 @@ fn panels<const ROWS: usize>(a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_s
     let mut last = [[0; KU]; ROWS];
     let units = Units::new(a, &mut last);
     let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
-    for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
-        let start = start.first_chunk().expect("a panel has NR columns");
-        tile(&units, flip, b, start, &mut acc[p * NR..], acc_stride);
+    for (panel, p) in b.each::<NR, { NR * KU }>().zip(0..) {
+        tile(&units, flip, panel, &mut acc[p * NR..], acc_stride);
     }
 }
 
@@ -119,13 +118,21 @@ fn panels<const ROWS: usize>(a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_s
 fn tile<const ROWS: usize>(
     units: &Units<'_, ROWS, KU>,
     flip: __m128i,
-    b: &[[u8; NR * KU]],
-    start: &[i32; NR],
+    panel: Panel<'_, { NR * KU }>,
     acc: &mut [i32],
     acc_stride: usize,
 ) {
+    let Panel { codes: b, start, zero_points } = panel;
     let (start, _) = start.as_chunks();
     let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
+    if !zero_points.is_empty() {
+        let (zero_points, _) = zero_points.as_chunks();
+        for (sums, &row) in sums.iter_mut().zip(units.sums()) {
+            for (sum, zero_points) in sums.iter_mut().zip(zero_points) {
+                *sum = _mm256_sub_epi32(*sum, _mm256_mullo_epi32(load(zero_points), _mm256_set1_epi32(row)));
+            }
+        }
+    }
     let steps = units.whole.min(b.len());
     let (whole, b_rest) = b.split_at(steps);
     for (k, b) in whole.iter().enumerate() {

@@ -48,15 +48,15 @@ fn tiles<const SIGNED: bool, F: Formula>(
     for i in (0..rows).step_by(MR) {
         let mut last = [[0; KU]; MR];
         let units = Units::new(a.from(i), &mut last);
-        for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
+        for (b, p) in b.each::<NR, { NR * KU }>().zip(0..) {
             let col = p * NR;
             let width = width - col;
             let to = bytes.wrapping_add(i * stride + col);
             let factors = |first| columns(factors, col + first);
             // SAFETY: as many bytes of each row as the tile is wide are there, as was asked above.
             unsafe {
-                if start.len() > LANES {
-                    let sums = tile::<MR, 1, 2, SIGNED>(&units, b, start);
+                if b.start.len() > LANES {
+                    let sums = tile::<MR, 1, 2, SIGNED>(&units, b);
                     let factors = [factors(0), factors(LANES)];
                     for (r, &[[a, b], [c, d]]) in sums.as_chunks().0.iter().enumerate() {
                         let bytes = finish.bytes([a, b, c, d], [factors[0], factors[1], factors[0], factors[1]]);
@@ -65,7 +65,7 @@ fn tiles<const SIGNED: bool, F: Formula>(
                         store_half(to.wrapping_add(stride), _mm512_extracti64x4_epi64::<1>(bytes), width);
                     }
                 } else {
-                    let sums = tile::<MR, 1, 1, SIGNED>(&units, b, start);
+                    let sums = tile::<MR, 1, 1, SIGNED>(&units, b);
                     let factors = factors(0);
                     for (r, &[[a], [b], [c], [d]]) in sums.as_chunks().0.iter().enumerate() {
                         let to = [0, 1, 2, 3].map(|x| to.wrapping_add((4 * r + x) * stride));

@@ -5,8 +5,8 @@ use super::detect::{Presence, has_avx512vnni};
 use super::vnni::vnni_tiles;
 use super::{avx512_bytes, avx512_quads};
 use crate::arch::{
-    CHANNELS, Columns, Formula, Interleave, Kernel, Line, Portable, QuadBytes, QuadSums, Quads, Rows, Sink, Streaming,
-    Task, TileBytes, ToBytes, Units,
+    CHANNELS, Columns, Formula, Interleave, Kernel, Line, Panel, Portable, QuadBytes, QuadSums, Quads, Rows, Sink,
+    Streaming, Task, TileBytes, ToBytes, Units,
 };
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
@@ -163,6 +163,6 @@ impl Kernel for Avx512Vnni {
 
 vnni_tiles!(
     "avx512f,avx512vnni", __m512i, rows: [0 1 2 3 4 5 6 7 8 9 10 11],
-    zero: _mm512_setzero_si512, add: _mm512_add_epi32, xor: _mm512_xor_si512, set1: _mm512_set1_epi32, _mm512_set1_epi8,
+    zero: _mm512_setzero_si512, add: _mm512_add_epi32, sub: _mm512_sub_epi32, mul: _mm512_mullo_epi32, xor: _mm512_xor_si512, set1: _mm512_set1_epi32, _mm512_set1_epi8,
     dpbusd: _mm512_dpbusd_epi32, load: _mm512_loadu_si512, store: _mm512_storeu_si512,
 );

@@ -4,7 +4,7 @@ use core::hint::black_box;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Columns, Kernel, Line, QuadSums, Quads, Rows, Sink, Streaming, Task, Units};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, Panel, QuadSums, Quads, Rows, Sink, Streaming, Task, Units};
 
 /// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,6 @@ impl Kernel for AvxVnni {
 
 vnni_tiles!(
     "avx2,avxvnni", __m256i, rows: [0 1 2 3 4 5],
-    zero: _mm256_setzero_si256, add: _mm256_add_epi32, xor: _mm256_xor_si256, set1: _mm256_set1_epi32, _mm256_set1_epi8,
+    zero: _mm256_setzero_si256, add: _mm256_add_epi32, sub: _mm256_sub_epi32, mul: _mm256_mullo_epi32, xor: _mm256_xor_si256, set1: _mm256_set1_epi32, _mm256_set1_epi8,
     dpbusd: _mm256_dpbusd_avx_epi32, load: _mm256_loadu_si256, store: _mm256_storeu_si256,
 );

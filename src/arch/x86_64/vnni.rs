@@ -5,7 +5,7 @@
 macro_rules! vnni_tiles {
     (
         $features:literal, $register:ty, rows: [$($row:literal)*],
-        zero: $zero:ident, add: $add:ident, xor: $xor:ident, set1: $set1_32:ident, $set1_8:ident,
+        zero: $zero:ident, add: $add:ident, sub: $sub:ident, mul: $mul:ident, xor: $xor:ident, set1: $set1_32:ident, $set1_8:ident,
         dpbusd: $dpbusd:ident, load: $load:ident, store: $store:ident $(,)?
     ) => {
         /// The accumulators of a tile: some registers of columns for each row.
@@ -22,13 +22,13 @@ macro_rules! vnni_tiles {
         ) {
             let mut last = [[0; KU]; ROWS];
             let units = Units::new(a, &mut last);
-            for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
+            for (b, p) in b.each::<NR, { NR * KU }>().zip(0..) {
                 let acc = &mut acc[p * NR..];
-                match (start.len() > LANES, a.signed) {
-                    (true, true) => store_sums(tile::<ROWS, CHAINS, 2, true>(&units, b, start), acc, acc_stride),
-                    (true, false) => store_sums(tile::<ROWS, CHAINS, 2, false>(&units, b, start), acc, acc_stride),
-                    (false, true) => store_sums(tile::<ROWS, CHAINS, 1, true>(&units, b, start), acc, acc_stride),
-                    (false, false) => store_sums(tile::<ROWS, CHAINS, 1, false>(&units, b, start), acc, acc_stride),
+                match (b.start.len() > LANES, a.signed) {
+                    (true, true) => store_sums(tile::<ROWS, CHAINS, 2, true>(&units, b), acc, acc_stride),
+                    (true, false) => store_sums(tile::<ROWS, CHAINS, 2, false>(&units, b), acc, acc_stride),
+                    (false, true) => store_sums(tile::<ROWS, CHAINS, 1, true>(&units, b), acc, acc_stride),
+                    (false, false) => store_sums(tile::<ROWS, CHAINS, 1, false>(&units, b), acc, acc_stride),
                 }
             }
         }
@@ -61,12 +61,12 @@ macro_rules! vnni_tiles {
             for i in (0..rows).step_by(MR) {
                 let mut last = [[0; KU]; MR];
                 let units = Units::new(a.from(i), &mut last);
-                for ((b, start), p) in b.each::<NR, { NR * KU }>().zip(0..) {
+                for (b, p) in b.each::<NR, { NR * KU }>().zip(0..) {
                     let at = (i, p * NR);
-                    if start.len() > LANES {
-                        panel_to::<2, NR, SIGNED, WHOLE>(&units, b, start, at, &mut sink);
+                    if b.start.len() > LANES {
+                        panel_to::<2, NR, SIGNED, WHOLE>(&units, b, at, &mut sink);
                     } else {
-                        panel_to::<1, LANES, SIGNED, WHOLE>(&units, b, start, at, &mut sink);
+                        panel_to::<1, LANES, SIGNED, WHOLE>(&units, b, at, &mut sink);
                     }
                 }
             }
@@ -77,12 +77,11 @@ macro_rules! vnni_tiles {
         #[inline]
         fn panel_to<const REGISTERS: usize, const COLS: usize, const SIGNED: bool, const WHOLE: bool>(
             units: &Units<'_, MR, KU>,
-            b: &[[u8; NR * KU]],
-            start: &[i32],
+            b: Panel<'_, { NR * KU }>,
             (row, col): (usize, usize),
             sink: &mut impl Sink,
         ) {
-            let sums = tile::<MR, 1, REGISTERS, SIGNED>(units, b, start);
+            let sums = tile::<MR, 1, REGISTERS, SIGNED>(units, b);
             let columns = sink.columns::<COLS, WHOLE>(col);
             $(sink.row::<COLS, WHOLE>(row + $row, columns, numbers(sums[$row]));)*
         }
@@ -132,13 +131,21 @@ macro_rules! vnni_tiles {
         #[inline]
         pub(super) fn tile<const ROWS: usize, const CHAINS: usize, const REGISTERS: usize, const SIGNED: bool>(
             units: &Units<'_, ROWS, KU>,
-            b: &[[u8; NR * KU]],
-            start: &[i32],
+            panel: Panel<'_, { NR * KU }>,
         ) -> Sums<ROWS, REGISTERS> {
+            let Panel { codes: b, start, zero_points } = panel;
             let mut sums = [[[$zero(); REGISTERS]; ROWS]; CHAINS];
             for (j, start) in start[..REGISTERS * LANES].as_chunks().0.iter().enumerate() {
                 for sums in &mut sums[0] {
                     sums[j] = load(start);
+                }
+            }
+            if !zero_points.is_empty() {
+                let (zero_points, _) = zero_points[..REGISTERS * LANES].as_chunks();
+                for (sums, &row) in sums[0].iter_mut().zip(units.sums()) {
+                    for (sum, zero_points) in sums.iter_mut().zip(zero_points) {
+                        *sum = $sub(*sum, $mul(load(zero_points), $set1_32(row)));
+                    }
                 }
             }
             let steps = units.whole.min(b.len());
