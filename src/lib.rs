@@ -47,6 +47,7 @@ mod qtensor;
 mod quantizer;
 mod range;
 mod scheme;
+mod threads;
 mod window;
 
 pub use affine::{

@@ -10,6 +10,7 @@ use super::lhs::{Lhs, LhsLayout};
 use super::rhs::{PackedRhs, Panels};
 use super::workspace::{PartSpace, Workspace};
 use crate::arch::{Columns, Isa, Kernel, Rows, Task, with_kernel};
+use crate::threads::{self, join};
 
 /// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
 const LHS_BLOCK: usize = 256 * 1024;
@@ -54,31 +55,9 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
     let isa = b.isa.for_rows(a.nrows());
     let lhs = LhsLayout::of(isa, a.nrows(), b.rows, b.cols);
     let product = Product { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue, first_col };
-    let threads = threads(out.len().saturating_mul(b.rows));
+    let threads = threads::worth(out.len().saturating_mul(b.rows));
     workspace.parts.resize_with(workspace.parts.len().max(threads), PartSpace::default);
     product.fork(a, 0, 0, out, &mut workspace.parts[..threads]);
-}
-
-/// The threads that are worth it for so many products of codes, of those that the caller's pool has.
-pub(crate) fn threads(_work: usize) -> usize {
-    #[cfg(feature = "rayon")]
-    {
-        const WORTH_A_THREAD: usize = 1 << 20;
-        rayon::current_num_threads().min(_work / WORTH_A_THREAD).max(1)
-    }
-    #[cfg(not(feature = "rayon"))]
-    1
-}
-
-/// Both, side by side where there are threads.
-pub(crate) fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
-    #[cfg(feature = "rayon")]
-    rayon::join(first, second);
-    #[cfg(not(feature = "rayon"))]
-    {
-        first();
-        second();
-    }
 }
 
 impl<E: Epilogue> Product<'_, E> {

@@ -40,7 +40,6 @@ use ndarray::{Array2, ArrayRef2, ArrayViewMut2};
 
 use crate::element::{Code, Element};
 use crate::error::{Error, Result};
-pub(crate) use driver::{join, threads};
 pub(crate) use epilogue::TileRows;
 pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
 pub(crate) use lhs::Lhs;

@@ -10,6 +10,7 @@ use super::buffers::share_buffers;
 use super::kernel::{Item, Kernel, Kind, Scratch, Values, ValuesMut};
 use super::layout::{physical, to_logical, to_physical, to_physical_mut};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// The buffers of a network, which runs reuse. Any network can use any; they grow to what is needed. See
 /// [`FloatNetwork`](super::FloatNetwork) for an example.
@@ -138,7 +139,6 @@ impl Plan {
     }
 
     /// Splits the images over the threads of the caller's pool, in whole chunks.
-    #[cfg(feature = "rayon")]
     fn split<T: Item, U: Item>(
         &self,
         inputs: Vec<ArrayViewD<'_, T>>,
@@ -146,7 +146,7 @@ impl Plan {
         images: usize,
         memory: &mut Memory,
     ) -> Result<()> {
-        let parts = rayon::current_num_threads().min(images.div_ceil(self.chunk));
+        let parts = threads::available().min(images.div_ceil(self.chunk));
         if parts < 2 {
             return self.part(inputs, outputs, images, memory);
         }
@@ -154,19 +154,8 @@ impl Plan {
         let (a, b) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
         let (c, d) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
         let (left, right) =
-            rayon::join(|| self.split(a, c, first, memory), || self.split(b, d, images - first, &mut Memory::new()));
+            threads::join(|| self.split(a, c, first, memory), || self.split(b, d, images - first, &mut Memory::new()));
         left.and(right)
-    }
-
-    #[cfg(not(feature = "rayon"))]
-    fn split<T: Item, U: Item>(
-        &self,
-        inputs: Vec<ArrayViewD<'_, T>>,
-        outputs: Vec<ArrayViewMutD<'_, U>>,
-        images: usize,
-        memory: &mut Memory,
-    ) -> Result<()> {
-        self.part(inputs, outputs, images, memory)
     }
 
     fn part<T: Item, U: Item>(

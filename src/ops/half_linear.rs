@@ -1,8 +1,9 @@
 use alloc::vec::Vec;
 
-use ndarray::{Array2, ArrayRef1, ArrayRef2, Axis, s};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView2, s};
 
-use crate::element::{HalfFloat, Real};
+use crate::element::HalfFloat;
 use crate::error::{Error, Result};
 
 /// Rows of the weights that are widened at a time: they stay in the cache.
@@ -10,7 +11,8 @@ const ROWS: usize = 64;
 
 /// A linear layer with half-precision weights: `y = x · f32(w)ᵀ + bias`, products and sums in `f32`.
 ///
-/// `ndarray` orders the sums, so their last bits may differ between machines.
+/// Weights stay in half precision, and some rows at a time are widened while the layer runs: that costs little time, and
+/// no memory. `ndarray` orders the sums, so their last bits may differ between machines.
 ///
 /// ```
 /// use half::f16;
@@ -23,6 +25,7 @@ const ROWS: usize = 64;
 /// ```
 #[derive(Debug, Clone)]
 pub struct HalfLinear<H: HalfFloat> {
+    /// In row-major order.
     weights: Array2<H>,
     bias: Option<Vec<f32>>,
 }
@@ -35,7 +38,11 @@ impl<H: HalfFloat> HalfLinear<H> {
     pub fn new(weights: Array2<H>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         match bias {
             Some(bias) if bias.len() != weights.nrows() => Err(Error::shape("bias", &[weights.nrows()], bias.shape())),
-            _ => Ok(Self { weights, bias: bias.map(|b| b.iter().copied().collect()) }),
+            _ => {
+                let weights =
+                    if weights.is_standard_layout() { weights } else { weights.as_standard_layout().into_owned() };
+                Ok(Self { weights, bias: bias.map(|b| b.iter().copied().collect()) })
+            }
         }
     }
 
@@ -49,10 +56,14 @@ impl<H: HalfFloat> HalfLinear<H> {
             return Err(Error::shape("input", &[x.nrows(), depth], x.shape()));
         }
         let mut y = Array2::zeros((x.nrows(), outputs));
-        for (chunk, weights) in self.weights.axis_chunks_iter(Axis(0), ROWS).enumerate() {
-            let wide = weights.mapv(Real::to_f32);
-            let columns = chunk * ROWS..chunk * ROWS + weights.nrows();
-            y.slice_mut(s![.., columns]).assign(&x.dot(&wide.t()));
+        let weights = self.weights.as_slice().expect("in row-major order");
+        let mut wide = alloc::vec![0.0; depth * ROWS.min(outputs)];
+        for first in (0..outputs).step_by(ROWS) {
+            let rows = ROWS.min(outputs - first);
+            let wide = &mut wide[..rows * depth];
+            H::widen_slice(&weights[first * depth..], wide);
+            let wide = ArrayView2::from_shape((rows, depth), &*wide).expect("as many elements");
+            general_mat_mul(1.0, x, &wide.t(), 0.0, &mut y.slice_mut(s![.., first..first + rows]));
         }
         if let Some(bias) = &self.bias {
             for mut row in y.rows_mut() {

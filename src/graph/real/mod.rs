@@ -22,6 +22,7 @@ use super::network::{Constant, Node};
 use super::op::Clamp;
 use super::op::Op;
 use crate::arch::Task;
+use crate::element::HalfFloat;
 
 pub(crate) use conv::Geometry;
 
@@ -125,7 +126,7 @@ impl Matrix {
             Matrix::Real(w) => w.view(),
             Matrix::Half(w) => {
                 let wide = scratch(wide, w.len());
-                wide.iter_mut().zip(w).for_each(|(wide, w)| *wide = w.to_f32());
+                f16::widen_slice(w.as_slice().expect("in row-major order"), wide);
                 ArrayView2::from_shape(w.dim(), wide).expect("as many elements")
             }
         }

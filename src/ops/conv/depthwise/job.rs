@@ -6,7 +6,8 @@ use super::sums::Sums;
 use super::{BandSpace, DepthwiseWeights};
 use crate::affine::RequantizeFloat;
 use crate::arch::{CHANNELS, Interleave, Kernel, Line, ToBytes, with_kernel};
-use crate::gemm::{self, Epilogue};
+use crate::gemm::Epilogue;
+use crate::threads::join;
 use crate::window::Placed;
 
 /// The bytes of quads that are made at a time: they stay in the first-level cache.
@@ -75,10 +76,7 @@ impl<E: Epilogue> Job<'_, E> {
         }
         let (first, second) = out.split_at_mut(self.offset(at) - self.offset(bands.start));
         let (first_spaces, second_spaces) = spaces.split_at_mut(threads / 2);
-        gemm::join(
-            || self.fork(bands.start..at, first, first_spaces),
-            || self.fork(at..bands.end, second, second_spaces),
-        );
+        join(|| self.fork(bands.start..at, first, first_spaces), || self.fork(at..bands.end, second, second_spaces));
     }
 
     /// The columns that so many outputs of a row see.

@@ -22,9 +22,13 @@ use alloc::{vec, vec::Vec};
 use ndarray::ArrayRef4;
 
 use crate::arch::{CHANNELS, Isa, Line, ToBytes};
-use crate::gemm::{self, Byte, Epilogue};
+use crate::gemm::{Byte, Epilogue};
+use crate::threads;
 use crate::window::{Placed, Window};
 use job::Job;
+
+/// One product takes as long as so many in a product of matrices.
+const PRODUCTS: usize = 4;
 
 /// Weights of a depthwise convolution, packed for bands of output rows.
 #[derive(Debug, Clone)]
@@ -140,7 +144,8 @@ impl DepthwiseWeights {
             factors,
         };
         let count = out.len() / image * bands;
-        let parts = gemm::threads(out.len().saturating_mul(window.kernel[0] * window.kernel[1]));
+        let products = out.len().saturating_mul(window.kernel[0] * window.kernel[1]);
+        let parts = threads::worth(products.saturating_mul(PRODUCTS));
         threads.resize_with(threads.len().max(parts), BandSpace::default);
         job.fork(0..count, out, &mut threads[..parts]);
     }
