@@ -27,8 +27,8 @@ pub(crate) fn join<A, B>(first: impl FnOnce() -> A, second: impl FnOnce() -> B) 
     (first(), second())
 }
 
-/// Cuts `out` into parts of whole rows, one for each of `spaces`, which are memory of theirs, and calls `task` on each: with
-/// the number of its first row, its outputs and its space.
+/// Cuts `out` into parts of whole rows, at most one for each of `spaces`, which are memory of theirs, and calls `task` on each:
+/// with the number of its first row, its outputs and its space.
 pub(crate) fn each_part<T: Send, S: Send>(
     out: &mut [T],
     row_len: usize,
@@ -54,4 +54,23 @@ fn fork<T: Send, S: Send>(
     let (first, second) = out.split_at_mut(at * row_len);
     let (first_spaces, second_spaces) = spaces.split_at_mut(parts / 2);
     join(|| fork(row, first, row_len, first_spaces, task), || fork(row + at, second, row_len, second_spaces, task));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_whole_rows_in_order() {
+        for (rows, row_len, parts) in [(0, 3, 2), (1, 4, 3), (7, 2, 3), (5, 1, 8), (6, 0, 2)] {
+            let mut out = alloc::vec![usize::MAX; rows * row_len];
+            let mut calls = alloc::vec![0; parts];
+            each_part(&mut out, row_len, &mut calls, &|first, out, calls| {
+                out.iter_mut().enumerate().for_each(|(i, out)| *out = first + i / row_len);
+                *calls += 1;
+            });
+            assert!(out.iter().enumerate().all(|(i, &row)| row == i / row_len), "{rows} rows, {parts} parts: {out:?}");
+            assert!(calls.iter().all(|&calls| calls <= 1));
+        }
+    }
 }

@@ -59,6 +59,13 @@ pub enum Convention {
     TfLite,
 }
 
+/// `min(max(x, low), high)` of a real. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn clamp_real(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
 /// The codes that a tensor may use: all of its element type, or fewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -9,8 +9,8 @@ use core::array::from_fn;
 use ndarray::{ArrayView2, Axis, s};
 
 use super::Byte;
-use super::driver::{join, threads};
 use crate::arch::{Isa, Kernel, Task, with_kernel};
+use crate::threads::{self, join};
 
 /// The bytes of a panel of this depth.
 pub(super) fn panel_len(isa: Isa, depth: usize) -> usize {
@@ -37,7 +37,7 @@ pub(super) fn shift<T: Byte>() -> i32 {
 pub(super) fn pack<T: Byte>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32]) {
     /// What a byte is moved for costs as much as this many products.
     const PRODUCTS: usize = 16;
-    let threads = threads(b.len().saturating_mul(PRODUCTS));
+    let threads = threads::worth(b.len().saturating_mul(PRODUCTS));
     with_kernel!(isa, kernel => fork(kernel, b, panels, sums, threads));
 }
 

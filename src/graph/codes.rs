@@ -1,13 +1,16 @@
 //! Kernels on codes, each a layer of [`ops`](crate::ops) with its parameters, and the ways between codes and floats.
 
-use ndarray::{ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4, Ix1, Ix4};
+use ndarray::{Array4, ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4, Ix1, Ix4};
 
 use super::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
 use super::op::Clamp;
 use crate::error::Result;
-use crate::ops::{QConv, Requantize, StaticConv};
+use crate::granularity::Granularity;
+use crate::ops::{QConv, Requantize, StaticConv, of_other_rank};
 use crate::qparams::QParams;
+use crate::range::Ranges;
 use crate::scheme::Scheme;
+use crate::threads;
 
 /// Floats to codes.
 #[derive(Debug)]
@@ -15,8 +18,7 @@ pub(crate) struct Quantize(pub(crate) QParams<u8, Ix1>);
 
 impl Kernel for Quantize {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let x = ArrayView1::from(inputs[0].as_slice::<f32>());
-        self.0.quantize_into(&x, &mut ArrayViewMut1::from(output.into_slice::<u8>()))
+        quantize(&self.0, inputs[0].as_slice(), output.into_slice())
     }
 }
 
@@ -85,35 +87,58 @@ impl Kernel for Conv {
             }
             Arithmetic::ToReal(layer, params) => {
                 let x = view(inputs[0].as_slice(), images, self.input);
-                let y = output.into_slice::<f32>();
-                let mut out = view_mut(y, images, self.output);
-                layer.forward_dequantize_into(params, &x, &mut out, &mut memory.gemm)?;
-                self.clamp(y);
-                Ok(())
+                let mut y = view_mut(output.into_slice(), images, self.output);
+                layer.forward_clamped_into(params, &x, self.clamp.bounds(), &mut y, &mut memory.gemm)
             }
             Arithmetic::Dynamic(layer) => {
                 let [x_len, y_len] = [self.input, self.output].map(|dims| dims.iter().product::<usize>().max(1));
                 let y = output.into_slice::<f32>();
                 for (x, y) in inputs[0].as_slice::<f32>().chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)) {
-                    let x = view(x, 1, self.input);
-                    let params = Scheme::<u8>::asymmetric().params_of(&x)?;
-                    let mut codes = view_mut(scratch(&mut memory.codes, x_len), 1, self.input);
-                    params.quantize_into(&x, &mut codes)?;
+                    let codes = scratch(&mut memory.codes, x_len);
+                    let params = params_of(x, self.input)?;
+                    quantize(&of_other_rank(&params)?, x, codes)?;
+                    let codes = view(codes, 1, self.input);
                     let mut y = view_mut(y, 1, self.output);
-                    layer.forward_dequantize_into(&params, &codes, &mut y, &mut memory.gemm)?;
+                    layer.forward_clamped_into(&params, &codes, self.clamp.bounds(), &mut y, &mut memory.gemm)?;
                 }
-                self.clamp(y);
                 Ok(())
             }
         }
     }
 }
 
-impl Conv {
-    fn clamp(&self, y: &mut [f32]) {
-        if self.clamp != Clamp::NONE {
-            y.iter_mut().for_each(|y| *y = self.clamp.apply(*y));
+/// One element takes as long to convert, or to look at for its range, as so many products of codes.
+const PRODUCTS: usize = 16;
+
+/// The codes of reals, in parts for threads if it is worth it.
+fn quantize(params: &QParams<u8, Ix1>, x: &[f32], codes: &mut [u8]) -> Result<()> {
+    let mut done = alloc::vec![Ok(()); threads::worth(x.len().saturating_mul(PRODUCTS))];
+    threads::each_part(codes, 1, &mut done, &|first, codes, done| {
+        let x = ArrayView1::from(&x[first..first + codes.len()]);
+        *done = params.quantize_into(&x, &mut ArrayViewMut1::from(codes));
+    });
+    done.into_iter().collect()
+}
+
+/// Parameters by the range of an image, which is that of the ranges of its parts.
+fn params_of(x: &[f32], dims: [usize; 3]) -> Result<QParams<u8, Ix4>> {
+    let scheme = Scheme::<u8>::asymmetric();
+    let parts = threads::worth(x.len().saturating_mul(PRODUCTS));
+    let mut ranges = alloc::vec![None; parts];
+    if parts > 1 {
+        threads::each_part(&mut ranges, 1, &mut alloc::vec![(); parts], &|first, ranges, ()| {
+            let [start, end] = [first, first + ranges.len()].map(|part| x.len() * part / parts);
+            let range = Ranges::of(&ArrayView1::from(&x[start..end]), Granularity::PerTensor);
+            ranges.fill(range.ok().map(|range| (range.min()[0], range.max()[0])));
+        });
+    }
+    match ranges.into_iter().reduce(|a, b| a.zip(b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1)))).flatten() {
+        Some((low, high)) => {
+            let bound = |bound| Array4::from_elem([1; 4], bound);
+            scheme.params_from_ranges(&Ranges::new(Granularity::PerTensor, bound(low), bound(high))?)
         }
+        // In one piece, or with an error that tells where in the image it is.
+        None => scheme.params_of(&view(x, 1, dims)),
     }
 }
 

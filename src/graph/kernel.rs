@@ -74,10 +74,19 @@ pub(crate) trait Kernel: Debug + Send + Sync {
 /// Memory that steps use while they run, and that they find in any state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
-    pub(crate) reals: Vec<f32>,
+    /// Of each thread.
+    pub(crate) parts: Vec<Vec<f32>>,
     pub(crate) wide: Vec<f32>,
     pub(crate) codes: Vec<u8>,
     pub(crate) gemm: Workspace,
+}
+
+impl Scratch {
+    /// Memory for so many threads.
+    pub(crate) fn parts(parts: &mut Vec<Vec<f32>>, count: usize) -> &mut [Vec<f32>] {
+        parts.resize_with(parts.len().max(count), Vec::new);
+        &mut parts[..count]
+    }
 }
 
 /// A slice of this length; what it holds is left over from before.

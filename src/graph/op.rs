@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use num_traits::Float;
 
+use crate::affine::clamp_real;
 use crate::window::Window;
 
 /// Bounds that values are clamped to: `min(max(x, low), high)` (ONNX: `Clip`). One that is `None` does not bound.
@@ -34,8 +35,7 @@ impl Clamp {
     #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         let (low, high) = self.bounds();
-        let x = if x < low { low } else { x };
-        if x > high { high } else { x }
+        clamp_real(x, low, high)
     }
 
     /// Both bounds; infinite where there is none.

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "safetensors")]
 mod files;
+#[cfg(feature = "rayon")]
+mod threads;
 
 use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, array};
 use ndarray_quant::graph::{

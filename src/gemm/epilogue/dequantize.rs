@@ -2,6 +2,7 @@ use alloc::vec::Vec;
 
 use super::outputs::{TileOut, columns, map_lanes, zip_lanes};
 use super::{Epilogue, check_bias, check_len};
+use crate::affine::clamp_real;
 use crate::arch::{Columns, Kernel, Rows, Sink};
 use crate::element::sealed::Sealed;
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ pub struct Dequantize {
     row_scale: Vec<f32>,
     col_scale: Vec<f32>,
     bias: Option<Vec<f32>>,
+    clamp: Option<(f32, f32)>,
 }
 
 impl Dequantize {
@@ -29,7 +31,14 @@ impl Dequantize {
                 return Err(Error::Scale { found: scale as f64, index: alloc::vec![index] });
             }
         }
-        Ok(Self { row_scale: row_scale.to_vec(), col_scale: col_scale.to_vec(), bias: bias.map(<[f32]>::to_vec) })
+        let bias = bias.map(<[f32]>::to_vec);
+        Ok(Self { row_scale: row_scale.to_vec(), col_scale: col_scale.to_vec(), bias, clamp: None })
+    }
+
+    /// With outputs clamped to these bounds.
+    pub(crate) fn with_clamp(mut self, low: f32, high: f32) -> Self {
+        self.clamp = (low > f32::NEG_INFINITY || high < f32::INFINITY).then_some((low, high));
+        self
     }
 
     #[inline(always)]
@@ -86,6 +95,11 @@ impl Sink for Dequantizing<'_> {
                 lanes[l] += bias[l];
             }
         }
+        if let Some((low, high)) = self.scales.clamp {
+            for lane in &mut lanes {
+                *lane = clamp_real(*lane, low, high);
+            }
+        }
         self.out.put::<COLS, WHOLE>(i, col, lanes);
     }
 }
@@ -119,6 +133,9 @@ impl Epilogue for Dequantize {
         }
         if let Some(bias) = &self.bias {
             out.iter_mut().zip(&bias[col..]).for_each(|(out, bias)| *out += bias);
+        }
+        if let Some((low, high)) = self.clamp {
+            out.iter_mut().for_each(|out| *out = clamp_real(*out, low, high));
         }
     }
 }

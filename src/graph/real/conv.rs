@@ -6,11 +6,13 @@ use alloc::vec::Vec;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 
-use super::{Finish, Matrix, Weights};
+use super::{Finish, Matrix, PRODUCTS, Weights};
+use crate::affine::clamp_real;
 use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
 use crate::graph::op::Clamp;
+use crate::threads;
 use crate::window::{Placed, Window};
 
 /// A convolution or pooling of one image, in the order of memory.
@@ -95,37 +97,57 @@ struct Dense {
 const PATCHES: usize = 64 * 1024;
 
 impl Kernel for Dense {
-    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
-        let g = &self.geometry;
+    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
-        let (pixels, channels) = (g.output_pixels(), g.channels[1]);
+        let channels = self.geometry.channels[1];
+        let depth = self.weights.first().map_or(0, |weights| weights.dim().0);
+        let parts = threads::worth(y.len().saturating_mul(depth).saturating_mul(PRODUCTS));
+        let spaces = Scratch::parts(&mut memory.parts, parts);
         for (group, weights) in self.weights.iter().enumerate() {
-            let (depth, out) = weights.dim();
-            let columns = group * out..(group + 1) * out;
             let weights = weights.view(&mut memory.wide);
-            if g.window.is_pointwise() && g.groups == 1 {
-                let rows = images * pixels;
-                let x = ArrayView2::from_shape((rows, depth), x).expect("lengths were planned");
-                let mut y = ArrayViewMut2::from_shape((rows, out), &mut *y).expect("lengths were planned");
-                general_mat_mul(1.0, &x, &weights, 0.0, &mut y);
-                continue;
-            }
-            let block = (PATCHES / depth.max(1)).clamp(1, pixels.max(1));
-            let outputs = y.chunks_exact_mut(g.output_len().max(1));
-            for (x, y) in x.chunks_exact(g.input_len().max(1)).zip(outputs) {
-                let mut y = ArrayViewMut2::from_shape((pixels, channels), y).expect("lengths were planned");
-                for first in (0..pixels).step_by(block) {
-                    let count = block.min(pixels - first);
-                    let patches = scratch(&mut memory.reals, count * depth);
-                    g.gather(x, group, first, patches, 0.0);
-                    let patches = ArrayView2::from_shape((count, depth), &*patches).expect("lengths were planned");
-                    let mut y = y.slice_mut(s![first..first + count, columns.clone()]);
-                    general_mat_mul(1.0, &patches, &weights, 0.0, &mut y);
-                }
-            }
+            threads::each_part(y, channels, spaces, &|first, y, patches| {
+                self.group(group, weights, x, first, y, patches);
+            });
         }
-        arch::run(Finish { rows: y, bias: &self.bias, clamp: self.clamp });
+        threads::each_part(y, channels, spaces, &|_, rows, _| {
+            arch::run(Finish { rows, bias: &self.bias, clamp: self.clamp });
+        });
         Ok(())
+    }
+}
+
+impl Dense {
+    /// The sums of a group of channels of the output pixels from `first` on, counted through all images.
+    fn group(
+        &self,
+        group: usize,
+        weights: ArrayView2<'_, f32>,
+        x: &[f32],
+        first: usize,
+        y: &mut [f32],
+        patches: &mut Vec<f32>,
+    ) {
+        let g = &self.geometry;
+        let (pixels, channels) = (g.output_pixels(), g.channels[1]);
+        let (depth, out) = weights.dim();
+        let count = y.len() / channels.max(1);
+        let mut y = ArrayViewMut2::from_shape((count, channels), y).expect("lengths were planned");
+        let mut y = y.slice_mut(s![.., group * out..(group + 1) * out]);
+        if g.window.is_pointwise() && g.groups == 1 {
+            let x = ArrayView2::from_shape((count, depth), &x[first * depth..][..count * depth]);
+            return general_mat_mul(1.0, &x.expect("lengths were planned"), &weights, 0.0, &mut y);
+        }
+        let block = (PATCHES / depth.max(1)).max(1);
+        let mut done = 0;
+        while done < count {
+            let (image, pixel) = ((first + done) / pixels, (first + done) % pixels);
+            let rows = block.min(pixels - pixel).min(count - done);
+            let patches = scratch(patches, rows * depth);
+            g.gather(&x[image * g.input_len()..][..g.input_len()], group, pixel, patches, 0.0);
+            let patches = ArrayView2::from_shape((rows, depth), &*patches).expect("lengths were planned");
+            general_mat_mul(1.0, &patches, &weights, 0.0, &mut y.slice_mut(s![done..done + rows, ..]));
+            done += rows;
+        }
     }
 }
 
@@ -145,36 +167,40 @@ impl Kernel for Depthwise {
         let taps = self.taps.view(&mut memory.wide);
         let taps = taps.as_slice().expect("in row-major order");
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
-        let outputs = y.chunks_exact_mut(g.output_len().max(1));
-        for (image, y) in x.chunks_exact(g.input_len().max(1)).zip(outputs) {
-            arch::run(DepthwiseImage { geometry: g, taps, bias: &self.bias, clamp: self.clamp, image, y });
-        }
+        let parts = threads::worth(y.len().saturating_mul(self.taps.dim().0).saturating_mul(PRODUCTS));
+        let row_len = g.window.output[1] * g.channels[1];
+        threads::each_part(y, row_len, Scratch::parts(&mut memory.parts, parts), &|first_row, y, _| {
+            arch::run(DepthwiseRows { geometry: g, taps, bias: &self.bias, clamp: self.clamp, x, first_row, y });
+        });
         Ok(())
     }
 }
 
-struct DepthwiseImage<'a> {
+/// The output rows from `first_row` on, counted through all images.
+struct DepthwiseRows<'a> {
     geometry: &'a Geometry,
     taps: &'a [f32],
     bias: &'a [f32],
     clamp: Clamp,
-    image: &'a [f32],
+    x: &'a [f32],
+    first_row: usize,
     y: &'a mut [f32],
 }
 
-impl Task for DepthwiseImage<'_> {
+impl Task for DepthwiseRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         const LANES: usize = 32;
-        let Self { geometry: g, taps, bias, clamp, image, y } = self;
-        let Placed { kernel: [kh, kw], image: [_, width], output: [_, out_width], .. } = g.window;
+        let Self { geometry: g, taps, bias, clamp, x, first_row, y } = self;
+        let Placed { kernel: [kh, kw], image: [_, width], output: [height, out_width], .. } = g.window;
         let (channels, (low, high)) = (g.channels[0], clamp.bounds());
         // Where the elements of a window and their weights start.
         let mut starts = Vec::with_capacity(kh * kw);
-        for (pixel, y) in y.chunks_exact_mut(channels).enumerate() {
-            let (row, column) = (pixel / out_width, pixel % out_width);
+        for (pixel, y) in y.chunks_exact_mut(channels.max(1)).enumerate() {
+            let (row, column) = (first_row + pixel / out_width, pixel % out_width);
+            let (image, row) = (&x[row / height * g.input_len()..], row % height);
             starts.clear();
             for ky in 0..kh {
                 let Some(iy) = g.window.source(0, row, ky) else { continue };
@@ -196,8 +222,7 @@ impl Task for DepthwiseImage<'_> {
                     }
                 }
                 for acc in &mut acc {
-                    let v = if *acc < low { low } else { *acc };
-                    *acc = if v > high { high } else { v };
+                    *acc = clamp_real(*acc, low, high);
                 }
                 *y = acc;
             }

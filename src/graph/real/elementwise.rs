@@ -2,12 +2,14 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt::Debug;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewMut, Axis, Zip};
 use num_traits::Float;
 
-use super::{Finish, Weights};
-use crate::arch;
+use super::Weights;
+use crate::affine::clamp_real;
+use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::graph::layout::{broadcast_constant, broadcast_shape, physical, physical_axis};
@@ -31,12 +33,27 @@ impl Kernel for Map {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
         if let Activation::Clip(clamp) = self.activation {
-            y.copy_from_slice(x);
-            arch::run(Finish { rows: y, bias: &[0.0], clamp });
+            arch::run(Clip { x, y, clamp });
         } else {
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = self.activation.eval(x));
         }
         Ok(())
+    }
+}
+
+struct Clip<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    clamp: Clamp,
+}
+
+impl Task for Clip<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (low, high) = self.clamp.bounds();
+        self.y.iter_mut().zip(self.x).for_each(|(y, &x)| *y = clamp_real(x, low, high));
     }
 }
 
@@ -78,12 +95,34 @@ impl Kernel for PerChannel {
     }
 }
 
-/// A function of two tensors.
-type Pair = fn(f32, f32) -> f32;
+/// A function of two elements.
+pub(super) trait Pair: Debug + Copy + Send + Sync + 'static {
+    fn of(self, a: f32, b: f32) -> f32;
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sum;
+
+impl Pair for Sum {
+    #[inline(always)]
+    fn of(self, a: f32, b: f32) -> f32 {
+        a + b
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Product;
+
+impl Pair for Product {
+    #[inline(always)]
+    fn of(self, a: f32, b: f32) -> f32 {
+        a * b
+    }
+}
 
 /// The sum or product of two tensors that broadcast to each other.
-pub(super) fn binary(
-    f: Pair,
+pub(super) fn binary<P: Pair>(
+    pair: P,
     inputs: &[&[usize]],
     output: &[usize],
     constants: &[Option<Weights>],
@@ -92,7 +131,7 @@ pub(super) fn binary(
     let weights = |i: usize| constants.get(i).and_then(Option::as_ref);
     let constant = |i: usize| weights(i).map(|w| broadcast_constant(w.to_real().into_owned(), output.len()));
     Box::new(Binary {
-        f,
+        pair,
         shapes: [0, 1].map(|i| broadcast_shape(inputs[i], output.len())),
         output: output.into(),
         constants: [constant(0), constant(1)],
@@ -101,8 +140,8 @@ pub(super) fn binary(
 }
 
 #[derive(Debug)]
-struct Binary {
-    f: Pair,
+struct Binary<P> {
+    pair: P,
     /// Logical, and of the rank of the output.
     shapes: [Vec<usize>; 2],
     output: Vec<usize>,
@@ -110,15 +149,34 @@ struct Binary {
     clamp: Clamp,
 }
 
-impl Kernel for Binary {
+/// Two tensors of one shape.
+struct SameShape<'a, P> {
+    a: &'a [f32],
+    b: &'a [f32],
+    y: &'a mut [f32],
+    clamp: Clamp,
+    pair: P,
+}
+
+impl<P: Pair> Task for SameShape<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let (low, high) = self.clamp.bounds();
+        for ((y, &a), &b) in self.y.iter_mut().zip(self.a).zip(self.b) {
+            *y = clamp_real(self.pair.of(a, b), low, high);
+        }
+    }
+}
+
+impl<P: Pair> Kernel for Binary<P> {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let y = output.into_slice::<f32>();
         let variable = self.constants.each_ref().map(Option::is_none);
         if variable == [true, true] && self.shapes[0] == self.shapes[1] {
-            let (a, b) = (inputs[0].as_slice::<f32>(), inputs[1].as_slice::<f32>());
-            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                *y = self.clamp.apply((self.f)(a, b));
-            }
+            let (a, b) = (inputs[0].as_slice(), inputs[1].as_slice());
+            arch::run(SameShape { a, b, y, clamp: self.clamp, pair: self.pair });
             return Ok(());
         }
         // Constants are not among the inputs of a step.
@@ -134,7 +192,7 @@ impl Kernel for Binary {
         dims[0] = images;
         let mut y = ArrayViewMut::from_shape(&dims[..], y).expect("lengths were planned");
         let [a, b] = operands.each_ref().map(|o| o.broadcast(&dims[..]).expect("shapes were checked"));
-        Zip::from(&mut y).and(&a).and(&b).for_each(|y, &a, &b| *y = self.clamp.apply((self.f)(a, b)));
+        Zip::from(&mut y).and(&a).and(&b).for_each(|y, &a, &b| *y = self.clamp.apply(self.pair.of(a, b)));
         Ok(())
     }
 }

@@ -4,7 +4,9 @@ use ndarray::{Array4, ArrayRef1, ArrayRef4, Axis, Ix4};
 
 use super::weights::ConvWeights;
 use crate::element::Element;
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 use crate::gemm::{Byte, Dequantize, Epilogue, Workspace};
 use crate::ops::matmul::ChannelParams;
 use crate::ops::requantize::{Requantize, check_params};
@@ -133,8 +135,20 @@ impl<W: Byte> QConv<W> {
         out: &mut ArrayRef4<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
+        self.forward_clamped_into(x_params, x, (f32::NEG_INFINITY, f32::INFINITY), out, workspace)
+    }
+
+    /// As [`Self::forward_dequantize_into`], with outputs clamped to these bounds: a fused activation.
+    pub(crate) fn forward_clamped_into<X: Byte>(
+        &self,
+        x_params: &QParams<X, Ix4>,
+        x: &ArrayRef4<X>,
+        (low, high): (f32, f32),
+        out: &mut ArrayRef4<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         let (x_scale, zero_point) = x_params.of_tensor("parameters of the input")?;
-        let epilogue = Dequantize::new(&[x_scale], &self.scales, self.bias.as_deref())?;
+        let epilogue = Dequantize::new(&[x_scale], &self.scales, self.bias.as_deref())?.with_clamp(low, high);
         self.weights.run(x, zero_point, &epilogue, out, workspace)
     }
 
@@ -266,7 +280,7 @@ fn pack<T: Element<Code = W>, W: Byte>(
     weights: &QTensor<T, Ix4>,
     window: &Window,
     groups: usize,
-) -> Result<(Vec<f32>, ConvWeights<W>), Error> {
+) -> Result<(Vec<f32>, ConvWeights<W>)> {
     let params = ChannelParams::new(weights.params(), Axis(0))?;
     let packed = ConvWeights::new(&weights.unpacked_codes(), &params.zero_points, *window, groups)?;
     Ok((params.scales, packed))
