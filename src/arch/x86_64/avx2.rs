@@ -1,7 +1,9 @@
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
+use core::ops::Range;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{CHANNELS, Columns, Kernel, Line, Panel, Portable, QuadSums, Quads, Rows, Streaming, Task, Units};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, Panel, Portable, QuadSums, Quads, Rows, Streaming, Task};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -102,71 +104,109 @@ impl Kernel for Avx2 {
     }
 }
 
+/// Units of each row that are widened at a time: those of all rows, and of a panel, stay in the first-level cache.
+const UNITS: usize = 256;
+
+/// What some units of some rows are as 16-bit numbers, so that a unit of a row fills a register by one load.
+type Wide<const ROWS: usize> = [[MaybeUninit<__m256i>; UNITS / LANES]; ROWS];
+
 /// `ROWS` rows against some panels.
 #[target_feature(enable = "avx2")]
 fn panels<const ROWS: usize>(a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
-    let mut last = [[0; KU]; ROWS];
-    let units = Units::new(a, &mut last);
-    let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
-    for (panel, p) in b.each::<NR, { NR * KU }>().zip(0..) {
-        tile(&units, flip, panel, &mut acc[p * NR..], acc_stride);
+    // Rows may be longer than panels, by what is multiplied with zeros elsewhere.
+    let units = a.depth.div_ceil(KU).min(b.panel_len / (NR * KU));
+    let mut wide: Wide<ROWS> = [const { [const { MaybeUninit::uninit() }; UNITS / LANES] }; ROWS];
+    let mut first = 0;
+    loop {
+        let count = (units - first).min(UNITS);
+        widen_rows(a, first * KU..a.depth.min((first + count) * KU), &mut wide);
+        for (panel, p) in b.each::<NR, { NR * KU }>().zip(0..) {
+            let acc = &mut acc[p * NR..];
+            let mut sums = if first == 0 { starts(panel, a.sums) } else { load_sums(acc, acc_stride) };
+            // SAFETY: so many units were just widened.
+            unsafe { multiply(&wide, &panel.codes[first..first + count], &mut sums) }
+            for (i, sums) in sums.into_iter().enumerate() {
+                let acc: &mut [i32; NR] = acc[i * acc_stride..].first_chunk_mut().expect("a tile has NR columns");
+                for (acc, sum) in acc.as_chunks_mut().0.iter_mut().zip(sums) {
+                    store(acc, sum);
+                }
+            }
+        }
+        first += count;
+        if first == units {
+            return;
+        }
     }
 }
 
+/// Widens these codes of each row. What is beyond them in the last register may become anything: the right side holds zeros
+/// there.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn tile<const ROWS: usize>(
-    units: &Units<'_, ROWS, KU>,
-    flip: __m128i,
-    panel: Panel<'_, { NR * KU }>,
-    acc: &mut [i32],
-    acc_stride: usize,
-) {
-    let Panel { codes: b, start, zero_points } = panel;
-    let (start, _) = start.as_chunks();
+fn widen_rows<const ROWS: usize>(a: Rows<'_>, codes: Range<usize>, wide: &mut Wide<ROWS>) {
+    let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
+    for (i, wide) in wide.iter_mut().enumerate() {
+        let (whole, rest) = a.row(i)[codes.clone()].as_chunks();
+        let mut last = [0; 2 * LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for (wide, codes) in wide.iter_mut().zip(whole.iter().chain((!rest.is_empty()).then_some(&last))) {
+            // SAFETY: the array is as long as the register.
+            let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
+            wide.write(_mm256_cvtepu8_epi16(_mm_xor_si128(codes, flip)));
+        }
+    }
+}
+
+/// What the sums of a tile start from.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn starts<const ROWS: usize>(panel: Panel<'_, { NR * KU }>, row_sums: &[i32]) -> [[__m256i; NR / LANES]; ROWS] {
+    let (start, _) = panel.start.as_chunks();
     let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
-    if !zero_points.is_empty() {
-        let (zero_points, _) = zero_points.as_chunks();
-        for (sums, &row) in sums.iter_mut().zip(units.sums()) {
+    if !panel.zero_points.is_empty() {
+        let (zero_points, _) = panel.zero_points.as_chunks();
+        for (sums, &row) in sums.iter_mut().zip(&row_sums[..ROWS]) {
             for (sum, zero_points) in sums.iter_mut().zip(zero_points) {
                 *sum = _mm256_sub_epi32(*sum, _mm256_mullo_epi32(load(zero_points), _mm256_set1_epi32(row)));
             }
         }
     }
-    let steps = units.whole.min(b.len());
-    let (whole, b_rest) = b.split_at(steps);
-    for (k, b) in whole.iter().enumerate() {
-        // SAFETY: `k` is below `steps`.
-        step(&mut sums, |i| unsafe { units.get(i, k) }, b, flip);
-    }
-    if let (Some(a), Some(b)) = (units.last, b_rest.first()) {
-        step(&mut sums, |i| a[i], b, flip);
-    }
-    for (i, sums) in sums.into_iter().enumerate() {
-        let acc: &mut [i32; NR] = acc[i * acc_stride..].first_chunk_mut().expect("a tile has NR columns");
-        for (acc, sum) in acc.as_chunks_mut().0.iter_mut().zip(sums) {
-            store(acc, sum);
-        }
-    }
+    sums
 }
 
-/// Two codes of depth of a tile.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn step<const ROWS: usize>(
-    sums: &mut [[__m256i; NR / LANES]; ROWS],
-    a: impl Fn(usize) -> [u8; KU],
-    b: &[u8; NR * KU],
-    flip: __m128i,
-) {
-    let (b, _) = b.as_chunks();
-    let (b0, b1) = (widen(&b[0]), widen(&b[1]));
+fn load_sums<const ROWS: usize>(acc: &[i32], acc_stride: usize) -> [[__m256i; NR / LANES]; ROWS] {
+    let mut sums = [[_mm256_setzero_si256(); NR / LANES]; ROWS];
     for (i, sums) in sums.iter_mut().enumerate() {
-        // Both bytes everywhere, then each widened: one pair of 16-bit numbers in every lane.
-        let a = _mm_xor_si128(_mm_set1_epi16(i16::from_le_bytes(a(i))), flip);
-        let a = _mm256_cvtepu8_epi16(a);
-        sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(a, b0));
-        sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(a, b1));
+        for (sum, acc) in sums.iter_mut().zip(acc[i * acc_stride..][..NR].as_chunks().0) {
+            *sum = load(acc);
+        }
+    }
+    sums
+}
+
+/// Adds the products with these units of a panel.
+///
+/// # Safety
+/// - As many units of each row are initialized.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn multiply<const ROWS: usize>(
+    wide: &Wide<ROWS>,
+    panel: &[[u8; NR * KU]],
+    sums: &mut [[__m256i; NR / LANES]; ROWS],
+) {
+    let first = wide.as_ptr().cast::<i32>();
+    for (k, b) in panel.iter().enumerate() {
+        let (b, _) = b.as_chunks();
+        let (b0, b1) = (widen(&b[0]), widen(&b[1]));
+        for (i, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: row `i` starts `i * UNITS` units on, and the caller promises that unit `k` of it is there.
+            let a = _mm256_set1_epi32(unsafe { first.add(i * UNITS + k).read() });
+            sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(a, b0));
+            sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(a, b1));
+        }
     }
 }
 
