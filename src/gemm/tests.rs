@@ -125,7 +125,7 @@ fn deepest() {
 fn repacked() {
     for isa in Isa::available() {
         let mut packed = PackedRhs::pack_for(isa, &Array2::from_elem((70, 70), 255u8), &[255]).unwrap();
-        for (k, n) in [(0, 5), (33, 41), (5, 0), (2, 3), (67, 33), (256, 100)] {
+        for (k, n) in [(0, 5), (33, 41), (5, 0), (2, 3), (67, 33), (256, 100), (1030, 35)] {
             let a = Array2::from_shape_fn((7, k), |(i, j)| (i * 31 + j * 7) as u8);
             for b in [
                 Array2::from_shape_fn((k, n), |(i, j)| (i * 13 + j * 11) as u8),
