@@ -1,12 +1,14 @@
 //! Operators on codes against their formulas, one element at a time.
 
-use ndarray::{Array4, Axis, Ix4, s};
+use ndarray::{Array1, Array2, Array4, Axis, Ix4, s};
 use ndarray_quant::gemm::Workspace;
 use ndarray_quant::ops::{
     AveragePool, Concat, GlobalAveragePool, Lookup, Nearest, Padding, QAdd, QMul, Softmax, Window, max_pool, pad_into,
     resize_nearest_into,
 };
-use ndarray_quant::{FixedPointRounding, QParams, QTensor, Quantizer, Requantization, Requantize};
+use ndarray_quant::{
+    Element, FixedPointRounding, QLinear, QParams, QTensor, Quantizer, Requantization, Requantize, Scheme,
+};
 use proptest::prelude::*;
 
 type Params = QParams<u8, Ix4>;
@@ -35,7 +37,38 @@ fn code(x: f32) -> u8 {
     x.clamp(0.0, 255.0).round_ties_even() as u8
 }
 
+/// Quantizing on the way is quantizing first, for inputs of any strides.
+fn dynamic_layer<W: ndarray_quant::gemm::Byte + Element<Code = W>>(x: &Array2<f32>, w: &QTensor<W, ndarray::Ix2>) {
+    let layer = QLinear::new(w, Some(&Array1::from_elem(w.unpacked_codes().nrows(), 0.25))).unwrap();
+    let (of_all, of_rows) = (Scheme::<u8>::asymmetric(), Scheme::<i8>::symmetric().per_axis(Axis(0)));
+    let expected = layer.forward_dequantize(&of_all.quantize(x).unwrap()).unwrap();
+    let expected_per_row = layer.forward_dequantize(&of_rows.quantize(x).unwrap()).unwrap();
+    let transposed = x.t().as_standard_layout().into_owned();
+    let mut workspace = Workspace::new();
+    for x in [x.view(), transposed.t()] {
+        let mut y = Array2::zeros((expected.ncols(), expected.nrows()));
+        layer.forward_dynamic_into(&x, &mut y.view_mut().reversed_axes(), &mut workspace).unwrap();
+        assert_eq!(y.t(), expected);
+        assert_eq!(layer.forward_dynamic_per_row(&x).unwrap(), expected_per_row);
+    }
+}
+
+#[test]
+fn dynamic_layers_whose_rows_crowd_one_another() {
+    let x = Array2::from_shape_fn((70, 4096), |(i, j)| ((i * 7 + j * 5) % 23) as f32 - 9.0);
+    let w = Array2::from_shape_fn((2, 4096), |(i, j)| ((i + j * 3) % 11) as f32 - 5.0);
+    dynamic_layer(&x, &Scheme::<i8>::symmetric().quantize(&w).unwrap());
+}
+
 proptest! {
+    #[test]
+    fn dynamic_layers(rows in 0usize..40, depth in 1usize..70, cols in 1usize..70, x in prop::collection::vec(-3f32..5.0, 2800)) {
+        let x = Array2::from_shape_fn((rows, depth), |(i, j)| x[i * depth + j]);
+        let w = Array2::from_shape_fn((cols, depth), |(i, j)| ((i * 3 + j * 7) % 13) as f32 - 4.0);
+        dynamic_layer(&x, &Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&w).unwrap());
+        dynamic_layer(&x, &Scheme::<u8>::asymmetric().per_axis(Axis(0)).quantize(&w).unwrap());
+    }
+
     #[test]
     fn sums_and_products(a in images(), pa in params(), pb in params(), py in params()) {
         let b = a.slice(s![.., ..;-1, ..;-1, ..]).to_owned();

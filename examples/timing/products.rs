@@ -3,11 +3,9 @@
 use std::hint::black_box;
 use std::io::Write;
 
-use ndarray::{Array2, ArrayRef2, Ix2};
-use ndarray_quant::gemm::{
-    self, Accumulator, Byte, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into,
-};
-use ndarray_quant::{QParams, Requantization, Scheme};
+use ndarray::{Array1, Array2, Axis, Ix2};
+use ndarray_quant::gemm::{self, Accumulator, Byte, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into};
+use ndarray_quant::{QLinear, QParams, QTensor, Requantization};
 
 use crate::data::uniform;
 use crate::program::Result;
@@ -95,32 +93,14 @@ fn requantize(s: Shape) -> ndarray_quant::Result<RequantizeTo<u8>> {
     RequantizeTo::new(0.02, &vec![0.01; s.n], None, &to, Requantization::Float)
 }
 
-/// `QLinear::forward_dynamic` into memory that exists: float in, float out, the input quantized on the way.
+/// Float in, float out, the input quantized on the way.
 fn linear_dynamic(s: Shape) -> ndarray_quant::Result<Call> {
-    let x: Array2<f32> = uniform((s.m, s.k), -2.0..2.0);
-    let mut out = Array2::zeros((s.m, s.n));
-    let mut layer = DynamicLinear {
-        weights: rhs(s)?,
-        scales: vec![0.01; s.n],
-        codes: Array2::zeros((s.m, s.k)),
-        workspace: Workspace::new(),
-    };
-    Ok(Box::new(move || layer.forward_into(black_box(&x), &mut out)))
-}
-
-struct DynamicLinear {
-    weights: PackedRhs<i8>,
-    scales: Vec<f32>,
-    codes: Array2<u8>,
-    workspace: Workspace,
-}
-
-impl DynamicLinear {
-    fn forward_into(&mut self, x: &ArrayRef2<f32>, out: &mut ArrayRef2<f32>) -> ndarray_quant::Result<()> {
-        let params = Scheme::<u8>::asymmetric().params_of(x)?;
-        params.quantize_into(x, &mut self.codes)?;
-        let zero_point = params.zero_point().map_or(0, |z| z[[0, 0]]);
-        let epilogue = Dequantize::new(&[params.scale()[[0, 0]]], &self.scales, None)?;
-        gemm_into(&self.codes, zero_point, &self.weights, &epilogue, out, &mut self.workspace)
-    }
+    let weights = QTensor::new(
+        uniform((s.n, s.k), -127..=127),
+        QParams::<i8, Ix2>::per_axis(Axis(0), Array1::from_elem(s.n, 0.01), None)?,
+    )?;
+    let layer = QLinear::new(&weights, None)?;
+    let (x, mut out) = (uniform((s.m, s.k), -2.0..2.0), Array2::zeros((s.m, s.n)));
+    let mut workspace = Workspace::new();
+    Ok(Box::new(move || layer.forward_dynamic_into(black_box(&x), &mut out, &mut workspace)))
 }

@@ -20,20 +20,31 @@ pub(crate) enum Isa {
 }
 
 impl Isa {
-    /// Every instruction set that this machine has, in ascending order of preference.
+    /// The places of [`Self::at`].
+    const PLACES: u8 = if cfg!(target_arch = "x86_64") { 5 } else { 1 };
+
+    /// The instruction set at this place in ascending order of preference, if this machine has it.
     ///
     /// This list is the one place where the choice is made.
+    fn at(place: u8) -> Option<Self> {
+        match place {
+            0 => Some(Isa::Portable),
+            #[cfg(target_arch = "x86_64")]
+            1 => Avx2::new().map(Isa::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            2 => AvxVnni::new().map(Isa::AvxVnni),
+            #[cfg(target_arch = "x86_64")]
+            3 => Avx512Vnni::new().map(Isa::Avx512Vnni),
+            #[cfg(target_arch = "x86_64")]
+            4 => Amx::new().map(Isa::Amx),
+            _ => None,
+        }
+    }
+
+    /// Every instruction set that this machine has, in ascending order of preference.
+    #[cfg(test)]
     pub(crate) fn available() -> impl DoubleEndedIterator<Item = Self> {
-        #[cfg(target_arch = "x86_64")]
-        let above = [
-            Avx2::new().map(Isa::Avx2),
-            AvxVnni::new().map(Isa::AvxVnni),
-            Avx512Vnni::new().map(Isa::Avx512Vnni),
-            Amx::new().map(Isa::Amx),
-        ];
-        #[cfg(not(target_arch = "x86_64"))]
-        let above: [Option<Self>; 0] = [];
-        core::iter::once(Isa::Portable).chain(above.into_iter().flatten())
+        (0..Self::PLACES).filter_map(Self::at)
     }
 
     /// The instruction set that multiplies so few rows with a right side packed for this one.
@@ -63,26 +74,30 @@ impl Isa {
     /// The instruction set in use: the best there is, or the one named by `NDARRAY_QUANT_ISA` if the machine has it.
     ///
     /// Looked up once; later changes of the environment have no effect.
+    #[inline]
     pub(crate) fn current() -> Self {
-        /// One more than the position in `available`, so that 0 means not looked up yet.
+        /// One more than the place, so that 0 means not looked up yet.
         static CHOICE: AtomicU8 = AtomicU8::new(0);
-        let choice = match CHOICE.load(Ordering::Relaxed) {
+        match CHOICE.load(Ordering::Relaxed) {
             0 => {
-                let choice = Self::choose() + 1;
-                CHOICE.store(choice, Ordering::Relaxed);
-                choice
+                let place = Self::choose();
+                CHOICE.store(place + 1, Ordering::Relaxed);
+                Self::at(place)
             }
-            choice => choice,
-        };
-        Self::available().nth(choice as usize - 1).unwrap_or(Isa::Portable)
+            choice => Self::at(choice - 1),
+        }
+        .unwrap_or(Isa::Portable)
     }
 
+    #[cold]
     fn choose() -> u8 {
-        let best = Self::available().count() - 1;
+        let mut places = (0..Self::PLACES).rev().filter(|&place| Self::at(place).is_some());
         #[cfg(feature = "std")]
-        if let Ok(name) = std::env::var("NDARRAY_QUANT_ISA") {
-            return Self::available().position(|isa| isa.name() == name).unwrap_or(best) as u8;
+        if let Ok(name) = std::env::var("NDARRAY_QUANT_ISA")
+            && let Some(named) = places.clone().find(|&place| Self::at(place).is_some_and(|isa| isa.name() == name))
+        {
+            return named;
         }
-        best as u8
+        places.next().unwrap_or(0)
     }
 }

@@ -9,6 +9,7 @@ use super::Byte;
 use super::aligned::AlignedBytes;
 use super::packed_lhs::PackedLhs;
 use super::patches::Patches;
+use super::reals::Reals;
 use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
 
 /// Where the rows of the left side come from.
@@ -20,6 +21,8 @@ pub(crate) enum Lhs<'a, A: Byte> {
     Packed(&'a PackedLhs<A>),
     /// What lies under a kernel, for each place that it is laid on an image.
     Patches(Patches<'a>),
+    /// A matrix of reals, of any strides. Its codes are `u8`.
+    Reals(Reals<'a>),
 }
 
 impl<A: Byte> Lhs<'_, A> {
@@ -28,13 +31,14 @@ impl<A: Byte> Lhs<'_, A> {
             Lhs::Matrix(a) => a.nrows(),
             Lhs::Packed(a) => a.nrows(),
             Lhs::Patches(patches) => patches.nrows(),
+            Lhs::Reals(reals) => reals.values.nrows(),
         }
     }
 
     /// The bytes that a row takes where kernels read it.
     pub(crate) fn row_bytes(&self, layout: LhsLayout) -> usize {
         match self {
-            Lhs::Matrix(_) | Lhs::Packed(_) => self.depth(),
+            Lhs::Matrix(_) | Lhs::Packed(_) | Lhs::Reals(_) => self.depth(),
             Lhs::Patches(patches) => row_stride(patches.depth(), layout),
         }
     }
@@ -44,6 +48,7 @@ impl<A: Byte> Lhs<'_, A> {
             Lhs::Matrix(a) => a.ncols(),
             Lhs::Packed(a) => a.ncols(),
             Lhs::Patches(patches) => patches.depth(),
+            Lhs::Reals(reals) => reals.values.ncols(),
         }
     }
 }
@@ -80,6 +85,11 @@ impl LhsLayout {
     pub(super) fn packed(isa: Isa) -> Self {
         let layout = Self::of(isa, 0, 0, 0);
         Self { in_place: false, flip_once: layout.flips, ..layout }
+    }
+
+    /// Whether rows at this distance crowd one another out of the first-level cache.
+    fn crowds(self, stride: usize) -> bool {
+        stride.is_multiple_of(self.conflict)
     }
 
     /// What canonical codes are greater by than codes of `A`.
@@ -137,6 +147,13 @@ impl LhsBlock {
                 flip_if(flip, &mut self.data);
                 Rows { bytes: self.data.as_slice(), stride, depth, signed: A::TO_UNSIGNED != 0, sums: &[] }
             }
+            Lhs::Reals(reals) => {
+                let dense = layout.in_place && !layout.crowds(depth);
+                let stride = if dense { depth } else { row_stride(depth, layout) };
+                self.data.resize(count * stride);
+                reals.quantize(which, stride, self.data.as_mut_slice());
+                Rows { bytes: self.data.as_slice(), stride, depth, signed: false, sums: &[] }
+            }
         };
         rows.signed &= !flip;
         self.sums.clear();
@@ -155,8 +172,11 @@ fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a
     let flip = layout.flip_once && signed;
     let in_place = match a.strides() {
         &[stride, 1] if layout.in_place && !flip && stride >= depth as isize => {
-            let crowded = (stride as usize).is_multiple_of(layout.conflict);
-            if crowded { None } else { a.to_slice_memory_order() }
+            if layout.crowds(stride as usize) {
+                None
+            } else {
+                a.to_slice_memory_order()
+            }
         }
         _ => None,
     };
@@ -198,7 +218,7 @@ impl Task for Flip<'_> {
 /// The distance of copied rows: a line between them is room for kernels to read beyond the end of a row.
 fn row_stride(depth: usize, layout: LhsLayout) -> usize {
     let stride = (depth + AlignedBytes::LINE).next_multiple_of(AlignedBytes::LINE);
-    if stride.is_multiple_of(layout.conflict) { stride + AlignedBytes::LINE } else { stride }
+    if layout.crowds(stride) { stride + AlignedBytes::LINE } else { stride }
 }
 
 /// The sum of the codes of each row, of `depth` codes: signed ones as they are, if `signed`, or else made unsigned.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The right side is packed once ([`PackedRhs`]) and remembers the kernel it was packed for. The left side is read in
-//! place, or block by block through a copy where its rows are not contiguous; [`PackedLhs`] is such a copy that is made
-//! once. Zero points enter through row and column
+//! place, or block by block through a copy where its rows are not contiguous or not codes yet; [`PackedLhs`] is such a copy
+//! that is made once. Zero points enter through row and column
 //! sums as the initial value of the accumulators, and the [`Epilogue`] turns each finished row of a tile into outputs
 //! while it is in the cache. An accumulator is the naive `i32` sum for every input: a depth at which it could overflow is
 //! refused.
@@ -31,6 +31,7 @@ mod lhs;
 mod pack;
 mod packed_lhs;
 mod patches;
+mod reals;
 mod rhs;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub(crate) use lhs::Lhs;
 
 pub use packed_lhs::{Left, PackedLhs};
 pub(crate) use patches::Patches;
+pub(crate) use reals::Reals;
 pub use rhs::PackedRhs;
 pub use workspace::Workspace;
 

@@ -9,10 +9,9 @@ use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gemm::{Byte, Dequantize, Epilogue, PackedRhs, Workspace, check_depth, gemm, gemm_into};
+use crate::gemm::{Byte, Dequantize, Epilogue, PackedRhs, Reals, Workspace, check_depth, gemm, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
-use crate::quantizer::Quantizer;
 use crate::scheme::Scheme;
 
 /// A linear layer with integer weights: `y = x · wᵀ + bias`.
@@ -123,17 +122,57 @@ impl<W: Byte> QLinear<W> {
     /// Reals to reals, the input quantized to `u8` by its own range (ONNX: `DynamicQuantizeLinear`, `MatMulInteger`).
     ///
     /// # Errors
-    /// Those of [`Self::forward_dequantize`], [`Error::NonFinite`] if `x` holds a NaN or an infinity.
+    /// Those of [`Self::forward_dynamic_into`].
     pub fn forward_dynamic(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
-        self.forward_dequantize(&Scheme::<u8>::asymmetric().quantize(x)?)
+        let mut out = Array2::zeros((x.nrows(), self.weights.ncols()));
+        self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
+        Ok(out)
+    }
+
+    /// [`Self::forward_dynamic`] into memory that exists. Any strides on either side.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` is not `[batch, in]` or `out` not `[batch, out]`, [`Error::NonFinite`] if `x` holds a NaN or an
+    /// infinity, [`Error::Depth`] if an accumulator could overflow. Then nothing was written.
+    pub fn forward_dynamic_into(
+        &self,
+        x: &ArrayRef2<f32>,
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let (scale, zero_point) = Scheme::<u8>::asymmetric().params_of(x)?.of_tensor("parameters of the input")?;
+        self.quantizing(Reals { values: x.view(), scales: &[scale], zero_point }, out, workspace)
     }
 
     /// As [`Self::forward_dynamic`], each row symmetrically to `i8` by its own range: rows of a batch do not share one.
     ///
     /// # Errors
-    /// Those of [`Self::forward_dynamic`].
+    /// Those of [`Self::forward_dynamic_into`].
     pub fn forward_dynamic_per_row(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
-        self.forward_dequantize(&Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(x)?)
+        let mut out = Array2::zeros((x.nrows(), self.weights.ncols()));
+        self.forward_dynamic_per_row_into(x, &mut out, &mut Workspace::new())?;
+        Ok(out)
+    }
+
+    /// [`Self::forward_dynamic_per_row`] into memory that exists. Any strides on either side.
+    ///
+    /// # Errors
+    /// Those of [`Self::forward_dynamic_into`].
+    pub fn forward_dynamic_per_row_into(
+        &self,
+        x: &ArrayRef2<f32>,
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let params = Scheme::<i8>::symmetric().per_axis(Axis(0)).params_of(x)?;
+        let scales = params.scale().as_slice().unwrap_or_default();
+        self.quantizing(Reals { values: x.view(), scales, zero_point: 128 }, out, workspace)
+    }
+
+    /// The product with reals that become codes on the way.
+    fn quantizing(&self, x: Reals<'_>, out: &mut ArrayRef2<f32>, workspace: &mut Workspace) -> Result<()> {
+        let epilogue = Dequantize::new(x.scales, &self.scales, self.bias.as_deref())?;
+        gemm_into(x, x.zero_point, &self.weights, &epilogue, out, workspace)
     }
 
     /// The bytes that packed weights, scales and bias take in memory.

@@ -13,6 +13,7 @@ impl Presence {
         Self(AtomicU8::new(Self::UNKNOWN))
     }
 
+    #[inline]
     pub(super) fn ask_once(&self, detect: fn() -> bool) -> bool {
         match self.0.load(Ordering::Relaxed) {
             Self::UNKNOWN => {

@@ -152,11 +152,10 @@ macro_rules! vnni_tiles {
             let (whole, b_rest) = b.split_at(steps);
             let (groups, b_left) = whole.as_chunks::<CHAINS>();
             for (g, b) in groups.iter().enumerate() {
-                if CHAINS > 1 {
-                    // Few rows wait for the right side: ask for it early. An address beyond its end does no harm.
-                    for line in 0..CHAINS * NR * KU / 64 {
-                        _mm_prefetch::<_MM_HINT_T0>(b.as_ptr().cast::<i8>().wrapping_add(AHEAD + line * 64));
-                    }
+                // Ask for the right side early: rows wait for it, few of them always, many where it comes from beyond the
+                // second-level cache. An address beyond its end does no harm.
+                for line in 0..CHAINS * NR * KU / 64 {
+                    _mm_prefetch::<_MM_HINT_T0>(b.as_ptr().cast::<i8>().wrapping_add(AHEAD + line * 64));
                 }
                 for (c, (sums, b)) in sums.iter_mut().zip(b).enumerate() {
                     // SAFETY: `g * CHAINS + c` is below `steps`.

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 /// of the right side: one, or one per column (weights per output channel).
 #[derive(Debug, Clone)]
 pub struct Dequantize {
-    row_scale: Vec<f32>,
+    /// One for each row. One for all is a factor of `col_scale` already.
+    row_scale: Option<Vec<f32>>,
     col_scale: Vec<f32>,
     bias: Option<Vec<f32>>,
     clamp: Option<(f32, f32)>,
@@ -25,14 +26,13 @@ impl Dequantize {
     /// # Errors
     /// [`Error::Scale`] unless every scale is finite and positive.
     pub fn new(row_scale: &[f32], col_scale: &[f32], bias: Option<&[f32]>) -> Result<Self> {
-        for (index, &scale) in row_scale.iter().chain(col_scale).enumerate() {
-            if !(scale > 0.0 && scale.is_finite()) {
-                let index = if index < row_scale.len() { index } else { index - row_scale.len() };
-                return Err(Error::Scale { found: scale as f64, index: alloc::vec![index] });
-            }
-        }
-        let bias = bias.map(<[f32]>::to_vec);
-        Ok(Self { row_scale: row_scale.to_vec(), col_scale: col_scale.to_vec(), bias, clamp: None })
+        check_scales(row_scale)?;
+        check_scales(col_scale)?;
+        let (row_scale, col_scale) = match row_scale {
+            &[one] => (None, col_scale.iter().map(|scale| one * scale).collect()),
+            many => (Some(many.to_vec()), col_scale.to_vec()),
+        };
+        Ok(Self { row_scale, col_scale, bias: bias.map(<[f32]>::to_vec), clamp: None })
     }
 
     /// With outputs clamped to these bounds.
@@ -40,29 +40,31 @@ impl Dequantize {
         self.clamp = (low > f32::NEG_INFINITY || high < f32::INFINITY).then_some((low, high));
         self
     }
+}
 
-    #[inline(always)]
-    fn row_scale(&self, row: usize) -> f32 {
-        match self.row_scale.as_slice() {
-            &[one] => one,
-            many => many[row],
-        }
+fn check_scales(scales: &[f32]) -> Result<()> {
+    let usable = |scale: f32| (scale > 0.0) & (scale < f32::INFINITY);
+    // All of them without a branch first, and which one it is only if it matters: layers are set up at each call.
+    if scales.iter().fold(true, |all, &scale| all & usable(scale)) {
+        return Ok(());
     }
+    let found = scales.iter().enumerate().find(|&(_, &scale)| !usable(scale));
+    found.map_or(Ok(()), |(index, &scale)| Err(Error::Scale { found: scale as f64, index: alloc::vec![index] }))
 }
 
 /// What a bias is added to.
 #[inline(always)]
-fn scaled(acc: i32, row_scale: f32, col_scale: f32) -> f32 {
-    acc as f32 * (row_scale * col_scale)
+fn scaled(acc: i32, factor: f32) -> f32 {
+    acc as f32 * factor
 }
 
-/// Dequantizes sums in registers.
-struct Dequantizing<'a> {
+/// Dequantizes sums in registers, with scales of rows or without.
+struct Dequantizing<'a, const BY_ROW: bool> {
     scales: &'a Dequantize,
     out: TileOut<'a, f32>,
 }
 
-impl Sink for Dequantizing<'_> {
+impl<const BY_ROW: bool> Sink for Dequantizing<'_, BY_ROW> {
     type Columns<const COLS: usize> = (usize, [f32; COLS], Option<[f32; COLS]>);
 
     #[inline(always)]
@@ -82,13 +84,18 @@ impl Sink for Dequantizing<'_> {
     fn row<const COLS: usize, const WHOLE: bool>(
         &mut self,
         i: usize,
-        (col, col_scale, bias): Self::Columns<COLS>,
+        (col, mut factors, bias): Self::Columns<COLS>,
         sums: [i32; COLS],
     ) {
-        let row_scale = self.scales.row_scale(self.out.at.0 + i);
+        if let (true, Some(scales)) = (BY_ROW, &self.scales.row_scale) {
+            let row_scale = scales[self.out.at.0 + i];
+            for l in 0..COLS {
+                factors[l] *= row_scale;
+            }
+        }
         let mut lanes = [0.0; COLS];
         for l in 0..COLS {
-            lanes[l] = scaled(sums[l], row_scale, col_scale[l]);
+            lanes[l] = scaled(sums[l], factors[l]);
         }
         if let Some(bias) = bias {
             for l in 0..COLS {
@@ -113,7 +120,7 @@ impl Epilogue for Dequantize {
     }
 
     fn check(&self, rows: usize, cols: usize) -> Result<()> {
-        check_len("row scales", rows, self.row_scale.len())?;
+        check_len("row scales", rows, self.row_scale.as_ref().map_or(1, Vec::len))?;
         check_len("column scales", cols, self.col_scale.len())?;
         check_bias(self.bias.as_deref(), cols)
     }
@@ -121,15 +128,18 @@ impl Epilogue for Dequantize {
     #[inline(always)]
     #[allow(private_bounds, reason = "the trait is sealed")]
     fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, f32>) -> bool {
-        kernel.multiply_to(rows, a, b, Dequantizing { scales: self, out })
+        match self.row_scale {
+            Some(_) => kernel.multiply_to(rows, a, b, Dequantizing::<true> { scales: self, out }),
+            None => kernel.multiply_to(rows, a, b, Dequantizing::<false> { scales: self, out }),
+        }
     }
 
     #[inline(always)]
     fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [f32]) {
-        let row_scale = self.row_scale(row);
+        let row_scale = self.row_scale.as_ref().map_or(1.0, |scales| scales[row]);
         match self.col_scale.as_slice() {
-            &[one] => map_lanes(acc, out, |acc| scaled(acc, row_scale, one)),
-            many => zip_lanes(acc, &many[col..], out, |acc, col_scale| scaled(acc, row_scale, col_scale)),
+            &[one] => map_lanes(acc, out, |acc| scaled(acc, row_scale * one)),
+            many => zip_lanes(acc, &many[col..], out, |acc, col_scale| scaled(acc, row_scale * col_scale)),
         }
         if let Some(bias) = &self.bias {
             out.iter_mut().zip(&bias[col..]).for_each(|(out, bias)| *out += bias);
