@@ -45,6 +45,9 @@ impl Granularity {
     }
 }
 
+/// Blocks of this length are lanes of their own, whatever follows them: they repay a call.
+const LONG: usize = 512;
+
 /// A block that reaches over its whole axis, however long that is.
 const WHOLE: usize = usize::MAX;
 
@@ -55,6 +58,20 @@ pub(crate) struct Blocks<D> {
 }
 
 /// Which blocks the elements of one lane belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// All to this one.
+    Within(usize),
+    /// The first `size` elements to block `first`, as many to each one after it; fewer may be left for the last.
+    Across {
+        /// The first block.
+        first: usize,
+        /// The elements of each.
+        size: usize,
+    },
+}
+
+/// Which blocks the elements of one run belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
     /// All to this one.
@@ -125,24 +142,26 @@ impl<D: Dimension> Blocks<D> {
     /// Calls `f` with every run of `x` in row-major order: the longest stretches over which parameters are constant
     /// or change with every element.
     pub(crate) fn for_each_run<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Run, ArrayView1<'_, A>)) {
+        self.for_each_lane(x, |lane, x| lane.for_each_run(x.len(), |run, range| f(run, x.slice(s![range]))));
+    }
+
+    /// Calls `f` with every lane of `x` in row-major order: runs, and stretches of blocks that follow one another.
+    pub(crate) fn for_each_lane<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Lane, ArrayView1<'_, A>)) {
         if let Some(flat) = x.as_slice() {
             let mut walk = Walk::new(self, x.raw_dim(), true);
-            for lane in flat.chunks(walk.lane_len()) {
-                walk.next_lane(|run, range| f(run, ArrayView1::from(&lane[range])));
-            }
+            flat.chunks(walk.lane_len()).for_each(|x| f(walk.next_lane(), ArrayView1::from(x)));
         } else {
             let mut walk = Walk::new(self, x.raw_dim(), false);
-            for lane in x.rows() {
-                walk.next_lane(|run, range| f(run, lane.slice(s![range])));
-            }
+            x.rows().into_iter().for_each(|x| f(walk.next_lane(), x));
         }
     }
 
     /// Calls `f` with every run of a tensor of this shape, and where it lies in row-major order.
     pub(crate) fn for_each_range(&self, shape: &D, mut f: impl FnMut(Run, Range<usize>)) {
         let mut walk = Walk::new(self, shape.clone(), true);
-        for start in (0..shape.size()).step_by(walk.lane_len()) {
-            walk.next_lane(|run, range| f(run, start + range.start..start + range.end));
+        let len = walk.lane_len();
+        for start in (0..shape.size()).step_by(len) {
+            walk.next_lane().for_each_run(len, |run, range| f(run, start + range.start..start + range.end));
         }
     }
 
@@ -153,19 +172,44 @@ impl<D: Dimension> Blocks<D> {
         y: &mut ArrayRef<B, D>,
         mut f: impl FnMut(Run, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
     ) {
+        self.for_each_lane_pair(x, y, |lane, x, mut y| {
+            lane.for_each_run(x.len(), |run, range| f(run, x.slice(s![range.clone()]), y.slice_mut(s![range])));
+        });
+    }
+
+    /// As [`Self::for_each_lane`], over two tensors of one shape.
+    pub(crate) fn for_each_lane_pair<A, B>(
+        &self,
+        x: &ArrayRef<A, D>,
+        y: &mut ArrayRef<B, D>,
+        mut f: impl FnMut(Lane, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
+    ) {
         debug_assert_eq!(x.shape(), y.shape());
         let shape = x.raw_dim();
         if let (Some(x), Some(y)) = (x.as_slice(), y.as_slice_mut()) {
             let mut walk = Walk::new(self, shape, true);
             for (x, y) in x.chunks(walk.lane_len()).zip(y.chunks_mut(walk.lane_len())) {
-                walk.next_lane(|run, range| {
-                    f(run, ArrayView1::from(&x[range.clone()]), ArrayViewMut1::from(&mut y[range]));
-                });
+                f(walk.next_lane(), ArrayView1::from(x), ArrayViewMut1::from(y));
             }
         } else {
             let mut walk = Walk::new(self, shape, false);
-            for (x, mut y) in x.rows().into_iter().zip(y.rows_mut()) {
-                walk.next_lane(|run, range| f(run, x.slice(s![range.clone()]), y.slice_mut(s![range])));
+            for (x, y) in x.rows().into_iter().zip(y.rows_mut()) {
+                f(walk.next_lane(), x, y);
+            }
+        }
+    }
+}
+
+impl Lane {
+    /// Calls `f` with every run of a lane of this length, and where it lies there.
+    fn for_each_run(self, len: usize, mut f: impl FnMut(Run, Range<usize>)) {
+        match self {
+            Lane::Within(block) => f(Run::Constant(block), 0..len),
+            Lane::Across { first, size: 1 } => f(Run::Consecutive(first), 0..len),
+            Lane::Across { first, size } => {
+                for (block, start) in (0..len).step_by(size).enumerate() {
+                    f(Run::Constant(first + block), start..len.min(start + size));
+                }
             }
         }
     }
@@ -173,7 +217,8 @@ impl<D: Dimension> Blocks<D> {
 
 /// Walks the lanes of a tensor in row-major order and knows which blocks each one crosses.
 ///
-/// A lane is the last axis, or, in memory without gaps, all trailing axes that no block boundary crosses.
+/// A lane is the last axis, or, in memory without gaps, all trailing axes that no block boundary crosses, and those before
+/// them, if they are short and follow one another.
 struct Walk<'b, D> {
     extent: &'b [usize],
     shape: D,
@@ -193,11 +238,19 @@ impl<'b, D: Dimension> Walk<'b, D> {
         let per_tensor = blocks.is_per_tensor();
         let extent = blocks.extent.slice();
         let covered = |axis: usize| per_tensor || extent[axis] >= shape[axis];
-        let trailing = (0..ndim).rev().take_while(|&axis| covered(axis)).count();
-        let (outer, cut) = match trailing {
-            0 if ndim > 0 => (ndim - 1, Some(extent[ndim - 1])),
-            _ if contiguous => (ndim - trailing, None),
-            _ => (ndim.saturating_sub(1), None),
+        let inside = ndim - (0..ndim).rev().take_while(|&axis| covered(axis)).count();
+        let (outer, cut) = if contiguous {
+            // What lies within one block, or else the last axis; and the axes before, if their blocks follow one another.
+            let (start, size, whole) = match inside.checked_sub(1) {
+                Some(last) if inside == ndim => (last, extent[last], shape[last].is_multiple_of(extent[last])),
+                _ => (inside, shape.slice()[inside..].iter().product(), true),
+            };
+            let follow = |&axis: &usize| whole && size < LONG && (extent[axis] == 1 || shape[axis] == 1);
+            let outer = start - (0..start).rev().take_while(follow).count();
+            (outer, (outer < inside).then_some(size))
+        } else {
+            let last = ndim.saturating_sub(1);
+            (last, (inside == ndim && ndim > 0).then(|| extent[last]))
         };
         let lane_len = shape.slice()[outer..].iter().product();
         let mut grid_stride = D::zeros(ndim);
@@ -217,18 +270,9 @@ impl<'b, D: Dimension> Walk<'b, D> {
         self.lane_len.max(1)
     }
 
-    fn next_lane(&mut self, mut f: impl FnMut(Run, Range<usize>)) {
+    fn next_lane(&mut self) -> Lane {
         let blocks = self.index.slice()[..self.outer].iter().zip(self.extent).zip(self.grid_stride.slice());
         let first: usize = blocks.map(|((&i, &extent), &stride)| i / extent * stride).sum();
-        match self.cut {
-            None => f(Run::Constant(first), 0..self.lane_len),
-            Some(1) => f(Run::Consecutive(first), 0..self.lane_len),
-            Some(extent) => {
-                for (block, start) in (0..self.lane_len).step_by(extent).enumerate() {
-                    f(Run::Constant(first + block), start..self.lane_len.min(start + extent));
-                }
-            }
-        }
         for axis in (0..self.outer).rev() {
             self.index[axis] += 1;
             if self.index[axis] < self.shape[axis] {
@@ -236,6 +280,7 @@ impl<'b, D: Dimension> Walk<'b, D> {
             }
             self.index[axis] = 0;
         }
+        self.cut.map_or(Lane::Within(first), |size| Lane::Across { first, size })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use core::marker::PhantomData;
 
-use ndarray::{ArrayView1, ArrayViewMut1, Axis};
+use ndarray::{ArrayView1, ArrayViewMut1, Axis, Zip};
 
 use crate::affine::{Affine, ByReciprocal, Codes, Rule, dequantize};
 use crate::arch::{self, Streaming, Task};
@@ -17,11 +17,11 @@ use crate::element::{Code, Compute, Real};
 const PIECE: usize = 128;
 const LANES: usize = 64;
 
-/// The parameters of the elements of a run: one pair for all, or one for each.
+/// The parameters of some elements: one pair for all, or one for each `size` of them, the last of which may be fewer.
 #[derive(Clone, Copy)]
 pub(crate) enum Params<'a, S, Z> {
     Constant(S, Z),
-    Each(&'a [S], Option<&'a [Z]>),
+    Each { scales: &'a [S], zero_points: Option<&'a [Z]>, size: usize },
 }
 
 /// `codes[i] = clamp(round(x[i] / scale) + zero_point)`.
@@ -41,11 +41,12 @@ pub(crate) fn quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     }
     let formulas = Quantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), codes.as_slice_mut());
-    if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        same(formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y);
-    } else {
-        in_pieces(formulas, x, params, codes, F::widen, |code| code);
+    if let (Some(x), Some(y)) = in_place
+        && blocks(formulas, x, params, y)
+    {
+        return;
     }
+    in_pieces(formulas, x, params, codes, F::widen, |code| code);
 }
 
 /// `y[i] = (codes[i] - zero_point) * scale`, in `f64` if `double`, rounded once to `F`.
@@ -60,11 +61,12 @@ pub(crate) fn dequantize_run<F: Real, S: Real, Z: Code>(
     }
     let formulas = Dequantize::<Z, F::Compute>(PhantomData);
     let in_place = (codes.to_slice(), y.as_slice_mut().and_then(F::as_compute_mut));
-    if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        same(formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y);
-    } else {
-        in_pieces(formulas, codes, params, y, |code| code, |y| y.into_real());
+    if let (Some(x), Some(y)) = in_place
+        && blocks(formulas, x, params, y)
+    {
+        return;
     }
+    in_pieces(formulas, codes, params, y, |code| code, |y| y.into_real());
 }
 
 /// `y[i] = dequantize(quantize(x[i]))`.
@@ -76,11 +78,12 @@ pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
 ) {
     let formulas = FakeQuantize::<Z, F::Compute, R> { range, types: PhantomData };
     let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
-    if let (Params::Constant(scale, zero_point), (Some(x), Some(y))) = (params, in_place) {
-        same(formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y);
-    } else {
-        in_pieces(formulas, x, params, y, F::widen, |y| y.into_real());
+    if let (Some(x), Some(y)) = in_place
+        && blocks(formulas, x, params, y)
+    {
+        return;
     }
+    in_pieces(formulas, x, params, y, F::widen, |y| y.into_real());
 }
 
 /// A formula for one element.
@@ -117,9 +120,62 @@ fn same<F: Formula>(formula: F, x: &[F::In], y: &mut [F::Out]) {
     });
 }
 
+/// Evaluates formulas in place, block by block. Returns whether it did: blocks of one element go another way.
+fn blocks<S: Real, Z: Code, F: Formulas>(
+    formulas: F,
+    x: &[<F::Formula as Formula>::In],
+    params: Params<'_, S, Z>,
+    y: &mut [<F::Formula as Formula>::Out],
+) -> bool {
+    match params {
+        Params::Constant(scale, zero_point) => {
+            same(formulas.with(Compute::from_real(scale), zero_point.to_i32()), x, y);
+        }
+        Params::Each { size: 1, .. } => return false,
+        Params::Each { scales, zero_points, size } => {
+            let mut table = Table::new();
+            let pieces = x.chunks(PIECE * size).zip(y.chunks_mut(PIECE * size));
+            for (k, (x, y)) in pieces.enumerate() {
+                let (scale, zero_point) = table.fill(scales, zero_points, k * PIECE, x.len().div_ceil(size));
+                run(Blocks { formulas, x, y, scale, zero_point, size });
+            }
+        }
+    }
+    true
+}
+
+/// Parameters of some blocks in the types of formulas.
+struct Table<C> {
+    scale: [C; PIECE],
+    zero_point: [i32; PIECE],
+}
+
+impl<C: Compute> Table<C> {
+    fn new() -> Self {
+        Self { scale: [C::ONE; PIECE], zero_point: [0; PIECE] }
+    }
+
+    /// Those of `len` blocks from this one on.
+    fn fill<S: Real, Z: Code>(
+        &mut self,
+        scales: &[S],
+        zero_points: Option<&[Z]>,
+        first: usize,
+        len: usize,
+    ) -> (&[C], &[i32]) {
+        let (scale, zero_point) = (&mut self.scale[..len], &mut self.zero_point[..len]);
+        scale.iter_mut().zip(&scales[first..]).for_each(|(to, &scale)| *to = Compute::from_real(scale));
+        if let Some(zero_points) = zero_points {
+            zero_point.iter_mut().zip(&zero_points[first..]).for_each(|(to, zero)| *to = zero.to_i32());
+        }
+        (scale, zero_point)
+    }
+}
+
 /// The formula that a loop evaluates.
 trait Loop<F: Formula> {}
 impl<F: Formula> Loop<F> for Same<'_, F> {}
+impl<F: Formulas> Loop<F::Formula> for Blocks<'_, F> {}
 impl<F: Formulas> Loop<F::Formula> for Each<'_, F> {}
 
 const fn is_common<Z: Code, C>() -> bool {
@@ -238,19 +294,54 @@ impl<F: Formula> Task for Same<'_, F> {
     #[inline(always)]
     fn run(self) {
         let Self { formula, x, y, past_caches } = self;
-        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
-        for (y, &x) in y.iter_mut().zip(x) {
-            let mut lanes = [F::Out::default(); LANES];
-            for i in 0..LANES {
-                lanes[i] = formula.eval(x[i]);
-            }
-            match past_caches {
-                Some(past_caches) => past_caches.store(y, lanes),
-                None => *y = lanes,
-            }
+        same_lanes::<LANES, F>(formula, x, y, past_caches);
+    }
+}
+
+#[inline(always)]
+fn same_lanes<const LANES: usize, F: Formula>(
+    formula: F,
+    x: &[F::In],
+    y: &mut [F::Out],
+    past_caches: Option<Streaming<'_>>,
+) {
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+    for (y, &x) in y.iter_mut().zip(x) {
+        let mut lanes = [F::Out::default(); LANES];
+        for i in 0..LANES {
+            lanes[i] = formula.eval(x[i]);
         }
-        for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-            *y = formula.eval(x);
+        match past_caches {
+            Some(past_caches) => past_caches.store(y, lanes),
+            None => *y = lanes,
+        }
+    }
+    for (y, &x) in y_rest.iter_mut().zip(x_rest) {
+        *y = formula.eval(x);
+    }
+}
+
+/// A pair of parameters for each block of elements.
+struct Blocks<'a, F: Formulas> {
+    formulas: F,
+    x: &'a [<F::Formula as Formula>::In],
+    y: &'a mut [<F::Formula as Formula>::Out],
+    scale: &'a [F::Scale],
+    zero_point: &'a [i32],
+    size: usize,
+}
+
+impl<F: Formulas> Task for Blocks<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        // Groups are often as short as this.
+        const LANES: usize = 32;
+        let Self { formulas, x, y, scale, zero_point, size } = self;
+        let params = scale.iter().zip(zero_point);
+        for ((x, y), (&scale, &zero_point)) in x.chunks(size).zip(y.chunks_mut(size)).zip(params) {
+            same_lanes::<LANES, _>(formulas.with(scale, zero_point), x, y, None);
         }
     }
 }
@@ -292,30 +383,36 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
     x: ArrayView1<'_, A>,
     params: Params<'_, S, Z>,
     mut y: ArrayViewMut1<'_, B>,
-    load: impl Fn(A) -> <F::Formula as Formula>::In,
-    store: impl Fn(<F::Formula as Formula>::Out) -> B,
+    load: impl Fn(A) -> <F::Formula as Formula>::In + Copy,
+    store: impl Fn(<F::Formula as Formula>::Out) -> B + Copy,
 ) {
+    if let Params::Each { scales, zero_points, size } = params
+        && size > 1
+    {
+        let blocks = x.axis_chunks_iter(Axis(0), size).zip(y.axis_chunks_iter_mut(Axis(0), size));
+        for (i, (x, y)) in blocks.enumerate() {
+            let params = Params::Constant(scales[i], zero_points.map_or(Z::default(), |z| z[i]));
+            in_pieces(formulas, x, params, y, load, store);
+        }
+        return;
+    }
     let (mut ins, mut outs) = ([Default::default(); PIECE], [Default::default(); PIECE]);
+    let mut table = Table::new();
     let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(y.axis_chunks_iter_mut(Axis(0), PIECE));
-    for (k, (x, mut y)) in pieces.enumerate() {
+    for (k, (x, y)) in pieces.enumerate() {
         let (ins, outs) = (&mut ins[..x.len()], &mut outs[..x.len()]);
-        ins.iter_mut().zip(x).for_each(|(wide, &x)| *wide = load(x));
+        Zip::from(ArrayViewMut1::from(&mut *ins)).and(x).for_each(|to, &x| *to = load(x));
         match params {
             Params::Constant(scale, zero_point) => {
                 let formula = formulas.with(Compute::from_real(scale), zero_point.to_i32());
                 run(Same { formula, x: ins, y: outs, past_caches: None });
             }
-            Params::Each(scales, zero_points) => {
-                let (mut scale, mut zero_point) = ([F::Scale::default(); PIECE], [0; PIECE]);
-                let (scale, zero_point) = (&mut scale[..ins.len()], &mut zero_point[..ins.len()]);
-                scale.iter_mut().zip(&scales[k * PIECE..]).for_each(|(to, &s)| *to = Compute::from_real(s));
-                if let Some(zero_points) = zero_points {
-                    zero_point.iter_mut().zip(&zero_points[k * PIECE..]).for_each(|(to, z)| *to = z.to_i32());
-                }
+            Params::Each { scales, zero_points, .. } => {
+                let (scale, zero_point) = table.fill(scales, zero_points, k * PIECE, ins.len());
                 run(Each { formulas, x: ins, y: outs, scale, zero_point });
             }
         }
-        y.iter_mut().zip(outs).for_each(|(y, &mut out)| *y = store(out));
+        Zip::from(y).and(ArrayView1::from(&*outs)).for_each(|y, &out| *y = store(out));
     }
 }
 

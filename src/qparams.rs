@@ -5,7 +5,7 @@ use ndarray::{Array, Array1, ArrayRef, Axis, Dimension, IntoDimension};
 use crate::affine::{Affine, Codes, Convention, with_rule};
 use crate::element::{Code, Element, Real};
 use crate::error::{Error, Result, check_shapes};
-use crate::granularity::{Blocks, Granularity, Run, positions};
+use crate::granularity::{Blocks, Granularity, Lane, positions};
 use crate::lanes::{self, Params};
 
 /// The parameters of a quantized tensor: `x ≈ (q - zero_point) * scale`, block by block.
@@ -213,8 +213,8 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     pub fn quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, codes: &mut ArrayRef<T::Code, D>) -> Result<()> {
         check_shapes("codes", x.shape(), codes.shape())?;
         self.check(&x.raw_dim())?;
-        self.blocks.for_each_run_pair(x, codes, |run, x, codes| {
-            let params = self.params_of_run(run, x.len());
+        self.blocks.for_each_lane_pair(x, codes, |lane, x, codes| {
+            let params = self.params_of_lane(lane);
             with_rule!(self.convention, R => lanes::quantize_run::<F, S, T::Code, R>(x, params, self.codes, codes));
         });
         Ok(())
@@ -231,8 +231,8 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         self.check(&codes.raw_dim())?;
         // PyTorch multiplies by its double scales except per tensor.
         let double = self.convention == Convention::Torch && self.granularity != Granularity::PerTensor;
-        self.blocks.for_each_run_pair(codes, out, |run, codes, out| {
-            lanes::dequantize_run(codes, self.params_of_run(run, codes.len()), double, out);
+        self.blocks.for_each_lane_pair(codes, out, |lane, codes, out| {
+            lanes::dequantize_run(codes, self.params_of_lane(lane), double, out);
         });
         Ok(())
     }
@@ -257,8 +257,8 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     pub fn fake_quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), out.shape())?;
         self.check(&x.raw_dim())?;
-        self.blocks.for_each_run_pair(x, out, |run, x, out| {
-            let params = self.params_of_run(run, x.len());
+        self.blocks.for_each_lane_pair(x, out, |lane, x, out| {
+            let params = self.params_of_lane(lane);
             with_rule!(self.convention, R => lanes::fake_quantize_run::<F, S, T::Code, R>(x, params, self.codes, out));
         });
         Ok(())
@@ -315,14 +315,13 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         self.codes
     }
 
-    /// The parameters of a run of this length.
-    fn params_of_run(&self, run: Run, len: usize) -> Params<'_, S, T::Code> {
+    fn params_of_lane(&self, lane: Lane) -> Params<'_, S, T::Code> {
         let scale = self.scale.as_slice().unwrap_or_default();
         let zero_point = self.zero_point.as_ref().and_then(|z| z.as_slice());
-        match run {
-            Run::Constant(block) => Params::Constant(scale[block], zero_point.map_or(T::Code::default(), |z| z[block])),
-            Run::Consecutive(first) => {
-                Params::Each(&scale[first..first + len], zero_point.map(|z| &z[first..first + len]))
+        match lane {
+            Lane::Within(block) => Params::Constant(scale[block], zero_point.map_or(T::Code::default(), |z| z[block])),
+            Lane::Across { first, size } => {
+                Params::Each { scales: &scale[first..], zero_points: zero_point.map(|z| &z[first..]), size }
             }
         }
     }

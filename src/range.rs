@@ -2,13 +2,13 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{Array, ArrayRef, ArrayView1, Dimension};
+use ndarray::{Array, ArrayRef, ArrayView1, Axis, Dimension};
 
 use crate::affine::check_range;
 use crate::arch::{self, Task};
 use crate::element::Real;
 use crate::error::{Error, Result};
-use crate::granularity::{Blocks, Granularity, Run};
+use crate::granularity::{Blocks, Granularity, Lane};
 
 /// The smallest and greatest value of each block of a tensor.
 ///
@@ -179,74 +179,73 @@ impl Bounds {
     pub(crate) fn of_blocks<F: Real, D: Dimension>(x: &ArrayRef<F, D>, blocks: &Blocks<D>) -> Result<Vec<Bounds>> {
         let mut bounds = alloc::vec![Bounds::EMPTY; blocks.grid(&x.raw_dim()).size()];
         let mut finite = true;
-        blocks.for_each_run(x, |run, values| match run {
-            Run::Constant(block) => finite &= bounds[block].include_all(values),
-            Run::Consecutive(first) => {
-                for (bounds, x) in bounds[first..].iter_mut().zip(values) {
-                    let x = x.to_f32();
-                    finite &= x.is_finite();
-                    bounds.include(x);
-                }
-            }
+        blocks.for_each_lane(x, |lane, values| match lane {
+            Lane::Within(block) => finite &= include_all(&mut bounds[block..=block], values, usize::MAX),
+            Lane::Across { first, size } => finite &= include_all(&mut bounds[first..], values, size),
         });
         if finite { Ok(bounds) } else { Err(first_non_finite(x)) }
     }
+}
 
-    /// Widens by all values; returns whether all were finite.
-    fn include_all<F: Real>(&mut self, values: ArrayView1<'_, F>) -> bool {
-        let (bounds, finite) = match values.to_slice() {
-            Some(values) => arch::run(Scan { values }),
-            None => {
-                let mut bounds = Bounds::EMPTY;
-                let finite = values.iter().fold(true, |finite, x| {
-                    bounds.include(x.to_f32());
-                    finite & x.to_f32().is_finite()
-                });
-                (bounds, finite)
-            }
-        };
-        self.join(bounds);
+/// Widens the first of the bounds by the first `size` values, the next by as many, and so on; returns whether all were
+/// finite.
+fn include_all<F: Real>(bounds: &mut [Bounds], values: ArrayView1<'_, F>, size: usize) -> bool {
+    let each = |finite: bool, bounds: &mut Bounds, x: &F| {
+        let x = x.to_f32();
+        bounds.include(x);
+        finite & x.is_finite()
+    };
+    match values.to_slice() {
+        _ if size == 1 => bounds.iter_mut().zip(values).fold(true, |finite, (bounds, x)| each(finite, bounds, x)),
+        Some(values) => arch::run(Scan { bounds, values, size }),
+        None => {
+            let blocks = bounds.iter_mut().zip(values.axis_chunks_iter(Axis(0), size.min(values.len().max(1))));
+            blocks.fold(true, |finite, (bounds, values)| values.fold(finite, |finite, x| each(finite, bounds, x)))
+        }
+    }
+}
+
+/// Widens bounds as [`include_all`] does.
+struct Scan<'a, F> {
+    bounds: &'a mut [Bounds],
+    values: &'a [F],
+    size: usize,
+}
+
+impl<F: Real> Task for Scan<'_, F> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let mut finite = true;
+        for (bounds, values) in self.bounds.iter_mut().zip(self.values.chunks(self.size)) {
+            let found = bounds_of(values);
+            finite &= found.min.is_finite() & found.max.is_finite();
+            bounds.join(found);
+        }
         finite
     }
 }
 
-/// The bounds of a slice, and whether all of it is finite.
-struct Scan<'a, F> {
-    values: &'a [F],
-}
-
-impl<F: Real> Task for Scan<'_, F> {
-    type Output = (Bounds, bool);
-
-    #[inline(always)]
-    fn run(self) -> (Bounds, bool) {
-        // Independent lanes, so that the loop has no chain of dependent comparisons.
-        const LANES: usize = 64;
-        let (mut min, mut max, mut nan) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0; LANES]);
-        let (chunks, rest) = self.values.as_chunks::<LANES>();
-        for chunk in chunks {
-            for i in 0..LANES {
-                let x = chunk[i].to_f32();
-                min[i] = if x < min[i] { x } else { min[i] };
-                max[i] = if x > max[i] { x } else { max[i] };
-                // A mask and not a condition: comparisons have registers for masks to themselves, sums do not.
-                nan[i] |= -(x.is_nan() as i32);
-            }
-        }
-        let mut bounds = Bounds::EMPTY;
-        let mut finite = true;
-        for i in 0..LANES {
-            bounds.join(Bounds { min: min[i], max: max[i] });
-            finite &= nan[i] == 0;
-        }
-        for x in rest {
-            let x = x.to_f32();
-            bounds.include(x);
-            finite &= !x.is_nan();
-        }
-        let infinite = bounds.min == f32::NEG_INFINITY || bounds.max == f32::INFINITY;
-        (bounds, finite && !infinite)
+/// The bounds of some values, at least one of which is not finite if one of them is not.
+///
+/// They are compared as integers: of positive floats the greater one has the greater bits, of negative ones the smaller
+/// one, and NaN lies beyond the infinities. The order of integers does not matter, so the compiler makes lanes of the loop.
+#[inline(always)]
+fn bounds_of<F: Real>(values: &[F]) -> Bounds {
+    // The greatest as a signed number: of the positive floats, if there are any. The greatest and the least as unsigned
+    // numbers: the smallest of the negative floats, if there are any, and what is next to zero, where all have one sign.
+    let (mut greatest, mut farthest, mut nearest) = (i32::MIN, u32::MIN, u32::MAX);
+    for x in values {
+        let bits = x.to_f32().to_bits();
+        greatest = greatest.max(bits as i32);
+        farthest = farthest.max(bits);
+        nearest = nearest.min(bits);
     }
+    let max = if greatest >= 0 { greatest as u32 } else { nearest };
+    let min = if (farthest as i32) < 0 { farthest } else { nearest };
+    // No zero keeps a sign.
+    Bounds { min: f32::from_bits(min) + 0.0, max: f32::from_bits(max) + 0.0 }
 }
 
 fn first_non_finite<F: Real, D: Dimension>(x: &ArrayRef<F, D>) -> Error {

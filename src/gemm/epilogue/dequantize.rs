@@ -89,9 +89,7 @@ impl<const BY_ROW: bool> Sink for Dequantizing<'_, BY_ROW> {
     ) {
         if let (true, Some(scales)) = (BY_ROW, &self.scales.row_scale) {
             let row_scale = scales[self.out.at.0 + i];
-            for l in 0..COLS {
-                factors[l] *= row_scale;
-            }
+            factors.iter_mut().for_each(|factor| *factor *= row_scale);
         }
         let mut lanes = [0.0; COLS];
         for l in 0..COLS {
