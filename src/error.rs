@@ -186,6 +186,20 @@ pub enum Error {
     },
 }
 
+/// The number of elements of a tensor, refused if no array could hold it, even without the axes that make it empty.
+pub(crate) fn elements(what: &'static str, shape: &[usize]) -> Result<usize> {
+    // As many as numbers of eight bytes would fill the address space with.
+    const MOST: usize = isize::MAX as usize / 8;
+    let lengths = shape.iter().filter(|&&len| len != 0);
+    match lengths.copied().try_fold(1usize, usize::checked_mul).filter(|&product| product <= MOST) {
+        Some(_) => Ok(shape.iter().product()),
+        None => {
+            let found = alloc::format!("shape {shape:?}");
+            Err(Error::Argument { what, expected: "a tensor that fits in memory", found })
+        }
+    }
+}
+
 impl Error {
     /// The same error, said of a node.
     pub(crate) fn at(self, node: &str) -> Self {

@@ -92,9 +92,11 @@ impl<T: Element> Scheme<T> {
         Self::new(false)
     }
 
-    /// Leaves the smallest code out, so that codes of a signed type are symmetric: `-127..=127`.
+    /// Leaves the smallest code out, so that codes of a signed type are symmetric: `-127..=127`. Two codes stay two.
     pub fn narrow_range(mut self) -> Self {
-        self.codes.min = self.codes.max - (self.codes.steps() as i32 - 1);
+        if self.codes.steps() > 1 {
+            self.codes.min += 1;
+        }
         self
     }
 

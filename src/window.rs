@@ -134,6 +134,13 @@ impl Window {
                 steps = steps.saturating_sub(1);
             }
             (placed.before[axis], placed.padded[axis], placed.output[axis]) = (before, padded, steps + 1);
+            // Steps that are never made are 1: any others could be too far for the numbers of places.
+            if steps == 0 {
+                placed.strides[axis] = 1;
+            }
+            if kernel[axis] == 1 {
+                placed.dilations[axis] = 1;
+            }
         }
         if placed.padded[0] < reaches[0] || placed.padded[1] < reaches[1] {
             return Err(Error::shape("padded image, at least as large as the kernel", &reaches, &placed.padded));
@@ -160,7 +167,7 @@ impl Window {
     /// The padding before and after along one axis.
     fn pads(&self, reach: usize, size: usize, axis: usize) -> (usize, usize) {
         let stride = self.strides[axis];
-        let same = || (size.div_ceil(stride).saturating_sub(1) * stride + reach).saturating_sub(size);
+        let same = || (size.div_ceil(stride).saturating_sub(1) * stride).saturating_add(reach).saturating_sub(size);
         match self.padding {
             Padding::Valid => (0, 0),
             Padding::Same => (same() / 2, same().div_ceil(2)),

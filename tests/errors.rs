@@ -3,7 +3,10 @@
 use half::f16;
 use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4, IxDyn, array};
 use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, RequantizeTo, Workspace, gemm, gemm_into};
-use ndarray_quant::ops::{QConv, StaticConv, Window};
+use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Op};
+use ndarray_quant::ops::{
+    GlobalAveragePool, Nearest, Padding, QConv, StaticConv, Window, max_pool, pad, resize_nearest,
+};
 use ndarray_quant::{
     Error, FixedPoint, Granularity, HalfCast, HalfLinear, I4, Overflow, Packed, QLinear, QParams, QTensor, Quantizer,
     Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear,
@@ -258,4 +261,54 @@ fn serialized_tensors() {
     survives(Scheme::<i32>::symmetric().per_group(Axis(1), 2));
     survives(Scheme::<I4>::symmetric().per_group(Axis(1), 2));
     survives(Scheme::<U2>::asymmetric().per_axis(Axis(1)));
+}
+
+/// Sizes, steps and bounds that no tensor, window or activation has.
+#[test]
+fn extremes() {
+    let far = usize::MAX;
+    let x = QTensor::<u8, Ix4>::new(Array4::zeros((1, 0, 2, 3)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
+    let error = resize_nearest(&x, [0, far], Nearest::Floor).unwrap_err();
+    says(&error, &["fits in memory", &format!("{far}")]);
+    assert!(matches!(pad(&x, &[(0, 0), (far, 0), (0, 0), (0, 1)]), Err(Error::Argument { .. })));
+    let half = 1 << 30;
+    let wide = Window::new().padding(Padding::Explicit([half, half, half, half]));
+    let x = QTensor::<u8, Ix4>::new(Array4::ones((1, 2, 2, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
+    assert!(matches!(max_pool(&x, [1, 1], &wide), Err(Error::Argument { .. })));
+
+    // Steps that are never made may be of any length.
+    let same = Window::new().padding(Padding::Same);
+    assert!(matches!(same.output_size([3, 3], [far, far]), Err(Error::Argument { .. })));
+    let w = QTensor::<i8, Ix4>::new(Array4::ones((1, 1, 1, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
+    let once = Window::new().strides([far, far]).dilations([far, far]);
+    let to = Requantize::to(&QParams::<u8, Ix4>::per_tensor(0.01, 0).unwrap());
+    let y = QConv::new(&w, None, &once, 1).unwrap().forward(&x, &to).unwrap();
+    assert_eq!(y.codes().iter().collect::<Vec<_>>(), [&1]);
+
+    // Two codes stay two, and i32 has its codes.
+    assert_eq!(Scheme::<i8>::symmetric().code_range(-1, 0).unwrap().narrow_range().levels(), 2);
+    assert_eq!(Scheme::<i32>::symmetric().narrow_range().levels(), u64::from(u32::MAX));
+
+    // min(max(y, low), high) is high where the bounds are not in order, and a NaN does not bound.
+    let to = |low, high| Requantize::to(&QParams::<u8, Ix4>::per_tensor(1.0, 0).unwrap()).clamp(Some(low), Some(high));
+    assert_eq!(to(9.0, 5.0).clamp_range(), (5, 5));
+    assert_eq!(to(f32::NAN, f32::NAN).clamp_range(), (0, 255));
+    let mean = GlobalAveragePool::new(x.params(), &to(9.0, 5.0)).unwrap().forward(&x).unwrap();
+    assert_eq!(mean.codes().iter().collect::<Vec<_>>(), [&5]);
+}
+
+#[test]
+fn extremes_in_graphs() {
+    let mut g = GraphBuilder::new();
+    assert!(g.input("none", &[1, 0, usize::MAX, 3]).is_err());
+    let x = g.input("x", &[1, 2, 0, 2]).unwrap();
+    let far = g.node("far", Op::Repeat { factors: [usize::MAX, usize::MAX] }, &[&x]);
+    assert!(matches!(far, Err(Error::Node { .. })));
+    for activation in [
+        Activation::LeakyRelu { alpha: f32::NAN },
+        Activation::HardSigmoid { alpha: 1.0, beta: f32::INFINITY },
+        Activation::Clip(Clamp { low: Some(f32::NAN), high: None }),
+    ] {
+        says(&g.activation("odd", &x, activation).unwrap_err(), &["odd", "finite"]);
+    }
 }

@@ -5,7 +5,7 @@ use ndarray::{Array, CowArray, Dimension};
 
 use super::{Code, Storage, SubByte};
 use crate::arch::{self, Task};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, elements};
 
 /// A tensor of 4-bit or 2-bit codes, packed two or four to a byte.
 ///
@@ -66,13 +66,9 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
     /// Takes bytes that are already packed: `ceil(len * BITS / 8)` of them. Unused bits are cleared.
     pub fn from_bytes(shape: impl ndarray::IntoDimension<Dim = D>, mut bytes: Vec<u8>) -> Result<Self> {
         let dim = shape.into_dimension();
-        // Arrays must not overflow even without the axes that make them empty.
-        let lengths = dim.slice().iter().filter(|&&len| len != 0);
-        let sound = lengths.copied().try_fold(1usize, usize::checked_mul).is_some_and(|n| n <= isize::MAX as usize);
-        let elements = dim.size_checked().filter(|_| sound);
-        let expected = elements.map(|n| n.div_ceil(Self::PER_BYTE));
-        if expected != Some(bytes.len()) {
-            return Err(Error::shape("packed bytes", &[expected.unwrap_or(usize::MAX)], &[bytes.len()]));
+        let expected = elements("packed tensor", dim.slice())?.div_ceil(Self::PER_BYTE);
+        if expected != bytes.len() {
+            return Err(Error::shape("packed bytes", &[expected], &[bytes.len()]));
         }
         let used = dim.size() % Self::PER_BYTE;
         if let (Some(last), 1..) = (bytes.last_mut(), used) {

@@ -94,11 +94,11 @@ impl<T: Item> Repeat<T> {
 impl<T: Item> Kernel for Repeat<T> {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let [down, right] = self.factors;
-        let row = self.width * self.channels;
-        if row * down * right == 0 {
+        let (row, output) = (self.width * self.channels, output.into_slice::<T>());
+        if output.is_empty() {
             return Ok(());
         }
-        let output = output.into_slice::<T>().chunks_exact_mut(row * right * down);
+        let output = output.chunks_exact_mut(row * right * down);
         for (x, y) in inputs[0].as_slice::<T>().chunks_exact(row).zip(output) {
             let (first, others) = y.split_at_mut(row * right);
             for (x, y) in x.chunks_exact(self.channels).zip(first.chunks_exact_mut(self.channels * right)) {

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::op::Op;
+use super::op::{Activation, Clamp, Op};
 use crate::error::{Error, Result};
 use crate::window::{Placed, Window};
 
@@ -14,8 +14,10 @@ pub(crate) type Shape = Vec<usize>;
 
 /// The number of elements, if it is reasonable.
 pub(crate) fn elements(shape: &[usize]) -> Result<usize> {
-    let count = shape.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
-    count.filter(|&count| count <= MAX_ELEMENTS).ok_or_else(|| Error::Argument {
+    // Empty tensors too are arrays, which their other axes must not be too long for.
+    let count = shape.iter().filter(|&&len| len != 0).try_fold(1usize, |count, &len| count.checked_mul(len));
+    let sound = count.is_some_and(|count| count <= MAX_ELEMENTS);
+    sound.then(|| shape.iter().product()).ok_or_else(|| Error::Argument {
         what: "tensor",
         expected: "at most 2^28 elements",
         found: alloc::format!("shape {shape:?}"),
@@ -35,6 +37,7 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
         let (expected, found) = (alloc::vec![*arity.start()], alloc::vec![inputs.len()]);
         return Err(Error::Shape { what: "number of inputs", expected, found });
     }
+    check_finite(op)?;
     let x = inputs[0];
     let parameters = match op {
         Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } => &constant[1..],
@@ -108,6 +111,23 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
     };
     elements(&shape)?;
     Ok(shape)
+}
+
+/// Refuses attributes that are no numbers or infinite.
+fn check_finite(op: &Op) -> Result<()> {
+    let (name, attributes) = match *op {
+        Op::BatchNorm { epsilon } => ("epsilon", [Some(epsilon), None]),
+        Op::Activation(Activation::Clip(Clamp { low, high })) => ("bounds of a clamp", [low, high]),
+        Op::Activation(Activation::HardSigmoid { alpha, beta }) => ("alpha and beta", [Some(alpha), Some(beta)]),
+        Op::Activation(Activation::LeakyRelu { alpha }) => ("alpha", [Some(alpha), None]),
+        _ => return Ok(()),
+    };
+    match attributes.into_iter().flatten().find(|x| !x.is_finite()) {
+        Some(found) => {
+            Err(Error::Argument { what: name, expected: "finite numbers", found: alloc::format!("{found}") })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Activations that meet have the batch as their first axis, and constants have one for all images.

@@ -6,7 +6,7 @@ use super::layout::in_standard_layout;
 use super::requantize::{Requantize, check_params};
 use crate::affine::{Codes, Requantization, dequantize, float_mean, integer_mean, unsupported};
 use crate::arch::{self, Task};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, elements};
 use crate::gemm::{Byte, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -161,7 +161,9 @@ impl<T: Byte> AveragePool<T> {
 
 fn pooled_shape(image: &[usize], kernel: [usize; 2], window: &Window) -> Result<[usize; 4]> {
     let [height, width] = window.output_size(kernel, [image[1], image[2]])?;
-    Ok([image[0], height, width, image[3]])
+    let output = [image[0], height, width, image[3]];
+    elements("output of a pooling", &output)?;
+    Ok(output)
 }
 
 fn placed_for<T>(x: &ArrayRef4<T>, kernel: [usize; 2], window: &Window, out: &ArrayRef4<T>) -> Result<Placed> {

@@ -43,7 +43,7 @@ impl<Y: Element, D: Dimension> Requantize<Y, D> {
     }
 
     /// With the real output clamped to these bounds, `min(max(y, low), high)`, where they are given: the codes are clamped
-    /// to the bounds' codes. Replaces an activation that was there.
+    /// to the bounds' codes. A NaN does not bound. Replaces an activation that was there.
     pub fn clamp(mut self, low: Option<f32>, high: Option<f32>) -> Self {
         (self.low, self.high) = (low, high);
         self
@@ -62,9 +62,10 @@ impl<Y: Element, D: Dimension> Requantize<Y, D> {
 
     /// The smallest and greatest code that come out.
     pub fn clamp_range(&self) -> (i32, i32) {
-        let code = |bound: f32| self.params.code_of(bound);
+        let code = |bound: Option<f32>| bound.filter(|bound| !bound.is_nan()).map(|bound| self.params.code_of(bound));
         let (min, max) = self.params.code_range();
-        (self.low.map_or(min, code), self.high.map_or(max, code))
+        let high = code(self.high).unwrap_or(max);
+        (code(self.low).unwrap_or(min).min(high), high)
     }
 
     /// The codes that come out.

@@ -7,7 +7,7 @@ use ndarray::{Array, Array4, ArrayRef, ArrayView, Axis, Dimension, IntoDimension
 use super::lookup::Lookup;
 use super::requantize::check_params;
 use crate::element::Code;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, elements};
 use crate::gemm::Byte;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -142,17 +142,10 @@ pub fn pad<T: Byte, D: Dimension>(x: &QTensor<T, D>, pads: &[(usize, usize)]) ->
         return Err(Error::shape("pairs of padding", &[codes.ndim()], &[pads.len()]));
     }
     let mut shape = codes.raw_dim();
-    let mut len: usize = 1;
-    for (axis, &(before, after)) in pads.iter().enumerate() {
-        let padded = shape[axis].checked_add(before).and_then(|sum| sum.checked_add(after));
-        let product =
-            padded.and_then(|padded| len.checked_mul(padded.max(1))).filter(|&len| len <= isize::MAX as usize);
-        let (Some(padded), Some(product)) = (padded, product) else {
-            let found = alloc::format!("{pads:?}");
-            return Err(Error::Argument { what: "padding", expected: "a tensor that fits in memory", found });
-        };
-        (shape[axis], len) = (padded, product);
+    for (len, &(before, after)) in shape.slice_mut().iter_mut().zip(pads) {
+        *len = len.saturating_add(before).saturating_add(after);
     }
+    elements("padded tensor", shape.slice())?;
     let mut out = Array::from_elem(shape, zero_point);
     inside(&mut out, codes.shape(), pads).assign(&codes);
     QTensor::from_codes(out, x.params().clone())
@@ -244,7 +237,9 @@ impl Nearest {
 pub fn resize_nearest<T: Byte>(x: &QTensor<T, Ix4>, size: [usize; 2], nearest: Nearest) -> Result<QTensor<T, Ix4>> {
     let codes = x.unpacked_codes();
     let (images, _, _, channels) = codes.dim();
-    let mut out = Array4::from_elem((images, size[0], size[1], channels), T::default());
+    let shape = [images, size[0], size[1], channels];
+    elements("resized images", &shape)?;
+    let mut out = Array4::from_elem(shape, T::default());
     resize_nearest_into(&codes, nearest, &mut out)?;
     QTensor::from_codes(out, x.params().clone())
 }

@@ -6,7 +6,7 @@ use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
 
 use super::depthwise::DepthwiseWeights;
 use crate::arch::Isa;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, elements};
 use crate::gemm::{self, Byte, Epilogue, Lhs, PackedRhs, Patches, Workspace};
 use crate::ops::layout::in_standard_layout;
 use crate::ops::linear::LEAST_REACH;
@@ -110,7 +110,9 @@ impl<W: Byte> ConvWeights<W> {
             return Err(Error::shape("image", &[images, height, width, self.inputs], image));
         }
         let placed = self.window.place(self.kernel, [height, width])?;
-        Ok(([images, placed.output[0], placed.output[1], self.outputs], placed))
+        let output = [images, placed.output[0], placed.output[1], self.outputs];
+        elements("output of a convolution", &output)?;
+        Ok((output, placed))
     }
 
     /// `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`; the padding is 0.
