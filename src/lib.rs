@@ -24,6 +24,7 @@
 // The README is shown where it has files beside it; here its pages are modules. Of two definitions of a link the first
 // one holds, hence those above.
 #![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels of x86-64 keep sums in registers"))]
 

@@ -180,6 +180,7 @@ impl TensorRecipe {
     }
 
     fn check(&self, shape: &[usize], constant: bool) -> Result<()> {
+        self.ranges.iter().try_for_each(|&(min, max)| crate::affine::check_range(min, max))?;
         let coded = matches!(self.precision, Precision::Int4 | Precision::Int8);
         if !constant && !matches!(self.precision, Precision::Int8 | Precision::Float32) {
             let found = alloc::format!("{:?}", self.precision);
@@ -203,7 +204,7 @@ impl TensorRecipe {
         if self.ranges.len() != blocks {
             return Err(Error::shape("ranges", &[blocks], &[self.ranges.len()]));
         }
-        self.ranges.iter().try_for_each(|&(min, max)| crate::affine::check_range(min, max))
+        Ok(())
     }
 
     /// The scheme of an activation.

@@ -242,6 +242,11 @@ fn unsound_recipes_are_refused() {
     assert!(node(refused(&|r| r.tensor_mut("x").unwrap().ranges.clear())));
     assert!(node(refused(&|r| r.tensor_mut("x").unwrap().ranges = vec![(1.0, 0.0)])));
     assert!(node(refused(&|r| r.tensor_mut("x").unwrap().ranges = vec![(0.0, f32::NAN)])));
+    assert!(node(refused(&|r| {
+        // Also where it is not used: a saved recipe could not be read.
+        let x = r.tensor_mut("x").unwrap();
+        (x.precision, x.ranges) = (Precision::Float32, vec![(0.0, f32::NAN)]);
+    })));
     assert!(node(refused(&|r| r.tensor_mut("x").unwrap().precision = Precision::Int4)));
     assert!(node(refused(&|r| r.tensor_mut("stem.weight").unwrap().symmetric = false)));
     assert!(node(refused(&|r| r.tensor_mut("stem.weight").unwrap().ranges.truncate(3))));
