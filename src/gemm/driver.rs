@@ -25,6 +25,9 @@ const STRIP: usize = 16 * 1024;
 const MAX_TILE_WIDTH: usize = 128;
 const MAX_TILE_HEIGHT: usize = 32;
 
+/// Tiles of rows that a thread should have, unless it gets columns instead.
+const FEW_TILES: usize = 2;
+
 /// A checked product but for its left side. Not generic in the types of codes, so that there is one driver for all.
 struct Product<'a, E: Epilogue> {
     isa: Isa,
@@ -61,7 +64,8 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
 }
 
 impl<E: Epilogue> Product<'_, E> {
-    /// Halves the longer side, in whole tiles, until there is a part for each thread, which `spaces` are for.
+    /// Halves a side, in whole tiles, until there is a part for each thread, which `spaces` are for: the columns only where
+    /// there are few rows. Parts of rows are contiguous, so that their outputs can be made in registers.
     fn fork<A: Byte>(
         &self,
         a: Lhs<'_, A>,
@@ -71,10 +75,10 @@ impl<E: Epilogue> Product<'_, E> {
         spaces: &mut [PartSpace],
     ) {
         let (rows, cols) = out.dim();
-        let by_rows = rows >= cols;
         let (mr, nr) = with_kernel!(self.isa, kernel => tile_size(kernel));
-        let (len, unit) = if by_rows { (rows, mr) } else { (cols, nr) };
         let threads = spaces.len();
+        let by_rows = rows >= cols || rows >= FEW_TILES * mr * threads;
+        let (len, unit) = if by_rows { (rows, mr) } else { (cols, nr) };
         let at = (len * (threads / 2) / threads).next_multiple_of(unit);
         if threads < 2 || at >= len || at == 0 {
             return self.part(a, row, col, out, &mut spaces[0]);

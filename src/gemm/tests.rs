@@ -163,8 +163,8 @@ fn kernels_of_both_sides() {
 #[cfg(feature = "rayon")]
 #[test]
 fn threads() {
-    let a = Array2::from_shape_fn((301, 260), |(i, j)| (i * 31 + j * 7) as u8);
-    for n in [33, 500, 1100] {
+    for (m, n) in [(301, 33), (301, 500), (301, 1100), (7, 3100)] {
+        let a = Array2::from_shape_fn((m, 260), |(i, j)| (i * 31 + j * 7) as u8);
         let b = Array2::from_shape_fn((260, n), |(i, j)| (i * 13 + j * 11) as i8);
         let packed = PackedRhs::pack(&b, &[3]).unwrap();
         let expected = naive(&a, 7, &b, &[3]);
