@@ -1,4 +1,5 @@
-//! Work that is split over the threads of the pool that it is called in, with the feature `rayon`. Without it there is one.
+//! Work that is split over the threads of the pool that it is called in, with the feature `rayon`. Without it there is
+//! one.
 
 /// The threads that there are.
 pub(crate) fn available() -> usize {
@@ -27,8 +28,8 @@ pub(crate) fn join<A, B>(first: impl FnOnce() -> A, second: impl FnOnce() -> B) 
     (first(), second())
 }
 
-/// Cuts `out` into parts of whole rows, at most one for each of `spaces`, which are memory of theirs, and calls `task` on each:
-/// with the number of its first row, its outputs and its space.
+/// Cuts `out` into parts of whole rows, at most one for each of `spaces`, which are memory of theirs, and calls `task`
+/// on each: with the number of its first row, its outputs and its space.
 pub(crate) fn each_part<T: Send, S: Send>(
     out: &mut [T],
     row_len: usize,

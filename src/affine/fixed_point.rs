@@ -115,8 +115,9 @@ impl FixedPoint {
         match rounding {
             FixedPointRounding::Double => {
                 let (left, right) = (self.shift.max(0), (-self.shift).max(0));
-                // C++ shifts and wraps; an accumulator that large has no code near it, so saturating is the sane answer.
-                // Without branches, so that it is vectorized: what is too large becomes the limit, all bits set.
+                // C++ shifts and wraps; an accumulator that large has no code near it, so saturating is the sane
+                // answer. Without branches, so that it is vectorized: what is too large becomes the limit, all bits
+                // set.
                 let limit = i32::MAX >> left;
                 let low_bits = -((x > limit) as i32) & ((1u32 << left) - 1) as i32;
                 let shifted = x.clamp(!limit, limit) << left | low_bits;

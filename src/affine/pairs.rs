@@ -32,8 +32,8 @@ impl FloatSum {
     }
 }
 
-/// The sum in integers: both sides in units of `2 * max(a_scale, b_scale) / 2^20`, each rounded, then their sum in units
-/// of the output (TFLite: `ADD`).
+/// The sum in integers: both sides in units of `2 * max(a_scale, b_scale) / 2^20`, each rounded, then their sum in
+/// units of the output (TFLite: `ADD`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FixedSum {
     a: FixedPoint,
@@ -102,8 +102,8 @@ pub(crate) fn unsupported(what: &'static str, found: Requantization) -> Error {
     Error::Argument { what, expected: "Float or FixedPoint arithmetic", found: alloc::format!("{found:?}") }
 }
 
-/// `clamp(rne(sum / count / y_scale + y_zero))`, `sum` being that of `(x - x_zero) * x_scale` in the order of the window,
-/// all in `f32`: the zero point is added before rounding (ONNX Runtime: `QLinearAveragePool`).
+/// `clamp(rne(sum / count / y_scale + y_zero))`, `sum` being that of `(x - x_zero) * x_scale` in the order of the
+/// window, all in `f32`: the zero point is added before rounding (ONNX Runtime: `QLinearAveragePool`).
 #[inline(always)]
 pub(crate) fn float_mean(sum: f32, count: f32, y: Pair, codes: Codes) -> i32 {
     clamp_to_code(sum / count / y.0 + y.1 as f32, codes.min as f32, codes.max as f32, false)

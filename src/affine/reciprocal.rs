@@ -1,10 +1,10 @@
 //! Real → code without a division: the codes of [`Affine`](super::Affine), several times as fast where there is fused
 //! multiplication and addition.
 //!
-//! The quotient `x / scale` is only needed as far as its rounding to an integer goes, so it is enough to know on which side
-//! of every tie `t = k + 1/2` the correctly rounded quotient lies, or that it is the tie. With `1 / scale` as the sum of two
-//! floats, `near + rest`, the approximation (Brisebarre, Muller and Raina, "Accelerating correctly rounded floating-point
-//! division when the divisor is known in advance", 2004)
+//! The quotient `x / scale` is only needed as far as its rounding to an integer goes, so it is enough to know on which
+//! side of every tie `t = k + 1/2` the correctly rounded quotient lies, or that it is the tie. With `1 / scale` as the
+//! sum of two floats, `near + rest`, the approximation (Brisebarre, Muller and Raina, "Accelerating correctly rounded
+//! floating-point division when the divisor is known in advance", 2004)
 //!
 //! ```text
 //! q = round(x * near + round(x * rest))

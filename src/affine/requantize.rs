@@ -44,7 +44,8 @@ impl Rescale {
         Ok(match requantization {
             Requantization::Float => {
                 let factor = (x_scale * w_scale) / y_scale;
-                // Tiny scales may underflow to 0, which maps everything to zero as it should; NaN and infinity have no meaning.
+                // Tiny scales may underflow to 0, which maps everything to zero as it should; NaN and infinity have no
+                // meaning.
                 if !factor.is_finite() {
                     return Err(Error::Scale { found: factor as f64, index: alloc::vec::Vec::new() });
                 }

@@ -131,8 +131,8 @@ impl<C: Compute, R: Rule> Grid<C> for OnCodes<C, R> {
 }
 
 /// The grid of a zero point that need not be an integer and is added before rounding:
-/// `clamp(round(x / scale + zero_point))`, whose value is `(code - zero_point) * scale` in `f64`, rounded once (PyTorch:
-/// `fake_quantize_per_channel_affine` with zero points of type float).
+/// `clamp(round(x / scale + zero_point))`, whose value is `(code - zero_point) * scale` in `f64`, rounded once
+/// (PyTorch: `fake_quantize_per_channel_affine` with zero points of type float).
 #[derive(Clone, Copy)]
 pub(crate) struct OffCodes<C, R> {
     factor: C,

@@ -106,7 +106,8 @@ macro_rules! compute {
             }
             #[inline(always)]
             fn small_to_i32(self) -> i32 {
-                // At 1.5 * 2^mantissa one unit in the last place is 1: the addition rounds, the low bits are the integer.
+                // At 1.5 * 2^mantissa one unit in the last place is 1: the addition rounds, the low bits are the
+                // integer.
                 const SHIFT: $t = 1.5 * (1u64 << $mantissa) as $t;
                 ((self + SHIFT).to_bits() as $int).wrapping_sub(SHIFT.to_bits() as $int) as i32
             }

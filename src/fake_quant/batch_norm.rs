@@ -195,7 +195,8 @@ impl BatchNormFold {
         (0..self.gamma.len()).map(|c| self.beta[c] - self.gamma[c] * self.mean[c] / self.deviation(c)).collect()
     }
 
-    /// The output for products with folded weights: corrected to the statistics of a batch, or, when frozen, `u + bias`.
+    /// The output for products with folded weights: corrected to the statistics of a batch, or, when frozen,
+    /// `u + bias`.
     ///
     /// # Errors
     /// [`Error::Shape`] if axis 1 is not the channels.
@@ -219,7 +220,8 @@ impl BatchNormFold {
         Ok(y)
     }
 
-    /// The gradients of [`Self::normalize`], the running statistics taken as constants. With a batch, its `z` is needed.
+    /// The gradients of [`Self::normalize`], the running statistics taken as constants. With a batch, its `z` is
+    /// needed.
     ///
     /// # Errors
     /// [`Error::Shape`] if shapes differ or axis 1 is not the channels.

@@ -24,8 +24,8 @@ use crate::qparams::QParams;
 /// | `∂y/∂scale` | `q - zero_point - v` | `q - zero_point` |
 /// | `∂y/∂zero_point` | 0 | `-scale` |
 ///
-/// The values of the forward pass are exactly those of [`QParams::quantize`](crate::Quantizer::quantize) and dequantize.
-/// A NaN is taken for 0, and its gradient passes.
+/// The values of the forward pass are exactly those of [`QParams::quantize`](crate::Quantizer::quantize) and
+/// dequantize. A NaN is taken for 0, and its gradient passes.
 ///
 /// Codes have 16 bits at most: an `i32` does not compile. For any number of bits from 2 to 16, see
 /// [`Scheme::bits`](crate::Scheme::bits).
@@ -161,8 +161,8 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         })
     }
 
-    /// As [`Self::forward`] with stochastic rounding: up with the probability of the fraction of `v`, else down, so that
-    /// the mean of `y` is `x` where nothing is clipped (Gupta et al. 2015). The probability is a multiple of 2⁻²⁴.
+    /// As [`Self::forward`] with stochastic rounding: up with the probability of the fraction of `v`, else down, so
+    /// that the mean of `y` is `x` where nothing is clipped (Gupta et al. 2015). The probability is a multiple of 2⁻²⁴.
     ///
     /// The random number of an element is a function of the seed and of its position in row-major order alone. Take
     /// another seed for every call, such as the number of the step.

@@ -53,9 +53,9 @@ pub enum GradientFactor {
 /// | [`lsq_plus`](Self::lsq_plus) | scales and zero points | calibrated parameters | Bhalgat et al., "LSQ+", 2020 |
 /// | [`new`](Self::new) | scales | calibrated parameters | |
 ///
-/// The gradients are those of [`FakeQuantize`] with [`Clipping::Values`], times a [`GradientFactor`]. LSQ+'s offset `β` is
-/// `-zero_point * scale`; the zero point is kept as a real number and rounded for use, so that integer arithmetic can
-/// follow. With [`Convention::Torch`] everything is as in PyTorch's `_fake_quantize_learnable_*`, whose gradient
+/// The gradients are those of [`FakeQuantize`] with [`Clipping::Values`], times a [`GradientFactor`]. LSQ+'s offset `β`
+/// is `-zero_point * scale`; the zero point is kept as a real number and rounded for use, so that integer arithmetic
+/// can follow. With [`Convention::Torch`] everything is as in PyTorch's `_fake_quantize_learnable_*`, whose gradient
 /// passes by [`Clipping::Codes`].
 ///
 /// An optimizer of any kind works: propose new values to [`set_scale`](Self::set_scale), which keeps them positive and
@@ -162,8 +162,8 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         self.zero_point.as_ref()
     }
 
-    /// The gradients by the input and, multiplied by [`Self::gradient_factors`], by scales and zero points. Those of the
-    /// zero points are 0 unless they are trained.
+    /// The gradients by the input and, multiplied by [`Self::gradient_factors`], by scales and zero points. Those of
+    /// the zero points are 0 unless they are trained.
     ///
     /// # Errors
     /// Those of [`FakeQuantize::gradients`].
@@ -252,8 +252,8 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         self.set_scale(&scale)
     }
 
-    /// PyTorch's backward pass per tensor rounds zero points by adding a half and dropping the fraction, also of negative
-    /// ones: -3.7 becomes -3 there, and -4 in the forward pass.
+    /// PyTorch's backward pass per tensor rounds zero points by adding a half and dropping the fraction, also of
+    /// negative ones: -3.7 becomes -3 there, and -4 in the forward pass.
     fn zero_points_of_torch(&self) -> Option<Array<f32, D>> {
         let params = self.params();
         if params.convention() != Convention::Torch || params.granularity() != Granularity::PerTensor {

@@ -13,8 +13,8 @@ use crate::qparams::QParams;
 /// PACT: a ReLU with a trained clipping value `α` instead of infinity, quantized (Choi et al., "PACT: parameterized
 /// clipping activation for quantized neural networks", 2018).
 ///
-/// `y = round(clip(x, 0, α) * (2^bits - 1) / α) * α / (2^bits - 1)`. The gradient passes to `x` where `0 < x < α`, and to
-/// `α` where `x >= α`. PACT adds `λ α²` to the loss: add `2 λ α` to the gradient of `α`.
+/// `y = round(clip(x, 0, α) * (2^bits - 1) / α) * α / (2^bits - 1)`. The gradient passes to `x` where `0 < x < α`, and
+/// to `α` where `x >= α`. PACT adds `λ α²` to the loss: add `2 λ α` to the gradient of `α`.
 ///
 /// ```
 /// use ndarray::array;

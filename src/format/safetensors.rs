@@ -1,5 +1,5 @@
-//! Quantized networks in safetensors files: codes, scales and biases as tensors, the operators and the recipe as JSON in
-//! the file's metadata.
+//! Quantized networks in safetensors files: codes, scales and biases as tensors, the operators and the recipe as JSON
+//! in the file's metadata.
 //!
 //! | tensor | type | content |
 //! |---|---|---|
@@ -136,8 +136,8 @@ fn push_codes<T: Element<Code = i8>>(tensors: &mut BTreeMap<String, Bytes>, name
 /// Reads what [`write()`] wrote.
 ///
 /// # Errors
-/// [`Error::Format`] if the bytes are not such a file, and the errors of building the network that they describe: nothing
-/// of the file is trusted.
+/// [`Error::Format`] if the bytes are not such a file, and the errors of building the network that they describe:
+/// nothing of the file is trusted.
 pub fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| malformed("a safetensors file", &e))?;
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| malformed("a safetensors file", &e))?;

@@ -99,8 +99,8 @@ impl GraphBuilder {
         Ok(output)
     }
 
-    /// [`Op::Conv`] of `[batch, in, height, width]` with weights `[out, in / groups, kernel height, kernel width]` and a
-    /// bias `[out]`. They become constants with the node's name and `.weight` or `.bias` behind it. Errors as
+    /// [`Op::Conv`] of `[batch, in, height, width]` with weights `[out, in / groups, kernel height, kernel width]` and
+    /// a bias `[out]`. They become constants with the node's name and `.weight` or `.bias` behind it. Errors as
     /// [`Self::node`] and [`Self::constant`].
     pub fn conv(
         &mut self,
@@ -167,7 +167,8 @@ impl GraphBuilder {
         self.node(name, Op::GlobalAveragePool, &[x])
     }
 
-    /// [`Op::Reshape`] to one axis beside the batch: `[batch, c, h, w]` to `[batch, c * h * w]`. Errors as [`Self::node`].
+    /// [`Op::Reshape`] to one axis beside the batch: `[batch, c, h, w]` to `[batch, c * h * w]`. Errors as
+    /// [`Self::node`].
     pub fn flatten(&mut self, name: &str, x: &str) -> Result<String> {
         let features = self.shape(x).map_or(0, |shape| shape.iter().product());
         self.node(name, Op::Reshape { shape: alloc::vec![features] }, &[x])

@@ -34,8 +34,8 @@ pub(crate) fn constant_codes(value: &Constant) -> Result<(QParams<u8, IxDyn>, Ar
     Ok((QParams::per_tensor(scale, zero_point)?, codes))
 }
 
-/// The kernel of a node on codes with these parameters. `None` if there is none, and floats must do; `Some(None)` if the
-/// output is the input.
+/// The kernel of a node on codes with these parameters. `None` if there is none, and floats must do; `Some(None)` if
+/// the output is the input.
 #[allow(clippy::option_option, reason = "three different things")]
 pub(crate) fn kernel(
     node: &Node,

@@ -133,9 +133,9 @@ impl Graph {
     ///
     /// Wherever convolutions or linear layers make a tensor, and convolutions or linear layers read it, channel `c` is
     /// divided by `s_c` where it is made and multiplied by `s_c` where it is read. ReLU commutes with that, and tensors
-    /// that are added to each other share their factors. With the magnitudes `x_c` that were seen, and `w_c` of the weights
-    /// that read the channel, `s_c = sqrt(x_c / w_c)`: both become `sqrt(x_c * w_c)`. Where only filters of single
-    /// channels read, whose weights have scales of their own, `s_c = x_c`.
+    /// that are added to each other share their factors. With the magnitudes `x_c` that were seen, and `w_c` of the
+    /// weights that read the channel, `s_c = sqrt(x_c / w_c)`: both become `sqrt(x_c * w_c)`. Where only filters of
+    /// single channels read, whose weights have scales of their own, `s_c = x_c`.
     ///
     /// Other tensors, those with an upper bound such as ReLU6 among them, stay as they are. Simplify the graph first.
     ///

@@ -24,8 +24,8 @@ pub enum Budget {
 }
 
 impl Graph {
-    /// Changes the precision of layers until the network keeps within a budget, as few and as harmless ones as possible.
-    /// The outputs on `x`, a few images, tell what is harmless.
+    /// Changes the precision of layers until the network keeps within a budget, as few and as harmless ones as
+    /// possible. The outputs on `x`, a few images, tell what is harmless.
     ///
     /// - [`Budget::Bytes`]: weights of `Int8` become `Int4`, first those whose rounding alone adds the least error for
     ///   each byte that it saves.

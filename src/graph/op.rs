@@ -122,8 +122,8 @@ impl Activation {
     }
 }
 
-/// What a node computes. Shapes are those of ONNX: `[batch, channels, height, width]` and `[batch, features]`; the first
-/// axis of an activation is always the batch, and no operator mixes images of a batch.
+/// What a node computes. Shapes are those of ONNX: `[batch, channels, height, width]` and `[batch, features]`; the
+/// first axis of an activation is always the batch, and no operator mixes images of a batch.
 ///
 /// `W` and `B` below are inputs of the node like any other, though they must be constant.
 ///
@@ -141,7 +141,8 @@ impl Activation {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Op {
-    /// Convolution of `X` with `W: [out, in / groups, height, width]`, and `B: [out]` added if there is one (ONNX: `Conv`).
+    /// Convolution of `X` with `W: [out, in / groups, height, width]`, and `B: [out]` added if there is one (ONNX:
+    /// `Conv`).
     Conv {
         /// How the weights slide over height and width.
         window: Window,

@@ -83,8 +83,8 @@ impl QuantizedNetwork {
     /// Floats in, floats out: a network of one input and one output on any number of images. Any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the input, or the network more than one input
-    /// or output, and those of the operators, with the node's name.
+    /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the input, or the network more than one
+    /// input or output, and those of the operators, with the node's name.
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.run_with(x, &mut Memory::new())
     }
@@ -116,8 +116,8 @@ impl QuantizedNetwork {
     /// Codes in, codes out: nothing but integers, if the recipe keeps everything so.
     ///
     /// # Errors
-    /// Those of [`run_from_codes`](Self::run_from_codes), and [`Error::Shape`](crate::Error::Shape) if the output is not of
-    /// codes.
+    /// Those of [`run_from_codes`](Self::run_from_codes), and [`Error::Shape`](crate::Error::Shape) if the output is
+    /// not of codes.
     pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Memory) -> Result<ArrayD<u8>> {
         single(self.plan.run(&[x.view().into_dyn()], memory)?)
     }

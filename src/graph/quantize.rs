@@ -26,9 +26,9 @@ impl Graph {
     ///
     /// # Errors
     /// [`Error::Name`](crate::Error::Name) for names that the graph does not have, [`Error::Node`](crate::Error::Node)
-    /// with what is wrong with a tensor of the recipe, or with [`Error::Depth`](crate::Error::Depth) for layers that are too
-    /// deep for exact `i32` accumulators, and with [`Error::Overflow`](crate::Error::Overflow) for weights beyond half
-    /// precision.
+    /// with what is wrong with a tensor of the recipe, or with [`Error::Depth`](crate::Error::Depth) for layers that
+    /// are too deep for exact `i32` accumulators, and with [`Error::Overflow`](crate::Error::Overflow) for weights
+    /// beyond half precision.
     pub fn quantize(&self, recipe: &Recipe) -> Result<QuantizedNetwork> {
         self.quantize_by(recipe, None)
     }

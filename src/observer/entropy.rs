@@ -12,10 +12,10 @@ use crate::scheme::Scheme;
 /// calibration; Migacz, "8-bit inference with TensorRT", 2017.)
 ///
 /// Candidates clip the values to `-t..=t`, for each bin edge `t` of a [`DyadicHistogram`]. `P` is the clipped
-/// histogram: what was clipped counts in the outermost bins. For `Q` the bins within are joined to as many as the scheme
-/// has codes (half as many of `abs(x)` if it is symmetric), and each joined count, at least 1e-4, is spread evenly over
-/// those of its bins that `P` has values in. The range is the widest with the least divergence `sum(P * ln(P / Q))` of
-/// the two distributions.
+/// histogram: what was clipped counts in the outermost bins. For `Q` the bins within are joined to as many as the
+/// scheme has codes (half as many of `abs(x)` if it is symmetric), and each joined count, at least 1e-4, is spread
+/// evenly over those of its bins that `P` has values in. The range is the widest with the least divergence
+/// `sum(P * ln(P / Q))` of the two distributions.
 ///
 /// Schemes with more codes than the histogram has bins are not clipped. Merging is exact.
 ///
@@ -97,8 +97,8 @@ impl<'h> Sums<'h> {
 
     /// Of the bins `from..to` joined to `levels`, at least two.
     ///
-    /// With `p` and `q` as counts, `sum(P * ln(P / Q))` is `(sum(p ln p) - sum(p ln q)) / sum(p) + ln(sum(q) / sum(p))`,
-    /// and `q` is the same all over a level.
+    /// With `p` and `q` as counts, `sum(P * ln(P / Q))` is
+    /// `(sum(p ln p) - sum(p ln q)) / sum(p) + ln(sum(q) / sum(p))`, and `q` is the same all over a level.
     fn divergence(&self, from: usize, to: usize, levels: usize) -> f64 {
         let total = self.mass[self.counts.len()];
         let clipped = [(from, self.mass[from]), (to - 1, total - self.mass[to])];

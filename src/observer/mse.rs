@@ -9,10 +9,10 @@ use crate::scheme::Scheme;
 
 /// The range for which quantization has the least mean squared error.
 ///
-/// A narrower range clips some values and rounds all others less. The candidates are `[i / 1024 * min, j / 1024 * max]`,
-/// with `i = j` for symmetric schemes; a coarse search over all of them is refined around its best by halving steps.
-/// The full range is one of them, so the error is never greater than that of [`MinMax`](super::MinMax). The error is
-/// [`DyadicHistogram::mean_squared_error`]. Merging is exact.
+/// A narrower range clips some values and rounds all others less. The candidates are
+/// `[i / 1024 * min, j / 1024 * max]`, with `i = j` for symmetric schemes; a coarse search over all of them is refined
+/// around its best by halving steps. The full range is one of them, so the error is never greater than that of
+/// [`MinMax`](super::MinMax). The error is [`DyadicHistogram::mean_squared_error`]. Merging is exact.
 ///
 /// ```
 /// use ndarray::{Array, Ix1};

@@ -12,9 +12,9 @@ use crate::qtensor::QTensor;
 
 /// The sum of two quantized tensors: `y = a + b` (ONNX Runtime: `QLinearAdd`; TFLite: `ADD`).
 ///
-/// The parameters of both sides and of the output are fixed when it is built. The requantization decides whose formula it
-/// is: [`Requantization::Float`] that of ONNX Runtime, [`Requantization::FixedPoint`] that of TFLite; no system has one in
-/// `f64`. Tensors broadcast as those of `ndarray` and numpy do: an axis of length 1 stands for any length.
+/// The parameters of both sides and of the output are fixed when it is built. The requantization decides whose formula
+/// it is: [`Requantization::Float`] that of ONNX Runtime, [`Requantization::FixedPoint`] that of TFLite; no system has
+/// one in `f64`. Tensors broadcast as those of `ndarray` and numpy do: an axis of length 1 stands for any length.
 ///
 /// ```
 /// use ndarray::array;
@@ -43,8 +43,8 @@ impl<T: Byte, D: Dimension> QAdd<T, D> {
     /// For sides with these parameters and an output with those of `to`, all per tensor.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or if a factor
-    /// between the scales is beyond what fixed-point numbers hold.
+    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or if a
+    /// factor between the scales is beyond what fixed-point numbers hold.
     pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Requantize<T, D>) -> Result<Self> {
         let sides = Sides { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let (pair_a, pair_b, pair_y) = sides.pairs()?;
@@ -84,8 +84,9 @@ impl<T: Byte, D: Dimension> QAdd<T, D> {
 
 /// The product of two quantized tensors: `y = a * b` (ONNX Runtime: `QLinearMul`; TFLite: `MUL`).
 ///
-/// The parameters of both sides and of the output are fixed when it is built. The requantization decides whose formula it
-/// is: [`Requantization::Float`] that of ONNX Runtime, [`Requantization::FixedPoint`] that of TFLite. Tensors broadcast.
+/// The parameters of both sides and of the output are fixed when it is built. The requantization decides whose formula
+/// it is: [`Requantization::Float`] that of ONNX Runtime, [`Requantization::FixedPoint`] that of TFLite. Tensors
+/// broadcast.
 ///
 /// ```
 /// use ndarray::array;

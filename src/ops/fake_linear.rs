@@ -16,8 +16,8 @@ use crate::quantizer::Quantizer;
 /// A linear layer in training whose outputs are those of the integer layer that it becomes, bit for bit.
 ///
 /// The forward pass is the integer layer itself: inputs and weights become codes, their product is an exact `i32`, the
-/// bias is rounded to its unit, and the accumulator is requantized. A product of fake-quantized floats would be the same
-/// but for its rounding: in `f32` that now and then ends on the other side of a tie. The backward pass does as if
+/// bias is rounded to its unit, and the accumulator is requantized. A product of fake-quantized floats would be the
+/// same but for its rounding: in `f32` that now and then ends on the other side of a tie. The backward pass does as if
 /// nothing had been rounded. So [`to_integer`](Self::to_integer) changes no code of the output.
 ///
 /// Weights are `[out, in]`, per tensor or per axis 0, of 8 bits or fewer.
@@ -96,8 +96,8 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
-    /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation clamps to bounds without zero, and for weights what
-    /// [`QLinear::new`] refuses.
+    /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation clamps to bounds without zero, and for weights
+    /// what [`QLinear::new`] refuses.
     pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Requantize<Y, Ix2>) -> Result<Self> {
         x.of_tensor("parameters of the input")?;
         let (_, zero_point) = to.params.of_tensor("parameters of the output")?;

@@ -14,8 +14,8 @@ use crate::qtensor::QTensor;
 
 /// The mean over each image, channel by channel (ONNX Runtime: `QLinearGlobalAveragePool`).
 ///
-/// In `f32`: `clamp(rne(f32(Σ (x - x_zero)) * (x_scale / (y_scale * f32(n)))) + y_zero)`, `n` pixels. The other arithmetics
-/// multiply the same sum by `x_scale / (y_scale * n)` as any accumulator.
+/// In `f32`: `clamp(rne(f32(Σ (x - x_zero)) * (x_scale / (y_scale * f32(n)))) + y_zero)`, `n` pixels. The other
+/// arithmetics multiply the same sum by `x_scale / (y_scale * n)` as any accumulator.
 ///
 /// ```
 /// use ndarray::{Array4, Ix4};
@@ -66,8 +66,8 @@ impl<T: Byte> GlobalAveragePool<T> {
     /// [`Self::forward`] of codes into memory that exists. Any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` is not `[images, 1, 1, channels]` or the images have no pixels, [`Error::Depth`] if they
-    /// have so many that a sum could overflow, and those of [`Rescale::new`].
+    /// [`Error::Shape`] if `out` is not `[images, 1, 1, channels]` or the images have no pixels, [`Error::Depth`] if
+    /// they have so many that a sum could overflow, and those of [`Rescale::new`].
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
         let (images, height, width, channels) = x.dim();
         if out.dim() != (images, 1, 1, channels) {

@@ -11,8 +11,8 @@ const ROWS: usize = 64;
 
 /// A linear layer with half-precision weights: `y = x · f32(w)ᵀ + bias`, products and sums in `f32`.
 ///
-/// Weights stay in half precision, and some rows at a time are widened while the layer runs: that costs little time, and
-/// no memory. `ndarray` orders the sums, so their last bits may differ between machines.
+/// Weights stay in half precision, and some rows at a time are widened while the layer runs: that costs little time,
+/// and no memory. `ndarray` orders the sums, so their last bits may differ between machines.
 ///
 /// ```
 /// use half::f16;

@@ -54,8 +54,8 @@ impl<W: Byte> QLinear<W> {
     ///
     /// # Errors
     /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
-    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the weights are so deep that an
-    /// accumulator could overflow whatever the zero point of the input.
+    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the weights are so deep that
+    /// an accumulator could overflow whatever the zero point of the input.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         check_bias(bias, weights.ncols())?;
@@ -81,8 +81,8 @@ impl<W: Byte> QLinear<W> {
     /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an accumulator
-    /// could overflow, and those of [`Rescale::new`](crate::Rescale::new).
+    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an
+    /// accumulator could overflow, and those of [`Rescale::new`](crate::Rescale::new).
     pub fn prepare<X: Byte, Y: Element>(
         self,
         x: &QParams<X, Ix2>,
@@ -132,8 +132,8 @@ impl<W: Byte> QLinear<W> {
     /// [`Self::forward_dynamic`] into memory that exists. Any strides on either side.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` is not `[batch, in]` or `out` not `[batch, out]`, [`Error::NonFinite`] if `x` holds a NaN or an
-    /// infinity, [`Error::Depth`] if an accumulator could overflow. Then nothing was written.
+    /// [`Error::Shape`] if `x` is not `[batch, in]` or `out` not `[batch, out]`, [`Error::NonFinite`] if `x` holds a
+    /// NaN or an infinity, [`Error::Depth`] if an accumulator could overflow. Then nothing was written.
     pub fn forward_dynamic_into(
         &self,
         x: &ArrayRef2<f32>,

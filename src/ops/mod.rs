@@ -15,9 +15,10 @@
 //! | [`Concat`] | `QLinearConcat` | `CONCATENATION` | any axis |
 //! | [`pad`], [`resize_nearest`], [`reshape`], [`flatten`] | `Pad`, `Resize`, `Reshape`, `Flatten` | `PAD`, `RESIZE_NEAREST_NEIGHBOR`, `RESHAPE` | any tensor; images |
 //!
-//! Images are `[images, height, width, channels]`; other layouts come as views with permuted axes. Whoever runs an operator
-//! more than once prepares it, with the parameters of its inputs and what comes out as [`Requantize`] says, and calls the
-//! form that ends in `_into`, which writes to memory of the caller. The [numerics](crate::numerics) page has all formulas.
+//! Images are `[images, height, width, channels]`; other layouts come as views with permuted axes. Whoever runs an
+//! operator more than once prepares it, with the parameters of its inputs and what comes out as [`Requantize`] says,
+//! and calls the form that ends in `_into`, which writes to memory of the caller. The [numerics](crate::numerics) page
+//! has all formulas.
 
 mod conv;
 mod elementwise;

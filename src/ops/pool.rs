@@ -62,9 +62,9 @@ pub fn max_pool_into<T: Byte>(
 
 /// The mean of each window (ONNX Runtime: `QLinearAveragePool`; TFLite: `AVERAGE_POOL_2D`).
 ///
-/// The requantization decides whose formula it is. [`Requantization::Float`] is that of ONNX Runtime: the mean of reals, in
-/// `f32`, to any output. [`Requantization::FixedPoint`] is that of TFLite: the mean of codes, halves away from zero, whose
-/// output has the parameters of the input. Padding does not count, unless
+/// The requantization decides whose formula it is. [`Requantization::Float`] is that of ONNX Runtime: the mean of
+/// reals, in `f32`, to any output. [`Requantization::FixedPoint`] is that of TFLite: the mean of codes, halves away
+/// from zero, whose output has the parameters of the input. Padding does not count, unless
 /// [`count_include_pad`](Self::count_include_pad) has it count as real zeros.
 ///
 /// ```
@@ -93,8 +93,8 @@ impl<T: Byte> AveragePool<T> {
     /// For images with these parameters.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or for one in
-    /// integers if the output has other parameters than the input.
+    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or for
+    /// one in integers if the output has other parameters than the input.
     pub fn new(x: &QParams<T, Ix4>, kernel: [usize; 2], window: &Window, to: &Requantize<T, Ix4>) -> Result<Self> {
         let (x_pair, y_pair) = (x.pair("parameters of the input")?, to.params.pair("parameters of the output")?);
         let in_integers = match to.requantization {
@@ -113,8 +113,8 @@ impl<T: Byte> AveragePool<T> {
         Ok(Self { x: x.clone(), y, kernel, window: *window, include_pad: false, codes, in_integers })
     }
 
-    /// With the padding counted as real zeros (ONNX: `count_include_pad`). What [`Window::ceil`] lets a kernel cover beyond
-    /// the padding does not count.
+    /// With the padding counted as real zeros (ONNX: `count_include_pad`). What [`Window::ceil`] lets a kernel cover
+    /// beyond the padding does not count.
     pub fn count_include_pad(mut self, include: bool) -> Self {
         self.include_pad = include;
         self

@@ -42,8 +42,8 @@ impl<Y: Element, D: Dimension> Requantize<Y, D> {
         self.clamp(Some(0.0), Some(6.0))
     }
 
-    /// With the real output clamped to these bounds, `min(max(y, low), high)`, where they are given: the codes are clamped
-    /// to the bounds' codes. A NaN does not bound. Replaces an activation that was there.
+    /// With the real output clamped to these bounds, `min(max(y, low), high)`, where they are given: the codes are
+    /// clamped to the bounds' codes. A NaN does not bound. Replaces an activation that was there.
     pub fn clamp(mut self, low: Option<f32>, high: Option<f32>) -> Self {
         (self.low, self.high) = (low, high);
         self

@@ -79,8 +79,8 @@ impl<T: Byte, D: Dimension> Concat<T, D> {
     /// Joins these codes in memory that exists. Any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there are as many inputs as parameters and they fill the shape of `out`, [`Error::Axis`] if
-    /// `out` has not the axis. Then nothing was written.
+    /// [`Error::Shape`] unless there are as many inputs as parameters and they fill the shape of `out`, [`Error::Axis`]
+    /// if `out` has not the axis. Then nothing was written.
     pub fn forward_into(&self, inputs: &[ArrayView<'_, T, D>], out: &mut ArrayRef<T, D>) -> Result<()> {
         self.check_count(inputs.len())?;
         self.check_axis(out.ndim())?;
@@ -121,12 +121,12 @@ impl<T: Byte, D: Dimension> Concat<T, D> {
     }
 }
 
-/// Surrounds a tensor with real zeros, that is with its zero point: so many before and after along each axis (ONNX: `Pad`
-/// with mode "constant"; TFLite: `PAD`).
+/// Surrounds a tensor with real zeros, that is with its zero point: so many before and after along each axis (ONNX:
+/// `Pad` with mode "constant"; TFLite: `PAD`).
 ///
 /// # Errors
-/// [`Error::Shape`] unless there is a pair for each axis and the parameters are per tensor, [`Error::Argument`] if a length
-/// would overflow.
+/// [`Error::Shape`] unless there is a pair for each axis and the parameters are per tensor, [`Error::Argument`] if a
+/// length would overflow.
 ///
 /// ```
 /// use ndarray::array;

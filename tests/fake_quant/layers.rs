@@ -92,8 +92,8 @@ fn batch_norm_gradients() {
     }
 }
 
-/// The integer layer puts out the codes of the layer in training, for all arithmetics and activations; and the gradients
-/// are those of fake quantization around a plain product.
+/// The integer layer puts out the codes of the layer in training, for all arithmetics and activations; and the
+/// gradients are those of fake quantization around a plain product.
 #[test]
 fn a_layer_in_training_is_the_integer_layer() {
     let mut rng = Pcg64Mcg::seed_from_u64(9);

@@ -1,7 +1,7 @@
 //! Float operators, on tensors in the order of memory.
 //!
-//! They are the reference that quantized networks are compared with, and what calibration runs. Sums are ordered as suits
-//! the machine, so the last bits may differ between machines.
+//! They are the reference that quantized networks are compared with, and what calibration runs. Sums are ordered as
+//! suits the machine, so the last bits may differ between machines.
 
 mod conv;
 mod elementwise;
