@@ -217,8 +217,8 @@ impl Lane {
 
 /// Walks the lanes of a tensor in row-major order and knows which blocks each one crosses.
 ///
-/// A lane is the last axis, or, in memory without gaps, all trailing axes that no block boundary crosses, and those before
-/// them, if they are short and follow one another.
+/// A lane is the last axis, or, in memory without gaps, all trailing axes that no block boundary crosses, and those
+/// before them, if they are short and follow one another.
 struct Walk<'b, D> {
     extent: &'b [usize],
     shape: D,
@@ -240,7 +240,8 @@ impl<'b, D: Dimension> Walk<'b, D> {
         let covered = |axis: usize| per_tensor || extent[axis] >= shape[axis];
         let inside = ndim - (0..ndim).rev().take_while(|&axis| covered(axis)).count();
         let (outer, cut) = if contiguous {
-            // What lies within one block, or else the last axis; and the axes before, if their blocks follow one another.
+            // What lies within one block, or else the last axis; and the axes before, if their blocks follow one
+            // another.
             let (start, size, whole) = match inside.checked_sub(1) {
                 Some(last) if inside == ndim => (last, extent[last], shape[last].is_multiple_of(extent[last])),
                 _ => (inside, shape.slice()[inside..].iter().product(), true),

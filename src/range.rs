@@ -230,11 +230,13 @@ impl<F: Real> Task for Scan<'_, F> {
 /// The bounds of some values, at least one of which is not finite if one of them is not.
 ///
 /// They are compared as integers: of positive floats the greater one has the greater bits, of negative ones the smaller
-/// one, and NaN lies beyond the infinities. The order of integers does not matter, so the compiler makes lanes of the loop.
+/// one, and NaN lies beyond the infinities. The order of integers does not matter, so the compiler makes lanes of the
+/// loop.
 #[inline(always)]
 fn bounds_of<F: Real>(values: &[F]) -> Bounds {
     // The greatest as a signed number: of the positive floats, if there are any. The greatest and the least as unsigned
-    // numbers: the smallest of the negative floats, if there are any, and what is next to zero, where all have one sign.
+    // numbers: the smallest of the negative floats, if there are any, and what is next to zero, where all have one
+    // sign.
     let (mut greatest, mut farthest, mut nearest) = (i32::MIN, u32::MIN, u32::MAX);
     for x in values {
         let bits = x.to_f32().to_bits();

@@ -15,7 +15,8 @@ use crate::qtensor::QTensor;
 /// A function of each element, as a table of 256 codes: `table[x] = quantize(f((x - x_zero) * x_scale))`.
 ///
 /// The function is evaluated in `f64` for each code once, when the table is built. That is how ONNX Runtime
-/// (`QLinearSigmoid`, `QLinearLeakyRelu`) and TFLite (`LOGISTIC`, `TANH`, `HARD_SWISH`, `GELU`) run functions of 8-bit codes.
+/// (`QLinearSigmoid`, `QLinearLeakyRelu`) and TFLite (`LOGISTIC`, `TANH`, `HARD_SWISH`, `GELU`) run functions of 8-bit
+/// codes.
 ///
 /// ```
 /// use ndarray::array;

@@ -13,9 +13,9 @@ use crate::qtensor::QTensor;
 
 /// `exp(x) / Σ exp(x)` along the last axis (ONNX Runtime: `QLinearSoftmax`; TFLite: `SOFTMAX`).
 ///
-/// `y = clamp(round(e[max - x] / Σ e[max - x] / y_scale) + y_zero)`, with a table of `e[d] = exp(-d * x_scale)` in `f32`.
-/// TFLite's output has a scale of 1/256 and its smallest code as zero point; its own kernels round the exponential in
-/// fixed point and may differ by a code.
+/// `y = clamp(round(e[max - x] / Σ e[max - x] / y_scale) + y_zero)`, with a table of `e[d] = exp(-d * x_scale)` in
+/// `f32`. TFLite's output has a scale of 1/256 and its smallest code as zero point; its own kernels round the
+/// exponential in fixed point and may differ by a code.
 ///
 /// ```
 /// use ndarray::array;

@@ -56,7 +56,8 @@ impl Task for Transpose<'_> {
 }
 
 impl Transpose<'_> {
-    /// All of a matrix that is large enough. Where less than a square is left, the last square, whatever of it is done already.
+    /// All of a matrix that is large enough. Where less than a square is left, the last square, whatever of it is done
+    /// already.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn large_squares(self) {

@@ -11,8 +11,8 @@ use crate::window::Window;
 
 /// `Σ (x - x_zero) * (w - w_zero)` under a sliding kernel, in exact `i32` (ONNX: `ConvInteger`). The padding is real 0.
 ///
-/// `x` is `[images, height, width, channels]`, `w` is `[out, kh, kw, channels / groups]` with one zero point, or one per
-/// output channel. Tensors of other layouts pass as views with permuted axes.
+/// `x` is `[images, height, width, channels]`, `w` is `[out, kh, kw, channels / groups]` with one zero point, or one
+/// per output channel. Tensors of other layouts pass as views with permuted axes.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if channels or zero points do not fit or the image is smaller than the kernel,
@@ -42,8 +42,8 @@ pub fn conv_integer<X: Byte, W: Byte>(
     Ok(y)
 }
 
-/// A quantized convolution in one call, the bias in units of the accumulator (ONNX: `QLinearConv`; TFLite: `CONV_2D`, and
-/// with as many groups as channels `DEPTHWISE_CONV_2D`). For repeated calls prepare a [`StaticConv`].
+/// A quantized convolution in one call, the bias in units of the accumulator (ONNX: `QLinearConv`; TFLite: `CONV_2D`,
+/// and with as many groups as channels `DEPTHWISE_CONV_2D`). For repeated calls prepare a [`StaticConv`].
 ///
 /// # Errors
 /// Those of [`StaticConv::new`] and [`StaticConv::forward`].

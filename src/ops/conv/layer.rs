@@ -19,11 +19,11 @@ use crate::window::Window;
 
 /// A convolution with integer weights.
 ///
-/// Images are `[images, height, width, channels]`, which is the fast layout; weights are `[out, kh, kw, channels / groups]`,
-/// per tensor or per output channel (axis 0), of 8 bits or fewer, and packed once. Tensors of other layouts come as views
-/// with permuted axes: `permuted_axes([0, 2, 3, 1])` for images in NCHW and for weights in OIHW. As many groups as
-/// channels make a depthwise convolution. The bias stays in `f32` until the scale of the input is known. As for
-/// [`QLinear`](crate::QLinear) there are three ways to run it:
+/// Images are `[images, height, width, channels]`, which is the fast layout; weights are
+/// `[out, kh, kw, channels / groups]`, per tensor or per output channel (axis 0), of 8 bits or fewer, and packed once.
+/// Tensors of other layouts come as views with permuted axes: `permuted_axes([0, 2, 3, 1])` for images in NCHW and for
+/// weights in OIHW. As many groups as channels make a depthwise convolution. The bias stays in `f32` until the scale of
+/// the input is known. As for [`QLinear`](crate::QLinear) there are three ways to run it:
 ///
 /// | | input | output | for |
 /// |---|---|---|---|
@@ -61,9 +61,9 @@ impl<W: Byte> QConv<W> {
     ///
     /// # Errors
     /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
-    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Argument`] for strides, dilations or groups
-    /// that no convolution has, [`Error::Depth`] if the weights are so deep that an accumulator could overflow whatever the
-    /// zero point of the input.
+    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Argument`] for strides, dilations or
+    /// groups that no convolution has, [`Error::Depth`] if the weights are so deep that an accumulator could overflow
+    /// whatever the zero point of the input.
     pub fn new<T: Element<Code = W>>(
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<f32>>,
@@ -103,8 +103,8 @@ impl<W: Byte> QConv<W> {
     /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an accumulator
-    /// could overflow, and those of [`Rescale::new`](crate::Rescale::new).
+    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an
+    /// accumulator could overflow, and those of [`Rescale::new`](crate::Rescale::new).
     pub fn prepare<X: Byte, Y: Element>(
         self,
         x: &QParams<X, Ix4>,
@@ -127,7 +127,8 @@ impl<W: Byte> QConv<W> {
     /// [`Self::forward_dequantize`] of codes with these parameters, into memory that exists.
     ///
     /// # Errors
-    /// Those of [`Self::forward_dequantize`], and [`Error::Shape`] if `out` has another shape. Then nothing was written.
+    /// Those of [`Self::forward_dequantize`], and [`Error::Shape`] if `out` has another shape. Then nothing was
+    /// written.
     pub fn forward_dequantize_into<X: Byte>(
         &self,
         x_params: &QParams<X, Ix4>,
@@ -202,8 +203,8 @@ pub struct StaticConv<X: Byte, W: Byte, Y: Element> {
 }
 
 impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
-    /// From weights `[out, kh, kw, channels / groups]` and a bias that is already in units of the accumulator, as integer
-    /// files hold it.
+    /// From weights `[out, kh, kw, channels / groups]` and a bias that is already in units of the accumulator, as
+    /// integer files hold it.
     ///
     /// # Errors
     /// Those of [`QConv::new`] and [`QConv::prepare`].
@@ -247,8 +248,8 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
     /// `[images, height, width, channels]` to `[images, out_height, out_width, out]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has other channels or is smaller than the kernel, [`Error::Argument`] if its parameters are
-    /// not those of the input.
+    /// [`Error::Shape`] if `x` has other channels or is smaller than the kernel, [`Error::Argument`] if its parameters
+    /// are not those of the input.
     pub fn forward(&self, x: &QTensor<X, Ix4>) -> Result<QTensor<Y, Ix4>> {
         check_params(x.params(), &self.stage.x)?;
         let mut codes = Array4::from_elem(self.output_shape(x.unpacked_codes().shape())?, Y::Code::default());

@@ -1,4 +1,5 @@
-//! The loops of a depthwise convolution: bands of output rows, and of them parts whose quads stay in the first-level cache.
+//! The loops of a depthwise convolution: bands of output rows, and of them parts whose quads stay in the first-level
+//! cache.
 
 use core::ops::Range;
 
