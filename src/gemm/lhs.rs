@@ -10,6 +10,7 @@ use super::aligned::AlignedBytes;
 use super::packed_lhs::PackedLhs;
 use super::patches::Patches;
 use super::reals::Reals;
+use super::transpose::transpose_strided;
 use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
 
 /// Where the rows of the left side come from.
@@ -137,7 +138,7 @@ impl LhsBlock {
                 let rows = a.rows(which);
                 return if with_sums { rows } else { Rows { sums: &[], ..rows } };
             }
-            Lhs::Matrix(a) => read_matrix(&mut self.data, a.slice_move(s![which, ..]), layout),
+            Lhs::Matrix(a) => read_matrix(&mut self.data, a, which, layout),
             Lhs::Patches(patches) => {
                 let stride = row_stride(depth, layout);
                 self.data.resize(count * stride);
@@ -166,7 +167,13 @@ impl LhsBlock {
     }
 }
 
-fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a, A>, layout: LhsLayout) -> Rows<'b> {
+fn read_matrix<'a: 'b, 'b, A: Byte>(
+    data: &'b mut AlignedBytes,
+    whole: ArrayView2<'a, A>,
+    which: Range<usize>,
+    layout: LhsLayout,
+) -> Rows<'b> {
+    let a = whole.slice_move(s![which.clone(), ..]);
     let depth = a.ncols();
     let signed = A::TO_UNSIGNED != 0;
     let flip = layout.flip_once && signed;
@@ -185,10 +192,15 @@ fn read_matrix<'a: 'b, 'b, A: Byte>(data: &'b mut AlignedBytes, a: ArrayView2<'a
     }
     let stride = row_stride(depth, layout);
     data.resize(a.nrows() * stride);
-    for (row, copy) in a.rows().into_iter().zip(data.as_mut_slice().chunks_exact_mut(stride)) {
-        match row.to_slice() {
-            Some(row) => copy[..depth].copy_from_slice(A::as_bytes(row)),
-            None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
+    if let Some(columns) = whole.reversed_axes().to_slice() {
+        let columns = (A::as_bytes(columns).get(which.start..).unwrap_or_default(), whole.nrows());
+        transpose_strided([depth, a.nrows()], columns, (data.as_mut_slice(), stride));
+    } else {
+        for (row, copy) in a.rows().into_iter().zip(data.as_mut_slice().chunks_exact_mut(stride)) {
+            match row.to_slice() {
+                Some(row) => copy[..depth].copy_from_slice(A::as_bytes(row)),
+                None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
+            }
         }
     }
     flip_if(flip, data);

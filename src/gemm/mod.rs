@@ -35,6 +35,7 @@ mod reals;
 mod rhs;
 #[cfg(test)]
 mod tests;
+mod transpose;
 mod workspace;
 
 use ndarray::{Array2, ArrayRef2, ArrayViewMut2};
@@ -49,6 +50,7 @@ pub use packed_lhs::{Left, PackedLhs};
 pub(crate) use patches::Patches;
 pub(crate) use reals::Reals;
 pub use rhs::PackedRhs;
+pub(crate) use transpose::transpose;
 pub use workspace::Workspace;
 
 /// The instruction set in use: the best that this machine has, unless `NDARRAY_QUANT_ISA` names a lower one.

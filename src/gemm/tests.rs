@@ -44,11 +44,14 @@ fn agrees<A: Byte, B: Byte>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, V
     // The same matrices with every other kind of stride.
     let a_reversed = a.slice(s![..;-1, ..;-1]).to_owned();
     let a_negative = a_reversed.slice(s![..;-1, ..;-1]);
-    let b_columns = b.t().to_owned();
+    let a_columns = a.t().as_standard_layout().into_owned();
+    let b_columns = b.t().as_standard_layout().into_owned();
     for isa in Isa::available() {
         let packed = PackedRhs::pack_for(isa, &b, b_zeros).unwrap();
         prop_assert_eq!(&gemm(&a, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}", isa);
         let packed = PackedRhs::pack_for(isa, &b_columns.t(), b_zeros).unwrap();
+        let found = gemm(&a_columns.t(), a_zero, &packed, &Accumulator::new()).unwrap();
+        prop_assert_eq!(&found, &expected, "{:?}, transposed", isa);
         let left = PackedLhs::pack_for(isa, &a_negative).unwrap();
         prop_assert_eq!(&gemm(&left, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}, packed", isa);
         let mut out = Array2::zeros((b.ncols(), a.nrows()));

@@ -4,9 +4,8 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayRef4, ArrayView4, ArrayViewMut4};
 
-use super::transpose::transpose;
 use crate::arch::{as_bytes, as_bytes_mut};
-use crate::gemm::Workspace;
+use crate::gemm::{Workspace, transpose};
 
 /// Calls `f` with the elements of `x` and of `out` in standard layout: their own memory if it is so, else copies.
 pub(super) fn in_standard_layout<A, B>(

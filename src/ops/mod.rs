@@ -34,7 +34,6 @@ mod requantize;
 mod shape;
 mod softmax;
 mod stage;
-mod transpose;
 
 pub use crate::window::{Padding, Window};
 pub use conv::{QConv, StaticConv, conv_integer, qlinear_conv};

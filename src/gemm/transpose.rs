@@ -1,4 +1,4 @@
-//! Transposing matrices of bytes: between channels first and channels last.
+//! Transposing matrices of bytes: left sides given by columns, and images between channels first and channels last.
 
 use crate::arch::{self, Task};
 
@@ -9,18 +9,29 @@ const SIDE: usize = 8;
 #[cfg(target_arch = "x86_64")]
 const LARGE: usize = 16;
 
-/// `to[j][i] = from[i][j]` for a matrix of so many columns.
-pub(super) fn transpose(columns: usize, from: &[u8], to: &mut [u8]) {
+/// `to[j][i] = from[i][j]` for a matrix of so many columns without gaps.
+pub(crate) fn transpose(columns: usize, from: &[u8], to: &mut [u8]) {
     if let Some(rows) = from.len().checked_div(columns) {
-        arch::run(Transpose { rows, columns, from, to });
+        transpose_strided([rows, columns], (from, columns), (to, rows));
     }
+}
+
+/// `to[j][i] = from[i][j]` for `[rows, columns]`; the rows of either are so far apart.
+pub(super) fn transpose_strided(
+    [rows, columns]: [usize; 2],
+    (from, from_stride): (&[u8], usize),
+    (to, to_stride): (&mut [u8], usize),
+) {
+    arch::run(Transpose { rows, columns, from, from_stride, to, to_stride });
 }
 
 struct Transpose<'a> {
     rows: usize,
     columns: usize,
     from: &'a [u8],
+    from_stride: usize,
     to: &'a mut [u8],
+    to_stride: usize,
 }
 
 impl Task for Transpose<'_> {
@@ -61,17 +72,17 @@ impl Transpose<'_> {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn large_squares(self) {
-        let Self { rows, columns, from, to } = self;
+        let Self { rows, columns, from, from_stride, to, to_stride } = self;
         for j in (0..columns).step_by(LARGE) {
             let j = j.min(columns - LARGE);
             for i in (0..rows).step_by(LARGE) {
                 let i = i.min(rows - LARGE);
                 let mut square = [[0; LARGE]; LARGE];
                 for (r, row) in square.iter_mut().enumerate() {
-                    *row = *from[(i + r) * columns + j..].first_chunk().expect("a row of the square");
+                    *row = *from[(i + r) * from_stride + j..].first_chunk().expect("a row of the square");
                 }
                 for (r, row) in arch::transposed(&square).iter().enumerate() {
-                    *to[(j + r) * rows + i..].first_chunk_mut().expect("a row of the square") = *row;
+                    *to[(j + r) * to_stride + i..].first_chunk_mut().expect("a row of the square") = *row;
                 }
             }
         }
@@ -83,7 +94,7 @@ impl Transpose<'_> {
         for i in (0..rows).step_by(SIDE) {
             let mut square = [[0u64; COUNT]; SIDE];
             for (r, row) in square.iter_mut().enumerate() {
-                let (from, _) = self.from[(i + r) * self.columns + j..][..COUNT * SIDE].as_chunks();
+                let (from, _) = self.from[(i + r) * self.from_stride + j..][..COUNT * SIDE].as_chunks();
                 for (to, from) in row.iter_mut().zip(from) {
                     *to = u64::from_le_bytes(*from);
                 }
@@ -93,7 +104,7 @@ impl Transpose<'_> {
             swap::<COUNT, 1>(&mut square, 0x00ff_00ff_00ff_00ff);
             for count in 0..COUNT {
                 for (r, row) in square.iter().enumerate() {
-                    let at = (j + count * SIDE + r) * self.rows + i;
+                    let at = (j + count * SIDE + r) * self.to_stride + i;
                     self.to[at..at + SIDE].copy_from_slice(&row[count].to_le_bytes());
                 }
             }
@@ -105,7 +116,7 @@ impl Transpose<'_> {
     #[inline(always)]
     fn single(&mut self, rows: core::ops::Range<usize>, j: usize) {
         for i in rows {
-            self.to[j * self.rows + i] = self.from[i * self.columns + j];
+            self.to[j * self.to_stride + i] = self.from[i * self.from_stride + j];
         }
     }
 }
