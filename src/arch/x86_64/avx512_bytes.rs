@@ -189,18 +189,13 @@ impl Floats for FourRegisters {
     fn to_codes(self, low: f32, high: f32, zero_point: i32) -> Self::Codes {
         // SAFETY: this is called in functions compiled for AVX-512 only.
         unsafe {
-            let high = _mm512_set1_ps(high);
-            let mut rounded = [_mm512_setzero_si512(); 4];
-            for (rounded, x) in rounded.iter_mut().zip(self.0) {
-                // What is too low for an integer becomes the lowest one, what would be too high was clamped.
-                *rounded = _mm512_cvtps_epi32(_mm512_min_ps(x, high));
-            }
-            // Packing saturates, and so far below `low` that the rest of the clamp can be left to bytes.
-            let [a, b, c, d] = rounded;
+            let [a, b, c, d] = self.0.map(|x| _mm512_cvtps_epi32(x));
+            // None is too great for an integer. Packing saturates far beyond `low` and `high`, so bytes are clamped.
             let zero_points = _mm512_set1_epi16(zero_point as i16);
             let (ab, cd) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-            let bytes = _mm512_packus_epi16(_mm512_add_epi16(ab, zero_points), _mm512_add_epi16(cd, zero_points));
-            _mm512_max_epu8(bytes, _mm512_set1_epi8((low as i32 + zero_point) as i8))
+            let bytes = _mm512_packus_epi16(_mm512_adds_epi16(ab, zero_points), _mm512_adds_epi16(cd, zero_points));
+            let [low, high] = [low, high].map(|bound| _mm512_set1_epi8((bound as i32 + zero_point) as i8));
+            _mm512_min_epu8(_mm512_max_epu8(bytes, low), high)
         }
     }
 }

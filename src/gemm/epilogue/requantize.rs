@@ -20,6 +20,8 @@ use crate::qparams::QParams;
 #[derive(Debug, Clone)]
 pub struct RequantizeTo<T: Element> {
     multipliers: Multipliers,
+    /// Whether all multipliers are floats below 1, as is usual: then products with sums round to an `i32`.
+    below_one: bool,
     bias: Option<Vec<i32>>,
     zero_point: i32,
     codes: Codes,
@@ -71,8 +73,13 @@ impl<T: Element> RequantizeTo<T> {
                 _ => unreachable!("a requantization has one kind of multiplier"),
             }
         }
+        let below_one = match &multipliers {
+            Multipliers::Float(all) => all.iter().all(|&m| m < 1.0),
+            _ => false,
+        };
         Ok(Self {
             multipliers,
+            below_one,
             bias: bias.map(<[i32]>::to_vec),
             zero_point: zero_point.to_i32(),
             codes: Codes { min, max },
@@ -238,7 +245,7 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
     #[allow(private_interfaces, reason = "the trait is sealed")]
     fn to_bytes(&self) -> Option<ToBytes<'_, RequantizeFloat>> {
         let Multipliers::Float(factors) = &self.multipliers else { return None };
-        if size_of::<T::Code>() != 1 {
+        if size_of::<T::Code>() != 1 || !self.below_one {
             return None;
         }
         // Signed codes are unsigned ones whose top bit is flipped.

@@ -127,8 +127,9 @@ fn agrees<X: Byte, W: Byte>(case: Case<X, W>) -> Result<(), TestCaseError> {
     let expected = naive(&case);
     let scales: Vec<f32> = (0..case.bias.len()).map(|o| 0.001 + o as f32 * 0.0001).collect();
     let requantized = requantized_to::<u8>(&expected, &scales, 0.3, 17, [0, 255]);
-    // Products beyond any integer, signed codes, and an activation.
-    let clamped = requantized_to::<i8>(&expected, &scales, 1e-12, -5, [-100, 90]);
+    // Signed codes and activations: products beyond any integer, beyond codes, and all of them below the zero point.
+    let clamps = [(1e-12, [-100, 90]), (0.01, [-100, 90]), (0.05, [-100, -20])];
+    let clamped = clamps.map(|(scale, clamp)| requantized_to::<i8>(&expected, &scales, scale, -5, clamp));
     let x_first = channels_first(&case.x);
     let mut workspace = Workspace::new();
     for isa in Isa::available() {
@@ -142,11 +143,13 @@ fn agrees<X: Byte, W: Byte>(case: Case<X, W>) -> Result<(), TestCaseError> {
         let mut y = channels_first(&Array4::zeros(expected.dim()));
         weights.run(&x_first, case.x_zero, &codes, &mut y, &mut workspace).unwrap();
         prop_assert_eq!(&y, &requantized, "{:?}, channels first", isa);
-        let params = QParams::<i8, Ix4>::per_tensor(1e-12, -5).unwrap();
-        let codes = RequantizeTo::new(0.5, &scales, Some(&case.bias), &params, Requantization::Float).unwrap();
-        let mut y = Array4::zeros(expected.dim());
-        weights.run(&case.x, case.x_zero, &codes.with_clamp(-100, 90).unwrap(), &mut y, &mut workspace).unwrap();
-        prop_assert_eq!(&y, &clamped, "{:?}, clamped", isa);
+        for ((scale, [min, max]), expected) in clamps.into_iter().zip(&clamped) {
+            let params = QParams::<i8, Ix4>::per_tensor(scale, -5).unwrap();
+            let codes = RequantizeTo::new(0.5, &scales, Some(&case.bias), &params, Requantization::Float).unwrap();
+            let mut y = Array4::zeros(expected.dim());
+            weights.run(&case.x, case.x_zero, &codes.with_clamp(min, max).unwrap(), &mut y, &mut workspace).unwrap();
+            prop_assert_eq!(&y, expected, "{:?}, clamped to {}..={} of {}", isa, min, max, scale);
+        }
     }
     Ok(())
 }
