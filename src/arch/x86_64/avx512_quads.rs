@@ -136,6 +136,8 @@ unsafe fn some_rows<F: Formula, const QUADS: usize, const WIDTH: usize, const ST
         let mut taps = [[[_mm512_setzero_si512(); WIDTH]; QUADS]; ROWS];
         for (to, from) in taps.as_flattened_mut().as_flattened_mut().iter_mut().zip(weights) {
             *to = line(from);
+            // Those of the next block, which lie too far away to be guessed. An address beyond the end does no harm.
+            _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(weights_of_block * size_of::<Line>()).cast());
         }
         let block = Block {
             lines: quads.lines[block..].as_ptr(),
