@@ -39,6 +39,12 @@ impl Task for Transpose<'_> {
 
     #[inline(always)]
     fn run(mut self) {
+        match self.rows {
+            2 => return self.interleave::<2>(),
+            3 => return self.interleave::<3>(),
+            4 => return self.interleave::<4>(),
+            _ => {}
+        }
         #[cfg(target_arch = "x86_64")]
         if self.rows >= LARGE && self.columns >= LARGE {
             return self.large_squares();
@@ -67,6 +73,31 @@ impl Task for Transpose<'_> {
 }
 
 impl Transpose<'_> {
+    /// So few rows that no square fits: the channels of a picture.
+    #[inline(always)]
+    fn interleave<const ROWS: usize>(self) {
+        const LANES: usize = 64;
+        let Self { columns, from, to, .. } = self;
+        let whole = columns / LANES * LANES;
+        for j in (0..whole).step_by(LANES) {
+            let mut rows = [[0; LANES]; ROWS];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = *from[r * columns + j..].first_chunk().expect("a piece of the row");
+            }
+            let to = to[j * ROWS..].as_chunks_mut::<ROWS>().0.first_chunk_mut::<LANES>().expect("as many columns");
+            for i in 0..LANES {
+                for r in 0..ROWS {
+                    to[i][r] = rows[r][i];
+                }
+            }
+        }
+        for j in whole..columns {
+            for r in 0..ROWS {
+                to[j * ROWS + r] = from[r * columns + j];
+            }
+        }
+    }
+
     /// All of a matrix that is large enough. Where less than a square is left, the last square, whatever of it is done
     /// already.
     #[cfg(target_arch = "x86_64")]

@@ -30,6 +30,7 @@ pub(crate) trait Item: Copy + Default + Send + Sync + Debug + 'static {
     const KIND: Kind;
     fn of(values: Values<'_>) -> &[Self];
     fn of_mut(values: ValuesMut<'_>) -> &mut [Self];
+    fn values(slice: &[Self]) -> Values<'_>;
 }
 
 macro_rules! items {
@@ -47,6 +48,9 @@ macro_rules! items {
                     ValuesMut::$kind(values) => values,
                     _ => unreachable!("the plan gives steps the kinds that they are for"),
                 }
+            }
+            fn values(slice: &[Self]) -> Values<'_> {
+                Values::$kind(slice)
             }
         }
     )*};

@@ -3,7 +3,9 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArrayD, ArrayView, ArrayViewD, ArrayViewMutD, Axis, IxDyn};
+use ndarray::{ArrayD, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Axis, IxDyn};
+
+use crate::ops::copy_images;
 
 /// The physical axes of a tensor of four logical ones.
 const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
@@ -30,6 +32,15 @@ pub(crate) fn to_physical<T>(x: ArrayViewD<'_, T>) -> ArrayViewD<'_, T> {
 /// As [`to_physical`], to be written.
 pub(crate) fn to_physical_mut<T>(x: ArrayViewMutD<'_, T>) -> ArrayViewMutD<'_, T> {
     if x.ndim() == 4 { x.permuted_axes(&TO_NHWC[..]) } else { x }
+}
+
+/// Copies a logical tensor into memory of its length.
+pub(crate) fn copy_to_physical<T: Copy + 'static>(x: ArrayViewD<'_, T>, to: &mut [T]) {
+    let x = to_physical(x);
+    match x.view().into_dimensionality() {
+        Ok(images) => copy_images(&images, to),
+        Err(_) => ArrayViewMut::from_shape(x.raw_dim(), to).expect("the memory of a tensor has its length").assign(&x),
+    }
 }
 
 /// Memory, seen as a logical tensor of this shape.

@@ -71,6 +71,7 @@ mod equalize;
 mod fold;
 mod kernel;
 mod layout;
+mod load;
 mod lower;
 mod mixed;
 mod moments;

@@ -16,9 +16,9 @@ use crate::threads;
 /// [`FloatNetwork`](super::FloatNetwork) for an example.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    reals: Vec<Vec<f32>>,
-    codes: Vec<Vec<u8>>,
-    scratch: Scratch,
+    pub(super) reals: Vec<Vec<f32>>,
+    pub(super) codes: Vec<Vec<u8>>,
+    pub(super) scratch: Scratch,
 }
 
 impl Memory {
@@ -65,7 +65,7 @@ pub(crate) struct Step {
 pub(crate) enum Role {
     /// Always.
     Body,
-    /// Unless the caller brings codes.
+    /// Before all others, unless the caller brings codes: from an input to its codes, element by element.
     Entry,
     /// Unless the caller takes codes.
     Exit,
@@ -79,7 +79,7 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    fn of<T: Item>(&self) -> &[usize] {
+    pub(super) fn of<T: Item>(&self) -> &[usize] {
         if T::KIND == Kind::Real { &self.reals } else { &self.codes }
     }
 
@@ -96,8 +96,8 @@ pub(crate) struct Plan {
     pub(crate) inputs: Ports,
     pub(crate) outputs: Ports,
     /// The elements per image of each buffer.
-    real_sizes: Vec<usize>,
-    code_sizes: Vec<usize>,
+    pub(super) real_sizes: Vec<usize>,
+    pub(super) code_sizes: Vec<usize>,
     /// Images that run through all steps together.
     chunk: usize,
 }
@@ -166,10 +166,10 @@ impl Plan {
         memory: &mut Memory,
     ) -> Result<()> {
         for (range, count) in self.chunks(images) {
-            self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
+            self.enter(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory)?;
             for step in self.steps.iter().filter(|step| match step.role {
                 Role::Body => true,
-                Role::Entry => T::KIND == Kind::Real,
+                Role::Entry => false,
                 Role::Exit => U::KIND == Kind::Real,
             }) {
                 self.step(step, count, memory)?;
@@ -220,20 +220,6 @@ impl Plan {
         Ok(images)
     }
 
-    /// Copies the inputs into their buffers.
-    fn load<'a, T: Item>(&self, inputs: impl Iterator<Item = ArrayViewD<'a, T>>, images: usize, memory: &mut Memory) {
-        grow(&mut memory.reals, &self.real_sizes, images);
-        grow(&mut memory.codes, &self.code_sizes, images);
-        for (&t, x) in self.inputs.of::<T>().iter().zip(inputs) {
-            let tensor = &self.tensors[t];
-            let values = tensor.buffer_mut(memory);
-            let values = &mut values.into_slice::<T>()[..tensor.len() * images];
-            let x = to_physical(x);
-            let mut to = ndarray::ArrayViewMut::from_shape(x.raw_dim(), values).expect("lengths were checked");
-            to.assign(&x);
-        }
-    }
-
     fn store<U: Item>(&self, t: usize, values: &[U], images: usize, y: ArrayViewMutD<'_, U>) {
         let shape = self.tensors[t].shape_of(images);
         let x = to_physical(to_logical(values, &shape));
@@ -250,7 +236,7 @@ impl Plan {
         }
     }
 
-    fn step(&self, step: &Step, images: usize, memory: &mut Memory) -> Result<()> {
+    pub(super) fn step(&self, step: &Step, images: usize, memory: &mut Memory) -> Result<()> {
         let Some(kernel) = &step.kernel else { return Ok(()) };
         let output = &self.tensors[step.output];
         let len = output.len() * images;
@@ -309,7 +295,7 @@ impl Tensor {
         shape
     }
 
-    fn buffer_mut<'m>(&self, memory: &'m mut Memory) -> ValuesMut<'m> {
+    pub(super) fn buffer_mut<'m>(&self, memory: &'m mut Memory) -> ValuesMut<'m> {
         match self.kind {
             Kind::Real => ValuesMut::Real(&mut memory.reals[self.buffer]),
             Kind::Code => ValuesMut::Code(&mut memory.codes[self.buffer]),
@@ -317,7 +303,7 @@ impl Tensor {
     }
 }
 
-fn grow<T: Copy + Default>(buffers: &mut Vec<Vec<T>>, sizes: &[usize], images: usize) {
+pub(super) fn grow<T: Copy + Default>(buffers: &mut Vec<Vec<T>>, sizes: &[usize], images: usize) {
     if buffers.len() < sizes.len() {
         buffers.resize_with(sizes.len(), Vec::new);
     }

@@ -22,7 +22,7 @@ pub(super) fn in_standard_layout<A, B>(
     }
     let mut copy = workspace.input.take::<Vec<A>>();
     copy.resize(x.len(), A::default());
-    from_any_layout(x, &mut copy);
+    copy_images(x, &mut copy);
     with_output(&copy, out, workspace, f);
     workspace.input.put(copy);
 }
@@ -46,7 +46,8 @@ fn with_output<A, B: Copy + Default + Send + Sync + 'static>(
 /// The axes of channels first.
 const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
 
-fn from_any_layout<A: Copy + 'static>(x: &ArrayRef4<A>, copy: &mut [A]) {
+/// Copies images of any strides into standard layout.
+pub(crate) fn copy_images<A: Copy + 'static>(x: &ArrayRef4<A>, copy: &mut [A]) {
     let (_, height, width, channels) = x.dim();
     let first = x.view().permuted_axes(CHANNELS_FIRST);
     if let (Some(from), Some(to)) = (first.as_slice().and_then(as_bytes), as_bytes_mut(copy)) {

@@ -41,6 +41,7 @@ pub use elementwise::{QAdd, QMul};
 pub use fake_linear::{FakeLinear, LinearGradients, LinearPass};
 pub use global_pool::GlobalAveragePool;
 pub use half_linear::HalfLinear;
+pub(crate) use layout::copy_images;
 pub use linear::{QLinear, StaticLinear, fully_connected};
 pub use lookup::Lookup;
 pub use matmul::{matmul_integer, qlinear_matmul};
