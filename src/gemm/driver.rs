@@ -103,7 +103,9 @@ impl<E: Epilogue> Product<'_, E> {
     ) {
         let PartSpace { lhs, tile, start, zero_points } = space;
         let rows = out.nrows();
-        let block = (LHS_BLOCK / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
+        // Patches that few columns read do not leave the first-level cache in between.
+        let bytes = if a.is_gathered() && self.b.data().len() <= STRIP { STRIP } else { LHS_BLOCK };
+        let block = (bytes / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
         let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(block) {
             let end = rows.min(first + block);

@@ -40,8 +40,13 @@ impl<A: Byte> Lhs<'_, A> {
     pub(crate) fn row_bytes(&self, layout: LhsLayout) -> usize {
         match self {
             Lhs::Matrix(_) | Lhs::Packed(_) | Lhs::Reals(_) => self.depth(),
-            Lhs::Patches(patches) => row_stride(patches.depth(), layout),
+            Lhs::Patches(patches) => patch_stride(patches, layout),
         }
+    }
+
+    /// Whether rows are copied in any case.
+    pub(crate) fn is_gathered(&self) -> bool {
+        matches!(self, Lhs::Patches(_))
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -98,6 +103,12 @@ impl LhsLayout {
         if self.flips { A::TO_UNSIGNED } else { 0 }
     }
 
+    /// The distance of rows with so much room behind them that do not crowd one another out.
+    fn spread(self, depth: usize, room: usize) -> usize {
+        let stride = (depth + room).next_multiple_of(room);
+        if self.crowds(stride) { stride + AlignedBytes::LINE } else { stride }
+    }
+
     /// The zero point of canonical codes.
     pub(crate) fn zero_point<A: Byte>(self, zero_point: A) -> i32 {
         zero_point.to_i32() + self.shift::<A>()
@@ -140,7 +151,7 @@ impl LhsBlock {
             }
             Lhs::Matrix(a) => read_matrix(&mut self.data, a, which, layout),
             Lhs::Patches(patches) => {
-                let stride = row_stride(depth, layout);
+                let stride = patch_stride(&patches, layout);
                 self.data.resize(count * stride);
                 patches.gather(which, stride, self.data.as_mut_slice());
                 // A whole unit at the end is read faster. The right side holds zeros beyond the depth.
@@ -229,8 +240,12 @@ impl Task for Flip<'_> {
 
 /// The distance of copied rows: a line between them is room for kernels to read beyond the end of a row.
 fn row_stride(depth: usize, layout: LhsLayout) -> usize {
-    let stride = (depth + AlignedBytes::LINE).next_multiple_of(AlignedBytes::LINE);
-    if layout.crowds(stride) { stride + AlignedBytes::LINE } else { stride }
+    layout.spread(depth, AlignedBytes::LINE)
+}
+
+/// The distance of gathered rows: so close that they fill less of the cache, if the kernel needs no more room than copies do.
+fn patch_stride(patches: &Patches<'_>, layout: LhsLayout) -> usize {
+    layout.spread(patches.depth(), if layout.in_place { patches.room() } else { AlignedBytes::LINE })
 }
 
 /// The sum of the codes of each row, of `depth` codes: signed ones as they are, if `signed`, or else made unsigned.

@@ -2,8 +2,11 @@
 
 use core::ops::Range;
 
+use super::aligned::AlignedBytes;
 use crate::arch::{self, Task};
 use crate::window::Placed;
+
+const LINE: usize = AlignedBytes::LINE;
 
 /// The left side of a convolution. The row of an output pixel holds the codes under the kernel, `[kh][kw][channels]`;
 /// rows are in the order of images, rows and columns of outputs. Only a block of rows exists at a time.
@@ -33,8 +36,13 @@ impl Patches<'_> {
         self.window.kernel[0] * self.window.kernel[1] * self.channels
     }
 
-    /// Writes these rows to `to`, `stride` bytes apart, at least a line beyond the depth; what fills the rest of each row
-    /// is not defined.
+    /// What copies of whole registers may write beyond the end of a row.
+    pub(super) fn room(&self) -> usize {
+        copy_width(self.window.kernel[1] * self.channels)
+    }
+
+    /// Writes these rows to `to`, `stride` bytes apart, with [`Self::room`] behind the depth at least; what fills the rest of
+    /// each row is not defined.
     pub(super) fn gather(self, rows: Range<usize>, stride: usize, to: &mut [u8]) {
         arch::run(Gather { patches: self, first: rows.start, stride, to });
     }
@@ -127,23 +135,25 @@ impl Strip {
     /// Copies patches, at least one and at most `count`, `stride` bytes apart. Returns how many.
     #[inline(always)]
     fn copy(&self, codes: &[u8], count: usize, stride: usize, to: &mut [u8]) -> usize {
-        if self.len <= 16 {
-            self.copy_whole::<16>(codes, count, stride, to)
-        } else {
-            self.copy_whole::<64>(codes, count, stride, to)
+        match copy_width(self.len) {
+            16 => self.copy_whole::<16>(codes, count, stride, to),
+            32 => self.copy_whole::<32>(codes, count, stride, to),
+            _ => self.copy_whole::<LINE>(codes, count, stride, to),
         }
     }
 
     /// Whole registers, as long as there is something to read beyond the last row.
     #[inline(always)]
     fn copy_whole<const WIDTH: usize>(&self, codes: &[u8], count: usize, stride: usize, to: &mut [u8]) -> usize {
-        let registers = self.len.div_ceil(WIDTH);
-        let last = self.first + (self.rows - 1) * self.row_step + registers * WIDTH;
+        // A constant for short rows: their copies are one instruction each.
+        let len = if WIDTH < LINE { WIDTH } else { self.len.next_multiple_of(WIDTH) };
+        let last = self.first + (self.rows - 1) * self.row_step + len;
         let whole = codes.len().checked_sub(last).map_or(0, |room| count.min(room / self.step.max(1) + 1));
-        for (i, to) in to.chunks_exact_mut(stride).take(whole).enumerate() {
-            for row in 0..self.rows {
-                let from = &codes[self.first + i * self.step + row * self.row_step..][..registers * WIDTH];
-                let to = &mut to[row * self.len..][..registers * WIDTH];
+        for row in 0..self.rows {
+            // What a row writes beyond its end, the next one writes over.
+            let (from, to) = (&codes[self.first + row * self.row_step..], &mut to[row * self.len..]);
+            for i in 0..whole {
+                let (from, to) = (&from[i * self.step..][..len], &mut to[i * stride..][..len]);
                 for (to, from) in to.as_chunks_mut::<WIDTH>().0.iter_mut().zip(from.as_chunks::<WIDTH>().0) {
                     *to = *from;
                 }
@@ -159,10 +169,24 @@ impl Strip {
     }
 }
 
+/// The bytes of the registers that so many bytes in a row are copied with.
+#[inline(always)]
+fn copy_width(len: usize) -> usize {
+    match len {
+        0..=16 => 16,
+        17..=32 => 32,
+        _ => LINE,
+    }
+}
+
 /// Copies `len` bytes, and what comes after them as far as whole registers go: later copies write over that.
 #[inline(always)]
 fn copy(from: &[u8], len: usize, to: &mut [u8]) {
-    if len <= 16 { copy_whole::<16>(from, len, to) } else { copy_whole::<64>(from, len, to) }
+    match copy_width(len) {
+        16 => copy_whole::<16>(from, len, to),
+        32 => copy_whole::<32>(from, len, to),
+        _ => copy_whole::<LINE>(from, len, to),
+    }
 }
 
 #[inline(always)]

@@ -119,6 +119,11 @@ fn integers_go_in_and_come_out() {
     output.dequantize_into(&y, &mut real).unwrap();
     assert_eq!(real, network.run(&x).unwrap());
     assert_eq!(real, network.run_from_codes(&codes, &mut memory).unwrap());
+    // Channels last, and with gaps.
+    let last = x.view().permuted_axes(IxDyn(&[0, 2, 3, 1])).as_standard_layout().into_owned();
+    assert_eq!(real, network.run(&last.permuted_axes(IxDyn(&[0, 3, 1, 2]))).unwrap());
+    let twice = ndarray::concatenate![Axis(3), x, x];
+    assert_eq!(real, network.run(&twice.slice_axis(Axis(3), (12..).into())).unwrap());
 }
 
 #[test]
