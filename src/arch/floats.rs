@@ -14,8 +14,8 @@ pub(crate) trait Floats: Copy {
 
     fn times(self, factors: Self) -> Self;
 
-    /// `round(clamp(self, low, high)) + zero_point`, halves to even, for integers `low` and `high` and floats that round to an
-    /// `i32`.
+    /// `round(clamp(self, low, high)) + zero_point`, halves to even, for integers `low` and `high` and floats that round
+    /// to an `i32`.
     fn to_codes(self, low: f32, high: f32, zero_point: i32) -> Self::Codes;
 }
 

@@ -85,7 +85,8 @@ pub(crate) trait Sink {
 #[derive(Clone, Copy)]
 pub struct ToBytes<'a, F> {
     pub(crate) formula: F,
-    /// One, or one for each column; of quads one for each channel. Below 1, so that products with any sum round to an `i32`.
+    /// One, or one for each column; of quads one for each channel. Below 1, so that products with any sum round to an
+    /// `i32`.
     pub(crate) factors: &'a [f32],
     pub(crate) flip: u8,
 }

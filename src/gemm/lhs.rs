@@ -243,7 +243,8 @@ fn row_stride(depth: usize, layout: LhsLayout) -> usize {
     layout.spread(depth, AlignedBytes::LINE)
 }
 
-/// The distance of gathered rows: so close that they fill less of the cache, if the kernel needs no more room than copies do.
+/// The distance of gathered rows: so close that they fill less of the cache, if the kernel needs no more room than
+/// copies do.
 fn patch_stride(patches: &Patches<'_>, layout: LhsLayout) -> usize {
     layout.spread(patches.depth(), if layout.in_place { patches.room() } else { AlignedBytes::LINE })
 }

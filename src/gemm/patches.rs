@@ -41,8 +41,8 @@ impl Patches<'_> {
         copy_width(self.window.kernel[1] * self.channels)
     }
 
-    /// Writes these rows to `to`, `stride` bytes apart, with [`Self::room`] behind the depth at least; what fills the rest of
-    /// each row is not defined.
+    /// Writes these rows to `to`, `stride` bytes apart, with [`Self::room`] behind the depth at least; what fills the rest
+    /// of each row is not defined.
     pub(super) fn gather(self, rows: Range<usize>, stride: usize, to: &mut [u8]) {
         arch::run(Gather { patches: self, first: rows.start, stride, to });
     }

@@ -25,7 +25,8 @@ impl Plan {
 
     /// Copies the inputs into their buffers and runs the steps that make codes of them.
     ///
-    /// Floats that nothing else reads become codes where they are. If these are to be brought into order, bytes move faster.
+    /// Floats that nothing else reads become codes where they are. If these are to be brought into order, bytes move
+    /// faster.
     pub(super) fn enter<'a, T: Item>(
         &self,
         inputs: impl Iterator<Item = ArrayViewD<'a, T>>,
@@ -58,8 +59,8 @@ impl Plan {
         copy_to_physical(x, &mut values[..tensor.len() * images]);
     }
 
-    /// Runs an entry step on the caller's tensor, if that lies without gaps in its own order or that of buffers. Returns
-    /// whether it does.
+    /// Runs an entry step on the caller's tensor, if that lies without gaps in its own order or that of buffers.
+    /// Returns whether it does.
     fn enter_one<T: Item>(
         &self,
         step: &Step,
