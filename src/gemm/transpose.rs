@@ -39,10 +39,11 @@ impl Task for Transpose<'_> {
 
     #[inline(always)]
     fn run(mut self) {
+        let dense = self.from_stride == self.columns && self.to_stride == self.rows;
         match self.rows {
-            2 => return self.interleave::<2>(),
-            3 => return self.interleave::<3>(),
-            4 => return self.interleave::<4>(),
+            2 if dense => return self.interleave::<2>(),
+            3 if dense => return self.interleave::<3>(),
+            4 if dense => return self.interleave::<4>(),
             _ => {}
         }
         #[cfg(target_arch = "x86_64")]
@@ -73,7 +74,7 @@ impl Task for Transpose<'_> {
 }
 
 impl Transpose<'_> {
-    /// So few rows that no square fits: the channels of a picture.
+    /// So few rows that no square fits, and no gaps between them: the channels of a picture.
     #[inline(always)]
     fn interleave<const ROWS: usize>(self) {
         const LANES: usize = 64;
