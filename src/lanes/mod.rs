@@ -2,20 +2,23 @@
 //!
 //! There is one loop per type of code, type of formulas and rule. What is contiguous and already of these types is worked
 //! on in place; other float types, other strides, and parameters that change with every element pass through a small
-//! buffer, so that they do not multiply the loops. A loop copies a chunk in, computes it and copies it out, so that the
-//! compiler need not fear that inputs and outputs overlap, and makes whole registers of it.
+//! buffer, so that they do not multiply the loops.
+
+mod formulas;
+mod loops;
 
 use core::marker::PhantomData;
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis, Zip};
 
-use crate::affine::{Affine, ByReciprocal, Codes, Rule, dequantize};
-use crate::arch::{self, Streaming, Task};
+use crate::affine::{ByReciprocal, Codes, Rule};
+use crate::arch;
 use crate::element::{Code, Compute, Real};
+use formulas::{Dequantize, FakeQuantize, Formula, Formulas, Quantize};
+use loops::{Blocks, Each, Same, run};
 
-/// Elements that pass through the buffer at a time, and elements that are computed together.
+/// Elements that pass through the buffer at a time.
 const PIECE: usize = 128;
-const LANES: usize = 64;
 
 /// The parameters of some elements: one pair for all, or one for each `size` of them, the last of which may be fewer.
 #[derive(Clone, Copy)]
@@ -86,27 +89,6 @@ pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     in_pieces(formulas, x, params, y, F::widen, |y| y.into_real());
 }
 
-/// A formula for one element.
-trait Formula: Copy {
-    type In: Copy + Default;
-    type Out: Copy + Default;
-    /// Whether this is on `f32` and codes of at most 16 bits.
-    const COMMON: bool;
-    fn eval(self, x: Self::In) -> Self::Out;
-}
-
-/// A formula whose scale and zero point are still to come.
-trait Formulas: Copy {
-    type Scale: Compute;
-    type Formula: Formula;
-    fn with(self, scale: Self::Scale, zero_point: i32) -> Self::Formula;
-}
-
-/// Runs a loop compiled for the instruction set in use; those on `f64` and on wide codes are too rare to have several.
-fn run<F: Formula>(task: impl Task<Output = ()> + Loop<F>) {
-    if F::COMMON { arch::run(task) } else { task.run() }
-}
-
 /// Evaluates a formula in place, large results past the caches.
 #[inline]
 fn same<F: Formula>(formula: F, x: &[F::In], y: &mut [F::Out]) {
@@ -172,211 +154,6 @@ impl<C: Compute> Table<C> {
     }
 }
 
-/// The formula that a loop evaluates.
-trait Loop<F: Formula> {}
-impl<F: Formula> Loop<F> for Same<'_, F> {}
-impl<F: Formulas> Loop<F::Formula> for Blocks<'_, F> {}
-impl<F: Formulas> Loop<F::Formula> for Each<'_, F> {}
-
-const fn is_common<Z: Code, C>() -> bool {
-    size_of::<C>() == 4 && !Z::WIDE
-}
-
-impl<Z: Code, R: Rule> Formula for ByReciprocal<Z, R> {
-    type In = f32;
-    type Out = Z;
-    const COMMON: bool = true;
-    #[inline(always)]
-    fn eval(self, x: f32) -> Z {
-        self.quantize(x)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Quantize<Z, C, R> {
-    range: Codes,
-    types: PhantomData<(Z, C, R)>,
-}
-
-impl<Z: Code, C: Compute, R: Rule> Formulas for Quantize<Z, C, R> {
-    type Scale = C;
-    type Formula = Affine<Z, C, R>;
-    #[inline(always)]
-    fn with(self, scale: C, zero_point: i32) -> Affine<Z, C, R> {
-        Affine::new(scale, zero_point, self.range)
-    }
-}
-
-impl<Z: Code, C: Compute, R: Rule> Formula for Affine<Z, C, R> {
-    type In = C;
-    type Out = Z;
-    const COMMON: bool = is_common::<Z, C>();
-    #[inline(always)]
-    fn eval(self, x: C) -> Z {
-        self.quantize(x)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Dequantize<Z, C>(PhantomData<(Z, C)>);
-
-#[derive(Clone, Copy)]
-struct DequantizeWith<Z, C> {
-    scale: C,
-    zero_point: i32,
-    code: PhantomData<Z>,
-}
-
-impl<Z: Code, C: Compute> Formulas for Dequantize<Z, C> {
-    type Scale = C;
-    type Formula = DequantizeWith<Z, C>;
-    #[inline(always)]
-    fn with(self, scale: C, zero_point: i32) -> DequantizeWith<Z, C> {
-        DequantizeWith { scale, zero_point, code: PhantomData }
-    }
-}
-
-impl<Z: Code, C: Compute> Formula for DequantizeWith<Z, C> {
-    type In = Z;
-    type Out = C;
-    const COMMON: bool = is_common::<Z, C>();
-    #[inline(always)]
-    fn eval(self, code: Z) -> C {
-        dequantize(code, self.zero_point, self.scale)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct FakeQuantize<Z, C, R> {
-    range: Codes,
-    types: PhantomData<(Z, C, R)>,
-}
-
-#[derive(Clone, Copy)]
-struct FakeQuantizeWith<Z, C, R> {
-    quantize: Affine<Z, C, R>,
-    dequantize: DequantizeWith<Z, C>,
-}
-
-impl<Z: Code, C: Compute, R: Rule> Formulas for FakeQuantize<Z, C, R> {
-    type Scale = C;
-    type Formula = FakeQuantizeWith<Z, C, R>;
-    #[inline(always)]
-    fn with(self, scale: C, zero_point: i32) -> FakeQuantizeWith<Z, C, R> {
-        FakeQuantizeWith {
-            quantize: Affine::new(scale, zero_point, self.range),
-            dequantize: Dequantize(PhantomData).with(scale, zero_point),
-        }
-    }
-}
-
-impl<Z: Code, C: Compute, R: Rule> Formula for FakeQuantizeWith<Z, C, R> {
-    type In = C;
-    type Out = C;
-    const COMMON: bool = is_common::<Z, C>();
-    #[inline(always)]
-    fn eval(self, x: C) -> C {
-        self.dequantize.eval(self.quantize.quantize(x))
-    }
-}
-
-/// One pair of parameters for all elements.
-struct Same<'a, F: Formula> {
-    formula: F,
-    x: &'a [F::In],
-    y: &'a mut [F::Out],
-    past_caches: Option<Streaming<'a>>,
-}
-
-impl<F: Formula> Task for Same<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { formula, x, y, past_caches } = self;
-        same_lanes::<LANES, F>(formula, x, y, past_caches);
-    }
-}
-
-#[inline(always)]
-fn same_lanes<const LANES: usize, F: Formula>(
-    formula: F,
-    x: &[F::In],
-    y: &mut [F::Out],
-    past_caches: Option<Streaming<'_>>,
-) {
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
-    for (y, &x) in y.iter_mut().zip(x) {
-        let mut lanes = [F::Out::default(); LANES];
-        for i in 0..LANES {
-            lanes[i] = formula.eval(x[i]);
-        }
-        match past_caches {
-            Some(past_caches) => past_caches.store(y, lanes),
-            None => *y = lanes,
-        }
-    }
-    for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-        *y = formula.eval(x);
-    }
-}
-
-/// A pair of parameters for each block of elements.
-struct Blocks<'a, F: Formulas> {
-    formulas: F,
-    x: &'a [<F::Formula as Formula>::In],
-    y: &'a mut [<F::Formula as Formula>::Out],
-    scale: &'a [F::Scale],
-    zero_point: &'a [i32],
-    size: usize,
-}
-
-impl<F: Formulas> Task for Blocks<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        // Groups are often as short as this.
-        const LANES: usize = 32;
-        let Self { formulas, x, y, scale, zero_point, size } = self;
-        let params = scale.iter().zip(zero_point);
-        for ((x, y), (&scale, &zero_point)) in x.chunks(size).zip(y.chunks_mut(size)).zip(params) {
-            same_lanes::<LANES, _>(formulas.with(scale, zero_point), x, y, None);
-        }
-    }
-}
-
-/// A pair of parameters for each element.
-struct Each<'a, F: Formulas> {
-    formulas: F,
-    x: &'a [<F::Formula as Formula>::In],
-    y: &'a mut [<F::Formula as Formula>::Out],
-    scale: &'a [F::Scale],
-    zero_point: &'a [i32],
-}
-
-impl<F: Formulas> Task for Each<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        const LANES: usize = 16;
-        let ((x, x_rest), (y, y_rest)) = (self.x.as_chunks::<LANES>(), self.y.as_chunks_mut::<LANES>());
-        let (scale, scale_rest) = self.scale.as_chunks::<LANES>();
-        let (zero_point, zero_point_rest) = self.zero_point.as_chunks::<LANES>();
-        for (((y, &x), &scale), &zero_point) in y.iter_mut().zip(x).zip(scale).zip(zero_point) {
-            let mut lanes = [Default::default(); LANES];
-            for i in 0..LANES {
-                lanes[i] = self.formulas.with(scale[i], zero_point[i]).eval(x[i]);
-            }
-            *y = lanes;
-        }
-        for (((y, &x), &scale), &zero_point) in y_rest.iter_mut().zip(x_rest).zip(scale_rest).zip(zero_point_rest) {
-            *y = self.formulas.with(scale, zero_point).eval(x);
-        }
-    }
-}
-
 /// Runs formulas through buffers of their own types.
 fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
     formulas: F,
@@ -421,7 +198,7 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::affine::rules::Onnx;
+    use crate::affine::{Affine, rules::Onnx};
 
     /// Wherever the results lie in their lines.
     #[test]
