@@ -93,7 +93,7 @@ impl Rescale {
     pub(crate) fn apply<T: Element>(self, acc: i32, zero_point: i32, codes: Codes) -> i32 {
         match self {
             Rescale::Float(factor) => requantize_float::<T>(acc, factor, zero_point, codes),
-            Rescale::Double(factor) => requantize_double(acc, factor, zero_point, codes),
+            Rescale::Double(factor) => requantize_double::<T>(acc, factor, zero_point, codes),
             Rescale::FixedPoint(factor, rounding) => requantize_fixed(acc, factor, rounding, zero_point, codes),
         }
     }
@@ -158,8 +158,13 @@ impl Floats for f32 {
 
 /// `clamp(rha(f64(acc) * factor) + zero_point)`.
 #[inline(always)]
-pub(crate) fn requantize_double(acc: i32, factor: f64, zero_point: i32, codes: Codes) -> i32 {
-    saturate(Compute::round_ties_away(acc as f64 * factor) as i64, zero_point, codes)
+pub(crate) fn requantize_double<T: Element>(acc: i32, factor: f64, zero_point: i32, codes: Codes) -> i32 {
+    let product = acc as f64 * factor;
+    if T::BITS > 16 {
+        return saturate(Compute::round_ties_away(product) as i64, zero_point, codes);
+    }
+    let (low, high) = ((codes.min - zero_point) as f64, (codes.max - zero_point) as f64);
+    clamp_to_code(product, low, high, true) + zero_point
 }
 
 /// `clamp(round(acc * factor) + zero_point)` in integers.

@@ -101,13 +101,19 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// `acc` is `[rows][b.start.len()]`, its rows `acc_stride` apart.
     fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize);
 
-    /// As [`multiply`](Self::multiply), but sums go to `sink` and never to memory. Returns whether it did so: not every set
-    /// can, and the rows must be a multiple of `MR`, any.
-    fn multiply_to(self, _rows: usize, _a: Rows<'_>, _b: Columns<'_>, _sink: impl Sink) -> bool {
-        false
+    /// Whether sums need not go to memory: see [`multiply_to`](Self::multiply_to).
+    const SINKS: bool = false;
+
+    /// As [`multiply`](Self::multiply), for a multiple of `MR` rows, with sums that go to `sink` from registers. Only of sets
+    /// with [`SINKS`](Self::SINKS).
+    fn multiply_to(self, _rows: usize, _a: Rows<'_>, _b: Columns<'_>, _sink: impl Sink) {
+        debug_assert!(false, "sums go to memory");
     }
 
-    /// As [`multiply_to`](Self::multiply_to), where sums become bytes.
+    /// Whether sums become bytes in registers: see [`multiply_to_bytes`](Self::multiply_to_bytes).
+    const MAKES_BYTES: bool = false;
+
+    /// As [`multiply_to`](Self::multiply_to), where sums become bytes. Only of sets with [`MAKES_BYTES`](Self::MAKES_BYTES).
     fn multiply_to_bytes<F: Formula>(
         self,
         _rows: usize,
@@ -115,8 +121,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         _b: Columns<'_>,
         _to: ToBytes<'_, F>,
         _out: TileBytes<'_>,
-    ) -> bool {
-        false
+    ) {
+        debug_assert!(false, "sums go to memory");
     }
 
     /// `acc[r][x][c] = start[c] + Σ_t Σ_i quads[x][t][c][i] * weights[r][t][c][i]` for all `x` of `quads`, 16 channels `c`

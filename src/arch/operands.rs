@@ -5,7 +5,7 @@ use super::Kernel;
 
 /// The rows of the left side that a tile reads, in place.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub(crate) struct Rows<'a> {
     /// From the first code of the first row to the last code of the last row, at least.
     pub(crate) bytes: &'a [u8],
     /// The distance between rows.
@@ -34,7 +34,7 @@ impl<'a> Rows<'a> {
 
 /// The columns of the right side that a tile is multiplied with.
 #[derive(Clone, Copy)]
-pub struct Columns<'a> {
+pub(crate) struct Columns<'a> {
     /// One or more panels, each `[padded_depth / KU][NR][KU]`: the bits of signed codes, zeros beyond the depth.
     pub(crate) panels: &'a [u8],
     /// The bytes of one.
@@ -65,8 +65,8 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// What becomes of sums while they are in registers. All of it is compiled for the instruction set, and must be
-/// `#[inline(always)]`.
+/// What becomes of sums, while they are in registers if that can be. All of it is compiled for the instruction set, and must
+/// be `#[inline(always)]`.
 pub(crate) trait Sink {
     /// What is known of some columns, once for all rows.
     type Columns<const COLS: usize>: Copy;
@@ -76,6 +76,12 @@ pub(crate) trait Sink {
 
     /// What is known of the columns of the tile from `col` on; `WHOLE` if the tile has all of them.
     fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS>;
+
+    /// Where the sums from row `row` on belong, and the distance of their rows, if what becomes of them is nothing else.
+    #[inline(always)]
+    fn in_place(&mut self, _row: usize) -> Option<(&mut [i32], usize)> {
+        None
+    }
 
     /// Takes the sums of row `i` in these columns.
     fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, columns: Self::Columns<COLS>, sums: [i32; COLS]);

@@ -1,14 +1,14 @@
 //! Blocks, tiles and threads.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 use ndarray::{ArrayViewMut2, Axis, s};
 
 use super::Byte;
-use super::epilogue::{Epilogue, TileOut, TileRows};
+use super::epilogue::{Epilogue, Products, TileOut};
 use super::lhs::{Lhs, LhsLayout};
 use super::rhs::{PackedRhs, Panels};
-use super::workspace::{PartSpace, Workspace};
+use super::workspace::{PartSpace, Room, Workspace};
 use crate::arch::{Columns, Isa, Kernel, Rows, Task, with_kernel};
 use crate::threads::{self, join};
 
@@ -21,8 +21,7 @@ const RHS_CHUNK: usize = 512 * 1024;
 /// The bytes of the right side that many rows pass at a time, because they stay in the first-level cache.
 const STRIP: usize = 16 * 1024;
 
-/// No kernel multiplies with more columns or more rows at a time.
-const MAX_TILE_WIDTH: usize = 128;
+/// No kernel multiplies more rows at a time.
 const MAX_TILE_HEIGHT: usize = 32;
 
 /// Tiles of rows that a thread should have, unless it gets columns instead.
@@ -101,7 +100,7 @@ impl<E: Epilogue> Product<'_, E> {
         mut out: ArrayViewMut2<'_, E::Out>,
         space: &mut PartSpace,
     ) {
-        let PartSpace { lhs, tile, start, zero_points } = space;
+        let PartSpace { lhs, tile, start, zero_points, outputs } = space;
         let rows = out.nrows();
         // Patches that few columns read do not leave the first-level cache in between.
         let bytes = if a.is_gathered() && self.b.data().len() <= STRIP { STRIP } else { LHS_BLOCK };
@@ -111,7 +110,7 @@ impl<E: Epilogue> Product<'_, E> {
             let end = rows.min(first + block);
             let out = out.slice_mut(s![first..end, ..]);
             let a = lhs.read(a, row + first..row + end, self.lhs, with_sums);
-            let block = Block { a, row: row + first, col, out, tile, start, zero_points };
+            let block = Block { a, row: row + first, col, out, tile, start, zero_points, outputs };
             with_kernel!(self.isa, kernel => kernel.run(Tiles { product: self, kernel, block }));
         }
     }
@@ -156,6 +155,7 @@ struct Block<'a, E: Epilogue> {
     tile: &'a mut Vec<i32>,
     start: &'a mut Vec<i32>,
     zero_points: &'a mut Vec<i32>,
+    outputs: &'a mut Room,
 }
 
 /// The tiles of a block, one after the other.
@@ -171,7 +171,7 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
     #[inline(always)]
     fn run(self) {
         let Self { product, kernel, block } = self;
-        let Block { a, row, col, out, tile, start, zero_points } = block;
+        let Block { a, row, col, out, tile, start, zero_points, outputs } = block;
         let (rows, cols) = out.dim();
         let panel_len = product.b.panel_len;
         let group = K::NR * K::PANELS;
@@ -180,7 +180,7 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
         product.column_starts(col, start, cols.next_multiple_of(K::COLS));
         product.column_zero_points(col, zero_points, start.len());
         let chunk = (RHS_CHUNK / panel_len.max(1) / K::PANELS).max(1) * group;
-        let mut out = OutBlock::new(out);
+        let mut out = OutBlock::new(out, outputs);
         let strip = K::MR * (STRIP / panel_len.max(1) / K::PANELS).clamp(1, 16);
         for (first, len) in parts(cols, chunk, K::NR) {
             for (i, height) in parts(rows, strip, K::MR) {
@@ -190,27 +190,15 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
                     let columns = j..j + width.next_multiple_of(K::COLS);
                     let zero_points = zero_points.get(columns.clone()).unwrap_or_default();
                     let b = Columns { panels, panel_len, start: &start[columns], zero_points };
-                    // The short ways: accumulators that are the result, and sums that become outputs in registers.
-                    if let OutBlock::Whole(out) = &mut out {
-                        let at = (row + i, product.first_col + col + j);
-                        let out = TileOut { at, width, out: &mut out[i * cols + j..], stride: cols };
-                        if product.epilogue.multiply(kernel, height, a.from(i), b, out) {
-                            continue;
-                        }
-                    }
-                    for (i, height) in parts(height, K::MR, 1).map(|(more, height)| (i + more, height)) {
-                        kernel.multiply(height, a.from(i), b, tile, group);
-                        let out = &mut match &mut out {
-                            OutBlock::Whole(out) => OutRows::Whole(&mut out[i * cols..(i + height) * cols]),
-                            OutBlock::View(out) => OutRows::new(out.slice_mut(s![i..i + height, ..])),
-                        };
-                        let acc = &mut tile[..height * group];
-                        let at = (row + i, col + j);
-                        kernel.run(Finish { product, at, acc, group, width, out, out_col: j, cols });
-                    }
+                    let sums = Products { kernel, rows: height, a: a.from(i), b, acc: tile, stride: group };
+                    let at = (row + i, product.first_col + col + j);
+                    let (to, stride) = out.room(i, j, height, width);
+                    product.epilogue.finish(sums, TileOut { at, width, out: to, stride });
+                    out.finish(i, j, height, width);
                 }
             }
         }
+        out.release(outputs);
     }
 }
 
@@ -227,81 +215,54 @@ fn parts(len: usize, most: usize, unit: usize) -> impl Iterator<Item = (usize, u
     })
 }
 
-/// A tile's accumulators become outputs. A task of its own, because in a large function loops are not vectorized as well.
-struct Finish<'a, 'o, 'p, E: Epilogue> {
-    product: &'a Product<'p, E>,
-    /// The row and the column of the whole product at which the tile starts.
-    at: (usize, usize),
-    acc: &'a mut [i32],
-    /// The distance of rows in `acc`, and how much of each is meant.
-    group: usize,
-    width: usize,
-    out: &'a mut OutRows<'o, E::Out>,
-    out_col: usize,
-    cols: usize,
+/// The outputs of a block: where they belong, or elsewhere until a tile of them is finished.
+enum OutBlock<'a, T> {
+    Whole { out: &'a mut [T], cols: usize },
+    #[allow(clippy::box_collection, reason = "it is kept in its box from call to call")]
+    Strided { out: ArrayViewMut2<'a, T>, tile: Box<Vec<T>> },
 }
 
-impl<E: Epilogue> Task for Finish<'_, '_, '_, E> {
-    type Output = ();
-
+impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
     #[inline(always)]
-    fn run(self) {
-        let Self { product, at: (row, col), acc, group, width, out, out_col, cols } = self;
-        if let OutRows::Whole(out) = out {
-            let (rows, out) = (acc.len() / group, &mut out[out_col..]);
-            let tile = TileRows { rows, width, acc, acc_stride: group, out, out_stride: cols };
-            return product.epilogue.store_rows(row, product.first_col + col, tile);
+    fn new(out: ArrayViewMut2<'a, T>, room: &mut Room) -> Self {
+        let cols = out.ncols();
+        if out.is_standard_layout() {
+            return Self::Whole { out: out.into_slice().unwrap_or_default(), cols };
         }
-        let mut values = [E::Out::default(); MAX_TILE_WIDTH];
-        for (r, acc) in acc.chunks_exact_mut(group).enumerate() {
-            let acc = &mut acc[..width];
-            let target = match out {
-                OutRows::Whole(out) => &mut out[r * cols + out_col..][..width],
-                OutRows::Slices(rows) => &mut rows[r].as_deref_mut().unwrap_or_default()[out_col..out_col + width],
-                OutRows::Strided(_) => &mut values[..width],
-            };
-            product.epilogue.store(row + r, product.first_col + col, acc, target);
-            if let OutRows::Strided(rows) = out {
-                let mut out = rows.slice_mut(s![r, out_col..out_col + width]);
-                out.iter_mut().zip(&values).for_each(|(out, value)| *out = *value);
+        Self::Strided { out, tile: room.take() }
+    }
+
+    /// Room for a tile, and the distance of its rows.
+    #[inline(always)]
+    fn room(&mut self, row: usize, col: usize, height: usize, width: usize) -> (&mut [T], usize) {
+        match self {
+            Self::Whole { out, cols } => (&mut out[row * *cols + col..], *cols),
+            Self::Strided { tile, .. } => {
+                tile.resize(height * width, T::default());
+                (tile, width)
             }
         }
     }
-}
 
-/// The outputs of a block: as one slice where they are contiguous.
-enum OutBlock<'a, T> {
-    Whole(&'a mut [T]),
-    View(ArrayViewMut2<'a, T>),
-}
-
-impl<'a, T> OutBlock<'a, T> {
-    fn new(out: ArrayViewMut2<'a, T>) -> Self {
-        if out.is_standard_layout() { Self::Whole(out.into_slice().unwrap_or_default()) } else { Self::View(out) }
-    }
-}
-
-/// The rows of a tile's outputs: as one slice where that is contiguous, or as a slice for each row.
-#[allow(clippy::large_enum_variant, reason = "one per tile, on the stack")]
-enum OutRows<'a, T> {
-    Whole(&'a mut [T]),
-    Slices([Option<&'a mut [T]>; MAX_TILE_HEIGHT]),
-    Strided(ArrayViewMut2<'a, T>),
-}
-
-impl<'a, T> OutRows<'a, T> {
+    /// Moves a tile to where it belongs.
     #[inline(always)]
-    fn new(out: ArrayViewMut2<'a, T>) -> Self {
-        if out.ncols() > 1 && out.strides()[1] != 1 {
-            return Self::Strided(out);
+    fn finish(&mut self, row: usize, col: usize, height: usize, width: usize) {
+        if let Self::Strided { out, tile } = self {
+            let mut out = out.slice_mut(s![row..row + height, col..col + width]);
+            for (mut to, from) in out.rows_mut().into_iter().zip(tile.chunks_exact(width)) {
+                match to.as_slice_mut() {
+                    Some(to) => to.copy_from_slice(from),
+                    None => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+                }
+            }
         }
-        let mut slices = [const { None }; MAX_TILE_HEIGHT];
-        let mut rest = out;
-        for slice in slices.iter_mut().take(rest.nrows()) {
-            let (row, others) = rest.split_at(Axis(0), 1);
-            *slice = row.into_slice();
-            rest = others;
+    }
+
+    /// Gives the room back.
+    #[inline(always)]
+    fn release(self, room: &mut Room) {
+        if let Self::Strided { tile, .. } = self {
+            room.put(tile);
         }
-        Self::Slices(slices)
     }
 }

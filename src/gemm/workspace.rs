@@ -32,6 +32,8 @@ pub(super) struct PartSpace {
     pub(super) tile: Vec<i32>,
     pub(super) start: Vec<i32>,
     pub(super) zero_points: Vec<i32>,
+    /// Outputs on their way to where they are strided.
+    pub(super) outputs: Room,
 }
 
 /// Room for a thing of whatever type comes; it is kept as long as the type stays the same.

@@ -14,16 +14,8 @@ pub(super) fn multiply<F: Formula>(
     b: Columns<'_>,
     to: ToBytes<'_, F>,
     out: TileBytes<'_>,
-) -> bool {
-    if !rows.is_multiple_of(MR) {
-        return false;
-    }
-    if a.signed {
-        tiles::<true, F>(rows, a, b, to, out)
-    } else {
-        tiles::<false, F>(rows, a, b, to, out)
-    }
-    true
+) {
+    if a.signed { tiles::<true, F>(rows, a, b, to, out) } else { tiles::<false, F>(rows, a, b, to, out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

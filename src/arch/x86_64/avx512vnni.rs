@@ -58,11 +58,15 @@ impl Kernel for Avx512Vnni {
         }
     }
 
+    const SINKS: bool = true;
+
     #[inline(always)]
-    fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
+    fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe { give_panels(rows, a, b, sink) }
     }
+
+    const MAKES_BYTES: bool = true;
 
     #[inline(always)]
     fn multiply_to_bytes<F: Formula>(
@@ -72,7 +76,7 @@ impl Kernel for Avx512Vnni {
         b: Columns<'_>,
         to: ToBytes<'_, F>,
         out: TileBytes<'_>,
-    ) -> bool {
+    ) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe { avx512_bytes::multiply(rows, a, b, to, out) }
     }

@@ -49,8 +49,10 @@ impl Kernel for AvxVnni {
         }
     }
 
+    const SINKS: bool = true;
+
     #[inline(always)]
-    fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) -> bool {
+    fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe { give_panels(rows, a, b, sink) }
     }

@@ -33,20 +33,16 @@ macro_rules! vnni_tiles {
             }
         }
 
-        /// Tiles of `MR` rows, their sums given to `sink`. Returns whether the rows are such tiles: if not, nothing was done.
+        /// Tiles of `MR` rows, their sums given to `sink`.
         #[target_feature(enable = $features)]
         #[inline]
-        fn give_panels<S: Sink>(rows: usize, a: Rows<'_>, b: Columns<'_>, sink: S) -> bool {
-            if !rows.is_multiple_of(MR) {
-                return false;
-            }
+        fn give_panels<S: Sink>(rows: usize, a: Rows<'_>, b: Columns<'_>, sink: S) {
             match (a.signed, b.start.len() == sink.width()) {
                 (true, true) => panels_to::<true, true, S>(rows, a, b, sink),
                 (true, false) => panels_to::<true, false, S>(rows, a, b, sink),
                 (false, true) => panels_to::<false, true, S>(rows, a, b, sink),
                 (false, false) => panels_to::<false, false, S>(rows, a, b, sink),
             }
-            true
         }
 
         /// It has the sink for its own, so that nothing of it need be in memory.

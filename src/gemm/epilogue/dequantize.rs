@@ -1,9 +1,9 @@
 use alloc::vec::Vec;
 
-use super::outputs::{TileOut, columns, map_lanes, zip_lanes};
-use super::{Epilogue, check_bias, check_len};
+use super::outputs::{TileOut, columns};
+use super::{Epilogue, Sums, check_bias, check_len};
 use crate::affine::clamp_real;
-use crate::arch::{Columns, Kernel, Rows, Sink};
+use crate::arch::Sink;
 use crate::element::sealed::Sealed;
 use crate::error::{Error, Result};
 
@@ -52,13 +52,7 @@ fn check_scales(scales: &[f32]) -> Result<()> {
     found.map_or(Ok(()), |(index, &scale)| Err(Error::Scale { found: scale as f64, index: alloc::vec![index] }))
 }
 
-/// What a bias is added to.
-#[inline(always)]
-fn scaled(acc: i32, factor: f32) -> f32 {
-    acc as f32 * factor
-}
-
-/// Dequantizes sums in registers, with scales of rows or without.
+/// Dequantizes sums, with scales of rows or without.
 struct Dequantizing<'a, const BY_ROW: bool> {
     scales: &'a Dequantize,
     out: TileOut<'a, f32>,
@@ -93,7 +87,7 @@ impl<const BY_ROW: bool> Sink for Dequantizing<'_, BY_ROW> {
         }
         let mut lanes = [0.0; COLS];
         for l in 0..COLS {
-            lanes[l] = scaled(sums[l], factors[l]);
+            lanes[l] = sums[l] as f32 * factors[l];
         }
         if let Some(bias) = bias {
             for l in 0..COLS {
@@ -124,26 +118,11 @@ impl Epilogue for Dequantize {
     }
 
     #[inline(always)]
-    #[allow(private_bounds, reason = "the trait is sealed")]
-    fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, f32>) -> bool {
+    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
+    fn finish(&self, sums: impl Sums, out: TileOut<'_, f32>) {
         match self.row_scale {
-            Some(_) => kernel.multiply_to(rows, a, b, Dequantizing::<true> { scales: self, out }),
-            None => kernel.multiply_to(rows, a, b, Dequantizing::<false> { scales: self, out }),
-        }
-    }
-
-    #[inline(always)]
-    fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [f32]) {
-        let row_scale = self.row_scale.as_ref().map_or(1.0, |scales| scales[row]);
-        match self.col_scale.as_slice() {
-            &[one] => map_lanes(acc, out, |acc| scaled(acc, row_scale * one)),
-            many => zip_lanes(acc, &many[col..], out, |acc, col_scale| scaled(acc, row_scale * col_scale)),
-        }
-        if let Some(bias) = &self.bias {
-            out.iter_mut().zip(&bias[col..]).for_each(|(out, bias)| *out += bias);
-        }
-        if let Some((low, high)) = self.clamp {
-            out.iter_mut().for_each(|out| *out = clamp_real(*out, low, high));
+            Some(_) => sums.to(Dequantizing::<true> { scales: self, out }),
+            None => sums.to(Dequantizing::<false> { scales: self, out }),
         }
     }
 }

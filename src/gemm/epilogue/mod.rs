@@ -3,18 +3,19 @@
 use alloc::vec::Vec;
 
 use crate::affine::RequantizeFloat;
-use crate::arch::{Columns, Kernel, Rows, Sink, ToBytes};
+use crate::arch::{Sink, ToBytes};
 use crate::element::sealed::Sealed;
 use crate::error::{Error, Result};
 
 mod dequantize;
 mod outputs;
 mod requantize;
+mod sums;
 
 pub use dequantize::Dequantize;
-use outputs::map_lanes;
-pub(crate) use outputs::{TileOut, TileRows};
+pub(crate) use outputs::TileOut;
 pub use requantize::RequantizeTo;
+pub(crate) use sums::{Products, Stored, Sums};
 
 /// What is done with each accumulator of a product. Sealed; see [`Accumulator`], [`Dequantize`], [`RequantizeTo`].
 pub trait Epilogue: Sealed + Sync {
@@ -29,22 +30,6 @@ pub trait Epilogue: Sealed + Sync {
     #[doc(hidden)]
     fn check(&self, rows: usize, cols: usize) -> Result<()>;
 
-    /// Multiplies some rows and makes outputs of their sums without a way round through memory. Returns whether it did: if
-    /// not, nothing was written.
-    #[doc(hidden)]
-    #[inline(always)]
-    #[allow(private_bounds, reason = "the trait is sealed")]
-    fn multiply<K: Kernel>(
-        &self,
-        _kernel: K,
-        _rows: usize,
-        _a: Rows<'_>,
-        _b: Columns<'_>,
-        _out: TileOut<'_, Self::Out>,
-    ) -> bool {
-        false
-    }
-
     /// Where outputs are bytes that a formula makes of each accumulator: this formula.
     #[doc(hidden)]
     #[inline(always)]
@@ -53,19 +38,10 @@ pub trait Epilogue: Sealed + Sync {
         None
     }
 
-    /// The outputs of one row of a tile, which starts at this row and column of the product.
+    /// Makes the outputs of a tile of its sums.
     #[doc(hidden)]
-    fn store(&self, row: usize, col: usize, acc: &[i32], out: &mut [Self::Out]);
-
-    /// The outputs of several rows of a tile, which starts at this row and column of the product.
-    #[doc(hidden)]
-    #[inline(always)]
-    fn store_rows(&self, row: usize, col: usize, tile: TileRows<'_, Self::Out>) {
-        let TileRows { rows, width, acc, acc_stride, out, out_stride } = tile;
-        for i in 0..rows {
-            self.store(row + i, col, &acc[i * acc_stride..][..width], &mut out[i * out_stride..][..width]);
-        }
-    }
+    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
+    fn finish(&self, sums: impl Sums, out: TileOut<'_, Self::Out>);
 }
 
 /// Refuses what there is neither one of nor one for each of `len`.
@@ -116,6 +92,11 @@ impl Sink for Copying<'_> {
     }
 
     #[inline(always)]
+    fn in_place(&mut self, row: usize) -> Option<(&mut [i32], usize)> {
+        Some((&mut self.0.out[row * self.0.stride..], self.0.stride))
+    }
+
+    #[inline(always)]
     fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, col: usize, sums: [i32; COLS]) {
         self.0.put::<COLS, WHOLE>(i, col, sums);
     }
@@ -134,23 +115,8 @@ impl Epilogue for Accumulator {
     }
 
     #[inline(always)]
-    #[allow(private_bounds, reason = "the trait is sealed")]
-    fn multiply<K: Kernel>(&self, kernel: K, rows: usize, a: Rows<'_>, b: Columns<'_>, out: TileOut<'_, i32>) -> bool {
-        let TileOut { at, width, out, stride } = out;
-        if kernel.multiply_to(rows, a, b, Copying(TileOut { at, width, out: &mut *out, stride })) {
-            return true;
-        }
-        if width < b.start.len() {
-            return false;
-        }
-        for i in (0..rows).step_by(K::MR) {
-            kernel.multiply(K::MR.min(rows - i), a.from(i), b, &mut out[i * stride..], stride);
-        }
-        true
-    }
-
-    #[inline(always)]
-    fn store(&self, _: usize, _: usize, acc: &[i32], out: &mut [i32]) {
-        map_lanes(acc, out, |acc| acc);
+    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
+    fn finish(&self, sums: impl Sums, out: TileOut<'_, i32>) {
+        sums.to(Copying(out));
     }
 }

@@ -1,21 +1,8 @@
-//! Where the outputs of a tile belong, and loops that make whole registers of them.
-
-/// Rows of accumulators, and where their outputs belong: row `i` goes from `acc[i * acc_stride..]` to
-/// `out[i * out_stride..]`.
-#[doc(hidden)]
-pub struct TileRows<'a, O> {
-    pub(crate) rows: usize,
-    pub(crate) width: usize,
-    pub(crate) acc: &'a [i32],
-    pub(crate) acc_stride: usize,
-    pub(crate) out: &'a mut [O],
-    pub(crate) out_stride: usize,
-}
+//! Where the outputs of a tile belong, and the parameters of its columns.
 
 /// Where the outputs of a tile belong, which starts at row and column `at` of the product: those of row `i` to
 /// `out[i * stride..][..width]`.
-#[doc(hidden)]
-pub struct TileOut<'a, O> {
+pub(crate) struct TileOut<'a, O> {
     pub(crate) at: (usize, usize),
     pub(crate) width: usize,
     pub(crate) out: &'a mut [O],
@@ -63,46 +50,11 @@ pub(super) fn columns<M: Copy, const COLS: usize, const WHOLE: bool>(of: &[M], c
     }
 }
 
-fn padded<M: Copy, const COLS: usize>(some: &[M]) -> [M; COLS] {
+/// These, and the first of them for those that are missing.
+#[inline(always)]
+pub(super) fn padded<M: Copy, const COLS: usize>(some: &[M]) -> [M; COLS] {
     let mut padded = [some[0]; COLS];
     let count = some.len().min(COLS);
     padded[..count].copy_from_slice(&some[..count]);
     padded
-}
-
-/// Lanes that are computed together: so many that the compiler keeps the loop over them, and makes registers of it.
-pub(super) const LANES: usize = 32;
-
-/// `out[i] = f(acc[i])`, in whole registers as far as they go.
-///
-/// A chunk is copied in, computed and copied out: so the compiler need not fear that inputs and outputs overlap.
-#[inline(always)]
-pub(super) fn map_lanes<O: Copy + Default>(acc: &[i32], out: &mut [O], f: impl Fn(i32) -> O) {
-    let ((acc, acc_rest), (out, out_rest)) = (acc.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
-    for (out, &acc) in out.iter_mut().zip(acc) {
-        let mut lanes = [O::default(); LANES];
-        for i in 0..LANES {
-            lanes[i] = f(acc[i]);
-        }
-        *out = lanes;
-    }
-    out_rest.iter_mut().zip(acc_rest).for_each(|(out, &acc)| *out = f(acc));
-}
-
-/// `out[i] = f(acc[i], other[i])`, as [`map_lanes`] does it.
-#[inline(always)]
-pub(super) fn zip_lanes<M: Copy, O: Copy + Default>(acc: &[i32], other: &[M], out: &mut [O], f: impl Fn(i32, M) -> O) {
-    let other = &other[..acc.len()];
-    let ((acc, acc_rest), (out, out_rest)) = (acc.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
-    let (other, other_rest) = other.as_chunks::<LANES>();
-    for ((out, &acc), &other) in out.iter_mut().zip(acc).zip(other) {
-        let mut lanes = [O::default(); LANES];
-        for i in 0..LANES {
-            lanes[i] = f(acc[i], other[i]);
-        }
-        *out = lanes;
-    }
-    for ((out, &acc), &other) in out_rest.iter_mut().zip(acc_rest).zip(other_rest) {
-        *out = f(acc, other);
-    }
 }

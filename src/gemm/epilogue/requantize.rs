@@ -2,13 +2,13 @@ use alloc::vec::Vec;
 
 use ndarray::Dimension;
 
-use super::outputs::{LANES, TileOut, TileRows, columns, map_lanes, zip_lanes};
-use super::{Epilogue, check_bias, check_len};
+use super::outputs::{TileOut, columns};
+use super::{Epilogue, Sums, check_bias, check_len};
 use crate::affine::{
     Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFloat, Rescale, requantize_double,
     requantize_fixed, requantize_float,
 };
-use crate::arch::{Columns, Kernel, Rows, Sink, TileBytes, ToBytes, as_bytes_mut};
+use crate::arch::{Sink, TileBytes, ToBytes, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
@@ -28,7 +28,7 @@ pub struct RequantizeTo<T: Element> {
     element: core::marker::PhantomData<T>,
 }
 
-/// One multiplier, or one per column. All of one kind, so that the kind is looked at once a row.
+/// One multiplier, or one per column. All of one kind, so that the kind is looked at once a tile.
 #[derive(Debug, Clone)]
 enum Multipliers {
     Float(Vec<f32>),
@@ -99,70 +99,19 @@ impl<T: Element> RequantizeTo<T> {
         self.codes = Codes { min: min.clamp(low, high), max: max.clamp(low, high) };
         Ok(self)
     }
-
-    /// The codes of one row of a tile, `code` being the formula.
-    #[inline(always)]
-    fn each<M: Copy>(
-        &self,
-        multipliers: &[M],
-        col: usize,
-        acc: &[i32],
-        out: &mut [T::Code],
-        code: impl Fn(i32, M, i32, Codes) -> i32,
-    ) {
-        let (zero_point, codes) = (self.zero_point, self.codes);
-        let code = |acc, m| T::Code::from_i32(code(acc, m, zero_point, codes));
-        match multipliers {
-            &[one] => map_lanes(acc, out, |acc| code(acc, one)),
-            many => zip_lanes(acc, &many[col..], out, code),
-        }
-    }
 }
 
-impl<T: Element> RequantizeTo<T> {
-    /// The codes of several rows of a tile. With multipliers for each column, those of some columns serve all rows before
-    /// the next ones are read.
-    #[inline(always)]
-    fn each_row<M: Copy>(
-        &self,
-        multipliers: &[M],
-        col: usize,
-        tile: TileRows<'_, T::Code>,
-        code: impl Fn(i32, M, i32, Codes) -> i32 + Copy,
-    ) {
-        let (zero_point, codes) = (self.zero_point, self.codes);
-        let TileRows { rows, width, acc, acc_stride, out, out_stride } = tile;
-        let whole = if multipliers.len() == 1 { 0 } else { width / LANES * LANES };
-        for j in (0..whole).step_by(LANES) {
-            let multipliers: &[M; LANES] = multipliers[col + j..].first_chunk().expect("a multiplier for each column");
-            for i in 0..rows {
-                let acc: &[i32; LANES] = acc[i * acc_stride + j..].first_chunk().expect("whole rows");
-                let mut lanes = [T::Code::default(); LANES];
-                for l in 0..LANES {
-                    lanes[l] = T::Code::from_i32(code(acc[l], multipliers[l], zero_point, codes));
-                }
-                *out[i * out_stride + j..].first_chunk_mut().expect("whole rows") = lanes;
-            }
-        }
-        if whole < width {
-            for i in 0..rows {
-                let (acc, out) = (&acc[i * acc_stride..][whole..width], &mut out[i * out_stride..][whole..width]);
-                self.each(multipliers, col + whole, acc, out, code);
-            }
-        }
-    }
-}
-
-/// Requantizes sums in registers by a float.
-struct ByFloat<'a, T: Element> {
-    multipliers: &'a [f32],
+/// Requantizes sums by floats of either precision, `code` being the formula.
+struct ByFloat<'a, T: Element, F, C> {
+    factors: &'a [F],
+    code: C,
     zero_point: i32,
     codes: Codes,
     out: TileOut<'a, T::Code>,
 }
 
-impl<T: Element> Sink for ByFloat<'_, T> {
-    type Columns<const COLS: usize> = (usize, [f32; COLS]);
+impl<T: Element, F: Copy, C: Fn(i32, F, i32, Codes) -> i32> Sink for ByFloat<'_, T, F, C> {
+    type Columns<const COLS: usize> = (usize, [F; COLS]);
 
     #[inline(always)]
     fn width(&self) -> usize {
@@ -171,25 +120,25 @@ impl<T: Element> Sink for ByFloat<'_, T> {
 
     #[inline(always)]
     fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
-        (col, columns::<_, COLS, WHOLE>(self.multipliers, self.out.at.1 + col))
+        (col, columns::<_, COLS, WHOLE>(self.factors, self.out.at.1 + col))
     }
 
     #[inline(always)]
     fn row<const COLS: usize, const WHOLE: bool>(
         &mut self,
         i: usize,
-        (col, multipliers): Self::Columns<COLS>,
+        (col, factors): Self::Columns<COLS>,
         sums: [i32; COLS],
     ) {
         let mut lanes = [T::Code::default(); COLS];
         for l in 0..COLS {
-            lanes[l] = T::Code::from_i32(requantize_float::<T>(sums[l], multipliers[l], self.zero_point, self.codes));
+            lanes[l] = T::Code::from_i32((self.code)(sums[l], factors[l], self.zero_point, self.codes));
         }
         self.out.put::<COLS, WHOLE>(i, col, lanes);
     }
 }
 
-/// Requantizes sums in registers by fixed-point factors, with one rounding if `SINGLE`, or with two.
+/// Requantizes sums by fixed-point factors, with one rounding if `SINGLE`, or with two.
 struct ByFixedPoint<'a, T: Element, const SINGLE: bool> {
     factors: &'a [FixedPoint],
     zero_point: i32,
@@ -255,58 +204,30 @@ impl<T: Element> Epilogue for RequantizeTo<T> {
     }
 
     #[inline(always)]
-    #[allow(private_bounds, reason = "the trait is sealed")]
-    fn multiply<K: Kernel>(
-        &self,
-        kernel: K,
-        rows: usize,
-        a: Rows<'_>,
-        b: Columns<'_>,
-        out: TileOut<'_, T::Code>,
-    ) -> bool {
+    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
+    fn finish(&self, mut sums: impl Sums, out: TileOut<'_, T::Code>) {
         let TileOut { at, width, out, stride } = out;
         if let (Some(to), Some(bytes)) = (self.to_bytes(), as_bytes_mut(out)) {
             let factors = if to.factors.len() == 1 { to.factors } else { &to.factors[at.1..] };
             let to = ToBytes { factors, ..to };
-            if kernel.multiply_to_bytes(rows, a, b, to, TileBytes { bytes, width, stride }) {
-                return true;
+            if sums.to_bytes(to, TileBytes { bytes, width, stride }) {
+                return;
             }
         }
         let (zero_point, codes, out) = (self.zero_point, self.codes, TileOut { at, width, out, stride });
         match &self.multipliers {
-            Multipliers::Float(multipliers) => {
-                kernel.multiply_to(rows, a, b, ByFloat::<T> { multipliers, zero_point, codes, out })
+            Multipliers::Float(factors) => {
+                sums.to(ByFloat::<T, _, _> { factors, code: requantize_float::<T>, zero_point, codes, out });
             }
-            // As rare as it is slow.
-            Multipliers::Double(_) => false,
+            Multipliers::Double(factors) => {
+                sums.to(ByFloat::<T, _, _> { factors, code: requantize_double::<T>, zero_point, codes, out });
+            }
             Multipliers::FixedPoint(factors, FixedPointRounding::Double) => {
-                kernel.multiply_to(rows, a, b, ByFixedPoint::<T, false> { factors, zero_point, codes, out })
+                sums.to(ByFixedPoint::<T, false> { factors, zero_point, codes, out });
             }
             Multipliers::FixedPoint(factors, FixedPointRounding::Single) => {
-                kernel.multiply_to(rows, a, b, ByFixedPoint::<T, true> { factors, zero_point, codes, out })
+                sums.to(ByFixedPoint::<T, true> { factors, zero_point, codes, out });
             }
-        }
-    }
-
-    #[inline(always)]
-    fn store(&self, _: usize, col: usize, acc: &[i32], out: &mut [T::Code]) {
-        match &self.multipliers {
-            Multipliers::Float(all) => self.each(all, col, acc, out, requantize_float::<T>),
-            Multipliers::Double(all) => self.each(all, col, acc, out, requantize_double),
-            Multipliers::FixedPoint(all, rounding) => self.each(all, col, acc, out, |acc, m, zero_point, codes| {
-                requantize_fixed(acc, m, *rounding, zero_point, codes)
-            }),
-        }
-    }
-
-    #[inline(always)]
-    fn store_rows(&self, _: usize, col: usize, tile: TileRows<'_, T::Code>) {
-        match &self.multipliers {
-            Multipliers::Float(all) => self.each_row(all, col, tile, requantize_float::<T>),
-            Multipliers::Double(all) => self.each_row(all, col, tile, requantize_double),
-            Multipliers::FixedPoint(all, rounding) => self.each_row(all, col, tile, |acc, m, zero_point, codes| {
-                requantize_fixed(acc, m, *rounding, zero_point, codes)
-            }),
         }
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::DepthwiseWeights;
 use super::job::{Job, Part};
 use crate::arch::{CHANNELS, Kernel, Line, QuadBytes, QuadSums, Quads, Task, ToBytes, as_bytes_mut};
-use crate::gemm::{Epilogue, TileRows};
+use crate::gemm::{Epilogue, Stored, TileOut};
 
 /// The accumulators that are summed at a time where they pass through memory.
 const TILE: usize = 4096;
@@ -65,35 +65,11 @@ impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
             }
             for row in 0..part.rows {
                 let pixel = (part.image * height + part.row + row) * width + part.xs.start + x;
-                let (tile, out) = (&tile[row * row_stride..], &mut out[(row * width + x) * outputs..]);
-                kernel.run(Finish { epilogue: job.epilogue, tile, stride, count, pixel, part: &part, out, outputs });
+                let out = &mut out[(row * width + x) * outputs + first..];
+                let sums = Stored { kernel, rows: count, acc: &tile[row * row_stride..], stride };
+                let width = part.channels.len();
+                job.epilogue.finish(sums, TileOut { at: (pixel, first), width, out, stride: outputs });
             }
         }
-    }
-}
-
-/// The accumulators of a few pixels become outputs.
-struct Finish<'a, E: Epilogue> {
-    epilogue: &'a E,
-    tile: &'a [i32],
-    stride: usize,
-    count: usize,
-    pixel: usize,
-    part: &'a Part,
-    out: &'a mut [E::Out],
-    /// Channels of an output pixel.
-    outputs: usize,
-}
-
-impl<E: Epilogue> Task for Finish<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { epilogue, tile, stride, count, pixel, part, out, outputs } = self;
-        let (first, len) = (part.channels.start, part.channels.len());
-        let out = &mut out[first..];
-        let tile = TileRows { rows: count, width: len, acc: tile, acc_stride: stride, out, out_stride: outputs };
-        epilogue.store_rows(pixel, first, tile);
     }
 }
