@@ -65,6 +65,14 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// Takes the share of the right side's zero points off the sums of a row of the left side, whose codes have the sum `row`.
+#[inline(always)]
+pub(super) fn take_share(sums: &mut [i32], zero_points: &[i32], row: i32) {
+    for (sum, zero) in sums.iter_mut().zip(zero_points) {
+        *sum = sum.wrapping_sub(zero.wrapping_mul(row));
+    }
+}
+
 /// What becomes of sums, while they are in registers if that can be. All of it is compiled for the instruction set, and must
 /// be `#[inline(always)]`.
 pub(crate) trait Sink {

@@ -1,3 +1,4 @@
+use super::operands::take_share;
 use super::{Columns, Kernel, Rows, Task};
 
 /// Plain Rust, for every target.
@@ -18,9 +19,7 @@ impl Kernel for Portable {
         for i in 0..rows {
             let mut sums = *start;
             if !b.zero_points.is_empty() {
-                for (sum, zero) in sums.iter_mut().zip(b.zero_points) {
-                    *sum = sum.wrapping_sub(zero.wrapping_mul(a.sums[i]));
-                }
+                take_share(&mut sums, b.zero_points, a.sums[i]);
             }
             let (units, rest) = a.row(i).as_chunks::<{ Self::KU }>();
             let last = rest.first().map(|&code| [code, 0]);

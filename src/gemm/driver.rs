@@ -217,9 +217,15 @@ fn parts(len: usize, most: usize, unit: usize) -> impl Iterator<Item = (usize, u
 
 /// The outputs of a block: where they belong, or elsewhere until a tile of them is finished.
 enum OutBlock<'a, T> {
-    Whole { out: &'a mut [T], cols: usize },
+    Whole {
+        out: &'a mut [T],
+        cols: usize,
+    },
     #[allow(clippy::box_collection, reason = "it is kept in its box from call to call")]
-    Strided { out: ArrayViewMut2<'a, T>, tile: Box<Vec<T>> },
+    Strided {
+        out: ArrayViewMut2<'a, T>,
+        tile: Box<Vec<T>>,
+    },
 }
 
 impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {

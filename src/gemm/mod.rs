@@ -42,8 +42,8 @@ use ndarray::{Array2, ArrayRef2, ArrayViewMut2};
 
 use crate::element::{Code, Element};
 use crate::error::{Error, Result};
-pub(crate) use epilogue::{Stored, TileOut};
 pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
+pub(crate) use epilogue::{Stored, TileOut};
 pub(crate) use lhs::Lhs;
 
 pub use packed_lhs::{Left, PackedLhs};

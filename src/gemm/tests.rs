@@ -103,6 +103,14 @@ proptest! {
             let codes = RequantizeTo::new(0.05, &col_scale, Some(&bias), &to, requantization).unwrap();
             let expected = Array2::from_shape_fn((m, n), |(i, j)| rescale[j].requantize::<u8>(acc[[i, j]] + bias[j], 17));
             prop_assert_eq!(&gemm(&a, a_zero, &packed, &codes).unwrap(), &expected, "{:?}", isa);
+            // Rows with a gap between them, and columns, in one workspace.
+            let (mut workspace, mut gaps, mut columns) =
+                (Workspace::new(), Array2::from_elem((m, n + 3), 99), Array2::zeros((n, m)));
+            gemm_into(&a, a_zero, &packed, &codes, &mut gaps.slice_mut(s![.., ..n]), &mut workspace).unwrap();
+            gemm_into(&a, a_zero, &packed, &codes, &mut columns.view_mut().reversed_axes(), &mut workspace).unwrap();
+            prop_assert_eq!(gaps.slice(s![.., ..n]), &expected, "{:?}, gaps", isa);
+            prop_assert!(gaps.slice(s![.., n..]).iter().all(|&code| code == 99), "{:?}, gaps", isa);
+            prop_assert_eq!(columns.t(), &expected, "{:?}, columns", isa);
         }
     }
 }

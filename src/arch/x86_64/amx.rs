@@ -3,6 +3,7 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
+use crate::arch::operands::take_share;
 use crate::arch::{
     CHANNELS, Columns, Formula, Interleave, Kernel, Line, QuadBytes, QuadSums, Quads, Rows, Streaming, Task, ToBytes,
 };
@@ -297,9 +298,7 @@ impl Task for Correct<'_> {
     #[inline(always)]
     fn run(self) {
         for (acc, &sum) in self.acc.chunks_mut(self.acc_stride).zip(self.sums) {
-            for (acc, zero) in acc.iter_mut().zip(self.zero_points) {
-                *acc = acc.wrapping_sub(zero.wrapping_mul(sum));
-            }
+            take_share(acc, self.zero_points, sum);
         }
     }
 }

@@ -8,13 +8,7 @@ use crate::arch::{Columns, Floats, Formula, Rows, TileBytes, ToBytes, Units};
 /// See [`Kernel::multiply_to_bytes`](crate::arch::Kernel::multiply_to_bytes).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-pub(super) fn multiply<F: Formula>(
-    rows: usize,
-    a: Rows<'_>,
-    b: Columns<'_>,
-    to: ToBytes<'_, F>,
-    out: TileBytes<'_>,
-) {
+pub(super) fn multiply<F: Formula>(rows: usize, a: Rows<'_>, b: Columns<'_>, to: ToBytes<'_, F>, out: TileBytes<'_>) {
     if a.signed { tiles::<true, F>(rows, a, b, to, out) } else { tiles::<false, F>(rows, a, b, to, out) }
 }
 
