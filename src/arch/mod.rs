@@ -159,6 +159,11 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         self.run(task);
     }
 
+    /// `to[i] = table[codes[i]]`, as far as the shorter slice goes.
+    fn look_up(self, table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+        to.iter_mut().zip(codes).for_each(|(to, &code)| *to = table[code as usize]);
+    }
+
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;
 
@@ -231,6 +236,11 @@ pub(crate) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
     with_kernel!(Isa::current(), kernel => kernel.f16_to_f32(&from[..len], &mut to[..len]));
 }
 
+/// [`Kernel::look_up`] with the instruction set in use.
+pub(crate) fn look_up(table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+    with_kernel!(Isa::current(), kernel => kernel.look_up(table, codes, to));
+}
+
 /// Runs a task compiled for the instruction set in use.
 #[inline]
 pub(crate) fn run<T: Task>(task: T) -> T::Output {
@@ -244,6 +254,21 @@ mod tests {
     use half::f16;
 
     use super::*;
+
+    /// Every code, and every length of what is left behind whole registers.
+    #[test]
+    fn tables_on_every_set() {
+        let table = core::array::from_fn(|i| (i * 167 + i / 16) as u8);
+        let codes: Vec<u8> = (0..700).map(|i| (i * 73) as u8).collect();
+        for isa in Isa::available() {
+            for len in (0..200).chain([codes.len()]) {
+                let mut found = alloc::vec![1; len + 1];
+                with_kernel!(isa, kernel => kernel.look_up(&table, &codes[..len], &mut found[..len]));
+                assert!(found.iter().zip(&codes[..len]).all(|(&y, &x)| y == table[x as usize]), "{isa:?}, {len}");
+                assert_eq!(found[len], 1, "{isa:?}, {len}");
+            }
+        }
+    }
 
     /// Every half-precision number, the numbers halfway between two of them, and those next to these.
     #[test]

@@ -7,6 +7,7 @@ use num_traits::Float;
 
 use super::requantize::check_params;
 use crate::affine::dequantize;
+use crate::arch;
 use crate::error::{Error, Result};
 use crate::gemm::Byte;
 use crate::qparams::QParams;
@@ -35,7 +36,7 @@ use crate::qtensor::QTensor;
 pub struct Lookup<X: Byte, Y: Byte, D: Dimension> {
     x: QParams<X, D>,
     y: QParams<Y, D>,
-    /// By the distance from the smallest code.
+    /// By the bits of the code.
     table: Box<[Y; 256]>,
 }
 
@@ -48,9 +49,9 @@ impl<X: Byte, Y: Byte, D: Dimension> Lookup<X, Y, D> {
         let (scale, zero_point) = x.pair("parameters of the input")?;
         y.pair("parameters of the output")?;
         let mut table = Box::new([Y::default(); 256]);
-        for (code, entry) in (X::MIN..=X::MAX).zip(table.iter_mut()) {
+        for code in X::MIN..=X::MAX {
             let real: f32 = dequantize(X::from_i32(code), zero_point, scale);
-            *entry = Y::from_i32(y.code_of(f(f64::from(real)) as f32));
+            table[code as u8 as usize] = Y::from_i32(y.code_of(f(f64::from(real)) as f32));
         }
         Ok(Self { x: x.clone(), y: y.clone(), table })
     }
@@ -117,16 +118,25 @@ impl<X: Byte, Y: Byte, D: Dimension> Lookup<X, Y, D> {
         if x.shape() != out.shape() {
             return Err(Error::shape("output", x.shape(), out.shape()));
         }
-        if let (Some(x), Some(out)) = (x.as_slice(), out.as_slice_mut()) {
-            out.iter_mut().zip(x).for_each(|(out, &code)| *out = self.entry(code));
-        } else {
-            Zip::from(out).and(x).for_each(|out, &code| *out = self.entry(code));
+        if x.strides() == out.strides()
+            && let (Some(x), Some(out)) = (x.as_slice_memory_order(), out.as_slice_memory_order_mut())
+        {
+            self.look_up(x, out);
+            return Ok(());
+        }
+        for (x, mut out) in x.rows().into_iter().zip(out.rows_mut()) {
+            match (x.to_slice(), out.as_slice_mut()) {
+                (Some(x), Some(out)) => self.look_up(x, out),
+                _ => Zip::from(out).and(x).for_each(|out, &code| *out = self.table[code.to_i32() as u8 as usize]),
+            }
         }
         Ok(())
     }
 
-    #[inline(always)]
-    fn entry(&self, code: X) -> Y {
-        self.table[(code.to_i32() - X::MIN) as u8 as usize]
+    fn look_up(&self, x: &[X], out: &mut [Y]) {
+        let (table, _) = Y::as_bytes(&*self.table).as_chunks();
+        if let (Some(table), Some(out)) = (table.first(), arch::as_bytes_mut(out)) {
+            arch::look_up(table, X::as_bytes(x), out);
+        }
     }
 }

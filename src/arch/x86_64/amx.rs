@@ -244,6 +244,10 @@ impl Kernel for Amx {
         self.0.interleave(task);
     }
 
+    fn look_up(self, table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+        self.0.look_up(table, codes, to);
+    }
+
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
         self.0.run(task)

@@ -1,9 +1,9 @@
 use core::arch::x86_64::*;
 use core::hint::black_box;
 
-use super::detect::{Presence, has_avx512vnni};
+use super::detect::{Presence, has_avx512vbmi, has_avx512vnni};
 use super::vnni::vnni_tiles;
-use super::{avx512_bytes, avx512_quads};
+use super::{avx512_bytes, avx512_lookup, avx512_quads};
 use crate::arch::{
     CHANNELS, Columns, Formula, Interleave, Kernel, Line, Panel, Portable, QuadBytes, QuadSums, Quads, Rows, Sink,
     Streaming, Task, TileBytes, ToBytes, Units,
@@ -106,6 +106,17 @@ impl Kernel for Avx512Vnni {
     fn interleave(self, task: Interleave<'_>) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe { avx512_quads::interleave(task) }
+    }
+
+    fn look_up(self, table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+        // The oldest machines with VNNI do not have it.
+        static VBMI: Presence = Presence::unknown();
+        if VBMI.ask_once(has_avx512vbmi) {
+            // SAFETY: the token says that the machine has AVX-512, and it has these instructions too.
+            unsafe { avx512_lookup::look_up(table, codes, to) }
+        } else {
+            Portable.look_up(table, codes, to);
+        }
     }
 
     #[inline(always)]

@@ -100,6 +100,11 @@ pub(super) fn has_avx512vnni() -> bool {
     has_avx2() && leaf7 && bit(f.leaf7_ecx, 11) && f.saves(AVX512_STATE)
 }
 
+/// AVX512 VBMI, on machines of which `has_avx512vnni` holds.
+pub(super) fn has_avx512vbmi() -> bool {
+    bit(Features::read().leaf7_ecx, 1)
+}
+
 /// AMX TILE and INT8, with tiles of the size that all machines have so far. Using them takes permission as well.
 pub(super) fn has_amx() -> bool {
     const TILE_INFORMATION: u32 = 0x1d;

@@ -3,6 +3,7 @@
 mod amx;
 mod avx2;
 mod avx512_bytes;
+mod avx512_lookup;
 mod avx512_quads;
 mod avx512vnni;
 mod avx_vnni;

@@ -1,0 +1,35 @@
+//! Tables of 256 bytes in four registers, where AVX-512 has permutations of bytes.
+
+use core::arch::x86_64::*;
+
+/// Bytes of a register.
+const LANES: usize = 64;
+
+/// See [`Kernel::look_up`](crate::arch::Kernel::look_up).
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(super) fn look_up(table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+    // SAFETY: the quarters of the table are as long as registers.
+    let table = [0, 1, 2, 3].map(|i| unsafe { _mm512_loadu_epi8(table.as_ptr().add(i * LANES).cast()) });
+    let ((codes, codes_rest), (to, to_rest)) = (codes.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (codes, to) in codes.iter().zip(to) {
+        // SAFETY: the arrays are as long as registers.
+        unsafe { _mm512_storeu_epi8(to.as_mut_ptr().cast(), entries(table, _mm512_loadu_epi8(codes.as_ptr().cast()))) }
+    }
+    let rest = codes_rest.len().min(to_rest.len());
+    if rest > 0 {
+        let mask = u64::MAX >> (LANES - rest);
+        // SAFETY: the mask has a bit for each byte that both have.
+        unsafe {
+            let codes = _mm512_maskz_loadu_epi8(mask, codes_rest.as_ptr().cast());
+            _mm512_mask_storeu_epi8(to_rest.as_mut_ptr().cast(), mask, entries(table, codes));
+        }
+    }
+}
+
+/// Each half of the table is looked up by the lower seven bits; the top bit chooses between them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[inline]
+fn entries(table: [__m512i; 4], codes: __m512i) -> __m512i {
+    let [low, high] = [[table[0], table[1]], [table[2], table[3]]].map(|[a, b]| _mm512_permutex2var_epi8(a, codes, b));
+    _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes), low, high)
+}
