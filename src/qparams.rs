@@ -1,6 +1,6 @@
 //! Scales and zero points, validated when built.
 
-use ndarray::{Array, Array1, ArrayRef, Axis, Dimension, IntoDimension};
+use ndarray::{Array, Array1, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IntoDimension};
 
 use crate::affine::{Affine, Codes, Convention, with_rule};
 use crate::element::{Code, Element, Real};
@@ -262,6 +262,12 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
             with_rule!(self.convention, R => lanes::fake_quantize_run::<F, S, T::Code, R>(x, params, self.codes, out));
         });
         Ok(())
+    }
+
+    /// The codes of some reals, with parameters per tensor.
+    pub(crate) fn quantize_run(&self, x: ArrayView1<'_, f32>, codes: ArrayViewMut1<'_, T::Code>) {
+        let params = self.params_of_lane(Lane::Within(0));
+        with_rule!(self.convention, R => lanes::quantize_run::<f32, S, T::Code, R>(x, params, self.codes, codes));
     }
 
     /// The code of a real, with parameters per tensor.

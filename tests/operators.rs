@@ -165,6 +165,16 @@ proptest! {
         let concat = Concat::new(Axis(3), &[&px, &py], &py).unwrap();
         let joined = concat.forward(&[&tensor, &QTensor::new(y.clone(), py.clone()).unwrap()]).unwrap();
         prop_assert_eq!(joined.codes(), &ndarray::concatenate![Axis(3), y, y]);
+        for axis in (0..4).map(Axis) {
+            let expected = ndarray::concatenate![axis, y, y];
+            let concat = Concat::new(axis, &[&px, &py], &py).unwrap();
+            let mut out = Array4::zeros(expected.raw_dim());
+            concat.forward_into(&[x.view(), y.view()], &mut out).unwrap();
+            prop_assert_eq!(&out, &expected);
+            let mut out = channels_first(&out.mapv(|code| !code));
+            concat.forward_into(&[channels_first(&x).view(), y.view()], &mut out).unwrap();
+            prop_assert_eq!(&out, &expected);
+        }
         let probabilities = QParams::per_tensor(1.0 / 256.0, 0).unwrap();
         let softmax = Softmax::new(&px, &probabilities).unwrap().forward(&tensor).unwrap();
         for (row, reals) in softmax.codes().rows().into_iter().zip(tensor.dequantize().rows()) {

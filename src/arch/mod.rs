@@ -159,9 +159,11 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         self.run(task);
     }
 
-    /// `to[i] = table[codes[i]]`, as far as the shorter slice goes.
-    fn look_up(self, table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
-        to.iter_mut().zip(codes).for_each(|(to, &code)| *to = table[code as usize]);
+    /// `to[i] = table[codes[i]]`, row by row; as many rows as both have.
+    fn look_up(self, table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
+        for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {
+            to.iter_mut().zip(codes).for_each(|(to, &code)| *to = table[code as usize]);
+        }
     }
 
     /// Runs a task compiled for this instruction set.
@@ -236,9 +238,12 @@ pub(crate) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
     with_kernel!(Isa::current(), kernel => kernel.f16_to_f32(&from[..len], &mut to[..len]));
 }
 
-/// [`Kernel::look_up`] with the instruction set in use.
-pub(crate) fn look_up(table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
-    with_kernel!(Isa::current(), kernel => kernel.look_up(table, codes, to));
+/// `to[i] = table[codes[i]]` with the instruction set in use, for rows of `len` codes, without gaps in `codes` and `stride`
+/// apart in `to`.
+pub(crate) fn look_up(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
+    if len > 0 && stride > 0 {
+        with_kernel!(Isa::current(), kernel => kernel.look_up(table, (codes, len), (to, stride)));
+    }
 }
 
 /// Runs a task compiled for the instruction set in use.
@@ -255,17 +260,21 @@ mod tests {
 
     use super::*;
 
-    /// Every code, and every length of what is left behind whole registers.
+    /// Every code, and every length of what is left behind whole registers; with a gap between rows.
     #[test]
     fn tables_on_every_set() {
         let table = core::array::from_fn(|i| (i * 167 + i / 16) as u8);
         let codes: Vec<u8> = (0..700).map(|i| (i * 73) as u8).collect();
         for isa in Isa::available() {
-            for len in (0..200).chain([codes.len()]) {
-                let mut found = alloc::vec![1; len + 1];
-                with_kernel!(isa, kernel => kernel.look_up(&table, &codes[..len], &mut found[..len]));
-                assert!(found.iter().zip(&codes[..len]).all(|(&y, &x)| y == table[x as usize]), "{isa:?}, {len}");
-                assert_eq!(found[len], 1, "{isa:?}, {len}");
+            for (len, gap) in (1..200).map(|len| (len, len % 3)) {
+                let stride = len + gap;
+                let rows = codes.len() / len;
+                let mut found = alloc::vec![1; rows * stride];
+                with_kernel!(isa, kernel => kernel.look_up(&table, (&codes, len), (&mut found, stride)));
+                for (x, y) in codes.chunks_exact(len).zip(found.chunks_exact(stride)) {
+                    assert!(y.iter().zip(x).all(|(&y, &x)| y == table[x as usize]), "{isa:?}, {len}");
+                    assert!(y[len..].iter().all(|&y| y == 1), "{isa:?}, {len}");
+                }
             }
         }
     }

@@ -121,22 +121,24 @@ impl<X: Byte, Y: Byte, D: Dimension> Lookup<X, Y, D> {
         if x.strides() == out.strides()
             && let (Some(x), Some(out)) = (x.as_slice_memory_order(), out.as_slice_memory_order_mut())
         {
-            self.look_up(x, out);
+            let len = x.len();
+            self.look_up((x, len), (out, len));
             return Ok(());
         }
         for (x, mut out) in x.rows().into_iter().zip(out.rows_mut()) {
             match (x.to_slice(), out.as_slice_mut()) {
-                (Some(x), Some(out)) => self.look_up(x, out),
+                (Some(x), Some(out)) => self.look_up((x, x.len()), (out, x.len())),
                 _ => Zip::from(out).and(x).for_each(|out, &code| *out = self.table[code.to_i32() as u8 as usize]),
             }
         }
         Ok(())
     }
 
-    fn look_up(&self, x: &[X], out: &mut [Y]) {
+    /// The function of rows of so many codes, whose results are so far apart.
+    pub(super) fn look_up(&self, (x, len): (&[X], usize), (out, stride): (&mut [Y], usize)) {
         let (table, _) = Y::as_bytes(&*self.table).as_chunks();
         if let (Some(table), Some(out)) = (table.first(), arch::as_bytes_mut(out)) {
-            arch::look_up(table, X::as_bytes(x), out);
+            arch::look_up(table, (X::as_bytes(x), len), (out, stride));
         }
     }
 }

@@ -97,13 +97,25 @@ impl<T: Byte, D: Dimension> Concat<T, D> {
         if total != out.shape()[axis] {
             return Err(Error::shape("length of all inputs along the axis", &[out.shape()[axis]], &[total]));
         }
+        let inner: usize = out.shape()[axis + 1..].iter().product();
         let mut start = 0;
         for (x, table) in inputs.iter().zip(&self.tables) {
             let end = start + x.shape()[axis];
-            let mut out = out.slice_axis_mut(self.axis, Slice::from(start..end));
-            match table {
-                Some(table) => table.forward_into(x, &mut out)?,
-                None => out.assign(x),
+            let (len, stride) = ((end - start) * inner, total * inner);
+            match (table, x.as_slice(), out.as_slice_mut()) {
+                _ if x.is_empty() => {}
+                (Some(table), Some(x), Some(out)) => table.look_up((x, len), (&mut out[start * inner..], stride)),
+                (None, Some(x), Some(out)) => {
+                    let rows = x.chunks_exact(len).zip(out[start * inner..].chunks_mut(stride));
+                    rows.for_each(|(x, out)| out[..len].copy_from_slice(x));
+                }
+                (table, ..) => {
+                    let mut out = out.slice_axis_mut(self.axis, Slice::from(start..end));
+                    match table {
+                        Some(table) => table.forward_into(x, &mut out)?,
+                        None => out.assign(x),
+                    }
+                }
             }
             start = end;
         }

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use ndarray::{Array, ArrayRef, Axis, Dimension};
+use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, Zip};
 use num_traits::Float;
 
 use super::requantize::check_params;
@@ -33,6 +33,9 @@ pub struct Softmax<T: Byte, D: Dimension> {
     /// By the distance from the greatest code of the row.
     exp: Box<[f32; 256]>,
 }
+
+/// Elements of a row that are quantized at a time.
+const PIECE: usize = 512;
 
 impl<T: Byte, D: Dimension> Softmax<T, D> {
     /// For inputs and outputs with these parameters.
@@ -77,12 +80,16 @@ impl<T: Byte, D: Dimension> Softmax<T, D> {
         let Some(last) = x.ndim().checked_sub(1) else {
             return Err(Error::Axis { ndim: 0, found: 0 });
         };
-        for (x, out) in x.lanes(Axis(last)).into_iter().zip(out.lanes_mut(Axis(last))) {
-            let greatest = x.iter().map(|code| code.to_i32()).max().unwrap_or(0);
-            let exp = |code: T| self.exp[(greatest - code.to_i32()) as u8 as usize];
-            let sum: f32 = x.iter().map(|&code| exp(code)).sum();
-            for (out, &code) in out.into_iter().zip(x) {
-                *out = T::from_i32(self.y.code_of(exp(code) / sum));
+        let mut reals = [0.0; PIECE];
+        for (x, mut out) in x.lanes(Axis(last)).into_iter().zip(out.lanes_mut(Axis(last))) {
+            let greatest = x.fold(T::MIN, |greatest, code| greatest.max(code.to_i32()));
+            let exp = |code: &T| self.exp[(greatest - code.to_i32()) as u8 as usize];
+            let sum = x.fold(0.0, |sum, code| sum + exp(code));
+            let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(out.axis_chunks_iter_mut(Axis(0), PIECE));
+            for (x, out) in pieces {
+                let reals = &mut reals[..x.len()];
+                Zip::from(ArrayViewMut1::from(&mut *reals)).and(x).for_each(|real, code| *real = exp(code) / sum);
+                self.y.quantize_run(ArrayView1::from(&*reals), out);
             }
         }
         Ok(())

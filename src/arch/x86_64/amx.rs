@@ -244,7 +244,7 @@ impl Kernel for Amx {
         self.0.interleave(task);
     }
 
-    fn look_up(self, table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+    fn look_up(self, table: &[u8; 256], codes: (&[u8], usize), to: (&mut [u8], usize)) {
         self.0.look_up(table, codes, to);
     }
 

@@ -7,18 +7,27 @@ const LANES: usize = 64;
 
 /// See [`Kernel::look_up`](crate::arch::Kernel::look_up).
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn look_up(table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+pub(super) fn look_up(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
     // SAFETY: the quarters of the table are as long as registers.
     let table = [0, 1, 2, 3].map(|i| unsafe { _mm512_loadu_epi8(table.as_ptr().add(i * LANES).cast()) });
-    let ((codes, codes_rest), (to, to_rest)) = (codes.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {
+        row(table, codes, to);
+    }
+}
+
+/// As far as the shorter one goes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[inline]
+fn row(table: [__m512i; 4], codes: &[u8], to: &mut [u8]) {
+    let len = codes.len().min(to.len());
+    let ((codes, codes_rest), (to, to_rest)) = (codes[..len].as_chunks::<LANES>(), to[..len].as_chunks_mut::<LANES>());
     for (codes, to) in codes.iter().zip(to) {
         // SAFETY: the arrays are as long as registers.
         unsafe { _mm512_storeu_epi8(to.as_mut_ptr().cast(), entries(table, _mm512_loadu_epi8(codes.as_ptr().cast()))) }
     }
-    let rest = codes_rest.len().min(to_rest.len());
-    if rest > 0 {
-        let mask = u64::MAX >> (LANES - rest);
-        // SAFETY: the mask has a bit for each byte that both have.
+    if !codes_rest.is_empty() {
+        let mask = u64::MAX >> (LANES - codes_rest.len());
+        // SAFETY: the mask has a bit for each byte of both rests, which are equally long.
         unsafe {
             let codes = _mm512_maskz_loadu_epi8(mask, codes_rest.as_ptr().cast());
             _mm512_mask_storeu_epi8(to_rest.as_mut_ptr().cast(), mask, entries(table, codes));

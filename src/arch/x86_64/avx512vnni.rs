@@ -108,7 +108,7 @@ impl Kernel for Avx512Vnni {
         unsafe { avx512_quads::interleave(task) }
     }
 
-    fn look_up(self, table: &[u8; 256], codes: &[u8], to: &mut [u8]) {
+    fn look_up(self, table: &[u8; 256], codes: (&[u8], usize), to: (&mut [u8], usize)) {
         // The oldest machines with VNNI do not have it.
         static VBMI: Presence = Presence::unknown();
         if VBMI.ask_once(has_avx512vbmi) {
