@@ -146,7 +146,7 @@ impl<D: Dimension> Blocks<D> {
     }
 
     /// Calls `f` with every lane of `x` in row-major order: runs, and stretches of blocks that follow one another.
-    pub(crate) fn for_each_lane<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Lane, ArrayView1<'_, A>)) {
+    fn for_each_lane<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Lane, ArrayView1<'_, A>)) {
         if let Some(flat) = x.as_slice() {
             let mut walk = Walk::new(self, x.raw_dim(), true);
             flat.chunks(walk.lane_len()).for_each(|x| f(walk.next_lane(), ArrayView1::from(x)));
@@ -177,8 +177,49 @@ impl<D: Dimension> Blocks<D> {
         });
     }
 
+    /// Calls `f` with every lane of `x`, in whatever order memory has them in.
+    pub(crate) fn for_each_lane_anyhow<A>(&self, x: &ArrayRef<A, D>, f: impl FnMut(Lane, ArrayView1<'_, A>)) {
+        match self.in_memory_order(x) {
+            Some((blocks, order)) => blocks.for_each_lane(&x.view().permuted_axes(order), f),
+            None => self.for_each_lane(x, f),
+        }
+    }
+
+    /// As [`Self::for_each_lane_anyhow`], over two tensors of one shape.
+    pub(crate) fn for_each_lane_pair_anyhow<A, B>(
+        &self,
+        x: &ArrayRef<A, D>,
+        y: &mut ArrayRef<B, D>,
+        f: impl FnMut(Lane, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
+    ) {
+        match self.in_memory_order(x) {
+            Some((blocks, order)) => {
+                let (x, mut y) = (x.view().permuted_axes(order.clone()), y.view_mut().permuted_axes(order));
+                blocks.for_each_lane_pair(&x, &mut y, f);
+            }
+            None => self.for_each_lane_pair(x, y, f),
+        }
+    }
+
+    /// The order of axes in which neighbours of `x` are neighbours in memory, and the blocks of a tensor whose axes are in this
+    /// order, if the order is another, and blocks keep their numbers in it: there is one axis at most that has several.
+    fn in_memory_order<A>(&self, x: &ArrayRef<A, D>) -> Option<(Self, D)> {
+        let several = |&axis: &usize| self.extent[axis] < x.shape()[axis];
+        if x.is_standard_layout() || !self.is_per_tensor() && (0..x.ndim()).filter(several).count() > 1 {
+            return None;
+        }
+        let mut order = x.raw_dim();
+        order.slice_mut().iter_mut().enumerate().for_each(|(axis, place)| *place = axis);
+        order.slice_mut().sort_by_key(|&axis| core::cmp::Reverse(x.strides()[axis].unsigned_abs()));
+        let mut blocks = self.clone();
+        if !self.is_per_tensor() {
+            (0..x.ndim()).for_each(|place| blocks.extent[place] = self.extent[order[place]]);
+        }
+        Some((blocks, order))
+    }
+
     /// As [`Self::for_each_lane`], over two tensors of one shape.
-    pub(crate) fn for_each_lane_pair<A, B>(
+    fn for_each_lane_pair<A, B>(
         &self,
         x: &ArrayRef<A, D>,
         y: &mut ArrayRef<B, D>,

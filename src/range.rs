@@ -164,12 +164,6 @@ impl Bounds {
         self.min > self.max
     }
 
-    #[inline(always)]
-    pub(crate) fn include(&mut self, x: f32) {
-        self.min = if x < self.min { x } else { self.min };
-        self.max = if x > self.max { x } else { self.max };
-    }
-
     pub(crate) fn join(&mut self, other: Bounds) {
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
@@ -177,37 +171,50 @@ impl Bounds {
 
     /// The bounds of every block in row-major order, or the first value that is not finite.
     pub(crate) fn of_blocks<F: Real, D: Dimension>(x: &ArrayRef<F, D>, blocks: &Blocks<D>) -> Result<Vec<Bounds>> {
-        let mut bounds = alloc::vec![Bounds::EMPTY; blocks.grid(&x.raw_dim()).size()];
+        let count = blocks.grid(&x.raw_dim()).size();
+        let (mut min, mut max) = (alloc::vec![Bounds::EMPTY.min; count], alloc::vec![Bounds::EMPTY.max; count]);
         let mut finite = true;
-        blocks.for_each_lane(x, |lane, values| match lane {
-            Lane::Within(block) => finite &= include_all(&mut bounds[block..=block], values, usize::MAX),
-            Lane::Across { first, size } => finite &= include_all(&mut bounds[first..], values, size),
+        blocks.for_each_lane_anyhow(x, |lane, values| {
+            let (blocks, size) = match lane {
+                Lane::Within(block) => (block..block + 1, usize::MAX),
+                Lane::Across { first, size } => (first..count, size),
+            };
+            finite &= include_all(&mut min[blocks.clone()], &mut max[blocks], values, size);
         });
-        if finite { Ok(bounds) } else { Err(first_non_finite(x)) }
+        if finite {
+            Ok(min.into_iter().zip(max).map(|(min, max)| Bounds { min, max }).collect())
+        } else {
+            Err(first_non_finite(x))
+        }
     }
 }
 
 /// Widens the first of the bounds by the first `size` values, the next by as many, and so on; returns whether all were
 /// finite.
-fn include_all<F: Real>(bounds: &mut [Bounds], values: ArrayView1<'_, F>, size: usize) -> bool {
-    let each = |finite: bool, bounds: &mut Bounds, x: &F| {
-        let x = x.to_f32();
-        bounds.include(x);
-        finite & x.is_finite()
-    };
+fn include_all<F: Real>(min: &mut [f32], max: &mut [f32], values: ArrayView1<'_, F>, size: usize) -> bool {
     match values.to_slice() {
-        _ if size == 1 => bounds.iter_mut().zip(values).fold(true, |finite, (bounds, x)| each(finite, bounds, x)),
-        Some(values) => arch::run(Scan { bounds, values, size }),
+        Some(values) => arch::run(Scan { min, max, values, size }),
         None => {
-            let blocks = bounds.iter_mut().zip(values.axis_chunks_iter(Axis(0), size.min(values.len().max(1))));
-            blocks.fold(true, |finite, (bounds, values)| values.fold(finite, |finite, x| each(finite, bounds, x)))
+            let blocks = values.axis_chunks_iter(Axis(0), size.min(values.len().max(1)));
+            min.iter_mut().zip(max).zip(blocks).fold(true, |finite, ((min, max), values)| {
+                values.fold(finite, |finite, x| finite & include(min, max, x.to_f32()))
+            })
         }
     }
 }
 
+/// Widens a pair of bounds by a value; returns whether it was finite.
+#[inline(always)]
+fn include(min: &mut f32, max: &mut f32, x: f32) -> bool {
+    *min = if x < *min { x } else { *min };
+    *max = if x > *max { x } else { *max };
+    x.is_finite()
+}
+
 /// Widens bounds as [`include_all`] does.
 struct Scan<'a, F> {
-    bounds: &'a mut [Bounds],
+    min: &'a mut [f32],
+    max: &'a mut [f32],
     values: &'a [F],
     size: usize,
 }
@@ -217,15 +224,33 @@ impl<F: Real> Task for Scan<'_, F> {
 
     #[inline(always)]
     fn run(self) -> bool {
+        let Self { min, max, values, size } = self;
         let mut finite = true;
-        for (bounds, values) in self.bounds.iter_mut().zip(self.values.chunks(self.size)) {
-            let found = bounds_of(values);
-            finite &= found.min.is_finite() & found.max.is_finite();
-            bounds.join(found);
+        if size == 1 {
+            for ((min, max), x) in min.iter_mut().zip(max).zip(values) {
+                finite &= include(min, max, x.to_f32());
+            }
+            return finite;
+        }
+        for ((min, max), values) in min.iter_mut().zip(max).zip(values.chunks(size)) {
+            let mut both = |found: Bounds| finite &= include(min, max, found.min) & include(min, max, found.max);
+            let Some(values) = F::as_f32(values) else {
+                let mut wide = [Default::default(); PIECE];
+                for values in values.chunks(PIECE) {
+                    let wide = &mut wide[..values.len()];
+                    F::widen_slice(values, wide);
+                    both(bounds_of(wide));
+                }
+                continue;
+            };
+            both(bounds_of(values));
         }
         finite
     }
 }
+
+/// Values that are widened at a time.
+const PIECE: usize = 512;
 
 /// The bounds of some values, at least one of which is not finite if one of them is not.
 ///

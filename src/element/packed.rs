@@ -54,11 +54,12 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
 
     /// Packs one code per element. An out-of-range code is refused with [`Error::CodeRange`].
     pub fn pack(codes: &ndarray::ArrayRef<T::Code, D>) -> Result<Self> {
-        for &code in codes {
-            let found = code.to_i32();
-            if found < T::MIN || found > T::MAX {
-                return Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: found, found_max: found });
-            }
+        let inside = |code: &T::Code| (code.to_i32() >= T::MIN) & (code.to_i32() <= T::MAX);
+        // All of them without a branch first, and which one it is only if it matters.
+        if !codes.fold(true, |all, code| all & inside(code))
+            && let Some(found) = codes.iter().find(|code| !inside(code)).map(|code| code.to_i32())
+        {
+            return Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: found, found_max: found });
         }
         Ok(Self::pack_in_range(codes))
     }

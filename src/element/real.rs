@@ -22,6 +22,16 @@ pub trait Real: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send 
     /// The value in the type of formulas. Exact.
     #[doc(hidden)]
     fn widen(self) -> Self::Compute;
+    /// [`Self::widen`] of each value, as far as the shorter slice goes.
+    #[doc(hidden)]
+    fn widen_slice(from: &[Self], to: &mut [Self::Compute]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
+    }
+    /// The nearest value of this type to each, ties to even, as far as the shorter slice goes.
+    #[doc(hidden)]
+    fn round_slice(from: &[Self::Compute], to: &mut [Self]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.into_real());
+    }
     /// The values as they are, if this is the type of formulas.
     #[doc(hidden)]
     fn as_compute(values: &[Self]) -> Option<&[Self::Compute]>;
@@ -139,7 +149,7 @@ compute!(f32, u32, i32, to_f32, from_f32, 23);
 compute!(f64, u64, i64, to_f64, from_f64, 52);
 
 macro_rules! reals {
-    ($($t:ident $bits:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr;)*) => {$(
+    ($($t:ident $bits:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr $(, $slices:item)*;)*) => {$(
         impl Sealed for $t {}
         impl Real for $t {
             type Compute = $compute;
@@ -159,14 +169,21 @@ macro_rules! reals {
             fn from_f64(value: f64) -> Self { $from_f64(value) }
             #[inline(always)]
             fn only_if(self, condition: bool) -> Self { $t::from_bits(self.to_bits() & (condition as $bits).wrapping_neg()) }
+            $($slices)*
         }
     )*};
 }
 reals! {
     f32 u32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
     f64 u64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
-    f16 u16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x));
-    bf16 u16 BF16 via f32 other_type other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x));
+    f16 u16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x)),
+        fn round_slice(from: &[f32], to: &mut [Self]) { arch::f32_to_f16(from, to.reinterpret_cast_mut()); },
+        fn widen_slice(from: &[Self], to: &mut [f32]) { arch::f16_to_f32(from.reinterpret_cast(), to); };
+    bf16 u16 BF16 via f32 other_type other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x)),
+        fn round_slice(from: &[f32], to: &mut [Self]) { arch::run(RoundToBf16 { from, to: to.reinterpret_cast_mut() }); },
+        fn widen_slice(from: &[Self], to: &mut [f32]) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_bits((from.to_bits() as u32) << 16));
+        };
 }
 
 /// Values that are not of the type that is asked for.
@@ -189,41 +206,18 @@ fn to_odd_f32(x: f64) -> f32 {
 }
 
 /// A half-precision float type: [`half::f16`] or [`half::bf16`]. Sealed.
-pub trait HalfFloat: Real {
+#[allow(private_bounds, reason = "the trait is sealed")]
+pub trait HalfFloat: Real<Compute = f32> {
     /// The greatest finite value.
     const MAX: Self;
-
-    /// Rounds a slice to nearest, ties to even. As many elements as the shorter slice has.
-    #[doc(hidden)]
-    fn round_slice(from: &[f32], to: &mut [Self]);
-
-    /// Widens a slice. As many elements as the shorter slice has.
-    #[doc(hidden)]
-    fn widen_slice(from: &[Self], to: &mut [f32]);
 }
 
 impl HalfFloat for f16 {
     const MAX: Self = f16::MAX;
-
-    fn round_slice(from: &[f32], to: &mut [Self]) {
-        arch::f32_to_f16(from, to.reinterpret_cast_mut());
-    }
-
-    fn widen_slice(from: &[Self], to: &mut [f32]) {
-        arch::f16_to_f32(from.reinterpret_cast(), to);
-    }
 }
 
 impl HalfFloat for bf16 {
     const MAX: Self = bf16::MAX;
-
-    fn round_slice(from: &[f32], to: &mut [Self]) {
-        arch::run(RoundToBf16 { from, to: to.reinterpret_cast_mut() });
-    }
-
-    fn widen_slice(from: &[Self], to: &mut [f32]) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_bits((from.to_bits() as u32) << 16));
-    }
 }
 
 /// The upper halves of the bits, rounded.

@@ -49,7 +49,7 @@ pub(crate) fn quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     {
         return;
     }
-    in_pieces(formulas, x, params, codes, F::widen, |code| code);
+    in_pieces(formulas, x, params, codes, widened, stored);
 }
 
 /// `y[i] = (codes[i] - zero_point) * scale`, in `f64` if `double`, rounded once to `F`.
@@ -60,7 +60,9 @@ pub(crate) fn dequantize_run<F: Real, S: Real, Z: Code>(
     mut y: ArrayViewMut1<'_, F>,
 ) {
     if double {
-        return in_pieces(Dequantize::<Z, f64>(PhantomData), codes, params, y, |code| code, F::from_f64);
+        return in_pieces(Dequantize::<Z, f64>(PhantomData), codes, params, y, loaded, |reals, y| {
+            each(reals, y, F::from_f64)
+        });
     }
     let formulas = Dequantize::<Z, F::Compute>(PhantomData);
     let in_place = (codes.to_slice(), y.as_slice_mut().and_then(F::as_compute_mut));
@@ -69,7 +71,7 @@ pub(crate) fn dequantize_run<F: Real, S: Real, Z: Code>(
     {
         return;
     }
-    in_pieces(formulas, codes, params, y, |code| code, |y| y.into_real());
+    in_pieces(formulas, codes, params, y, loaded, rounded);
 }
 
 /// `y[i] = dequantize(quantize(x[i]))`.
@@ -86,7 +88,7 @@ pub(crate) fn fake_quantize_run<F: Real, S: Real, Z: Code, R: Rule>(
     {
         return;
     }
-    in_pieces(formulas, x, params, y, F::widen, |y| y.into_real());
+    in_pieces(formulas, x, params, y, widened, rounded);
 }
 
 /// Evaluates a formula in place, large results past the caches.
@@ -154,14 +156,14 @@ impl<C: Compute> Table<C> {
     }
 }
 
-/// Runs formulas through buffers of their own types.
+/// Runs formulas through buffers of their own types, which `load` fills and `store` empties.
 fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
     formulas: F,
     x: ArrayView1<'_, A>,
     params: Params<'_, S, Z>,
     mut y: ArrayViewMut1<'_, B>,
-    load: impl Fn(A) -> <F::Formula as Formula>::In + Copy,
-    store: impl Fn(<F::Formula as Formula>::Out) -> B + Copy,
+    load: impl Fn(ArrayView1<'_, A>, &mut [<F::Formula as Formula>::In]) + Copy,
+    store: impl Fn(&[<F::Formula as Formula>::Out], ArrayViewMut1<'_, B>) + Copy,
 ) {
     if let Params::Each { scales, zero_points, size } = params
         && size > 1
@@ -178,7 +180,7 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
     let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(y.axis_chunks_iter_mut(Axis(0), PIECE));
     for (k, (x, y)) in pieces.enumerate() {
         let (ins, outs) = (&mut ins[..x.len()], &mut outs[..x.len()]);
-        Zip::from(ArrayViewMut1::from(&mut *ins)).and(x).for_each(|to, &x| *to = load(x));
+        load(x, ins);
         match params {
             Params::Constant(scale, zero_point) => {
                 let formula = formulas.with(Compute::from_real(scale), zero_point.to_i32());
@@ -189,8 +191,38 @@ fn in_pieces<A: Copy, B, S: Real, Z: Code, F: Formulas>(
                 run(Each { formulas, x: ins, y: outs, scale, zero_point });
             }
         }
-        Zip::from(y).and(ArrayView1::from(&*outs)).for_each(|y, &out| *y = store(out));
+        store(outs, y);
     }
+}
+
+/// What a buffer is filled with: codes as they are.
+fn loaded<A: Copy>(from: ArrayView1<'_, A>, to: &mut [A]) {
+    Zip::from(ArrayViewMut1::from(to)).and(from).for_each(|to, &from| *to = from);
+}
+
+/// Reals in the type of formulas.
+fn widened<F: Real>(from: ArrayView1<'_, F>, to: &mut [F::Compute]) {
+    match from.to_slice() {
+        Some(from) => F::widen_slice(from, to),
+        None => Zip::from(ArrayViewMut1::from(to)).and(from).for_each(|to, &from| *to = from.widen()),
+    }
+}
+
+/// Where the content of a buffer goes: codes as they are.
+fn stored<B: Copy>(from: &[B], to: ArrayViewMut1<'_, B>) {
+    each(from, to, |from| from);
+}
+
+/// Reals in the type of the caller.
+fn rounded<F: Real>(from: &[F::Compute], mut to: ArrayViewMut1<'_, F>) {
+    match to.as_slice_mut() {
+        Some(to) => F::round_slice(from, to),
+        None => each(from, to, |from| from.into_real()),
+    }
+}
+
+fn each<A: Copy, B>(from: &[A], to: ArrayViewMut1<'_, B>, f: impl Fn(A) -> B) {
+    Zip::from(to).and(ArrayView1::from(from)).for_each(|to, &from| *to = f(from));
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::op::Clamp;
 use super::op::Op;
 use crate::affine::clamp_real;
 use crate::arch::Task;
-use crate::element::HalfFloat;
+use crate::element::Real;
 
 pub(crate) use conv::Geometry;
 
