@@ -213,6 +213,13 @@ impl Placed {
         first..end
     }
 
+    /// How many taps of output `at` along an axis lie within the image, and where the first of them does.
+    #[inline(always)]
+    pub(crate) fn first_tap(&self, axis: usize, at: usize) -> (usize, usize) {
+        let taps = self.taps_within(axis, at);
+        (taps.len(), self.source(axis, at, taps.start).unwrap_or(0))
+    }
+
     /// How many taps of output `at` along an axis lie within the image or its padding.
     #[inline(always)]
     pub(crate) fn taps_padded(&self, axis: usize, at: usize) -> usize {

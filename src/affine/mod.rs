@@ -22,7 +22,7 @@ pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
 pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
-pub(crate) use pairs::{FixedSum, FloatSum, ProductOf, float_mean, integer_mean, unsupported};
+pub(crate) use pairs::{FixedSum, FloatSum, IntegerMean, ProductOf, float_mean, unsupported};
 pub(crate) use reciprocal::ByReciprocal;
 pub use requantize::{Requantization, Rescale};
 pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};

@@ -109,9 +109,59 @@ pub(crate) fn float_mean(sum: f32, count: f32, y: Pair, codes: Codes) -> i32 {
     clamp_to_code(sum / count / y.0 + y.1 as f32, codes.min as f32, codes.max as f32, false)
 }
 
-/// The mean of codes, halves away from zero, within `codes` (TFLite: `AVERAGE_POOL_2D`).
-#[inline(always)]
-pub(crate) fn integer_mean(sum: i32, count: i32, codes: Codes) -> i32 {
-    let half = if sum > 0 { count / 2 } else { -(count / 2) };
-    ((sum + half) / count).clamp(codes.min, codes.max)
+/// The mean of so many codes, halves away from zero, within `codes` (TFLite: `AVERAGE_POOL_2D`).
+///
+/// The quotient is a product: with `2^shift >= 256 * count^2`, `reciprocal = 2^shift / count` rounded up is too large by
+/// less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IntegerMean {
+    half: u32,
+    reciprocal: u64,
+    shift: u32,
+    codes: Codes,
+}
+
+impl IntegerMean {
+    /// Of at least one code and so few that their sum is an `i32`.
+    #[inline(always)]
+    pub(crate) fn new(count: usize, codes: Codes) -> Self {
+        let count = count as u64;
+        let shift = 8 + 2 * count.next_power_of_two().trailing_zeros();
+        Self { half: count as u32 / 2, reciprocal: (1u64 << shift).div_ceil(count), shift, codes }
+    }
+
+    #[inline(always)]
+    pub(crate) fn eval(self, sum: i32) -> i32 {
+        let mean = (u64::from(sum.unsigned_abs() + self.half) * self.reciprocal >> self.shift) as i32;
+        let mean = if sum < 0 { -mean } else { mean };
+        mean.clamp(self.codes.min, self.codes.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every sum of few codes, and those next to multiples and halves of many.
+    #[test]
+    fn means_of_integers_are_quotients() {
+        let codes = Codes { min: -300, max: 300 };
+        let divided = |sum: i32, count: i64| {
+            let (sum, half) = (i64::from(sum), count / 2);
+            (if sum > 0 { sum + half } else { sum - half }) / count
+        };
+        let check = |count: i32, sum: i32| {
+            let mean = IntegerMean::new(count as usize, codes).eval(sum);
+            assert_eq!(i64::from(mean), divided(sum, count.into()), "{sum} / {count}");
+        };
+        for count in 1..40 {
+            (-255 * count..=255 * count).for_each(|sum| check(count, sum));
+        }
+        for count in [255, 256, 257, 65535, 65537, (1 << 23) - 1, 1 << 23, (1 << 23) + 1, i32::MAX / 255] {
+            for sum in (-255..=255).flat_map(|k| (-1..2).flat_map(move |d| [k * count + d, k * count - count / 2 + d])) {
+                let sum = sum.clamp(-255 * count, 255 * count);
+                check(count, sum);
+            }
+        }
+    }
 }

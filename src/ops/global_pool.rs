@@ -3,7 +3,6 @@
 use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::in_standard_layout;
-use super::pool::LANES;
 use super::requantize::{Requantize, check_params};
 use crate::affine::{Codes, Rescale};
 use crate::arch::{self, Task};
@@ -91,6 +90,9 @@ impl<T: Byte> GlobalAveragePool<T> {
         Ok(())
     }
 }
+
+/// Channels that are pooled together.
+const LANES: usize = 64;
 
 /// The mean over one image.
 struct Global<'a, T> {

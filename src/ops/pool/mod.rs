@@ -1,19 +1,22 @@
 //! Pooling: the greatest or the mean code of each window, channel by channel.
 
+mod statistic;
+#[cfg(test)]
+mod tests;
+mod windows;
+
 use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::in_standard_layout;
 use super::requantize::{Requantize, check_params};
-use crate::affine::{Codes, Requantization, dequantize, float_mean, integer_mean, unsupported};
-use crate::arch::{self, Task};
+use crate::affine::{Codes, Requantization, unsupported};
 use crate::error::{Error, Result, elements};
 use crate::gemm::{Byte, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::window::{Placed, Window};
-
-/// Channels that are pooled together.
-pub(super) const LANES: usize = 64;
+use statistic::{FloatMean, Greatest, IntegerMean};
+use windows::pool_windows;
 
 /// The greatest code of each window (ONNX: `MaxPool`; TFLite: `MAX_POOL_2D`). Parameters stay; the padding counts for
 /// nothing.
@@ -55,7 +58,7 @@ pub fn max_pool_into<T: Byte>(
     let placed = placed_for(x, kernel, window, out)?;
     let channels = x.dim().3;
     in_standard_layout(x, out, workspace, |x, out, _| {
-        arch::run(Pool { x, out, channels, window: placed, mean: Greatest { lowest: T::MIN } });
+        pool_windows(x, out, channels, &placed, Greatest);
     });
     Ok(())
 }
@@ -94,12 +97,19 @@ impl<T: Byte> AveragePool<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or for
-    /// one in integers if the output has other parameters than the input.
+    /// one in integers if the output has other parameters than the input, [`Error::Depth`] in integers if the kernel has
+    /// so many taps that a sum could overflow.
     pub fn new(x: &QParams<T, Ix4>, kernel: [usize; 2], window: &Window, to: &Requantize<T, Ix4>) -> Result<Self> {
         let (x_pair, y_pair) = (x.pair("parameters of the input")?, to.params.pair("parameters of the output")?);
         let in_integers = match to.requantization {
             Requantization::Float => false,
-            Requantization::FixedPoint(_) if x_pair == y_pair => true,
+            Requantization::FixedPoint(_) if x_pair == y_pair => {
+                let (taps, max) = (kernel[0].saturating_mul(kernel[1]), i32::MAX as usize / 255);
+                if taps > max {
+                    return Err(Error::Depth { max, found: taps });
+                }
+                true
+            }
             Requantization::FixedPoint(_) => {
                 return Err(Error::Argument {
                     what: "output of a mean in integers",
@@ -148,11 +158,9 @@ impl<T: Byte> AveragePool<T> {
         let include_pad = self.include_pad;
         in_standard_layout(x, out, workspace, |x, out, _| {
             if self.in_integers {
-                let mean = IntegerMean { zero: x_pair.1, include_pad, codes };
-                arch::run(Pool { x, out, channels, window, mean });
+                pool_windows(x, out, channels, &window, IntegerMean::new(x_pair.1, include_pad, codes));
             } else {
-                let mean = FloatMean { x: x_pair, y: y_pair, include_pad, codes };
-                arch::run(Pool { x, out, channels, window, mean });
+                pool_windows(x, out, channels, &window, FloatMean::new(x_pair, y_pair, include_pad, codes));
             }
         });
         Ok(())
@@ -172,135 +180,4 @@ fn placed_for<T>(x: &ArrayRef4<T>, kernel: [usize; 2], window: &Window, out: &Ar
         return Err(Error::shape("output", &shape, out.shape()));
     }
     window.place(kernel, [x.dim().1, x.dim().2])
-}
-
-/// What becomes of the codes of a window.
-trait Statistic: Copy {
-    type State: Copy;
-    fn start(self) -> Self::State;
-    fn add(self, state: Self::State, code: i32) -> Self::State;
-    /// The code, for so many taps within the image, and within the image or its padding.
-    fn finish(self, state: Self::State, inside: usize, padded: usize) -> i32;
-}
-
-#[derive(Clone, Copy)]
-struct Greatest {
-    lowest: i32,
-}
-
-impl Statistic for Greatest {
-    type State = i32;
-    #[inline(always)]
-    fn start(self) -> i32 {
-        self.lowest
-    }
-    #[inline(always)]
-    fn add(self, state: i32, code: i32) -> i32 {
-        state.max(code)
-    }
-    #[inline(always)]
-    fn finish(self, state: i32, _: usize, _: usize) -> i32 {
-        state
-    }
-}
-
-#[derive(Clone, Copy)]
-struct FloatMean {
-    x: (f32, i32),
-    y: (f32, i32),
-    include_pad: bool,
-    codes: Codes,
-}
-
-impl Statistic for FloatMean {
-    type State = f32;
-    #[inline(always)]
-    fn start(self) -> f32 {
-        0.0
-    }
-    #[inline(always)]
-    fn add(self, state: f32, code: i32) -> f32 {
-        state + dequantize::<i16, f32>(code as i16, self.x.1, self.x.0)
-    }
-    #[inline(always)]
-    fn finish(self, state: f32, inside: usize, padded: usize) -> i32 {
-        // A window of nothing but padding has the mean 0.
-        let count = if self.include_pad { padded } else { inside }.max(1);
-        float_mean(state, count as f32, self.y, self.codes)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct IntegerMean {
-    zero: i32,
-    include_pad: bool,
-    codes: Codes,
-}
-
-impl Statistic for IntegerMean {
-    type State = i32;
-    #[inline(always)]
-    fn start(self) -> i32 {
-        0
-    }
-    #[inline(always)]
-    fn add(self, state: i32, code: i32) -> i32 {
-        state + code
-    }
-    #[inline(always)]
-    fn finish(self, state: i32, inside: usize, padded: usize) -> i32 {
-        // A window of nothing but padding has the mean 0.
-        let count = if self.include_pad { padded } else { inside }.max(1);
-        integer_mean(state + (count - inside) as i32 * self.zero, count as i32, self.codes)
-    }
-}
-
-/// A statistic of all windows of all images.
-struct Pool<'a, T, S> {
-    x: &'a [T],
-    out: &'a mut [T],
-    channels: usize,
-    window: Placed,
-    mean: S,
-}
-
-impl<T: Byte, S: Statistic> Task for Pool<'_, T, S> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { x, out, channels, window, mean } = self;
-        let [height, width] = window.image;
-        let [rows, columns] = window.output;
-        for (pixel, out) in out.chunks_exact_mut(channels.max(1)).enumerate() {
-            let (image, y, x_out) = (pixel / (rows * columns), pixel / columns % rows, pixel % columns);
-            let (taps_y, taps_x) = (window.taps_within(0, y), window.taps_within(1, x_out));
-            for (c, out) in out.chunks_mut(LANES).enumerate() {
-                let mut states = [mean.start(); LANES];
-                for (ky, kx) in taps_y.clone().flat_map(|ky| taps_x.clone().map(move |kx| (ky, kx))) {
-                    let (Some(row), Some(column)) = (window.source(0, y, ky), window.source(1, x_out, kx)) else {
-                        continue;
-                    };
-                    let from = ((image * height + row) * width + column) * channels + c * LANES;
-                    let from = &x[from..from + out.len()];
-                    if let Some(from) = from.first_chunk::<LANES>() {
-                        for i in 0..LANES {
-                            states[i] = mean.add(states[i], from[i].to_i32());
-                        }
-                    } else {
-                        for (state, code) in states.iter_mut().zip(from) {
-                            *state = mean.add(*state, code.to_i32());
-                        }
-                    }
-                }
-                let inside = taps_y.len() * taps_x.len();
-                let padded = window.taps_padded(0, y) * window.taps_padded(1, x_out);
-                let mut codes = [T::default(); LANES];
-                for i in 0..LANES {
-                    codes[i] = T::from_i32(mean.finish(states[i], inside, padded));
-                }
-                out.copy_from_slice(&codes[..out.len()]);
-            }
-        }
-    }
 }
