@@ -1,7 +1,7 @@
 //! Codes of two tensors → codes of their sum or product, and codes of a window → their mean.
 
 use super::{Codes, FixedPoint, FixedPointRounding, Requantization, Rescale, clamp_to_code, requantize_fixed};
-use crate::element::Element;
+use crate::element::{Code, Element};
 use crate::error::{Error, Result};
 
 /// A scale and a zero point.
@@ -112,7 +112,7 @@ pub(crate) fn float_mean(sum: f32, count: f32, y: Pair, codes: Codes) -> i32 {
 /// The mean of so many codes, halves away from zero, within `codes` (TFLite: `AVERAGE_POOL_2D`).
 ///
 /// The quotient is a product: with `2^shift >= 256 * count^2`, `reciprocal = 2^shift / count` rounded up is too large by
-/// less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`.
+/// less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`. Their product is below `2^(shift + 8)`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IntegerMean {
     half: u32,
@@ -131,8 +131,15 @@ impl IntegerMean {
     }
 
     #[inline(always)]
-    pub(crate) fn eval(self, sum: i32) -> i32 {
-        let mean = (u64::from(sum.unsigned_abs() + self.half) * self.reciprocal >> self.shift) as i32;
+    pub(crate) fn eval<Sum: Code>(self, sum: Sum) -> i32 {
+        let sum = sum.to_i32();
+        let rounded = sum.unsigned_abs() + self.half;
+        let mean = if Sum::WIDE {
+            (u64::from(rounded) * self.reciprocal >> self.shift) as i32
+        } else {
+            // Sums of at most 128 codes, so `shift` is at most 22.
+            (rounded * self.reciprocal as u32 >> self.shift) as i32
+        };
         let mean = if sum < 0 { -mean } else { mean };
         mean.clamp(self.codes.min, self.codes.max)
     }
@@ -153,14 +160,18 @@ mod tests {
         let check = |count: i32, sum: i32| {
             let mean = IntegerMean::new(count as usize, codes).eval(sum);
             assert_eq!(i64::from(mean), divided(sum, count.into()), "{sum} / {count}");
+            if count <= 128 {
+                assert_eq!(IntegerMean::new(count as usize, codes).eval(sum as i16), mean, "{sum} / {count}");
+            }
         };
-        for count in 1..40 {
+        for count in 1..130 {
             (-255 * count..=255 * count).for_each(|sum| check(count, sum));
         }
         for count in [255, 256, 257, 65535, 65537, (1 << 23) - 1, 1 << 23, (1 << 23) + 1, i32::MAX / 255] {
-            for sum in (-255..=255).flat_map(|k| (-1..2).flat_map(move |d| [k * count + d, k * count - count / 2 + d])) {
-                let sum = sum.clamp(-255 * count, 255 * count);
-                check(count, sum);
+            let greatest = 255 * i64::from(count);
+            let near = |sum: i64| (sum - 1..=sum + 1).map(|sum| sum.clamp(-greatest, greatest) as i32);
+            for half in -510..=510 {
+                near(half * i64::from(count) / 2).for_each(|sum| check(count, sum));
             }
         }
     }

@@ -110,25 +110,35 @@ impl<T: Byte> Task for Global<'_, T> {
     #[inline(always)]
     fn run(self) {
         let Self { x, out, zero, factor, y_zero, codes } = self;
-        let channels = out.len();
-        let shift = zero * (x.len() / channels.max(1)) as i32;
+        let channels = out.len().max(1);
+        let shift = zero * (x.len() / channels) as i32;
+        // Some pixels of few channels are summed as one of more.
+        let pixels = (LANES / channels).max(1);
         for (c, out) in out.chunks_mut(LANES).enumerate() {
-            let mut sums = [0; LANES];
-            for pixel in x.chunks_exact(channels) {
-                let from = &pixel[c * LANES..c * LANES + out.len()];
-                if let Some(from) = from.first_chunk::<LANES>() {
-                    for i in 0..LANES {
-                        sums[i] += from[i].to_i32();
-                    }
-                } else {
-                    for (sum, code) in sums.iter_mut().zip(from) {
-                        *sum += code.to_i32();
-                    }
-                }
+            let mut sums = lane_sums(&x[c * LANES..], pixels * channels, pixels * out.len());
+            for i in channels..pixels * channels {
+                sums[i % channels] += sums[i];
             }
             for (out, sum) in out.iter_mut().zip(sums) {
                 *out = T::from_i32(factor.apply::<T>(sum - shift, y_zero, codes));
             }
         }
     }
+}
+
+/// The sums of every `step`-th element, from each of the first `len` ones on. Those behind these have no meaning.
+#[inline(always)]
+fn lane_sums<T: Byte>(x: &[T], step: usize, len: usize) -> [i32; LANES] {
+    let mut sums = [0; LANES];
+    let whole = x.len().checked_sub(LANES).map_or(0, |last| last / step + 1);
+    for at in 0..whole {
+        let from = &x[at * step..][..LANES];
+        for i in 0..LANES {
+            sums[i] += from[i].to_i32();
+        }
+    }
+    for from in x.chunks(step).skip(whole) {
+        sums.iter_mut().zip(&from[..len.min(from.len())]).for_each(|(sum, code)| *sum += code.to_i32());
+    }
+    sums
 }

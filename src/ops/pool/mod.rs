@@ -157,8 +157,10 @@ impl<T: Byte> AveragePool<T> {
         let (channels, codes) = (x.dim().3, self.codes);
         let include_pad = self.include_pad;
         in_standard_layout(x, out, workspace, |x, out, _| {
-            if self.in_integers {
-                pool_windows(x, out, channels, &window, IntegerMean::new(x_pair.1, include_pad, codes));
+            if self.in_integers && self.kernel[0] * self.kernel[1] <= i16::MAX as usize / 255 {
+                pool_windows(x, out, channels, &window, IntegerMean::<i16>::new(x_pair.1, include_pad, codes));
+            } else if self.in_integers {
+                pool_windows(x, out, channels, &window, IntegerMean::<i32>::new(x_pair.1, include_pad, codes));
             } else {
                 pool_windows(x, out, channels, &window, FloatMean::new(x_pair, y_pair, include_pad, codes));
             }

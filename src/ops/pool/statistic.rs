@@ -1,6 +1,7 @@
 //! What becomes of the codes of a window: the greatest of them, or their mean.
 
 use crate::affine::{self, Codes, dequantize, float_mean};
+use crate::element::Code;
 use crate::gemm::Byte;
 
 /// What becomes of the codes of a window, tap after tap.
@@ -81,41 +82,42 @@ impl<T: Byte> Statistic<T> for FloatMean {
     }
 }
 
+/// A mean of codes whose sums are `Sum`s.
 #[derive(Clone, Copy)]
-pub(super) struct IntegerMean {
+pub(super) struct IntegerMean<Sum> {
     zero: i32,
     include_pad: bool,
     codes: Codes,
     /// The sum over the padding that counts.
-    padding: i32,
+    padding: Sum,
     mean: affine::IntegerMean,
 }
 
-impl IntegerMean {
+impl<Sum: Code> IntegerMean<Sum> {
     pub(super) fn new(zero: i32, include_pad: bool, codes: Codes) -> Self {
-        Self { zero, include_pad, codes, padding: 0, mean: affine::IntegerMean::new(1, codes) }
+        Self { zero, include_pad, codes, padding: Sum::default(), mean: affine::IntegerMean::new(1, codes) }
     }
 }
 
-impl<T: Byte> Statistic<T> for IntegerMean {
-    type State = i32;
-    const PRODUCTS: usize = 16;
+impl<T: Byte, Sum: Code> Statistic<T> for IntegerMean<Sum> {
+    type State = Sum;
+    const PRODUCTS: usize = 8;
     #[inline(always)]
     fn over(self, inside: usize, padded: usize) -> Self {
         let count = counted(self.include_pad, inside, padded);
-        let padding = (count - inside) as i32 * self.zero;
+        let padding = Sum::from_i32((count - inside) as i32 * self.zero);
         Self { padding, mean: affine::IntegerMean::new(count, self.codes), ..self }
     }
     #[inline(always)]
-    fn start(self) -> i32 {
+    fn start(self) -> Sum {
         self.padding
     }
     #[inline(always)]
-    fn add(self, state: i32, code: T) -> i32 {
-        state + code.to_i32()
+    fn add(self, state: Sum, code: T) -> Sum {
+        Sum::from_i32(state.to_i32() + code.to_i32())
     }
     #[inline(always)]
-    fn finish(self, state: i32) -> T {
+    fn finish(self, state: Sum) -> T {
         T::from_i32(self.mean.eval(state))
     }
 }

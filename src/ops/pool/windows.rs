@@ -11,6 +11,12 @@ use crate::window::Placed;
 /// Elements that are pooled together.
 const LANES: usize = 64;
 
+/// Fewer of them, where no more are left.
+const FEW: usize = 32;
+
+/// Elements of a row that pass through a buffer.
+const PIECE: usize = 2048;
+
 /// A statistic of all windows of all images, channel by channel. Both sides are in standard layout.
 pub(super) fn pool_windows<T: Byte, S: Statistic<T>>(
     x: &[T],
@@ -27,13 +33,13 @@ pub(super) fn pool_windows<T: Byte, S: Statistic<T>>(
 }
 
 /// Rows of the output from row `first` on, those of all images being numbered on.
-struct Rows<'a, T, S> {
-    x: &'a [T],
-    out: &'a mut [T],
-    first: usize,
-    channels: usize,
-    window: &'a Placed,
-    statistic: S,
+pub(super) struct Rows<'a, T, S> {
+    pub(super) x: &'a [T],
+    pub(super) out: &'a mut [T],
+    pub(super) first: usize,
+    pub(super) channels: usize,
+    pub(super) window: &'a Placed,
+    pub(super) statistic: S,
 }
 
 impl<T: Byte, S: Statistic<T>> Task for Rows<'_, T, S> {
@@ -44,7 +50,10 @@ impl<T: Byte, S: Statistic<T>> Task for Rows<'_, T, S> {
         let Self { x, out, first, channels, window, statistic } = self;
         let ([height, width], [rows, columns]) = (window.image, window.output);
         let (row_len, inside) = ((columns * channels).max(1), window.inside(1));
-        let line = width * channels;
+        let (line, step) = (width * channels, window.strides[1].saturating_mul(channels));
+        // Steps that are never made may be of any length.
+        let tap_steps = [window.dilations[0].wrapping_mul(line), window.dilations[1].wrapping_mul(channels)];
+        let mut buffer = [T::default(); PIECE];
         for row in 0..out.len() / row_len {
             let (image, y) = ((first + row) / rows, (first + row) % rows);
             let (down, top) = window.first_tap(0, y);
@@ -54,21 +63,31 @@ impl<T: Byte, S: Statistic<T>> Task for Rows<'_, T, S> {
                 let end = if inside.contains(&column) { inside.end } else { column + 1 };
                 let (across, left) = window.first_tap(1, column);
                 let padded = window.taps_padded(0, y) * window.taps_padded(1, column);
-                let taps = Taps {
-                    counts: [down, across],
-                    steps: [window.dilations[0].wrapping_mul(line), window.dilations[1].wrapping_mul(channels)],
-                };
-                // And with a stride of 1 they are as one of many channels.
-                let (pixels, len) = match window.strides[1] {
-                    1 => (1, (end - column) * channels),
-                    _ => (end - column, channels),
-                };
                 let x = &x[((image * height + top) * line + left * channels).min(x.len())..];
                 let out = &mut out[row * row_len + column * channels..];
                 let statistic = statistic.over(down * across, padded);
-                for pixel in 0..pixels {
-                    let x = &x[pixel * window.strides[1] * channels..];
-                    pool_lanes(x, &mut out[pixel * channels..], len, taps, statistic);
+                if down * across == 0 {
+                    out[..(end - column) * channels].fill(statistic.finish(statistic.start()));
+                    column = end;
+                    continue;
+                }
+                let taps = Taps::new([down, across], tap_steps);
+                if step == channels {
+                    pool_lanes(x, out, (end - column) * channels, taps, statistic);
+                } else if step > LANES || end - column == 1 {
+                    for pixel in 0..end - column {
+                        pool_lanes(&x[pixel * step..], &mut out[pixel * channels..], channels, taps, statistic);
+                    }
+                } else {
+                    // Few channels: pixels between are pooled as well.
+                    let pixels = PIECE / step;
+                    for first in (0..end - column).step_by(pixels) {
+                        let pixels = pixels.min(end - column - first);
+                        pool_lanes(&x[first * step..], &mut buffer, (pixels - 1) * step + channels, taps, statistic);
+                        for pixel in 0..pixels {
+                            copy_pixel(&buffer[pixel * step..], &mut out[(first + pixel) * channels..], channels);
+                        }
+                    }
                 }
                 column = end;
             }
@@ -82,14 +101,16 @@ struct Taps {
     /// How many there are down and across.
     counts: [usize; 2],
     steps: [usize; 2],
+    /// The place of the last one.
+    last: usize,
 }
 
 impl Taps {
-    /// The place of the last one.
+    /// At least one in each direction.
     #[inline(always)]
-    fn last(self) -> usize {
-        let along = |axis: usize| self.counts[axis].saturating_sub(1).wrapping_mul(self.steps[axis]);
-        along(0) + along(1)
+    fn new(counts: [usize; 2], steps: [usize; 2]) -> Self {
+        let along = |axis: usize| (counts[axis] - 1).wrapping_mul(steps[axis]);
+        Self { counts, steps, last: along(0) + along(1) }
     }
 }
 
@@ -98,12 +119,24 @@ impl Taps {
 /// What lies behind their outputs is not made yet: whole chunks may reach into it.
 #[inline(always)]
 fn pool_lanes<T: Byte, S: Statistic<T>>(x: &[T], out: &mut [T], len: usize, taps: Taps, statistic: S) {
-    let room = x.len().saturating_sub(taps.last()).min(out.len());
+    let room = x.len().saturating_sub(taps.last).min(out.len());
     let mut at = 0;
     while at < len {
-        if at + LANES <= room {
+        let left = len - at;
+        if size_of::<S::State>() == 1 && left > 3 * LANES && at + 4 * LANES <= room {
+            pool_chunk::<T, S, { 4 * LANES }>(&x[at..], &mut out[at..], taps, statistic);
+            at += 4 * LANES;
+        } else if left > FEW && at + LANES <= room {
             pool_chunk::<T, S, LANES>(&x[at..], &mut out[at..], taps, statistic);
             at += LANES;
+        } else if at + FEW <= room {
+            pool_chunk::<T, S, FEW>(&x[at..], &mut out[at..], taps, statistic);
+            at += FEW;
+        } else if len >= FEW {
+            // At the end of memory some are pooled twice.
+            at = len - FEW;
+            pool_chunk::<T, S, FEW>(&x[at..], &mut out[at..], taps, statistic);
+            at = len;
         } else {
             pool_chunk::<T, S, 1>(&x[at..], &mut out[at..], taps, statistic);
             at += 1;
@@ -127,4 +160,13 @@ fn pool_chunk<T: Byte, S: Statistic<T>, const N: usize>(x: &[T], out: &mut [T], 
         codes[lane] = statistic.finish(states[lane]);
     }
     out[..N].copy_from_slice(&codes);
+}
+
+/// Copies the few channels of a pixel, and as much behind them as makes it one instruction.
+#[inline(always)]
+fn copy_pixel<T: Copy>(from: &[T], to: &mut [T], channels: usize) {
+    match (from.first_chunk::<FEW>(), to.first_chunk_mut::<FEW>()) {
+        (Some(from), Some(to)) if channels <= FEW => *to = *from,
+        _ => to[..channels].copy_from_slice(&from[..channels]),
+    }
 }
