@@ -135,10 +135,10 @@ impl IntegerMean {
         let sum = sum.to_i32();
         let rounded = sum.unsigned_abs() + self.half;
         let mean = if Sum::WIDE {
-            (u64::from(rounded) * self.reciprocal >> self.shift) as i32
+            ((u64::from(rounded) * self.reciprocal) >> self.shift) as i32
         } else {
             // Sums of at most 128 codes, so `shift` is at most 22.
-            (rounded * self.reciprocal as u32 >> self.shift) as i32
+            ((rounded * self.reciprocal as u32) >> self.shift) as i32
         };
         let mean = if sum < 0 { -mean } else { mean };
         mean.clamp(self.codes.min, self.codes.max)

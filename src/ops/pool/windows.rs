@@ -53,7 +53,6 @@ impl<T: Byte, S: Statistic<T>> Task for Rows<'_, T, S> {
         let (line, step) = (width * channels, window.strides[1].saturating_mul(channels));
         // Steps that are never made may be of any length.
         let tap_steps = [window.dilations[0].wrapping_mul(line), window.dilations[1].wrapping_mul(channels)];
-        let mut buffer = [T::default(); PIECE];
         for row in 0..out.len() / row_len {
             let (image, y) = ((first + row) / rows, (first + row) % rows);
             let (down, top) = window.first_tap(0, y);
@@ -68,26 +67,9 @@ impl<T: Byte, S: Statistic<T>> Task for Rows<'_, T, S> {
                 let statistic = statistic.over(down * across, padded);
                 if down * across == 0 {
                     out[..(end - column) * channels].fill(statistic.finish(statistic.start()));
-                    column = end;
-                    continue;
-                }
-                let taps = Taps::new([down, across], tap_steps);
-                if step == channels {
-                    pool_lanes(x, out, (end - column) * channels, taps, statistic);
-                } else if step > LANES || end - column == 1 {
-                    for pixel in 0..end - column {
-                        pool_lanes(&x[pixel * step..], &mut out[pixel * channels..], channels, taps, statistic);
-                    }
                 } else {
-                    // Few channels: pixels between are pooled as well.
-                    let pixels = PIECE / step;
-                    for first in (0..end - column).step_by(pixels) {
-                        let pixels = pixels.min(end - column - first);
-                        pool_lanes(&x[first * step..], &mut buffer, (pixels - 1) * step + channels, taps, statistic);
-                        for pixel in 0..pixels {
-                            copy_pixel(&buffer[pixel * step..], &mut out[(first + pixel) * channels..], channels);
-                        }
-                    }
+                    let taps = Taps::new([down, across], tap_steps);
+                    pool_pixels(x, out, [end - column, channels], step, taps, statistic);
                 }
                 column = end;
             }
@@ -111,6 +93,36 @@ impl Taps {
     fn new(counts: [usize; 2], steps: [usize; 2]) -> Self {
         let along = |axis: usize| (counts[axis] - 1).wrapping_mul(steps[axis]);
         Self { counts, steps, last: along(0) + along(1) }
+    }
+}
+
+/// A statistic of the windows of some pixels of some channels, a step apart in the image.
+#[inline(always)]
+fn pool_pixels<T: Byte, S: Statistic<T>>(
+    x: &[T],
+    out: &mut [T],
+    [pixels, channels]: [usize; 2],
+    step: usize,
+    taps: Taps,
+    statistic: S,
+) {
+    if step == channels {
+        return pool_lanes(x, out, pixels * channels, taps, statistic);
+    }
+    if step > LANES || pixels == 1 {
+        for pixel in 0..pixels {
+            pool_lanes(&x[pixel * step..], &mut out[pixel * channels..], channels, taps, statistic);
+        }
+        return;
+    }
+    // Few channels: pixels between are pooled as well, and left out.
+    let mut all = [T::default(); PIECE];
+    for first in (0..pixels).step_by(PIECE / step) {
+        let pixels = (pixels - first).min(PIECE / step);
+        pool_lanes(&x[first * step..], &mut all, (pixels - 1) * step + channels, taps, statistic);
+        for pixel in 0..pixels {
+            copy_pixel(&all[pixel * step..], &mut out[(first + pixel) * channels..], channels);
+        }
     }
 }
 
