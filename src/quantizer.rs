@@ -2,6 +2,7 @@
 
 use ndarray::{Array, ArrayRef, Dimension};
 
+use crate::arch::{self, Task};
 use crate::element::{Compute, DType, Element, HalfFloat, Real};
 use crate::error::{Error, Result};
 use crate::granularity::positions;
@@ -168,7 +169,7 @@ impl<H: HalfFloat> HalfCast<H> {
         let cast = |x: F| x.widen().into_real::<H>();
         let overflows = |x: F| x.to_f64().abs() > limit && cast(x).to_f64().is_infinite();
         // Most tensors hold nothing that large: one fast look saves the slow one.
-        let may_overflow = self.overflow != Overflow::Infinity && x.iter().any(|x| x.to_f64().abs() > limit);
+        let may_overflow = self.overflow != Overflow::Infinity && exceeds(x, limit as f32);
         if may_overflow && self.overflow == Overflow::Error {
             let finite_overflow = |x: &F| overflows(*x) && x.to_f64().is_finite();
             if let Some((index, x)) = positions(x.raw_dim()).zip(x).find(|(_, x)| finite_overflow(x)) {
@@ -198,6 +199,24 @@ impl<H: HalfFloat> HalfCast<H> {
             _ => out.zip_mut_with(x, |y, &x| *y = cast(x)),
         }
         Ok(())
+    }
+}
+
+/// Whether a magnitude is greater than this.
+fn exceeds<F: Real, D: Dimension>(x: &ArrayRef<F, D>, limit: f32) -> bool {
+    struct Exceeds<'a, F>(&'a [F], f32);
+    impl<F: Real> Task for Exceeds<'_, F> {
+        type Output = bool;
+
+        #[inline(always)]
+        fn run(self) -> bool {
+            // Without an end at the first, so that lanes are made of it.
+            self.0.iter().fold(false, |any, x| any | (x.to_f32().abs() > self.1))
+        }
+    }
+    match x.as_slice_memory_order() {
+        Some(x) => arch::run(Exceeds(x, limit)),
+        None => x.iter().any(|x| x.to_f32().abs() > limit),
     }
 }
 

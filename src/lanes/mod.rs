@@ -200,8 +200,8 @@ fn loaded<A: Copy>(from: ArrayView1<'_, A>, to: &mut [A]) {
     Zip::from(ArrayViewMut1::from(to)).and(from).for_each(|to, &from| *to = from);
 }
 
-/// Reals in the type of formulas.
-fn widened<F: Real>(from: ArrayView1<'_, F>, to: &mut [F::Compute]) {
+/// Reals become of the type of formulas.
+pub(crate) fn widened<F: Real>(from: ArrayView1<'_, F>, to: &mut [F::Compute]) {
     match from.to_slice() {
         Some(from) => F::widen_slice(from, to),
         None => Zip::from(ArrayViewMut1::from(to)).and(from).for_each(|to, &from| *to = from.widen()),
@@ -213,8 +213,8 @@ fn stored<B: Copy>(from: &[B], to: ArrayViewMut1<'_, B>) {
     each(from, to, |from| from);
 }
 
-/// Reals in the type of the caller.
-fn rounded<F: Real>(from: &[F::Compute], mut to: ArrayViewMut1<'_, F>) {
+/// Reals become of the type of the caller.
+pub(crate) fn rounded<F: Real>(from: &[F::Compute], mut to: ArrayViewMut1<'_, F>) {
     match to.as_slice_mut() {
         Some(to) => F::round_slice(from, to),
         None => each(from, to, |from| from.into_real()),

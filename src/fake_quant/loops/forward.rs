@@ -10,6 +10,7 @@ use crate::arch::{self, Task};
 use crate::element::{Compute, Real};
 use crate::fake_quant::mask::WORD;
 use crate::granularity::Run;
+use crate::lanes::{rounded, widened};
 
 /// Writes bits one after the other.
 pub(in crate::fake_quant) struct Bits<'a> {
@@ -43,27 +44,37 @@ pub(in crate::fake_quant) fn forward<F: Real, G: Grid<F::Compute>>(
     mut y: ArrayViewMut1<'_, F>,
     bits: &mut Bits<'_>,
 ) {
+    /// Elements that pass through buffers at a time where they are of another type or strided.
+    const PIECE: usize = 4 * WORD;
     let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
-    if let (Run::Constant(block), (Some(x), Some(y))) = (block, in_place) {
-        return run::<F::Compute, _>(Forward { grid: table.grid::<_, G>(block), x, y, bits });
+    if let (Some(x), Some(y)) = in_place {
+        return in_slices::<_, G>(table, block, x, y, bits);
     }
-    let pieces = x.axis_chunks_iter(Axis(0), WORD).zip(y.axis_chunks_iter_mut(Axis(0), WORD));
-    for (k, (x, mut y)) in pieces.enumerate() {
-        let len = x.len();
-        let mut wide = [Compute::ZERO; WORD];
-        wide.iter_mut().zip(x).for_each(|(wide, &x)| *wide = x.widen());
-        let position = bits.position as u64;
-        let (values, word) = match block {
-            Run::Constant(block) => {
-                run::<F::Compute, _>(Chunk { grids: Same(table.grid::<_, G>(block)), x: &wide, position }.of::<G>())
-            }
-            Run::Consecutive(first) => {
-                let grids = table.each::<WORD, F::Compute>(first + k * WORD, len);
-                run::<F::Compute, _>(Chunk { grids, x: &wide, position }.of::<G>())
-            }
+    let (mut wide, mut values) = ([Compute::ZERO; PIECE], [Compute::ZERO; PIECE]);
+    let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(y.axis_chunks_iter_mut(Axis(0), PIECE));
+    for (k, (x, y)) in pieces.enumerate() {
+        let (wide, values) = (&mut wide[..x.len()], &mut values[..x.len()]);
+        let block = match block {
+            Run::Constant(block) => Run::Constant(block),
+            Run::Consecutive(first) => Run::Consecutive(first + k * PIECE),
         };
-        y.iter_mut().zip(values).for_each(|(y, value)| *y = value.into_real());
-        bits.push(word & low_bits(len), len);
+        widened(x, wide);
+        in_slices::<_, G>(table, block, wide, values, bits);
+        rounded(values, y);
+    }
+}
+
+fn in_slices<C: Compute, G: Grid<C>>(table: Table<'_>, block: Run, x: &[C], y: &mut [C], bits: &mut Bits<'_>) {
+    let grid = PhantomData::<G>;
+    match block {
+        Run::Constant(block) => {
+            let all = Same(table.grid::<C, G>(block));
+            run::<C, _>(Forward { grids: |_, _| all, x, y, bits, grid });
+        }
+        Run::Consecutive(first) => {
+            let grids = |start, len| table.each::<WORD, C>(first + start, len);
+            run::<C, _>(Forward { grids, x, y, bits, grid });
+        }
     }
 }
 
@@ -71,34 +82,43 @@ fn low_bits(len: usize) -> u64 {
     if len < WORD { (1 << len) - 1 } else { u64::MAX }
 }
 
-/// One grid for a whole slice.
-struct Forward<'a, 'b, G, C> {
-    grid: G,
+/// A whole slice; `grids` tells those of so many elements from a place on.
+struct Forward<'a, 'b, P, C, G> {
+    grids: P,
     x: &'a [C],
     y: &'a mut [C],
     bits: &'a mut Bits<'b>,
+    grid: PhantomData<G>,
 }
 
-impl<C: Compute, G: Grid<C>> Task for Forward<'_, '_, G, C> {
+impl<C, G, P, Q> Task for Forward<'_, '_, P, C, G>
+where
+    C: Compute,
+    G: Grid<C>,
+    P: Fn(usize, usize) -> Q,
+    Q: Grids<WORD, C, G>,
+{
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let (x, x_rest) = self.x.as_chunks::<WORD>();
-        let (y, y_rest) = self.y.as_chunks_mut::<WORD>();
-        for (y, x) in y.iter_mut().zip(x) {
-            let position = self.bits.position as u64;
-            let (values, word) = Chunk { grids: Same(self.grid), x, position }.of::<G>().run();
+        let Self { grids, x, y, bits, .. } = self;
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<WORD>(), y.as_chunks_mut::<WORD>());
+        let whole = x.len() * WORD;
+        for (k, (y, x)) in y.iter_mut().zip(x).enumerate() {
+            let chunk = Chunk { grids: grids(k * WORD, WORD), x, position: bits.position as u64 };
+            let (values, word) = chunk.of::<G>().run();
             *y = values;
-            self.bits.push(word, WORD);
+            bits.push(word, WORD);
         }
-        if !x_rest.is_empty() {
+        let rest = x_rest.len();
+        if rest > 0 {
             let mut x = [C::ZERO; WORD];
-            x[..x_rest.len()].copy_from_slice(x_rest);
-            let position = self.bits.position as u64;
-            let (values, word) = Chunk { grids: Same(self.grid), x: &x, position }.of::<G>().run();
-            y_rest.copy_from_slice(&values[..y_rest.len()]);
-            self.bits.push(word & low_bits(x_rest.len()), x_rest.len());
+            x[..rest].copy_from_slice(x_rest);
+            let chunk = Chunk { grids: grids(whole, rest), x: &x, position: bits.position as u64 };
+            let (values, word) = chunk.of::<G>().run();
+            y_rest.copy_from_slice(&values[..rest]);
+            bits.push(word & low_bits(rest), rest);
         }
     }
 }

@@ -25,6 +25,7 @@ impl Table<'_> {
     }
 
     /// The parameters of up to `N` blocks from this one on.
+    #[inline(always)]
     fn each<const N: usize, C: Compute>(&self, first: usize, len: usize) -> Each<N, C> {
         let mut each = Each { scale: [C::ONE; N], zero_point: [C::ZERO; N], settings: self.settings };
         for i in 0..len {
