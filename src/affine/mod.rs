@@ -8,10 +8,12 @@
 //! | `choose` | range → scale and zero point |
 //! | `requantize` | accumulator → code, in floats |
 //! | `fixed_point` | accumulator → code, in integers |
+//! | `fixed_lanes` | the same, prepared for loops |
 //! | `pairs` | two codes → the code of their sum or product; a window of codes → that of its mean |
 
 mod choose;
 mod convert;
+mod fixed_lanes;
 mod fixed_point;
 mod pairs;
 mod reciprocal;
@@ -21,8 +23,11 @@ mod straight_through;
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
 pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
+pub(crate) use fixed_lanes::{MultiplyShifted, RequantizeFixed};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
-pub(crate) use pairs::{FixedSum, FloatSum, IntegerMean, ProductOf, float_mean, unsupported};
+pub(crate) use pairs::{
+    DoubleProduct, FixedSum, FloatProduct, FloatSum, IntegerMean, OfTwo, ProductOf, float_mean, unsupported,
+};
 pub(crate) use reciprocal::ByReciprocal;
 pub use requantize::{Requantization, Rescale};
 pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};

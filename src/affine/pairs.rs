@@ -1,11 +1,20 @@
 //! Codes of two tensors → codes of their sum or product, and codes of a window → their mean.
 
-use super::{Codes, FixedPoint, FixedPointRounding, Requantization, Rescale, clamp_to_code, requantize_fixed};
-use crate::element::{Code, Element};
+use super::{
+    Codes, FixedPoint, FixedPointRounding, MultiplyShifted, Requantization, RequantizeFixed, clamp_to_code,
+    requantize_double,
+};
+use crate::element::Code;
 use crate::error::{Error, Result};
 
 /// A scale and a zero point.
 pub(crate) type Pair = (f32, i32);
+
+/// A formula of two 8-bit codes, as loops over tensors take it. A closure would not be inlined into all of them.
+pub(crate) trait OfTwo: Copy + Sync {
+    /// Must be `#[inline(always)]`.
+    fn code(&self, a: i32, b: i32) -> i32;
+}
 
 /// `clamp(rne((y_zero - (ra * a_zero + rb * b_zero)) + a * ra + b * rb))`, `ra = a_scale / y_scale`,
 /// `rb = b_scale / y_scale`, in `f32` from left to right: the zero point is added before rounding (ONNX Runtime:
@@ -25,75 +34,97 @@ impl FloatSum {
         let constant = y.1 as f32 - (ra * a.1 as f32 + rb * b.1 as f32);
         Self { a: ra, b: rb, constant, low: codes.min as f32, high: codes.max as f32 }
     }
+}
 
+impl OfTwo for FloatSum {
     #[inline(always)]
-    pub(crate) fn eval(&self, a: i32, b: i32) -> i32 {
+    fn code(&self, a: i32, b: i32) -> i32 {
         clamp_to_code(self.constant + a as f32 * self.a + b as f32 * self.b, self.low, self.high, false)
     }
 }
 
 /// The sum in integers: both sides in units of `2 * max(a_scale, b_scale) / 2^20`, each rounded, then their sum in
 /// units of the output (TFLite: `ADD`).
+///
+/// The side with the greater scale comes first. Its factor is a half, and its product exact.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FixedSum {
-    a: FixedPoint,
-    b: FixedPoint,
     a_zero: i32,
     b_zero: i32,
-    y: FixedPoint,
-    y_zero: i32,
-    rounding: FixedPointRounding,
-    codes: Codes,
+    b: MultiplyShifted,
+    y: RequantizeFixed,
 }
 
 impl FixedSum {
-    /// The bits that codes are shifted left by before they are multiplied.
-    const SHIFT: u32 = 20;
-
     pub(crate) fn new(a: Pair, b: Pair, y: Pair, rounding: FixedPointRounding, codes: Codes) -> Result<Self> {
-        let twice_max = 2.0 * f64::from(a.0).max(f64::from(b.0));
+        debug_assert!(a.0 >= b.0, "the greater scale comes first");
+        let twice_max = 2.0 * f64::from(a.0);
+        let b_factor = FixedPoint::from_f64(f64::from(b.0) / twice_max)?;
+        let y_factor = FixedPoint::from_f64(twice_max / (f64::from(1 << MultiplyShifted::SHIFT) * f64::from(y.0)))?;
         Ok(Self {
-            a: FixedPoint::from_f64(f64::from(a.0) / twice_max)?,
-            b: FixedPoint::from_f64(f64::from(b.0) / twice_max)?,
             a_zero: a.1,
             b_zero: b.1,
-            y: FixedPoint::from_f64(twice_max / (f64::from(1 << Self::SHIFT) * f64::from(y.0)))?,
-            y_zero: y.1,
-            rounding,
-            codes,
+            b: MultiplyShifted::new(b_factor, rounding),
+            y: RequantizeFixed::new(y_factor, rounding, y.1, codes),
         })
-    }
-
-    #[inline(always)]
-    pub(crate) fn eval(&self, a: i32, b: i32) -> i32 {
-        let a = self.a.multiply((a - self.a_zero) << Self::SHIFT, self.rounding);
-        let b = self.b.multiply((b - self.b_zero) << Self::SHIFT, self.rounding);
-        requantize_fixed(a + b, self.y, self.rounding, self.y_zero, self.codes)
     }
 }
 
-/// The product of two codes in units of the output. In `f32` the zero point is added before rounding:
-/// `clamp(rne((a - a_zero) * (b - b_zero) * ((a_scale * b_scale) / y_scale) + y_zero))` (ONNX Runtime: `QLinearMul`).
-/// The other arithmetics requantize the product as any accumulator (TFLite: `MUL`).
+impl OfTwo for FixedSum {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        let a = (a - self.a_zero) << (MultiplyShifted::SHIFT - 1);
+        self.y.code(a + self.b.multiply(b - self.b_zero))
+    }
+}
+
+/// The product of two codes, less their zero points, in units of the output.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ProductOf {
+pub(crate) struct ProductOf<R> {
     pub(crate) a_zero: i32,
     pub(crate) b_zero: i32,
-    pub(crate) y_zero: i32,
+    pub(crate) to: R,
+}
+
+/// In `f32` the zero point is added before rounding:
+/// `clamp(rne((a - a_zero) * (b - b_zero) * ((a_scale * b_scale) / y_scale) + y_zero))` (ONNX Runtime: `QLinearMul`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FloatProduct {
+    pub(crate) factor: f32,
+    pub(crate) zero_point: i32,
     pub(crate) codes: Codes,
 }
 
-impl ProductOf {
+impl OfTwo for ProductOf<FloatProduct> {
     #[inline(always)]
-    pub(crate) fn float(&self, a: i32, b: i32, factor: f32) -> i32 {
+    fn code(&self, a: i32, b: i32) -> i32 {
         let product = ((a - self.a_zero) * (b - self.b_zero)) as f32;
-        let (low, high) = (self.codes.min as f32, self.codes.max as f32);
-        clamp_to_code(product * factor + self.y_zero as f32, low, high, false)
+        let FloatProduct { factor, zero_point, codes } = self.to;
+        clamp_to_code(product * factor + zero_point as f32, codes.min as f32, codes.max as f32, false)
     }
+}
 
+/// In `f64` the product is requantized as any accumulator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DoubleProduct {
+    pub(crate) factor: f64,
+    pub(crate) zero_point: i32,
+    pub(crate) codes: Codes,
+}
+
+impl OfTwo for ProductOf<DoubleProduct> {
     #[inline(always)]
-    pub(crate) fn rescaled<T: Element>(&self, a: i32, b: i32, factor: Rescale) -> i32 {
-        factor.apply::<T>((a - self.a_zero) * (b - self.b_zero), self.y_zero, self.codes)
+    fn code(&self, a: i32, b: i32) -> i32 {
+        let DoubleProduct { factor, zero_point, codes } = self.to;
+        requantize_double::<u8>((a - self.a_zero) * (b - self.b_zero), factor, zero_point, codes)
+    }
+}
+
+/// In integers as well (TFLite: `MUL`).
+impl OfTwo for ProductOf<RequantizeFixed> {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        self.to.code((a - self.a_zero) * (b - self.b_zero))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Sums and products of two tensors of codes, element by element.
 
-use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Dimension, Zip};
+use ndarray::{Array, ArrayRef, Dimension};
 
+use super::broadcast::for_each_pair;
 use super::requantize::{Requantize, check_params};
-use crate::affine::{FixedSum, FloatSum, ProductOf, Requantization, Rescale, unsupported};
-use crate::arch::{self, Task};
-use crate::error::{Error, Result};
+use crate::affine::{
+    DoubleProduct, FixedSum, FloatProduct, FloatSum, ProductOf, Requantization, RequantizeFixed, Rescale, unsupported,
+};
+use crate::error::Result;
 use crate::gemm::Byte;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -37,6 +39,8 @@ pub struct QAdd<T: Byte, D: Dimension> {
 enum Sum {
     Float(FloatSum),
     Fixed(FixedSum),
+    /// The second side comes first, because its scale is greater.
+    FixedSwapped(FixedSum),
 }
 
 impl<T: Byte, D: Dimension> QAdd<T, D> {
@@ -51,7 +55,12 @@ impl<T: Byte, D: Dimension> QAdd<T, D> {
         let codes = to.codes();
         let formula = match to.requantization {
             Requantization::Float => Sum::Float(FloatSum::new(pair_a, pair_b, pair_y, codes)),
-            Requantization::FixedPoint(rounding) => Sum::Fixed(FixedSum::new(pair_a, pair_b, pair_y, rounding, codes)?),
+            Requantization::FixedPoint(rounding) if pair_a.0 >= pair_b.0 => {
+                Sum::Fixed(FixedSum::new(pair_a, pair_b, pair_y, rounding, codes)?)
+            }
+            Requantization::FixedPoint(rounding) => {
+                Sum::FixedSwapped(FixedSum::new(pair_b, pair_a, pair_y, rounding, codes)?)
+            }
             other => return Err(unsupported("requantization of a sum", other)),
         };
         Ok(Self { sides, formula })
@@ -76,8 +85,9 @@ impl<T: Byte, D: Dimension> QAdd<T, D> {
     /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
     pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         match &self.formula {
-            Sum::Float(sum) => for_each_pair(a, b, out, |a, b| sum.eval(a, b)),
-            Sum::Fixed(sum) => for_each_pair(a, b, out, |a, b| sum.eval(a, b)),
+            Sum::Float(sum) => for_each_pair([a, b], out, *sum),
+            Sum::Fixed(sum) => for_each_pair([a, b], out, *sum),
+            Sum::FixedSwapped(sum) => for_each_pair([b, a], out, *sum),
         }
     }
 }
@@ -101,8 +111,14 @@ impl<T: Byte, D: Dimension> QAdd<T, D> {
 #[derive(Debug, Clone)]
 pub struct QMul<T: Byte, D: Dimension> {
     sides: Sides<T, D>,
-    product: ProductOf,
-    factor: Rescale,
+    formula: Product,
+}
+
+#[derive(Debug, Clone)]
+enum Product {
+    Float(ProductOf<FloatProduct>),
+    Double(ProductOf<DoubleProduct>),
+    Fixed(ProductOf<RequantizeFixed>),
 }
 
 impl<T: Byte, D: Dimension> QMul<T, D> {
@@ -112,10 +128,21 @@ impl<T: Byte, D: Dimension> QMul<T, D> {
     /// [`Error::Shape`] unless all parameters are per tensor, and those of [`Rescale::new`].
     pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Requantize<T, D>) -> Result<Self> {
         let sides = Sides { a: a.clone(), b: b.clone(), y: to.params.clone() };
-        let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, y_zero)) = sides.pairs()?;
-        let product = ProductOf { a_zero, b_zero, y_zero, codes: to.codes() };
-        let factor = Rescale::new(a_scale, b_scale, y_scale, to.requantization)?;
-        Ok(Self { sides, product, factor })
+        let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = sides.pairs()?;
+        let codes = to.codes();
+        let formula = match Rescale::new(a_scale, b_scale, y_scale, to.requantization)? {
+            Rescale::Float(factor) => {
+                Product::Float(ProductOf { a_zero, b_zero, to: FloatProduct { factor, zero_point, codes } })
+            }
+            Rescale::Double(factor) => {
+                Product::Double(ProductOf { a_zero, b_zero, to: DoubleProduct { factor, zero_point, codes } })
+            }
+            Rescale::FixedPoint(factor, rounding) => {
+                let to = RequantizeFixed::new(factor, rounding, zero_point, codes);
+                Product::Fixed(ProductOf { a_zero, b_zero, to })
+            }
+        };
+        Ok(Self { sides, formula })
     }
 
     /// The parameters of outputs.
@@ -136,10 +163,10 @@ impl<T: Byte, D: Dimension> QMul<T, D> {
     /// # Errors
     /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
     pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
-        let product = self.product;
-        match self.factor {
-            Rescale::Float(factor) => for_each_pair(a, b, out, |a, b| product.float(a, b, factor)),
-            factor => for_each_pair(a, b, out, |a, b| product.rescaled::<T>(a, b, factor)),
+        match self.formula {
+            Product::Float(product) => for_each_pair([a, b], out, product),
+            Product::Double(product) => for_each_pair([a, b], out, product),
+            Product::Fixed(product) => for_each_pair([a, b], out, product),
         }
     }
 }
@@ -178,77 +205,5 @@ impl<T: Byte, D: Dimension> Sides<T, D> {
         let mut out = Array::from_elem(shape, T::default());
         run(&a, &b, &mut out)?;
         QTensor::from_codes(out, self.y.clone())
-    }
-}
-
-/// `out = formula(a, b)`, both broadcast to the shape of `out`.
-fn for_each_pair<T: Byte, D: Dimension>(
-    a: &ArrayRef<T, D>,
-    b: &ArrayRef<T, D>,
-    out: &mut ArrayRef<T, D>,
-    formula: impl Fn(i32, i32) -> i32 + Copy,
-) -> Result<()> {
-    if a.shape() == out.shape()
-        && b.shape() == out.shape()
-        && let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut())
-    {
-        arch::run(Pairs { a, b, out, formula });
-        return Ok(());
-    }
-    let a = a.broadcast(out.raw_dim()).ok_or_else(|| Error::shape("left side", out.shape(), a.shape()))?;
-    let b = b.broadcast(out.raw_dim()).ok_or_else(|| Error::shape("right side", out.shape(), b.shape()))?;
-    let rows = Zip::from(a.rows()).and(b.rows()).and(out.rows_mut());
-    rows.for_each(|a, b, out| row_of_pairs(a, b, out, formula));
-    Ok(())
-}
-
-/// One row, through a buffer where it is not contiguous.
-fn row_of_pairs<T: Byte>(
-    a: ArrayView1<'_, T>,
-    b: ArrayView1<'_, T>,
-    mut out: ArrayViewMut1<'_, T>,
-    formula: impl Fn(i32, i32) -> i32 + Copy,
-) {
-    const PIECE: usize = 256;
-    if let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut()) {
-        return arch::run(Pairs { a, b, out, formula });
-    }
-    let (mut left, mut right, mut sum) = ([T::default(); PIECE], [T::default(); PIECE], [T::default(); PIECE]);
-    for first in (0..out.len()).step_by(PIECE) {
-        let len = PIECE.min(out.len() - first);
-        let piece = ndarray::s![first..first + len];
-        left.iter_mut().zip(a.slice(piece)).for_each(|(to, &code)| *to = code);
-        right.iter_mut().zip(b.slice(piece)).for_each(|(to, &code)| *to = code);
-        arch::run(Pairs { a: &left[..len], b: &right[..len], out: &mut sum[..len], formula });
-        out.slice_mut(piece).iter_mut().zip(&sum).for_each(|(to, &code)| *to = code);
-    }
-}
-
-struct Pairs<'a, T, F> {
-    a: &'a [T],
-    b: &'a [T],
-    out: &'a mut [T],
-    formula: F,
-}
-
-impl<T: Byte, F: Fn(i32, i32) -> i32> Task for Pairs<'_, T, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        const LANES: usize = 64;
-        let Self { a, b, out, formula } = self;
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        let (out, out_rest) = out.as_chunks_mut::<LANES>();
-        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-            let mut lanes = [T::default(); LANES];
-            for i in 0..LANES {
-                lanes[i] = T::from_i32(formula(a[i].to_i32(), b[i].to_i32()));
-            }
-            *out = lanes;
-        }
-        for ((out, a), b) in out_rest.iter_mut().zip(a_rest).zip(b_rest) {
-            *out = T::from_i32(formula(a.to_i32(), b.to_i32()));
-        }
     }
 }

@@ -20,6 +20,7 @@
 //! and calls the form that ends in `_into`, which writes to memory of the caller. The [numerics](crate::numerics) page
 //! has all formulas.
 
+mod broadcast;
 mod conv;
 mod elementwise;
 mod fake_linear;
