@@ -14,7 +14,7 @@ use super::{Codes, FixedPoint, FixedPointRounding};
 pub(crate) struct RequantizeFixed {
     /// Greater sums have no code near them.
     limit: i32,
-    q31: i64,
+    q31: i32,
     half: i64,
     /// Added to products of negative sums.
     negative: i64,
@@ -32,7 +32,7 @@ impl RequantizeFixed {
         let twice = rounding == FixedPointRounding::Double && factor.shift() < 0;
         Self {
             limit: i32::MAX >> factor.shift().max(0),
-            q31: factor.q31().into(),
+            q31: factor.q31(),
             half: (1 << (right - 1)) + if twice { 1 << 30 } else { 0 },
             negative: if twice { -(1 << 31) } else { 0 },
             right: right as u32,
@@ -46,7 +46,7 @@ impl RequantizeFixed {
     pub(crate) fn code(&self, acc: i32) -> i32 {
         let acc = acc.clamp(!self.limit, self.limit);
         let negative = if acc < 0 { self.negative } else { 0 };
-        let steps = ((acc as i64 * self.q31 + self.half + negative) >> self.right) as i32;
+        let steps = ((i64::from(acc) * i64::from(self.q31) + self.half + negative) >> self.right) as i32;
         steps.clamp(self.low, self.high) + self.zero_point
     }
 }
@@ -120,8 +120,8 @@ mod tests {
                 let prepared = RequantizeFixed::new(factor, rounding, zero_point, codes);
                 // Halves, if the factor is a power of two; small sums; the bounds.
                 let half = 1i32.checked_shl((-shift).max(0) as u32).unwrap_or(0);
-                let near_half = half / 2 * (acc % 8 | 1);
-                for acc in [near_half, near_half - 1, near_half + 1, acc >> bits, -1, 0, 1, i32::MIN, i32::MAX] {
+                let near_half = (half / 2).wrapping_mul(acc % 8 | 1);
+                for acc in [near_half, near_half.wrapping_sub(1), near_half.wrapping_add(1), acc >> bits, -1, 0, 1, i32::MIN, i32::MAX] {
                     let expected = requantize_fixed(acc, factor, rounding, zero_point, codes);
                     prop_assert_eq!(prepared.code(acc), expected, "{} * {:?}", acc, factor);
                 }
