@@ -1,13 +1,14 @@
 //! Operators on codes against their formulas, one element at a time.
 
-use ndarray::{Array1, Array2, Array4, Axis, Ix4, s};
-use ndarray_quant::gemm::Workspace;
+use ndarray::{Array1, Array2, Array4, Axis, Ix4, Zip, s};
+use ndarray_quant::gemm::{Byte, Workspace};
 use ndarray_quant::ops::{
     AveragePool, Concat, GlobalAveragePool, Lookup, Nearest, Padding, QAdd, QMul, Softmax, Window, max_pool, pad_into,
     resize_nearest_into,
 };
 use ndarray_quant::{
-    Element, FixedPointRounding, QLinear, QParams, QTensor, Quantizer, Requantization, Requantize, Scheme,
+    Element, FixedPoint, FixedPointRounding, QLinear, QParams, QTensor, Quantizer, Requantization, Requantize, Rescale,
+    Scheme,
 };
 use proptest::prelude::*;
 
@@ -51,6 +52,80 @@ fn dynamic_layer<W: ndarray_quant::gemm::Byte + Element<Code = W>>(x: &Array2<f3
         assert_eq!(y.t(), expected);
         assert_eq!(layer.forward_dynamic_per_row(&x).unwrap(), expected_per_row);
     }
+}
+
+/// Sums and products by every arithmetic, of sides whose axes are of length 1 where `ones` says it, and with channels
+/// first in memory where `first` does, against formulas for one element.
+fn pairs_that_broadcast<T: Byte + Into<i32> + Into<f32>>(
+    lens: [usize; 4],
+    ones: [[bool; 4]; 2],
+    first: [bool; 3],
+    [(sa, za), (sb, zb), (sy, zy)]: [(f32, T); 3],
+    relu: bool,
+) {
+    let array = |len: [usize; 4], seed: usize, channels_first: bool| {
+        let order = |[n, h, w, c]: [usize; 4]| if channels_first { [n, c, h, w] } else { [n, h, w, c] };
+        let mut state = seed;
+        let codes = Array4::from_shape_simple_fn(order(len), || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            T::from_i32((state >> 20) as i32)
+        });
+        if channels_first { codes.permuted_axes([0, 2, 3, 1]) } else { codes }
+    };
+    let side = |i: usize| std::array::from_fn(|axis| if ones[i][axis] { 1 } else { lens[axis] });
+    let (a, b, mut y) = (array(side(0), 1, first[0]), array(side(1), 2, first[1]), array(lens, 3, first[2]));
+    let (wide_a, wide_b) = (a.broadcast(y.raw_dim()).unwrap(), b.broadcast(y.raw_dim()).unwrap());
+    let [pa, pb, py] = [(sa, za), (sb, zb), (sy, zy)].map(|(s, z)| QParams::<T, Ix4>::per_tensor(s, z).unwrap());
+    let least = if relu { zy } else { T::from_i32(T::MIN) };
+    let limit = |code: i32| T::from_i32(code.clamp(T::MIN, T::MAX)).max(least);
+    let code = |x: f32| limit(x.clamp(-1e4, 1e4).round_ties_even() as i32);
+    let int = |code: T| -> i32 { code.into() };
+    let float = |code: T| -> f32 { code.into() };
+    let fixed = Requantization::FixedPoint;
+    for by in [
+        Requantization::Float,
+        Requantization::Double,
+        fixed(FixedPointRounding::Double),
+        fixed(FixedPointRounding::Single),
+    ] {
+        let to = Requantize::to(&py).with_requantization(by);
+        let to = if relu { to.relu() } else { to };
+        let sum = |a: T, b: T| match by {
+            Requantization::FixedPoint(rounding) => {
+                let twice_max = 2.0 * f64::from(sa.max(sb));
+                let by = |x: i32, factor: f64| FixedPoint::from_f64(factor).unwrap().multiply(x, rounding);
+                let a = by((int(a) - int(za)) << 20, f64::from(sa) / twice_max);
+                let b = by((int(b) - int(zb)) << 20, f64::from(sb) / twice_max);
+                limit(by(a + b, twice_max / (f64::from(1 << 20) * f64::from(sy))) + int(zy))
+            }
+            _ => {
+                let (ra, rb) = (sa / sy, sb / sy);
+                code((float(zy) - (ra * float(za) + rb * float(zb))) + float(a) * ra + float(b) * rb)
+            }
+        };
+        let rescale = Rescale::new(sa, sb, sy, by).unwrap();
+        let product = |a: T, b: T| match rescale {
+            Rescale::Float(factor) => code(((int(a) - int(za)) * (int(b) - int(zb))) as f32 * factor + float(zy)),
+            rescale => rescale.requantize::<T>((int(a) - int(za)) * (int(b) - int(zb)), zy).max(least),
+        };
+        if by != Requantization::Double {
+            QAdd::new(&pa, &pb, &to).unwrap().forward_into(&a, &b, &mut y).unwrap();
+            assert!(Zip::from(&wide_a).and(&wide_b).and(&y).all(|&a, &b, &y| sum(a, b) == y), "sum, {by:?}");
+        }
+        QMul::new(&pa, &pb, &to).unwrap().forward_into(&a, &b, &mut y).unwrap();
+        assert!(Zip::from(&wide_a).and(&wide_b).and(&y).all(|&a, &b, &y| product(a, b) == y), "product, {by:?}");
+    }
+}
+
+/// Rows that are longer than what passes through a buffer at a time, and tensors that are split over threads.
+#[test]
+fn large_sums_and_products() {
+    let params = [(0.03, 120u8), (0.07, 130), (0.05, 7)];
+    let [no, yes] = [false, true];
+    pairs_that_broadcast([1, 2, 2, 1500], [[no; 4], [yes, no, no, yes]], [no; 3], params, no);
+    pairs_that_broadcast([1, 1, 2, 1500], [[no; 4], [yes; 4]], [no, no, yes], params, no);
+    pairs_that_broadcast([3, 12, 31, 64], [[no; 4], [no, yes, yes, no]], [no; 3], params, no);
+    pairs_that_broadcast([1, 1, 1, 70000], [[no; 4], [no; 4]], [no; 3], params, no);
 }
 
 #[test]
@@ -98,6 +173,18 @@ proptest! {
             add.forward_into(&a, &b, &mut y).unwrap();
             prop_assert!(ndarray::Zip::from(&a).and(&b).and(&y).all(|&a, &b, &y| sum(a, b).abs_diff(y) <= 1));
         }
+    }
+
+    #[test]
+    fn sums_and_products_that_broadcast(
+        lens in (0usize..4, 1usize..6, 1usize..6, 1usize..200), ones in prop::array::uniform2(prop::array::uniform4(any::<bool>())),
+        first in prop::array::uniform3(any::<bool>()), scales in prop::array::uniform3(-7f32..3.0),
+        zeros in prop::array::uniform3(any::<u8>()), relu: bool,
+    ) {
+        let lens = [lens.0, lens.1, lens.2, lens.3];
+        let params = [0, 1, 2].map(|i| (scales[i].exp2(), zeros[i]));
+        pairs_that_broadcast::<u8>(lens, ones, first, params, relu);
+        pairs_that_broadcast::<i8>(lens, ones, first, params.map(|(scale, zero)| (scale, zero as i8)), relu);
     }
 
     #[test]

@@ -204,7 +204,17 @@ impl<T: Byte> Side<'_, T> {
     #[inline(always)]
     fn fill(&mut self, at: usize, wide: usize, len: usize) {
         let (codes, buffer) = (&self.codes[at..], &mut self.buffer);
-        if (self.row_step, self.step) == (0, 1) {
+        if self.step == 0 {
+            let (mut start, mut from) = (0, 0);
+            while start < len {
+                let code = codes[from];
+                // Beyond the end of a row comes what is filled next, or nothing.
+                for first in (start..len.min(start + wide)).step_by(LANES) {
+                    buffer[first..first + LANES].copy_from_slice(&[code; LANES]);
+                }
+                (start, from) = (start + wide, from + self.row_step);
+            }
+        } else if (self.row_step, self.step) == (0, 1) {
             let mut done = wide.min(len);
             buffer[..done].copy_from_slice(&codes[..done]);
             while done < len {
@@ -212,18 +222,10 @@ impl<T: Byte> Side<'_, T> {
                 buffer.copy_within(..more, done);
                 done += more;
             }
-            return;
-        }
-        for (row, first) in (0..len).step_by(wide).enumerate() {
-            let codes = &codes[row * self.row_step..];
-            let end = len.min(first + wide);
-            if self.step == 0 {
-                // Beyond the end comes what is filled next, or nothing.
-                for i in (first..end).step_by(LANES) {
-                    buffer[i..i + LANES].copy_from_slice(&[codes[0]; LANES]);
-                }
-            } else {
-                buffer[first..end].iter_mut().zip(codes.iter().step_by(self.step)).for_each(|(to, &code)| *to = code);
+        } else {
+            for (row, row_buffer) in buffer[..len].chunks_mut(wide).enumerate() {
+                let codes = codes[row * self.row_step..].iter().step_by(self.step);
+                row_buffer.iter_mut().zip(codes).for_each(|(to, &code)| *to = code);
             }
         }
     }
