@@ -121,7 +121,7 @@ mod tests {
                 let prepared = RequantizeFixed::new(factor, rounding, zero_point, codes);
                 // Halves, if the factor is a power of two; small sums; the bounds.
                 let half = 1i32.checked_shl((-shift).max(0) as u32).unwrap_or(0);
-                let near_half = (half / 2).wrapping_mul(acc % 8 | 1);
+                let near_half = (half / 2).wrapping_mul((acc % 8) | 1);
                 for acc in [near_half, near_half.wrapping_sub(1), near_half.wrapping_add(1), acc >> bits, -1, 0, 1, i32::MIN, i32::MAX] {
                     let expected = requantize_fixed(acc, factor, rounding, zero_point, codes);
                     prop_assert_eq!(prepared.code(acc), expected, "{} * {:?}", acc, factor);
