@@ -124,8 +124,8 @@ fn large_sums_and_products() {
     let [no, yes] = [false, true];
     pairs_that_broadcast([1, 2, 2, 1500], [[no; 4], [yes, no, no, yes]], [no; 3], params, no);
     pairs_that_broadcast([1, 1, 2, 1500], [[no; 4], [yes; 4]], [no, no, yes], params, no);
-    pairs_that_broadcast([3, 12, 31, 64], [[no; 4], [no, yes, yes, no]], [no; 3], params, no);
-    pairs_that_broadcast([1, 1, 1, 70000], [[no; 4], [no; 4]], [no; 3], params, no);
+    pairs_that_broadcast([3, 24, 64, 64], [[no; 4], [no, yes, yes, no]], [no; 3], params, no);
+    pairs_that_broadcast([1, 1, 1, 280000], [[no; 4], [no; 4]], [no; 3], params, no);
 }
 
 #[test]

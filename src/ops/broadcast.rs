@@ -75,8 +75,8 @@ fn merged(shape: &[usize], out: &[isize], [a, b]: [&[isize]; 2]) -> Option<Vec<A
 
 /// In parts for threads if it is worth it.
 fn split<T: Byte>(formula: impl OfTwo, sides: [&[T]; 2], axes: &[Axis], out: &mut [T]) {
-    /// One element takes as long as so many products of codes.
-    const PRODUCTS: usize = 32;
+    /// One element counts as so many products of codes: by more, 200 000 took longer on two threads than on one.
+    const PRODUCTS: usize = 8;
     let parts = threads::worth(out.len().saturating_mul(PRODUCTS));
     let [first, ..] = axes else { return arch::run(Pairs { formula, sides, axes, out }) };
     if parts == 1 {
