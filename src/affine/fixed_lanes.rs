@@ -27,6 +27,7 @@ pub(crate) struct RequantizeFixed {
 
 impl RequantizeFixed {
     /// For a factor that is normalized or 0, as [`FixedPoint::from_f64`] makes them.
+    #[inline(always)]
     pub(crate) fn new(factor: FixedPoint, rounding: FixedPointRounding, zero_point: i32, codes: Codes) -> Self {
         let right = 31 - factor.shift();
         let twice = rounding == FixedPointRounding::Double && factor.shift() < 0;

@@ -5,8 +5,8 @@ use ndarray::Dimension;
 use super::outputs::{TileOut, columns};
 use super::{Epilogue, Sums, check_bias, check_len};
 use crate::affine::{
-    Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFloat, Rescale, requantize_double,
-    requantize_fixed, requantize_float,
+    Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFixed, RequantizeFloat, Rescale,
+    requantize_double, requantize_fixed, requantize_float,
 };
 use crate::arch::{Sink, TileBytes, ToBytes, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
@@ -172,7 +172,11 @@ impl<T: Element, const SINGLE: bool> Sink for ByFixedPoint<'_, T, SINGLE> {
         let mut lanes = [T::Code::default(); COLS];
         for l in 0..COLS {
             let factor = FixedPoint::of_parts(q31[l], shift[l]);
-            lanes[l] = T::Code::from_i32(requantize_fixed(sums[l], factor, rounding, self.zero_point, self.codes));
+            lanes[l] = T::Code::from_i32(if T::BITS > 16 {
+                requantize_fixed(sums[l], factor, rounding, self.zero_point, self.codes)
+            } else {
+                RequantizeFixed::new(factor, rounding, self.zero_point, self.codes).code(sums[l])
+            });
         }
         self.out.put::<COLS, WHOLE>(i, col, lanes);
     }
