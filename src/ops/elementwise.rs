@@ -7,6 +7,8 @@ use super::requantize::{Requantize, check_params};
 use crate::affine::{
     DoubleProduct, FixedSum, FloatProduct, FloatSum, ProductOf, Requantization, RequantizeFixed, Rescale, unsupported,
 };
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::gemm::Byte;
 use crate::qparams::QParams;
