@@ -142,7 +142,11 @@ impl<D: Dimension> Blocks<D> {
     /// Calls `f` with every run of `x` in row-major order: the longest stretches over which parameters are constant
     /// or change with every element.
     pub(crate) fn for_each_run<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Run, ArrayView1<'_, A>)) {
-        self.for_each_lane(x, |lane, x| lane.for_each_run(x.len(), |run, range| f(run, x.slice(s![range]))));
+        self.for_each_lane(x, |lane, x| match x.to_slice() {
+            // Slicing slices is many times faster than slicing views.
+            Some(x) => lane.for_each_run(x.len(), |run, range| f(run, ArrayView1::from(&x[range]))),
+            None => lane.for_each_run(x.len(), |run, range| f(run, x.slice(s![range]))),
+        });
     }
 
     /// Calls `f` with every lane of `x` in row-major order: runs, and stretches of blocks that follow one another.
@@ -173,7 +177,6 @@ impl<D: Dimension> Blocks<D> {
         mut f: impl FnMut(Run, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
     ) {
         self.for_each_lane_pair(x, y, |lane, x, mut y| match (x.to_slice(), y.as_slice_mut()) {
-            // Slicing slices is many times faster than slicing views.
             (Some(x), Some(y)) => lane.for_each_run(x.len(), |run, range| {
                 f(run, ArrayView1::from(&x[range.clone()]), ArrayViewMut1::from(&mut y[range]));
             }),
@@ -181,16 +184,16 @@ impl<D: Dimension> Blocks<D> {
         });
     }
 
-    /// Calls `f` with every lane of `x`, in whatever order memory has them in.
-    pub(crate) fn for_each_lane_anyhow<A>(&self, x: &ArrayRef<A, D>, f: impl FnMut(Lane, ArrayView1<'_, A>)) {
+    /// Calls `f` with every lane of `x`, in the order that memory has them in, where blocks keep their numbers in it.
+    pub(crate) fn for_each_lane_in_any_order<A>(&self, x: &ArrayRef<A, D>, f: impl FnMut(Lane, ArrayView1<'_, A>)) {
         match self.in_memory_order(x) {
             Some((blocks, order)) => blocks.for_each_lane(&x.view().permuted_axes(order), f),
             None => self.for_each_lane(x, f),
         }
     }
 
-    /// As [`Self::for_each_lane_anyhow`], over two tensors of one shape.
-    pub(crate) fn for_each_lane_pair_anyhow<A, B>(
+    /// As [`Self::for_each_lane_in_any_order`], over two tensors of one shape.
+    pub(crate) fn for_each_lane_pair_in_any_order<A, B>(
         &self,
         x: &ArrayRef<A, D>,
         y: &mut ArrayRef<B, D>,
@@ -206,7 +209,7 @@ impl<D: Dimension> Blocks<D> {
     }
 
     /// The order of axes in which neighbours of `x` are neighbours in memory, and the blocks of a tensor whose axes are in this
-    /// order, if the order is another, and blocks keep their numbers in it: there is one axis at most that has several.
+    /// order, if it is not that of `x`, and blocks keep their numbers: there is one axis at most that has several.
     fn in_memory_order<A>(&self, x: &ArrayRef<A, D>) -> Option<(Self, D)> {
         let several = |&axis: &usize| self.extent[axis] < x.shape()[axis];
         if x.is_standard_layout() || !self.is_per_tensor() && (0..x.ndim()).filter(several).count() > 1 {

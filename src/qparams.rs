@@ -216,7 +216,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     pub fn quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, codes: &mut ArrayRef<T::Code, D>) -> Result<()> {
         check_shapes("codes", x.shape(), codes.shape())?;
         self.check(&x.raw_dim())?;
-        self.blocks.for_each_lane_pair_anyhow(x, codes, |lane, x, codes| {
+        self.blocks.for_each_lane_pair_in_any_order(x, codes, |lane, x, codes| {
             let params = self.params_of_lane(lane);
             with_rule!(self.convention, R => lanes::quantize_run::<F, S, T::Code, R>(x, params, self.codes, codes));
         });
@@ -234,7 +234,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         self.check(&codes.raw_dim())?;
         // PyTorch multiplies by its double scales except per tensor.
         let double = self.convention == Convention::Torch && self.granularity != Granularity::PerTensor;
-        self.blocks.for_each_lane_pair_anyhow(codes, out, |lane, codes, out| {
+        self.blocks.for_each_lane_pair_in_any_order(codes, out, |lane, codes, out| {
             lanes::dequantize_run(codes, self.params_of_lane(lane), double, out);
         });
         Ok(())
@@ -260,7 +260,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     pub fn fake_quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), out.shape())?;
         self.check(&x.raw_dim())?;
-        self.blocks.for_each_lane_pair_anyhow(x, out, |lane, x, out| {
+        self.blocks.for_each_lane_pair_in_any_order(x, out, |lane, x, out| {
             let params = self.params_of_lane(lane);
             with_rule!(self.convention, R => lanes::fake_quantize_run::<F, S, T::Code, R>(x, params, self.codes, out));
         });

@@ -174,7 +174,7 @@ impl Bounds {
         let count = blocks.grid(&x.raw_dim()).size();
         let (mut min, mut max) = (alloc::vec![Bounds::EMPTY.min; count], alloc::vec![Bounds::EMPTY.max; count]);
         let mut finite = true;
-        blocks.for_each_lane_anyhow(x, |lane, values| {
+        blocks.for_each_lane_in_any_order(x, |lane, values| {
             let (blocks, size) = match lane {
                 Lane::Within(block) => (block..block + 1, usize::MAX),
                 Lane::Across { first, size } => (first..count, size),

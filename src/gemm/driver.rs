@@ -39,9 +39,9 @@ struct Product<'a, E: Epilogue> {
     first_col: usize,
 }
 
-/// Runs a checked product with the kernel that its right side was packed for. Column 0 of the right side is column
-/// `first_col` of the epilogue.
-pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
+/// Runs a checked product, of any left side, with the kernel that its right side was packed for. Column 0 of the right side
+/// is column `first_col` of the epilogue.
+pub(crate) fn run<A: Byte, B: Byte, E: Epilogue>(
     a: Lhs<'_, A>,
     a_zero_point: A,
     b: &PackedRhs<B>,
@@ -50,6 +50,7 @@ pub(super) fn run<A: Byte, B: Byte, E: Epilogue>(
     out: ArrayViewMut2<'_, E::Out>,
     workspace: &mut Workspace,
 ) {
+    debug_assert_eq!((a.nrows(), a.depth()), (out.nrows(), b.nrows()));
     if out.is_empty() {
         return;
     }

@@ -38,10 +38,11 @@ mod tests;
 mod transpose;
 mod workspace;
 
-use ndarray::{Array2, ArrayRef2, ArrayViewMut2};
+use ndarray::{Array2, ArrayRef2};
 
 use crate::element::{Code, Element};
 use crate::error::{Error, Result};
+pub(crate) use driver::run;
 pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
 pub(crate) use epilogue::{Stored, TileOut};
 pub(crate) use lhs::Lhs;
@@ -149,20 +150,6 @@ pub fn gemm_into<'a, A: Byte, B: Byte, E: Epilogue>(
     check_depth(A::reach(a_zero_point), b.reach(), k, epilogue.bias())?;
     run(a, a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
     Ok(())
-}
-
-/// A product that was checked, of any left side; column 0 of `b` is column `first_col` of the epilogue.
-pub(crate) fn run<A: Byte, B: Byte, E: Epilogue>(
-    a: Lhs<'_, A>,
-    a_zero_point: A,
-    b: &PackedRhs<B>,
-    epilogue: &E,
-    first_col: usize,
-    out: ArrayViewMut2<'_, E::Out>,
-    workspace: &mut Workspace,
-) {
-    debug_assert_eq!((a.nrows(), a.depth()), (out.nrows(), b.nrows()));
-    driver::run(a, a_zero_point, b, epilogue, first_col, out, workspace);
 }
 
 /// Refuses a depth at which the sum of so many codes could leave `i32`.
