@@ -10,8 +10,8 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::{Array1, Array4, Axis, Ix4};
 use ndarray_quant::gemm::Workspace;
-use ndarray_quant::ops::{Padding, QConv, StaticConv, Window};
-use ndarray_quant::{QParams, QTensor, Requantize, Result};
+use ndarray_quant::nn::{Conv2d, Padding, PreparedConv2d, Window};
+use ndarray_quant::{QParams, QTensor, Result, nn::Output};
 
 /// Name, height and width, channels in, channels out, kernel, stride, groups.
 const SHAPES: [(&str, usize, usize, usize, usize, usize, usize); 7] = [
@@ -24,13 +24,19 @@ const SHAPES: [(&str, usize, usize, usize, usize, usize, usize); 7] = [
     ("grouped", 28, 128, 128, 3, 1, 4),
 ];
 
-fn layer(inputs: usize, outputs: usize, kernel: usize, stride: usize, groups: usize) -> Result<StaticConv<u8, i8, u8>> {
+fn layer(
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+) -> Result<PreparedConv2d<u8, i8, u8>> {
     let weights = data::uniform((outputs, kernel, kernel, inputs / groups), -127..=127);
     let params = QParams::<i8, Ix4>::per_axis(Axis(0), Array1::from_elem(outputs, 0.01), None)?;
     let window = Window::new().strides([stride, stride]).padding(Padding::Same);
-    let to = Requantize::to(&QParams::per_tensor(0.5, 128)?).relu();
+    let to = Output::to(&QParams::per_tensor(0.5, 128)?).relu();
     let weights = QTensor::<i8, Ix4>::new(weights, params)?;
-    QConv::new(&weights, None, &window, groups)?.prepare(&QParams::per_tensor(0.02, 128)?, &to)
+    Conv2d::new(&weights, None, &window, groups)?.prepare(&QParams::per_tensor(0.02, 128)?, &to)
 }
 
 fn convolutions(c: &mut Criterion) {

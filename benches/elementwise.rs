@@ -11,7 +11,10 @@ use std::time::Duration;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use half::f16;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Ix2, s};
-use ndarray_quant::{Granularity, HalfCast, Overflow, QParams, Scheme};
+use ndarray_quant::{
+    Granularity, QParams, Scheme,
+    half::{HalfCast, Overflow},
+};
 
 /// Elements: in the first-level cache, in the second, beyond both.
 const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::{Array2, Ix2};
-use ndarray_quant::gemm::{Accumulator, Dequantize, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into};
-use ndarray_quant::{FixedPointRounding, QParams, Requantization};
+use ndarray_quant::gemm::{
+    DequantizeEpilogue, Epilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, Workspace, gemm_into,
+};
+use ndarray_quant::{QParams, compat::gemmlowp::FixedPointRounding, nn::Arithmetic};
 
 /// Rows, depth, columns: vectors by matrices, a transformer's and a convolution's layers, a cube, an odd one.
 const SHAPES: [(usize, usize, usize); 6] =
@@ -40,16 +42,18 @@ fn product<E: Epilogue>(c: &mut Criterion, name: &str, epilogue: impl Fn(usize) 
 }
 
 /// To `u8`, with a scale and a bias per output channel.
-fn requantize(channels: usize, requantization: Requantization) -> RequantizeTo<u8> {
+fn requantize(channels: usize, arithmetic: Arithmetic) -> RequantizeEpilogue<u8> {
     let to = QParams::<u8, Ix2>::per_tensor(0.5, 128).expect("a scale");
-    RequantizeTo::new(0.02, &vec![0.01; channels], Some(&vec![7; channels]), &to, requantization).expect("scales")
+    RequantizeEpilogue::new(0.02, &vec![0.01; channels], Some(&vec![7; channels]), &to, arithmetic).expect("scales")
 }
 
 fn products(c: &mut Criterion) {
-    product(c, "i32", |_| Accumulator::new());
-    product(c, "dequantize", |n| Dequantize::new(&[0.02], &vec![0.01; n], Some(&vec![0.5; n])).expect("scales"));
-    product(c, "requantize in floats", |n| requantize(n, Requantization::Float));
-    let fixed_point = Requantization::FixedPoint(FixedPointRounding::Double);
+    product(c, "i32", |_| I32Epilogue::new());
+    product(c, "dequantize", |n| {
+        DequantizeEpilogue::new(&[0.02], &vec![0.01; n], Some(&vec![0.5; n])).expect("scales")
+    });
+    product(c, "requantize in floats", |n| requantize(n, Arithmetic::F32));
+    let fixed_point = Arithmetic::FixedPoint(FixedPointRounding::Double);
     product(c, "requantize in integers", |n| requantize(n, fixed_point));
 }
 

@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::{Array2, Axis};
-use ndarray_quant::statistic::{CentralMass, Statistic};
-use ndarray_quant::{BlockObserver, Entropy, Granularity, Histogram, MinMax, MovingAverage, Mse, Observer, Scheme};
+use ndarray_quant::observer::statistic::{CentralMass, Statistic};
+use ndarray_quant::{
+    Granularity, Scheme,
+    observer::{BlockObserver, Entropy, HistogramObserver, MinMax, MovingAverage, Mse, Observer},
+};
 
 const CHANNELS: usize = 64;
 const SIZES: [usize; 2] = [64 << 10, 1 << 20];
@@ -51,7 +54,7 @@ fn all_observe(c: &mut Criterion) {
     observe(c, "Percentile", percentile);
     observe(c, "Entropy", || *Entropy::per_tensor().statistic());
     observe(c, "Mse", || *Mse::per_tensor().statistic());
-    observe(c, "Histogram", || *Histogram::per_tensor().statistic());
+    observe(c, "HistogramObserver", || *HistogramObserver::per_tensor().statistic());
 }
 
 /// From what was observed to a range. Its cost does not depend on how much data passed.
@@ -70,7 +73,7 @@ fn all_search(c: &mut Criterion) {
     search(c, "Percentile", percentile());
     search(c, "Entropy", *Entropy::per_tensor().statistic());
     search(c, "Mse", *Mse::per_tensor().statistic());
-    search(c, "Histogram", *Histogram::per_tensor().statistic());
+    search(c, "HistogramObserver", *HistogramObserver::per_tensor().statistic());
 }
 
 fn percentile() -> CentralMass {

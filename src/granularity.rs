@@ -59,7 +59,7 @@ pub(crate) struct Blocks<D> {
 
 /// Which blocks the elements of one lane belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum Segment {
     /// All to this one.
     Within(usize),
     /// The first `size` elements to block `first`, as many to each one after it; fewer may be left for the last.
@@ -142,7 +142,7 @@ impl<D: Dimension> Blocks<D> {
     /// Calls `f` with every run of `x` in row-major order: the longest stretches over which parameters are constant
     /// or change with every element.
     pub(crate) fn for_each_run<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Run, ArrayView1<'_, A>)) {
-        self.for_each_lane(x, |lane, x| match x.to_slice() {
+        self.for_each_segment(x, |lane, x| match x.to_slice() {
             // Slicing slices is many times faster than slicing views.
             Some(x) => lane.for_each_run(x.len(), |run, range| f(run, ArrayView1::from(&x[range]))),
             None => lane.for_each_run(x.len(), |run, range| f(run, x.slice(s![range]))),
@@ -150,22 +150,22 @@ impl<D: Dimension> Blocks<D> {
     }
 
     /// Calls `f` with every lane of `x` in row-major order: runs, and stretches of blocks that follow one another.
-    fn for_each_lane<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Lane, ArrayView1<'_, A>)) {
+    fn for_each_segment<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Segment, ArrayView1<'_, A>)) {
         if let Some(flat) = x.as_slice() {
             let mut walk = Walk::new(self, x.raw_dim(), true);
-            flat.chunks(walk.lane_len()).for_each(|x| f(walk.next_lane(), ArrayView1::from(x)));
+            flat.chunks(walk.segment_len()).for_each(|x| f(walk.next_segment(), ArrayView1::from(x)));
         } else {
             let mut walk = Walk::new(self, x.raw_dim(), false);
-            x.rows().into_iter().for_each(|x| f(walk.next_lane(), x));
+            x.rows().into_iter().for_each(|x| f(walk.next_segment(), x));
         }
     }
 
     /// Calls `f` with every run of a tensor of this shape, and where it lies in row-major order.
     pub(crate) fn for_each_range(&self, shape: &D, mut f: impl FnMut(Run, Range<usize>)) {
         let mut walk = Walk::new(self, shape.clone(), true);
-        let len = walk.lane_len();
+        let len = walk.segment_len();
         for start in (0..shape.size()).step_by(len) {
-            walk.next_lane().for_each_run(len, |run, range| f(run, start + range.start..start + range.end));
+            walk.next_segment().for_each_run(len, |run, range| f(run, start + range.start..start + range.end));
         }
     }
 
@@ -176,7 +176,7 @@ impl<D: Dimension> Blocks<D> {
         y: &mut ArrayRef<B, D>,
         mut f: impl FnMut(Run, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
     ) {
-        self.for_each_lane_pair(x, y, |lane, x, mut y| match (x.to_slice(), y.as_slice_mut()) {
+        self.for_each_segment_pair(x, y, |lane, x, mut y| match (x.to_slice(), y.as_slice_mut()) {
             (Some(x), Some(y)) => lane.for_each_run(x.len(), |run, range| {
                 f(run, ArrayView1::from(&x[range.clone()]), ArrayViewMut1::from(&mut y[range]));
             }),
@@ -185,26 +185,30 @@ impl<D: Dimension> Blocks<D> {
     }
 
     /// Calls `f` with every lane of `x`, in the order that memory has them in, where blocks keep their numbers in it.
-    pub(crate) fn for_each_lane_in_any_order<A>(&self, x: &ArrayRef<A, D>, f: impl FnMut(Lane, ArrayView1<'_, A>)) {
+    pub(crate) fn for_each_segment_in_any_order<A>(
+        &self,
+        x: &ArrayRef<A, D>,
+        f: impl FnMut(Segment, ArrayView1<'_, A>),
+    ) {
         match self.in_memory_order(x) {
-            Some((blocks, order)) => blocks.for_each_lane(&x.view().permuted_axes(order), f),
-            None => self.for_each_lane(x, f),
+            Some((blocks, order)) => blocks.for_each_segment(&x.view().permuted_axes(order), f),
+            None => self.for_each_segment(x, f),
         }
     }
 
-    /// As [`Self::for_each_lane_in_any_order`], over two tensors of one shape.
-    pub(crate) fn for_each_lane_pair_in_any_order<A, B>(
+    /// As [`Self::for_each_segment_in_any_order`], over two tensors of one shape.
+    pub(crate) fn for_each_segment_pair_in_any_order<A, B>(
         &self,
         x: &ArrayRef<A, D>,
         y: &mut ArrayRef<B, D>,
-        f: impl FnMut(Lane, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
+        f: impl FnMut(Segment, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
     ) {
         match self.in_memory_order(x) {
             Some((blocks, order)) => {
                 let (x, mut y) = (x.view().permuted_axes(order.clone()), y.view_mut().permuted_axes(order));
-                blocks.for_each_lane_pair(&x, &mut y, f);
+                blocks.for_each_segment_pair(&x, &mut y, f);
             }
-            None => self.for_each_lane_pair(x, y, f),
+            None => self.for_each_segment_pair(x, y, f),
         }
     }
 
@@ -225,36 +229,36 @@ impl<D: Dimension> Blocks<D> {
         Some((blocks, order))
     }
 
-    /// As [`Self::for_each_lane`], over two tensors of one shape.
-    fn for_each_lane_pair<A, B>(
+    /// As [`Self::for_each_segment`], over two tensors of one shape.
+    fn for_each_segment_pair<A, B>(
         &self,
         x: &ArrayRef<A, D>,
         y: &mut ArrayRef<B, D>,
-        mut f: impl FnMut(Lane, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
+        mut f: impl FnMut(Segment, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
     ) {
         debug_assert_eq!(x.shape(), y.shape());
         let shape = x.raw_dim();
         if let (Some(x), Some(y)) = (x.as_slice(), y.as_slice_mut()) {
             let mut walk = Walk::new(self, shape, true);
-            for (x, y) in x.chunks(walk.lane_len()).zip(y.chunks_mut(walk.lane_len())) {
-                f(walk.next_lane(), ArrayView1::from(x), ArrayViewMut1::from(y));
+            for (x, y) in x.chunks(walk.segment_len()).zip(y.chunks_mut(walk.segment_len())) {
+                f(walk.next_segment(), ArrayView1::from(x), ArrayViewMut1::from(y));
             }
         } else {
             let mut walk = Walk::new(self, shape, false);
             for (x, y) in x.rows().into_iter().zip(y.rows_mut()) {
-                f(walk.next_lane(), x, y);
+                f(walk.next_segment(), x, y);
             }
         }
     }
 }
 
-impl Lane {
+impl Segment {
     /// Calls `f` with every run of a lane of this length, and where it lies there.
     fn for_each_run(self, len: usize, mut f: impl FnMut(Run, Range<usize>)) {
         match self {
-            Lane::Within(block) => f(Run::Constant(block), 0..len),
-            Lane::Across { first, size: 1 } => f(Run::Consecutive(first), 0..len),
-            Lane::Across { first, size } => {
+            Segment::Within(block) => f(Run::Constant(block), 0..len),
+            Segment::Across { first, size: 1 } => f(Run::Consecutive(first), 0..len),
+            Segment::Across { first, size } => {
                 for (block, start) in (0..len).step_by(size).enumerate() {
                     f(Run::Constant(first + block), start..len.min(start + size));
                 }
@@ -274,7 +278,7 @@ struct Walk<'b, D> {
     grid_stride: D,
     /// The axes before this one are walked; those from here on make up a lane.
     outer: usize,
-    lane_len: usize,
+    segment_len: usize,
     /// The extent of a block along the lane, if more than one block meets it.
     cut: Option<usize>,
     index: D,
@@ -301,7 +305,7 @@ impl<'b, D: Dimension> Walk<'b, D> {
             let last = ndim.saturating_sub(1);
             (last, (inside == ndim && ndim > 0).then(|| extent[last]))
         };
-        let lane_len = shape.slice()[outer..].iter().product();
+        let segment_len = shape.slice()[outer..].iter().product();
         let mut grid_stride = D::zeros(ndim);
         if !per_tensor {
             let grid = blocks.grid(&shape);
@@ -311,15 +315,15 @@ impl<'b, D: Dimension> Walk<'b, D> {
                 stride *= grid[axis];
             }
         }
-        Self { extent, grid_stride, outer, lane_len, cut, index: D::zeros(ndim), shape }
+        Self { extent, grid_stride, outer, segment_len, cut, index: D::zeros(ndim), shape }
     }
 
     /// At least 1, so that it can cut a slice.
-    fn lane_len(&self) -> usize {
-        self.lane_len.max(1)
+    fn segment_len(&self) -> usize {
+        self.segment_len.max(1)
     }
 
-    fn next_lane(&mut self) -> Lane {
+    fn next_segment(&mut self) -> Segment {
         let blocks = self.index.slice()[..self.outer].iter().zip(self.extent).zip(self.grid_stride.slice());
         let first: usize = blocks.map(|((&i, &extent), &stride)| i / extent * stride).sum();
         for axis in (0..self.outer).rev() {
@@ -329,7 +333,7 @@ impl<'b, D: Dimension> Walk<'b, D> {
             }
             self.index[axis] = 0;
         }
-        self.cut.map_or(Lane::Within(first), |size| Lane::Across { first, size })
+        self.cut.map_or(Segment::Within(first), |size| Segment::Across { first, size })
     }
 }
 

@@ -6,18 +6,18 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | quantize a tensor by its own range | [`Scheme`], [`Quantizer`] |
+//! | quantize a tensor by its own range | [`Scheme`], [`Quantize`] |
 //! | quantize with parameters that are known | [`QParams`], [`QTensor`] |
-//! | find ranges over many batches | [`Observer`], [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`], [`Histogram`] |
+//! | find ranges over many batches | [`Observer`], [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`], [`HistogramObserver`] |
 //! | halve a tensor | [`HalfCast`], [`HalfLinear`] |
-//! | run a linear layer on codes | [`QLinear`], [`StaticLinear`], [`Requantize`] |
+//! | run a linear layer on codes | [`Linear`], [`PreparedLinear`], [`Output`] |
 //! | train with quantization | [`FakeQuantize`], [`LearnedQuantizer`], [`Pact`], [`ScheduledQuantizer`], [`BatchNormFold`] |
 //! | train a layer that becomes an integer layer | [`FakeLinear`] |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
 //! | quantize a whole network | [`graph`] |
 //! | build on the integer product | [`gemm`] |
-//! | build on single formulas | [`choose_qparams`], [`Rescale`], [`FixedPoint`] |
-//! | write a quantizer or an observer | [`Quantizer`], [`Statistic`], [`Clip`](statistic::Clip) |
+//! | build on single formulas | [`choose_qparams`], [`Multiplier`], [`FixedPoint`] |
+//! | write a quantizer or an observer | [`Quantize`], [`Statistic`], [`Clip`](statistic::Clip) |
 //!
 //! Public functions take `&ArrayRef<F, D>`, so that arrays and views both fit, and return owned arrays. Those that end
 //! in `_into` write to memory of the caller instead.
@@ -32,44 +32,38 @@ extern crate alloc;
 
 mod affine;
 mod arch;
-mod element;
+pub mod compat;
+pub mod element;
+mod elementwise;
 mod error;
-mod fake_quant;
-#[cfg(any(feature = "onnx", feature = "safetensors"))]
-pub mod format;
 pub mod gemm;
 mod granularity;
 pub mod graph;
-mod lanes;
-mod observer;
+pub mod half;
+#[cfg(any(feature = "onnx", feature = "safetensors"))]
+pub mod io;
+pub mod nn;
+pub mod observer;
 pub mod ops;
+pub mod qat;
 mod qparams;
 mod qtensor;
-mod quantizer;
+mod quantize;
 mod range;
 mod scheme;
 mod threads;
 mod window;
 
-pub use affine::{
-    Clipping, Convention, FixedPoint, FixedPointRounding, Requantization, Rescale, choose_qparams,
-    rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
-};
-pub use element::{Code, DType, Element, HalfFloat, I2, I4, Packed, Real, Storage, SubByte, U2, U4};
+pub use affine::Convention;
+pub use element::dtype::DType;
+pub use element::float::Float;
+pub use element::integer::{Element, I2, I4, U2, U4};
+pub use element::packed::Packed;
 pub use error::{Error, Result};
-pub use fake_quant::{
-    BatchNormFold, BatchStatistics, FakeQuantize, FoldGradients, GradientFactor, Gradients, LearnedQuantizer, Mask,
-    Pact, Phase, Schedule, ScheduledQuantizer, project_scale,
-};
 pub use granularity::Granularity;
-pub use observer::{
-    BlockObserver, Entropy, Histogram, MinMax, MovingAverage, Mse, Observer, Percentile, Statistic, statistic,
-};
-pub use ops::{FakeLinear, HalfLinear, LinearGradients, LinearPass, QLinear, Requantize, StaticLinear};
 pub use qparams::QParams;
 pub use qtensor::QTensor;
-pub use quantizer::{Dequantizer, HalfCast, Overflow, Quantizer};
-pub use range::Ranges;
+pub use quantize::{Dequantize, Quantize};
 pub use scheme::Scheme;
 
 /// The ideas, and which of them to use when.

@@ -2,11 +2,11 @@
 
 use ndarray::{Array, Array1, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IntoDimension};
 
-use crate::affine::{Affine, Codes, Convention, with_rule};
-use crate::element::{Code, Element, Real};
+use crate::affine::{Affine, Codes, Convention, with_rounding};
+use crate::element::{Code, Element, Float};
+use crate::elementwise::{self, Params};
 use crate::error::{Error, Result, check_shapes};
-use crate::granularity::{Blocks, Granularity, Lane, positions};
-use crate::lanes::{self, Params};
+use crate::granularity::{Blocks, Granularity, Segment, positions};
 
 /// The parameters of a quantized tensor: `x ≈ (q - zero_point) * scale`, block by block.
 ///
@@ -17,7 +17,7 @@ use crate::lanes::{self, Params};
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{QParams, Quantizer};
+/// use ndarray_quant::{QParams, Quantize};
 ///
 /// let params = QParams::<u8, _>::per_tensor(0.5, 10)?;
 /// let q = params.quantize(&array![0.0f32, 0.25, 1.0, 1000.0])?;
@@ -39,7 +39,7 @@ use crate::lanes::{self, Params};
         try_from = "Raw<T, D, S>"
     )
 )]
-pub struct QParams<T: Element, D: Dimension, S: Real = f32> {
+pub struct QParams<T: Element, D: Dimension, S: Float = f32> {
     granularity: Granularity,
     blocks: Blocks<D>,
     scale: Array<S, D>,
@@ -52,7 +52,7 @@ pub struct QParams<T: Element, D: Dimension, S: Real = f32> {
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(bound(serialize = "D: serde::Serialize", deserialize = "D: serde::Deserialize<'de>"))]
-struct Raw<T: Element, D: Dimension, S: Real> {
+struct Raw<T: Element, D: Dimension, S: Float> {
     granularity: Granularity,
     scale: Array<S, D>,
     zero_point: Option<Array<T::Code, D>>,
@@ -61,7 +61,7 @@ struct Raw<T: Element, D: Dimension, S: Real> {
 }
 
 #[cfg(feature = "serde")]
-impl<T: Element, D: Dimension, S: Real> From<QParams<T, D, S>> for Raw<T, D, S> {
+impl<T: Element, D: Dimension, S: Float> From<QParams<T, D, S>> for Raw<T, D, S> {
     fn from(p: QParams<T, D, S>) -> Self {
         let QParams { granularity, scale, zero_point, codes, convention, .. } = p;
         Raw { granularity, scale, zero_point, codes, convention }
@@ -69,7 +69,7 @@ impl<T: Element, D: Dimension, S: Real> From<QParams<T, D, S>> for Raw<T, D, S> 
 }
 
 #[cfg(feature = "serde")]
-impl<T: Element, D: Dimension, S: Real> TryFrom<Raw<T, D, S>> for QParams<T, D, S> {
+impl<T: Element, D: Dimension, S: Float> TryFrom<Raw<T, D, S>> for QParams<T, D, S> {
     type Error = Error;
     fn try_from(raw: Raw<T, D, S>) -> Result<Self> {
         let params = QParams::new(raw.granularity, raw.scale, raw.zero_point)?;
@@ -108,7 +108,7 @@ impl<T: Element, D: Dimension> QParams<T, D> {
     }
 }
 
-impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
+impl<T: Element, D: Dimension, S: Float> QParams<T, D, S> {
     /// Takes scales and zero points of the tensor's rank, one per block.
     ///
     /// # Errors
@@ -213,12 +213,12 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `codes` has another shape than `x`, or the parameters do not fit it.
-    pub fn quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, codes: &mut ArrayRef<T::Code, D>) -> Result<()> {
+    pub fn quantize_into<F: Float>(&self, x: &ArrayRef<F, D>, codes: &mut ArrayRef<T::Code, D>) -> Result<()> {
         check_shapes("codes", x.shape(), codes.shape())?;
         self.check(&x.raw_dim())?;
-        self.blocks.for_each_lane_pair_in_any_order(x, codes, |lane, x, codes| {
-            let params = self.params_of_lane(lane);
-            with_rule!(self.convention, R => lanes::quantize_run::<F, S, T::Code, R>(x, params, self.codes, codes));
+        self.blocks.for_each_segment_pair_in_any_order(x, codes, |lane, x, codes| {
+            let params = self.params_of_segment(lane);
+            with_rounding!(self.convention, R => elementwise::quantize_run::<F, S, T::Code, R>(x, params, self.codes, codes));
         });
         Ok(())
     }
@@ -229,13 +229,13 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than `codes`, or the parameters do not fit it.
-    pub fn dequantize_into<F: Real>(&self, codes: &ArrayRef<T::Code, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
+    pub fn dequantize_into<F: Float>(&self, codes: &ArrayRef<T::Code, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
         check_shapes("dequantized values", codes.shape(), out.shape())?;
         self.check(&codes.raw_dim())?;
         // PyTorch multiplies by its double scales except per tensor.
         let double = self.convention == Convention::Torch && self.granularity != Granularity::PerTensor;
-        self.blocks.for_each_lane_pair_in_any_order(codes, out, |lane, codes, out| {
-            lanes::dequantize_run(codes, self.params_of_lane(lane), double, out);
+        self.blocks.for_each_segment_pair_in_any_order(codes, out, |lane, codes, out| {
+            elementwise::dequantize_run(codes, self.params_of_segment(lane), double, out);
         });
         Ok(())
     }
@@ -247,7 +247,7 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the parameters do not fit `x`.
-    pub fn fake_quantize<F: Real>(&self, x: &ArrayRef<F, D>) -> Result<Array<F, D>> {
+    pub fn fake_quantize<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<Array<F, D>> {
         let mut out = Array::from_elem(x.raw_dim(), F::default());
         self.fake_quantize_into(x, &mut out)?;
         Ok(out)
@@ -257,28 +257,27 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than `x`, or the parameters do not fit it.
-    pub fn fake_quantize_into<F: Real>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
+    pub fn fake_quantize_into<F: Float>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), out.shape())?;
         self.check(&x.raw_dim())?;
-        self.blocks.for_each_lane_pair_in_any_order(x, out, |lane, x, out| {
-            let params = self.params_of_lane(lane);
-            with_rule!(self.convention, R => lanes::fake_quantize_run::<F, S, T::Code, R>(x, params, self.codes, out));
+        self.blocks.for_each_segment_pair_in_any_order(x, out, |lane, x, out| {
+            let params = self.params_of_segment(lane);
+            with_rounding!(self.convention, R => elementwise::fake_quantize_run::<F, S, T::Code, R>(x, params, self.codes, out));
         });
         Ok(())
     }
 
     /// The codes of some reals, with parameters per tensor.
     pub(crate) fn quantize_run(&self, x: ArrayView1<'_, f32>, codes: ArrayViewMut1<'_, T::Code>) {
-        let params = self.params_of_lane(Lane::Within(0));
-        with_rule!(self.convention, R => lanes::quantize_run::<f32, S, T::Code, R>(x, params, self.codes, codes));
+        let params = self.params_of_segment(Segment::Within(0));
+        with_rounding!(self.convention, R => elementwise::quantize_run::<f32, S, T::Code, R>(x, params, self.codes, codes));
     }
 
     /// The code of a real, with parameters per tensor.
     pub(crate) fn code_of(&self, x: f32) -> i32 {
         let scale = self.scale.first().map_or(1.0, |s| s.to_f32());
         let zero_point = self.zero_point.as_ref().and_then(|z| z.first()).map_or(0, |z| z.to_i32());
-        let code =
-            with_rule!(self.convention, R => Affine::<T::Code, f32, R>::new(scale, zero_point, self.codes).quantize(x));
+        let code = with_rounding!(self.convention, R => Affine::<T::Code, f32, R>::new(scale, zero_point, self.codes).quantize(x));
         code.to_i32()
     }
 
@@ -324,19 +323,21 @@ impl<T: Element, D: Dimension, S: Real> QParams<T, D, S> {
         self.codes
     }
 
-    fn params_of_lane(&self, lane: Lane) -> Params<'_, S, T::Code> {
+    fn params_of_segment(&self, lane: Segment) -> Params<'_, S, T::Code> {
         let scale = self.scale.as_slice().unwrap_or_default();
         let zero_point = self.zero_point.as_ref().and_then(|z| z.as_slice());
         match lane {
-            Lane::Within(block) => Params::Constant(scale[block], zero_point.map_or(T::Code::default(), |z| z[block])),
-            Lane::Across { first, size } => {
+            Segment::Within(block) => {
+                Params::Constant(scale[block], zero_point.map_or(T::Code::default(), |z| z[block]))
+            }
+            Segment::Across { first, size } => {
                 Params::Each { scales: &scale[first..], zero_points: zero_point.map(|z| &z[first..]), size }
             }
         }
     }
 }
 
-fn is_usable<S: Real>(scale: S) -> bool {
+fn is_usable<S: Float>(scale: S) -> bool {
     // The kernels work in f32 where the tensor is f32: a scale must have a meaning there too.
     scale.to_f64() > 0.0 && scale.to_f32() > 0.0 && scale.to_f32().is_finite()
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array, ArrayRef, CowArray, Dimension};
 
-use crate::element::{Element, Real, Storage};
+use crate::element::{Element, Float, Storage};
 use crate::error::Result;
 use crate::qparams::QParams;
 
@@ -30,7 +30,7 @@ use crate::qparams::QParams;
         try_from = "Raw<T, D, S>"
     )
 )]
-pub struct QTensor<T: Element, D: Dimension, S: Real = f32> {
+pub struct QTensor<T: Element, D: Dimension, S: Float = f32> {
     codes: T::Storage<D>,
     params: QParams<T, D, S>,
 }
@@ -39,20 +39,20 @@ pub struct QTensor<T: Element, D: Dimension, S: Real = f32> {
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(bound = "D: serde::Deserialize<'de>, T::Storage<D>: serde::Deserialize<'de>")]
-struct Raw<T: Element, D: Dimension, S: Real> {
+struct Raw<T: Element, D: Dimension, S: Float> {
     codes: T::Storage<D>,
     params: QParams<T, D, S>,
 }
 
 #[cfg(feature = "serde")]
-impl<T: Element, D: Dimension, S: Real> TryFrom<Raw<T, D, S>> for QTensor<T, D, S> {
+impl<T: Element, D: Dimension, S: Float> TryFrom<Raw<T, D, S>> for QTensor<T, D, S> {
     type Error = crate::error::Error;
     fn try_from(raw: Raw<T, D, S>) -> Result<Self> {
         Self::new(raw.codes, raw.params)
     }
 }
 
-impl<T: Element, D: Dimension, S: Real> QTensor<T, D, S> {
+impl<T: Element, D: Dimension, S: Float> QTensor<T, D, S> {
     /// Joins codes and parameters.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl<T: Element, D: Dimension, S: Real> QTensor<T, D, S> {
 
     /// `(q - zero_point) * scale` as `F`: computed in `f64` for `f64`, else in `f32`, then rounded to `F`. With
     /// [`Convention::Torch`](crate::Convention::Torch) per axis and per group always in `f64`.
-    pub fn dequantize_as<F: Real>(&self) -> Array<F, D> {
+    pub fn dequantize_as<F: Float>(&self) -> Array<F, D> {
         let mut out = Array::from_elem(self.raw_dim(), F::default());
         let fits = self.dequantize_into(&mut out);
         debug_assert_eq!(fits, Ok(()));
@@ -115,7 +115,7 @@ impl<T: Element, D: Dimension, S: Real> QTensor<T, D, S> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape.
-    pub fn dequantize_into<F: Real>(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
+    pub fn dequantize_into<F: Float>(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
         self.params.dequantize_into(&self.unpacked_codes(), out)
     }
 }

@@ -6,9 +6,9 @@ use ndarray::{Array, ArrayRef, ArrayView1, Axis, Dimension};
 
 use crate::affine::check_range;
 use crate::arch::{self, Task};
-use crate::element::Real;
+use crate::element::Float;
 use crate::error::{Error, Result};
-use crate::granularity::{Blocks, Granularity, Lane};
+use crate::granularity::{Blocks, Granularity, Segment};
 
 /// The smallest and greatest value of each block of a tensor.
 ///
@@ -16,7 +16,7 @@ use crate::granularity::{Blocks, Granularity, Lane};
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{Granularity, Ranges};
+/// use ndarray_quant::{Granularity, observer::Ranges};
 /// let x = array![[1.0f32, -2.0], [0.5, 4.0]];
 /// let ranges = Ranges::of(&x, Granularity::per_axis(Axis(0)))?;
 /// assert_eq!(ranges.min(), array![[-2.0], [0.5]]);
@@ -50,7 +50,7 @@ impl<D: Dimension> Ranges<D> {
     /// # Errors
     /// [`Error::NonFinite`] with the position of the first NaN or infinity (also of an `f64` beyond `f32`), and
     /// [`Error::Axis`] or [`Error::GroupSize`] for a granularity that `x` cannot have.
-    pub fn of<F: Real>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
+    pub fn of<F: Float>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
         let blocks = Blocks::new(granularity, x.ndim())?;
         let bounds = Bounds::of_blocks(x, &blocks)?;
         let grid = blocks.grid(&x.raw_dim());
@@ -68,7 +68,7 @@ impl<D: Dimension> Ranges<D> {
     ///
     /// ```
     /// use ndarray::{array, Ix3};
-    /// use ndarray_quant::{Granularity, Ranges};
+    /// use ndarray_quant::{Granularity, observer::Ranges};
     /// let ranges = Ranges::of(&array![1.0f32, -2.0], Granularity::PerTensor)?.into_dimensionality::<Ix3>()?;
     /// assert_eq!(ranges.min(), array![[[-2.0]]]);
     /// # Ok::<(), ndarray_quant::Error>(())
@@ -109,7 +109,7 @@ impl<D: Dimension> Ranges<D> {
 /// The smallest and the greatest of some values.
 ///
 /// ```
-/// use ndarray_quant::statistic::Bounds;
+/// use ndarray_quant::observer::Bounds;
 /// let bounds = Bounds::new(-1.0, 2.0)?;
 /// assert_eq!((bounds.min(), bounds.max()), (-1.0, 2.0));
 /// assert!(Bounds::new(1.0, f32::NAN).is_err());
@@ -170,14 +170,14 @@ impl Bounds {
     }
 
     /// The bounds of every block in row-major order, or the first value that is not finite.
-    pub(crate) fn of_blocks<F: Real, D: Dimension>(x: &ArrayRef<F, D>, blocks: &Blocks<D>) -> Result<Vec<Bounds>> {
+    pub(crate) fn of_blocks<F: Float, D: Dimension>(x: &ArrayRef<F, D>, blocks: &Blocks<D>) -> Result<Vec<Bounds>> {
         let count = blocks.grid(&x.raw_dim()).size();
         let (mut min, mut max) = (alloc::vec![Bounds::EMPTY.min; count], alloc::vec![Bounds::EMPTY.max; count]);
         let mut finite = true;
-        blocks.for_each_lane_in_any_order(x, |lane, values| {
+        blocks.for_each_segment_in_any_order(x, |lane, values| {
             let (blocks, size) = match lane {
-                Lane::Within(block) => (block..block + 1, usize::MAX),
-                Lane::Across { first, size } => (first..count, size),
+                Segment::Within(block) => (block..block + 1, usize::MAX),
+                Segment::Across { first, size } => (first..count, size),
             };
             finite &= include_all(&mut min[blocks.clone()], &mut max[blocks], values, size);
         });
@@ -191,7 +191,7 @@ impl Bounds {
 
 /// Widens the first of the bounds by the first `size` values, the next by as many, and so on; returns whether all were
 /// finite.
-fn include_all<F: Real>(min: &mut [f32], max: &mut [f32], values: ArrayView1<'_, F>, size: usize) -> bool {
+fn include_all<F: Float>(min: &mut [f32], max: &mut [f32], values: ArrayView1<'_, F>, size: usize) -> bool {
     match values.to_slice() {
         Some(values) => arch::run(Scan { min, max, values, size }),
         None => {
@@ -219,7 +219,7 @@ struct Scan<'a, F> {
     size: usize,
 }
 
-impl<F: Real> Task for Scan<'_, F> {
+impl<F: Float> Task for Scan<'_, F> {
     type Output = bool;
 
     #[inline(always)]
@@ -258,7 +258,7 @@ const PIECE: usize = 512;
 /// one, and NaN lies beyond the infinities. The order of integers does not matter, so the compiler makes lanes of the
 /// loop.
 #[inline(always)]
-fn bounds_of<F: Real>(values: &[F]) -> Bounds {
+fn bounds_of<F: Float>(values: &[F]) -> Bounds {
     // The greatest as a signed number: of the positive floats, if there are any. The greatest and the least as unsigned
     // numbers: the smallest of the negative floats, if there are any, and what is next to zero, where all have one
     // sign.
@@ -275,7 +275,7 @@ fn bounds_of<F: Real>(values: &[F]) -> Bounds {
     Bounds { min: f32::from_bits(min) + 0.0, max: f32::from_bits(max) + 0.0 }
 }
 
-fn first_non_finite<F: Real, D: Dimension>(x: &ArrayRef<F, D>) -> Error {
+fn first_non_finite<F: Float, D: Dimension>(x: &ArrayRef<F, D>) -> Error {
     let found = crate::granularity::positions(x.raw_dim()).zip(x).find(|(_, x)| !x.to_f32().is_finite());
     let (index, found) = found.expect("called for a tensor that holds one");
     Error::NonFinite { found: found.to_f64(), index }

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use ndarray::{Array, ArrayRef, Axis, Dimension};
 
 use crate::affine::{Codes, Convention, asymmetric, check_range, symmetric};
-use crate::element::{Code, Element, Real};
+use crate::element::{Code, Element, Float};
 use crate::error::Result;
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
@@ -19,14 +19,14 @@ use crate::range::Ranges;
 /// | scale | `(max - min) / (code_max - code_min)` | `a / ((code_max - code_min) / 2)` |
 /// | zero point | `code_min - round(min / scale)` | the middle code: 0 for signed types |
 ///
-/// Real zero is always exactly representable. [`Convention`] fixes the details that systems do differently.
+/// Float zero is always exactly representable. [`Convention`] fixes the details that systems do differently.
 ///
-/// A scheme is a [`Quantizer`](crate::Quantizer) by itself: it takes the range from the very tensor
+/// A scheme is a [`Quantize`](crate::Quantize) by itself: it takes the range from the very tensor
 /// (dynamic quantization). Fixed parameters come from [`Scheme::params`] and an observer.
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{I4, Quantizer, Scheme};
+/// use ndarray_quant::{I4, Quantize, Scheme};
 ///
 /// let x = array![[0.0f32, 0.5, 1.0], [-3.0, 0.0, 3.0]];
 /// let q = Scheme::<u8>::asymmetric().quantize(&x)?;
@@ -206,7 +206,7 @@ impl<T: Element> Scheme<T> {
     ///
     /// # Errors
     /// Those of [`Ranges::of`].
-    pub fn params_of<F: Real, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QParams<T, D>> {
+    pub fn params_of<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QParams<T, D>> {
         self.params_from_ranges(&Ranges::of(x, self.granularity)?)
     }
 

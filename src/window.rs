@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)` in all.
 ///
 /// ```
-/// use ndarray_quant::ops::{Padding, Window};
+/// use ndarray_quant::nn::{Padding, Window};
 /// let even = |padding| Window::new().strides([2, 2]).padding(padding).output_size([3, 3], [8, 8]);
 /// assert_eq!((even(Padding::Valid)?, even(Padding::Same)?), ([3, 3], [4, 4]));
 /// assert_eq!(even(Padding::Explicit([0, 0, 1, 1]))?, [4, 4]); // what `Same` is here
@@ -35,7 +35,7 @@ pub enum Padding {
 /// The kernel is not part of it: that of a convolution is the shape of its weights.
 ///
 /// ```
-/// use ndarray_quant::ops::{Padding, Window};
+/// use ndarray_quant::nn::{Padding, Window};
 /// let window = Window::new().strides([2, 2]).padding(Padding::Same);
 /// assert_eq!(window.output_size([3, 3], [224, 225])?, [112, 113]);
 /// assert_eq!(Window::new().output_size([3, 3], [224, 225])?, [222, 223]);
@@ -119,16 +119,16 @@ impl Window {
     pub(crate) fn place(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<Placed> {
         let &Window { strides, dilations, .. } = self;
         let mut placed = Placed { kernel, strides, dilations, before: [0; 2], image, padded: [0; 2], output: [0; 2] };
-        let mut reaches = [0; 2];
+        let mut dilated = [0; 2];
         for axis in 0..2 {
-            reaches[axis] = self.reach(kernel, axis)?;
-            let (before, after) = self.pads(reaches[axis], image[axis], axis);
+            dilated[axis] = self.dilated_kernel(kernel, axis)?;
+            let (before, after) = self.pads(dilated[axis], image[axis], axis);
             let padded = before
                 .checked_add(image[axis])
                 .and_then(|sum| sum.checked_add(after))
                 .filter(|&sum| sum <= i32::MAX as usize)
                 .ok_or_else(|| argument("padded image", "at most 2^31 - 1 rows and columns", [before, after]))?;
-            let (room, stride) = (padded.saturating_sub(reaches[axis]), strides[axis]);
+            let (room, stride) = (padded.saturating_sub(dilated[axis]), strides[axis]);
             let mut steps = if self.ceil { room.div_ceil(stride) } else { room / stride };
             if self.ceil && steps * stride >= before + image[axis] {
                 steps = steps.saturating_sub(1);
@@ -142,14 +142,14 @@ impl Window {
                 placed.dilations[axis] = 1;
             }
         }
-        if placed.padded[0] < reaches[0] || placed.padded[1] < reaches[1] {
-            return Err(Error::shape("padded image, at least as large as the kernel", &reaches, &placed.padded));
+        if placed.padded[0] < dilated[0] || placed.padded[1] < dilated[1] {
+            return Err(Error::shape("padded image, at least as large as the kernel", &dilated, &placed.padded));
         }
         Ok(placed)
     }
 
     /// The length that a kernel covers, its gaps included.
-    fn reach(&self, kernel: [usize; 2], axis: usize) -> Result<usize> {
+    fn dilated_kernel(&self, kernel: [usize; 2], axis: usize) -> Result<usize> {
         let check = |what, value: [usize; 2]| match value[axis] {
             0 => Err(argument(what, "at least 1 along each axis", value)),
             _ => Ok(()),
@@ -161,7 +161,7 @@ impl Window {
             .checked_mul(self.dilations[axis])
             .filter(|&reach| reach < i32::MAX as usize)
             .map(|reach| reach + 1)
-            .ok_or_else(|| argument("dilations", "a kernel that reaches over less than 2^31", self.dilations))
+            .ok_or_else(|| argument("dilations", "a kernel that dilated over less than 2^31", self.dilations))
     }
 
     /// The padding before and after along one axis.

@@ -147,7 +147,7 @@ fn verdict(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> String {
     let mut files = small_case();
     change(&mut files);
     let mut report = Report::default();
-    runner::run(&Store::Memory(files), &mut report);
+    runner::run(&Store::Arena(files), &mut report);
     report.to_string()
 }
 

@@ -2,14 +2,18 @@
 
 use half::f16;
 use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4, IxDyn, array};
-use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, RequantizeTo, Workspace, gemm, gemm_into};
+use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, Workspace, gemm, gemm_into};
 use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Op};
-use ndarray_quant::ops::{
-    GlobalAveragePool, Nearest, Padding, QConv, StaticConv, Window, max_pool, pad, resize_nearest,
+use ndarray_quant::{
+    Error, Granularity, I4, Packed, QParams, QTensor, Quantize, Scheme,
+    compat::gemmlowp::FixedPoint,
+    half::{HalfCast, Overflow},
+    nn::{Arithmetic, HalfLinear, Linear, Multiplier, Output, PreparedLinear},
+    observer::Ranges,
 };
 use ndarray_quant::{
-    Error, FixedPoint, Granularity, HalfCast, HalfLinear, I4, Overflow, Packed, QLinear, QParams, QTensor, Quantizer,
-    Ranges, Requantization, Requantize, Rescale, Scheme, StaticLinear,
+    nn::{Conv2d, Padding, PreparedConv2d, Window},
+    ops::{GlobalAveragePool, Nearest, max_pool, pad, resize_nearest},
 };
 
 /// The message names both sides.
@@ -32,9 +36,9 @@ fn scales() {
     // An f64 scale that f32 kernels cannot use.
     let tiny = array![[1e-300f64]];
     assert!(matches!(QParams::<i8, Ix2, f64>::new(Granularity::PerTensor, tiny, None), Err(Error::Scale { .. })));
-    assert!(matches!(Dequantize::new(&[1.0], &[1.0, 0.0], None), Err(Error::Scale { .. })));
-    assert!(matches!(Rescale::new(1.0, f32::NAN, 1.0, Requantization::Float), Err(Error::Scale { .. })));
-    assert!(matches!(Rescale::new(1e30, 1e30, 1.0, Requantization::Float), Err(Error::Scale { .. })));
+    assert!(matches!(DequantizeEpilogue::new(&[1.0], &[1.0, 0.0], None), Err(Error::Scale { .. })));
+    assert!(matches!(Multiplier::new(1.0, f32::NAN, 1.0, Arithmetic::F32), Err(Error::Scale { .. })));
+    assert!(matches!(Multiplier::new(1e30, 1e30, 1.0, Arithmetic::F32), Err(Error::Scale { .. })));
 }
 
 #[test]
@@ -96,8 +100,11 @@ fn values() {
     let error = Scheme::<u8>::asymmetric().params_from_range::<Ix2>(2.0, 1.0).unwrap_err();
     assert_eq!(error, Error::Range { min: 2.0, max: 1.0 });
     says(&error, &["min <= max", "min 2", "max 1"]);
-    assert!(matches!(ndarray_quant::choose_qparams(0.0, f32::INFINITY, 0, 255), Err(Error::Range { .. })));
-    assert!(matches!(ndarray_quant::choose_qparams(0.0, 1.0, 5, 5), Err(Error::CodeRange { .. })));
+    assert!(matches!(
+        ndarray_quant::compat::fbgemm::choose_qparams(0.0, f32::INFINITY, 0, 255),
+        Err(Error::Range { .. })
+    ));
+    assert!(matches!(ndarray_quant::compat::fbgemm::choose_qparams(0.0, 1.0, 5, 5), Err(Error::CodeRange { .. })));
     let mut out = Array1::from_elem(2, f16::ONE);
     let error = HalfCast::<f16>::new(Overflow::Error).quantize_into(&array![1.5f32, -7e4], &mut out).unwrap_err();
     assert_eq!(error, Error::Overflow { limit: 65504.0, found: -7e4f32 as f64, index: vec![1] });
@@ -113,48 +120,51 @@ fn values() {
 fn products() {
     let a = Array2::<u8>::zeros((2, 3));
     let b = PackedRhs::pack(&Array2::<i8>::zeros((4, 5)), &[0]).unwrap();
-    let error = gemm(&a, 0, &b, &Accumulator::new()).unwrap_err();
+    let error = gemm(&a, 0, &b, &I32Epilogue::new()).unwrap_err();
     assert!(matches!(&error, Error::Shape { expected, found, .. } if expected == &[2, 4] && found == &[2, 3]));
     let zeros = PackedRhs::pack(&Array2::<i8>::zeros((4, 5)), &[0, 0]).unwrap_err();
     assert!(matches!(&zeros, Error::Shape { expected, found, .. } if expected == &[5] && found == &[2]));
     let a = Array2::<u8>::zeros((2, 4));
-    assert!(matches!(gemm(&a, 0, &b, &Accumulator::with_bias(&[0; 4])), Err(Error::Shape { .. })));
-    assert!(matches!(gemm(&a, 0, &b, &Dequantize::new(&[1.0; 3], &[1.0], None).unwrap()), Err(Error::Shape { .. })));
+    assert!(matches!(gemm(&a, 0, &b, &I32Epilogue::with_bias(&[0; 4])), Err(Error::Shape { .. })));
+    assert!(matches!(
+        gemm(&a, 0, &b, &DequantizeEpilogue::new(&[1.0; 3], &[1.0], None).unwrap()),
+        Err(Error::Shape { .. })
+    ));
     let mut out = Array2::from_elem((2, 4), 9);
-    assert!(gemm_into(&a, 0, &b, &Accumulator::new(), &mut out, &mut Workspace::new()).is_err());
-    let error = gemm(&a, 0, &b, &Accumulator::with_bias(&[0, 0, i32::MAX, 0, 0])).unwrap_err();
+    assert!(gemm_into(&a, 0, &b, &I32Epilogue::new(), &mut out, &mut Workspace::new()).is_err());
+    let error = gemm(&a, 0, &b, &I32Epilogue::with_bias(&[0, 0, i32::MAX, 0, 0])).unwrap_err();
     assert_eq!(error, Error::Bias { max: i32::MAX as i64 - 4 * 255 * 128, found: i32::MAX as f64, channel: 2 });
     let deep = PackedRhs::pack(&Array2::<i8>::zeros((70_000, 1)), &[0]).unwrap();
-    let error = gemm(&Array2::<u8>::zeros((1, 70_000)), 0, &deep, &Accumulator::new()).unwrap_err();
+    let error = gemm(&Array2::<u8>::zeros((1, 70_000)), 0, &deep, &I32Epilogue::new()).unwrap_err();
     assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
     says(&error, &["65793", "70000"]);
     assert!(matches!(PackedRhs::pack(&Array2::<i8>::zeros((9_000_000, 1)), &[0]), Err(Error::Depth { .. })));
     let per_axis = QParams::<u8, Ix2>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap();
-    assert!(matches!(RequantizeTo::new(1.0, &[1.0], None, &per_axis, Requantization::Float), Err(Error::Shape { .. })));
+    assert!(matches!(RequantizeEpilogue::new(1.0, &[1.0], None, &per_axis, Arithmetic::F32), Err(Error::Shape { .. })));
 }
 
 #[test]
 fn layers() {
     let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&Array2::<f32>::ones((4, 3))).unwrap();
-    assert!(matches!(QLinear::new(&w, Some(&Array1::zeros(3))), Err(Error::Shape { .. })));
+    assert!(matches!(Linear::new(&w, Some(&Array1::zeros(3))), Err(Error::Shape { .. })));
     let mut bias = Array1::zeros(4);
     bias[2] = f32::NAN;
-    let error = QLinear::new(&w, Some(&bias)).unwrap_err();
+    let error = Linear::new(&w, Some(&bias)).unwrap_err();
     assert!(matches!(error, Error::NonFinite { index, .. } if index == [2]));
     let wrong_axis = Scheme::<i8>::symmetric().per_axis(Axis(1)).quantize(&Array2::<f32>::ones((4, 3))).unwrap();
-    let error = QLinear::new(&wrong_axis, None).unwrap_err();
+    let error = Linear::new(&wrong_axis, None).unwrap_err();
     says(&error, &["axis: 0", "axis: 1"]);
 
-    let fc = QLinear::new(&w, Some(&Array1::ones(4))).unwrap();
+    let fc = Linear::new(&w, Some(&Array1::ones(4))).unwrap();
     assert!(matches!(fc.forward_dynamic(&Array2::ones((2, 5))), Err(Error::Shape { .. })));
     assert!(matches!(fc.forward_dynamic(&Array2::from_elem((2, 3), f32::INFINITY)), Err(Error::NonFinite { .. })));
     let x = QParams::<u8, Ix2>::per_tensor(1e-9, 0).unwrap();
     let y = QParams::<u8, Ix2>::per_tensor(1.0, 0).unwrap();
-    let error = fc.clone().prepare(&x, &Requantize::to(&y)).unwrap_err();
+    let error = fc.clone().prepare(&x, &Output::to(&y)).unwrap_err();
     assert!(matches!(error, Error::Bias { channel: 0, .. }));
 
     let x = QParams::<u8, Ix2>::per_tensor(0.1, 0).unwrap();
-    let fixed: StaticLinear<u8, i8, u8> = fc.prepare(&x, &Requantize::to(&y)).unwrap();
+    let fixed: PreparedLinear<u8, i8, u8> = fc.prepare(&x, &Output::to(&y)).unwrap();
     let other = QParams::<u8, _>::per_tensor(0.2, 0).unwrap().quantize(&Array2::<f32>::ones((1, 3))).unwrap();
     assert!(matches!(fixed.forward(&other), Err(Error::Argument { .. })));
     assert!(HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), Some(&Array1::zeros(3))).is_err());
@@ -165,23 +175,23 @@ fn layers() {
 #[test]
 fn layers_that_are_too_deep() {
     let params = |zero_point| QParams::<u8, Ix2>::per_tensor(1.0, zero_point).unwrap();
-    let to = || Requantize::to(&params(0));
+    let to = || Output::to(&params(0));
     // No zero point of the input would do.
     let weights = |depth| Scheme::<i8>::symmetric().quantize(&Array2::<f32>::zeros((2, depth))).unwrap();
-    let error = QLinear::new(&weights(131_072), None).unwrap_err();
+    let error = Linear::new(&weights(131_072), None).unwrap_err();
     assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
-    let error = StaticLinear::new(&params(128), &weights(131_072), None, &to()).unwrap_err();
+    let error = PreparedLinear::new(&params(128), &weights(131_072), None, &to()).unwrap_err();
     assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
     // Weights with a zero point at the end of the codes reach twice as far.
     let codes = Array2::<u8>::zeros((2, 65_794));
     let far = |zero_point| QTensor::new(codes.clone(), params(zero_point)).unwrap();
-    assert_eq!(QLinear::new(&far(0), None).unwrap_err(), Error::Depth { max: 65_793, found: 65_794 });
-    assert!(QLinear::new(&far(128), None).is_ok());
+    assert_eq!(Linear::new(&far(0), None).unwrap_err(), Error::Depth { max: 65_793, found: 65_794 });
+    assert!(Linear::new(&far(128), None).is_ok());
     // This zero point of the input would not do, or not with this bias.
-    let deep = QLinear::new(&weights(131_071), None).unwrap();
+    let deep = Linear::new(&weights(131_071), None).unwrap();
     assert_eq!(deep.clone().prepare(&params(0), &to()).unwrap_err(), Error::Depth { max: 65_793, found: 131_071 });
     assert!(deep.prepare(&params(128), &to()).is_ok());
-    let full = QLinear::new(&weights(131_071), Some(&array![0.0, 16_384.0])).unwrap();
+    let full = Linear::new(&weights(131_071), Some(&array![0.0, 16_384.0])).unwrap();
     let error = full.prepare(&params(128), &to()).unwrap_err();
     assert_eq!(error, Error::Bias { max: 16_383, found: 16_384.0, channel: 1 });
 
@@ -189,15 +199,15 @@ fn layers_that_are_too_deep() {
     let params = |zero_point| QParams::<u8, Ix4>::per_tensor(1.0, zero_point).unwrap();
     for (shape, groups) in [((2, 1, 2, 65_536), 1), ((2, 2, 65_536, 1), 2)] {
         let zeros = QTensor::new(Array4::zeros(shape), QParams::<i8, _>::per_tensor(1.0, 0).unwrap()).unwrap();
-        let error = QConv::new(&zeros, None, &window, groups).unwrap_err();
+        let error = Conv2d::new(&zeros, None, &window, groups).unwrap_err();
         assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
     }
     let zeros = QTensor::new(Array4::zeros((1, 1, 1, 70_000)), QParams::<i8, _>::per_tensor(1.0, 0).unwrap()).unwrap();
-    let conv = QConv::new(&zeros, None, &window, 1).unwrap();
-    let error = conv.clone().prepare(&params(0), &Requantize::to(&params(0))).unwrap_err();
+    let conv = Conv2d::new(&zeros, None, &window, 1).unwrap();
+    let error = conv.clone().prepare(&params(0), &Output::to(&params(0))).unwrap_err();
     assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
-    assert!(conv.prepare(&params(128), &Requantize::to(&params(0))).is_ok());
-    let error = StaticConv::new(&params(0), &zeros, None, &window, 1, &Requantize::to(&params(0))).unwrap_err();
+    assert!(conv.prepare(&params(128), &Output::to(&params(0))).is_ok());
+    let error = PreparedConv2d::new(&params(0), &zeros, None, &window, 1, &Output::to(&params(0))).unwrap_err();
     assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
 }
 
@@ -281,8 +291,8 @@ fn extremes() {
     assert!(matches!(same.output_size([3, 3], [far, far]), Err(Error::Argument { .. })));
     let w = QTensor::<i8, Ix4>::new(Array4::ones((1, 1, 1, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
     let once = Window::new().strides([far, far]).dilations([far, far]);
-    let to = Requantize::to(&QParams::<u8, Ix4>::per_tensor(0.01, 0).unwrap());
-    let y = QConv::new(&w, None, &once, 1).unwrap().forward(&x, &to).unwrap();
+    let to = Output::to(&QParams::<u8, Ix4>::per_tensor(0.01, 0).unwrap());
+    let y = Conv2d::new(&w, None, &once, 1).unwrap().forward(&x, &to).unwrap();
     assert_eq!(y.codes().iter().collect::<Vec<_>>(), [&1]);
 
     // Two codes stay two, and i32 has its codes.
@@ -290,7 +300,7 @@ fn extremes() {
     assert_eq!(Scheme::<i32>::symmetric().narrow_range().levels(), u64::from(u32::MAX));
 
     // min(max(y, low), high) is high where the bounds are not in order, and a NaN does not bound.
-    let to = |low, high| Requantize::to(&QParams::<u8, Ix4>::per_tensor(1.0, 0).unwrap()).clamp(Some(low), Some(high));
+    let to = |low, high| Output::to(&QParams::<u8, Ix4>::per_tensor(1.0, 0).unwrap()).clamp(Some(low), Some(high));
     assert_eq!(to(9.0, 5.0).clamp_range(), (5, 5));
     assert_eq!(to(f32::NAN, f32::NAN).clamp_range(), (0, 255));
     let mean = GlobalAveragePool::new(x.params(), &to(9.0, 5.0)).unwrap().forward(&x).unwrap();

@@ -2,7 +2,10 @@
 
 use ndarray::{Array, Array1, Array4, ArrayD, IxDyn, array};
 use ndarray_quant::Error;
-use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Memory, Op, Padding, Window};
+use ndarray_quant::{
+    graph::{Activation, Arena, Clamp, GraphBuilder, Op},
+    nn::{Padding, Window},
+};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -48,7 +51,7 @@ fn plain_pool(x: &Array4<f32>, kernel: [usize; 2], window: Window, mean: Option<
                 |axis: usize, o: usize, k: usize| o * window.strides[axis] + k * window.dilations[axis] < ends[axis];
             padded += (within(0, oy, ky) && within(1, ox, kx)) as usize;
         }
-        mean.map_or(greatest, |count_pad| sum / if count_pad { padded } else { inside } as f32)
+        mean.map_or(greatest, |count_include_pad| sum / if count_include_pad { padded } else { inside } as f32)
     })
 }
 
@@ -73,8 +76,8 @@ proptest! {
         let bias = random(groups * each_out, rng);
         let mut g = GraphBuilder::new();
         g.input("x", &[1, groups * each_in, size.0, size.1]).unwrap();
-        let reach = |k: usize| dilation * (k - 1) + 1;
-        let fits = size.0 + pads[0] + pads[2] >= reach(kernel.0) && size.1 + pads[1] + pads[3] >= reach(kernel.1);
+        let dilated = |k: usize| dilation * (k - 1) + 1;
+        let fits = size.0 + pads[0] + pads[2] >= dilated(kernel.0) && size.1 + pads[1] + pads[3] >= dilated(kernel.1);
         let y = g.conv("y", "x", &w, Some(&bias), window, groups);
         prop_assert_eq!(y.is_ok(), fits, "{:?}", y);
         if let Ok(y) = y {
@@ -87,14 +90,14 @@ proptest! {
     fn poolings(
         seed in any::<u64>(), n in 1..3usize, channels in 1..4usize, size in (1..9usize, 1..9usize),
         kernel in [1..4usize, 1..4usize], strides in [1..4usize, 1..4usize], dilations in [1..3usize, 1..3usize],
-        pads in prop::array::uniform4(0..3usize), ceil in any::<bool>(), count_pad in any::<bool>(),
+        pads in prop::array::uniform4(0..3usize), ceil in any::<bool>(), count_include_pad in any::<bool>(),
     ) {
         let window = Window::new().strides(strides).dilations(dilations).padding(Padding::Explicit(pads)).ceil(ceil);
         let x = random((n, channels, size.0, size.1), &mut Pcg64Mcg::seed_from_u64(seed));
         let mut g = GraphBuilder::new();
         g.input("x", &[1, channels, size.0, size.1]).unwrap();
         let max = g.max_pool("max", "x", kernel, window);
-        let mean = g.node("mean", Op::AveragePool { kernel, window, count_pad }, &["x"]);
+        let mean = g.node("mean", Op::AveragePool { kernel, window, count_include_pad }, &["x"]);
         let fits = window.output_size(kernel, [size.0, size.1]).is_ok();
         let expected = fits.then(|| plain_pool(&x, kernel, window, None));
         // A window of nothing but padding is refused.
@@ -102,9 +105,9 @@ proptest! {
         prop_assert_eq!((max.is_ok(), mean.is_ok()), (sound, sound));
         if let (Ok(max), Ok(mean), Some(expected)) = (max, mean, expected) {
             let network = g.build(&[&max, &mean]).unwrap().compile().unwrap();
-            let found = network.run_many(&[x.view().into_dyn()], &mut Memory::new()).unwrap();
+            let found = network.run_many(&[x.view().into_dyn()], &mut Arena::new()).unwrap();
             prop_assert_eq!(&found[0], &expected.into_dyn());
-            prop_assert!(close(&found[1], &plain_pool(&x, kernel, window, Some(count_pad)).into_dyn()));
+            prop_assert!(close(&found[1], &plain_pool(&x, kernel, window, Some(count_include_pad)).into_dyn()));
         }
     }
 }
@@ -137,7 +140,7 @@ fn every_operator(rng: &mut Pcg64Mcg) -> ndarray_quant::graph::Graph {
         g.constant("half", &array![[[[0.5f32]], [[1.0]], [[2.0]], [[1.0]], [[1.0]], [[1.0]], [[1.0]], [[-1.0]]]]);
     let scaled = g.mul("scaled", &half.unwrap(), &excited).unwrap();
     let pooled = g.max_pool("pooled", &scaled, [2, 2], Window::new().strides([2, 2])).unwrap();
-    let average = Op::AveragePool { kernel: [3, 3], window: Window::new().pad(1), count_pad: false };
+    let average = Op::AveragePool { kernel: [3, 3], window: Window::new().pad(1), count_include_pad: false };
     let averaged = g.node("averaged", average, &[&pooled]).unwrap();
     let padded = g.node("padded", Op::Pad { pads: [1, 0, 0, 2] }, &[&averaged]).unwrap();
     let repeated = g.node("repeated", Op::Repeat { factors: [2, 1] }, &[&padded]).unwrap();
@@ -169,7 +172,7 @@ fn images_do_not_depend_on_their_batch_or_on_memory() {
     let rng = &mut Pcg64Mcg::seed_from_u64(2);
     let network = every_operator(rng).simplify().unwrap().compile().unwrap();
     let x = random(IxDyn(&[300, 3, 8, 6]), rng);
-    let mut memory = Memory::new();
+    let mut memory = Arena::new();
     let all = network.run_with(&x, &mut memory).unwrap();
     for i in [0, 1, 150, 299] {
         let image = x.slice_axis(ndarray::Axis(0), (i..i + 1).into());
@@ -192,7 +195,7 @@ fn reshapes_keep_the_logical_order() {
     let back = g.node("back", Op::Reshape { shape: vec![4, 3, 2] }, &[&flat]).unwrap();
     let network = g.build(&[&flat, &back]).unwrap().compile().unwrap();
     let x = Array::from_shape_fn((2, 2, 3, 4), |(n, c, h, w)| (n * 24 + c * 12 + h * 4 + w) as f32).into_dyn();
-    let y = network.run_many(&[x.view()], &mut Memory::new()).unwrap();
+    let y = network.run_many(&[x.view()], &mut Arena::new()).unwrap();
     let in_order = |shape: &[usize]| Array::from_iter((0..48).map(|x| x as f32)).into_shape_with_order(shape).unwrap();
     assert_eq!(y[0], in_order(&[2, 24]));
     assert_eq!(y[1], in_order(&[2, 4, 3, 2]));

@@ -3,8 +3,9 @@
 use ndarray::{Array1, Array2, Axis, Ix2};
 use ndarray_quant::gemm::Workspace;
 use ndarray_quant::{
-    FixedPoint, FixedPointRounding, QLinear, QParams, QTensor, Quantizer, Requantization, Requantize, Scheme,
-    StaticLinear,
+    QParams, QTensor, Quantize, Scheme,
+    compat::gemmlowp::{FixedPoint, FixedPointRounding},
+    nn::{Arithmetic, Linear, Output, PreparedLinear},
 };
 
 /// A layer's weights, bias and output parameters, not simple in binary, so that float arithmetic would have to round.
@@ -32,27 +33,27 @@ fn input() -> QTensor<u8, Ix2> {
     Scheme::<u8>::asymmetric().quantize(&x).unwrap()
 }
 
-fn network(requantization: Requantization) -> Vec<StaticLinear<u8, i8, u8>> {
+fn network(arithmetic: Arithmetic) -> Vec<PreparedLinear<u8, i8, u8>> {
     let mut x = input().params().clone();
     let mut network = Vec::new();
     for layer in layers() {
-        let to = Requantize::to(&layer.to).relu().with_requantization(requantization);
-        network.push(QLinear::new(&layer.weights, Some(&layer.bias)).unwrap().prepare(&x, &to).unwrap());
+        let to = Output::to(&layer.to).relu().with_arithmetic(arithmetic);
+        network.push(Linear::new(&layer.weights, Some(&layer.bias)).unwrap().prepare(&x, &to).unwrap());
         x = layer.to;
     }
     network
 }
 
 /// Runs the codes through all layers, without anything but integers in sight of the caller.
-fn run(network: &[StaticLinear<u8, i8, u8>], x: &Array2<u8>, workspace: &mut Workspace, out: &mut [Array2<u8>]) {
+fn run(network: &[PreparedLinear<u8, i8, u8>], x: &Array2<u8>, workspace: &mut Workspace, out: &mut [Array2<u8>]) {
     for (i, layer) in network.iter().enumerate() {
         let (done, rest) = out.split_at_mut(i);
         layer.forward_into(done.last().unwrap_or(x), &mut rest[0], workspace).unwrap();
     }
 }
 
-fn outputs(network: &[StaticLinear<u8, i8, u8>], batch: usize) -> Vec<Array2<u8>> {
-    let shape = |layer: &StaticLinear<u8, i8, u8>, x: &Array2<u8>| {
+fn outputs(network: &[PreparedLinear<u8, i8, u8>], batch: usize) -> Vec<Array2<u8>> {
+    let shape = |layer: &PreparedLinear<u8, i8, u8>, x: &Array2<u8>| {
         let x = QTensor::new(x.clone(), layer.input().clone()).unwrap();
         layer.forward(&x).unwrap().into_parts().0
     };
@@ -95,8 +96,8 @@ mod flags {
 #[test]
 fn no_float_instruction_rounds_anything() {
     use std::hint::black_box;
-    let rounded = |requantization| {
-        let network = network(requantization);
+    let rounded = |arithmetic| {
+        let network = network(arithmetic);
         let x = input().codes().clone();
         let mut out = outputs(&network, x.nrows());
         let mut workspace = Workspace::new();
@@ -105,32 +106,32 @@ fn no_float_instruction_rounds_anything() {
         run(black_box(&network), black_box(&x), &mut workspace, black_box(&mut out));
         flags::any()
     };
-    assert!(rounded(Requantization::Float), "the flags must catch the float arithmetic");
-    assert!(rounded(Requantization::Double), "the flags must catch the double arithmetic");
-    assert!(!rounded(Requantization::FixedPoint(FixedPointRounding::Double)));
-    assert!(!rounded(Requantization::FixedPoint(FixedPointRounding::Single)));
+    assert!(rounded(Arithmetic::F32), "the flags must catch the float arithmetic");
+    assert!(rounded(Arithmetic::F64), "the flags must catch the double arithmetic");
+    assert!(!rounded(Arithmetic::FixedPoint(FixedPointRounding::Double)));
+    assert!(!rounded(Arithmetic::FixedPoint(FixedPointRounding::Single)));
 }
 
 /// Each arithmetic, over the whole network, against its formula written out on naive sums.
 #[test]
 fn every_requantization_equals_its_formula() {
-    for requantization in [
-        Requantization::Float,
-        Requantization::Double,
-        Requantization::FixedPoint(FixedPointRounding::Double),
-        Requantization::FixedPoint(FixedPointRounding::Single),
+    for arithmetic in [
+        Arithmetic::F32,
+        Arithmetic::F64,
+        Arithmetic::FixedPoint(FixedPointRounding::Double),
+        Arithmetic::FixedPoint(FixedPointRounding::Single),
     ] {
         let mut x = input();
-        for (layer, integer) in layers().iter().zip(&network(requantization)) {
-            let expected = reference(&x, layer, requantization);
+        for (layer, integer) in layers().iter().zip(&network(arithmetic)) {
+            let expected = reference(&x, layer, arithmetic);
             x = integer.forward(&x).unwrap();
-            assert_eq!(x.codes(), expected, "{requantization:?}");
+            assert_eq!(x.codes(), expected, "{arithmetic:?}");
             assert!(x.codes().iter().any(|&q| q != layer.to.zero_point().map_or(0, |z| z[[0, 0]])), "not all zero");
         }
     }
 }
 
-fn reference(x: &QTensor<u8, Ix2>, layer: &Layer, requantization: Requantization) -> Array2<u8> {
+fn reference(x: &QTensor<u8, Ix2>, layer: &Layer, arithmetic: Arithmetic) -> Array2<u8> {
     let zero = |p: &QParams<u8, Ix2>| p.zero_point().map_or(0, |z| z[[0, 0]]) as i64;
     let (x_scale, y_scale) = (x.params().scale()[[0, 0]], layer.to.scale()[[0, 0]]);
     let (x_zero, y_zero) = (zero(x.params()), zero(&layer.to));
@@ -146,9 +147,9 @@ fn reference(x: &QTensor<u8, Ix2>, layer: &Layer, requantization: Requantization
             .sum::<i64>();
         let acc = products + bias;
         let double = x_scale as f64 * w_scale as f64 / y_scale as f64;
-        let scaled = match requantization {
-            Requantization::Double => (acc as f64 * double).round() as i64,
-            Requantization::FixedPoint(rounding) => fixed_point(acc, double, rounding),
+        let scaled = match arithmetic {
+            Arithmetic::F64 => (acc as f64 * double).round() as i64,
+            Arithmetic::FixedPoint(rounding) => fixed_point(acc, double, rounding),
             _ => (acc as f32 * ((x_scale * w_scale) / y_scale)).round_ties_even() as i64,
         };
         (scaled + y_zero).clamp(y_zero, 255) as u8

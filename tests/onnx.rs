@@ -2,8 +2,8 @@
 #![cfg(feature = "onnx")]
 
 use ndarray::{Array, IxDyn, array};
-use ndarray_quant::format::onnx;
 use ndarray_quant::graph::Op;
+use ndarray_quant::io::onnx;
 use ndarray_quant::{Error, Result};
 
 /// A protobuf message in the making.

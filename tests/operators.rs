@@ -1,14 +1,18 @@
 //! Operators on codes against their formulas, one element at a time.
 
 use ndarray::{Array1, Array2, Array4, Axis, Ix4, Zip, s};
-use ndarray_quant::gemm::{Byte, Workspace};
-use ndarray_quant::ops::{
-    AveragePool, Concat, GlobalAveragePool, Lookup, Nearest, Padding, QAdd, QMul, Softmax, Window, max_pool, pad_into,
-    resize_nearest_into,
+use ndarray_quant::gemm::{Int8, Workspace};
+use ndarray_quant::{
+    Element, QParams, QTensor, Quantize, Scheme,
+    compat::gemmlowp::{FixedPoint, FixedPointRounding},
+    nn::{Arithmetic, Linear, Multiplier, Output},
 };
 use ndarray_quant::{
-    Element, FixedPoint, FixedPointRounding, QLinear, QParams, QTensor, Quantizer, Requantization, Requantize, Rescale,
-    Scheme,
+    nn::{Padding, Window},
+    ops::{
+        Add, AveragePool, Concat, GlobalAveragePool, Lookup, Mul, Nearest, Softmax, max_pool, pad_into,
+        resize_nearest_into,
+    },
 };
 use proptest::prelude::*;
 
@@ -39,8 +43,8 @@ fn code(x: f32) -> u8 {
 }
 
 /// Quantizing on the way is quantizing first, for inputs of any strides.
-fn dynamic_layer<W: ndarray_quant::gemm::Byte + Element<Code = W>>(x: &Array2<f32>, w: &QTensor<W, ndarray::Ix2>) {
-    let layer = QLinear::new(w, Some(&Array1::from_elem(w.unpacked_codes().nrows(), 0.25))).unwrap();
+fn dynamic_layer<W: ndarray_quant::gemm::Int8 + Element<Code = W>>(x: &Array2<f32>, w: &QTensor<W, ndarray::Ix2>) {
+    let layer = Linear::new(w, Some(&Array1::from_elem(w.unpacked_codes().nrows(), 0.25))).unwrap();
     let (of_all, of_rows) = (Scheme::<u8>::asymmetric(), Scheme::<i8>::symmetric().per_axis(Axis(0)));
     let expected = layer.forward_dequantize(&of_all.quantize(x).unwrap()).unwrap();
     let expected_per_row = layer.forward_dequantize(&of_rows.quantize(x).unwrap()).unwrap();
@@ -56,7 +60,7 @@ fn dynamic_layer<W: ndarray_quant::gemm::Byte + Element<Code = W>>(x: &Array2<f3
 
 /// Sums and products by every arithmetic, of sides whose axes are of length 1 where `ones` says it, and with channels
 /// first in memory where `first` does, against formulas for one element.
-fn pairs_that_broadcast<T: Byte + Into<i32> + Into<f32>>(
+fn pairs_that_broadcast<T: Int8 + Into<i32> + Into<f32>>(
     lens: [usize; 4],
     ones: [[bool; 4]; 2],
     first: [bool; 3],
@@ -81,17 +85,12 @@ fn pairs_that_broadcast<T: Byte + Into<i32> + Into<f32>>(
     let code = |x: f32| limit(x.clamp(-1e4, 1e4).round_ties_even() as i32);
     let int = |code: T| -> i32 { code.into() };
     let float = |code: T| -> f32 { code.into() };
-    let fixed = Requantization::FixedPoint;
-    for by in [
-        Requantization::Float,
-        Requantization::Double,
-        fixed(FixedPointRounding::Double),
-        fixed(FixedPointRounding::Single),
-    ] {
-        let to = Requantize::to(&py).with_requantization(by);
+    let fixed = Arithmetic::FixedPoint;
+    for by in [Arithmetic::F32, Arithmetic::F64, fixed(FixedPointRounding::Double), fixed(FixedPointRounding::Single)] {
+        let to = Output::to(&py).with_arithmetic(by);
         let to = if relu { to.relu() } else { to };
         let sum = |a: T, b: T| match by {
-            Requantization::FixedPoint(rounding) => {
+            Arithmetic::FixedPoint(rounding) => {
                 let twice_max = 2.0 * f64::from(sa.max(sb));
                 let by = |x: i32, factor: f64| FixedPoint::from_f64(factor).unwrap().multiply(x, rounding);
                 let a = by((int(a) - int(za)) << 20, f64::from(sa) / twice_max);
@@ -103,16 +102,16 @@ fn pairs_that_broadcast<T: Byte + Into<i32> + Into<f32>>(
                 code((float(zy) - (ra * float(za) + rb * float(zb))) + float(a) * ra + float(b) * rb)
             }
         };
-        let rescale = Rescale::new(sa, sb, sy, by).unwrap();
-        let product = |a: T, b: T| match rescale {
-            Rescale::Float(factor) => code(((int(a) - int(za)) * (int(b) - int(zb))) as f32 * factor + float(zy)),
-            rescale => rescale.requantize::<T>((int(a) - int(za)) * (int(b) - int(zb)), zy).max(least),
+        let multiplier = Multiplier::new(sa, sb, sy, by).unwrap();
+        let product = |a: T, b: T| match multiplier {
+            Multiplier::F32(factor) => code(((int(a) - int(za)) * (int(b) - int(zb))) as f32 * factor + float(zy)),
+            multiplier => multiplier.requantize::<T>((int(a) - int(za)) * (int(b) - int(zb)), zy).max(least),
         };
-        if by != Requantization::Double {
-            QAdd::new(&pa, &pb, &to).unwrap().forward_into(&a, &b, &mut y).unwrap();
+        if by != Arithmetic::F64 {
+            Add::new(&pa, &pb, &to).unwrap().forward_into(&a, &b, &mut y).unwrap();
             assert!(Zip::from(&wide_a).and(&wide_b).and(&y).all(|&a, &b, &y| sum(a, b) == y), "sum, {by:?}");
         }
-        QMul::new(&pa, &pb, &to).unwrap().forward_into(&a, &b, &mut y).unwrap();
+        Mul::new(&pa, &pb, &to).unwrap().forward_into(&a, &b, &mut y).unwrap();
         assert!(Zip::from(&wide_a).and(&wide_b).and(&y).all(|&a, &b, &y| product(a, b) == y), "product, {by:?}");
     }
 }
@@ -154,8 +153,8 @@ proptest! {
             code((zy - (ra * za + rb * zb)) + a as f32 * ra + b as f32 * rb)
         };
         let product = |a: u8, b: u8| code(((a as f32 - za) * (b as f32 - zb)) * ((sa * sb) / sy) + zy);
-        let to = Requantize::to(&py);
-        let (add, mul) = (QAdd::new(&pa, &pb, &to).unwrap(), QMul::new(&pa, &pb, &to).unwrap());
+        let to = Output::to(&py);
+        let (add, mul) = (Add::new(&pa, &pb, &to).unwrap(), Mul::new(&pa, &pb, &to).unwrap());
         for a in [a.clone(), channels_first(&a)] {
             for b in [b.view(), one_row] {
                 let wide = b.broadcast(a.raw_dim()).unwrap();
@@ -167,8 +166,8 @@ proptest! {
             }
         }
         // In integers the sum is within a code of the real one.
-        let fixed = Requantization::FixedPoint(FixedPointRounding::Double);
-        if let Ok(add) = QAdd::new(&pa, &pb, &Requantize::to(&py).with_requantization(fixed)) {
+        let fixed = Arithmetic::FixedPoint(FixedPointRounding::Double);
+        if let Ok(add) = Add::new(&pa, &pb, &Output::to(&py).with_arithmetic(fixed)) {
             let mut y = Array4::zeros(a.raw_dim());
             add.forward_into(&a, &b, &mut y).unwrap();
             prop_assert!(ndarray::Zip::from(&a).and(&b).and(&y).all(|&a, &b, &y| sum(a, b).abs_diff(y) <= 1));
@@ -204,10 +203,10 @@ proptest! {
         };
         prop_assume!(window.output_size([kernel; 2], [h, w]).is_ok());
         let tensor = QTensor::new(x.clone(), px.clone()).unwrap();
-        let pool = AveragePool::new(&px, [kernel; 2], &window, &Requantize::to(&py)).unwrap();
+        let pool = AveragePool::new(&px, [kernel; 2], &window, &Output::to(&py)).unwrap();
         let mean = pool.count_include_pad(include).forward(&tensor).unwrap();
-        let fixed = Requantization::FixedPoint(FixedPointRounding::Double);
-        let to = Requantize::to(&px).with_requantization(fixed);
+        let fixed = Arithmetic::FixedPoint(FixedPointRounding::Double);
+        let to = Output::to(&px).with_arithmetic(fixed);
         let pool = AveragePool::new(&px, [kernel; 2], &window, &to).unwrap();
         let mean_of_codes = pool.count_include_pad(include).forward(&tensor).unwrap();
         let max = max_pool(&tensor, [kernel; 2], &window).unwrap();
@@ -231,7 +230,7 @@ proptest! {
             prop_assert_eq!(mean_of_codes.codes()[[n, y, x_out, c]] as i32, (2 * codes + count) / (2 * count));
             prop_assert_eq!(max.codes()[[n, y, x_out, c]], greatest);
         }
-        let global = GlobalAveragePool::new(&px, &Requantize::to(&py)).unwrap();
+        let global = GlobalAveragePool::new(&px, &Output::to(&py)).unwrap();
         let mut out = Array4::zeros((x.dim().0, 1, 1, x.dim().3));
         global.forward_into(&channels_first(&x), &mut out, &mut Workspace::new()).unwrap();
         for ((n, _, _, c), &got) in out.indexed_iter() {

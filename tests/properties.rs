@@ -3,8 +3,11 @@
 use half::{bf16, f16};
 use ndarray::{Array, Array1, Array2, Array3, ArrayD, Axis, Dimension, IxDyn, s};
 use ndarray_quant::{
-    Code, Convention, Dequantizer, Element, FixedPoint, FixedPointRounding, Granularity, HalfCast, I2, I4, Overflow,
-    QParams, Quantizer, Requantization, Rescale, Scheme, U2, U4,
+    Convention, Dequantize, Element, Granularity, I2, I4, QParams, Quantize, Scheme, U2, U4,
+    compat::gemmlowp::{FixedPoint, FixedPointRounding},
+    element::Code,
+    half::{HalfCast, Overflow},
+    nn::{Arithmetic, Multiplier},
 };
 use proptest::prelude::*;
 
@@ -116,7 +119,7 @@ proptest! {
     #[test]
     fn u2_codes(x in tensor(), scheme in scheme::<U2>()) { codes_equal_the_formula(&x, scheme)?; }
 
-    /// Real zero has a code of its own, whatever the range.
+    /// Float zero has a code of its own, whatever the range.
     #[test]
     fn zero_is_exact(min in value(), max in value(), symmetric: bool, narrow: bool, convention in convention()) {
         let scheme = if symmetric { Scheme::<u8>::symmetric() } else { Scheme::asymmetric() };
@@ -311,16 +314,16 @@ fn requantizations_agree_within_a_code() {
         let exact = acc as f64 * (x as f64 * w as f64 / y as f64);
         let near_tie = ((exact.abs() - exact.abs().floor()) - 0.5).abs() < 1e-4 * exact.abs().max(1.0);
         let expected = exact.round().clamp(-32768.0, 32767.0) as i16;
-        for requantization in [
-            Requantization::Float,
-            Requantization::Double,
-            Requantization::FixedPoint(FixedPointRounding::Single),
-            Requantization::FixedPoint(FixedPointRounding::Double),
+        for arithmetic in [
+            Arithmetic::F32,
+            Arithmetic::F64,
+            Arithmetic::FixedPoint(FixedPointRounding::Single),
+            Arithmetic::FixedPoint(FixedPointRounding::Double),
         ] {
-            let code = Rescale::new(x, w, y, requantization).unwrap().requantize::<i16>(acc, 0);
+            let code = Multiplier::new(x, w, y, arithmetic).unwrap().requantize::<i16>(acc, 0);
             let off = (code as i32 - expected as i32).abs();
             // Double rounding is off by one where the first rounding makes a tie of what was below one half.
-            let twice = requantization == Requantization::FixedPoint(FixedPointRounding::Double);
+            let twice = arithmetic == Arithmetic::FixedPoint(FixedPointRounding::Double);
             assert!(off <= 1 && (off == 0 || near_tie || twice), "{acc} * {exact}: {code}, not {expected}");
         }
     }

@@ -5,18 +5,18 @@ use rand::{Rng, RngExt};
 
 /// `y = x · weightᵀ + bias`, one image per row of `x`.
 #[derive(Clone)]
-pub(crate) struct Linear {
+pub(crate) struct FloatLinear {
     /// One row per output.
     pub(crate) weight: Array2<f32>,
     pub(crate) bias: Array1<f32>,
 }
 
-impl Linear {
+impl FloatLinear {
     /// He's initialization: uniform, of the variance that ReLU keeps from layer to layer.
     pub(crate) fn new(inputs: usize, outputs: usize, rng: &mut impl Rng) -> Self {
         let bound = (6.0 / inputs as f32).sqrt();
         let weight = Array2::from_shape_simple_fn((outputs, inputs), || rng.random_range(-bound..bound));
-        Linear { weight, bias: Array1::zeros(outputs) }
+        FloatLinear { weight, bias: Array1::zeros(outputs) }
     }
 
     pub(crate) fn forward(&self, x: &ArrayRef2<f32>) -> Array2<f32> {
@@ -29,13 +29,13 @@ impl Linear {
 /// Layers of which all but the last are followed by a ReLU.
 #[derive(Clone)]
 pub(crate) struct Network {
-    pub(crate) layers: Vec<Linear>,
+    pub(crate) layers: Vec<FloatLinear>,
 }
 
 impl Network {
     /// A network with these numbers of values between its layers, not yet trained.
     pub(crate) fn new(sizes: &[usize], rng: &mut impl Rng) -> Self {
-        let layers = sizes.windows(2).map(|pair| Linear::new(pair[0], pair[1], rng)).collect();
+        let layers = sizes.windows(2).map(|pair| FloatLinear::new(pair[0], pair[1], rng)).collect();
         Network { layers }
     }
 

@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 
 use crate::data::Dataset;
-use crate::net::{Linear, Network};
+use crate::net::{FloatLinear, Network};
 
 const BATCH: usize = 50;
 pub(crate) const LEARNING_RATE: f32 = 1e-3;
@@ -57,7 +57,7 @@ pub(crate) fn progress_bar(epochs: usize) -> ProgressBar {
 }
 
 /// The mean loss of a batch, and its derivative by every weight and bias.
-fn gradients(network: &Network, images: &ArrayRef2<f32>, labels: &ArrayRef1<usize>) -> (f32, Vec<Linear>) {
+fn gradients(network: &Network, images: &ArrayRef2<f32>, labels: &ArrayRef1<usize>) -> (f32, Vec<FloatLinear>) {
     let mut outputs = network.layer_outputs(images);
     let mut gradients = Vec::with_capacity(network.layers.len());
     let Some(scores) = outputs.pop() else { return (0.0, gradients) };
@@ -65,7 +65,7 @@ fn gradients(network: &Network, images: &ArrayRef2<f32>, labels: &ArrayRef1<usiz
     for layer in network.layers.iter().rev() {
         let input = outputs.pop();
         let x = input.as_deref().unwrap_or(images);
-        gradients.push(Linear { weight: grad.t().dot(x), bias: grad.sum_axis(Axis(0)) });
+        gradients.push(FloatLinear { weight: grad.t().dot(x), bias: grad.sum_axis(Axis(0)) });
         if let Some(x) = &input {
             grad = grad.dot(&layer.weight);
             // A ReLU passes the gradient where it passed the value.
@@ -95,21 +95,21 @@ pub(crate) fn cross_entropy(mut scores: Array2<f32>, labels: &ArrayRef1<usize>) 
 pub(crate) struct Adam {
     step: i32,
     /// Running means of the gradient and of its square, layer by layer.
-    mean: Vec<Linear>,
-    square: Vec<Linear>,
+    mean: Vec<FloatLinear>,
+    square: Vec<FloatLinear>,
 }
 
 impl Adam {
-    pub(crate) fn new(layers: &[Linear]) -> Self {
-        let zeros = |l: &Linear| Linear {
+    pub(crate) fn new(layers: &[FloatLinear]) -> Self {
+        let zeros = |l: &FloatLinear| FloatLinear {
             weight: Array2::zeros(l.weight.raw_dim()), //
             bias: Array1::zeros(l.bias.len()),
         };
-        let state: Vec<Linear> = layers.iter().map(zeros).collect();
+        let state: Vec<FloatLinear> = layers.iter().map(zeros).collect();
         Adam { step: 0, mean: state.clone(), square: state }
     }
 
-    pub(crate) fn update(&mut self, layers: &mut [Linear], gradients: &[Linear], rate: f32) {
+    pub(crate) fn update(&mut self, layers: &mut [FloatLinear], gradients: &[FloatLinear], rate: f32) {
         self.step += 1;
         let state = self.mean.iter_mut().zip(&mut self.square);
         for ((layer, grad), (mean, square)) in layers.iter_mut().zip(gradients).zip(state) {

@@ -34,7 +34,7 @@ mod train;
 use std::process::ExitCode;
 
 use ndarray::s;
-use ndarray_quant::statistic::{Extremes, LeastError};
+use ndarray_quant::observer::statistic::{Extremes, LeastError};
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 

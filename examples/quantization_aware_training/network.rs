@@ -6,13 +6,15 @@
 use indicatif::ProgressBar;
 use ndarray::{Array, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2};
 use ndarray_quant::{
-    BlockObserver, Clipping, Element, FakeLinear, GradientFactor, LearnedQuantizer, LinearPass, MinMax, Observer,
-    QParams, Quantizer, Requantize, Result, Scheme, StaticLinear, Statistic,
+    Element, QParams, Quantize, Result, Scheme,
+    nn::{Output, PreparedLinear},
+    observer::{BlockObserver, MinMax, Observer, Statistic},
+    qat::{Clipping, FakeLinear, GradientFactor, LearnedQuantizer, LinearPass},
 };
 use rand::Rng;
 
 use crate::data::Dataset;
-use crate::net::{Linear, Network};
+use crate::net::{FloatLinear, Network};
 use crate::train::{self, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend};
 
 /// Steps of quantization change by this part of themselves, times what Adam says.
@@ -23,7 +25,7 @@ const OUTER_BITS: u32 = 8;
 
 /// A layer and the grids of its weights and of its outputs.
 struct Layer {
-    linear: Linear,
+    linear: FloatLinear,
     /// A scale per output channel.
     weights: LearnedQuantizer<i8, Ix2>,
     outputs: LearnedQuantizer<u8, Ix2>,
@@ -42,7 +44,7 @@ impl FewBits {
         bits: u32,
     ) -> Result<Self> {
         let outputs = float.layer_outputs(images);
-        let layer = |(i, (linear, outputs)): (usize, (&Linear, &Array2<f32>))| {
+        let layer = |(i, (linear, outputs)): (usize, (&FloatLinear, &Array2<f32>))| {
             let mut range = BlockObserver::<S>::per_axis(Axis(0));
             range.observe(&linear.weight)?;
             let weights = weight_scheme(bits)?.params(&range)?;
@@ -57,7 +59,7 @@ impl FewBits {
     /// Ready to be trained: steps from LSQ's formula.
     pub(crate) fn with_learned_steps(float: &Network, images: &ArrayRef2<f32>, bits: u32) -> Result<Self> {
         let outputs = float.layer_outputs(images);
-        let layer = |(i, (linear, outputs)): (usize, (&Linear, &Array2<f32>))| {
+        let layer = |(i, (linear, outputs)): (usize, (&FloatLinear, &Array2<f32>))| {
             let weights = LearnedQuantizer::lsq(weight_scheme(bits)?, &linear.weight)?;
             let outputs = if float.is_last(i) {
                 LearnedQuantizer::new(scores(outputs)?)?
@@ -94,12 +96,12 @@ impl FewBits {
     fn fake(&self, i: usize) -> Result<FakeLinear<u8, i8, u8>> {
         let input = if i == 0 { &self.input } else { self.layers[i - 1].outputs.params() };
         let layer = &self.layers[i];
-        let fake = FakeLinear::new(input, layer.weights.fake(), &Requantize::to(layer.outputs.params()))?;
+        let fake = FakeLinear::new(input, layer.weights.fake(), &Output::to(layer.outputs.params()))?;
         Ok(fake.with_output_clipping(Clipping::Values))
     }
 
     /// The network in integers. Its codes are those of [`Self::forward`].
-    fn to_integer(&self) -> Result<Vec<StaticLinear<u8, i8, u8>>> {
+    fn to_integer(&self) -> Result<Vec<PreparedLinear<u8, i8, u8>>> {
         let layers = self.layers.iter().enumerate();
         layers.map(|(i, layer)| self.fake(i)?.to_integer(&layer.linear.weight, Some(&layer.linear.bias))).collect()
     }
@@ -159,7 +161,11 @@ impl FewBits {
 }
 
 impl Layer {
-    fn new(linear: &Linear, weights: LearnedQuantizer<i8, Ix2>, outputs: LearnedQuantizer<u8, Ix2>) -> Result<Self> {
+    fn new(
+        linear: &FloatLinear,
+        weights: LearnedQuantizer<i8, Ix2>,
+        outputs: LearnedQuantizer<u8, Ix2>,
+    ) -> Result<Self> {
         let features = GradientFactor::Features(linear.bias.len());
         Ok(Layer { linear: linear.clone(), weights, outputs: outputs.with_gradient_factor(features) })
     }

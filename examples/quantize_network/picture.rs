@@ -124,7 +124,7 @@ fn draw_all_weights(area: &Area, layer: &Layer) -> Result {
     let grid = |scale| Grid { scale, zero_point: 0.0, codes: layer.weight_codes };
     let clip = grid(wide).clip();
     let x = widened(clip, 0.06);
-    let bars = Histogram::new(&layer.weights, clip, 100);
+    let bars = HistogramObserver::new(&layer.weights, clip, 100);
     let top = 1.14 * bars.highest();
     let title = format!("Weights: {} channels, each on an i8 grid of its own", layer.weight_scales.len());
     // The rulers of two channels stand below the bars.
@@ -144,7 +144,7 @@ fn draw_all_weights(area: &Area, layer: &Layer) -> Result {
 
 fn draw_near_weights(area: &Area, layer: &Layer) -> Result {
     let x = (-NEAR - 0.5, NEAR + 0.5);
-    let bars = Histogram::new(&layer.weight_steps, x, BARS_PER_CODE * (2 * NEAR as usize + 1));
+    let bars = HistogramObserver::new(&layer.weight_steps, x, BARS_PER_CODE * (2 * NEAR as usize + 1));
     let top = 1.2 * bars.highest();
     let axes = [axis(x, whole_numbers(x)), axis((0.0, top), round_ticks((0.0, top)))];
     let titles = ["weight ÷ scale of its channel", "number of weights"];
@@ -161,7 +161,7 @@ fn draw_all_outputs(area: &Area, layer: &Layer) -> Result {
     let (min, max) = bounds(&layer.outputs);
     let shown = (min.min(clip.0), max.max(clip.1));
     let x = widened(shown, 0.06);
-    let bars = Histogram::new(&layer.outputs, shown, 100);
+    let bars = HistogramObserver::new(&layer.outputs, shown, 100);
     // Most outputs of a ReLU are small: counts are drawn by their logarithm, from half an output on.
     let bottom = 0.5f64.log10();
     let top = bars.highest().log10() + 0.8;
@@ -197,7 +197,7 @@ fn draw_near_outputs(area: &Area, layer: &Layer) -> Result {
     let codes: Vec<f64> = layer.outputs.iter().map(|y| y / grid.scale + grid.zero_point).collect();
     // The bar of the exact zeros would hide all others.
     let others: Vec<f64> = codes.iter().copied().filter(|&code| code != grid.zero_point).collect();
-    let bars = Histogram::new(&others, x, BARS_PER_CODE * (2 * NEAR as usize + 1));
+    let bars = HistogramObserver::new(&others, x, BARS_PER_CODE * (2 * NEAR as usize + 1));
     let top = 1.2 * bars.highest();
     let axes = [axis(x, whole_numbers(x)), axis((0.0, top), round_ticks((0.0, top)))];
     let titles = ["output ÷ scale + zero point", "number of outputs other than zero"];
@@ -256,13 +256,13 @@ fn ruler(chart: &mut Chart, grid: &Grid, y: f64, height: f64) -> Result {
 }
 
 /// Counts of values in bins of equal width.
-struct Histogram {
+struct HistogramObserver {
     start: f64,
     width: f64,
     counts: Vec<u32>,
 }
 
-impl Histogram {
+impl HistogramObserver {
     /// Values outside of `range` are left out.
     fn new(values: &[f64], range: (f64, f64), bins: usize) -> Self {
         let width = (range.1 - range.0) / bins as f64;
@@ -271,7 +271,7 @@ impl Histogram {
             let bin = ((value - range.0) / width) as usize;
             counts[bin.min(bins - 1)] += 1;
         }
-        Histogram { start: range.0, width, counts }
+        HistogramObserver { start: range.0, width, counts }
     }
 
     fn highest(&self) -> f64 {

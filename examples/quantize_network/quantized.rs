@@ -9,11 +9,13 @@
 use half::f16;
 use ndarray::{Array2, ArrayRef2, Axis, Ix2};
 use ndarray_quant::{
-    HalfCast, HalfLinear, MinMax, Observer, Overflow, QLinear, QParams, QTensor, Quantizer, Requantize, Result, Scheme,
-    StaticLinear,
+    QParams, QTensor, Quantize, Result, Scheme,
+    half::{HalfCast, Overflow},
+    nn::{HalfLinear, Linear, Output, PreparedLinear},
+    observer::{MinMax, Observer},
 };
 
-use crate::net::{Linear, Network, relu};
+use crate::net::{FloatLinear, Network, relu};
 
 /// A network that can be compared with others.
 pub(crate) trait Model {
@@ -48,7 +50,7 @@ pub(crate) struct Float16 {
 impl Float16 {
     pub(crate) fn new(float: &Network) -> Result<Self> {
         let cast = HalfCast::<f16>::new(Overflow::Error);
-        let layer = |l: &Linear| HalfLinear::new(cast.quantize(&l.weight)?, Some(&l.bias));
+        let layer = |l: &FloatLinear| HalfLinear::new(cast.quantize(&l.weight)?, Some(&l.bias));
         Ok(Self { layers: float.layers.iter().map(layer).collect::<Result<_>>()? })
     }
 }
@@ -68,18 +70,18 @@ impl Model for Float16 {
 }
 
 /// Weights of a layer as integers: `i8` from -127 to 127, one scale for each output channel.
-pub(crate) fn quantize_weights(layer: &Linear) -> Result<QTensor<i8, Ix2>> {
+pub(crate) fn quantize_weights(layer: &FloatLinear) -> Result<QTensor<i8, Ix2>> {
     Scheme::<i8>::symmetric().narrow_range().per_axis(Axis(0)).quantize(&layer.weight)
 }
 
 /// The bytes of a layer with integer weights; its bias is four bytes per channel, as `f32` and as `i32`.
-fn layer_size(weights: &QTensor<i8, Ix2>, layer: &Linear) -> usize {
+fn layer_size(weights: &QTensor<i8, Ix2>, layer: &FloatLinear) -> usize {
     weights.size_in_bytes() + 4 * layer.bias.len()
 }
 
 /// Integer weights; each layer takes the range of its input, a whole batch, from the input itself.
 pub(crate) struct DynamicRange {
-    layers: Vec<QLinear>,
+    layers: Vec<Linear>,
     size_in_bytes: usize,
 }
 
@@ -89,7 +91,7 @@ impl DynamicRange {
         for layer in &float.layers {
             let weights = quantize_weights(layer)?;
             network.size_in_bytes += layer_size(&weights, layer);
-            network.layers.push(QLinear::new(&weights, Some(&layer.bias))?);
+            network.layers.push(Linear::new(&weights, Some(&layer.bias))?);
         }
         Ok(network)
     }
@@ -105,14 +107,14 @@ impl Model for DynamicRange {
     }
 
     fn scores(&self, images: &ArrayRef2<f32>) -> Result<Array2<f32>> {
-        with_relu_between(&self.layers, images, QLinear::forward_dynamic)
+        with_relu_between(&self.layers, images, Linear::forward_dynamic)
     }
 }
 
 /// Integers from the first layer to the last: codes in, codes out, and no float instruction between.
 pub(crate) struct FullInteger {
     input: QParams<u8, Ix2>,
-    layers: Vec<StaticLinear<u8, i8, u8>>,
+    layers: Vec<PreparedLinear<u8, i8, u8>>,
     size_in_bytes: usize,
 }
 
@@ -128,11 +130,11 @@ impl FullInteger {
 
             // What comes out of one layer is what goes into the next.
             let (input, output) = (&activations[i], &activations[i + 1]);
-            let mut to = Requantize::to(output).integer_only();
+            let mut to = Output::to(output).integer_only();
             if !float.is_last(i) {
                 to = to.relu();
             }
-            layers.push(QLinear::new(&weights, Some(&layer.bias))?.prepare(input, &to)?);
+            layers.push(Linear::new(&weights, Some(&layer.bias))?.prepare(input, &to)?);
         }
         Ok(Self { input: activations[0].clone(), layers, size_in_bytes })
     }

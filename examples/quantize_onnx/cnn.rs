@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 
 use ndarray::{Array1, Array2, Array4, ArrayView2, Axis, Zip, s};
-use ndarray_quant::graph::{Activation, GraphBuilder, Window};
+use ndarray_quant::{
+    graph::{Activation, GraphBuilder},
+    nn::Window,
+};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -61,7 +64,7 @@ pub(crate) fn task() -> Result<Task> {
 }
 
 struct Cnn {
-    /// Two convolutions as products with patches, and the linear layer.
+    /// Two convolutions as products with im2col, and the linear layer.
     layers: Vec<Linear>,
 }
 
@@ -86,15 +89,15 @@ impl Cnn {
         network
     }
 
-    /// What each convolution reads, as patches, and the last layer's input and output.
+    /// What each convolution reads, as im2col, and the last layer's input and output.
     fn forward(&self, images: ArrayView2<f32>) -> (Vec<Array2<f32>>, Array2<f32>) {
         let mut x = images.to_owned();
         let mut read = Vec::new();
         for (i, layer) in self.layers[..2].iter().enumerate() {
-            let patches = gather(&x, i);
-            let mut y = patches.dot(&layer.weight.t()) + &layer.bias;
+            let im2col = gather(&x, i);
+            let mut y = im2col.dot(&layer.weight.t()) + &layer.bias;
             y.mapv_inplace(|y| y.max(0.0));
-            read.push(patches);
+            read.push(im2col);
             let features = SIZES[i + 1] * SIZES[i + 1] * CHANNELS[i + 1];
             x = y.into_shape_with_order((images.nrows(), features)).expect("one row of pixels for each image");
         }
@@ -126,8 +129,8 @@ impl Cnn {
         (loss, gradients)
     }
 
-    fn first_outputs(&self, patches: &Array2<f32>, images: usize, features: usize) -> Array2<f32> {
-        let y = patches.dot(&self.layers[0].weight.t()) + &self.layers[0].bias;
+    fn first_outputs(&self, im2col: &Array2<f32>, images: usize, features: usize) -> Array2<f32> {
+        let y = im2col.dot(&self.layers[0].weight.t()) + &self.layers[0].bias;
         y.into_shape_with_order((images, features)).expect("one row of pixels for each image")
     }
 
@@ -152,22 +155,22 @@ fn each_element(i: usize, mut f: impl FnMut((usize, usize), usize)) {
     }
 }
 
-/// The 3×3 patches of images, one to a row.
+/// The 3×3 im2col of images, one to a row.
 fn gather(images: &Array2<f32>, i: usize) -> Array2<f32> {
     let pixels = SIZES[i + 1] * SIZES[i + 1];
-    let mut patches = Array2::zeros((images.nrows() * pixels, 9 * CHANNELS[i]));
+    let mut im2col = Array2::zeros((images.nrows() * pixels, 9 * CHANNELS[i]));
     for (n, image) in images.outer_iter().enumerate() {
-        each_element(i, |(row, column), from| patches[[n * pixels + row, column]] = image[from]);
+        each_element(i, |(row, column), from| im2col[[n * pixels + row, column]] = image[from]);
     }
-    patches
+    im2col
 }
 
-/// The sums of what patches say about each element of their images.
-fn scatter(patches: &Array2<f32>, i: usize, images: usize) -> Array2<f32> {
+/// The sums of what im2col say about each element of their images.
+fn scatter(im2col: &Array2<f32>, i: usize, images: usize) -> Array2<f32> {
     let pixels = SIZES[i + 1] * SIZES[i + 1];
     let mut sums = Array2::zeros((images, SIZES[i] * SIZES[i] * CHANNELS[i]));
     for (n, mut image) in sums.outer_iter_mut().enumerate() {
-        each_element(i, |(row, column), to| image[to] += patches[[n * pixels + row, column]]);
+        each_element(i, |(row, column), to| image[to] += im2col[[n * pixels + row, column]]);
     }
     sums
 }

@@ -37,9 +37,9 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array4, Axis, s};
-use ndarray_quant::MinMax;
-use ndarray_quant::format::onnx;
-use ndarray_quant::graph::{Calibration, ChannelRanges, Graph, InputMoments, Recipe};
+use ndarray_quant::graph::{Calibration, ChannelAbsMax, Graph, InputStatistics, Recipe};
+use ndarray_quant::io::onnx;
+use ndarray_quant::observer::MinMax;
 
 use measure::Mode;
 use options::{Options, Source};
@@ -77,7 +77,7 @@ fn run(options: &Options) -> Result {
     let style = ProgressStyle::with_template("calibrating {bar:40} {pos}/{len}")?;
     let bar = ProgressBar::new(steps).with_style(style);
     // First the same function with channels of more equal range, so that one scale serves all of a tensor.
-    let mut channels = ChannelRanges::new(&graph)?;
+    let mut channels = ChannelAbsMax::new(&graph)?;
     for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
         channels.observe(&batch)?;
         bar.inc(batch.len_of(Axis(0)) as u64);
@@ -85,7 +85,7 @@ fn run(options: &Options) -> Result {
     let graph = graph.equalize(&channels)?;
     // Then the ranges of activations, and what the weights will be multiplied with.
     let mut ranges = Calibration::new(&graph, MinMax::per_tensor())?;
-    let mut seen = InputMoments::new(&graph)?;
+    let mut seen = InputStatistics::new(&graph)?;
     for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
         ranges.observe(&batch)?;
         seen.observe(&batch)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ndarray::{Array4, ArrayD, ArrayView1, Axis, Slice};
 use ndarray_quant::Result;
-use ndarray_quant::graph::{FloatNetwork, Memory, QuantizedNetwork};
+use ndarray_quant::graph::{Arena, FloatNetwork, QuantizedNetwork};
 use serde_json::{Value, json};
 
 /// Images that are timed, one at a time; the time is the median.
@@ -32,7 +32,7 @@ impl<'a> Mode<'a> {
         Mode { name, bytes: network.size_in_bytes(), network: Network::Quantized(network) }
     }
 
-    fn run(&self, x: &ndarray::ArrayRef4<f32>, memory: &mut Memory) -> Result<ArrayD<f32>> {
+    fn run(&self, x: &ndarray::ArrayRef4<f32>, memory: &mut Arena) -> Result<ArrayD<f32>> {
         match self.network {
             Network::Float(network) => network.run_with(x, memory),
             Network::Quantized(network) => network.run_with(x, memory),
@@ -56,7 +56,7 @@ pub(crate) struct Row {
 /// Compares all modes with the first one.
 pub(crate) fn measure(modes: &[Mode], check: &Array4<f32>) -> Result<Vec<Row>> {
     let image = |i: usize| check.slice_axis(Axis(0), Slice::from(i..i + 1));
-    let mut memories: Vec<Memory> = modes.iter().map(|_| Memory::new()).collect();
+    let mut memories: Vec<Arena> = modes.iter().map(|_| Arena::new()).collect();
     let mut times = vec![Vec::with_capacity(TIMED); modes.len()];
     let images = check.len_of(Axis(0)).max(1);
     // In turn, so that a moment at which the machine is busy with something else hits all alike. The first is warming up.
@@ -70,7 +70,7 @@ pub(crate) fn measure(modes: &[Mode], check: &Array4<f32>) -> Result<Vec<Row>> {
         }
     }
     let expected = modes[0].run(check, &mut memories[0])?;
-    let row = |((mode, memory), mut times): ((&Mode, &mut Memory), Vec<f64>)| {
+    let row = |((mode, memory), mut times): ((&Mode, &mut Arena), Vec<f64>)| {
         times.sort_by(f64::total_cmp);
         let found = mode.run(check, memory)?;
         let (mut signal, mut error, mut cosines, mut same) = (0.0, 0.0, 0.0, 0);

@@ -5,7 +5,11 @@ use std::io::Write;
 
 use half::f16;
 use ndarray::{Array1, Ix1};
-use ndarray_quant::{Convention, FakeQuantize, HalfCast, Mask, Overflow, QParams, Scheme};
+use ndarray_quant::{
+    Convention, QParams, Scheme,
+    half::{HalfCast, Overflow},
+    qat::{FakeQuantize, Mask},
+};
 
 use crate::data::uniform;
 use crate::program::Result;

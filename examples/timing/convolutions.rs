@@ -5,8 +5,8 @@ use std::io::Write;
 
 use ndarray::{Array1, Array4, Axis, Ix4};
 use ndarray_quant::gemm::Workspace;
-use ndarray_quant::ops::{Padding, QConv, StaticConv, Window};
-use ndarray_quant::{QParams, QTensor, Requantize};
+use ndarray_quant::nn::{Conv2d, Padding, PreparedConv2d, Window};
+use ndarray_quant::{QParams, QTensor, nn::Output};
 
 use crate::data::uniform;
 use crate::program::Result;
@@ -48,12 +48,12 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: [usize; 8]) -> Resul
 }
 
 /// With a weight scale per output channel.
-fn layer([_, _, _, c, out, k, stride, groups]: [usize; 8]) -> ndarray_quant::Result<StaticConv<u8, i8, u8>> {
+fn layer([_, _, _, c, out, k, stride, groups]: [usize; 8]) -> ndarray_quant::Result<PreparedConv2d<u8, i8, u8>> {
     let weights = uniform((out, k, k, c / groups), -127..=127);
     let params = QParams::<i8, Ix4>::per_axis(Axis(0), Array1::from_elem(out, 0.01), None)?;
     let weights = QTensor::<i8, Ix4>::new(weights, params)?;
     let half = k / 2;
     let window = Window::new().strides([stride, stride]).padding(Padding::Explicit([half; 4]));
-    let to = Requantize::to(&QParams::per_tensor(0.5, 128)?);
-    QConv::new(&weights, None, &window, groups)?.prepare(&QParams::per_tensor(0.02, 128)?, &to)
+    let to = Output::to(&QParams::per_tensor(0.5, 128)?);
+    Conv2d::new(&weights, None, &window, groups)?.prepare(&QParams::per_tensor(0.02, 128)?, &to)
 }

@@ -4,8 +4,11 @@ use std::hint::black_box;
 use std::io::Write;
 
 use ndarray::{Array1, Array2, Axis, Ix2};
-use ndarray_quant::gemm::{self, Accumulator, Byte, Epilogue, PackedRhs, RequantizeTo, Workspace, gemm_into};
-use ndarray_quant::{QLinear, QParams, QTensor, Requantization};
+use ndarray_quant::gemm::{self, Epilogue, I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, Workspace, gemm_into};
+use ndarray_quant::{
+    QParams, QTensor,
+    nn::{Arithmetic, Linear},
+};
 
 use crate::data::uniform;
 use crate::program::Result;
@@ -55,8 +58,8 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result {
     let mut case = |op, prepare: fn(Shape) -> ndarray_quant::Result<Call>| {
         timer.case(op, &[m, k, n], Work::Operations(2 * m * k * n), || prepare(shape))
     };
-    case("gemm_u8s8_i32", |s| product(lhs_unsigned(s), 128, rhs(s)?, Accumulator::new()))?;
-    case("gemm_s8s8_i32", |s| product(lhs_signed(s), 0, rhs(s)?, Accumulator::new()))?;
+    case("gemm_u8s8_i32", |s| product(lhs_unsigned(s), 128, rhs(s)?, I32Epilogue::new()))?;
+    case("gemm_s8s8_i32", |s| product(lhs_signed(s), 0, rhs(s)?, I32Epilogue::new()))?;
     case("gemm_u8s8_u8_requant", |s| product(lhs_unsigned(s), 128, rhs(s)?, requantize(s)?))?;
     case("linear_dynamic_f32", linear_dynamic)
 }
@@ -76,7 +79,7 @@ fn rhs(s: Shape) -> ndarray_quant::Result<PackedRhs<i8>> {
     PackedRhs::pack(&uniform((s.k, s.n), -127..=127), &[0])
 }
 
-fn product<A: Byte, E: Epilogue + 'static>(
+fn product<A: Int8, E: Epilogue + 'static>(
     a: Array2<A>,
     a_zero: A,
     b: PackedRhs<i8>,
@@ -88,9 +91,9 @@ fn product<A: Byte, E: Epilogue + 'static>(
 }
 
 /// To `u8`, with a scale per output channel.
-fn requantize(s: Shape) -> ndarray_quant::Result<RequantizeTo<u8>> {
+fn requantize(s: Shape) -> ndarray_quant::Result<RequantizeEpilogue<u8>> {
     let to = QParams::<u8, Ix2>::per_tensor(0.5, 128)?;
-    RequantizeTo::new(0.02, &vec![0.01; s.n], None, &to, Requantization::Float)
+    RequantizeEpilogue::new(0.02, &vec![0.01; s.n], None, &to, Arithmetic::F32)
 }
 
 /// Float in, float out, the input quantized on the way.
@@ -99,7 +102,7 @@ fn linear_dynamic(s: Shape) -> ndarray_quant::Result<Call> {
         uniform((s.n, s.k), -127..=127),
         QParams::<i8, Ix2>::per_axis(Axis(0), Array1::from_elem(s.n, 0.01), None)?,
     )?;
-    let layer = QLinear::new(&weights, None)?;
+    let layer = Linear::new(&weights, None)?;
     let (x, mut out) = (uniform((s.m, s.k), -2.0..2.0), Array2::zeros((s.m, s.n)));
     let mut workspace = Workspace::new();
     Ok(Box::new(move || layer.forward_dynamic_into(black_box(&x), &mut out, &mut workspace)))

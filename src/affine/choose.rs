@@ -63,7 +63,7 @@ pub(crate) fn symmetric_zero_point(codes: Codes) -> i32 {
 /// [`Error::Range`] if the bounds are not finite or not in order, [`Error::CodeRange`] if `code_min >= code_max`.
 ///
 /// ```
-/// let (scale, zero_point) = ndarray_quant::choose_qparams(-1.0, 1.55, 0, 255)?;
+/// let (scale, zero_point) = ndarray_quant::compat::fbgemm::choose_qparams(-1.0, 1.55, 0, 255)?;
 /// assert!((scale - 0.01).abs() < 1e-9);
 /// assert_eq!(zero_point, 100);
 /// # Ok::<(), ndarray_quant::Error>(())

@@ -1,4 +1,4 @@
-//! Real → code and code → real.
+//! Float → code and code → real.
 
 use core::marker::PhantomData;
 
@@ -6,7 +6,7 @@ use super::Codes;
 use crate::element::{Code, Compute};
 
 /// What the conventions do differently, as types, so that each has loops of its own.
-pub(crate) trait Rule: Copy {
+pub(crate) trait Rounding: Copy {
     /// Whether halves are rounded away from zero, and not to even.
     const HALVES_AWAY: bool;
     /// Whether the quotient is a division, rounded once.
@@ -29,7 +29,7 @@ pub(crate) struct TfLite;
 
 macro_rules! rule {
     ($name:ident, away: $away:literal, divides: $divides:literal, |$scale:ident| $factor:expr, |$x:ident, $f:ident| $quotient:expr) => {
-        impl Rule for $name {
+        impl Rounding for $name {
             const HALVES_AWAY: bool = $away;
             const DIVIDES: bool = $divides;
             #[inline(always)]
@@ -48,7 +48,7 @@ rule!(Torch, away: false, divides: false, |scale| C::ONE / scale, |x, f| x * f);
 rule!(TfLite, away: true, divides: true, |scale| scale, |x, f| x / f);
 
 /// Evaluates `$body` with `$rule` standing for the rule of a convention.
-macro_rules! with_rule {
+macro_rules! with_rounding {
     ($convention:expr, $rule:ident => $body:expr) => {
         match $convention {
             $crate::affine::Convention::Onnx => {
@@ -66,7 +66,7 @@ macro_rules! with_rule {
         }
     };
 }
-pub(crate) use with_rule;
+pub(crate) use with_rounding;
 
 /// The parameters of one block, made ready to quantize with: `clamp(round(x / scale) + zero_point)`.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ pub(crate) struct Affine<Z, C, R> {
     rule: PhantomData<(Z, R)>,
 }
 
-impl<Z: Code, C: Compute, R: Rule> Affine<Z, C, R> {
+impl<Z: Code, C: Compute, R: Rounding> Affine<Z, C, R> {
     #[inline(always)]
     pub(crate) fn new(scale: C, zero_point: i32, codes: Codes) -> Self {
         let low = C::from_i32(codes.min.wrapping_sub(zero_point));
@@ -103,7 +103,7 @@ impl<Z: Code, C: Compute, R: Rule> Affine<Z, C, R> {
 
 /// The value in units of the scale; 0 for a NaN.
 #[inline(always)]
-pub(crate) fn quotient<C: Compute, R: Rule>(x: C, factor: C) -> C {
+pub(crate) fn quotient<C: Compute, R: Rounding>(x: C, factor: C) -> C {
     let quotient = R::quotient(x, factor);
     #[allow(clippy::eq_op, reason = "only a NaN differs from itself")]
     if quotient == quotient { quotient } else { C::ZERO }

@@ -1,4 +1,4 @@
-//! Accumulator → code by integer instructions only: gemmlowp's fixed-point multiplication.
+//! I32Epilogue → code by integer instructions only: gemmlowp's fixed-point multiplication.
 
 use crate::element::Compute;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ pub enum FixedPointRounding {
 /// `TFLite: QuantizeMultiplier`, `MultiplyByQuantizedMultiplier`.
 ///
 /// ```
-/// use ndarray_quant::{FixedPoint, FixedPointRounding};
+/// use ndarray_quant::compat::gemmlowp::{FixedPoint, FixedPointRounding};
 /// let half = FixedPoint::from_f64(0.5)?;
 /// assert_eq!((half.q31(), half.shift()), (1 << 30, 0));
 /// assert_eq!(half.multiply(7, FixedPointRounding::Double), 4);
@@ -138,7 +138,7 @@ impl FixedPoint {
 /// `gemmlowp: SaturatingRoundingDoublingHighMul`, ARM's `SQRDMULH`.
 ///
 /// ```
-/// use ndarray_quant::saturating_rounding_doubling_high_mul as srdhm;
+/// use ndarray_quant::compat::gemmlowp::saturating_rounding_doubling_high_mul as srdhm;
 /// assert_eq!((srdhm(5, 1 << 30), srdhm(-5, 1 << 30)), (3, -2)); // 2.5 and -2.5
 /// ```
 #[inline(always)]
@@ -159,7 +159,7 @@ fn rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
 /// `gemmlowp: RoundingDivideByPOT`.
 ///
 /// ```
-/// use ndarray_quant::rounding_divide_by_pot;
+/// use ndarray_quant::compat::gemmlowp::rounding_divide_by_pot;
 /// assert_eq!((rounding_divide_by_pot(5, 1), rounding_divide_by_pot(-5, 1)), (3, -3));
 /// ```
 #[inline(always)]

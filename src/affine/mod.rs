@@ -11,28 +11,30 @@
 //! | `fixed_lanes` | the same, prepared for loops |
 //! | `pairs` | two codes → the code of their sum or product; a window of codes → that of its mean |
 
+mod binary;
 mod choose;
 mod convert;
 mod fixed_lanes;
 mod fixed_point;
-mod pairs;
 mod reciprocal;
 mod requantize;
 mod straight_through;
 
+pub(crate) use binary::{
+    BinaryOp, DoubleProduct, FixedSum, FloatProduct, FloatSum, IntegerMean, ProductOf, float_mean, unsupported,
+};
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
-pub(crate) use convert::{Affine, Rule, clamp_to_code, dequantize, with_rule};
+pub(crate) use convert::{Affine, Rounding, clamp_to_code, dequantize, with_rounding};
 pub(crate) use fixed_lanes::{MultiplyShifted, RequantizeFixed};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
-pub(crate) use pairs::{
-    DoubleProduct, FixedSum, FloatProduct, FloatSum, IntegerMean, OfTwo, ProductOf, float_mean, unsupported,
-};
 pub(crate) use reciprocal::ByReciprocal;
-pub use requantize::{Requantization, Rescale};
+pub use requantize::{Arithmetic, Multiplier};
 pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::Clipping;
-pub(crate) use straight_through::{AtRandom, Grid, OffCodes, OnCodes, Rounded, Settings, split_mix};
+pub(crate) use straight_through::{
+    FloatZeroPoint, Grid, IntegerZeroPoint, Rounded, Settings, StochasticRounding, split_mix,
+};
 
 /// The conventions as types.
 pub(crate) mod rules {

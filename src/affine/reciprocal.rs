@@ -1,4 +1,4 @@
-//! Real → code without a division: the codes of [`Affine`](super::Affine), several times as fast where there is fused
+//! Float → code without a division: the codes of [`Affine`](super::Affine), several times as fast where there is fused
 //! multiplication and addition.
 //!
 //! The quotient `x / scale` is only needed as far as its rounding to an integer goes, so it is enough to know on which
@@ -30,8 +30,8 @@
 use core::marker::PhantomData;
 
 use super::Codes;
-use super::convert::{Rule, clamp, round_to_code};
-use crate::arch::Fused;
+use super::convert::{Rounding, clamp, round_to_code};
+use crate::arch::Fma;
 use crate::element::Code;
 
 /// As [`Affine`](super::Affine), for `f32`, codes of 8 bits and rules that divide.
@@ -46,7 +46,7 @@ pub(crate) struct ByReciprocal<Z, R> {
     types: PhantomData<(Z, R)>,
 }
 
-impl<Z: Code, R: Rule> ByReciprocal<Z, R> {
+impl<Z: Code, R: Rounding> ByReciprocal<Z, R> {
     /// `None` where this way is not open: the caller divides then.
     pub(crate) fn new(scale: f32, zero_point: i32, codes: Codes) -> Option<Self> {
         if !R::DIVIDES || size_of::<Z>() > 1 {
@@ -72,14 +72,14 @@ impl<Z: Code, R: Rule> ByReciprocal<Z, R> {
 struct Reciprocal {
     near: f32,
     rest: f32,
-    fused: Fused,
+    fused: Fma,
 }
 
 impl Reciprocal {
     fn of(scale: f32) -> Option<Self> {
         // Far from the ends of the exponents, so that nothing above becomes subnormal or infinite.
         const SAFE: f32 = (1u64 << 60) as f32;
-        let fused = Fused::new()?;
+        let fused = Fma::new()?;
         if !(1.0 / SAFE..=SAFE).contains(&scale) {
             return None;
         }
@@ -115,7 +115,7 @@ mod tests {
         })
     }
 
-    fn codes_agree<Z: Code, R: Rule>(x: f32, scale: f32, zero_point: Z, codes: Codes) -> Result<(), TestCaseError> {
+    fn codes_agree<Z: Code, R: Rounding>(x: f32, scale: f32, zero_point: Z, codes: Codes) -> Result<(), TestCaseError> {
         let Some(fast) = ByReciprocal::<Z, R>::new(scale, zero_point.to_i32(), codes) else { return Ok(()) };
         let expected = Affine::<Z, f32, R>::new(scale, zero_point.to_i32(), codes).quantize(x);
         prop_assert_eq!(fast.quantize(x), expected, "{:e} / {:e}", x, scale);

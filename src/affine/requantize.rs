@@ -1,4 +1,4 @@
-//! Accumulator → code: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
+//! I32Epilogue → code: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
 
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
 use crate::arch::{Floats, Formula};
@@ -9,70 +9,70 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
-pub enum Requantization {
+pub enum Arithmetic {
     /// `rne(f32(acc) * m)`, `m = (x_scale * w_scale) / y_scale` in `f32`, left to right (ONNX Runtime, XNNPACK).
     #[default]
-    Float,
+    F32,
     /// `rha(f64(acc) * m)`, `m = f64(x_scale) * f64(w_scale) / f64(y_scale)` (LiteRT's reference fully-connected).
-    Double,
+    F64,
     /// Multiplier and shift: no float instruction runs (TFLite, TFLM, gemmlowp).
     FixedPoint(FixedPointRounding),
 }
 
-/// The factor between the scales of an accumulator and of a code, in the form that one [`Requantization`] needs.
+/// The factor between the scales of an accumulator and of a code, in the form that one [`Arithmetic`] needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Rescale {
-    /// For [`Requantization::Float`].
-    Float(f32),
-    /// For [`Requantization::Double`].
-    Double(f64),
-    /// For [`Requantization::FixedPoint`].
+pub enum Multiplier {
+    /// For [`Arithmetic::F32`].
+    F32(f32),
+    /// For [`Arithmetic::F64`].
+    F64(f64),
+    /// For [`Arithmetic::FixedPoint`].
     FixedPoint(FixedPoint, FixedPointRounding),
 }
 
-impl Rescale {
+impl Multiplier {
     /// Prepares `x_scale * w_scale / y_scale`.
     ///
     /// # Errors
     /// [`Error::Scale`] if a factor or the result is not finite and positive, and what
     /// [`FixedPoint::from_f64`] refuses.
-    pub fn new(x_scale: f32, w_scale: f32, y_scale: f32, requantization: Requantization) -> Result<Self> {
+    pub fn new(x_scale: f32, w_scale: f32, y_scale: f32, arithmetic: Arithmetic) -> Result<Self> {
         for scale in [x_scale, w_scale, y_scale] {
             positive(scale as f64)?;
         }
         let double = x_scale as f64 * w_scale as f64 / y_scale as f64;
-        Ok(match requantization {
-            Requantization::Float => {
+        Ok(match arithmetic {
+            Arithmetic::F32 => {
                 let factor = (x_scale * w_scale) / y_scale;
                 // Tiny scales may underflow to 0, which maps everything to zero as it should; NaN and infinity have no
                 // meaning.
                 if !factor.is_finite() {
                     return Err(Error::Scale { found: factor as f64, index: alloc::vec::Vec::new() });
                 }
-                Rescale::Float(factor)
+                Multiplier::F32(factor)
             }
-            Requantization::Double => Rescale::Double(double),
-            Requantization::FixedPoint(rounding) => Rescale::FixedPoint(FixedPoint::from_f64(double)?, rounding),
+            Arithmetic::F64 => Multiplier::F64(double),
+            Arithmetic::FixedPoint(rounding) => Multiplier::FixedPoint(FixedPoint::from_f64(double)?, rounding),
         })
     }
 
     /// Prepares `x_scale / (y_scale * count)`: from the sum of `count` codes to their mean.
-    pub(crate) fn mean(x_scale: f32, y_scale: f32, count: usize, requantization: Requantization) -> Result<Self> {
+    pub(crate) fn mean(x_scale: f32, y_scale: f32, count: usize, arithmetic: Arithmetic) -> Result<Self> {
         let double = f64::from(x_scale) / (f64::from(y_scale) * count as f64);
-        Ok(match requantization {
-            Requantization::Float => Rescale::Float(x_scale / (y_scale * count as f32)),
-            Requantization::Double => Rescale::Double(double),
-            Requantization::FixedPoint(rounding) => Rescale::FixedPoint(FixedPoint::from_f64(double)?, rounding),
+        Ok(match arithmetic {
+            Arithmetic::F32 => Multiplier::F32(x_scale / (y_scale * count as f32)),
+            Arithmetic::F64 => Multiplier::F64(double),
+            Arithmetic::FixedPoint(rounding) => Multiplier::FixedPoint(FixedPoint::from_f64(double)?, rounding),
         })
     }
 
     /// `clamp(round(acc * factor) + zero_point)` over all codes of `T`.
     ///
     /// ```
-    /// use ndarray_quant::{Requantization, Rescale};
-    /// let rescale = Rescale::new(0.5, 0.25, 0.125, Requantization::Float)?;
-    /// assert_eq!(rescale.requantize::<u8>(17, 3), 20);
-    /// assert_eq!(rescale.requantize::<u8>(-17, 3), 0);
+    /// use ndarray_quant::nn::{Arithmetic, Multiplier};
+    /// let multiplier = Multiplier::new(0.5, 0.25, 0.125, Arithmetic::F32)?;
+    /// assert_eq!(multiplier.requantize::<u8>(17, 3), 20);
+    /// assert_eq!(multiplier.requantize::<u8>(-17, 3), 0);
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     pub fn requantize<T: Element>(self, acc: i32, zero_point: T::Code) -> T::Code {
@@ -82,9 +82,9 @@ impl Rescale {
     /// An accumulator in units of the output's scale, not yet rounded.
     pub(crate) fn steps(self, acc: i32) -> f32 {
         match self {
-            Rescale::Float(factor) => scaled(acc, factor),
-            Rescale::Double(factor) => (acc as f64 * factor) as f32,
-            Rescale::FixedPoint(factor, rounding) => factor.multiply(acc, rounding) as f32,
+            Multiplier::F32(factor) => scaled(acc, factor),
+            Multiplier::F64(factor) => (acc as f64 * factor) as f32,
+            Multiplier::FixedPoint(factor, rounding) => factor.multiply(acc, rounding) as f32,
         }
     }
 
@@ -92,9 +92,9 @@ impl Rescale {
     #[inline(always)]
     pub(crate) fn apply<T: Element>(self, acc: i32, zero_point: i32, codes: Codes) -> i32 {
         match self {
-            Rescale::Float(factor) => requantize_float::<T>(acc, factor, zero_point, codes),
-            Rescale::Double(factor) => requantize_double::<T>(acc, factor, zero_point, codes),
-            Rescale::FixedPoint(factor, rounding) => requantize_fixed(acc, factor, rounding, zero_point, codes),
+            Multiplier::F32(factor) => requantize_float::<T>(acc, factor, zero_point, codes),
+            Multiplier::F64(factor) => requantize_double::<T>(acc, factor, zero_point, codes),
+            Multiplier::FixedPoint(factor, rounding) => requantize_fixed(acc, factor, rounding, zero_point, codes),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Real → steps of the grid, with what the derivatives of fake quantization need: whether the value was clipped.
+//! Float → steps of the grid, with what the derivatives of fake quantization need: whether the value was clipped.
 
 use core::marker::PhantomData;
 
 use super::Codes;
-use super::convert::{Rule, clamp_to_code, quotient, real};
+use super::convert::{Rounding, clamp_to_code, quotient, real};
 use crate::element::Compute;
 
 /// Where the gradient of a fake-quantized value passes. Elsewhere the value is clipped: its gradient is 0, and that of
@@ -71,12 +71,12 @@ pub(crate) trait Grid<C: Compute>: Copy {
 
 /// The open interval that a gradient passes in.
 #[derive(Clone, Copy)]
-struct Passing<C> {
+struct StraightThrough<C> {
     above: C,
     below: C,
 }
 
-impl<C: Compute> Passing<C> {
+impl<C: Compute> StraightThrough<C> {
     #[inline(always)]
     fn new(low: i32, high: i32, clipping: Clipping, halves_away: bool) -> Self {
         let (above, below) = (C::from_i32(low), C::from_i32(high));
@@ -96,16 +96,16 @@ impl<C: Compute> Passing<C> {
 
 /// The grid of quantization: `clamp(round(x / scale) + zero_point)` with an integer zero point.
 #[derive(Clone, Copy)]
-pub(crate) struct OnCodes<C, R> {
+pub(crate) struct IntegerZeroPoint<C, R> {
     factor: C,
     scale: C,
     low: C,
     high: C,
-    passing: Passing<C>,
+    passing: StraightThrough<C>,
     rule: PhantomData<R>,
 }
 
-impl<C: Compute, R: Rule> Grid<C> for OnCodes<C, R> {
+impl<C: Compute, R: Rounding> Grid<C> for IntegerZeroPoint<C, R> {
     #[inline(always)]
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
         let Settings { codes, clipping, .. } = *settings;
@@ -116,7 +116,7 @@ impl<C: Compute, R: Rule> Grid<C> for OnCodes<C, R> {
             scale,
             low: C::from_i32(low),
             high: C::from_i32(high),
-            passing: Passing::new(low, high, clipping, R::HALVES_AWAY),
+            passing: StraightThrough::new(low, high, clipping, R::HALVES_AWAY),
             rule: PhantomData,
         }
     }
@@ -134,17 +134,17 @@ impl<C: Compute, R: Rule> Grid<C> for OnCodes<C, R> {
 /// `clamp(round(x / scale + zero_point))`, whose value is `(code - zero_point) * scale` in `f64`, rounded once
 /// (PyTorch: `fake_quantize_per_channel_affine` with zero points of type float).
 #[derive(Clone, Copy)]
-pub(crate) struct OffCodes<C, R> {
+pub(crate) struct FloatZeroPoint<C, R> {
     factor: C,
     scale: C,
     zero_point: C,
     min: C,
     max: C,
-    passing: Passing<C>,
+    passing: StraightThrough<C>,
     rule: PhantomData<R>,
 }
 
-impl<C: Compute, R: Rule> Grid<C> for OffCodes<C, R> {
+impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
     #[inline(always)]
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
         let Settings { codes, clipping, .. } = *settings;
@@ -154,7 +154,7 @@ impl<C: Compute, R: Rule> Grid<C> for OffCodes<C, R> {
             zero_point,
             min: C::from_i32(codes.min),
             max: C::from_i32(codes.max),
-            passing: Passing::new(codes.min, codes.max, clipping, R::HALVES_AWAY),
+            passing: StraightThrough::new(codes.min, codes.max, clipping, R::HALVES_AWAY),
             rule: PhantomData,
         }
     }
@@ -170,16 +170,16 @@ impl<C: Compute, R: Rule> Grid<C> for OffCodes<C, R> {
     }
 }
 
-/// The grid of [`OnCodes`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in `0..1`, so that
+/// The grid of [`IntegerZeroPoint`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in `0..1`, so that
 /// the mean of the codes of `v` is `v` itself where nothing is clipped.
 #[derive(Clone, Copy)]
-pub(crate) struct AtRandom<C, R> {
-    grid: OnCodes<C, R>,
+pub(crate) struct StochasticRounding<C, R> {
+    grid: IntegerZeroPoint<C, R>,
     clipping: Clipping,
     seed: u64,
 }
 
-impl<C: Compute, R: Rule> Grid<C> for AtRandom<C, R> {
+impl<C: Compute, R: Rounding> Grid<C> for StochasticRounding<C, R> {
     #[inline(always)]
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
         Self { grid: Grid::new(scale, zero_point, settings), clipping: settings.clipping, seed: settings.seed }
@@ -187,7 +187,7 @@ impl<C: Compute, R: Rule> Grid<C> for AtRandom<C, R> {
 
     #[inline(always)]
     fn round(&self, x: C, position: u64) -> Rounded<C> {
-        let OnCodes { factor, scale, low, high, .. } = self.grid;
+        let IntegerZeroPoint { factor, scale, low, high, .. } = self.grid;
         let quotient = quotient::<C, R>(x, factor);
         let nearest = quotient.round_ties_even();
         let floor = if nearest > quotient { nearest - C::ONE } else { nearest };

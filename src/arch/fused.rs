@@ -8,7 +8,7 @@ use super::Isa;
 /// Nothing that rounds may be contracted to it: results are the same bits everywhere. It serves where a correctly rounded
 /// result is found in another way.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fused(Proof);
+pub(crate) struct Fma(Proof);
 
 #[cfg(target_arch = "x86_64")]
 type Proof = ();
@@ -16,7 +16,7 @@ type Proof = ();
 #[cfg(not(target_arch = "x86_64"))]
 type Proof = core::convert::Infallible;
 
-impl Fused {
+impl Fma {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn new() -> Option<Self> {
         // Every set above the portable one is detected together with FMA.

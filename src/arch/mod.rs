@@ -17,14 +17,14 @@ mod x86_64;
 use core::any::TypeId;
 
 pub(crate) use floats::{Floats, Formula};
-pub(crate) use fused::Fused;
+pub(crate) use fused::Fma;
 pub(crate) use isa::Isa;
 pub(crate) use operands::{Columns, Rows, Sink, TileBytes, ToBytes};
 #[cfg(target_arch = "x86_64")]
 use operands::{Panel, Units};
 pub(crate) use portable::Portable;
 pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads};
-pub(crate) use streaming::{Streaming, streaming};
+pub(crate) use streaming::{NonTemporal, streaming};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni, transposed};
 
@@ -77,7 +77,7 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// Panels that are multiplied with the same rows at a time, at most.
     const PANELS: usize;
     /// Neighbours in depth that lie side by side.
-    const KU: usize;
+    const KR: usize;
     /// Columns are multiplied in multiples of this: half of a panel may do.
     const COLS: usize = Self::NR;
     /// Whether signed codes of the left side are made unsigned on the way, their top bit flipped, which adds 128.
@@ -87,7 +87,7 @@ pub(crate) trait Kernel: Copy + Send + Sync {
 
     /// The depth that panels are filled up to with zeros.
     fn padded_depth(depth: usize) -> usize {
-        depth.next_multiple_of(Self::KU)
+        depth.next_multiple_of(Self::KR)
     }
 
     /// Whether rows of this depth can be read where they are, and not only from a copy with room behind each row.
@@ -184,7 +184,7 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     }
 
     /// `to[i] = from[i]`, rounded to half precision, ties to even; the slices have one length.
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16], _past_caches: Option<Streaming<'_>>) {
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], _past_caches: Option<NonTemporal<'_>>) {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = half::f16::from_f32(from).to_bits());
     }
 
@@ -224,11 +224,11 @@ pub(crate) fn peak(rounds: usize) -> u64 {
 pub(crate) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
     let len = from.len().min(to.len());
     let (from, to) = (&from[..len], &mut to[..len]);
-    with_kernel!(Isa::current(), kernel => streaming(size_of_val(from) + size_of_val(to), |past_caches| {
-        let head = past_caches.map_or(0, |past_caches| past_caches.head(to));
+    with_kernel!(Isa::current(), kernel => streaming(size_of_val(from) + size_of_val(to), |non_temporal| {
+        let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(to));
         let ((from_head, from), (to_head, to)) = (from.split_at(head), to.split_at_mut(head));
         kernel.f32_to_f16(from_head, to_head, None);
-        kernel.f32_to_f16(from, to, past_caches);
+        kernel.f32_to_f16(from, to, non_temporal);
     }));
 }
 
@@ -290,10 +290,10 @@ mod tests {
         for isa in Isa::available() {
             for bytes in [0, usize::MAX] {
                 let mut narrow = alloc::vec![0; floats.len() + 64];
-                streaming(bytes, |past_caches| {
-                    let head = past_caches.map_or(0, |past_caches| past_caches.head(&narrow));
+                streaming(bytes, |non_temporal| {
+                    let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(&narrow));
                     let narrow = &mut narrow[head..][..floats.len()];
-                    with_kernel!(isa, kernel => kernel.f32_to_f16(&floats, narrow, past_caches));
+                    with_kernel!(isa, kernel => kernel.f32_to_f16(&floats, narrow, non_temporal));
                     for (x, found) in floats.iter().zip(narrow) {
                         assert!(same(found, &f16::from_f32(*x).to_bits()), "{isa:?}: {x:e} gives {found:#x}");
                     }

@@ -35,7 +35,7 @@ impl<'a> Rows<'a> {
 /// The columns of the right side that a tile is multiplied with.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns<'a> {
-    /// One or more panels, each `[padded_depth / KU][NR][KU]`: the bits of signed codes, zeros beyond the depth.
+    /// One or more panels, each `[padded_depth / KR][NR][KR]`: the bits of signed codes, zeros beyond the depth.
     pub(crate) panels: &'a [u8],
     /// The bytes of one.
     pub(crate) panel_len: usize,
@@ -67,7 +67,7 @@ impl<'a> Columns<'a> {
 
 /// Takes the share of the right side's zero points off the sums of a row of the left side, whose codes have the sum `row`.
 #[inline(always)]
-pub(super) fn take_share(sums: &mut [i32], zero_points: &[i32], row: i32) {
+pub(super) fn subtract_compensation(sums: &mut [i32], zero_points: &[i32], row: i32) {
     for (sum, zero) in sums.iter_mut().zip(zero_points) {
         *sum = sum.wrapping_sub(zero.wrapping_mul(row));
     }
@@ -112,8 +112,8 @@ pub(crate) struct TileBytes<'a> {
     pub(crate) stride: usize,
 }
 
-/// The first `ROWS` rows of a left side, cut into units of `KU` codes.
-pub(super) struct Units<'a, const ROWS: usize, const KU: usize> {
+/// The first `ROWS` rows of a left side, cut into units of `KR` codes.
+pub(super) struct Units<'a, const ROWS: usize, const KR: usize> {
     first: *const u8,
     stride: usize,
     sums: &'a [i32],
@@ -121,21 +121,21 @@ pub(super) struct Units<'a, const ROWS: usize, const KU: usize> {
     pub(super) whole: usize,
     /// What is left at the end of each row, if anything is, filled up with zeros. The right side holds zeros there, so
     /// it does not matter what the filling is.
-    pub(super) last: Option<&'a [[u8; KU]; ROWS]>,
+    pub(super) last: Option<&'a [[u8; KR]; ROWS]>,
 }
 
-impl<'a, const ROWS: usize, const KU: usize> Units<'a, ROWS, KU> {
+impl<'a, const ROWS: usize, const KR: usize> Units<'a, ROWS, KR> {
     /// `last` is room for the ends of rows. Only a reference to it is kept, because it is seldom needed.
     #[inline(always)]
-    pub(super) fn new(rows: Rows<'a>, last: &'a mut [[u8; KU]; ROWS]) -> Self {
+    pub(super) fn new(rows: Rows<'a>, last: &'a mut [[u8; KR]; ROWS]) -> Self {
         // What `get` will read: nothing is asked there.
         assert!(ROWS > 0 && rows.bytes.len() >= (ROWS - 1) * rows.stride + rows.depth, "rows of the left side");
-        let more = !rows.depth.is_multiple_of(KU);
+        let more = !rows.depth.is_multiple_of(KR);
         if more {
             fill_last(rows, last);
         }
         let (first, stride) = (rows.bytes.as_ptr(), rows.stride);
-        Self { first, stride, sums: rows.sums, whole: rows.depth / KU, last: more.then_some(last) }
+        Self { first, stride, sums: rows.sums, whole: rows.depth / KR, last: more.then_some(last) }
     }
 
     /// The sums of all rows, which the zero points of the right side are multiplied with.
@@ -150,17 +150,17 @@ impl<'a, const ROWS: usize, const KU: usize> Units<'a, ROWS, KU> {
     /// - `i < ROWS` and `k < self.whole`.
     #[allow(unsafe_code, reason = "the innermost loop of products")]
     #[inline(always)]
-    pub(super) unsafe fn get(&self, i: usize, k: usize) -> [u8; KU] {
+    pub(super) unsafe fn get(&self, i: usize, k: usize) -> [u8; KR] {
         // SAFETY: row `i` starts `i * stride` bytes on and has `whole` units, and `new` saw that the last row is there.
-        unsafe { self.first.add(i * self.stride + k * KU).cast::<[u8; KU]>().read() }
+        unsafe { self.first.add(i * self.stride + k * KR).cast::<[u8; KR]>().read() }
     }
 }
 
 /// Not inlined, so that its many branches are not in the way of rows that end with a whole unit.
 #[inline(never)]
-fn fill_last<const KU: usize>(rows: Rows<'_>, last: &mut [[u8; KU]]) {
+fn fill_last<const KR: usize>(rows: Rows<'_>, last: &mut [[u8; KR]]) {
     for (i, last) in last.iter_mut().enumerate() {
-        let (_, rest) = rows.row(i).as_chunks::<KU>();
+        let (_, rest) = rows.row(i).as_chunks::<KR>();
         last[..rest.len()].copy_from_slice(rest);
     }
 }

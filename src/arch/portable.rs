@@ -1,4 +1,4 @@
-use super::operands::take_share;
+use super::operands::subtract_compensation;
 use super::{Columns, Kernel, Rows, Task};
 
 /// Plain Rust, for every target.
@@ -9,19 +9,19 @@ impl Kernel for Portable {
     const MR: usize = 4;
     const NR: usize = 8;
     const PANELS: usize = 1;
-    const KU: usize = 2;
+    const KR: usize = 2;
 
     #[inline(always)]
     fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
         let flip = if a.signed { 0x80 } else { 0 };
         let start: &[i32; Self::NR] = b.start.first_chunk().expect("a panel has NR columns");
-        let (panel, _) = b.panels.as_chunks::<{ Self::NR * Self::KU }>();
+        let (panel, _) = b.panels.as_chunks::<{ Self::NR * Self::KR }>();
         for i in 0..rows {
             let mut sums = *start;
             if !b.zero_points.is_empty() {
-                take_share(&mut sums, b.zero_points, a.sums[i]);
+                subtract_compensation(&mut sums, b.zero_points, a.sums[i]);
             }
-            let (units, rest) = a.row(i).as_chunks::<{ Self::KU }>();
+            let (units, rest) = a.row(i).as_chunks::<{ Self::KR }>();
             let last = rest.first().map(|&code| [code, 0]);
             for (a, b) in units.iter().chain(&last).zip(panel) {
                 let (a0, a1) = ((a[0] ^ flip) as i32, (a[1] ^ flip) as i32);

@@ -10,14 +10,14 @@ const LARGE: usize = 32 << 20;
 /// Stores a piece of a large result straight to memory: a line is not read first, only to be overwritten, and what other
 /// code has in the caches stays there. Lives as long as the fence behind all such stores is certain, see [`streaming`].
 #[derive(Clone, Copy)]
-pub(crate) struct Streaming<'a> {
+pub(crate) struct NonTemporal<'a> {
     /// Bound to the call and to its thread.
     scope: PhantomData<(&'a (), *const ())>,
     #[cfg(not(target_arch = "x86_64"))]
     none: core::convert::Infallible,
 }
 
-impl Streaming<'_> {
+impl NonTemporal<'_> {
     /// A line of the caches.
     const LINE: usize = 64;
 
@@ -54,7 +54,7 @@ impl Streaming<'_> {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "an intrinsic")]
 #[inline]
-pub(crate) fn streaming<R>(bytes: usize, f: impl FnOnce(Option<Streaming<'_>>) -> R) -> R {
+pub(crate) fn streaming<R>(bytes: usize, f: impl FnOnce(Option<NonTemporal<'_>>) -> R) -> R {
     struct Fence;
     impl Drop for Fence {
         fn drop(&mut self) {
@@ -67,11 +67,11 @@ pub(crate) fn streaming<R>(bytes: usize, f: impl FnOnce(Option<Streaming<'_>>) -
         return f(None);
     }
     let _behind_all_stores = Fence;
-    f(Some(Streaming { scope: PhantomData }))
+    f(Some(NonTemporal { scope: PhantomData }))
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-pub(crate) fn streaming<R>(_: usize, f: impl FnOnce(Option<Streaming<'_>>) -> R) -> R {
+pub(crate) fn streaming<R>(_: usize, f: impl FnOnce(Option<NonTemporal<'_>>) -> R) -> R {
     f(None)
 }

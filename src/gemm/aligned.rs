@@ -1,4 +1,4 @@
-//! Memory that starts at a cache line.
+//! Arena that starts at a cache line.
 
 use alloc::{vec, vec::Vec};
 

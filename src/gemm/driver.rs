@@ -4,7 +4,7 @@ use alloc::{boxed::Box, vec::Vec};
 
 use ndarray::{ArrayViewMut2, Axis, s};
 
-use super::Byte;
+use super::Int8;
 use super::epilogue::{Epilogue, Products, TileOut};
 use super::lhs::{Lhs, LhsLayout};
 use super::rhs::{PackedRhs, Panels};
@@ -41,7 +41,7 @@ struct Product<'a, E: Epilogue> {
 
 /// Runs a checked product, of any left side, with the kernel that its right side was packed for. Column 0 of the right side
 /// is column `first_col` of the epilogue.
-pub(crate) fn run<A: Byte, B: Byte, E: Epilogue>(
+pub(crate) fn run<A: Int8, B: Int8, E: Epilogue>(
     a: Lhs<'_, A>,
     a_zero_point: A,
     b: &PackedRhs<B>,
@@ -66,7 +66,7 @@ pub(crate) fn run<A: Byte, B: Byte, E: Epilogue>(
 impl<E: Epilogue> Product<'_, E> {
     /// Halves a side, in whole tiles, until there is a part for each thread, which `spaces` are for: the columns only where
     /// there are few rows. Parts of rows are contiguous, so that their outputs can be made in registers.
-    fn fork<A: Byte>(
+    fn fork<A: Int8>(
         &self,
         a: Lhs<'_, A>,
         row: usize,
@@ -93,7 +93,7 @@ impl<E: Epilogue> Product<'_, E> {
     }
 
     /// Computes the part of the product that starts at this row and column and has the size of `out`.
-    fn part<A: Byte>(
+    fn part<A: Int8>(
         &self,
         a: Lhs<'_, A>,
         row: usize,
@@ -103,7 +103,7 @@ impl<E: Epilogue> Product<'_, E> {
     ) {
         let PartSpace { lhs, tile, start, zero_points, outputs } = space;
         let rows = out.nrows();
-        // Patches that few columns read do not leave the first-level cache in between.
+        // Im2col that few columns read do not leave the first-level cache in between.
         let bytes = if a.is_gathered() && self.b.data().len() <= STRIP { STRIP } else { LHS_BLOCK };
         let block = (bytes / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
         let with_sums = !self.b.zero_points.is_empty();

@@ -5,33 +5,33 @@ use core::ops::Range;
 
 use ndarray::{ArrayView2, s};
 
-use super::Byte;
+use super::Int8;
 use super::aligned::AlignedBytes;
+use super::im2col::Im2col;
 use super::packed_lhs::PackedLhs;
-use super::patches::Patches;
 use super::reals::Reals;
 use super::transpose::transpose_strided;
 use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
 
 /// Where the rows of the left side come from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Lhs<'a, A: Byte> {
+pub(crate) enum Lhs<'a, A: Int8> {
     /// A matrix, of any strides.
     Matrix(ArrayView2<'a, A>),
     /// A matrix that was copied beforehand.
     Packed(&'a PackedLhs<A>),
     /// What lies under a kernel, for each place that it is laid on an image.
-    Patches(Patches<'a>),
+    Im2col(Im2col<'a>),
     /// A matrix of reals, of any strides. Its codes are `u8`.
     Reals(Reals<'a>),
 }
 
-impl<A: Byte> Lhs<'_, A> {
+impl<A: Int8> Lhs<'_, A> {
     pub(crate) fn nrows(&self) -> usize {
         match self {
             Lhs::Matrix(a) => a.nrows(),
             Lhs::Packed(a) => a.nrows(),
-            Lhs::Patches(patches) => patches.nrows(),
+            Lhs::Im2col(im2col) => im2col.nrows(),
             Lhs::Reals(reals) => reals.values.nrows(),
         }
     }
@@ -40,20 +40,20 @@ impl<A: Byte> Lhs<'_, A> {
     pub(crate) fn row_bytes(&self, layout: LhsLayout) -> usize {
         match self {
             Lhs::Matrix(_) | Lhs::Packed(_) | Lhs::Reals(_) => self.depth(),
-            Lhs::Patches(patches) => patch_stride(patches, layout),
+            Lhs::Im2col(im2col) => patch_stride(im2col, layout),
         }
     }
 
     /// Whether rows are copied in any case.
     pub(crate) fn is_gathered(&self) -> bool {
-        matches!(self, Lhs::Patches(_))
+        matches!(self, Lhs::Im2col(_))
     }
 
     pub(crate) fn depth(&self) -> usize {
         match self {
             Lhs::Matrix(a) => a.ncols(),
             Lhs::Packed(a) => a.ncols(),
-            Lhs::Patches(patches) => patches.depth(),
+            Lhs::Im2col(im2col) => im2col.depth(),
             Lhs::Reals(reals) => reals.values.ncols(),
         }
     }
@@ -99,7 +99,7 @@ impl LhsLayout {
     }
 
     /// What canonical codes are greater by than codes of `A`.
-    fn shift<A: Byte>(self) -> i32 {
+    fn shift<A: Int8>(self) -> i32 {
         if self.flips { A::TO_UNSIGNED } else { 0 }
     }
 
@@ -110,7 +110,7 @@ impl LhsLayout {
     }
 
     /// The zero point of canonical codes.
-    pub(crate) fn zero_point<A: Byte>(self, zero_point: A) -> i32 {
+    pub(crate) fn zero_point<A: Int8>(self, zero_point: A) -> i32 {
         zero_point.to_i32() + self.shift::<A>()
     }
 }
@@ -135,7 +135,7 @@ impl LhsBlock {
     /// These rows of `a`; with the sum of each row's canonical codes, if `with_sums`.
     ///
     /// Rows of a matrix are read in place if they are contiguous and the kernel reads them well. All others are copied.
-    pub(crate) fn read<'a: 'b, 'b, A: Byte>(
+    pub(crate) fn read<'a: 'b, 'b, A: Int8>(
         &'b mut self,
         a: Lhs<'a, A>,
         which: Range<usize>,
@@ -150,12 +150,12 @@ impl LhsBlock {
                 return if with_sums { rows } else { Rows { sums: &[], ..rows } };
             }
             Lhs::Matrix(a) => read_matrix(&mut self.data, a, which, layout),
-            Lhs::Patches(patches) => {
-                let stride = patch_stride(&patches, layout);
+            Lhs::Im2col(im2col) => {
+                let stride = patch_stride(&im2col, layout);
                 self.data.resize(count * stride);
-                patches.gather(which, stride, self.data.as_mut_slice());
+                im2col.gather(which, stride, self.data.as_mut_slice());
                 // A whole unit at the end is read faster. The right side holds zeros beyond the depth.
-                let depth = depth.next_multiple_of(Patches::UNIT);
+                let depth = depth.next_multiple_of(Im2col::UNIT);
                 flip_if(flip, &mut self.data);
                 Rows { bytes: self.data.as_slice(), stride, depth, signed: A::TO_UNSIGNED != 0, sums: &[] }
             }
@@ -178,7 +178,7 @@ impl LhsBlock {
     }
 }
 
-fn read_matrix<'a: 'b, 'b, A: Byte>(
+fn read_matrix<'a: 'b, 'b, A: Int8>(
     data: &'b mut AlignedBytes,
     whole: ArrayView2<'a, A>,
     which: Range<usize>,
@@ -245,8 +245,8 @@ fn row_stride(depth: usize, layout: LhsLayout) -> usize {
 
 /// The distance of gathered rows: so close that they fill less of the cache, if the kernel needs no more room than
 /// copies do.
-fn patch_stride(patches: &Patches<'_>, layout: LhsLayout) -> usize {
-    layout.spread(patches.depth(), if layout.in_place { patches.room() } else { AlignedBytes::LINE })
+fn patch_stride(im2col: &Im2col<'_>, layout: LhsLayout) -> usize {
+    layout.spread(im2col.depth(), if layout.in_place { im2col.room() } else { AlignedBytes::LINE })
 }
 
 /// The sum of the codes of each row, of `depth` codes: signed ones as they are, if `signed`, or else made unsigned.

@@ -13,13 +13,13 @@
 //!
 //! ```
 //! use ndarray::array;
-//! use ndarray_quant::gemm::{Accumulator, Dequantize, PackedRhs, gemm};
+//! use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, gemm};
 //!
 //! let a = array![[1u8, 2, 3]];
 //! let b = PackedRhs::pack(&array![[1i8, 4], [2, 5], [3, 6]], &[0])?;
-//! assert_eq!(gemm(&a, 1, &b, &Accumulator::new())?, array![[8, 17]]); // (a - 1) · b
+//! assert_eq!(gemm(&a, 1, &b, &I32Epilogue::new())?, array![[8, 17]]); // (a - 1) · b
 //!
-//! let real = Dequantize::new(&[0.5], &[0.1, 0.2], None)?;
+//! let real = DequantizeEpilogue::new(&[0.5], &[0.1, 0.2], None)?;
 //! assert_eq!(gemm(&a, 1, &b, &real)?, array![[0.4, 1.7]]);
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
@@ -27,10 +27,10 @@
 mod aligned;
 mod driver;
 mod epilogue;
+mod im2col;
 mod lhs;
 mod pack;
 mod packed_lhs;
-mod patches;
 mod reals;
 mod rhs;
 #[cfg(test)]
@@ -43,12 +43,12 @@ use ndarray::{Array2, ArrayRef2};
 use crate::element::{Code, Element};
 use crate::error::{Error, Result};
 pub(crate) use driver::run;
-pub use epilogue::{Accumulator, Dequantize, Epilogue, RequantizeTo};
+pub use epilogue::{DequantizeEpilogue, Epilogue, I32Epilogue, RequantizeEpilogue};
 pub(crate) use epilogue::{Stored, TileOut};
 pub(crate) use lhs::Lhs;
 
+pub(crate) use im2col::Im2col;
 pub use packed_lhs::{Left, PackedLhs};
-pub(crate) use patches::Patches;
 pub(crate) use reals::Reals;
 pub use rhs::PackedRhs;
 pub(crate) use transpose::transpose;
@@ -69,7 +69,7 @@ pub fn peak(rounds: usize) -> u64 {
 }
 
 /// An operand of an 8-bit product: `i8` or `u8`. Sealed.
-pub trait Byte: Element<Code = Self> + Code {
+pub trait Int8: Element<Code = Self> + Code {
     /// What is added to a code to make it unsigned, as kernels take their left side: 128 for `i8`.
     #[doc(hidden)]
     const TO_UNSIGNED: i32;
@@ -80,20 +80,20 @@ pub trait Byte: Element<Code = Self> + Code {
 
     /// The greatest distance of a code from this zero point.
     #[doc(hidden)]
-    fn reach(zero_point: Self) -> i64 {
+    fn max_abs_diff(zero_point: Self) -> i64 {
         let zero_point = zero_point.to_i32();
         (zero_point - Self::MIN).max(Self::MAX - zero_point) as i64
     }
 }
 
-impl Byte for u8 {
+impl Int8 for u8 {
     const TO_UNSIGNED: i32 = 0;
 
     fn as_bytes(codes: &[u8]) -> &[u8] {
         codes
     }
 }
-impl Byte for i8 {
+impl Int8 for i8 {
     const TO_UNSIGNED: i32 = 128;
 
     fn as_bytes(codes: &[i8]) -> &[u8] {
@@ -110,7 +110,7 @@ impl Byte for i8 {
 /// [`Error::Shape`] if the inner lengths differ or the epilogue has not as many channels as the product,
 /// [`Error::Depth`] if an accumulator could overflow, [`Error::Bias`] if it could with the bias on it, [`Error::Kernel`] if
 /// both sides are packed and not for the same kernel.
-pub fn gemm<'a, A: Byte, B: Byte, E: Epilogue>(
+pub fn gemm<'a, A: Int8, B: Int8, E: Epilogue>(
     a: impl Into<Left<'a, A>>,
     a_zero_point: A,
     b: &PackedRhs<B>,
@@ -127,7 +127,7 @@ pub fn gemm<'a, A: Byte, B: Byte, E: Epilogue>(
 ///
 /// # Errors
 /// Those of [`gemm`], and [`Error::Shape`] if `out` is not of shape `[m, n]`. Then nothing was written.
-pub fn gemm_into<'a, A: Byte, B: Byte, E: Epilogue>(
+pub fn gemm_into<'a, A: Int8, B: Int8, E: Epilogue>(
     a: impl Into<Left<'a, A>>,
     a_zero_point: A,
     b: &PackedRhs<B>,
@@ -147,7 +147,7 @@ pub fn gemm_into<'a, A: Byte, B: Byte, E: Epilogue>(
         a.check(b.panels().isa)?;
     }
     epilogue.check(m, b.ncols())?;
-    check_depth(A::reach(a_zero_point), b.reach(), k, epilogue.bias())?;
+    check_depth(A::max_abs_diff(a_zero_point), b.max_abs_diff(), k, epilogue.bias())?;
     run(a, a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Codes of the right side, moved to where kernels read them.
 //!
-//! A panel holds `NR` columns as `[padded_depth / KU][NR][KU]`, with zeros where the matrix has no more rows or columns. The
+//! A panel holds `NR` columns as `[padded_depth / KR][NR][KR]`, with zeros where the matrix has no more rows or columns. The
 //! canonical right side is signed; for most kernels the left side is unsigned. Flipping the top bit adds or subtracts 128,
 //! and zero points move with it, so few kernels serve all four combinations of signs.
 
@@ -8,7 +8,7 @@ use core::array::from_fn;
 
 use ndarray::{ArrayView2, Axis, s};
 
-use super::Byte;
+use super::Int8;
 use crate::arch::{Isa, Kernel, Task, with_kernel};
 use crate::threads::{self, join};
 
@@ -29,12 +29,12 @@ pub(super) fn panels(isa: Isa, cols: usize) -> usize {
 }
 
 /// What canonical codes of the right side are greater by than the codes of `T`: they are signed.
-pub(super) fn shift<T: Byte>() -> i32 {
+pub(super) fn shift<T: Int8>() -> i32 {
     T::TO_UNSIGNED - 128
 }
 
 /// Packs a matrix into whole panels, and writes the sum of the canonical codes of each column.
-pub(super) fn pack<T: Byte>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32]) {
+pub(super) fn pack<T: Int8>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32]) {
     /// What a byte is moved for costs as much as this many products.
     const PRODUCTS: usize = 16;
     let threads = threads::worth(b.len().saturating_mul(PRODUCTS));
@@ -42,7 +42,7 @@ pub(super) fn pack<T: Byte>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], s
 }
 
 /// Deals the panels out to threads.
-fn fork<T: Byte, K: Kernel>(kernel: K, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32], threads: usize) {
+fn fork<T: Int8, K: Kernel>(kernel: K, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32], threads: usize) {
     let half = b.ncols() / K::NR / 2;
     if threads < 2 || half == 0 {
         return kernel.run(Pack { _for: kernel, b, panels, sums });
@@ -64,13 +64,13 @@ struct Pack<'a, T, K> {
     sums: &'a mut [i32],
 }
 
-impl<T: Byte, K: Kernel> Task for Pack<'_, T, K> {
+impl<T: Int8, K: Kernel> Task for Pack<'_, T, K> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        const { assert!(matches!((K::NR, K::KU), (8, 2) | (16, 2) | (16, 4) | (32, 4)), "panels of a known shape") };
-        match (K::NR, K::KU) {
+        const { assert!(matches!((K::NR, K::KR), (8, 2) | (16, 2) | (16, 4) | (32, 4)), "panels of a known shape") };
+        match (K::NR, K::KR) {
             (8, _) => self.panels::<8, 2>(),
             (16, 2) => self.panels::<16, 2>(),
             (16, _) => self.panels::<16, 4>(),
@@ -79,9 +79,9 @@ impl<T: Byte, K: Kernel> Task for Pack<'_, T, K> {
     }
 }
 
-impl<T: Byte, K: Kernel> Pack<'_, T, K> {
+impl<T: Int8, K: Kernel> Pack<'_, T, K> {
     #[inline(always)]
-    fn panels<const NR: usize, const KU: usize>(self) {
+    fn panels<const NR: usize, const KR: usize>(self) {
         let Self { b, panels, sums, .. } = self;
         let depth = K::padded_depth(b.nrows());
         let flip = if shift::<T>() == 0 { 0 } else { 0x80 };
@@ -90,9 +90,9 @@ impl<T: Byte, K: Kernel> Pack<'_, T, K> {
             return panels.fill(0);
         }
         if b.strides()[0] == 1 && b.strides()[1] != 1 {
-            from_columns::<T, NR, KU>(b, flip, depth, panels, sums);
+            from_columns::<T, NR, KR>(b, flip, depth, panels, sums);
         } else {
-            from_rows::<T, NR, KU>(b, flip, depth, panels, sums);
+            from_rows::<T, NR, KR>(b, flip, depth, panels, sums);
         }
     }
 }
@@ -102,7 +102,7 @@ const ROWS: usize = 64;
 
 /// Of a matrix whose rows are contiguous, or nothing is.
 #[inline(always)]
-fn from_rows<T: Byte, const NR: usize, const KU: usize>(
+fn from_rows<T: Int8, const NR: usize, const KR: usize>(
     b: ArrayView2<'_, T>,
     flip: u8,
     depth: usize,
@@ -129,24 +129,24 @@ fn from_rows<T: Byte, const NR: usize, const KU: usize>(
                 }
             }
             let lines = &mut panel[first * NR..][..padded * NR];
-            interleave::<NR, KU>(&block, flip, lines, sums);
+            interleave::<NR, KR>(&block, flip, lines, sums);
         }
     }
 }
 
-/// Lays `KU` neighbours in depth side by side, for each of `NR` columns, and adds them to the sums.
+/// Lays `KR` neighbours in depth side by side, for each of `NR` columns, and adds them to the sums.
 #[inline(always)]
-fn interleave<const NR: usize, const KU: usize>(
+fn interleave<const NR: usize, const KR: usize>(
     block: &[[u8; NR]; ROWS],
     flip: u8,
     lines: &mut [u8],
     sums: &mut [i32],
 ) {
     let mut added = [0; NR];
-    for (rows, line) in block.as_chunks::<KU>().0.iter().zip(lines.chunks_exact_mut(NR * KU)) {
-        let mut codes = [[0; KU]; NR];
+    for (rows, line) in block.as_chunks::<KR>().0.iter().zip(lines.chunks_exact_mut(NR * KR)) {
+        let mut codes = [[0; KR]; NR];
         for j in 0..NR {
-            for i in 0..KU {
+            for i in 0..KR {
                 codes[j][i] = rows[i][j] ^ flip;
             }
         }
@@ -165,7 +165,7 @@ const COLUMN: usize = 1024;
 
 /// Of a matrix whose columns are contiguous.
 #[inline(always)]
-fn from_columns<T: Byte, const NR: usize, const KU: usize>(
+fn from_columns<T: Int8, const NR: usize, const KR: usize>(
     b: ArrayView2<'_, T>,
     flip: u8,
     depth: usize,
@@ -184,12 +184,12 @@ fn from_columns<T: Byte, const NR: usize, const KU: usize>(
                 if let Some(sum) = sums.get_mut(j) {
                     *sum += codes.iter().map(|code| (code ^ flip) as i8 as i32).sum::<i32>();
                 }
-                let mut places = lines.chunks_exact_mut(NR * KU).map(|line| &mut line[j * KU..][..KU]);
-                let (units, rest) = codes.as_chunks::<KU>();
+                let mut places = lines.chunks_exact_mut(NR * KR).map(|line| &mut line[j * KR..][..KR]);
+                let (units, rest) = codes.as_chunks::<KR>();
                 for (unit, place) in units.iter().zip(places.by_ref()) {
                     place.copy_from_slice(&unit.map(|code| code ^ flip));
                 }
-                let last = from_fn::<_, KU, _>(|i| rest.get(i).map_or(0, |code| code ^ flip));
+                let last = from_fn::<_, KR, _>(|i| rest.get(i).map_or(0, |code| code ^ flip));
                 if !rest.is_empty()
                     && let Some(place) = places.next()
                 {

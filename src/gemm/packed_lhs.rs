@@ -6,7 +6,7 @@ use core::ops::Range;
 use ndarray::{ArrayBase, ArrayRef2, Data, Ix2};
 
 use super::lhs::{Lhs, LhsBlock, LhsLayout};
-use super::{Byte, check_sums};
+use super::{Int8, check_sums};
 use crate::arch::{Isa, Rows};
 use crate::error::{Error, Result};
 
@@ -14,21 +14,21 @@ use crate::error::{Error, Result};
 ///
 /// Made by `into` from references to either; [`gemm`](super::gemm) does so.
 #[derive(Debug, Clone, Copy)]
-pub struct Left<'a, A: Byte>(pub(super) Lhs<'a, A>);
+pub struct Left<'a, A: Int8>(pub(super) Lhs<'a, A>);
 
-impl<'a, A: Byte> From<&'a ArrayRef2<A>> for Left<'a, A> {
+impl<'a, A: Int8> From<&'a ArrayRef2<A>> for Left<'a, A> {
     fn from(a: &'a ArrayRef2<A>) -> Self {
         Left(Lhs::Matrix(a.view()))
     }
 }
 
-impl<'a, A: Byte, S: Data<Elem = A>> From<&'a ArrayBase<S, Ix2>> for Left<'a, A> {
+impl<'a, A: Int8, S: Data<Elem = A>> From<&'a ArrayBase<S, Ix2>> for Left<'a, A> {
     fn from(a: &'a ArrayBase<S, Ix2>) -> Self {
         Left(Lhs::Matrix(a.view()))
     }
 }
 
-impl<'a, A: Byte> From<&'a PackedLhs<A>> for Left<'a, A> {
+impl<'a, A: Int8> From<&'a PackedLhs<A>> for Left<'a, A> {
     fn from(a: &'a PackedLhs<A>) -> Self {
         Left(Lhs::Packed(a))
     }
@@ -41,15 +41,15 @@ impl<'a, A: Byte> From<&'a PackedLhs<A>> for Left<'a, A> {
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::gemm::{Accumulator, PackedLhs, PackedRhs, gemm};
+/// use ndarray_quant::gemm::{I32Epilogue, PackedLhs, PackedRhs, gemm};
 ///
 /// let a = PackedLhs::pack(&array![[1i8, -2], [3, 4]].t())?;
 /// let b = PackedRhs::pack(&array![[1i8], [2]], &[0])?;
-/// assert_eq!(gemm(&a, 0, &b, &Accumulator::new())?, array![[7], [6]]);
+/// assert_eq!(gemm(&a, 0, &b, &I32Epilogue::new())?, array![[7], [6]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct PackedLhs<A: Byte> {
+pub struct PackedLhs<A: Int8> {
     isa: Isa,
     rows: usize,
     depth: usize,
@@ -60,7 +60,7 @@ pub struct PackedLhs<A: Byte> {
     element: PhantomData<A>,
 }
 
-impl<A: Byte> PackedLhs<A> {
+impl<A: Int8> PackedLhs<A> {
     /// Packs `a` of shape `[m, k]`. Any strides.
     ///
     /// # Errors

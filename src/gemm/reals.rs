@@ -8,7 +8,7 @@ use super::lhs::Lhs;
 use super::packed_lhs::Left;
 use crate::affine::Codes;
 use crate::affine::rules::Onnx;
-use crate::lanes::{Params, quantize_run};
+use crate::elementwise::{Params, quantize_run};
 
 /// Reals with parameters to quantize them with: `clamp(rne(x / scale) + zero_point)`, a `u8`.
 ///

@@ -7,13 +7,13 @@ use ndarray::ArrayRef2;
 
 use super::aligned::AlignedBytes;
 use super::pack;
-use super::{Byte, check_sums};
+use super::{Int8, check_sums};
 use crate::arch::Isa;
 use crate::error::{Error, Result};
 
 /// The right side of a product, packed for the kernel of this machine, with its column sums and zero points.
 #[derive(Debug, Clone)]
-pub struct PackedRhs<B: Byte> {
+pub struct PackedRhs<B: Int8> {
     panels: Panels,
     /// The greatest distance of a code from its zero point.
     reach: i64,
@@ -41,7 +41,7 @@ impl Panels {
     }
 }
 
-impl<B: Byte> PackedRhs<B> {
+impl<B: Int8> PackedRhs<B> {
     /// Packs `b` of shape `[k, n]`, with one zero point for all columns or one for each. Any strides.
     ///
     /// # Errors
@@ -73,12 +73,12 @@ impl<B: Byte> PackedRhs<B> {
     ///
     /// ```
     /// use ndarray::array;
-    /// use ndarray_quant::gemm::{Accumulator, PackedRhs, gemm};
+    /// use ndarray_quant::gemm::{I32Epilogue, PackedRhs, gemm};
     ///
     /// let mut b = PackedRhs::pack(&array![[1i8], [2]], &[0])?;
-    /// assert_eq!(gemm(&array![[3u8, 4]], 0, &b, &Accumulator::new())?, array![[11]]);
+    /// assert_eq!(gemm(&array![[3u8, 4]], 0, &b, &I32Epilogue::new())?, array![[11]]);
     /// b.repack(&array![[5i8, 6, 7]], &[0])?;
-    /// assert_eq!(gemm(&array![[2u8]], 0, &b, &Accumulator::new())?, array![[10, 12, 14]]);
+    /// assert_eq!(gemm(&array![[2u8]], 0, &b, &I32Epilogue::new())?, array![[10, 12, 14]]);
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     pub fn repack(&mut self, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<()> {
@@ -93,7 +93,7 @@ impl<B: Byte> PackedRhs<B> {
         to.centred_sums.resize(cols, 0);
         pack::pack(to.isa, b.view(), to.data.as_mut_slice(), &mut to.centred_sums);
         let zero_points = zero_points.iter().cycle().take(cols);
-        self.reach = zero_points.clone().map(|&zero| B::reach(zero)).max().unwrap_or(1);
+        self.reach = zero_points.clone().map(|&zero| B::max_abs_diff(zero)).max().unwrap_or(1);
         to.zero_points.clear();
         to.zero_points.extend(zero_points.map(|zero| zero.to_i32() + pack::shift::<B>()));
         for (sum, zero) in to.centred_sums.iter_mut().zip(&to.zero_points) {
@@ -125,7 +125,7 @@ impl<B: Byte> PackedRhs<B> {
         &self.panels
     }
 
-    pub(crate) fn reach(&self) -> i64 {
+    pub(crate) fn max_abs_diff(&self) -> i64 {
         self.reach
     }
 }

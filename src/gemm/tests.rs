@@ -6,12 +6,12 @@ use ndarray::{Array2, s};
 use proptest::prelude::*;
 
 use super::*;
-use crate::affine::Requantization;
+use crate::affine::Arithmetic;
 use crate::arch::Isa;
 use crate::qparams::QParams;
 
 /// The definition: `Σ_k (a - a_zero) * (b - b_zero)`.
-fn naive<A: Byte, B: Byte>(a: &ArrayRef2<A>, a_zero: A, b: &ArrayRef2<B>, b_zeros: &[B]) -> Array2<i32> {
+fn naive<A: Int8, B: Int8>(a: &ArrayRef2<A>, a_zero: A, b: &ArrayRef2<B>, b_zeros: &[B]) -> Array2<i32> {
     Array2::from_shape_fn((a.nrows(), b.ncols()), |(i, j)| {
         let b_zero = if b_zeros.len() == 1 { b_zeros[0] } else { b_zeros[j] };
         let term = |k| (a[[i, k]].to_i32() - a_zero.to_i32()) as i64 * (b[[k, j]].to_i32() - b_zero.to_i32()) as i64;
@@ -20,16 +20,16 @@ fn naive<A: Byte, B: Byte>(a: &ArrayRef2<A>, a_zero: A, b: &ArrayRef2<B>, b_zero
 }
 
 /// Codes that favour the extremes, where sums are largest and signs matter.
-fn code<T: Byte>() -> impl Strategy<Value = T> {
+fn code<T: Int8>() -> impl Strategy<Value = T> {
     prop_oneof![2 => Just(T::MIN), 2 => Just(T::MAX), 1 => Just(0.clamp(T::MIN, T::MAX)), 5 => T::MIN..=T::MAX]
         .prop_map(T::from_i32)
 }
 
-fn matrix<T: Byte>(rows: usize, cols: usize) -> impl Strategy<Value = Array2<T>> {
+fn matrix<T: Int8>(rows: usize, cols: usize) -> impl Strategy<Value = Array2<T>> {
     prop::collection::vec(code(), rows * cols).prop_map(move |v| Array2::from_shape_vec((rows, cols), v).unwrap())
 }
 
-fn case<A: Byte, B: Byte>() -> impl Strategy<Value = (Array2<A>, A, Array2<B>, Vec<B>)> {
+fn case<A: Int8, B: Int8>() -> impl Strategy<Value = (Array2<A>, A, Array2<B>, Vec<B>)> {
     (0usize..=70, 0usize..=70, 0usize..=70).prop_flat_map(|(m, k, n)| {
         // Without zero points on the right side outputs are made in registers.
         let none = Just(vec![B::from_i32(128 - B::TO_UNSIGNED)]);
@@ -38,7 +38,7 @@ fn case<A: Byte, B: Byte>() -> impl Strategy<Value = (Array2<A>, A, Array2<B>, V
     })
 }
 
-fn agrees<A: Byte, B: Byte>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, Vec<B>)) -> Result<(), TestCaseError> {
+fn agrees<A: Int8, B: Int8>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, Vec<B>)) -> Result<(), TestCaseError> {
     let b_zeros = if b.ncols() == 0 { &b_zeros[..1] } else { &b_zeros[..] };
     let expected = naive(&a, a_zero, &b, b_zeros);
     // The same matrices with every other kind of stride.
@@ -48,15 +48,15 @@ fn agrees<A: Byte, B: Byte>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, V
     let b_columns = b.t().as_standard_layout().into_owned();
     for isa in Isa::available() {
         let packed = PackedRhs::pack_for(isa, &b, b_zeros).unwrap();
-        prop_assert_eq!(&gemm(&a, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}", isa);
+        prop_assert_eq!(&gemm(&a, a_zero, &packed, &I32Epilogue::new()).unwrap(), &expected, "{:?}", isa);
         let packed = PackedRhs::pack_for(isa, &b_columns.t(), b_zeros).unwrap();
-        let found = gemm(&a_columns.t(), a_zero, &packed, &Accumulator::new()).unwrap();
+        let found = gemm(&a_columns.t(), a_zero, &packed, &I32Epilogue::new()).unwrap();
         prop_assert_eq!(&found, &expected, "{:?}, transposed", isa);
         let left = PackedLhs::pack_for(isa, &a_negative).unwrap();
-        prop_assert_eq!(&gemm(&left, a_zero, &packed, &Accumulator::new()).unwrap(), &expected, "{:?}, packed", isa);
+        prop_assert_eq!(&gemm(&left, a_zero, &packed, &I32Epilogue::new()).unwrap(), &expected, "{:?}, packed", isa);
         let mut out = Array2::zeros((b.ncols(), a.nrows()));
         let mut transposed = out.view_mut().reversed_axes();
-        gemm_into(&a_negative, a_zero, &packed, &Accumulator::new(), &mut transposed, &mut Workspace::new()).unwrap();
+        gemm_into(&a_negative, a_zero, &packed, &I32Epilogue::new(), &mut transposed, &mut Workspace::new()).unwrap();
         prop_assert_eq!(&out.t(), &expected, "{:?}, strided", isa);
     }
     Ok(())
@@ -82,26 +82,26 @@ proptest! {
         let col_scale: Vec<f32> = (0..n).map(|j| 0.02 + j as f32 * 0.0007).collect();
         let bias: Vec<i32> = (0..n).map(|j| j as i32 * 37 - 500).collect();
         let real_bias: Vec<f32> = bias.iter().map(|&b| b as f32 * 0.1).collect();
-        let requantization = match fixed {
-            0 => Requantization::Float,
-            1 => Requantization::Double,
-            2 => Requantization::FixedPoint(crate::FixedPointRounding::Double),
-            _ => Requantization::FixedPoint(crate::FixedPointRounding::Single),
+        let arithmetic = match fixed {
+            0 => Arithmetic::F32,
+            1 => Arithmetic::F64,
+            2 => Arithmetic::FixedPoint(crate::compat::gemmlowp::FixedPointRounding::Double),
+            _ => Arithmetic::FixedPoint(crate::compat::gemmlowp::FixedPointRounding::Single),
         };
         let to = QParams::<u8, ndarray::Ix2>::per_tensor(0.3, 17).unwrap();
-        let rescale: Vec<_> =
-            col_scale.iter().map(|&s| crate::Rescale::new(0.05, s, 0.3, requantization).unwrap()).collect();
+        let multiplier: Vec<_> =
+            col_scale.iter().map(|&s| crate::nn::Multiplier::new(0.05, s, 0.3, arithmetic).unwrap()).collect();
         for isa in Isa::available() {
             let packed = PackedRhs::pack_for(isa, &b, b_zeros).unwrap();
-            let real = Dequantize::new(&row_scale, &col_scale, Some(&real_bias)).unwrap();
+            let real = DequantizeEpilogue::new(&row_scale, &col_scale, Some(&real_bias)).unwrap();
             let expected = Array2::from_shape_fn((m, n), |(i, j)| {
                 acc[[i, j]] as f32 * (row_scale[i] * col_scale[j]) + real_bias[j]
             });
             if m > 0 && n > 0 {
                 prop_assert_eq!(&gemm(&a, a_zero, &packed, &real).unwrap(), &expected);
             }
-            let codes = RequantizeTo::new(0.05, &col_scale, Some(&bias), &to, requantization).unwrap();
-            let expected = Array2::from_shape_fn((m, n), |(i, j)| rescale[j].requantize::<u8>(acc[[i, j]] + bias[j], 17));
+            let codes = RequantizeEpilogue::new(0.05, &col_scale, Some(&bias), &to, arithmetic).unwrap();
+            let expected = Array2::from_shape_fn((m, n), |(i, j)| multiplier[j].requantize::<u8>(acc[[i, j]] + bias[j], 17));
             prop_assert_eq!(&gemm(&a, a_zero, &packed, &codes).unwrap(), &expected, "{:?}", isa);
             // Rows with a gap between them, and columns, in one workspace.
             let (mut workspace, mut gaps, mut columns) =
@@ -124,9 +124,9 @@ fn deepest() {
         let b = Array2::from_elem((depth, 3), i8::MIN);
         let packed = PackedRhs::pack_for(isa, &b, &[0]).unwrap();
         let expected = Array2::from_elem((2, 3), -(255 * 128 * depth as i32));
-        assert_eq!(gemm(&a, 0, &packed, &Accumulator::new()).unwrap(), expected);
+        assert_eq!(gemm(&a, 0, &packed, &I32Epilogue::new()).unwrap(), expected);
         let deeper = PackedRhs::pack_for(isa, &Array2::from_elem((depth + 1, 3), i8::MIN), &[0]).unwrap();
-        let found = gemm(&Array2::from_elem((2, depth + 1), 0u8), 0, &deeper, &Accumulator::new());
+        let found = gemm(&Array2::from_elem((2, depth + 1), 0u8), 0, &deeper, &I32Epilogue::new());
         assert_eq!(found, Err(Error::Depth { max: depth, found: depth + 1 }), "{isa:?}");
     }
 }
@@ -143,7 +143,7 @@ fn repacked() {
                 Array2::from_shape_fn((n, k), |(i, j)| (i * 13 + j * 11) as u8).reversed_axes(),
             ] {
                 packed.repack(&b, &[3]).unwrap();
-                let found = gemm(&a, 7, &packed, &Accumulator::new()).unwrap();
+                let found = gemm(&a, 7, &packed, &I32Epilogue::new()).unwrap();
                 assert_eq!(found, naive(&a, 7, &b, &[3]), "{isa:?}, {k} x {n}");
             }
         }
@@ -161,7 +161,7 @@ fn kernels_of_both_sides() {
     for left in &isas {
         for right in &isas {
             let packed = PackedLhs::pack_for(*left, &a).unwrap();
-            let found = gemm(&packed, 0, &PackedRhs::pack_for(*right, &b, &[0]).unwrap(), &Accumulator::new());
+            let found = gemm(&packed, 0, &PackedRhs::pack_for(*right, &b, &[0]).unwrap(), &I32Epilogue::new());
             match left == right {
                 true => assert_eq!(found.unwrap(), Array2::from_elem((8, 3), 6)),
                 false => assert_eq!(found, Err(Error::Kernel { expected: right.name(), found: left.name() })),
@@ -181,9 +181,9 @@ fn threads() {
         let expected = naive(&a, 7, &b, &[3]);
         for threads in [1, 2, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| gemm(&a, 7, &packed, &Accumulator::new())).unwrap(), expected);
+            assert_eq!(pool.install(|| gemm(&a, 7, &packed, &I32Epilogue::new())).unwrap(), expected);
             let packed = pool.install(|| PackedRhs::pack(&b, &[3])).unwrap();
-            assert_eq!(gemm(&a, 7, &packed, &Accumulator::new()).unwrap(), expected);
+            assert_eq!(gemm(&a, 7, &packed, &I32Epilogue::new()).unwrap(), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Memory that products and operators reuse from call to call.
+//! Arena that products and operators reuse from call to call.
 
 use alloc::{boxed::Box, vec::Vec};
 use core::any::Any;
@@ -6,7 +6,7 @@ use core::fmt;
 
 use super::lhs::LhsBlock;
 
-/// Memory that products and operators reuse from call to call.
+/// Arena that products and operators reuse from call to call.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace {
     /// One for each thread.

@@ -27,7 +27,7 @@ pub(super) fn share_buffers(
     let mut real = Pool::default();
     let mut code = Pool::default();
     let mut place = |tensors: &mut [Tensor], t: usize, free: bool| {
-        let pool = if tensors[t].kind == Kind::Real { &mut real } else { &mut code };
+        let pool = if tensors[t].kind == Kind::Float { &mut real } else { &mut code };
         if free {
             pool.free.push(tensors[t].buffer);
         } else {

@@ -16,7 +16,7 @@ use crate::window::Window;
 ///
 /// ```
 /// use ndarray::{Array, Array1, IxDyn};
-/// use ndarray_quant::graph::{Activation, GraphBuilder, Window};
+/// use ndarray_quant::{graph::{Activation, GraphBuilder}, nn::Window};
 ///
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("image", &[1, 3, 8, 8])?;

@@ -8,7 +8,7 @@ use ndarray::{ArrayD, ArrayRef, ArrayView1, ArrayViewD, Dimension};
 use super::compile::FloatNetwork;
 use super::network::Graph;
 use super::op::Op;
-use super::plan::Memory;
+use super::plan::Arena;
 use super::recipe::{Precision, Recipe, TensorRecipe, weights};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
@@ -19,7 +19,7 @@ use crate::scheme::Scheme;
 /// ```
 /// use ndarray::{Array, array};
 /// use ndarray_quant::graph::{Activation, Calibration, GraphBuilder};
-/// use ndarray_quant::MinMax;
+/// use ndarray_quant::observer::MinMax;
 ///
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
@@ -45,7 +45,7 @@ pub struct Calibration<'g, O> {
     graph: &'g Graph,
     network: FloatNetwork,
     observers: BTreeMap<String, O>,
-    memory: Memory,
+    memory: Arena,
     images: usize,
 }
 
@@ -57,7 +57,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     pub fn new(graph: &'g Graph, observer: O) -> Result<Self> {
         let names = graph.inputs().iter().map(|input| &input.name).chain(graph.nodes().iter().map(|node| &node.output));
         let observers = names.map(|name| (name.clone(), observer.clone())).collect();
-        Ok(Self { graph, network: graph.compile()?, observers, memory: Memory::new(), images: 0 })
+        Ok(Self { graph, network: graph.compile()?, observers, memory: Arena::new(), images: 0 })
     }
 
     /// Runs a batch and watches.
@@ -143,7 +143,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
 ///
 /// ```
 /// use ndarray::{Array, IxDyn, array};
-/// use ndarray_quant::MinMax;
+/// use ndarray_quant::observer::MinMax;
 /// use ndarray_quant::graph::{GraphBuilder, calibrate};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;

@@ -14,9 +14,9 @@ use super::movement::{Pad, Reorder, Repeat};
 use super::network::{Constant, Node};
 use super::op::Op;
 use crate::error::Result;
-use crate::ops::{self, AveragePool, Concat, GlobalAveragePool, Lookup, QAdd, QMul, Softmax, of_other_rank};
+use crate::ops::{self, Add, AveragePool, Concat, GlobalAveragePool, Lookup, Mul, Softmax, of_other_rank};
 use crate::qparams::QParams;
-use crate::quantizer::Quantizer;
+use crate::quantize::Quantize;
 use crate::scheme::Scheme;
 use crate::window::Window;
 
@@ -61,19 +61,19 @@ pub(crate) fn kernel(
     let all_same = params.iter().all(|p| p == to);
     let images = of_other_rank::<u8, IxDyn, Ix4>;
     let (_, zero) = to.of_tensor("parameters")?;
-    let clamped = crate::Requantize::to(to).clamp(node.clamp.low, node.clamp.high);
+    let clamped = crate::nn::Output::to(to).clamp(node.clamp.low, node.clamp.high);
     let call = match &node.op {
-        Op::Add => Call::Add(QAdd::new(&params[0], &params[1], &clamped)?),
-        Op::Mul => Call::Mul(QMul::new(&params[0], &params[1], &clamped)?),
+        Op::Add => Call::Add(Add::new(&params[0], &params[1], &clamped)?),
+        Op::Mul => Call::Mul(Mul::new(&params[0], &params[1], &clamped)?),
         Op::Activation(f) => {
             let (x, y) = (of_other_rank(&params[0])?, of_other_rank(to)?);
             Call::Lookup(Lookup::new(&x, &y, |x| f.eval(x as f32).into())?)
         }
         Op::MaxPool { kernel, window } if all_same => Call::MaxPool(*kernel, *window),
-        Op::AveragePool { kernel, window, count_pad } => {
+        Op::AveragePool { kernel, window, count_include_pad } => {
             let to = requantize(&images(to)?, node.clamp);
             let pool = AveragePool::new(&images(&params[0])?, *kernel, window, &to)?;
-            Call::AveragePool(pool.count_include_pad(*count_pad))
+            Call::AveragePool(pool.count_include_pad(*count_include_pad))
         }
         Op::GlobalAveragePool => Call::GlobalAveragePool(GlobalAveragePool::new(
             &images(&params[0])?,
@@ -93,15 +93,15 @@ pub(crate) fn kernel(
         _ => return Ok(None),
     };
     let inputs = shapes.iter().map(|shape| physical(&broadcast_shape(shape, output.len()))).collect();
-    Ok(Some(Some(Box::new(OnCodes { call, constants, inputs, output: physical(output) }))))
+    Ok(Some(Some(Box::new(IntegerZeroPoint { call, constants, inputs, output: physical(output) }))))
 }
 
 /// An operator of [`ops`] with its parameters.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one for each node")]
 enum Call {
-    Add(QAdd<u8, IxDyn>),
-    Mul(QMul<u8, IxDyn>),
+    Add(Add<u8, IxDyn>),
+    Mul(Mul<u8, IxDyn>),
     Lookup(Lookup<u8, u8, Ix1>),
     MaxPool([usize; 2], Window),
     AveragePool(AveragePool<u8>),
@@ -111,7 +111,7 @@ enum Call {
 }
 
 #[derive(Debug)]
-struct OnCodes {
+struct IntegerZeroPoint {
     call: Call,
     /// The codes of those inputs that are constant.
     constants: Vec<Option<ArrayD<u8>>>,
@@ -120,7 +120,7 @@ struct OnCodes {
     output: Vec<usize>,
 }
 
-impl Kernel for OnCodes {
+impl Kernel for IntegerZeroPoint {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
         let out = output.into_slice::<u8>();
         if let Call::Lookup(table) = &self.call {

@@ -6,7 +6,7 @@ use super::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
 use super::op::Clamp;
 use crate::error::Result;
 use crate::granularity::Granularity;
-use crate::ops::{QConv, Requantize, StaticConv, of_other_rank};
+use crate::ops::{Conv2d, Output, PreparedConv2d, of_other_rank};
 use crate::qparams::QParams;
 use crate::range::Ranges;
 use crate::scheme::Scheme;
@@ -24,9 +24,9 @@ impl Kernel for Quantize {
 
 /// Codes to floats.
 #[derive(Debug)]
-pub(crate) struct Dequantize(pub(crate) QParams<u8, Ix1>);
+pub(crate) struct DequantizeEpilogue(pub(crate) QParams<u8, Ix1>);
 
-impl Kernel for Dequantize {
+impl Kernel for DequantizeEpilogue {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let x = ArrayView1::from(inputs[0].as_slice::<u8>());
         self.0.dequantize_into(&x, &mut ArrayViewMut1::from(output.into_slice::<f32>()))
@@ -58,19 +58,19 @@ impl Kernel for FakeQuantize {
 /// What a layer with integer weights makes of its input.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one for each layer")]
-pub(crate) enum Arithmetic {
+pub(crate) enum LayerKind {
     /// Codes to codes.
-    Static(StaticConv<u8, i8, u8>),
+    Static(PreparedConv2d<u8, i8, u8>),
     /// Codes with these parameters to floats.
-    ToReal(QConv<i8>, QParams<u8, Ix4>),
+    ToReal(Conv2d<i8>, QParams<u8, Ix4>),
     /// Floats to floats, each image quantized by its own range.
-    Dynamic(QConv<i8>),
+    Dynamic(Conv2d<i8>),
 }
 
 /// A convolution, or a linear layer as a convolution of single pixels.
 #[derive(Debug)]
 pub(crate) struct Conv {
-    pub(crate) arithmetic: Arithmetic,
+    pub(crate) kind: LayerKind,
     /// Height, width, channels.
     pub(crate) input: [usize; 3],
     pub(crate) output: [usize; 3],
@@ -80,17 +80,17 @@ pub(crate) struct Conv {
 
 impl Kernel for Conv {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
-        match &self.arithmetic {
-            Arithmetic::Static(layer) => {
+        match &self.kind {
+            LayerKind::Static(layer) => {
                 let x = view(inputs[0].as_slice(), images, self.input);
                 layer.forward_into(&x, &mut view_mut(output.into_slice(), images, self.output), &mut memory.gemm)
             }
-            Arithmetic::ToReal(layer, params) => {
+            LayerKind::ToReal(layer, params) => {
                 let x = view(inputs[0].as_slice(), images, self.input);
                 let mut y = view_mut(output.into_slice(), images, self.output);
                 layer.forward_clamped_into(params, &x, self.clamp.bounds(), &mut y, &mut memory.gemm)
             }
-            Arithmetic::Dynamic(layer) => {
+            LayerKind::Dynamic(layer) => {
                 let [x_len, y_len] = [self.input, self.output].map(|dims| dims.iter().product::<usize>().max(1));
                 let y = output.into_slice::<f32>();
                 for (x, y) in inputs[0].as_slice::<f32>().chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)) {
@@ -143,8 +143,8 @@ fn params_of(x: &[f32], dims: [usize; 3]) -> Result<QParams<u8, Ix4>> {
 }
 
 /// Output parameters with a fused clamp.
-pub(crate) fn requantize(params: &QParams<u8, Ix4>, clamp: Clamp) -> Requantize<u8, Ix4> {
-    Requantize::to(params).clamp(clamp.low, clamp.high)
+pub(crate) fn requantize(params: &QParams<u8, Ix4>, clamp: Clamp) -> Output<u8, Ix4> {
+    Output::to(params).clamp(clamp.low, clamp.high)
 }
 
 fn view<T>(values: &[T], images: usize, [h, w, c]: [usize; 3]) -> ArrayView4<'_, T> {

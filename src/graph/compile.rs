@@ -11,7 +11,7 @@ use super::kernel::{Kernel, Kind};
 use super::movement::Fill;
 use super::network::{Graph, Node};
 use super::op::Op;
-use super::plan::{Memory, Plan, Ports, Role, Step, Tensor};
+use super::plan::{Arena, Plan, Ports, Role, Step, Tensor};
 use super::real::{self, Weights};
 use crate::error::{Error, Result};
 
@@ -43,7 +43,7 @@ impl<'g> Planner<'g> {
 
     /// A new tensor that only looks at the network: nothing later reads it.
     pub(crate) fn aside(&mut self, name: &str, like: &str) -> usize {
-        self.tensors.push(Tensor::new(name, self.shape(like), Kind::Real));
+        self.tensors.push(Tensor::new(name, self.shape(like), Kind::Float));
         self.tensors.len() - 1
     }
 
@@ -68,12 +68,12 @@ impl<'g> Planner<'g> {
 
     /// The tensor as floats; a constant is written where it is read.
     pub(crate) fn real(&mut self, name: &str) -> usize {
-        if let Some(tensor) = self.find(name, Kind::Real) {
+        if let Some(tensor) = self.find(name, Kind::Float) {
             return tensor;
         }
         let value = self.graph.constant(name).expect("what is not constant was made before it is read").view();
         let kernel = Fill::new(value);
-        let tensor = self.define(name, Kind::Real);
+        let tensor = self.define(name, Kind::Float);
         self.step(name, Some(Box::new(kernel)), Vec::new(), tensor);
         tensor
     }
@@ -81,7 +81,7 @@ impl<'g> Planner<'g> {
     /// A float operator. `weights` gives the constants that the kernel takes into itself.
     pub(crate) fn float_node(&mut self, node: &Node, weights: impl Fn(&str) -> Option<Weights>) {
         let (kernel, inputs) = self.float_kernel(node, weights);
-        let output = self.define(&node.output, Kind::Real);
+        let output = self.define(&node.output, Kind::Float);
         self.step(&node.name, kernel, inputs, output);
     }
 
@@ -95,7 +95,7 @@ impl<'g> Planner<'g> {
         let held: Vec<Option<Weights>> = node.inputs.iter().map(|name| weights(name).filter(|_| holds)).collect();
         // Biases of quantized layers are not in the float graph that errors are measured in.
         let shape = |(name, held): (&String, &Option<Weights>)| match held {
-            Some(Weights::Real(w)) => w.shape().to_vec(),
+            Some(Weights::Float(w)) => w.shape().to_vec(),
             Some(Weights::Half(w)) => w.shape().to_vec(),
             None => self.shape(name).to_vec(),
         };
@@ -115,14 +115,14 @@ impl<'g> Planner<'g> {
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::graph::{Activation, GraphBuilder, Memory};
+/// use ndarray_quant::graph::{Activation, Arena, GraphBuilder};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
 /// let y = g.linear("y", &x, &array![[1.0, -1.0]], None)?;
 /// let y = g.activation("relu", &y, Activation::relu())?;
 /// let network = g.build(&[&y])?.compile()?;
 ///
-/// let mut memory = Memory::new(); // allocated in the first run
+/// let mut memory = Arena::new(); // allocated in the first run
 /// assert_eq!(network.run_with(&array![[3.0, 1.0], [1.0, 3.0]], &mut memory)?, array![[2.0], [0.0]].into_dyn());
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
@@ -138,9 +138,9 @@ impl Graph {
     /// None for graphs that could be made; for what later versions may not be able to run.
     pub fn compile(&self) -> Result<FloatNetwork> {
         let mut planner = Planner::new(self);
-        let inputs = self.inputs().iter().map(|input| planner.define(&input.name, Kind::Real)).collect();
+        let inputs = self.inputs().iter().map(|input| planner.define(&input.name, Kind::Float)).collect();
         for node in self.nodes() {
-            planner.float_node(node, |name| self.constant(name).cloned().map(Weights::Real));
+            planner.float_node(node, |name| self.constant(name).cloned().map(Weights::Float));
         }
         let outputs = self.outputs().iter().map(|name| planner.real(name)).collect();
         let ports = |reals| Ports { reals, codes: Vec::new() };
@@ -163,14 +163,14 @@ impl FloatNetwork {
     /// # Errors
     /// [`Error::Shape`] if `x` has another shape than the input, or the network more than one input or output.
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
-        self.run_with(x, &mut Memory::new())
+        self.run_with(x, &mut Arena::new())
     }
 
     /// As [`run`](Self::run), with memory that lasts from call to call.
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, memory: &mut Memory) -> Result<ArrayD<f32>> {
+    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, memory: &mut Arena) -> Result<ArrayD<f32>> {
         single(self.run_many(&[x.view().into_dyn()], memory)?)
     }
 
@@ -178,7 +178,7 @@ impl FloatNetwork {
     ///
     /// # Errors
     /// [`Error::Shape`] if an input has another shape, or there are not as many.
-    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Memory) -> Result<Vec<ArrayD<f32>>> {
+    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
         self.plan.run(inputs, memory)
     }
 }

@@ -5,19 +5,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use ndarray::{Array1, ArrayRef, ArrayView2, Axis, Dimension, IxDyn};
-use num_traits::Float;
 
 use super::compile::FloatNetwork;
 use super::network::{Graph, Node, Parts};
 use super::op::Op;
-use super::plan::Memory;
+use super::plan::Arena;
 use crate::error::Result;
 
 /// The greatest magnitude of each channel of every activation, over batches.
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::graph::{ChannelRanges, GraphBuilder};
+/// use ndarray_quant::graph::{ChannelAbsMax, GraphBuilder};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 1])?;
 /// let x = g.linear("a", &x, &array![[100.0], [0.01]], None)?;
@@ -25,7 +24,7 @@ use crate::error::Result;
 /// let graph = g.build(&[&x])?;
 ///
 /// let x = array![[1.0f32], [-0.5]];
-/// let mut ranges = ChannelRanges::new(&graph)?;
+/// let mut ranges = ChannelAbsMax::new(&graph)?;
 /// ranges.observe(&x)?;
 /// let equal = graph.equalize(&ranges)?;
 /// assert_eq!(equal.run(&x)?, graph.run(&x)?);
@@ -34,19 +33,19 @@ use crate::error::Result;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct ChannelRanges {
+pub struct ChannelAbsMax {
     network: FloatNetwork,
     magnitudes: BTreeMap<String, Array1<f32>>,
-    memory: Memory,
+    memory: Arena,
 }
 
-impl ChannelRanges {
+impl ChannelAbsMax {
     /// Watches every activation of a network.
     ///
     /// # Errors
     /// Those of [`Graph::compile`].
     pub fn new(graph: &Graph) -> Result<Self> {
-        Ok(Self { network: graph.compile()?, magnitudes: BTreeMap::new(), memory: Memory::new() })
+        Ok(Self { network: graph.compile()?, magnitudes: BTreeMap::new(), memory: Arena::new() })
     }
 
     /// Runs a batch and watches.
@@ -141,7 +140,7 @@ impl Graph {
     ///
     /// # Errors
     /// None for graphs that could be made.
-    pub fn equalize(&self, seen: &ChannelRanges) -> Result<Graph> {
+    pub fn equalize(&self, seen: &ChannelAbsMax) -> Result<Graph> {
         let ties = Ties::new(self);
         let mut groups = BTreeMap::<&str, Group>::new();
         for node in self.nodes() {
@@ -178,7 +177,7 @@ impl Graph {
     }
 }
 
-fn scale(parts: &mut Parts, group: &Group, seen: &ChannelRanges) {
+fn scale(parts: &mut Parts, group: &Group, seen: &ChannelAbsMax) {
     let mut magnitudes = group.tensors.iter().filter_map(|name| seen.magnitudes.get(name));
     let Some(first) = magnitudes.next() else { return };
     let mut x = first.clone();
@@ -199,7 +198,7 @@ fn scale(parts: &mut Parts, group: &Group, seen: &ChannelRanges) {
     }
     let factor = |(&x, &w): (&f32, &f32)| match (shared, x > 0.0 && w > 0.0) {
         (false, _) if x > 0.0 => x,
-        (true, true) => Float::sqrt(x / w),
+        (true, true) => num_traits::Float::sqrt(x / w),
         _ => 1.0,
     };
     let factors: Vec<f32> = x.iter().zip(&w).map(factor).collect();

@@ -5,7 +5,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use ndarray::{Array1, Axis};
-use num_traits::Float;
 
 use super::network::{Constant, Graph, Node, Parts};
 use super::op::{Activation, Clamp, Op};
@@ -20,7 +19,7 @@ impl Graph {
     ///
     /// ```
     /// use ndarray::{Array, Array1};
-    /// use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Op, Window};
+    /// use ndarray_quant::{graph::{Activation, Clamp, GraphBuilder, Op}, nn::Window};
     /// let mut g = GraphBuilder::new();
     /// let x = g.input("x", &[1, 1, 4, 4])?;
     /// let x = g.conv("conv", &x, &Array::from_elem((2, 1, 3, 3), 0.5), None, Window::new(), 1)?;
@@ -54,7 +53,7 @@ pub(crate) fn batch_norm_factors(
 ) -> Vec<(f64, f64)> {
     let parameters = scale.iter().zip(shift).zip(mean).zip(variance);
     let factors = parameters.map(|(((&scale, &shift), &mean), &variance)| {
-        let factor = scale as f64 / Float::sqrt(variance as f64 + epsilon as f64);
+        let factor = scale as f64 / num_traits::Float::sqrt(variance as f64 + epsilon as f64);
         (factor, shift as f64 - mean as f64 * factor)
     });
     factors.collect()

@@ -9,19 +9,19 @@ use crate::gemm::Workspace;
 /// The elements of a tensor in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Real,
+    Float,
     Code,
 }
 
 /// The elements of a tensor, in the order of memory.
 #[derive(Clone, Copy)]
 pub(crate) enum Values<'a> {
-    Real(&'a [f32]),
+    Float(&'a [f32]),
     Code(&'a [u8]),
 }
 
 pub(crate) enum ValuesMut<'a> {
-    Real(&'a mut [f32]),
+    Float(&'a mut [f32]),
     Code(&'a mut [u8]),
 }
 
@@ -55,7 +55,7 @@ macro_rules! items {
         }
     )*};
 }
-items!(f32 Real, u8 Code);
+items!(f32 Float, u8 Code);
 
 impl<'a> Values<'a> {
     pub(crate) fn as_slice<T: Item>(self) -> &'a [T] {
@@ -75,7 +75,7 @@ pub(crate) trait Kernel: Debug + Send + Sync {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()>;
 }
 
-/// Memory that steps use while they run, and that they find in any state.
+/// Arena that steps use while they run, and that they find in any state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
     /// Of each thread.
@@ -86,7 +86,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Memory for so many threads.
+    /// Arena for so many threads.
     pub(crate) fn parts(parts: &mut Vec<Vec<f32>>, count: usize) -> &mut [Vec<f32>] {
         parts.resize_with(parts.len().max(count), Vec::new);
         &mut parts[..count]

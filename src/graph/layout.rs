@@ -43,7 +43,7 @@ pub(crate) fn copy_to_physical<T: Copy + 'static>(x: ArrayViewD<'_, T>, to: &mut
     }
 }
 
-/// Memory, seen as a logical tensor of this shape.
+/// Arena, seen as a logical tensor of this shape.
 pub(crate) fn to_logical<'a, T>(memory: &'a [T], shape: &[usize]) -> ArrayViewD<'a, T> {
     let view = ArrayView::from_shape(IxDyn(&physical(shape)), memory).expect("the memory of a tensor has its length");
     if shape.len() == 4 { view.permuted_axes(&TO_NCHW[..]) } else { view }

@@ -6,7 +6,7 @@ use ndarray::{ArrayView, ArrayViewD};
 
 use super::kernel::{Item, ValuesMut, scratch};
 use super::layout::{copy_to_physical, to_physical};
-use super::plan::{Memory, Plan, Role, Step, grow};
+use super::plan::{Arena, Plan, Role, Step, grow};
 use crate::error::Result;
 
 impl Plan {
@@ -15,7 +15,7 @@ impl Plan {
         &self,
         inputs: impl Iterator<Item = ArrayViewD<'a, T>>,
         images: usize,
-        memory: &mut Memory,
+        memory: &mut Arena,
     ) {
         self.grow(images, memory);
         for (&t, x) in self.inputs.of::<T>().iter().zip(inputs) {
@@ -31,7 +31,7 @@ impl Plan {
         &self,
         inputs: impl Iterator<Item = ArrayViewD<'a, T>>,
         images: usize,
-        memory: &mut Memory,
+        memory: &mut Arena,
     ) -> Result<()> {
         self.grow(images, memory);
         for (&t, x) in self.inputs.of::<T>().iter().zip(inputs) {
@@ -48,12 +48,12 @@ impl Plan {
         Ok(())
     }
 
-    fn grow(&self, images: usize, memory: &mut Memory) {
+    fn grow(&self, images: usize, memory: &mut Arena) {
         grow(&mut memory.reals, &self.real_sizes, images);
         grow(&mut memory.codes, &self.code_sizes, images);
     }
 
-    fn load_one<T: Item>(&self, t: usize, x: ArrayViewD<'_, T>, images: usize, memory: &mut Memory) {
+    fn load_one<T: Item>(&self, t: usize, x: ArrayViewD<'_, T>, images: usize, memory: &mut Arena) {
         let tensor = &self.tensors[t];
         let values = tensor.buffer_mut(memory).into_slice::<T>();
         copy_to_physical(x, &mut values[..tensor.len() * images]);
@@ -66,7 +66,7 @@ impl Plan {
         step: &Step,
         x: &ArrayViewD<'_, T>,
         images: usize,
-        memory: &mut Memory,
+        memory: &mut Arena,
     ) -> Result<bool> {
         let ordered = to_physical(x.view());
         let (Some(kernel), Some(values)) = (&step.kernel, ordered.as_slice().or(x.as_slice())) else {

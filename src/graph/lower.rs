@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::code_ops::{self, Operand};
-use super::codes::{Arithmetic, Conv, Dequantize, FakeQuantize, Quantize, requantize};
+use super::codes::{Conv, DequantizeEpilogue, FakeQuantize, LayerKind, Quantize, requantize};
 use super::compile::Planner;
 use super::kernel::{Kernel, Kind};
 use super::layout::physical;
@@ -17,7 +17,7 @@ use super::real::Weights;
 use super::recipe::{Precision, Recipe, weights_of};
 use super::stored::Stored;
 use crate::error::Result;
-use crate::ops::QConv;
+use crate::ops::Conv2d;
 use crate::window::Window;
 
 /// A network whose weights are in fewer bits, with what tells how to run it.
@@ -34,7 +34,7 @@ enum Mode {
     /// Codes in, floats out.
     CodesToReal,
     Dynamic,
-    Real,
+    Float,
 }
 
 impl Quantized<'_> {
@@ -44,12 +44,12 @@ impl Quantized<'_> {
 
     fn mode(&self, node: &Node) -> Mode {
         if self.recipe.float_layers.contains(&node.name) {
-            return Mode::Real;
+            return Mode::Float;
         }
         if let Some(weights) = weights_of(node) {
             let coded = matches!(self.stored.get(weights), Some(Stored::Int8(_) | Stored::Int4(_)));
             return match (coded, self.is_coded(&node.inputs[0]), self.is_coded(&node.output)) {
-                (false, ..) => Mode::Real,
+                (false, ..) => Mode::Float,
                 (true, false, _) => Mode::Dynamic,
                 (true, true, false) => Mode::CodesToReal,
                 (true, true, true) => Mode::Codes,
@@ -57,12 +57,12 @@ impl Quantized<'_> {
         }
         let pair = matches!(node.op, Op::Add | Op::Mul);
         let inputs = node.inputs.iter().all(|name| self.is_coded(name) || (pair && self.graph.is_constant(name)));
-        if inputs && self.is_coded(&node.output) { Mode::Codes } else { Mode::Real }
+        if inputs && self.is_coded(&node.output) { Mode::Codes } else { Mode::Float }
     }
 
     fn weights(&self, name: &str) -> Option<Weights> {
         let stored = self.stored.get(name).map(Stored::to_weights);
-        stored.or_else(|| self.graph.constant(name).cloned().map(Weights::Real))
+        stored.or_else(|| self.graph.constant(name).cloned().map(Weights::Float))
     }
 
     /// The plan that runs on codes wherever the recipe says so.
@@ -70,7 +70,7 @@ impl Quantized<'_> {
         let mut lowering = Lowering { network: self, planner: Planner::new(self.graph) };
         let mut inputs = Ports::default();
         for input in self.graph.inputs() {
-            inputs.reals.push(lowering.planner.define(&input.name, Kind::Real));
+            inputs.reals.push(lowering.planner.define(&input.name, Kind::Float));
         }
         for input in self.graph.inputs().iter().filter(|input| self.is_coded(&input.name)) {
             inputs.codes.push(lowering.quantize(&input.name, Role::Entry)?);
@@ -95,13 +95,13 @@ impl Quantized<'_> {
     /// A plan on floats, each rounded to what it would be as a code.
     pub(crate) fn simulation(self) -> Result<Plan> {
         let mut planner = Planner::new(self.graph);
-        let reals = self.graph.inputs().iter().map(|input| planner.define(&input.name, Kind::Real)).collect();
+        let reals = self.graph.inputs().iter().map(|input| planner.define(&input.name, Kind::Float)).collect();
         for input in self.graph.inputs() {
             self.round(&mut planner, &input.name)?;
         }
         for node in self.graph.nodes() {
             let (kernel, inputs) = self.simulated(&mut planner, node);
-            let output = planner.define(&node.output, Kind::Real);
+            let output = planner.define(&node.output, Kind::Float);
             planner.step(&node.name, kernel, inputs, output);
             self.round(&mut planner, &node.output)?;
         }
@@ -120,7 +120,7 @@ impl Quantized<'_> {
             let mut real = ndarray::ArrayD::zeros(codes.raw_dim());
             let fits = params.dequantize_into(&codes, &mut real);
             debug_assert_eq!(fits, Ok(()));
-            Some(Weights::Real(real.into_shared()))
+            Some(Weights::Float(real.into_shared()))
         };
         let (kernel, mut inputs) = planner.float_kernel(node, constant);
         if let Mode::Dynamic = self.mode(node) {
@@ -136,7 +136,7 @@ impl Quantized<'_> {
         if self.is_coded(name) {
             let params = Some(self.recipe.tensors[name].activation_params()?);
             let raw = planner.real(name);
-            let rounded = planner.define(name, Kind::Real);
+            let rounded = planner.define(name, Kind::Float);
             planner.step(name, Some(Box::new(FakeQuantize { params })), alloc::vec![raw], rounded);
         }
         Ok(())
@@ -169,9 +169,9 @@ impl Lowering<'_> {
 
     /// The tensor as floats.
     fn real(&mut self, name: &str, role: Role) -> Result<usize> {
-        if let (None, Some(codes)) = (self.planner.find(name, Kind::Real), self.planner.find(name, Kind::Code)) {
-            let kernel = Dequantize(self.params(name)?);
-            let real = self.planner.define(name, Kind::Real);
+        if let (None, Some(codes)) = (self.planner.find(name, Kind::Float), self.planner.find(name, Kind::Code)) {
+            let kernel = DequantizeEpilogue(self.params(name)?);
+            let real = self.planner.define(name, Kind::Float);
             self.planner.role(name, role, Some(Box::new(kernel)), alloc::vec![codes], real);
         }
         Ok(self.planner.real(name))
@@ -180,7 +180,7 @@ impl Lowering<'_> {
     fn node(&mut self, node: &Node) -> Result<()> {
         let mode = self.network.mode(node);
         match mode {
-            Mode::Real => {}
+            Mode::Float => {}
             Mode::Codes if weights_of(node).is_none() => {
                 if let Some(kernel) = self.code_kernel(node)? {
                     let codes = node.inputs.iter().filter(|name| !self.network.graph.is_constant(name));
@@ -215,32 +215,32 @@ impl Lowering<'_> {
             Op::Conv { window, groups } => (window, groups),
             _ => (Window::new(), 1),
         };
-        let layer = QConv::new(&weights, bias.as_deref(), &window, groups)?;
+        let layer = Conv2d::new(&weights, bias.as_deref(), &window, groups)?;
         let dims = |name: &str| match &physical(self.planner.shape(name))[..] {
             &[_, h, w, c] => [h, w, c],
             rest => [1, 1, rest[1..].iter().product()],
         };
         let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
-        let (arithmetic, kinds) = match mode {
+        let (kind, kinds) = match mode {
             Mode::Codes => {
                 let to = requantize(&self.params(&node.output)?, node.clamp);
                 let layer = layer.prepare(&self.params(&node.inputs[0])?, &to)?;
-                (Arithmetic::Static(layer), (Kind::Code, Kind::Code))
+                (LayerKind::Static(layer), (Kind::Code, Kind::Code))
             }
             Mode::CodesToReal => {
                 let params = self.params(&node.inputs[0])?;
                 layer.check_input(&params)?;
-                (Arithmetic::ToReal(layer, params), (Kind::Code, Kind::Real))
+                (LayerKind::ToReal(layer, params), (Kind::Code, Kind::Float))
             }
-            Mode::Dynamic | Mode::Real => (Arithmetic::Dynamic(layer), (Kind::Real, Kind::Real)),
+            Mode::Dynamic | Mode::Float => (LayerKind::Dynamic(layer), (Kind::Float, Kind::Float)),
         };
-        let clamp = if kinds.1 == Kind::Real { node.clamp } else { Clamp::NONE };
+        let clamp = if kinds.1 == Kind::Float { node.clamp } else { Clamp::NONE };
         let x = match kinds.0 {
             Kind::Code => self.code(&node.inputs[0])?,
-            Kind::Real => self.real(&node.inputs[0], Role::Body)?,
+            Kind::Float => self.real(&node.inputs[0], Role::Body)?,
         };
         let y = self.planner.define(&node.output, kinds.1);
-        let kernel = Conv { arithmetic, input, output, clamp };
+        let kernel = Conv { kind, input, output, clamp };
         self.planner.step(&node.name, Some(Box::new(kernel)), alloc::vec![x], y);
         Ok(())
     }

@@ -4,10 +4,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
-use num_traits::Float;
 
 use super::network::{Graph, Parts};
-use super::plan::Memory;
+use super::plan::Arena;
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, Recipe, weights};
 use crate::error::{Error, Result};
@@ -56,7 +55,7 @@ impl Graph {
     /// [`QuantizedNetwork::run`].
     pub fn within_budget<D: Dimension>(&self, recipe: &Recipe, x: &ArrayRef<f32, D>, budget: Budget) -> Result<Recipe> {
         let x = [x.view().into_dyn()];
-        let expected = self.compile()?.run_many(&x, &mut Memory::new())?;
+        let expected = self.compile()?.run_many(&x, &mut Arena::new())?;
         let search = Search { graph: self, recipe, x: &x, expected: &expected };
         match budget {
             Budget::Bytes(limit) => search.smaller(limit),
@@ -112,7 +111,7 @@ impl Search<'_> {
         let rounded = quantized.parts().stored.get(name).map(|stored| stored.dequantize());
         let mut parts: Parts = self.graph.clone().into_parts();
         parts.constants.extend(rounded.map(|rounded| (name.to_string(), rounded)));
-        let found = Graph::new(parts)?.compile()?.run_many(self.x, &mut Memory::new())?;
+        let found = Graph::new(parts)?.compile()?.run_many(self.x, &mut Arena::new())?;
         Ok(self.error(&found))
     }
 
@@ -141,9 +140,9 @@ impl Search<'_> {
     }
 
     fn sqnr(&self, network: &QuantizedNetwork) -> Result<f64> {
-        let found = network.run_many(self.x, &mut Memory::new())?;
+        let found = network.run_many(self.x, &mut Arena::new())?;
         let signal: f64 = self.expected.iter().flatten().map(|&x| x as f64 * x as f64).sum();
-        Ok(10.0 * Float::log10(signal / self.error(&found)))
+        Ok(10.0 * num_traits::Float::log10(signal / self.error(&found)))
     }
 
     fn error(&self, found: &[ArrayD<f32>]) -> f64 {

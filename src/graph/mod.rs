@@ -8,18 +8,18 @@
 //! | to | see |
 //! |---|---|
 //! | write a network in Rust | [`GraphBuilder`], [`Op`], [`Window`] |
-//! | read one from a file | `format::onnx`, with the feature `onnx` |
-//! | run it in floats | [`Graph::run`]; [`Graph::compile`] and [`Memory`] to run it more than once |
+//! | read one from a file | `io::onnx`, with the feature `onnx` |
+//! | run it in floats | [`Graph::run`]; [`Graph::compile`] and [`Arena`] to run it more than once |
 //! | have fewer operators compute the same | [`Graph::simplify`] |
 //! | find ranges, and a way to keep every tensor | [`Calibration`], [`Recipe`]; without data [`Recipe::float16`] and [`Recipe::dynamic_range`] |
 //! | run on integers | [`Graph::quantize`], [`QuantizedNetwork`] |
 //! | lose less accuracy | [`Graph::equalize`], [`Graph::quantize_tuned`], [`Graph::within_budget`] |
 //! | see which layer hurts | [`QuantizedNetwork::report`] |
-//! | save and load integers | `format::safetensors`, with the feature `safetensors` |
+//! | save and load integers | `io::safetensors`, with the feature `safetensors` |
 //!
 //! ```
 //! use ndarray::{Array, Array1};
-//! use ndarray_quant::MinMax;
+//! use ndarray_quant::observer::MinMax;
 //! use ndarray_quant::graph::{Activation, Calibration, GraphBuilder};
 //!
 //! let mut g = GraphBuilder::new();
@@ -93,16 +93,16 @@ pub use crate::window::{Padding, Window};
 pub use builder::GraphBuilder;
 pub use calibrate::{Calibration, calibrate};
 pub use compile::FloatNetwork;
-pub use equalize::ChannelRanges;
+pub use equalize::ChannelAbsMax;
 pub use mixed::Budget;
-pub use moments::InputMoments;
+pub use moments::InputStatistics;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;
 pub use network::{Constant, Graph, Input, Node};
 pub use op::{Activation, Clamp, Op};
-pub use plan::Memory;
+pub use plan::Arena;
 pub use qnetwork::QuantizedNetwork;
 pub use recipe::{Precision, Recipe, TensorRecipe};
-pub use report::{ErrorReport, Fidelity, LayerReport};
+pub use report::{ErrorMetrics, ErrorReport, LayerReport};
 #[cfg(feature = "safetensors")]
 pub(crate) use stored::Stored;

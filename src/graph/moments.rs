@@ -10,7 +10,7 @@ use super::compile::FloatNetwork;
 use super::kernel::{Values, scratch};
 use super::network::{Graph, Node};
 use super::op::Op;
-use super::plan::Memory;
+use super::plan::Arena;
 use super::real::Geometry;
 use super::rounding::Moments;
 use crate::error::Result;
@@ -25,7 +25,7 @@ use crate::error::Result;
 ///
 /// ```
 /// use ndarray::{Array2, array};
-/// use ndarray_quant::graph::{GraphBuilder, InputMoments, Precision, Recipe};
+/// use ndarray_quant::graph::{GraphBuilder, InputStatistics, Precision, Recipe};
 ///
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
@@ -33,7 +33,7 @@ use crate::error::Result;
 /// let graph = g.build(&[&y])?;
 /// // Both inputs are always the same, so the errors of the two weights can cancel.
 /// let x = Array2::from_shape_fn((64, 2), |(i, _)| i as f32 / 64.0);
-/// let mut seen = InputMoments::new(&graph)?;
+/// let mut seen = InputStatistics::new(&graph)?;
 /// seen.observe(&x)?;
 ///
 /// let mut recipe = Recipe::dynamic_range(&graph)?;
@@ -44,12 +44,12 @@ use crate::error::Result;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct InputMoments {
+pub struct InputStatistics {
     network: FloatNetwork,
     /// The layers that read each tensor.
     readers: BTreeMap<String, Vec<Reader>>,
-    memory: Memory,
-    patches: Vec<f32>,
+    memory: Arena,
+    im2col: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -69,7 +69,7 @@ enum Windows {
 /// Windows of an image that are looked at, spread evenly; more would say the same.
 const WINDOWS: usize = 256;
 
-impl InputMoments {
+impl InputStatistics {
     /// Watches every convolution and linear layer of a network.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl InputMoments {
                 readers.entry(node.inputs[0].clone()).or_default().push(reader);
             }
         }
-        Ok(Self { network: graph.compile()?, readers, memory: Memory::new(), patches: Vec::new() })
+        Ok(Self { network: graph.compile()?, readers, memory: Arena::new(), im2col: Vec::new() })
     }
 
     /// Runs a batch and watches.
@@ -89,10 +89,10 @@ impl InputMoments {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the network's one input.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
-        let (readers, patches) = (&mut self.readers, &mut self.patches);
+        let (readers, im2col) = (&mut self.readers, &mut self.im2col);
         self.network.plan.run_tapped(&[x.view().into_dyn()], &mut self.memory, &mut |tensor, values, images| {
             let readers = readers.get_mut(&tensor.name).into_iter().flatten();
-            readers.for_each(|reader| reader.observe(values, images, patches));
+            readers.for_each(|reader| reader.observe(values, images, im2col));
             Ok(())
         })
     }
@@ -120,7 +120,7 @@ impl Reader {
         Some(Self { node: node.name.to_string(), windows, moments: Moments::new(groups, depth) })
     }
 
-    fn observe(&mut self, values: Values<'_>, images: usize, patches: &mut Vec<f32>) {
+    fn observe(&mut self, values: Values<'_>, images: usize, im2col: &mut Vec<f32>) {
         let values = values.as_slice::<f32>();
         match self.windows {
             Windows::Rows => {
@@ -132,13 +132,13 @@ impl Reader {
                 let (image, pixels) = (geometry.input_len().max(1), geometry.output_pixels());
                 let step = pixels.div_ceil(WINDOWS).max(1);
                 let (count, depth) = (pixels.div_ceil(step), self.moments.depth());
-                let patches = scratch(patches, count * depth);
+                let im2col = scratch(im2col, count * depth);
                 for image in values.chunks_exact(image) {
                     for group in 0..geometry.groups {
-                        for (i, patch) in patches.chunks_exact_mut(depth.max(1)).enumerate() {
+                        for (i, patch) in im2col.chunks_exact_mut(depth.max(1)).enumerate() {
                             geometry.gather(image, group, i * step, patch, 0.0);
                         }
-                        let rows = ArrayView2::from_shape((count, depth), &*patches).expect("lengths were planned");
+                        let rows = ArrayView2::from_shape((count, depth), &*im2col).expect("lengths were planned");
                         self.moments.add(group, rows);
                     }
                 }

@@ -2,8 +2,6 @@
 
 use alloc::vec::Vec;
 
-use num_traits::Float;
-
 use crate::affine::clamp_real;
 use crate::window::Window;
 
@@ -103,11 +101,11 @@ impl Activation {
     /// assert_eq!(Activation::HardSwish.eval(1.0), 4.0 / 6.0);
     /// ```
     pub fn eval(self, x: f32) -> f32 {
-        let sigmoid = |x: f32| 1.0 / (1.0 + Float::exp(-x));
+        let sigmoid = |x: f32| 1.0 / (1.0 + num_traits::Float::exp(-x));
         match self {
             Activation::Clip(clamp) => clamp.apply(x),
             Activation::Sigmoid => sigmoid(x),
-            Activation::Tanh => Float::tanh(x),
+            Activation::Tanh => num_traits::Float::tanh(x),
             Activation::HardSigmoid { alpha, beta } => (alpha * x + beta).clamp(0.0, 1.0),
             Activation::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
             Activation::LeakyRelu { alpha } => {
@@ -128,10 +126,10 @@ impl Activation {
 /// `W` and `B` below are inputs of the node like any other, though they must be constant.
 ///
 /// ```
-/// use ndarray_quant::graph::{GraphBuilder, Op, Window};
+/// use ndarray_quant::{graph::{GraphBuilder, Op}, nn::Window};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("image", &[1, 3, 8, 8])?;
-/// let mean = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_pad: false };
+/// let mean = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_include_pad: false };
 /// let y = g.node("mean", mean, &[&x])?;
 /// let y = g.node("twice", Op::Concat { axis: 1 }, &[&y, &y])?;
 /// assert_eq!(g.shape(&y), Some(&[1, 6, 4, 4][..]));
@@ -178,7 +176,7 @@ pub enum Op {
         window: Window,
         /// Whether the padding counts as zeros, or not at all. What [`Window::ceil`] lets a kernel cover beyond the
         /// padding never counts.
-        count_pad: bool,
+        count_include_pad: bool,
     },
     /// The mean of each channel, with height and width of 1 (ONNX: `GlobalAveragePool`).
     GlobalAveragePool,

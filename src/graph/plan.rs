@@ -15,13 +15,13 @@ use crate::threads;
 /// The buffers of a network, which runs reuse. Any network can use any; they grow to what is needed. See
 /// [`FloatNetwork`](super::FloatNetwork) for an example.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
+pub struct Arena {
     pub(super) reals: Vec<Vec<f32>>,
     pub(super) codes: Vec<Vec<u8>>,
     pub(super) scratch: Scratch,
 }
 
-impl Memory {
+impl Arena {
     /// None yet.
     pub fn new() -> Self {
         Self::default()
@@ -80,7 +80,7 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(super) fn of<T: Item>(&self) -> &[usize] {
-        if T::KIND == Kind::Real { &self.reals } else { &self.codes }
+        if T::KIND == Kind::Float { &self.reals } else { &self.codes }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = usize> {
@@ -111,7 +111,7 @@ pub(crate) type Tap<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>, usize) -> Resul
 impl Plan {
     pub(crate) fn new(mut tensors: Vec<Tensor>, steps: Vec<Step>, inputs: Ports, outputs: Ports) -> Self {
         let (real_sizes, code_sizes) = share_buffers(&mut tensors, &steps, &inputs, &outputs);
-        let bytes = |t: &Tensor| t.len() * if t.kind == Kind::Real { 4 } else { 1 };
+        let bytes = |t: &Tensor| t.len() * if t.kind == Kind::Float { 4 } else { 1 };
         let greatest = tensors.iter().map(bytes).max().unwrap_or(0);
         let chunk = (CHUNK_BYTES / greatest.max(1)).clamp(1, 256);
         Self { tensors, steps, inputs, outputs, real_sizes, code_sizes, chunk }
@@ -121,7 +121,7 @@ impl Plan {
     pub(crate) fn run<T: Item, U: Item>(
         &self,
         inputs: &[ArrayViewD<'_, T>],
-        memory: &mut Memory,
+        memory: &mut Arena,
     ) -> Result<Vec<ArrayD<U>>> {
         let images = self.check_inputs(inputs)?;
         let zeros = |&t: &usize| {
@@ -144,7 +144,7 @@ impl Plan {
         inputs: Vec<ArrayViewD<'_, T>>,
         outputs: Vec<ArrayViewMutD<'_, U>>,
         images: usize,
-        memory: &mut Memory,
+        memory: &mut Arena,
     ) -> Result<()> {
         let parts = threads::available().min(images.div_ceil(self.chunk));
         if parts < 2 {
@@ -154,7 +154,7 @@ impl Plan {
         let (a, b) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
         let (c, d) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
         let (left, right) =
-            threads::join(|| self.split(a, c, first, memory), || self.split(b, d, images - first, &mut Memory::new()));
+            threads::join(|| self.split(a, c, first, memory), || self.split(b, d, images - first, &mut Arena::new()));
         left.and(right)
     }
 
@@ -163,14 +163,14 @@ impl Plan {
         inputs: Vec<ArrayViewD<'_, T>>,
         mut outputs: Vec<ArrayViewMutD<'_, U>>,
         images: usize,
-        memory: &mut Memory,
+        memory: &mut Arena,
     ) -> Result<()> {
         for (range, count) in self.chunks(images) {
             self.enter(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory)?;
             for step in self.steps.iter().filter(|step| match step.role {
                 Role::Body => true,
                 Role::Entry => false,
-                Role::Exit => U::KIND == Kind::Real,
+                Role::Exit => U::KIND == Kind::Float,
             }) {
                 self.step(step, count, memory)?;
             }
@@ -183,7 +183,7 @@ impl Plan {
     }
 
     /// Runs all images together and shows every tensor, the inputs too, as soon as it is there.
-    pub(crate) fn run_tapped(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Memory, tap: Tap<'_>) -> Result<()> {
+    pub(crate) fn run_tapped(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Arena, tap: Tap<'_>) -> Result<()> {
         let images = self.check_inputs(inputs)?;
         for (range, count) in self.chunks(images) {
             self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
@@ -227,26 +227,26 @@ impl Plan {
     }
 
     /// The values of a tensor that is in its buffer.
-    pub(crate) fn values<'m>(&self, t: usize, images: usize, memory: &'m Memory) -> Values<'m> {
+    pub(crate) fn values<'m>(&self, t: usize, images: usize, memory: &'m Arena) -> Values<'m> {
         let tensor = &self.tensors[t];
         let len = tensor.len() * images;
         match tensor.kind {
-            Kind::Real => Values::Real(&memory.reals[tensor.buffer][..len]),
+            Kind::Float => Values::Float(&memory.reals[tensor.buffer][..len]),
             Kind::Code => Values::Code(&memory.codes[tensor.buffer][..len]),
         }
     }
 
-    pub(super) fn step(&self, step: &Step, images: usize, memory: &mut Memory) -> Result<()> {
+    pub(super) fn step(&self, step: &Step, images: usize, memory: &mut Arena) -> Result<()> {
         let Some(kernel) = &step.kernel else { return Ok(()) };
         let output = &self.tensors[step.output];
         let len = output.len() * images;
         let mut scratch = core::mem::take(&mut memory.scratch);
         // The output's buffer leaves the memory while the inputs' are read there: no step writes where it reads.
         let done = match output.kind {
-            Kind::Real => {
+            Kind::Float => {
                 let mut buffer = core::mem::take(&mut memory.reals[output.buffer]);
                 let done =
-                    self.call(&**kernel, step, images, ValuesMut::Real(&mut buffer[..len]), memory, &mut scratch);
+                    self.call(&**kernel, step, images, ValuesMut::Float(&mut buffer[..len]), memory, &mut scratch);
                 memory.reals[output.buffer] = buffer;
                 done
             }
@@ -268,11 +268,11 @@ impl Plan {
         step: &Step,
         images: usize,
         output: ValuesMut<'_>,
-        memory: &Memory,
+        memory: &Arena,
         scratch: &mut Scratch,
     ) -> Result<()> {
         const FEW: usize = 4;
-        let mut few = [Values::Real(&[]); FEW];
+        let mut few = [Values::Float(&[]); FEW];
         if step.inputs.len() <= FEW {
             for (value, &t) in few.iter_mut().zip(&step.inputs) {
                 *value = self.values(t, images, memory);
@@ -295,9 +295,9 @@ impl Tensor {
         shape
     }
 
-    pub(super) fn buffer_mut<'m>(&self, memory: &'m mut Memory) -> ValuesMut<'m> {
+    pub(super) fn buffer_mut<'m>(&self, memory: &'m mut Arena) -> ValuesMut<'m> {
         match self.kind {
-            Kind::Real => ValuesMut::Real(&mut memory.reals[self.buffer]),
+            Kind::Float => ValuesMut::Float(&mut memory.reals[self.buffer]),
             Kind::Code => ValuesMut::Code(&mut memory.codes[self.buffer]),
         }
     }

@@ -9,7 +9,7 @@ use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 use super::compile::single;
 use super::lower::Quantized;
 use super::network::Graph;
-use super::plan::{Memory, Plan};
+use super::plan::{Arena, Plan};
 use super::recipe::{Precision, Recipe, TensorRecipe};
 use super::stored::Stored;
 use crate::error::Result;
@@ -19,12 +19,12 @@ use crate::qparams::QParams;
 ///
 /// Where everything is codes, results are the same bits on every instruction set and for every number of threads.
 ///
-/// [`Graph::quantize`] makes one, and `format::safetensors` loads one.
+/// [`Graph::quantize`] makes one, and `io::safetensors` loads one.
 ///
 /// ```
 /// use ndarray::{Array2, array};
-/// use ndarray_quant::graph::{Calibration, GraphBuilder, Memory, Precision};
-/// use ndarray_quant::{MinMax, QParams};
+/// use ndarray_quant::graph::{Arena, Calibration, GraphBuilder, Precision};
+/// use ndarray_quant::{QParams, observer::MinMax};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
 /// let y = g.linear("y", &x, &array![[1.0, -0.5], [0.25, 2.0]], None)?;
@@ -39,7 +39,7 @@ use crate::qparams::QParams;
 /// let input: QParams<u8, _> = network.activation("x").expect("codes");
 /// let mut codes = Array2::zeros((3, 2));
 /// input.quantize_into(&images, &mut codes)?;
-/// let mut memory = Memory::new(); // reused from call to call
+/// let mut memory = Arena::new(); // reused from call to call
 /// let y = network.run_from_codes(&codes, &mut memory)?;
 /// assert_eq!(y, network.run(&images)?);
 /// assert!((y - graph.run(&images)?).iter().all(|e| e.abs() < 0.02));
@@ -86,14 +86,14 @@ impl QuantizedNetwork {
     /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the input, or the network more than one
     /// input or output, and those of the operators, with the node's name.
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
-        self.run_with(x, &mut Memory::new())
+        self.run_with(x, &mut Arena::new())
     }
 
     /// As [`run`](Self::run), with memory that lasts from call to call.
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, memory: &mut Memory) -> Result<ArrayD<f32>> {
+    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, memory: &mut Arena) -> Result<ArrayD<f32>> {
         single(self.run_many(&[x.view().into_dyn()], memory)?)
     }
 
@@ -101,7 +101,7 @@ impl QuantizedNetwork {
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Memory) -> Result<Vec<ArrayD<f32>>> {
+    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
         self.plan.run(inputs, memory)
     }
 
@@ -109,7 +109,7 @@ impl QuantizedNetwork {
     ///
     /// # Errors
     /// Those of [`run`](Self::run), and [`Error::Shape`](crate::Error::Shape) if an input is not of codes.
-    pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Memory) -> Result<ArrayD<f32>> {
+    pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Arena) -> Result<ArrayD<f32>> {
         single(self.plan.run(&[x.view().into_dyn()], memory)?)
     }
 
@@ -118,7 +118,7 @@ impl QuantizedNetwork {
     /// # Errors
     /// Those of [`run_from_codes`](Self::run_from_codes), and [`Error::Shape`](crate::Error::Shape) if the output is
     /// not of codes.
-    pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Memory) -> Result<ArrayD<u8>> {
+    pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Arena) -> Result<ArrayD<u8>> {
         single(self.plan.run(&[x.view().into_dyn()], memory)?)
     }
 

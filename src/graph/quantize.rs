@@ -5,7 +5,7 @@ use alloc::string::String;
 
 use ndarray::{ArrayD, Axis};
 
-use super::moments::InputMoments;
+use super::moments::InputStatistics;
 use super::network::{Constant, Graph, Node, Parts};
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, Recipe, TensorRecipe, read_otherwise};
@@ -13,7 +13,7 @@ use super::rounding;
 use super::stored::Stored;
 use crate::element::{Element, I4, Storage};
 use crate::error::Result;
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 use crate::granularity::Granularity;
 use crate::qtensor::QTensor;
 
@@ -34,15 +34,15 @@ impl Graph {
     }
 
     /// As [`quantize`](Self::quantize), with weights rounded so that the outputs of each layer err least on what was
-    /// seen of its inputs, and with biases that make up for the mean error that remains, see [`InputMoments`].
+    /// seen of its inputs, and with biases that make up for the mean error that remains, see [`InputStatistics`].
     ///
     /// # Errors
     /// Those of [`quantize`](Self::quantize).
-    pub fn quantize_tuned(&self, recipe: &Recipe, seen: &InputMoments) -> Result<QuantizedNetwork> {
+    pub fn quantize_tuned(&self, recipe: &Recipe, seen: &InputStatistics) -> Result<QuantizedNetwork> {
         self.quantize_by(recipe, Some(seen))
     }
 
-    fn quantize_by(&self, recipe: &Recipe, seen: Option<&InputMoments>) -> Result<QuantizedNetwork> {
+    fn quantize_by(&self, recipe: &Recipe, seen: Option<&InputStatistics>) -> Result<QuantizedNetwork> {
         recipe.check(self)?;
         let mut recipe = recipe.clone();
         let mut parts = self.clone().into_parts();
@@ -74,7 +74,7 @@ impl Layer<'_> {
     fn quantize(
         &self,
         recipe: &mut Recipe,
-        seen: Option<&InputMoments>,
+        seen: Option<&InputStatistics>,
         parts: &mut Parts,
         stored: &mut BTreeMap<String, Stored>,
     ) -> Result<()> {
@@ -143,7 +143,7 @@ impl Layer<'_> {
         let (Some(input), Some(bias)) = (input, bias) else { return Ok(()) };
         let depth: usize = weights.shape()[1..].iter().product();
         let zero_point = input.zero_point().map_or(0, |z| z[0]);
-        let reach = u8::reach(zero_point) * i8::reach(0) * depth as i64;
+        let reach = u8::max_abs_diff(zero_point) * i8::max_abs_diff(0) * depth as i64;
         // Some room, because scales are rounded; a product that leaves none is refused when the layer is made.
         let room = ((i64::from(i32::MAX) - reach) as f64 * 0.999).max(1.0);
         let scale = input.scale()[0] as f64;

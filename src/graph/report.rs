@@ -7,13 +7,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use ndarray::{ArrayRef, Axis, Dimension, Slice};
-use num_traits::Float;
 
 use super::codes::FakeQuantize;
 use super::compile::Planner;
 use super::kernel::{Kind, Values};
 use super::network::Graph;
-use super::plan::{Memory, Plan, Ports, Tensor};
+use super::plan::{Arena, Plan, Ports, Tensor};
 use super::qnetwork::QuantizedNetwork;
 use super::real::Weights;
 use super::recipe::{Precision, weights_of};
@@ -22,7 +21,7 @@ use crate::error::{Error, Result};
 /// How close some values are to others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Fidelity {
+pub struct ErrorMetrics {
     /// The ratio of signal to error in decibels, `10 log10(Σ x² / Σ (x - y)²)`; infinite if there is no error.
     pub sqnr_db: f64,
     /// The cosine of the angle between both, `Σ x·y / sqrt(Σ x² · Σ y²)`; 1 if both are zero.
@@ -38,11 +37,11 @@ pub struct LayerReport {
     /// Its operator.
     pub op: &'static str,
     /// Its output with exact inputs: what this layer alone does.
-    pub local: Fidelity,
+    pub local: ErrorMetrics,
     /// Its output in the quantized network: what all layers up to this one do.
-    pub accumulated: Fidelity,
+    pub accumulated: ErrorMetrics,
     /// Its weights, if it has some that are not kept in `f32`.
-    pub weights: Option<Fidelity>,
+    pub weights: Option<ErrorMetrics>,
     /// The smallest and the greatest value that the float network puts out here.
     pub range: (f32, f32),
     /// The share of these values that have no code, because they are beyond the range of codes.
@@ -58,7 +57,7 @@ pub struct LayerReport {
 /// ```
 /// # use ndarray::array;
 /// # use ndarray_quant::graph::{Calibration, GraphBuilder};
-/// # use ndarray_quant::MinMax;
+/// # use ndarray_quant::observer::MinMax;
 /// # let mut g = GraphBuilder::new();
 /// # let x = g.input("x", &[1, 2])?;
 /// # let y = g.linear("y", &x, &array![[1.0, -0.7]], None)?;
@@ -99,11 +98,12 @@ impl Sums {
         }
     }
 
-    fn fidelity(self) -> Fidelity {
-        let sqnr_db = if self.error == 0.0 { f64::INFINITY } else { 10.0 * Float::log10(self.signal / self.error) };
-        let length = Float::sqrt(self.signal * self.found);
+    fn fidelity(self) -> ErrorMetrics {
+        let sqnr_db =
+            if self.error == 0.0 { f64::INFINITY } else { 10.0 * num_traits::Float::log10(self.signal / self.error) };
+        let length = num_traits::Float::sqrt(self.signal * self.found);
         let same = self.signal == self.found;
-        Fidelity { sqnr_db, cosine: if length > 0.0 { self.product / length } else { same as u8 as f64 } }
+        ErrorMetrics { sqnr_db, cosine: if length > 0.0 { self.product / length } else { same as u8 as f64 } }
     }
 }
 
@@ -142,7 +142,7 @@ impl QuantizedNetwork {
         }
         let (exact, simulation) = (self.with_local(float)?, parts.simulation()?);
         let mut seen = BTreeMap::<String, Seen>::new();
-        let mut memory = Memory::new();
+        let mut memory = Arena::new();
         let x = x.view().into_dyn();
         for i in 0..x.shape().first().copied().unwrap_or(0) {
             let image = [x.slice_axis(Axis(0), Slice::from(i..i + 1))];
@@ -199,7 +199,7 @@ impl QuantizedNetwork {
     fn with_local(&self, float: &Graph) -> Result<Plan> {
         let parts = self.parts();
         let mut planner = Planner::new(float);
-        let reals = float.inputs().iter().map(|input| planner.define(&input.name, Kind::Real)).collect();
+        let reals = float.inputs().iter().map(|input| planner.define(&input.name, Kind::Float)).collect();
         for node in float.nodes() {
             let quantized = parts.graph.node(&node.name);
             if let Some(quantized) = quantized {
@@ -216,7 +216,7 @@ impl QuantizedNetwork {
                     planner.step(&node.name, Some(Box::new(FakeQuantize { params })), inputs, rounded);
                 }
             }
-            planner.float_node(node, |name| float.constant(name).cloned().map(Weights::Real));
+            planner.float_node(node, |name| float.constant(name).cloned().map(Weights::Float));
         }
         let outputs = float.outputs().iter().map(|name| planner.real(name)).collect();
         let ports = |reals| Ports { reals, codes: Vec::new() };
@@ -277,7 +277,7 @@ impl fmt::Display for ErrorReport {
             "node", "operator", "local dB", "accumulated dB", "weights dB", "cosine", "range", "clipped"
         )?;
         for layer in &self.layers {
-            let db = |fidelity: Fidelity| alloc::format!("{:.1}", fidelity.sqnr_db);
+            let db = |fidelity: ErrorMetrics| alloc::format!("{:.1}", fidelity.sqnr_db);
             writeln!(
                 f,
                 "{:width$}  {:17}  {:>9}  {:>14}  {:>11}  {:>8.5}  {:>9.3}..{:<8.3}  {:>7.3}%",

@@ -10,9 +10,10 @@ use super::real::Weights;
 use crate::element::{Element, I4};
 use crate::error::Result;
 use crate::granularity::Granularity;
+use crate::half::{HalfCast, Overflow};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
-use crate::quantizer::{HalfCast, Overflow, Quantizer};
+use crate::quantize::Quantize;
 
 /// One constant in fewer bits.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +59,7 @@ impl Stored {
     pub(crate) fn to_weights(&self) -> Weights {
         match self {
             Stored::Half(w) => Weights::Half(w.clone()),
-            codes => Weights::Real(codes.dequantize()),
+            codes => Weights::Float(codes.dequantize()),
         }
     }
 

@@ -6,7 +6,7 @@ use core::fmt::Debug;
 use ndarray::{ArrayD, ArrayRef, ArrayView1, Axis, Dimension, IxDyn};
 
 use super::Observer;
-use crate::element::{Element, Real};
+use crate::element::{Element, Float};
 use crate::error::{Error, Result};
 use crate::granularity::{Blocks, Granularity, Run};
 use crate::range::{Bounds, Ranges};
@@ -18,8 +18,8 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::{array, Ix2};
-/// use ndarray_quant::statistic::Bounds;
-/// use ndarray_quant::{BlockObserver, Element, Observer, QParams, Scheme, Statistic};
+/// use ndarray_quant::observer::Bounds;
+/// use ndarray_quant::{Element, QParams, Scheme, observer::{BlockObserver, Observer, Statistic}};
 ///
 /// /// Three times the root mean square, for whatever is centred on zero.
 /// #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +79,7 @@ pub trait Statistic: Clone + Debug + PartialEq {
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{MinMax, Observer, Scheme};
+/// use ndarray_quant::{Scheme, observer::{MinMax, Observer}};
 /// // Two shards, observed apart.
 /// let (mut a, mut b) = (MinMax::per_axis(Axis(1)), MinMax::per_axis(Axis(1)));
 /// a.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
@@ -173,7 +173,7 @@ impl<S: Statistic> BlockObserver<S> {
         }
     }
 
-    fn extend<F: Real>(&mut self, run: Run, values: ArrayView1<'_, F>) {
+    fn extend<F: Float>(&mut self, run: Run, values: ArrayView1<'_, F>) {
         const BUFFER: usize = 128;
         let mut buffer = [0.0f32; BUFFER];
         match run {
@@ -210,7 +210,7 @@ impl<S: Statistic + Default> BlockObserver<S> {
 }
 
 impl<S: Statistic> Observer for BlockObserver<S> {
-    fn observe<F: Real, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()> {
+    fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()> {
         let blocks = Blocks::new(self.granularity, x.ndim())?;
         if x.is_empty() {
             return Ok(());

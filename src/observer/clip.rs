@@ -12,8 +12,8 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::statistic::{Clip, DyadicHistogram};
-/// use ndarray_quant::{BlockObserver, Element, Observer, Scheme};
+/// use ndarray_quant::observer::statistic::{Clip, DyadicHistogram};
+/// use ndarray_quant::{Element, Scheme, observer::{BlockObserver, Observer}};
 ///
 /// /// Bins with a single value are taken for outliers.
 /// #[derive(Debug, Clone, PartialEq)]

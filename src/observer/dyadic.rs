@@ -18,7 +18,7 @@ const MAX_BINS: i64 = 2048;
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::{Mse, Observer};
+/// use ndarray_quant::observer::{Mse, Observer};
 /// let mut range = Mse::per_tensor();
 /// range.observe(&array![-1.0f32, 0.0, 0.25, 1.5])?;
 /// let histogram = &range.blocks()[0];

@@ -21,7 +21,7 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::{Array, Ix1};
-/// use ndarray_quant::{Entropy, Observer, QParams, Scheme};
+/// use ndarray_quant::{QParams, Scheme, observer::{Entropy, Observer}};
 /// let mut x = Array::from_shape_fn(10_000, |i| (i as f32).sin());
 /// x[7] = 20.0; // an outlier
 /// let mut range = Entropy::per_tensor();

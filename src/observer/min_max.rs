@@ -12,7 +12,7 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::{array, Axis, Ix2};
-/// use ndarray_quant::{MinMax, Observer, QParams, Scheme};
+/// use ndarray_quant::{QParams, Scheme, observer::{MinMax, Observer}};
 /// let mut range = MinMax::per_axis(Axis(0));
 /// range.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
 /// range.observe(&array![[3.0f32], [0.0]])?; // the axis that blocks span may change its length

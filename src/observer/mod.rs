@@ -1,6 +1,6 @@
-//! Streaming calibration: batches → a statistic per block → ranges → parameters.
+//! NonTemporal calibration: batches → a statistic per block → ranges → parameters.
 //!
-//! Memory is bounded by the number of blocks, however much data passes. [`Observer::merge`] makes calibration a
+//! Arena is bounded by the number of blocks, however much data passes. [`Observer::merge`] makes calibration a
 //! map-reduce: every shard, thread or machine observes its part.
 //!
 //! | file | idea |
@@ -23,13 +23,14 @@ mod percentile;
 mod squared_error;
 mod torch_histogram;
 
+pub use crate::range::{Bounds, Ranges};
 pub use block::{BlockObserver, Statistic};
 pub use entropy::Entropy;
 pub use min_max::MinMax;
 pub use moving_average::MovingAverage;
 pub use mse::Mse;
 pub use percentile::Percentile;
-pub use torch_histogram::Histogram;
+pub use torch_histogram::HistogramObserver;
 
 /// The statistics behind the observers, and what each of them keeps per block.
 pub mod statistic {
@@ -42,25 +43,23 @@ pub mod statistic {
     pub use super::mse::LeastError;
     pub use super::percentile::CentralMass;
     pub use super::torch_histogram::{GreedyQuantiles, TorchHistogram};
-    pub use crate::range::Bounds;
 }
 
 use ndarray::{ArrayRef, Dimension, IxDyn};
 
-use crate::element::{Element, Real};
+use crate::element::{Element, Float};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
-use crate::range::Ranges;
 use crate::scheme::Scheme;
 
 /// What sees batches of a tensor pass by and then tells the range to quantize it with.
 ///
-/// Implemented by [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`] and [`Histogram`], all of them
+/// Implemented by [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`] and [`HistogramObserver`], all of them
 /// a [`BlockObserver`]. For one of your own, implementing [`Statistic`] is less work.
 ///
 /// ```
 /// use ndarray::{array, Ix2};
-/// use ndarray_quant::{MinMax, Observer, QParams, Quantizer, Scheme};
+/// use ndarray_quant::{QParams, Quantize, Scheme, observer::{MinMax, Observer}};
 ///
 /// let batches = [array![[0.0f32, 1.0]], array![[-1.0, 0.5], [0.0, 1.55]]];
 /// let mut range = MinMax::per_tensor();
@@ -78,7 +77,7 @@ pub trait Observer {
     /// [`Error::NonFinite`] with the position of the first NaN or infinity, [`Error::Shape`] if the blocks are not
     /// those of earlier batches, [`Error::Axis`] or [`Error::GroupSize`] for a granularity that `x` cannot have.
     /// After an error the observer is as it was before.
-    fn observe<F: Real, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()>;
+    fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()>;
 
     /// Takes in what another observer saw, as if its batches had come after this one's.
     ///

@@ -19,7 +19,7 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::{MovingAverage, Observer};
+/// use ndarray_quant::observer::{MovingAverage, Observer};
 /// let mut range = MovingAverage::new(0.5)?; // `per_tensor()` takes PyTorch's 0.01
 /// range.observe(&array![0.0f32, 1.0])?;
 /// range.observe(&array![-1.0f32, 2.0])?;

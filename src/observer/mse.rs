@@ -16,7 +16,7 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::{Array, Ix1};
-/// use ndarray_quant::{MinMax, Mse, Observer, QParams, Quantizer, Result, Scheme, I4};
+/// use ndarray_quant::{I4, QParams, Quantize, Result, Scheme, observer::{MinMax, Mse, Observer}};
 /// let mut x = Array::from_shape_fn(1000, |i| (i as f32).sin());
 /// x[7] = 5.0; // an outlier
 ///

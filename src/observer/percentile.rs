@@ -17,7 +17,7 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::{Array, Axis, Ix1};
-/// use ndarray_quant::{Granularity, Observer, Percentile, QParams, Scheme};
+/// use ndarray_quant::{Granularity, QParams, Scheme, observer::{Observer, Percentile}};
 /// let mut x = Array::linspace(0.0f32, 1.0, 1000);
 /// x[7] = 100.0; // an outlier
 /// let mut range = Percentile::new(99.0)?;

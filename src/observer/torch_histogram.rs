@@ -27,8 +27,8 @@ const STEP: f64 = 1e-5;
 ///
 /// ```
 /// use ndarray::{Array, Ix1};
-/// use ndarray_quant::{Convention, Histogram, Observer, QParams, Scheme};
-/// let mut range = Histogram::per_tensor();
+/// use ndarray_quant::{Convention, QParams, Scheme, observer::{HistogramObserver, Observer}};
+/// let mut range = HistogramObserver::per_tensor();
 /// range.observe(&Array::linspace(-1.0f32, 1.0, 4096))?;
 /// assert_eq!(range.blocks()[0].counts().iter().sum::<f64>(), 4096.0);
 /// let scheme = Scheme::<u8>::asymmetric().with_convention(Convention::Torch);
@@ -36,9 +36,9 @@ const STEP: f64 = 1e-5;
 /// assert!((params.scale()[0] - 2.0 / 255.0).abs() < 1e-4);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub type Histogram = BlockObserver<GreedyQuantiles>;
+pub type HistogramObserver = BlockObserver<GreedyQuantiles>;
 
-/// The [`Statistic`] of [`Histogram`].
+/// The [`Statistic`] of [`HistogramObserver`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct GreedyQuantiles;

@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayRef, ArrayView1, ArrayViewMut1, Dimension, Zip};
 
-use crate::affine::OfTwo;
+use crate::affine::BinaryOp;
 use crate::arch::{self, Task};
 use crate::error::{Error, Result};
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 use crate::threads;
 
 /// Codes that pass through a buffer at a time.
@@ -27,10 +27,10 @@ struct Axis {
 }
 
 /// `out = formula(a, b)`, both sides broadcast to the shape of `out`.
-pub(super) fn for_each_pair<T: Byte, D: Dimension>(
+pub(super) fn for_each_pair<T: Int8, D: Dimension>(
     [a, b]: [&ArrayRef<T, D>; 2],
     out: &mut ArrayRef<T, D>,
-    formula: impl OfTwo,
+    formula: impl BinaryOp,
 ) -> Result<()> {
     if a.shape() == out.shape()
         && b.shape() == out.shape()
@@ -74,7 +74,7 @@ fn merged(shape: &[usize], out: &[isize], [a, b]: [&[isize]; 2]) -> Option<Vec<A
 }
 
 /// In parts for threads if it is worth it.
-fn split<T: Byte>(formula: impl OfTwo, sides: [&[T]; 2], axes: &[Axis], out: &mut [T]) {
+fn split<T: Int8>(formula: impl BinaryOp, sides: [&[T]; 2], axes: &[Axis], out: &mut [T]) {
     /// One element counts as so many products of codes: by more, 200 000 took longer on two threads than on one.
     const PRODUCTS: usize = 8;
     let parts = threads::worth(out.len().saturating_mul(PRODUCTS));
@@ -92,11 +92,11 @@ fn split<T: Byte>(formula: impl OfTwo, sides: [&[T]; 2], axes: &[Axis], out: &mu
 }
 
 /// One row, through buffers where it is not contiguous.
-fn row_of_pairs<T: Byte>(
+fn row_of_pairs<T: Int8>(
     a: ArrayView1<'_, T>,
     b: ArrayView1<'_, T>,
     mut out: ArrayViewMut1<'_, T>,
-    formula: impl OfTwo,
+    formula: impl BinaryOp,
 ) {
     const PIECE: usize = 256;
     let run = |a: &[T], b: &[T], out: &mut [T]| {
@@ -124,7 +124,7 @@ struct Pairs<'a, T, F> {
     out: &'a mut [T],
 }
 
-impl<T: Byte, F: OfTwo> Task for Pairs<'_, T, F> {
+impl<T: Int8, F: BinaryOp> Task for Pairs<'_, T, F> {
     type Output = ();
 
     #[inline(always)]
@@ -187,7 +187,7 @@ struct Side<'a, T> {
     buffer: [T; PIECE + LANES],
 }
 
-impl<T: Byte> Side<'_, T> {
+impl<T: Int8> Side<'_, T> {
     /// `len` codes from `at` on, in rows of `wide`.
     #[inline(always)]
     fn piece(&mut self, at: usize, wide: usize, len: usize) -> &[T] {
@@ -233,7 +233,7 @@ impl<T: Byte> Side<'_, T> {
 
 /// `out = formula(a, b)` for as many codes each.
 #[inline(always)]
-fn evaluate<T: Byte, F: OfTwo>(formula: F, a: &[T], b: &[T], out: &mut [T]) {
+fn evaluate<T: Int8, F: BinaryOp>(formula: F, a: &[T], b: &[T], out: &mut [T]) {
     let len = out.len();
     let Some(last) = len.checked_sub(LANES) else {
         let (mut left, mut right) = ([T::default(); LANES], [T::default(); LANES]);
@@ -253,7 +253,7 @@ fn evaluate<T: Byte, F: OfTwo>(formula: F, a: &[T], b: &[T], out: &mut [T]) {
 }
 
 #[inline(always)]
-fn lanes<T: Byte, F: OfTwo>(formula: F, &a: &[T; LANES], &b: &[T; LANES]) -> [T; LANES] {
+fn lanes<T: Int8, F: BinaryOp>(formula: F, &a: &[T; LANES], &b: &[T; LANES]) -> [T; LANES] {
     let mut codes = [T::default(); LANES];
     for i in 0..LANES {
         codes[i] = T::from_i32(formula.code(a[i].to_i32(), b[i].to_i32()));

@@ -2,16 +2,16 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
-use super::linear::{QLinear, StaticLinear, pack_weights};
-use super::requantize::Requantize;
+use super::linear::{Linear, PreparedLinear, pack_weights};
+use super::requantize::Output;
 use super::stage::quantize_bias;
-use crate::affine::{Clipping, Codes, Requantization, Rescale};
+use crate::affine::{Arithmetic, Clipping, Codes, Multiplier};
 use crate::element::{Code, Element};
 use crate::error::{Result, check_shapes};
-use crate::fake_quant::{FakeQuantize, Gradients};
-use crate::gemm::{Accumulator, Byte, gemm};
+use crate::gemm::{I32Epilogue, Int8, gemm};
+use crate::qat::{FakeQuantize, Gradients};
 use crate::qparams::QParams;
-use crate::quantizer::Quantizer;
+use crate::quantize::Quantize;
 
 /// A linear layer in training whose outputs are those of the integer layer that it becomes, bit for bit.
 ///
@@ -24,12 +24,12 @@ use crate::quantizer::Quantizer;
 ///
 /// ```
 /// use ndarray::{Axis, array};
-/// use ndarray_quant::{FakeLinear, FakeQuantize, QParams, Quantizer, Requantize, Scheme};
+/// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output, qat::{FakeLinear, FakeQuantize}};
 ///
 /// let (w, bias) = (array![[1.0f32, -1.0], [0.5, 0.25]], array![0.1f32, 0.0]);
 /// let weights = FakeQuantize::new(Scheme::<i8>::symmetric().bits(4)?.per_axis(Axis(0)).params_of(&w)?);
 /// let (input, output) = (QParams::<u8, _>::per_tensor(0.01, 0)?, QParams::<u8, _>::per_tensor(0.02, 0)?);
-/// let layer = FakeLinear::new(&input, &weights, &Requantize::to(&output).relu())?;
+/// let layer = FakeLinear::new(&input, &weights, &Output::to(&output).relu())?;
 ///
 /// let x = array![[2.0f32, 1.0]];
 /// let pass = layer.forward(&x, &w, Some(&bias))?;
@@ -43,10 +43,10 @@ use crate::quantizer::Quantizer;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct FakeLinear<X: Byte, T: Element, Y: Element> {
+pub struct FakeLinear<X: Int8, T: Element, Y: Element> {
     x: QParams<X, Ix2>,
     weights: FakeQuantize<T, Ix2>,
-    to: Requantize<Y, Ix2>,
+    to: Output<Y, Ix2>,
     /// The outputs in units of their scale, with the bounds of the activation.
     unit: FakeQuantize<Y, Ix2>,
 }
@@ -89,7 +89,7 @@ pub struct LinearGradients {
     pub output_zero_point: f32,
 }
 
-impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
+impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
     /// From inputs with these parameters, with weights fake-quantized so, to outputs with an activation fused.
     ///
     /// The gradient of the outputs passes as that of the weights does, see [`FakeQuantize::with_clipping`].
@@ -97,8 +97,8 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
     /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation clamps to bounds without zero, and for weights
-    /// what [`QLinear::new`] refuses.
-    pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Requantize<Y, Ix2>) -> Result<Self> {
+    /// what [`Linear::new`] refuses.
+    pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Output<Y, Ix2>) -> Result<Self> {
         x.of_tensor("parameters of the input")?;
         let (_, zero_point) = to.params.of_tensor("parameters of the output")?;
         let (min, max) = to.clamp_range();
@@ -116,7 +116,7 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
     /// `[batch, in]` to `[batch, out]`.
     ///
     /// # Errors
-    /// Those of [`QLinear::new`] and [`QLinear::forward`].
+    /// Those of [`Linear::new`] and [`Linear::forward`].
     pub fn forward(
         &self,
         x: &ArrayRef2<f32>,
@@ -135,14 +135,14 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
             }
             None => None,
         };
-        let epilogue = bias.map_or_else(Accumulator::new, |bias| Accumulator::with_bias(&bias));
+        let epilogue = bias.map_or_else(I32Epilogue::new, |bias| I32Epilogue::with_bias(&bias));
         let acc = gemm(&self.x.quantize(x)?.unpacked_codes(), x_zero_point, &packed, &epilogue)?;
 
-        let rescale = |requantization| {
-            let channel = |&w_scale: &f32| Rescale::new(x_scale, w_scale, y_scale, requantization);
+        let multiplier = |arithmetic| {
+            let channel = |&w_scale: &f32| Multiplier::new(x_scale, w_scale, y_scale, arithmetic);
             w_scales.iter().map(channel).collect::<Result<Vec<_>>>()
         };
-        let (to_code, to_steps) = (rescale(self.to.requantization)?, rescale(Requantization::Float)?);
+        let (to_code, to_steps) = (multiplier(self.to.arithmetic)?, multiplier(Arithmetic::F32)?);
         let (min, max) = self.to.clamp_range();
         let mut codes = Array2::from_elem(acc.raw_dim(), Y::Code::default());
         let mut steps = Array2::zeros(acc.raw_dim());
@@ -188,12 +188,12 @@ impl<X: Byte, T: Element<Code: Byte>, Y: Element> FakeLinear<X, T, Y> {
     /// The layer from codes to codes: its outputs are the codes of [`Self::forward`].
     ///
     /// # Errors
-    /// Those of [`QLinear::new`] and [`QLinear::prepare`].
+    /// Those of [`Linear::new`] and [`Linear::prepare`].
     pub fn to_integer(
         &self,
         weights: &ArrayRef2<f32>,
         bias: Option<&ArrayRef1<f32>>,
-    ) -> Result<StaticLinear<X, T::Code, Y>> {
-        QLinear::new(&self.weights.params().quantize(weights)?, bias)?.prepare(&self.x, &self.to)
+    ) -> Result<PreparedLinear<X, T::Code, Y>> {
+        Linear::new(&self.weights.params().quantize(weights)?, bias)?.prepare(&self.x, &self.to)
     }
 }

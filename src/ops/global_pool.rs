@@ -3,11 +3,11 @@
 use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::in_standard_layout;
-use super::requantize::{Requantize, check_params};
-use crate::affine::{Codes, Rescale};
+use super::requantize::{Output, check_params};
+use crate::affine::{Codes, Multiplier};
 use crate::arch::{self, Task};
 use crate::error::{Error, Result};
-use crate::gemm::{Byte, Workspace};
+use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
@@ -19,26 +19,26 @@ use crate::qtensor::QTensor;
 /// ```
 /// use ndarray::{Array4, Ix4};
 /// use ndarray_quant::ops::GlobalAveragePool;
-/// use ndarray_quant::{QParams, QTensor, Requantize};
+/// use ndarray_quant::{QParams, QTensor, nn::Output};
 /// let params = QParams::<u8, Ix4>::per_tensor(0.5, 0)?;
 /// let x = QTensor::new(Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8), params.clone())?;
-/// let y = GlobalAveragePool::new(&params, &Requantize::to(&QParams::per_tensor(0.25, 0)?))?.forward(&x)?;
+/// let y = GlobalAveragePool::new(&params, &Output::to(&QParams::per_tensor(0.25, 0)?))?.forward(&x)?;
 /// assert_eq!(y.codes().shape(), [1, 1, 1, 3]);
 /// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [3, 23, 43]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct GlobalAveragePool<T: Byte> {
+pub struct GlobalAveragePool<T: Int8> {
     x: QParams<T, Ix4>,
-    to: Requantize<T, Ix4>,
+    to: Output<T, Ix4>,
 }
 
-impl<T: Byte> GlobalAveragePool<T> {
+impl<T: Int8> GlobalAveragePool<T> {
     /// For images with these parameters.
     ///
     /// # Errors
     /// [`Error::Shape`] unless all parameters are per tensor.
-    pub fn new(x: &QParams<T, Ix4>, to: &Requantize<T, Ix4>) -> Result<Self> {
+    pub fn new(x: &QParams<T, Ix4>, to: &Output<T, Ix4>) -> Result<Self> {
         x.pair("parameters of the input")?;
         to.params.pair("parameters of the output")?;
         Ok(Self { x: x.clone(), to: to.clone() })
@@ -66,7 +66,7 @@ impl<T: Byte> GlobalAveragePool<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` is not `[images, 1, 1, channels]` or the images have no pixels, [`Error::Depth`] if
-    /// they have so many that a sum could overflow, and those of [`Rescale::new`].
+    /// they have so many that a sum could overflow, and those of [`Multiplier::new`].
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
         let (images, height, width, channels) = x.dim();
         if out.dim() != (images, 1, 1, channels) {
@@ -81,7 +81,7 @@ impl<T: Byte> GlobalAveragePool<T> {
         }
         let ((x_scale, zero), (y_scale, y_zero)) =
             (self.x.pair("parameters of the input")?, self.to.params.pair("parameters of the output")?);
-        let factor = Rescale::mean(x_scale, y_scale, pixels, self.to.requantization)?;
+        let factor = Multiplier::mean(x_scale, y_scale, pixels, self.to.arithmetic)?;
         let codes = self.to.codes();
         in_standard_layout(x, out, workspace, |x, out, _| {
             let images = x.chunks_exact(pixels * channels.max(1)).zip(out.chunks_exact_mut(channels.max(1)));
@@ -99,12 +99,12 @@ struct Global<'a, T> {
     x: &'a [T],
     out: &'a mut [T],
     zero: i32,
-    factor: Rescale,
+    factor: Multiplier,
     y_zero: i32,
     codes: Codes,
 }
 
-impl<T: Byte> Task for Global<'_, T> {
+impl<T: Int8> Task for Global<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -128,7 +128,7 @@ impl<T: Byte> Task for Global<'_, T> {
 
 /// The sums of every `step`-th element, from each of the first `len` ones on. Those behind these have no meaning.
 #[inline(always)]
-fn lane_sums<T: Byte>(x: &[T], step: usize, len: usize) -> [i32; LANES] {
+fn lane_sums<T: Int8>(x: &[T], step: usize, len: usize) -> [i32; LANES] {
     let mut sums = [0; LANES];
     let whole = x.len().checked_sub(LANES).map_or(0, |last| last / step + 1);
     for at in 0..whole {

@@ -17,7 +17,7 @@ const ROWS: usize = 64;
 /// ```
 /// use half::f16;
 /// use ndarray::array;
-/// use ndarray_quant::{HalfCast, HalfLinear, Overflow, Quantizer};
+/// use ndarray_quant::{Quantize, half::{HalfCast, Overflow}, nn::HalfLinear};
 /// let w = HalfCast::<f16>::new(Overflow::Error).quantize(&array![[1.0f32, -0.5]])?;
 /// let fc = HalfLinear::new(w, Some(&array![0.25]))?;
 /// assert_eq!(fc.forward(&array![[2.0, 1.0]])?, array![[1.75]]);

@@ -3,13 +3,13 @@ use alloc::vec::Vec;
 use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
 use super::matmul::ChannelParams;
-use super::requantize::{Requantize, check_params};
+use super::requantize::{Output, check_params};
 use super::stage::{Stage, check_bias};
 use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gemm::{Byte, Dequantize, Epilogue, PackedRhs, Reals, Workspace, check_depth, gemm, gemm_into};
+use crate::gemm::{DequantizeEpilogue, Epilogue, Int8, PackedRhs, Reals, Workspace, check_depth, gemm, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
@@ -27,10 +27,10 @@ use crate::scheme::Scheme;
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{QLinear, QParams, Quantizer, Requantize, Scheme};
+/// use ndarray_quant::{QParams, Quantize, Scheme, nn::{Linear, Output}};
 ///
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&array![[1.0f32, -1.0], [0.5, 0.25]])?;
-/// let fc = QLinear::new(&w, Some(&array![0.5, -4.0]))?;
+/// let fc = Linear::new(&w, Some(&array![0.5, -4.0]))?;
 ///
 /// let x = array![[2.0f32, 1.0]];
 /// let real = fc.forward_dynamic(&x)?;
@@ -38,18 +38,18 @@ use crate::scheme::Scheme;
 ///
 /// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&x)?;
 /// let to = QParams::<u8, _>::per_tensor(0.02, 0)?;
-/// let y = fc.forward(&x, &Requantize::to(&to).relu())?;
+/// let y = fc.forward(&x, &Output::to(&to).relu())?;
 /// assert_eq!(y.codes(), array![[75, 0]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct QLinear<W: Byte = i8> {
+pub struct Linear<W: Int8 = i8> {
     weights: PackedRhs<W>,
     scales: Vec<f32>,
     bias: Option<Vec<f32>>,
 }
 
-impl<W: Byte> QLinear<W> {
+impl<W: Int8> Linear<W> {
     /// Packs the weights, `[out, in]`, and keeps the bias, `[out]`.
     ///
     /// # Errors
@@ -66,11 +66,7 @@ impl<W: Byte> QLinear<W> {
     ///
     /// # Errors
     /// Those of [`Self::prepare`], and [`Error::Shape`] if `x` is not `[batch, in]`.
-    pub fn forward<X: Byte, Y: Element>(
-        &self,
-        x: &QTensor<X, Ix2>,
-        to: &Requantize<Y, Ix2>,
-    ) -> Result<QTensor<Y, Ix2>> {
+    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix2>, to: &Output<Y, Ix2>) -> Result<QTensor<Y, Ix2>> {
         let Stage { x_zero_point, epilogue, y, .. } = Stage::new(x.params(), &self.scales, self.bias.as_deref(), to)?;
         let codes = gemm(&x.unpacked_codes(), x_zero_point, &self.weights, &epilogue)?;
         QTensor::from_codes(codes, y)
@@ -82,14 +78,14 @@ impl<W: Byte> QLinear<W> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an
-    /// accumulator could overflow, and those of [`Rescale::new`](crate::Rescale::new).
-    pub fn prepare<X: Byte, Y: Element>(
+    /// accumulator could overflow, and those of [`Multiplier::new`](crate::nn::Multiplier::new).
+    pub fn prepare<X: Int8, Y: Element>(
         self,
         x: &QParams<X, Ix2>,
-        to: &Requantize<Y, Ix2>,
-    ) -> Result<StaticLinear<X, W, Y>> {
+        to: &Output<Y, Ix2>,
+    ) -> Result<PreparedLinear<X, W, Y>> {
         let stage = Stage::new(x, &self.scales, self.bias.as_deref(), to)?;
-        StaticLinear::checked(self.weights, stage)
+        PreparedLinear::checked(self.weights, stage)
     }
 
     /// Codes to reals: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
@@ -97,9 +93,9 @@ impl<W: Byte> QLinear<W> {
     /// # Errors
     /// [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::Granularity`] for another granularity of `x`,
     /// [`Error::Depth`] if an accumulator could overflow.
-    pub fn forward_dequantize<X: Byte>(&self, x: &QTensor<X, Ix2>) -> Result<Array2<f32>> {
+    pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix2>) -> Result<Array2<f32>> {
         let x_params = ChannelParams::new(x.params(), Axis(0))?;
-        let epilogue = Dequantize::new(&x_params.scales, &self.scales, self.bias.as_deref())?;
+        let epilogue = DequantizeEpilogue::new(&x_params.scales, &self.scales, self.bias.as_deref())?;
         match x_params.zero_points.as_slice() {
             [zero_point] => gemm(&x.unpacked_codes(), *zero_point, &self.weights, &epilogue),
             zero_points => self.per_row(x, zero_points, &x_params.scales),
@@ -107,13 +103,13 @@ impl<W: Byte> QLinear<W> {
     }
 
     /// Rows with zero points of their own, one product each.
-    fn per_row<X: Byte>(&self, x: &QTensor<X, Ix2>, zero_points: &[X], scales: &[f32]) -> Result<Array2<f32>> {
+    fn per_row<X: Int8>(&self, x: &QTensor<X, Ix2>, zero_points: &[X], scales: &[f32]) -> Result<Array2<f32>> {
         let codes = x.unpacked_codes();
         let mut out = Array2::zeros((codes.nrows(), self.weights.ncols()));
         let mut workspace = Workspace::new();
         let rows = codes.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
         for (((x, mut out), &zero_point), &scale) in rows.zip(zero_points).zip(scales) {
-            let epilogue = Dequantize::new(&[scale], &self.scales, self.bias.as_deref())?;
+            let epilogue = DequantizeEpilogue::new(&[scale], &self.scales, self.bias.as_deref())?;
             gemm_into(&x, zero_point, &self.weights, &epilogue, &mut out, &mut workspace)?;
         }
         Ok(out)
@@ -171,7 +167,7 @@ impl<W: Byte> QLinear<W> {
 
     /// The product with reals that become codes on the way.
     fn quantizing(&self, x: Reals<'_>, out: &mut ArrayRef2<f32>, workspace: &mut Workspace) -> Result<()> {
-        let epilogue = Dequantize::new(x.scales, &self.scales, self.bias.as_deref())?;
+        let epilogue = DequantizeEpilogue::new(x.scales, &self.scales, self.bias.as_deref())?;
         gemm_into(x, x.zero_point, &self.weights, &epilogue, out, workspace)
     }
 
@@ -182,36 +178,36 @@ impl<W: Byte> QLinear<W> {
     }
 }
 
-/// A linear layer from codes to codes with everything prepared. With integer-only requantization no float instruction
+/// A linear layer from codes to codes with everything prepared. With integer-only arithmetic no float instruction
 /// runs in [`forward_into`](Self::forward_into).
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{QLinear, QParams, Quantizer, Requantize, Scheme};
+/// use ndarray_quant::{QParams, Quantize, Scheme, nn::{Linear, Output}};
 ///
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&array![[1.0f32, -1.0], [0.5, 0.25]])?;
 /// let x = QParams::<u8, _>::per_tensor(0.01, 0)?;
 /// let y = QParams::<u8, _>::per_tensor(0.02, 0)?;
-/// let fc = QLinear::new(&w, None)?.prepare(&x, &Requantize::to(&y).relu().integer_only())?;
+/// let fc = Linear::new(&w, None)?.prepare(&x, &Output::to(&y).relu().integer_only())?;
 /// assert_eq!(fc.forward(&x.quantize(&array![[2.0f32, 2.0]])?)?.codes(), array![[0, 75]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct StaticLinear<X: Byte, W: Byte, Y: Element> {
+pub struct PreparedLinear<X: Int8, W: Int8, Y: Element> {
     weights: PackedRhs<W>,
     stage: Stage<X, Y, Ix2>,
 }
 
-impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
+impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
     /// From weights `[out, in]` and a bias that is already in units of the accumulator, as integer files hold it.
     ///
     /// # Errors
-    /// Those of [`QLinear::new`] and [`QLinear::prepare`].
+    /// Those of [`Linear::new`] and [`Linear::prepare`].
     pub fn new<T: Element<Code = W>>(
         x: &QParams<X, Ix2>,
         weights: &QTensor<T, Ix2>,
         bias: Option<&ArrayRef1<i32>>,
-        to: &Requantize<Y, Ix2>,
+        to: &Output<Y, Ix2>,
     ) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
@@ -220,7 +216,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
 
     /// Refuses what could overflow an accumulator.
     fn checked(weights: PackedRhs<W>, stage: Stage<X, Y, Ix2>) -> Result<Self> {
-        check_depth(stage.reach(), weights.reach(), weights.nrows(), stage.epilogue.bias())?;
+        check_depth(stage.max_abs_diff(), weights.max_abs_diff(), weights.nrows(), stage.epilogue.bias())?;
         Ok(Self { weights, stage })
     }
 
@@ -261,39 +257,39 @@ impl<X: Byte, W: Byte, Y: Element> StaticLinear<X, W, Y> {
 }
 
 /// A quantized linear layer in one call (TFLite: `FULLY_CONNECTED`): weights `[out, in]`, bias in units of the
-/// accumulator. For repeated calls prepare a [`StaticLinear`].
+/// accumulator. For repeated calls prepare a [`PreparedLinear`].
 ///
 /// # Errors
-/// Those of [`StaticLinear::new`] and [`StaticLinear::forward`].
+/// Those of [`PreparedLinear::new`] and [`PreparedLinear::forward`].
 ///
 /// ```
 /// use ndarray::{Axis, array};
-/// use ndarray_quant::{QParams, Quantizer, Requantize, Scheme, ops::fully_connected};
+/// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output, ops::fully_connected};
 /// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&array![[2.0f32, 1.0]])?;
 /// let w = Scheme::<i8>::symmetric().narrow_range().quantize(&array![[1.27f32, -1.0], [0.5, 0.25]])?;
-/// let to = Requantize::to(&QParams::<u8, _>::per_tensor(0.02, 0)?).relu().integer_only();
+/// let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 0)?).relu().integer_only();
 /// let y = fully_connected(&x, &w, Some(&array![1000, 0]), &to)?; // the bias is 1000 * 0.01 * 0.01
 /// assert_eq!(y.codes(), array![[82, 63]]); // 1.64 and 1.25
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn fully_connected<X: Byte, W: Byte, Y: Element>(
+pub fn fully_connected<X: Int8, W: Int8, Y: Element>(
     x: &QTensor<X, Ix2>,
     weights: &QTensor<W, Ix2>,
     bias: Option<&Array1<i32>>,
-    to: &Requantize<Y, Ix2>,
+    to: &Output<Y, Ix2>,
 ) -> Result<QTensor<Y, Ix2>> {
-    StaticLinear::new(x.params(), weights, bias.map(|b| &**b), to)?.forward(x)
+    PreparedLinear::new(x.params(), weights, bias.map(|b| &**b), to)?.forward(x)
 }
 
-/// The least that [`Byte::reach`] is, for the zero points 0 of `i8` and 127 and 128 of `u8`.
+/// The least that [`Int8::reach`] is, for the zero points 0 of `i8` and 127 and 128 of `u8`.
 pub(super) const LEAST_REACH: i64 = 128;
 
 /// Scales and packed weights, unless they are so deep that no input would do.
-pub(super) fn pack_weights<T: Element<Code = W>, W: Byte>(
+pub(super) fn pack_weights<T: Element<Code = W>, W: Int8>(
     weights: &QTensor<T, Ix2>,
 ) -> Result<(Vec<f32>, PackedRhs<W>)> {
     let params = ChannelParams::new(weights.params(), Axis(0))?;
     let packed = PackedRhs::pack(&weights.unpacked_codes().t(), &params.zero_points)?;
-    check_depth(LEAST_REACH, packed.reach(), packed.nrows(), None)?;
+    check_depth(LEAST_REACH, packed.max_abs_diff(), packed.nrows(), None)?;
     Ok((params.scales, packed))
 }

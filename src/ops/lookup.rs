@@ -3,13 +3,12 @@
 use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, Dimension, Zip};
-use num_traits::Float;
 
 use super::requantize::check_params;
 use crate::affine::dequantize;
 use crate::arch;
 use crate::error::{Error, Result};
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
@@ -22,7 +21,7 @@ use crate::qtensor::QTensor;
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::ops::Lookup;
-/// use ndarray_quant::{QParams, Quantizer};
+/// use ndarray_quant::{QParams, Quantize};
 /// let x = QParams::<u8, _>::per_tensor(0.05, 128)?;
 /// let y = QParams::<u8, _>::per_tensor(1.0 / 256.0, 0)?;
 /// let codes = x.quantize(&array![0.0f32, 2.0, -6.0])?;
@@ -33,14 +32,14 @@ use crate::qtensor::QTensor;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Lookup<X: Byte, Y: Byte, D: Dimension> {
+pub struct Lookup<X: Int8, Y: Int8, D: Dimension> {
     x: QParams<X, D>,
     y: QParams<Y, D>,
     /// By the bits of the code.
     table: Box<[Y; 256]>,
 }
 
-impl<X: Byte, Y: Byte, D: Dimension> Lookup<X, Y, D> {
+impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
     /// Any function of one real.
     ///
     /// # Errors
@@ -63,17 +62,17 @@ impl<X: Byte, Y: Byte, D: Dimension> Lookup<X, Y, D> {
 
     /// `1 / (1 + exp(-x))` (ONNX Runtime: `QLinearSigmoid`; TFLite: `LOGISTIC`). Errors as [`Self::new`].
     pub fn sigmoid(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
-        Self::new(x, y, |x| 1.0 / (1.0 + Float::exp(-x)))
+        Self::new(x, y, |x| 1.0 / (1.0 + num_traits::Float::exp(-x)))
     }
 
     /// `tanh(x)` (TFLite: `TANH`). Errors as [`Self::new`].
     pub fn tanh(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
-        Self::new(x, y, Float::tanh)
+        Self::new(x, y, num_traits::Float::tanh)
     }
 
     /// `x / (1 + exp(-x))`, also called swish. Errors as [`Self::new`].
     pub fn silu(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
-        Self::new(x, y, |x| x / (1.0 + Float::exp(-x)))
+        Self::new(x, y, |x| x / (1.0 + num_traits::Float::exp(-x)))
     }
 
     /// `x * clamp(x + 3, 0, 6) / 6` (ONNX: `HardSwish`; TFLite: `HARD_SWISH`). Errors as [`Self::new`].
@@ -84,8 +83,8 @@ impl<X: Byte, Y: Byte, D: Dimension> Lookup<X, Y, D> {
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))` (ONNX: `Gelu` with `approximate` "tanh"; Hendrycks and
     /// Gimpel, "Gaussian Error Linear Units", 2016). Errors as [`Self::new`].
     pub fn gelu_tanh(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
-        let factor = Float::sqrt(core::f64::consts::FRAC_2_PI);
-        Self::new(x, y, |x| 0.5 * x * (1.0 + Float::tanh(factor * (x + 0.044715 * x * x * x))))
+        let factor = num_traits::Float::sqrt(core::f64::consts::FRAC_2_PI);
+        Self::new(x, y, |x| 0.5 * x * (1.0 + num_traits::Float::tanh(factor * (x + 0.044715 * x * x * x))))
     }
 
     /// `x` where it is positive, else `slope * x` (ONNX Runtime: `QLinearLeakyRelu`). Errors as [`Self::new`].

@@ -2,10 +2,10 @@ use alloc::vec::Vec;
 
 use ndarray::{Array2, ArrayRef2, Axis, Dimension, Ix2};
 
-use crate::affine::Requantization;
+use crate::affine::Arithmetic;
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::gemm::{Accumulator, Byte, PackedRhs, RequantizeTo, gemm};
+use crate::gemm::{I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, gemm};
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -24,13 +24,13 @@ use crate::qtensor::QTensor;
 /// assert_eq!(y, array![[-11, -29]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn matmul_integer<A: Byte, B: Byte>(
+pub fn matmul_integer<A: Int8, B: Int8>(
     a: &ArrayRef2<A>,
     a_zero_point: A,
     b: &ArrayRef2<B>,
     b_zero_points: &[B],
 ) -> Result<Array2<i32>> {
-    gemm(a, a_zero_point, &PackedRhs::pack(b, b_zero_points)?, &Accumulator::new())
+    gemm(a, a_zero_point, &PackedRhs::pack(b, b_zero_points)?, &I32Epilogue::new())
 }
 
 /// The quantized product of two quantized matrices (ONNX: `QLinearMatMul`):
@@ -44,14 +44,14 @@ pub fn matmul_integer<A: Byte, B: Byte>(
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::{ops::qlinear_matmul, QParams, Quantizer};
+/// use ndarray_quant::{QParams, Quantize, ops::qlinear_matmul};
 /// let a = QParams::<u8, _>::per_tensor(0.5, 128)?.quantize(&array![[1.0f32, -2.0]])?;
 /// let b = QParams::<i8, _>::per_tensor(0.25, 0)?.quantize(&array![[3.0f32], [4.0]])?;
 /// let y = qlinear_matmul(&a, &b, &QParams::<i8, _>::per_tensor(0.125, 0)?)?;
 /// assert_eq!(y.dequantize(), array![[-5.0]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn qlinear_matmul<A: Byte, B: Byte, Y: Element>(
+pub fn qlinear_matmul<A: Int8, B: Int8, Y: Element>(
     a: &QTensor<A, Ix2>,
     b: &QTensor<B, Ix2>,
     to: &QParams<Y, Ix2>,
@@ -59,7 +59,7 @@ pub fn qlinear_matmul<A: Byte, B: Byte, Y: Element>(
     let (a_scale, a_zero_point) = a.params().of_tensor("parameters of the left side")?;
     let b_params = ChannelParams::new(b.params(), Axis(1))?;
     let packed = PackedRhs::pack(&b.unpacked_codes(), &b_params.zero_points)?;
-    let epilogue = RequantizeTo::new(a_scale, &b_params.scales, None, to, Requantization::Float)?;
+    let epilogue = RequantizeEpilogue::new(a_scale, &b_params.scales, None, to, Arithmetic::F32)?;
     QTensor::from_codes(gemm(&a.unpacked_codes(), a_zero_point, &packed, &epilogue)?, to.clone())
 }
 

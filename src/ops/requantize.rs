@@ -1,35 +1,35 @@
 use ndarray::Dimension;
 
-use crate::affine::{Codes, FixedPointRounding, Requantization};
+use crate::affine::{Arithmetic, Codes, FixedPointRounding};
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::gemm::RequantizeTo;
+use crate::gemm::RequantizeEpilogue;
 use crate::qparams::QParams;
 
 /// What an integer layer puts out: the parameters of its codes, the arithmetic that leads there, a fused activation.
 ///
 /// ```
 /// use ndarray::Ix2;
-/// use ndarray_quant::{QParams, Requantize};
+/// use ndarray_quant::{QParams, nn::Output};
 /// let y = QParams::<u8, Ix2>::per_tensor(0.1, 20)?;
-/// let plain = Requantize::to(&y);
-/// let relu = Requantize::to(&y).relu().integer_only();
+/// let plain = Output::to(&y);
+/// let relu = Output::to(&y).relu().integer_only();
 /// assert_eq!((plain.clamp_range(), relu.clamp_range()), ((0, 255), (20, 255)));
-/// assert_eq!(Requantize::to(&y).relu6().clamp_range(), (20, 80));
+/// assert_eq!(Output::to(&y).relu6().clamp_range(), (20, 80));
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Requantize<Y: Element, D: Dimension> {
+pub struct Output<Y: Element, D: Dimension> {
     pub(super) params: QParams<Y, D>,
-    pub(super) requantization: Requantization,
+    pub(super) arithmetic: Arithmetic,
     low: Option<f32>,
     high: Option<f32>,
 }
 
-impl<Y: Element, D: Dimension> Requantize<Y, D> {
+impl<Y: Element, D: Dimension> Output<Y, D> {
     /// To codes with these parameters, which must be per tensor, in `f32` arithmetic and without activation.
     pub fn to(params: &QParams<Y, D>) -> Self {
-        Self { params: params.clone(), requantization: Requantization::Float, low: None, high: None }
+        Self { params: params.clone(), arithmetic: Arithmetic::F32, low: None, high: None }
     }
 
     /// With `max(y, 0)` fused: a clamp of the codes.
@@ -50,14 +50,14 @@ impl<Y: Element, D: Dimension> Requantize<Y, D> {
     }
 
     /// By this arithmetic.
-    pub fn with_requantization(mut self, requantization: Requantization) -> Self {
-        self.requantization = requantization;
+    pub fn with_arithmetic(mut self, arithmetic: Arithmetic) -> Self {
+        self.arithmetic = arithmetic;
         self
     }
 
     /// By multiplier and shift with gemmlowp's double rounding: no float instruction runs from codes to codes.
     pub fn integer_only(self) -> Self {
-        self.with_requantization(Requantization::FixedPoint(FixedPointRounding::Double))
+        self.with_arithmetic(Arithmetic::FixedPoint(FixedPointRounding::Double))
     }
 
     /// The smallest and greatest code that come out.
@@ -75,9 +75,14 @@ impl<Y: Element, D: Dimension> Requantize<Y, D> {
     }
 
     /// The epilogue of a product with these input scales.
-    pub(super) fn epilogue(&self, x_scale: f32, w_scale: &[f32], bias: Option<&[i32]>) -> Result<RequantizeTo<Y>> {
+    pub(super) fn epilogue(
+        &self,
+        x_scale: f32,
+        w_scale: &[f32],
+        bias: Option<&[i32]>,
+    ) -> Result<RequantizeEpilogue<Y>> {
         let (min, max) = self.clamp_range();
-        RequantizeTo::new(x_scale, w_scale, bias, &self.params, self.requantization)?.with_clamp(min, max)
+        RequantizeEpilogue::new(x_scale, w_scale, bias, &self.params, self.arithmetic)?.with_clamp(min, max)
     }
 }
 

@@ -8,7 +8,7 @@ use super::lookup::Lookup;
 use super::requantize::check_params;
 use crate::element::Code;
 use crate::error::{Error, Result, elements};
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
@@ -18,7 +18,7 @@ use crate::qtensor::QTensor;
 /// ```
 /// use ndarray::{Axis, array};
 /// use ndarray_quant::ops::Concat;
-/// use ndarray_quant::{QParams, Quantizer};
+/// use ndarray_quant::{QParams, Quantize};
 /// let a = QParams::<u8, _>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, 2.0]])?;
 /// let b = QParams::<u8, _>::per_tensor(0.25, 4)?.quantize(&array![[3.0f32]])?;
 /// let concat = Concat::new(Axis(1), &[a.params(), b.params()], a.params())?;
@@ -26,7 +26,7 @@ use crate::qtensor::QTensor;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Concat<T: Byte, D: Dimension> {
+pub struct Concat<T: Int8, D: Dimension> {
     axis: Axis,
     inputs: Vec<QParams<T, D>>,
     y: QParams<T, D>,
@@ -34,7 +34,7 @@ pub struct Concat<T: Byte, D: Dimension> {
     tables: Vec<Option<Lookup<T, T, D>>>,
 }
 
-impl<T: Byte, D: Dimension> Concat<T, D> {
+impl<T: Int8, D: Dimension> Concat<T, D> {
     /// For inputs with these parameters, in order, and this output.
     ///
     /// # Errors
@@ -142,12 +142,12 @@ impl<T: Byte, D: Dimension> Concat<T, D> {
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::{QParams, Quantizer, ops::pad};
+/// use ndarray_quant::{QParams, Quantize, ops::pad};
 /// let x = QParams::<u8, _>::per_tensor(0.5, 10)?.quantize(&array![[1.0f32, 2.0]])?;
 /// assert_eq!(pad(&x, &[(0, 1), (2, 0)])?.codes(), array![[10, 10, 12, 14], [10, 10, 10, 10]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn pad<T: Byte, D: Dimension>(x: &QTensor<T, D>, pads: &[(usize, usize)]) -> Result<QTensor<T, D>> {
+pub fn pad<T: Int8, D: Dimension>(x: &QTensor<T, D>, pads: &[(usize, usize)]) -> Result<QTensor<T, D>> {
     let (_, zero_point) = x.params().of_tensor("parameters of the input")?;
     let codes = x.unpacked_codes();
     if pads.len() != codes.ndim() {
@@ -167,7 +167,7 @@ pub fn pad<T: Byte, D: Dimension>(x: &QTensor<T, D>, pads: &[(usize, usize)]) ->
 ///
 /// # Errors
 /// [`Error::Shape`] unless there is a pair for each axis and `out` has the padded shape. Then nothing was written.
-pub fn pad_into<T: Byte, D: Dimension>(
+pub fn pad_into<T: Int8, D: Dimension>(
     x: &ArrayRef<T, D>,
     zero_point: T,
     pads: &[(usize, usize)],
@@ -246,7 +246,7 @@ impl Nearest {
 /// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [0, 0, 1, 1]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn resize_nearest<T: Byte>(x: &QTensor<T, Ix4>, size: [usize; 2], nearest: Nearest) -> Result<QTensor<T, Ix4>> {
+pub fn resize_nearest<T: Int8>(x: &QTensor<T, Ix4>, size: [usize; 2], nearest: Nearest) -> Result<QTensor<T, Ix4>> {
     let codes = x.unpacked_codes();
     let (images, _, _, channels) = codes.dim();
     let shape = [images, size[0], size[1], channels];
@@ -288,12 +288,12 @@ pub fn resize_nearest_into<T: Code>(x: &ArrayRef<T, Ix4>, nearest: Nearest, out:
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::{QParams, Quantizer, ops::reshape};
+/// use ndarray_quant::{QParams, Quantize, ops::reshape};
 /// let x = QParams::<u8, _>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, 2.0], [3.0, 4.0]])?;
 /// assert_eq!(reshape(x, [4])?.dequantize(), array![1.0, 2.0, 3.0, 4.0]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn reshape<T: Byte, D: Dimension, Sh: IntoDimension>(x: QTensor<T, D>, shape: Sh) -> Result<QTensor<T, Sh::Dim>> {
+pub fn reshape<T: Int8, D: Dimension, Sh: IntoDimension>(x: QTensor<T, D>, shape: Sh) -> Result<QTensor<T, Sh::Dim>> {
     let shape = shape.into_dimension();
     let params = of_other_rank(x.params())?;
     let (codes, _) = x.into_parts();
@@ -313,7 +313,7 @@ pub fn reshape<T: Byte, D: Dimension, Sh: IntoDimension>(x: QTensor<T, D>, shape
 /// assert_eq!(flatten(x, 1)?.codes().dim(), (2, 60));
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn flatten<T: Byte, D: Dimension>(x: QTensor<T, D>, axis: usize) -> Result<QTensor<T, ndarray::Ix2>> {
+pub fn flatten<T: Int8, D: Dimension>(x: QTensor<T, D>, axis: usize) -> Result<QTensor<T, ndarray::Ix2>> {
     let dim = x.raw_dim();
     let shape = dim.slice();
     if axis > shape.len() {
@@ -325,7 +325,7 @@ pub fn flatten<T: Byte, D: Dimension>(x: QTensor<T, D>, axis: usize) -> Result<Q
 }
 
 /// Parameters per tensor for tensors of another rank.
-pub(crate) fn of_other_rank<T: Byte, D: Dimension, E: Dimension>(params: &QParams<T, D>) -> Result<QParams<T, E>> {
+pub(crate) fn of_other_rank<T: Int8, D: Dimension, E: Dimension>(params: &QParams<T, D>) -> Result<QParams<T, E>> {
     let (scale, zero_point) = params.of_tensor("parameters of the input")?;
     let (min, max) = params.code_range();
     QParams::per_tensor(scale, zero_point)?.with_convention(params.convention()).with_code_range(min, max)

@@ -3,11 +3,10 @@
 use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, Zip};
-use num_traits::Float;
 
 use super::requantize::check_params;
 use crate::error::{Error, Result};
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
@@ -20,14 +19,14 @@ use crate::qtensor::QTensor;
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::ops::Softmax;
-/// use ndarray_quant::{QParams, Quantizer};
+/// use ndarray_quant::{QParams, Quantize};
 /// let x = QParams::<u8, _>::per_tensor(0.1, 100)?.quantize(&array![[1.0f32, 1.0], [0.0, 3.0]])?;
 /// let softmax = Softmax::new(x.params(), &QParams::<u8, _>::per_tensor(1.0 / 256.0, 0)?)?;
 /// assert_eq!(softmax.forward(&x)?.codes(), array![[128, 128], [12, 244]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Softmax<T: Byte, D: Dimension> {
+pub struct Softmax<T: Int8, D: Dimension> {
     x: QParams<T, D>,
     y: QParams<T, D>,
     /// By the distance from the greatest code of the row.
@@ -37,7 +36,7 @@ pub struct Softmax<T: Byte, D: Dimension> {
 /// Elements of a row that are quantized at a time.
 const PIECE: usize = 512;
 
-impl<T: Byte, D: Dimension> Softmax<T, D> {
+impl<T: Int8, D: Dimension> Softmax<T, D> {
     /// For inputs and outputs with these parameters.
     ///
     /// # Errors
@@ -47,7 +46,7 @@ impl<T: Byte, D: Dimension> Softmax<T, D> {
         y.pair("parameters of the output")?;
         let mut exp = Box::new([0.0; 256]);
         for (distance, entry) in exp.iter_mut().enumerate() {
-            *entry = Float::exp(-(distance as f64) * f64::from(scale)) as f32;
+            *entry = num_traits::Float::exp(-(distance as f64) * f64::from(scale)) as f32;
         }
         Ok(Self { x: x.clone(), y: y.clone(), exp })
     }

@@ -4,24 +4,24 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayRef1, Dimension};
 
-use super::requantize::Requantize;
+use super::requantize::Output;
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::gemm::{Byte, RequantizeTo};
+use crate::gemm::{Int8, RequantizeEpilogue};
 use crate::qparams::QParams;
 
 /// The parameters of a layer's input and output, and how its accumulators become codes of the output.
 #[derive(Debug, Clone)]
-pub(super) struct Stage<X: Byte, Y: Element, D: Dimension> {
+pub(super) struct Stage<X: Int8, Y: Element, D: Dimension> {
     pub(super) x: QParams<X, D>,
     pub(super) x_zero_point: X,
-    pub(super) epilogue: RequantizeTo<Y>,
+    pub(super) epilogue: RequantizeEpilogue<Y>,
     pub(super) y: QParams<Y, D>,
 }
 
-impl<X: Byte, Y: Element, D: Dimension> Stage<X, Y, D> {
+impl<X: Int8, Y: Element, D: Dimension> Stage<X, Y, D> {
     /// For weights of these scales, and a bias in reals.
-    pub(super) fn new(x: &QParams<X, D>, scales: &[f32], bias: Option<&[f32]>, to: &Requantize<Y, D>) -> Result<Self> {
+    pub(super) fn new(x: &QParams<X, D>, scales: &[f32], bias: Option<&[f32]>, to: &Output<Y, D>) -> Result<Self> {
         let (x_scale, _) = x.of_tensor("parameters of the input")?;
         let bias = bias.map(|bias| quantize_bias(bias, x_scale, scales)).transpose()?;
         Self::with_bias(x, scales, bias.as_deref(), to)
@@ -32,7 +32,7 @@ impl<X: Byte, Y: Element, D: Dimension> Stage<X, Y, D> {
         x: &QParams<X, D>,
         scales: &[f32],
         bias: Option<&[i32]>,
-        to: &Requantize<Y, D>,
+        to: &Output<Y, D>,
     ) -> Result<Self> {
         let (x_scale, x_zero_point) = x.of_tensor("parameters of the input")?;
         let epilogue = to.epilogue(x_scale, scales, bias)?;
@@ -40,8 +40,8 @@ impl<X: Byte, Y: Element, D: Dimension> Stage<X, Y, D> {
     }
 
     /// The greatest distance of an input's code from its zero point.
-    pub(super) fn reach(&self) -> i64 {
-        X::reach(self.x_zero_point)
+    pub(super) fn max_abs_diff(&self) -> i64 {
+        X::max_abs_diff(self.x_zero_point)
     }
 }
 

@@ -3,7 +3,8 @@
 mod search;
 
 use ndarray::{Array, Array1, Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2, Ix3, IxDyn, array, s};
-use ndarray_quant::statistic::{Clip, DyadicHistogram, LeastDivergence, LeastError};
+use ndarray_quant::observer::statistic::{Clip, DyadicHistogram, LeastDivergence, LeastError};
+use ndarray_quant::observer::*;
 use ndarray_quant::*;
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -78,7 +79,7 @@ macro_rules! for_each_observer {
             $body
         }
         {
-            let $observer = || Histogram::per_tensor().with_granularity($granularity);
+            let $observer = || HistogramObserver::per_tensor().with_granularity($granularity);
             $body
         }
     }};
@@ -137,15 +138,15 @@ proptest! {
     fn torch_histograms_merge_within_a_bin(batches in batches(tame()), cut in 1usize..7) {
         let whole = |part: &[Array2<f32>]| {
             let views: Vec<_> = part.iter().map(|b| b.view()).collect();
-            after(Histogram::per_tensor(), &[ndarray::concatenate(Axis(1), &views).unwrap()])
+            after(HistogramObserver::per_tensor(), &[ndarray::concatenate(Axis(1), &views).unwrap()])
         };
         let exact = whole(&batches);
         // One move each, against one per batch.
-        let mut found = vec![(after(Histogram::per_tensor(), &batches), batches.len())];
+        let mut found = vec![(after(HistogramObserver::per_tensor(), &batches), batches.len())];
         if cut < batches.len() {
             found.push((merged(whole(&batches[..cut]), &whole(&batches[cut..])), 1));
         }
-        let running = |range: &Histogram| {
+        let running = |range: &HistogramObserver| {
             let counts = range.blocks()[0].counts().iter();
             counts.scan(0.0, |sum, c| { *sum += c; Some(*sum) }).collect::<Vec<f64>>()
         };

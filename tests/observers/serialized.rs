@@ -76,9 +76,12 @@ fn hostile_data_is_refused() {
     refuses(Percentile::new(99.5).unwrap().with_granularity(rows), &of_bounds);
     refuses(Percentile::new(99.5).unwrap(), &[("99.5", "45.0"), ("99.5", "null"), ("\"counts\":[", "\"counts\":[0,")]);
     refuses(Mse::per_axis(Axis(0)), &[("\"counts\":[", "\"counts\":[0,"), ("\"counts\":[0", "\"counts\":[-1")]);
-    refuses(Histogram::per_axis(Axis(0)), &of_bounds);
-    refuses(Histogram::per_tensor(), &[("\"counts\":[", "\"counts\":[0.0,"), ("\"counts\":[1.0", "\"counts\":[-1.0")]);
-    refuses(Histogram::per_tensor(), &[("\"counts\":[1.0", "\"counts\":[null")]);
+    refuses(HistogramObserver::per_axis(Axis(0)), &of_bounds);
+    refuses(
+        HistogramObserver::per_tensor(),
+        &[("\"counts\":[", "\"counts\":[0.0,"), ("\"counts\":[1.0", "\"counts\":[-1.0")],
+    );
+    refuses(HistogramObserver::per_tensor(), &[("\"counts\":[1.0", "\"counts\":[null")]);
 }
 
 /// Counts at their limit do not overflow.

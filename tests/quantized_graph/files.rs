@@ -1,7 +1,7 @@
 //! Networks that are saved and loaded, and files that are not what they say.
 
 use super::*;
-use ndarray_quant::format::safetensors;
+use ndarray_quant::io::safetensors;
 
 fn mixed(graph: &Graph, x: &ArrayD<f32>) -> QuantizedNetwork {
     let mut recipe = calibrated(graph, x);

@@ -6,11 +6,17 @@ mod files;
 mod threads;
 
 use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, array};
-use ndarray_quant::graph::{
-    Activation, Budget, Calibration, ChannelRanges, Clamp, Graph, GraphBuilder, InputMoments, Memory, Op, Precision,
-    QuantizedNetwork, Recipe, Window, calibrate,
+use ndarray_quant::{
+    Error,
+    observer::{MinMax, Mse, Percentile},
 };
-use ndarray_quant::{Error, MinMax, Mse, Percentile};
+use ndarray_quant::{
+    graph::{
+        Activation, Arena, Budget, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Op,
+        Precision, QuantizedNetwork, Recipe, calibrate,
+    },
+    nn::Window,
+};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -39,7 +45,7 @@ fn network(rng: &mut Pcg64Mcg) -> Graph {
     let gate = g.activation("gate", &mean, Activation::Sigmoid).unwrap();
     let gated = g.mul("gated", &swish, &gate).unwrap();
     let pooled = g.max_pool("pooled", &gated, [2, 2], Window::new().strides([2, 2])).unwrap();
-    let average = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_pad: false };
+    let average = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_include_pad: false };
     let averaged = g.node("averaged", average, &[&gated]).unwrap();
     let both = g.node("both", Op::Concat { axis: 1 }, &[&pooled, &averaged]).unwrap();
     let flat = g.flatten("flat", &both).unwrap();
@@ -69,7 +75,7 @@ fn every_kind_of_network_is_close_to_the_float_network() {
     let graph = network(rng);
     let (seen, x) = (images(64, rng), images(32, rng));
     let recipe = calibrated(&graph, &seen);
-    let mut moments = InputMoments::new(&graph).unwrap();
+    let mut moments = InputStatistics::new(&graph).unwrap();
     moments.observe(&seen).unwrap();
     let float = graph.run(&x).unwrap();
     let quality = |network: &QuantizedNetwork| sqnr(&float, &network.run(&x).unwrap());
@@ -113,7 +119,7 @@ fn integers_go_in_and_come_out() {
     let (input, output) = (network.activation("x").unwrap(), network.activation::<IxDyn>("scores").unwrap());
     let mut codes = ArrayD::<u8>::zeros(x.raw_dim());
     input.quantize_into(&x, &mut codes).unwrap();
-    let mut memory = Memory::new();
+    let mut memory = Arena::new();
     let y = network.run_codes(&codes, &mut memory).unwrap();
     let mut real = ArrayD::<f32>::zeros(y.raw_dim());
     output.dequantize_into(&y, &mut real).unwrap();
@@ -295,7 +301,7 @@ fn codes_are_the_same_on_every_instruction_set() {
     recipe.tensor_mut("scores").unwrap().precision = Precision::Int8;
     let network = graph.quantize(&recipe).unwrap();
     let codes: ArrayD<u8> = x.mapv(|x| (x * 127.0 + 128.0) as u8);
-    let y = network.run_codes(&codes, &mut Memory::new()).unwrap();
+    let y = network.run_codes(&codes, &mut Arena::new()).unwrap();
     let print =
         y.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &code| (hash ^ u64::from(code)).wrapping_mul(0x100_0000_01b3));
     println!("fingerprint {print:016x}");
@@ -361,7 +367,7 @@ fn equal_channels_lose_less() {
     let y = g.conv("y", &sum, &w, None, Window::new().pad(1), 1).unwrap();
     let graph = g.build(&[&y]).unwrap();
     let x = random(IxDyn(&[16, 4, 6, 6]), rng);
-    let mut ranges = ChannelRanges::new(&graph).unwrap();
+    let mut ranges = ChannelAbsMax::new(&graph).unwrap();
     ranges.observe(&x).unwrap();
     let equal = graph.equalize(&ranges).unwrap();
     let float = graph.run(&x).unwrap();

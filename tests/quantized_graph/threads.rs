@@ -1,7 +1,10 @@
 //! One image, whose layers are split over threads, gives the same bits as on one.
 
 use ndarray::{ArrayD, IxDyn};
-use ndarray_quant::graph::{Activation, Graph, GraphBuilder, Recipe, Window};
+use ndarray_quant::{
+    graph::{Activation, Graph, GraphBuilder, Recipe},
+    nn::Window,
+};
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 

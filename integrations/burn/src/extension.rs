@@ -10,7 +10,10 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, backend_extension};
 use burn::tensor::TensorData;
 use ndarray::{ArrayD, IxDyn};
-use ndarray_quant::{Element, FakeQuantize, LearnedQuantizer, Mask};
+use ndarray_quant::{
+    Element,
+    qat::{FakeQuantize, LearnedQuantizer, Mask},
+};
 
 const CHECKED: &str = "shapes and types are checked before they are dispatched";
 

@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use ndarray_quant::{FakeQuantize, QParams};
+//! use ndarray_quant::{QParams, qat::FakeQuantize};
 //! use ndarray_quant_burn::fake_quantize;
 //!
 //! let device = Device::flex().autodiff();
@@ -32,7 +32,10 @@ use std::sync::Arc;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 use ndarray::IxDyn;
-use ndarray_quant::{Element, Error, FakeQuantize, GradientFactor, LearnedQuantizer, QParams, Result};
+use ndarray_quant::{
+    Element, Error, QParams, Result,
+    qat::{FakeQuantize, GradientFactor, LearnedQuantizer},
+};
 
 use extension::{Fixed, Learned, QuantizationBackend};
 
@@ -48,12 +51,12 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 }
 
 /// Fake quantization with these scales and everything else of `like`, with gradients by both (LSQ). The scales are of
-/// the shape of those of `like`; those of a step of an optimizer go through [`ndarray_quant::project_scale`] first.
+/// the shape of those of `like`; those of a step of an optimizer go through [`ndarray_quant::qat::project_scale`] first.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
 /// use ndarray::array;
-/// use ndarray_quant::{GradientFactor, LearnedQuantizer, Scheme};
+/// use ndarray_quant::{Scheme, qat::{GradientFactor, LearnedQuantizer}};
 /// use ndarray_quant_burn::learned_fake_quantize;
 ///
 /// let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2)?, &array![0.3f32, -0.8, 2.0].into_dyn())?;

@@ -2,7 +2,10 @@
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{ArrayD, Axis, IxDyn};
-use ndarray_quant::{FakeQuantize, GradientFactor, LearnedQuantizer, Scheme, project_scale};
+use ndarray_quant::{
+    Scheme,
+    qat::{FakeQuantize, GradientFactor, LearnedQuantizer, project_scale},
+};
 use ndarray_quant_burn::{fake_quantize, learned_fake_quantize};
 
 fn data() -> (ArrayD<f32>, ArrayD<f32>) {

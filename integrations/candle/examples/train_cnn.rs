@@ -8,7 +8,7 @@ use candle_core::{D, Device, Module, Result, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
 use indicatif::ProgressBar;
 use ndarray::Axis;
-use ndarray_quant::{GradientFactor, Scheme};
+use ndarray_quant::{Scheme, qat::GradientFactor};
 use ndarray_quant_candle::Learned;
 
 const BITS: u32 = 4;

@@ -4,7 +4,10 @@ use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor, Var};
 use ndarray::{ArrayD, IxDyn};
-use ndarray_quant::{Element, GradientFactor, LearnedQuantizer, QParams, Scheme, project_scale};
+use ndarray_quant::{
+    Element, QParams, Scheme,
+    qat::{GradientFactor, LearnedQuantizer, project_scale},
+};
 
 use crate::tensor::{self, Float, storage_of, view_of, with_float};
 

@@ -11,7 +11,7 @@
 //!
 //! ```
 //! use candle_core::{Device, Var};
-//! use ndarray_quant::{FakeQuantize, QParams};
+//! use ndarray_quant::{QParams, qat::FakeQuantize};
 //! use ndarray_quant_candle::fake_quantize;
 //!
 //! let x = Var::new(&[0.3f32, -0.8, 2.0], &Device::Cpu)?;
@@ -32,7 +32,10 @@ use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use ndarray::IxDyn;
-use ndarray_quant::{Element, FakeQuantize, Mask};
+use ndarray_quant::{
+    Element,
+    qat::{FakeQuantize, Mask},
+};
 
 pub use learned::Learned;
 use tensor::{Float, storage_of, view_of, with_float};

@@ -2,10 +2,10 @@
 
 use candle_core::{CpuStorage, DType, Device, Error, Layout, Result, Storage, Tensor, WithDType};
 use ndarray::{ArrayD, ArrayViewD, IxDyn, ShapeBuilder};
-use ndarray_quant::Real;
+use ndarray_quant::Float;
 
 /// The float types that both sides have.
-pub(crate) trait Float: Real + WithDType {}
+pub(crate) trait Float: Float + WithDType {}
 impl Float for f32 {}
 impl Float for f64 {}
 impl Float for half::f16 {}

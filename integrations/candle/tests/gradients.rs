@@ -2,7 +2,10 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ndarray::{ArrayD, Axis, IxDyn};
-use ndarray_quant::{FakeQuantize, LearnedQuantizer, Scheme};
+use ndarray_quant::{
+    Scheme,
+    qat::{FakeQuantize, LearnedQuantizer},
+};
 use ndarray_quant_candle::{Learned, fake_quantize};
 
 fn data() -> Result<(Var, Tensor, ArrayD<f32>, ArrayD<f32>)> {

@@ -3,9 +3,9 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
-use crate::arch::operands::take_share;
+use crate::arch::operands::subtract_compensation;
 use crate::arch::{
-    CHANNELS, Columns, Formula, Interleave, Kernel, Line, QuadBytes, QuadSums, Quads, Rows, Streaming, Task, ToBytes,
+    CHANNELS, Columns, Formula, Interleave, Kernel, Line, NonTemporal, QuadBytes, QuadSums, Quads, Rows, Task, ToBytes,
 };
 
 /// AMX: tiles of 16 rows of 64 bytes; one instruction multiplies 16 × 64 by 64 × 16 codes.
@@ -23,7 +23,7 @@ const TILE_BYTES: usize = 64;
 
 const MR: usize = 2 * TILE_ROWS;
 const NR: usize = avx512vnni::NR;
-const KU: usize = avx512vnni::KU;
+const KR: usize = avx512vnni::KR;
 /// The tiles are configured once for so many panels.
 const PANELS: usize = 4;
 
@@ -70,9 +70,9 @@ fn request_permission() -> bool {
     true
 }
 
-/// The bytes of depth that a tile takes at a time: the depth in equal steps, each a multiple of `KU`.
+/// The bytes of depth that a tile takes at a time: the depth in equal steps, each a multiple of `KR`.
 fn step(depth: usize) -> usize {
-    depth.div_ceil(depth.div_ceil(TILE_BYTES).max(1)).next_multiple_of(KU).max(KU)
+    depth.div_ceil(depth.div_ceil(TILE_BYTES).max(1)).next_multiple_of(KR).max(KR)
 }
 
 /// The code of a strip: up to 32 rows (`high`), or up to 16 (`low`), against some panels.
@@ -136,7 +136,7 @@ macro_rules! strip {
             "tilerelease",
             strip = in(reg) &$strip,
             b = inout(reg) $b => _,
-            b_stride = in(reg) NR * KU,
+            b_stride = in(reg) NR * KR,
             panels = inout(reg) $panels => _,
             k = out(reg) _,
             start = out(reg) _,
@@ -166,7 +166,7 @@ impl Kernel for Amx {
     const MR: usize = MR;
     const NR: usize = NR;
     const PANELS: usize = PANELS;
-    const KU: usize = KU;
+    const KR: usize = KR;
     const FLIPS: bool = false;
     const CONFLICT: usize = 1024;
 
@@ -279,8 +279,8 @@ impl Kernel for Amx {
         (rounds.max(1) * MR * NR * TILE_BYTES) as u64
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
-        self.0.f32_to_f16(from, to, past_caches);
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
+        self.0.f32_to_f16(from, to, non_temporal);
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
@@ -302,7 +302,7 @@ impl Task for Correct<'_> {
     #[inline(always)]
     fn run(self) {
         for (acc, &sum) in self.acc.chunks_mut(self.acc_stride).zip(self.sums) {
-            take_share(acc, self.zero_points, sum);
+            subtract_compensation(acc, self.zero_points, sum);
         }
     }
 }
@@ -324,7 +324,7 @@ impl Config {
         let low = rows.min(TILE_ROWS) as u8;
         let high = rows as u8 - low;
         let (whole, step) = (TILE_BYTES as u16, step as u16);
-        let depth = (step as usize / KU) as u8;
+        let depth = (step as usize / KR) as u8;
         let mut config = Self { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
         config.bytes[..8].copy_from_slice(&[whole, whole, whole, whole, step, step, whole, whole]);
         config.rows[..8].copy_from_slice(&[low, low, high, high, low, high, depth, depth]);

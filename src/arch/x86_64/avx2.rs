@@ -3,7 +3,7 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{CHANNELS, Columns, Kernel, Line, Panel, Portable, QuadSums, Quads, Rows, Streaming, Task};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, NonTemporal, Panel, Portable, QuadSums, Quads, Rows, Task};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -14,7 +14,7 @@ pub(crate) struct Avx2(());
 const MR: usize = 6;
 const NR: usize = 16;
 const PANELS: usize = 2;
-const KU: usize = 2;
+const KR: usize = 2;
 /// Lanes of a register.
 const LANES: usize = 8;
 
@@ -29,7 +29,7 @@ impl Kernel for Avx2 {
     const MR: usize = MR;
     const NR: usize = NR;
     const PANELS: usize = PANELS;
-    const KU: usize = KU;
+    const KR: usize = KR;
 
     #[inline(always)]
     fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
@@ -64,9 +64,9 @@ impl Kernel for Avx2 {
         unsafe { compiled(task) }
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
         #[target_feature(enable = "avx2,f16c")]
-        fn compiled(from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+        fn compiled(from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
             // A line of results.
             let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<32>(), to.as_chunks_mut::<32>());
             for (from, to) in from.iter().zip(to) {
@@ -78,15 +78,15 @@ impl Kernel for Avx2 {
                         _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
                     }
                 }
-                match past_caches {
-                    Some(past_caches) => past_caches.store(to, halves),
+                match non_temporal {
+                    Some(non_temporal) => non_temporal.store(to, halves),
                     None => *to = halves,
                 }
             }
             Portable.f32_to_f16(from_rest, to_rest, None);
         }
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { compiled(from, to, past_caches) }
+        unsafe { compiled(from, to, non_temporal) }
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
@@ -114,13 +114,13 @@ type Wide<const ROWS: usize> = [[MaybeUninit<__m256i>; UNITS / LANES]; ROWS];
 #[target_feature(enable = "avx2")]
 fn panels<const ROWS: usize>(a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
     // Rows may be longer than panels, by what is multiplied with zeros elsewhere.
-    let units = a.depth.div_ceil(KU).min(b.panel_len / (NR * KU));
+    let units = a.depth.div_ceil(KR).min(b.panel_len / (NR * KR));
     let mut wide: Wide<ROWS> = [const { [const { MaybeUninit::uninit() }; UNITS / LANES] }; ROWS];
     let mut first = 0;
     loop {
         let count = (units - first).min(UNITS);
-        widen_rows(a, first * KU..a.depth.min((first + count) * KU), &mut wide);
-        for (panel, p) in b.each::<NR, { NR * KU }>().zip(0..) {
+        widen_rows(a, first * KR..a.depth.min((first + count) * KR), &mut wide);
+        for (panel, p) in b.each::<NR, { NR * KR }>().zip(0..) {
             let acc = &mut acc[p * NR..];
             let mut sums = if first == 0 { starts(panel, a.sums) } else { load_sums(acc, acc_stride) };
             // SAFETY: so many units were just widened.
@@ -160,7 +160,7 @@ fn widen_rows<const ROWS: usize>(a: Rows<'_>, codes: Range<usize>, wide: &mut Wi
 /// What the sums of a tile start from.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn starts<const ROWS: usize>(panel: Panel<'_, { NR * KU }>, row_sums: &[i32]) -> [[__m256i; NR / LANES]; ROWS] {
+fn starts<const ROWS: usize>(panel: Panel<'_, { NR * KR }>, row_sums: &[i32]) -> [[__m256i; NR / LANES]; ROWS] {
     let (start, _) = panel.start.as_chunks();
     let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
     if !panel.zero_points.is_empty() {
@@ -194,7 +194,7 @@ fn load_sums<const ROWS: usize>(acc: &[i32], acc_stride: usize) -> [[__m256i; NR
 #[inline]
 unsafe fn multiply<const ROWS: usize>(
     wide: &Wide<ROWS>,
-    panel: &[[u8; NR * KU]],
+    panel: &[[u8; NR * KR]],
     sums: &mut [[__m256i; NR / LANES]; ROWS],
 ) {
     let first = wide.as_ptr().cast::<i32>();
@@ -213,7 +213,7 @@ unsafe fn multiply<const ROWS: usize>(
 /// Eight columns of two signed codes each, as 16-bit numbers.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn widen(from: &[u8; LANES * KU]) -> __m256i {
+fn widen(from: &[u8; LANES * KR]) -> __m256i {
     // SAFETY: the array is as long as the register.
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
 }

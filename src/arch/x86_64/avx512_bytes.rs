@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::avx512vnni::{KU, LANES, MR, NR, tile};
+use super::avx512vnni::{KR, LANES, MR, NR, tile};
 use crate::arch::{Columns, Floats, Formula, Rows, TileBytes, ToBytes, Units};
 
 /// See [`Kernel::multiply_to_bytes`](crate::arch::Kernel::multiply_to_bytes).
@@ -32,9 +32,9 @@ fn tiles<const SIGNED: bool, F: Formula>(
     assert!(factors.len() == 1 || factors.len() >= width, "factors of all columns");
     let (finish, bytes) = (Finish::new(formula, flip), bytes.as_mut_ptr());
     for i in (0..rows).step_by(MR) {
-        let mut last = [[0; KU]; MR];
+        let mut last = [[0; KR]; MR];
         let units = Units::new(a.from(i), &mut last);
-        for (b, p) in b.each::<NR, { NR * KU }>().zip(0..) {
+        for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
             let col = p * NR;
             let width = width - col;
             let to = bytes.wrapping_add(i * stride + col);

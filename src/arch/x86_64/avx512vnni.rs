@@ -5,8 +5,8 @@ use super::detect::{Presence, has_avx512vbmi, has_avx512vnni};
 use super::vnni::vnni_tiles;
 use super::{avx512_bytes, avx512_lookup, avx512_quads};
 use crate::arch::{
-    CHANNELS, Columns, Formula, Interleave, Kernel, Line, Panel, Portable, QuadBytes, QuadSums, Quads, Rows, Sink,
-    Streaming, Task, TileBytes, ToBytes, Units,
+    CHANNELS, Columns, Formula, Interleave, Kernel, Line, NonTemporal, Panel, Portable, QuadBytes, QuadSums, Quads,
+    Rows, Sink, Task, TileBytes, ToBytes, Units,
 };
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
@@ -17,7 +17,7 @@ pub(super) const MR: usize = 12;
 pub(super) const NR: usize = 32;
 /// Wide enough that few instructions of a row's epilogue are spent outside of whole registers.
 const PANELS: usize = 2;
-pub(super) const KU: usize = 4;
+pub(super) const KR: usize = 4;
 /// How far ahead the right side is asked for, in bytes, where it is what the product waits for.
 const AHEAD: usize = 4096;
 /// Lanes of a register.
@@ -34,7 +34,7 @@ impl Kernel for Avx512Vnni {
     const MR: usize = MR;
     const NR: usize = NR;
     const PANELS: usize = PANELS;
-    const KU: usize = KU;
+    const KR: usize = KR;
     const COLS: usize = LANES;
 
     #[inline(always)]
@@ -136,9 +136,9 @@ impl Kernel for Avx512Vnni {
         unsafe { peak(rounds) }
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
         #[target_feature(enable = "avx512f")]
-        fn compiled(from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
+        fn compiled(from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
             // A line of results.
             let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<32>(), to.as_chunks_mut::<32>());
             for (from, to) in from.iter().zip(to) {
@@ -150,15 +150,15 @@ impl Kernel for Avx512Vnni {
                         _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
                     }
                 }
-                match past_caches {
-                    Some(past_caches) => past_caches.store(to, halves),
+                match non_temporal {
+                    Some(non_temporal) => non_temporal.store(to, halves),
                     None => *to = halves,
                 }
             }
             Portable.f32_to_f16(from_rest, to_rest, None);
         }
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { compiled(from, to, past_caches) }
+        unsafe { compiled(from, to, non_temporal) }
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {

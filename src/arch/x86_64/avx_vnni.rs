@@ -4,7 +4,7 @@ use core::hint::black_box;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Columns, Kernel, Line, Panel, QuadSums, Quads, Rows, Sink, Streaming, Task, Units};
+use crate::arch::{CHANNELS, Columns, Kernel, Line, NonTemporal, Panel, QuadSums, Quads, Rows, Sink, Task, Units};
 
 /// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(crate) struct AvxVnni(Avx2);
 const MR: usize = 6;
 const NR: usize = 16;
 const PANELS: usize = 2;
-const KU: usize = 4;
+const KR: usize = 4;
 /// How far ahead the right side is asked for, in bytes, where it is what the product waits for.
 const AHEAD: usize = 2048;
 /// Lanes of a register.
@@ -31,7 +31,7 @@ impl Kernel for AvxVnni {
     const MR: usize = MR;
     const NR: usize = NR;
     const PANELS: usize = PANELS;
-    const KU: usize = KU;
+    const KR: usize = KR;
     const COLS: usize = LANES;
 
     #[inline(always)]
@@ -73,8 +73,8 @@ impl Kernel for AvxVnni {
         unsafe { peak(rounds) }
     }
 
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16], past_caches: Option<Streaming<'_>>) {
-        self.0.f32_to_f16(from, to, past_caches);
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
+        self.0.f32_to_f16(from, to, non_temporal);
     }
 
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {

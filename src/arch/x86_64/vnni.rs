@@ -1,7 +1,7 @@
 //! The tile that both sets with VNNI have, on registers of their own width.
 
 /// Defines `panels`, which multiplies rows with some panels, on these registers by these intrinsics. The module has
-/// `NR` columns of a panel, units of `KU` codes, `LANES` in a register, and prefetches `AHEAD` bytes.
+/// `NR` columns of a panel, units of `KR` codes, `LANES` in a register, and prefetches `AHEAD` bytes.
 macro_rules! vnni_tiles {
     (
         $features:literal, $register:ty, rows: [$($row:literal)*],
@@ -20,9 +20,9 @@ macro_rules! vnni_tiles {
             acc: &mut [i32],
             acc_stride: usize,
         ) {
-            let mut last = [[0; KU]; ROWS];
+            let mut last = [[0; KR]; ROWS];
             let units = Units::new(a, &mut last);
-            for (b, p) in b.each::<NR, { NR * KU }>().zip(0..) {
+            for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
                 let acc = &mut acc[p * NR..];
                 match (b.start.len() > LANES, a.signed) {
                     (true, true) => store_sums(tile::<ROWS, CHAINS, 2, true>(&units, b), acc, acc_stride),
@@ -55,9 +55,9 @@ macro_rules! vnni_tiles {
             mut sink: S,
         ) {
             for i in (0..rows).step_by(MR) {
-                let mut last = [[0; KU]; MR];
+                let mut last = [[0; KR]; MR];
                 let units = Units::new(a.from(i), &mut last);
-                for (b, p) in b.each::<NR, { NR * KU }>().zip(0..) {
+                for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
                     let at = (i, p * NR);
                     if b.start.len() > LANES {
                         panel_to::<2, NR, SIGNED, WHOLE>(&units, b, at, &mut sink);
@@ -72,8 +72,8 @@ macro_rules! vnni_tiles {
         #[target_feature(enable = $features)]
         #[inline]
         fn panel_to<const REGISTERS: usize, const COLS: usize, const SIGNED: bool, const WHOLE: bool>(
-            units: &Units<'_, MR, KU>,
-            b: Panel<'_, { NR * KU }>,
+            units: &Units<'_, MR, KR>,
+            b: Panel<'_, { NR * KR }>,
             (row, col): (usize, usize),
             sink: &mut impl Sink,
         ) {
@@ -120,14 +120,14 @@ macro_rules! vnni_tiles {
                 }
             }
             black_box(sums);
-            (rounds * SUMS * LANES * KU) as u64
+            (rounds * SUMS * LANES * KR) as u64
         }
 
         #[target_feature(enable = $features)]
         #[inline]
         pub(super) fn tile<const ROWS: usize, const CHAINS: usize, const REGISTERS: usize, const SIGNED: bool>(
-            units: &Units<'_, ROWS, KU>,
-            panel: Panel<'_, { NR * KU }>,
+            units: &Units<'_, ROWS, KR>,
+            panel: Panel<'_, { NR * KR }>,
         ) -> Sums<ROWS, REGISTERS> {
             let Panel { codes: b, start, zero_points } = panel;
             let mut sums = [[[$zero(); REGISTERS]; ROWS]; CHAINS];
@@ -150,7 +150,7 @@ macro_rules! vnni_tiles {
             for (g, b) in groups.iter().enumerate() {
                 // Ask for the right side early: rows wait for it, few of them always, many where it comes from beyond the
                 // second-level cache. An address beyond its end does no harm.
-                for line in 0..CHAINS * NR * KU / 64 {
+                for line in 0..CHAINS * NR * KR / 64 {
                     _mm_prefetch::<_MM_HINT_T0>(b.as_ptr().cast::<i8>().wrapping_add(AHEAD + line * 64));
                 }
                 for (c, (sums, b)) in sums.iter_mut().zip(b).enumerate() {
@@ -181,8 +181,8 @@ macro_rules! vnni_tiles {
         #[inline]
         fn step<const ROWS: usize, const REGISTERS: usize, const SIGNED: bool>(
             sums: &mut Sums<ROWS, REGISTERS>,
-            a: impl Fn(usize) -> [u8; KU],
-            b: &[u8; NR * KU],
+            a: impl Fn(usize) -> [u8; KR],
+            b: &[u8; NR * KR],
         ) {
             let mut columns = [$zero(); REGISTERS];
             for (column, b) in columns.iter_mut().zip(b.as_chunks().0) {
@@ -309,7 +309,7 @@ macro_rules! vnni_tiles {
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn load_bytes(from: &[u8; LANES * KU]) -> $register {
+        fn load_bytes(from: &[u8; LANES * KR]) -> $register {
             // SAFETY: the array is as long as the register.
             unsafe { $load(from.as_ptr().cast()) }
         }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Row scales are those of the left side: one, or one per row (dynamic quantization per row). Column scales are those
 /// of the right side: one, or one per column (weights per output channel).
 #[derive(Debug, Clone)]
-pub struct Dequantize {
+pub struct DequantizeEpilogue {
     /// One for each row. One for all is a factor of `col_scale` already.
     row_scale: Option<Vec<f32>>,
     col_scale: Vec<f32>,
@@ -20,7 +20,7 @@ pub struct Dequantize {
     clamp: Option<(f32, f32)>,
 }
 
-impl Dequantize {
+impl DequantizeEpilogue {
     /// With scales of which there is one or one for each, and an optional bias per column.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ fn check_scales(scales: &[f32]) -> Result<()> {
 
 /// Dequantizes sums, with scales of rows or without.
 struct Dequantizing<'a, const BY_ROW: bool> {
-    scales: &'a Dequantize,
+    scales: &'a DequantizeEpilogue,
     out: TileOut<'a, f32>,
 }
 
@@ -68,7 +68,7 @@ impl<const BY_ROW: bool> Sink for Dequantizing<'_, BY_ROW> {
 
     #[inline(always)]
     fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
-        let Dequantize { col_scale, bias, .. } = self.scales;
+        let DequantizeEpilogue { col_scale, bias, .. } = self.scales;
         let first = self.out.at.1 + col;
         let bias = bias.as_ref().map(|bias| columns::<_, COLS, WHOLE>(bias, first));
         (col, columns::<_, COLS, WHOLE>(col_scale, first), bias)
@@ -103,8 +103,8 @@ impl<const BY_ROW: bool> Sink for Dequantizing<'_, BY_ROW> {
     }
 }
 
-impl Sealed for Dequantize {}
-impl Epilogue for Dequantize {
+impl Sealed for DequantizeEpilogue {}
+impl Epilogue for DequantizeEpilogue {
     type Out = f32;
 
     fn bias(&self) -> Option<&[i32]> {

@@ -12,12 +12,12 @@ mod outputs;
 mod requantize;
 mod sums;
 
-pub use dequantize::Dequantize;
+pub use dequantize::DequantizeEpilogue;
 pub(crate) use outputs::TileOut;
-pub use requantize::RequantizeTo;
+pub use requantize::RequantizeEpilogue;
 pub(crate) use sums::{Products, Stored, Sums};
 
-/// What is done with each accumulator of a product. Sealed; see [`Accumulator`], [`Dequantize`], [`RequantizeTo`].
+/// What is done with each accumulator of a product. Sealed; see [`I32Epilogue`], [`DequantizeEpilogue`], [`RequantizeEpilogue`].
 pub trait Epilogue: Sealed + Sync {
     /// The type of the outputs.
     type Out: Copy + Default + Send + Sync + 'static;
@@ -58,11 +58,11 @@ fn check_bias<T>(bias: Option<&[T]>, cols: usize) -> Result<()> {
 
 /// The accumulators themselves: `acc + bias`, as `i32`.
 #[derive(Debug, Clone, Default)]
-pub struct Accumulator {
+pub struct I32Epilogue {
     bias: Option<Vec<i32>>,
 }
 
-impl Accumulator {
+impl I32Epilogue {
     /// Without a bias.
     pub fn new() -> Self {
         Self::default()
@@ -102,8 +102,8 @@ impl Sink for Copying<'_> {
     }
 }
 
-impl Sealed for Accumulator {}
-impl Epilogue for Accumulator {
+impl Sealed for I32Epilogue {}
+impl Epilogue for I32Epilogue {
     type Out = i32;
 
     fn bias(&self) -> Option<&[i32]> {

@@ -5,8 +5,8 @@ use ndarray::Dimension;
 use super::outputs::{TileOut, columns};
 use super::{Epilogue, Sums, check_bias, check_len};
 use crate::affine::{
-    Codes, FixedPoint, FixedPointRounding, Requantization, RequantizeFixed, RequantizeFloat, Rescale,
-    requantize_double, requantize_fixed, requantize_float,
+    Arithmetic, Codes, FixedPoint, FixedPointRounding, Multiplier, RequantizeFixed, RequantizeFloat, requantize_double,
+    requantize_fixed, requantize_float,
 };
 use crate::arch::{Sink, TileBytes, ToBytes, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
@@ -15,10 +15,10 @@ use crate::qparams::QParams;
 
 /// To codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
 ///
-/// The multiplier is `x_scale * w_scale / y_scale`, one or one per column, in the arithmetic of a [`Requantization`].
+/// The multiplier is `x_scale * w_scale / y_scale`, one or one per column, in the arithmetic of a [`Arithmetic`].
 /// An activation is a narrower clamp.
 #[derive(Debug, Clone)]
-pub struct RequantizeTo<T: Element> {
+pub struct RequantizeEpilogue<T: Element> {
     multipliers: Multipliers,
     /// Whether all multipliers are floats below 1, as is usual: then products with sums round to an `i32`.
     below_one: bool,
@@ -46,31 +46,31 @@ impl Multipliers {
     }
 }
 
-impl<T: Element> RequantizeTo<T> {
+impl<T: Element> RequantizeEpilogue<T> {
     /// Requantizes to parameters per tensor, from the scale of the left side and one or more of the right.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `to` is per tensor, and those of [`Rescale::new`].
+    /// [`Error::Shape`] unless `to` is per tensor, and those of [`Multiplier::new`].
     pub fn new<D: Dimension>(
         row_scale: f32,
         col_scale: &[f32],
         bias: Option<&[i32]>,
         to: &QParams<T, D>,
-        requantization: Requantization,
+        arithmetic: Arithmetic,
     ) -> Result<Self> {
         let (scale, zero_point) = to.of_tensor("output parameters")?;
         let (min, max) = to.code_range();
-        let mut multipliers = match requantization {
-            Requantization::Float => Multipliers::Float(Vec::new()),
-            Requantization::Double => Multipliers::Double(Vec::new()),
-            Requantization::FixedPoint(rounding) => Multipliers::FixedPoint(Vec::new(), rounding),
+        let mut multipliers = match arithmetic {
+            Arithmetic::F32 => Multipliers::Float(Vec::new()),
+            Arithmetic::F64 => Multipliers::Double(Vec::new()),
+            Arithmetic::FixedPoint(rounding) => Multipliers::FixedPoint(Vec::new(), rounding),
         };
         for &col_scale in col_scale {
-            match (&mut multipliers, Rescale::new(row_scale, col_scale, scale, requantization)?) {
-                (Multipliers::Float(all), Rescale::Float(one)) => all.push(one),
-                (Multipliers::Double(all), Rescale::Double(one)) => all.push(one),
-                (Multipliers::FixedPoint(all, _), Rescale::FixedPoint(one, _)) => all.push(one),
-                _ => unreachable!("a requantization has one kind of multiplier"),
+            match (&mut multipliers, Multiplier::new(row_scale, col_scale, scale, arithmetic)?) {
+                (Multipliers::Float(all), Multiplier::F32(one)) => all.push(one),
+                (Multipliers::Double(all), Multiplier::F64(one)) => all.push(one),
+                (Multipliers::FixedPoint(all, _), Multiplier::FixedPoint(one, _)) => all.push(one),
+                _ => unreachable!("a arithmetic has one kind of multiplier"),
             }
         }
         let below_one = match &multipliers {
@@ -182,8 +182,8 @@ impl<T: Element, const SINGLE: bool> Sink for ByFixedPoint<'_, T, SINGLE> {
     }
 }
 
-impl<T: Element> Sealed for RequantizeTo<T> {}
-impl<T: Element> Epilogue for RequantizeTo<T> {
+impl<T: Element> Sealed for RequantizeEpilogue<T> {}
+impl<T: Element> Epilogue for RequantizeEpilogue<T> {
     type Out = T::Code;
 
     fn bias(&self) -> Option<&[i32]> {

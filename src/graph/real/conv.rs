@@ -35,12 +35,12 @@ impl Geometry {
         self.groups > 1 && self.channels == [self.groups; 2]
     }
 
-    /// Copies the windows of a group of channels, from output pixel `first` on, one to a row of `patches`.
-    pub(crate) fn gather<T: Copy>(&self, image: &[T], group: usize, first: usize, patches: &mut [T], zero: T) {
+    /// Copies the windows of a group of channels, from output pixel `first` on, one to a row of `im2col`.
+    pub(crate) fn gather<T: Copy>(&self, image: &[T], group: usize, first: usize, im2col: &mut [T], zero: T) {
         let Placed { kernel: [kh, kw], image: [_, width], output: [_, columns], .. } = self.window;
         let channels = self.channels[0];
         let each = channels / self.groups;
-        for (i, patch) in patches.chunks_exact_mut((kh * kw * each).max(1)).enumerate() {
+        for (i, patch) in im2col.chunks_exact_mut((kh * kw * each).max(1)).enumerate() {
             let (y, x) = ((first + i) / columns, (first + i) % columns);
             let mut parts = patch.chunks_exact_mut(each);
             for ky in 0..kh {
@@ -105,8 +105,8 @@ impl Kernel for Dense {
         let spaces = Scratch::parts(&mut memory.parts, parts);
         for (group, weights) in self.weights.iter().enumerate() {
             let weights = weights.view(&mut memory.wide);
-            threads::each_part(y, channels, spaces, &|first, y, patches| {
-                self.group(group, weights, x, first, y, patches);
+            threads::each_part(y, channels, spaces, &|first, y, im2col| {
+                self.group(group, weights, x, first, y, im2col);
             });
         }
         threads::each_part(y, channels, spaces, &|_, rows, _| {
@@ -125,7 +125,7 @@ impl Dense {
         x: &[f32],
         first: usize,
         y: &mut [f32],
-        patches: &mut Vec<f32>,
+        im2col: &mut Vec<f32>,
     ) {
         let g = &self.geometry;
         let (pixels, channels) = (g.output_pixels(), g.channels[1]);
@@ -142,10 +142,10 @@ impl Dense {
         while done < count {
             let (image, pixel) = ((first + done) / pixels, (first + done) % pixels);
             let rows = block.min(pixels - pixel).min(count - done);
-            let patches = scratch(patches, rows * depth);
-            g.gather(&x[image * g.input_len()..][..g.input_len()], group, pixel, patches, 0.0);
-            let patches = ArrayView2::from_shape((rows, depth), &*patches).expect("lengths were planned");
-            general_mat_mul(1.0, &patches, &weights, 0.0, &mut y.slice_mut(s![done..done + rows, ..]));
+            let im2col = scratch(im2col, rows * depth);
+            g.gather(&x[image * g.input_len()..][..g.input_len()], group, pixel, im2col, 0.0);
+            let im2col = ArrayView2::from_shape((rows, depth), &*im2col).expect("lengths were planned");
+            general_mat_mul(1.0, &im2col, &weights, 0.0, &mut y.slice_mut(s![done..done + rows, ..]));
             done += rows;
         }
     }

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewMut, Axis, Zip};
-use num_traits::Float;
 
 use super::Weights;
 use crate::affine::clamp_real;
@@ -96,14 +95,14 @@ impl Kernel for PerChannel {
 }
 
 /// A function of two elements.
-pub(super) trait Pair: Debug + Copy + Send + Sync + 'static {
+pub(super) trait ScaleZeroPoint: Debug + Copy + Send + Sync + 'static {
     fn of(self, a: f32, b: f32) -> f32;
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sum;
 
-impl Pair for Sum {
+impl ScaleZeroPoint for Sum {
     #[inline(always)]
     fn of(self, a: f32, b: f32) -> f32 {
         a + b
@@ -113,7 +112,7 @@ impl Pair for Sum {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Product;
 
-impl Pair for Product {
+impl ScaleZeroPoint for Product {
     #[inline(always)]
     fn of(self, a: f32, b: f32) -> f32 {
         a * b
@@ -121,7 +120,7 @@ impl Pair for Product {
 }
 
 /// The sum or product of two tensors that broadcast to each other.
-pub(super) fn binary<P: Pair>(
+pub(super) fn binary<P: ScaleZeroPoint>(
     pair: P,
     inputs: &[&[usize]],
     output: &[usize],
@@ -158,7 +157,7 @@ struct SameShape<'a, P> {
     pair: P,
 }
 
-impl<P: Pair> Task for SameShape<'_, P> {
+impl<P: ScaleZeroPoint> Task for SameShape<'_, P> {
     type Output = ();
 
     #[inline(always)]
@@ -170,7 +169,7 @@ impl<P: Pair> Task for SameShape<'_, P> {
     }
 }
 
-impl<P: Pair> Kernel for Binary<P> {
+impl<P: ScaleZeroPoint> Kernel for Binary<P> {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let y = output.into_slice::<f32>();
         let variable = self.constants.each_ref().map(Option::is_none);
@@ -219,7 +218,7 @@ impl Kernel for Softmax {
         for (x, mut y) in x.lanes(self.axis).into_iter().zip(y.lanes_mut(self.axis)) {
             // Less the greatest element, so that nothing overflows.
             let top = x.fold(f32::NEG_INFINITY, |top, &x| top.max(x));
-            Zip::from(&mut y).and(&x).for_each(|y, &x| *y = Float::exp(x - top));
+            Zip::from(&mut y).and(&x).for_each(|y, &x| *y = num_traits::Float::exp(x - top));
             let sum: f32 = y.sum();
             y.mapv_inplace(|y| y / sum);
         }

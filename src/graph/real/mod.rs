@@ -23,7 +23,7 @@ use super::op::Clamp;
 use super::op::Op;
 use crate::affine::clamp_real;
 use crate::arch::Task;
-use crate::element::Real;
+use crate::element::Float;
 
 pub(crate) use conv::Geometry;
 
@@ -31,7 +31,7 @@ pub(crate) use conv::Geometry;
 /// network runs: that takes a fiftieth of the time, and half of the memory.
 #[derive(Debug, Clone)]
 pub(crate) enum Weights {
-    Real(Constant),
+    Float(Constant),
     Half(ndarray::ArrayD<f16>),
 }
 
@@ -67,8 +67,8 @@ pub(crate) fn kernel(
         Op::Mul => elementwise::binary(elementwise::Product, inputs, output, constants, clamp),
         Op::Activation(activation) => Box::new(elementwise::Map::new(*activation)),
         Op::MaxPool { kernel, window } => Box::new(pool::Pool::max(Geometry::new(*kernel, window, 1, x, output))),
-        Op::AveragePool { kernel, window, count_pad } => {
-            Box::new(pool::Pool::average(Geometry::new(*kernel, window, 1, x, output), *count_pad))
+        Op::AveragePool { kernel, window, count_include_pad } => {
+            Box::new(pool::Pool::average(Geometry::new(*kernel, window, 1, x, output), *count_include_pad))
         }
         Op::GlobalAveragePool => Box::new(pool::GlobalAverage::new(x)),
         Op::Concat { axis } => Box::new(Concat::<f32>::new(*axis, inputs)),
@@ -84,7 +84,7 @@ impl Weights {
     /// The weights as floats.
     pub(crate) fn to_real(&self) -> Constant {
         match self {
-            Weights::Real(w) => w.clone(),
+            Weights::Float(w) => w.clone(),
             Weights::Half(w) => w.mapv(f32::from).into_shared(),
         }
     }
@@ -93,7 +93,7 @@ impl Weights {
     /// `[out, in, height, width]` becomes `[height * width * in, out]`, and `[out, in]` becomes `[in, out]`.
     fn matrix(&self, group: usize, groups: usize) -> Matrix {
         match self {
-            Weights::Real(w) => Matrix::Real(depth_by_out(w.view(), group, groups)),
+            Weights::Float(w) => Matrix::Float(depth_by_out(w.view(), group, groups)),
             Weights::Half(w) => Matrix::Half(depth_by_out(w.view(), group, groups)),
         }
     }
@@ -110,14 +110,14 @@ fn depth_by_out<T: Copy>(w: ArrayViewD<'_, T>, group: usize, groups: usize) -> A
 /// Weights `[depth, out]`.
 #[derive(Debug)]
 pub(crate) enum Matrix {
-    Real(Array2<f32>),
+    Float(Array2<f32>),
     Half(Array2<f16>),
 }
 
 impl Matrix {
     fn dim(&self) -> (usize, usize) {
         match self {
-            Matrix::Real(w) => w.dim(),
+            Matrix::Float(w) => w.dim(),
             Matrix::Half(w) => w.dim(),
         }
     }
@@ -125,7 +125,7 @@ impl Matrix {
     /// As floats, widened into `wide` if need be.
     fn view<'a>(&'a self, wide: &'a mut Vec<f32>) -> ArrayView2<'a, f32> {
         match self {
-            Matrix::Real(w) => w.view(),
+            Matrix::Float(w) => w.view(),
             Matrix::Half(w) => {
                 let wide = scratch(wide, w.len());
                 f16::widen_slice(w.as_slice().expect("in row-major order"), wide);

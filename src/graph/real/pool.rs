@@ -10,7 +10,7 @@ use super::Geometry;
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Reduce {
     Max,
-    Average { count_pad: bool },
+    Average { count_include_pad: bool },
 }
 
 /// [`Op::MaxPool`](crate::graph::Op::MaxPool) and [`Op::AveragePool`](crate::graph::Op::AveragePool).
@@ -25,8 +25,8 @@ impl Pool {
         Self { geometry, reduce: Reduce::Max }
     }
 
-    pub(super) fn average(geometry: Geometry, count_pad: bool) -> Self {
-        Self { geometry, reduce: Reduce::Average { count_pad } }
+    pub(super) fn average(geometry: Geometry, count_include_pad: bool) -> Self {
+        Self { geometry, reduce: Reduce::Average { count_include_pad } }
     }
 }
 
@@ -71,9 +71,9 @@ impl Task for PoolImage<'_> {
                     }
                 }
             }
-            if let Reduce::Average { count_pad } = reduce {
+            if let Reduce::Average { count_include_pad } = reduce {
                 let padded = || window.taps_padded(0, row) * window.taps_padded(1, column);
-                let share = 1.0 / if count_pad { padded() } else { down.len() * right.len() } as f32;
+                let share = 1.0 / if count_include_pad { padded() } else { down.len() * right.len() } as f32;
                 for y in y {
                     *y *= share;
                 }

@@ -1,11 +1,11 @@
 use ndarray::{Array4, ArrayRef1, ArrayRef4, Ix4};
 
-use super::layer::StaticConv;
+use super::layer::PreparedConv2d;
 use super::weights::ConvWeights;
 use crate::element::Element;
 use crate::error::Result;
-use crate::gemm::{Accumulator, Byte, Workspace};
-use crate::ops::Requantize;
+use crate::gemm::{I32Epilogue, Int8, Workspace};
+use crate::ops::Output;
 use crate::qtensor::QTensor;
 use crate::window::Window;
 
@@ -21,14 +21,14 @@ use crate::window::Window;
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::ops::{Window, conv_integer};
+/// use ndarray_quant::{nn::Window, ops::conv_integer};
 /// let x = array![[[[2u8], [3], [4]], [[5], [6], [7]], [[8], [9], [10]]]];
 /// let w = array![[[[1u8], [1]], [[1], [1]]]];
 /// let y = conv_integer(&x, 1, &w, &[0], &Window::new(), 1)?;
 /// assert_eq!(y, array![[[[12], [16]], [[24], [28]]]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn conv_integer<X: Byte, W: Byte>(
+pub fn conv_integer<X: Int8, W: Int8>(
     x: &ArrayRef4<X>,
     x_zero_point: X,
     w: &ArrayRef4<W>,
@@ -38,36 +38,36 @@ pub fn conv_integer<X: Byte, W: Byte>(
 ) -> Result<Array4<i32>> {
     let weights = ConvWeights::new(w, w_zero_points, *window, groups)?;
     let mut y = Array4::zeros(weights.place(x.shape())?.0);
-    weights.run(x, x_zero_point, &Accumulator::new(), &mut y, &mut Workspace::new())?;
+    weights.run(x, x_zero_point, &I32Epilogue::new(), &mut y, &mut Workspace::new())?;
     Ok(y)
 }
 
 /// A quantized convolution in one call, the bias in units of the accumulator (ONNX: `QLinearConv`; TFLite: `CONV_2D`,
-/// and with as many groups as channels `DEPTHWISE_CONV_2D`). For repeated calls prepare a [`StaticConv`].
+/// and with as many groups as channels `DEPTHWISE_CONV_2D`). For repeated calls prepare a [`PreparedConv2d`].
 ///
 /// # Errors
-/// Those of [`StaticConv::new`] and [`StaticConv::forward`].
+/// Those of [`PreparedConv2d::new`] and [`PreparedConv2d::forward`].
 ///
 /// ```
 /// use ndarray::{Array4, array};
-/// use ndarray_quant::ops::{Padding, Window, qlinear_conv};
-/// use ndarray_quant::{QParams, Quantizer, Requantize, Scheme};
+/// use ndarray_quant::{nn::{Padding, Window}, ops::qlinear_conv};
+/// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output};
 /// let x = QParams::<u8, _>::per_tensor(0.1, 10)?.quantize(&Array4::from_elem((1, 4, 4, 2), 1.0f32))?;
 /// let w = Scheme::<i8>::symmetric().narrow_range().quantize(&Array4::from_elem((3, 3, 3, 2), 0.5f32))?;
-/// let to = Requantize::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu();
+/// let to = Output::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu();
 /// let window = Window::new().padding(Padding::Same);
 /// let y = qlinear_conv(&x, &w, Some(&array![0, 0, 0]), &window, 1, &to)?;
 /// assert_eq!(y.codes()[[0, 1, 1, 2]], 180); // 18 products of 1 and 0.5
 /// assert_eq!(y.codes()[[0, 0, 0, 2]], 80); // 8, at a corner
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn qlinear_conv<X: Byte, W: Byte, Y: Element>(
+pub fn qlinear_conv<X: Int8, W: Int8, Y: Element>(
     x: &QTensor<X, Ix4>,
     weights: &QTensor<W, Ix4>,
     bias: Option<&ArrayRef1<i32>>,
     window: &Window,
     groups: usize,
-    to: &Requantize<Y, Ix4>,
+    to: &Output<Y, Ix4>,
 ) -> Result<QTensor<Y, Ix4>> {
-    StaticConv::new(x.params(), weights, bias, window, groups, to)?.forward(x)
+    PreparedConv2d::new(x.params(), weights, bias, window, groups, to)?.forward(x)
 }

@@ -7,13 +7,13 @@ use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gemm::{Byte, Dequantize, Epilogue, Workspace};
+use crate::gemm::{DequantizeEpilogue, Epilogue, Int8, Workspace};
 use crate::ops::matmul::ChannelParams;
-use crate::ops::requantize::{Requantize, check_params};
+use crate::ops::requantize::{Output, check_params};
 use crate::ops::stage::{Stage, check_bias};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
-use crate::quantizer::Quantizer;
+use crate::quantize::Quantize;
 use crate::scheme::Scheme;
 use crate::window::Window;
 
@@ -23,7 +23,7 @@ use crate::window::Window;
 /// `[out, kh, kw, channels / groups]`, per tensor or per output channel (axis 0), of 8 bits or fewer, and packed once.
 /// Tensors of other layouts come as views with permuted axes: `permuted_axes([0, 2, 3, 1])` for images in NCHW and for
 /// weights in OIHW. As many groups as channels make a depthwise convolution. The bias stays in `f32` until the scale of
-/// the input is known. As for [`QLinear`](crate::QLinear) there are three ways to run it:
+/// the input is known. As for [`Linear`](crate::nn::Linear) there are three ways to run it:
 ///
 /// | | input | output | for |
 /// |---|---|---|---|
@@ -33,30 +33,30 @@ use crate::window::Window;
 ///
 /// ```
 /// use ndarray::{Array4, Axis, array};
-/// use ndarray_quant::ops::{Padding, QConv, Window};
-/// use ndarray_quant::{QParams, Quantizer, Requantize, Scheme};
+/// use ndarray_quant::nn::{Conv2d, Padding, Window};
+/// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output};
 ///
 /// let w = Array4::from_shape_fn((2, 3, 3, 1), |(o, y, x, _)| if o == 0 { 0.5 } else { (y * 3 + x) as f32 * 0.1 });
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&w)?;
-/// let conv = QConv::new(&w, Some(&array![0.5, -1.0]), &Window::new().padding(Padding::Same), 1)?;
+/// let conv = Conv2d::new(&w, Some(&array![0.5, -1.0]), &Window::new().padding(Padding::Same), 1)?;
 ///
 /// let x = Array4::from_elem((1, 4, 4, 1), 1.0f32);
 /// let real = conv.forward_dynamic(&x)?;
 /// assert!((real[[0, 1, 1, 0]] - 5.0).abs() < 0.05 && (real[[0, 1, 1, 1]] - 2.6).abs() < 0.05);
 ///
 /// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&x)?;
-/// let y = conv.forward(&x, &Requantize::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu())?;
+/// let y = conv.forward(&x, &Output::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu())?;
 /// assert_eq!((y.codes()[[0, 1, 1, 0]], y.codes()[[0, 1, 1, 1]]), (100, 52));
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct QConv<W: Byte = i8> {
+pub struct Conv2d<W: Int8 = i8> {
     weights: ConvWeights<W>,
     scales: Vec<f32>,
     bias: Option<Vec<f32>>,
 }
 
-impl<W: Byte> QConv<W> {
+impl<W: Int8> Conv2d<W> {
     /// Packs the weights, `[out, kh, kw, channels / groups]`, and keeps the bias, `[out]`.
     ///
     /// # Errors
@@ -86,12 +86,8 @@ impl<W: Byte> QConv<W> {
     /// Codes to codes, set up for this very input: `clamp(round((conv(x, w) + bias) * multiplier) + zero_point)`.
     ///
     /// # Errors
-    /// Those of [`Self::prepare`] and of [`StaticConv::forward`].
-    pub fn forward<X: Byte, Y: Element>(
-        &self,
-        x: &QTensor<X, Ix4>,
-        to: &Requantize<Y, Ix4>,
-    ) -> Result<QTensor<Y, Ix4>> {
+    /// Those of [`Self::prepare`] and of [`PreparedConv2d::forward`].
+    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix4>, to: &Output<Y, Ix4>) -> Result<QTensor<Y, Ix4>> {
         let Stage { x_zero_point, epilogue, y, .. } = Stage::new(x.params(), &self.scales, self.bias.as_deref(), to)?;
         let mut codes = Array4::from_elem(self.output_shape(x.unpacked_codes().shape())?, Y::Code::default());
         self.weights.run(&x.unpacked_codes(), x_zero_point, &epilogue, &mut codes, &mut Workspace::new())?;
@@ -104,21 +100,21 @@ impl<W: Byte> QConv<W> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an
-    /// accumulator could overflow, and those of [`Rescale::new`](crate::Rescale::new).
-    pub fn prepare<X: Byte, Y: Element>(
+    /// accumulator could overflow, and those of [`Multiplier::new`](crate::nn::Multiplier::new).
+    pub fn prepare<X: Int8, Y: Element>(
         self,
         x: &QParams<X, Ix4>,
-        to: &Requantize<Y, Ix4>,
-    ) -> Result<StaticConv<X, W, Y>> {
+        to: &Output<Y, Ix4>,
+    ) -> Result<PreparedConv2d<X, W, Y>> {
         let stage = Stage::new(x, &self.scales, self.bias.as_deref(), to)?;
-        StaticConv::checked(self.weights, stage)
+        PreparedConv2d::checked(self.weights, stage)
     }
 
     /// Codes to reals: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` does not fit or is not per tensor, [`Error::Depth`] if an accumulator could overflow.
-    pub fn forward_dequantize<X: Byte>(&self, x: &QTensor<X, Ix4>) -> Result<Array4<f32>> {
+    pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix4>) -> Result<Array4<f32>> {
         let mut y = Array4::zeros(self.output_shape(x.unpacked_codes().shape())?);
         self.forward_dequantize_into(x.params(), &x.unpacked_codes(), &mut y, &mut Workspace::new())?;
         Ok(y)
@@ -129,7 +125,7 @@ impl<W: Byte> QConv<W> {
     /// # Errors
     /// Those of [`Self::forward_dequantize`], and [`Error::Shape`] if `out` has another shape. Then nothing was
     /// written.
-    pub fn forward_dequantize_into<X: Byte>(
+    pub fn forward_dequantize_into<X: Int8>(
         &self,
         x_params: &QParams<X, Ix4>,
         x: &ArrayRef4<X>,
@@ -140,7 +136,7 @@ impl<W: Byte> QConv<W> {
     }
 
     /// As [`Self::forward_dequantize_into`], with outputs clamped to these bounds: a fused activation.
-    pub(crate) fn forward_clamped_into<X: Byte>(
+    pub(crate) fn forward_clamped_into<X: Int8>(
         &self,
         x_params: &QParams<X, Ix4>,
         x: &ArrayRef4<X>,
@@ -149,7 +145,7 @@ impl<W: Byte> QConv<W> {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let (x_scale, zero_point) = x_params.of_tensor("parameters of the input")?;
-        let epilogue = Dequantize::new(&[x_scale], &self.scales, self.bias.as_deref())?.with_clamp(low, high);
+        let epilogue = DequantizeEpilogue::new(&[x_scale], &self.scales, self.bias.as_deref())?.with_clamp(low, high);
         self.weights.run(x, zero_point, &epilogue, out, workspace)
     }
 
@@ -162,9 +158,9 @@ impl<W: Byte> QConv<W> {
     }
 
     /// Refuses inputs with these parameters if an accumulator could overflow.
-    pub(crate) fn check_input<X: Byte>(&self, x: &QParams<X, Ix4>) -> Result<()> {
+    pub(crate) fn check_input<X: Int8>(&self, x: &QParams<X, Ix4>) -> Result<()> {
         let (_, zero_point) = x.of_tensor("parameters of the input")?;
-        self.weights.check_depth(X::reach(zero_point), None)
+        self.weights.check_depth(X::max_abs_diff(zero_point), None)
     }
 
     /// The bytes that packed weights, scales and bias take in memory.
@@ -174,20 +170,20 @@ impl<W: Byte> QConv<W> {
     }
 }
 
-/// A convolution from codes to codes with everything prepared. With integer-only requantization no float instruction
+/// A convolution from codes to codes with everything prepared. With integer-only arithmetic no float instruction
 /// runs in [`forward_into`](Self::forward_into).
 ///
 /// ```
 /// use ndarray::{Array4, Axis};
 /// use ndarray_quant::gemm::Workspace;
-/// use ndarray_quant::ops::{Padding, QConv, Window};
-/// use ndarray_quant::{QParams, Quantizer, Requantize, Scheme};
+/// use ndarray_quant::nn::{Conv2d, Padding, Window};
+/// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output};
 ///
 /// // Depthwise: a 3×3 kernel of its own for each of 8 channels.
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&Array4::from_elem((8, 3, 3, 1), 0.25f32))?;
 /// let (x, y) = (QParams::<u8, _>::per_tensor(0.1, 0)?, QParams::<u8, _>::per_tensor(0.1, 0)?);
 /// let window = Window::new().strides([2, 2]).padding(Padding::Same);
-/// let conv = QConv::new(&w, None, &window, 8)?.prepare(&x, &Requantize::to(&y).relu6().integer_only())?;
+/// let conv = Conv2d::new(&w, None, &window, 8)?.prepare(&x, &Output::to(&y).relu6().integer_only())?;
 ///
 /// let codes = Array4::from_elem((1, 7, 7, 8), 20u8);
 /// let mut out = Array4::zeros(conv.output_shape(codes.shape())?);
@@ -197,24 +193,24 @@ impl<W: Byte> QConv<W> {
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct StaticConv<X: Byte, W: Byte, Y: Element> {
+pub struct PreparedConv2d<X: Int8, W: Int8, Y: Element> {
     weights: ConvWeights<W>,
     stage: Stage<X, Y, Ix4>,
 }
 
-impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
+impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
     /// From weights `[out, kh, kw, channels / groups]` and a bias that is already in units of the accumulator, as
     /// integer files hold it.
     ///
     /// # Errors
-    /// Those of [`QConv::new`] and [`QConv::prepare`].
+    /// Those of [`Conv2d::new`] and [`Conv2d::prepare`].
     pub fn new<T: Element<Code = W>>(
         x: &QParams<X, Ix4>,
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<i32>>,
         window: &Window,
         groups: usize,
-        to: &Requantize<Y, Ix4>,
+        to: &Output<Y, Ix4>,
     ) -> Result<Self> {
         let (scales, weights) = pack(weights, window, groups)?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
@@ -223,7 +219,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
 
     /// Refuses what could overflow an accumulator.
     fn checked(weights: ConvWeights<W>, stage: Stage<X, Y, Ix4>) -> Result<Self> {
-        weights.check_depth(stage.reach(), stage.epilogue.bias())?;
+        weights.check_depth(stage.max_abs_diff(), stage.epilogue.bias())?;
         Ok(Self { weights, stage })
     }
 
@@ -277,7 +273,7 @@ impl<X: Byte, W: Byte, Y: Element> StaticConv<X, W, Y> {
     }
 }
 
-fn pack<T: Element<Code = W>, W: Byte>(
+fn pack<T: Element<Code = W>, W: Int8>(
     weights: &QTensor<T, Ix4>,
     window: &Window,
     groups: usize,

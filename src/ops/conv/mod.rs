@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `weights` | weights packed once, and the integer convolution of any image with them |
 //! | `depthwise` | weights and loops where every channel has a kernel of its own |
-//! | `layer` | [`QConv`] and [`StaticConv`]: scales, bias and output around it |
+//! | `layer` | [`Conv2d`] and [`PreparedConv2d`]: scales, bias and output around it |
 //! | `functions` | one-call operators by their ONNX names |
 
 mod depthwise;
@@ -15,4 +15,4 @@ mod tests;
 mod weights;
 
 pub use functions::{conv_integer, qlinear_conv};
-pub use layer::{QConv, StaticConv};
+pub use layer::{Conv2d, PreparedConv2d};

@@ -6,14 +6,14 @@ use ndarray::{Array4, ArrayRef4, Ix4};
 use proptest::prelude::*;
 
 use super::weights::ConvWeights;
-use crate::affine::{Requantization, Rescale};
+use crate::affine::{Arithmetic, Multiplier};
 use crate::arch::Isa;
-use crate::gemm::{Accumulator, Byte, RequantizeTo, Workspace};
+use crate::gemm::{I32Epilogue, Int8, RequantizeEpilogue, Workspace};
 use crate::qparams::QParams;
 use crate::window::{Padding, Window};
 
 /// The definition: `bias + Σ (x - x_zero) * (w - w_zero)`, nothing where the kernel leaves the image.
-fn naive<X: Byte, W: Byte>(case: &Case<X, W>) -> Array4<i32> {
+fn naive<X: Int8, W: Int8>(case: &Case<X, W>) -> Array4<i32> {
     let placed = case.window.place([case.w.dim().1, case.w.dim().2], [case.x.dim().1, case.x.dim().2]).unwrap();
     let (outputs, kh, kw, channels) = case.w.dim();
     let per_group = outputs / case.groups;
@@ -32,7 +32,7 @@ fn naive<X: Byte, W: Byte>(case: &Case<X, W>) -> Array4<i32> {
 }
 
 #[derive(Debug, Clone)]
-struct Case<X: Byte, W: Byte> {
+struct Case<X: Int8, W: Int8> {
     x: Array4<X>,
     x_zero: X,
     w: Array4<W>,
@@ -42,11 +42,11 @@ struct Case<X: Byte, W: Byte> {
     groups: usize,
 }
 
-fn code<T: Byte>() -> impl Strategy<Value = T> {
+fn code<T: Int8>() -> impl Strategy<Value = T> {
     prop_oneof![1 => Just(T::MIN), 1 => Just(T::MAX), 3 => T::MIN..=T::MAX].prop_map(T::from_i32)
 }
 
-fn tensor<T: Byte>(dim: (usize, usize, usize, usize)) -> impl Strategy<Value = Array4<T>> {
+fn tensor<T: Int8>(dim: (usize, usize, usize, usize)) -> impl Strategy<Value = Array4<T>> {
     let len = dim.0 * dim.1 * dim.2 * dim.3;
     prop::collection::vec(code(), len).prop_map(move |v| Array4::from_shape_vec(dim, v).unwrap())
 }
@@ -74,17 +74,17 @@ fn channels() -> impl Strategy<Value = (usize, usize, usize)> {
     ]
 }
 
-fn case<X: Byte, W: Byte>() -> impl Strategy<Value = Case<X, W>> {
+fn case<X: Int8, W: Int8>() -> impl Strategy<Value = Case<X, W>> {
     case_of((0usize..3, 1usize..10, 1usize..12), channels())
 }
 
 /// More columns and channels than fit the cache at a time.
-fn large_depthwise<X: Byte, W: Byte>() -> impl Strategy<Value = Case<X, W>> {
+fn large_depthwise<X: Int8, W: Int8>() -> impl Strategy<Value = Case<X, W>> {
     let channels = prop_oneof![90usize..110, 180usize..210];
     case_of((Just(1), 3usize..6, 40usize..90), channels.prop_map(|groups| (1, 1, groups)))
 }
 
-fn case_of<X: Byte, W: Byte>(
+fn case_of<X: Int8, W: Int8>(
     image: impl Strategy<Value = (usize, usize, usize)>,
     channels: impl Strategy<Value = (usize, usize, usize)>,
 ) -> impl Strategy<Value = Case<X, W>> {
@@ -110,7 +110,7 @@ fn channels_first<T: Clone>(x: &ArrayRef4<T>) -> Array4<T> {
 }
 
 /// The codes of accumulators of images that are 0.5 a step, one by one.
-fn requantized_to<T: Byte>(
+fn requantized_to<T: Int8>(
     sums: &Array4<i32>,
     scales: &[f32],
     scale: f32,
@@ -118,12 +118,12 @@ fn requantized_to<T: Byte>(
     clamp: [i32; 2],
 ) -> Array4<T> {
     Array4::from_shape_fn(sums.dim(), |at| {
-        let rescale = Rescale::new(0.5, scales[at.3], scale, Requantization::Float).unwrap();
-        T::from_i32(rescale.requantize::<T>(sums[at], zero_point).to_i32().clamp(clamp[0], clamp[1]))
+        let multiplier = Multiplier::new(0.5, scales[at.3], scale, Arithmetic::F32).unwrap();
+        T::from_i32(multiplier.requantize::<T>(sums[at], zero_point).to_i32().clamp(clamp[0], clamp[1]))
     })
 }
 
-fn agrees<X: Byte, W: Byte>(case: Case<X, W>) -> Result<(), TestCaseError> {
+fn agrees<X: Int8, W: Int8>(case: Case<X, W>) -> Result<(), TestCaseError> {
     let expected = naive(&case);
     let scales: Vec<f32> = (0..case.bias.len()).map(|o| 0.001 + o as f32 * 0.0001).collect();
     let requantized = requantized_to::<u8>(&expected, &scales, 0.3, 17, [0, 255]);
@@ -135,17 +135,17 @@ fn agrees<X: Byte, W: Byte>(case: Case<X, W>) -> Result<(), TestCaseError> {
     for isa in Isa::available() {
         let weights = ConvWeights::new_for(isa, &case.w, &case.w_zero, case.window, case.groups).unwrap();
         let mut y = Array4::zeros(expected.dim());
-        let sums = Accumulator::with_bias(&case.bias);
+        let sums = I32Epilogue::with_bias(&case.bias);
         weights.run(&case.x, case.x_zero, &sums, &mut y, &mut workspace).unwrap();
         prop_assert_eq!(&y, &expected, "{:?}", isa);
         let params = QParams::<u8, Ix4>::per_tensor(0.3, 17).unwrap();
-        let codes = RequantizeTo::new(0.5, &scales, Some(&case.bias), &params, Requantization::Float).unwrap();
+        let codes = RequantizeEpilogue::new(0.5, &scales, Some(&case.bias), &params, Arithmetic::F32).unwrap();
         let mut y = channels_first(&Array4::zeros(expected.dim()));
         weights.run(&x_first, case.x_zero, &codes, &mut y, &mut workspace).unwrap();
         prop_assert_eq!(&y, &requantized, "{:?}, channels first", isa);
         for ((scale, [min, max]), expected) in clamps.into_iter().zip(&clamped) {
             let params = QParams::<i8, Ix4>::per_tensor(scale, -5).unwrap();
-            let codes = RequantizeTo::new(0.5, &scales, Some(&case.bias), &params, Requantization::Float).unwrap();
+            let codes = RequantizeEpilogue::new(0.5, &scales, Some(&case.bias), &params, Arithmetic::F32).unwrap();
             let mut y = Array4::zeros(expected.dim());
             weights.run(&case.x, case.x_zero, &codes.with_clamp(min, max).unwrap(), &mut y, &mut workspace).unwrap();
             prop_assert_eq!(&y, expected, "{:?}, clamped to {}..={} of {}", isa, min, max, scale);
@@ -182,7 +182,7 @@ fn threads() {
         let sums = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut y = Array4::zeros((3, 41, 37, 96));
-            pool.install(|| weights.run(&x, 7, &Accumulator::new(), &mut y, &mut Workspace::new())).unwrap();
+            pool.install(|| weights.run(&x, 7, &I32Epilogue::new(), &mut y, &mut Workspace::new())).unwrap();
             y
         };
         let expected = sums(1);

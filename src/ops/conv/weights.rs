@@ -7,14 +7,14 @@ use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
 use super::depthwise::DepthwiseWeights;
 use crate::arch::Isa;
 use crate::error::{Error, Result, elements};
-use crate::gemm::{self, Byte, Epilogue, Lhs, PackedRhs, Patches, Workspace};
+use crate::gemm::{self, Epilogue, Im2col, Int8, Lhs, PackedRhs, Workspace};
 use crate::ops::layout::in_standard_layout;
 use crate::ops::linear::LEAST_REACH;
 use crate::window::{Placed, Window};
 
 /// Weights `[out, kh, kw, in / groups]`, packed, and how they slide.
 #[derive(Debug, Clone)]
-pub(super) struct ConvWeights<W: Byte> {
+pub(super) struct ConvWeights<W: Int8> {
     window: Window,
     kernel: [usize; 2],
     /// Channels of the image, of the output.
@@ -26,14 +26,14 @@ pub(super) struct ConvWeights<W: Byte> {
 }
 
 #[derive(Debug, Clone)]
-enum Packed<W: Byte> {
-    /// For each group the product of patches with its columns, which are output channels.
+enum Packed<W: Int8> {
+    /// For each group the product of im2col with its columns, which are output channels.
     Groups(Vec<PackedRhs<W>>),
     /// A kernel for each channel.
     Depthwise(DepthwiseWeights),
 }
 
-impl<W: Byte> ConvWeights<W> {
+impl<W: Int8> ConvWeights<W> {
     /// Packs weights with one zero point, or one for each output channel.
     pub(super) fn new(codes: &ArrayRef4<W>, zero_points: &[W], window: Window, groups: usize) -> Result<Self> {
         Self::new_for(Isa::current(), codes, zero_points, window, groups)
@@ -84,8 +84,8 @@ impl<W: Byte> ConvWeights<W> {
     /// Refuses inputs of this reach if an accumulator could overflow.
     pub(super) fn check_depth(&self, x_reach: i64, bias: Option<&[i32]>) -> Result<()> {
         let reach = match &self.packed {
-            Packed::Groups(groups) => groups.iter().map(PackedRhs::reach).max().unwrap_or(1),
-            Packed::Depthwise(weights) => weights.reach(),
+            Packed::Groups(groups) => groups.iter().map(PackedRhs::max_abs_diff).max().unwrap_or(1),
+            Packed::Depthwise(weights) => weights.max_abs_diff(),
         };
         gemm::check_depth(x_reach, reach, self.depth, bias)
     }
@@ -116,7 +116,7 @@ impl<W: Byte> ConvWeights<W> {
     }
 
     /// `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`; the padding is 0.
-    pub(super) fn run<X: Byte, E: Epilogue>(
+    pub(super) fn run<X: Int8, E: Epilogue>(
         &self,
         x: &ArrayRef4<X>,
         x_zero_point: X,
@@ -130,7 +130,7 @@ impl<W: Byte> ConvWeights<W> {
         }
         let pixels = shape[0] * shape[1] * shape[2];
         epilogue.check(pixels, self.outputs)?;
-        self.check_depth(X::reach(x_zero_point), epilogue.bias())?;
+        self.check_depth(X::max_abs_diff(x_zero_point), epilogue.bias())?;
         if out.is_empty() {
             return Ok(());
         }
@@ -148,9 +148,9 @@ impl<W: Byte> ConvWeights<W> {
         Ok(())
     }
 
-    /// One product of patches for each group.
+    /// One product of im2col for each group.
     #[allow(clippy::too_many_arguments, reason = "the parts of one call")]
-    fn products<X: Byte, E: Epilogue>(
+    fn products<X: Int8, E: Epilogue>(
         &self,
         groups: &[PackedRhs<W>],
         codes: &[X],
@@ -167,7 +167,7 @@ impl<W: Byte> ConvWeights<W> {
             let lhs = if groups.len() == 1 && window.is_pointwise() {
                 Lhs::Matrix(ArrayView2::from_shape((pixels, channels), codes).expect("a pixel in, a pixel out"))
             } else {
-                Lhs::Patches(Patches {
+                Lhs::Im2col(Im2col {
                     codes: X::as_bytes(codes),
                     images: pixels / (window.output[0] * window.output[1]),
                     pixel: self.inputs,

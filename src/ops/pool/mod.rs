@@ -8,10 +8,10 @@ mod windows;
 use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::in_standard_layout;
-use super::requantize::{Requantize, check_params};
-use crate::affine::{Codes, Requantization, unsupported};
+use super::requantize::{Output, check_params};
+use crate::affine::{Arithmetic, Codes, unsupported};
 use crate::error::{Error, Result, elements};
-use crate::gemm::{Byte, Workspace};
+use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::window::{Placed, Window};
@@ -28,7 +28,7 @@ use windows::pool_windows;
 ///
 /// ```
 /// use ndarray::{Array4, Ix4};
-/// use ndarray_quant::ops::{Window, max_pool};
+/// use ndarray_quant::{nn::Window, ops::max_pool};
 /// use ndarray_quant::{QParams, QTensor};
 /// let codes = Array4::from_shape_fn((1, 4, 4, 1), |(_, y, x, _)| (4 * y + x) as u8);
 /// let x = QTensor::<u8, Ix4>::new(codes, QParams::per_tensor(0.1, 0)?)?;
@@ -36,7 +36,7 @@ use windows::pool_windows;
 /// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [5, 7, 13, 15]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn max_pool<T: Byte>(x: &QTensor<T, Ix4>, kernel: [usize; 2], window: &Window) -> Result<QTensor<T, Ix4>> {
+pub fn max_pool<T: Int8>(x: &QTensor<T, Ix4>, kernel: [usize; 2], window: &Window) -> Result<QTensor<T, Ix4>> {
     let codes = x.unpacked_codes();
     let mut out = Array4::from_elem(pooled_shape(codes.shape(), kernel, window)?, T::default());
     max_pool_into(&codes, kernel, window, &mut out, &mut Workspace::new())?;
@@ -48,7 +48,7 @@ pub fn max_pool<T: Byte>(x: &QTensor<T, Ix4>, kernel: [usize; 2], window: &Windo
 /// # Errors
 /// [`Error::Shape`] if `out` has another shape or the padded image is smaller than the kernel, and those of
 /// [`Window::output_size`].
-pub fn max_pool_into<T: Byte>(
+pub fn max_pool_into<T: Int8>(
     x: &ArrayRef4<T>,
     kernel: [usize; 2],
     window: &Window,
@@ -65,24 +65,24 @@ pub fn max_pool_into<T: Byte>(
 
 /// The mean of each window (ONNX Runtime: `QLinearAveragePool`; TFLite: `AVERAGE_POOL_2D`).
 ///
-/// The requantization decides whose formula it is. [`Requantization::Float`] is that of ONNX Runtime: the mean of
-/// reals, in `f32`, to any output. [`Requantization::FixedPoint`] is that of TFLite: the mean of codes, halves away
+/// The arithmetic decides whose formula it is. [`Arithmetic::F32`] is that of ONNX Runtime: the mean of
+/// reals, in `f32`, to any output. [`Arithmetic::FixedPoint`] is that of TFLite: the mean of codes, halves away
 /// from zero, whose output has the parameters of the input. Padding does not count, unless
 /// [`count_include_pad`](Self::count_include_pad) has it count as real zeros.
 ///
 /// ```
 /// use ndarray::{Array4, Ix4};
-/// use ndarray_quant::ops::{AveragePool, Window};
-/// use ndarray_quant::{QParams, QTensor, Requantize};
+/// use ndarray_quant::{nn::Window, ops::AveragePool};
+/// use ndarray_quant::{QParams, QTensor, nn::Output};
 /// let params = QParams::<u8, Ix4>::per_tensor(0.5, 0)?;
 /// let codes = Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8);
 /// let x = QTensor::new(codes, params.clone())?;
-/// let pool = AveragePool::new(&params, [2, 2], &Window::new(), &Requantize::to(&QParams::per_tensor(0.25, 0)?))?;
+/// let pool = AveragePool::new(&params, [2, 2], &Window::new(), &Output::to(&QParams::per_tensor(0.25, 0)?))?;
 /// assert_eq!(pool.forward(&x)?.codes().iter().copied().collect::<Vec<_>>(), [3, 23, 43]); // 1.5, 11.5, 21.5, halved
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct AveragePool<T: Byte> {
+pub struct AveragePool<T: Int8> {
     x: QParams<T, Ix4>,
     y: QParams<T, Ix4>,
     kernel: [usize; 2],
@@ -92,32 +92,32 @@ pub struct AveragePool<T: Byte> {
     in_integers: bool,
 }
 
-impl<T: Byte> AveragePool<T> {
+impl<T: Int8> AveragePool<T> {
     /// For images with these parameters.
     ///
     /// # Errors
     /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or for
     /// one in integers if the output has other parameters than the input, [`Error::Depth`] in integers if the kernel has
     /// so many taps that a sum could overflow.
-    pub fn new(x: &QParams<T, Ix4>, kernel: [usize; 2], window: &Window, to: &Requantize<T, Ix4>) -> Result<Self> {
+    pub fn new(x: &QParams<T, Ix4>, kernel: [usize; 2], window: &Window, to: &Output<T, Ix4>) -> Result<Self> {
         let (x_pair, y_pair) = (x.pair("parameters of the input")?, to.params.pair("parameters of the output")?);
-        let in_integers = match to.requantization {
-            Requantization::Float => false,
-            Requantization::FixedPoint(_) if x_pair == y_pair => {
+        let in_integers = match to.arithmetic {
+            Arithmetic::F32 => false,
+            Arithmetic::FixedPoint(_) if x_pair == y_pair => {
                 let (taps, max) = (kernel[0].saturating_mul(kernel[1]), i32::MAX as usize / 255);
                 if taps > max {
                     return Err(Error::Depth { max, found: taps });
                 }
                 true
             }
-            Requantization::FixedPoint(_) => {
+            Arithmetic::FixedPoint(_) => {
                 return Err(Error::Argument {
                     what: "output of a mean in integers",
                     expected: "the scale and zero point of the input",
                     found: alloc::format!("{y_pair:?}, not {x_pair:?}"),
                 });
             }
-            other => return Err(unsupported("requantization of a mean", other)),
+            other => return Err(unsupported("arithmetic of a mean", other)),
         };
         let (codes, y) = (to.codes(), to.params.clone());
         Ok(Self { x: x.clone(), y, kernel, window: *window, include_pad: false, codes, in_integers })

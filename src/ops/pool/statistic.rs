@@ -2,7 +2,7 @@
 
 use crate::affine::{self, Codes, dequantize, float_mean};
 use crate::element::Code;
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 
 /// What becomes of the codes of a window, tap after tap.
 pub(super) trait Statistic<T>: Copy + Send + Sync {
@@ -19,7 +19,7 @@ pub(super) trait Statistic<T>: Copy + Send + Sync {
 #[derive(Clone, Copy)]
 pub(super) struct Greatest;
 
-impl<T: Byte> Statistic<T> for Greatest {
+impl<T: Int8> Statistic<T> for Greatest {
     type State = T;
     const PRODUCTS: usize = 2;
     #[inline(always)]
@@ -61,7 +61,7 @@ impl FloatMean {
     }
 }
 
-impl<T: Byte> Statistic<T> for FloatMean {
+impl<T: Int8> Statistic<T> for FloatMean {
     type State = f32;
     const PRODUCTS: usize = 16;
     #[inline(always)]
@@ -99,7 +99,7 @@ impl<Sum: Code> IntegerMean<Sum> {
     }
 }
 
-impl<T: Byte, Sum: Code> Statistic<T> for IntegerMean<Sum> {
+impl<T: Int8, Sum: Code> Statistic<T> for IntegerMean<Sum> {
     type State = Sum;
     const PRODUCTS: usize = 8;
     #[inline(always)]

@@ -9,11 +9,11 @@ use super::statistic::{FloatMean, Greatest, IntegerMean, Statistic};
 use super::windows::Rows;
 use crate::affine::{Codes, dequantize, float_mean};
 use crate::arch::{Isa, Kernel, with_kernel};
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 use crate::window::{Padding, Placed, Window};
 
 #[derive(Debug, Clone)]
-struct Case<T: Byte> {
+struct Case<T: Int8> {
     x: Array4<T>,
     window: Placed,
     include_pad: bool,
@@ -21,7 +21,7 @@ struct Case<T: Byte> {
     first: usize,
 }
 
-fn case<T: Byte>() -> impl Strategy<Value = Case<T>> {
+fn case<T: Int8>() -> impl Strategy<Value = Case<T>> {
     let side = || prop_oneof![4 => 0usize..9, 1 => 20usize..40];
     let channels = prop_oneof![1 => 1usize..5, 2 => 1usize..71, 1 => 90usize..300];
     let padding = prop_oneof![
@@ -46,7 +46,7 @@ fn case<T: Byte>() -> impl Strategy<Value = Case<T>> {
         })
 }
 
-impl<T: Byte> Case<T> {
+impl<T: Int8> Case<T> {
     /// What `of` makes of the codes of each window in order, the taps in the image and those in its padding too.
     fn defined(&self, of: impl Fn(&[T], usize, usize) -> i32) -> Vec<T> {
         let (window, [rows, columns]) = (&self.window, self.window.output);

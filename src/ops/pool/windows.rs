@@ -4,7 +4,7 @@ use alloc::vec;
 
 use super::statistic::Statistic;
 use crate::arch::{self, Task};
-use crate::gemm::Byte;
+use crate::gemm::Int8;
 use crate::threads;
 use crate::window::Placed;
 
@@ -18,7 +18,7 @@ const FEW: usize = 32;
 const PIECE: usize = 2048;
 
 /// A statistic of all windows of all images, channel by channel. Both sides are in standard layout.
-pub(super) fn pool_windows<T: Byte, S: Statistic<T>>(
+pub(super) fn pool_windows<T: Int8, S: Statistic<T>>(
     x: &[T],
     out: &mut [T],
     channels: usize,
@@ -42,7 +42,7 @@ pub(super) struct Rows<'a, T, S> {
     pub(super) statistic: S,
 }
 
-impl<T: Byte, S: Statistic<T>> Task for Rows<'_, T, S> {
+impl<T: Int8, S: Statistic<T>> Task for Rows<'_, T, S> {
     type Output = ();
 
     #[inline(always)]
@@ -98,7 +98,7 @@ impl Taps {
 
 /// A statistic of the windows of some pixels of some channels, a step apart in the image.
 #[inline(always)]
-fn pool_pixels<T: Byte, S: Statistic<T>>(
+fn pool_pixels<T: Int8, S: Statistic<T>>(
     x: &[T],
     out: &mut [T],
     [pixels, channels]: [usize; 2],
@@ -130,7 +130,7 @@ fn pool_pixels<T: Byte, S: Statistic<T>>(
 ///
 /// What lies behind their outputs is not made yet: whole chunks may reach into it.
 #[inline(always)]
-fn pool_lanes<T: Byte, S: Statistic<T>>(x: &[T], out: &mut [T], len: usize, taps: Taps, statistic: S) {
+fn pool_lanes<T: Int8, S: Statistic<T>>(x: &[T], out: &mut [T], len: usize, taps: Taps, statistic: S) {
     let room = x.len().saturating_sub(taps.last).min(out.len());
     let mut at = 0;
     while at < len {
@@ -157,7 +157,7 @@ fn pool_lanes<T: Byte, S: Statistic<T>>(x: &[T], out: &mut [T], len: usize, taps
 }
 
 #[inline(always)]
-fn pool_chunk<T: Byte, S: Statistic<T>, const N: usize>(x: &[T], out: &mut [T], taps: Taps, statistic: S) {
+fn pool_chunk<T: Int8, S: Statistic<T>, const N: usize>(x: &[T], out: &mut [T], taps: Taps, statistic: S) {
     let mut states = [statistic.start(); N];
     for i in 0..taps.counts[0] {
         for j in 0..taps.counts[1] {

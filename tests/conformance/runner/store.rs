@@ -12,7 +12,7 @@ pub(crate) enum Store {
     /// A folder of any depth.
     Folder(PathBuf),
     /// The files of an archive.
-    Memory(BTreeMap<String, Vec<u8>>),
+    Arena(BTreeMap<String, Vec<u8>>),
 }
 
 const CASE: &str = "case.json";
@@ -34,14 +34,14 @@ impl Store {
                 files.insert(name, bytes);
             }
         }
-        Ok(Store::Memory(files))
+        Ok(Store::Arena(files))
     }
 
     /// The bytes of a file.
     pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         match self {
             Store::Folder(root) => fs::read(root.join(name)),
-            Store::Memory(files) => files.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
+            Store::Arena(files) => files.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
         }
     }
 
@@ -50,7 +50,7 @@ impl Store {
         let mut cases = BTreeSet::new();
         match self {
             Store::Folder(root) => collect(root, "", &mut cases),
-            Store::Memory(files) => {
+            Store::Arena(files) => {
                 let folders = files.keys().filter_map(|name| name.strip_suffix(CASE));
                 cases.extend(folders.map(|folder| folder.trim_end_matches('/').to_owned()));
             }

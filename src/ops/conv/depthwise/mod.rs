@@ -22,7 +22,7 @@ use alloc::{vec, vec::Vec};
 use ndarray::ArrayRef4;
 
 use crate::arch::{CHANNELS, Isa, Line, ToBytes};
-use crate::gemm::{Byte, Epilogue};
+use crate::gemm::{Epilogue, Int8};
 use crate::threads;
 use crate::window::{Placed, Window};
 use job::Job;
@@ -52,7 +52,7 @@ pub(super) struct DepthwiseWeights {
 
 impl DepthwiseWeights {
     /// Packs weights `[out, kh, kw, 1]` with one zero point, or one for each output channel.
-    pub(super) fn new<W: Byte>(
+    pub(super) fn new<W: Int8>(
         isa: Isa,
         codes: &ArrayRef4<W>,
         zero_points: &[W],
@@ -88,11 +88,11 @@ impl DepthwiseWeights {
                 *weight = parts[tap / per_part].get(place).map_or(0, |&weight| weight as u8);
             }
         }
-        let reach = (0..outputs).map(|o| W::reach(zero_point(o))).max().unwrap_or(1);
+        let reach = (0..outputs).map(|o| W::max_abs_diff(zero_point(o))).max().unwrap_or(1);
         Self { isa, outputs, multiplier: outputs / groups, band, quads, taps, lines, sums, reach }
     }
 
-    pub(super) fn reach(&self) -> i64 {
+    pub(super) fn max_abs_diff(&self) -> i64 {
         self.reach
     }
 
@@ -101,7 +101,7 @@ impl DepthwiseWeights {
     }
 
     /// The convolution of images `[images, height, width, channels]`, checked.
-    pub(super) fn run<X: Byte, E: Epilogue>(
+    pub(super) fn run<X: Int8, E: Epilogue>(
         &self,
         codes: &[X],
         zero_point: X,
@@ -151,7 +151,7 @@ impl DepthwiseWeights {
     }
 }
 
-/// Memory of depthwise convolutions.
+/// Arena of depthwise convolutions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DepthwiseSpace {
     start: Vec<i32>,

@@ -1,7 +1,10 @@
-//! Real → code → real: `QParams` and `Scheme`.
+//! Float → code → real: `QParams` and `Scheme`.
 
 use ndarray::{ArrayD, IxDyn};
-use ndarray_quant::{Code, Convention, Element, Granularity, QParams, QTensor, Quantizer, Real, Scheme, Storage};
+use ndarray_quant::{
+    Convention, Element, Float, Granularity, QParams, QTensor, Quantize, Scheme,
+    element::{Code, Storage},
+};
 
 use crate::runner::case::Case;
 use crate::runner::tensor::{Tensor, Typed, with_element, with_float};
@@ -77,8 +80,8 @@ fn keeps_double_scales(case: &Case) -> Outcome<bool> {
 fn quantize_as<T, F, S>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
 where
     T: Element + Typed<Value = <T as Element>::Code>,
-    F: Real + Typed<Value = F>,
-    S: Real,
+    F: Float + Typed<Value = F>,
+    S: Float,
 {
     let x = case.values::<F>(0)?;
     let params = params::<T, S>(case, x.shape(), convention)?;
@@ -88,8 +91,8 @@ where
 fn dequantize_as<T, F, S>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
 where
     T: Element + Typed<Value = <T as Element>::Code>,
-    F: Real + Typed<Value = F>,
-    S: Real,
+    F: Float + Typed<Value = F>,
+    S: Float,
 {
     let codes = case.values::<T>(0)?;
     let params = params::<T, S>(case, codes.shape(), convention)?;
@@ -98,7 +101,7 @@ where
 }
 
 /// The parameters of a case: scales are its second input, zero points the optional third.
-fn params<T: Element, S: Real>(case: &Case, shape: &[usize], convention: Convention) -> Outcome<QParams<T, IxDyn, S>> {
+fn params<T: Element, S: Float>(case: &Case, shape: &[usize], convention: Convention) -> Outcome<QParams<T, IxDyn, S>> {
     let scale = case.input(1)?;
     let scale = scale.floats().ok_or_else(|| Stop::not_covered(format!("scales of dtype {}", scale.dtype())))?;
     let (granularity, grid) = granularity(case, shape, scale.shape())?;

@@ -2,7 +2,9 @@
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
-    Code, Dequantizer, Element, HalfCast, HalfFloat, Overflow, QParams, QTensor, Quantizer, Real, Storage,
+    Dequantize, Element, Float, QParams, QTensor, Quantize,
+    element::{Code, Storage},
+    half::{HalfCast, HalfFloat, Overflow},
 };
 
 use crate::runner::case::Case;
@@ -39,17 +41,17 @@ fn cast_to(x: &Tensor, dtype: &str) -> Outcome<Tensor> {
 
 fn to_half<F, H>(x: &Tensor) -> Outcome<Tensor>
 where
-    F: Real + Typed<Value = F>,
+    F: Float + Typed<Value = F>,
     H: HalfFloat + Typed<Value = H>,
 {
     let x = view::<F>(x)?;
     Ok(H::tensor(HalfCast::<H>::new(Overflow::Infinity).quantize(x)?))
 }
 
-fn from_half<G: Real + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
+fn from_half<G: Float + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
     match x {
-        Tensor::F16(x) => Ok(G::tensor(Dequantizer::<G, IxDyn>::dequantize(x))),
-        Tensor::Bf16(x) => Ok(G::tensor(Dequantizer::<G, IxDyn>::dequantize(x))),
+        Tensor::F16(x) => Ok(G::tensor(Dequantize::<G, IxDyn>::dequantize(x))),
+        Tensor::Bf16(x) => Ok(G::tensor(Dequantize::<G, IxDyn>::dequantize(x))),
         other => Err(Stop::not_covered(format!("cast from {} to {}", other.dtype(), G::NAME))),
     }
 }
@@ -58,7 +60,7 @@ fn from_half<G: Real + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
 fn from_codes<T, G>(x: &Tensor) -> Outcome<Tensor>
 where
     T: Element + Typed<Value = <T as Element>::Code>,
-    G: Real + Typed<Value = G>,
+    G: Float + Typed<Value = G>,
 {
     let params = QParams::<T, IxDyn>::per_tensor(1.0, T::Code::default())?;
     let q = QTensor::<T, IxDyn>::new(T::Storage::from_codes(view::<T>(x)?.clone()), params)?;

@@ -1,6 +1,6 @@
 //! Tensor → scale and zero point, as fbgemm chooses them.
 
-use ndarray_quant::{Granularity, Ranges};
+use ndarray_quant::{Granularity, observer::Ranges};
 
 use crate::runner::case::Case;
 use crate::runner::tensor::Tensor;
@@ -14,6 +14,6 @@ pub(crate) fn choose_qparams(case: &Case) -> Outcome<Vec<Tensor>> {
     let ranges = Ranges::of(case.values::<f32>(0)?, Granularity::PerTensor)?;
     let bounds = ranges.min().first().zip(ranges.max().first());
     let (&min, &max) = bounds.ok_or_else(|| Stop::failed("no range"))?;
-    let (scale, zero_point) = ndarray_quant::choose_qparams(min, max, code_min, code_max)?;
+    let (scale, zero_point) = ndarray_quant::compat::fbgemm::choose_qparams(min, max, code_min, code_max)?;
     Ok(vec![case.like_output::<f64>(0, vec![scale])?, case.like_output::<i64>(1, vec![zero_point.into()])?])
 }

@@ -1,13 +1,20 @@
 //! Convolutions: `ops::conv_integer`, `ops::qlinear_conv`.
 
 use ndarray::{Array4, ArrayD, Axis, Ix1, Ix4};
-use ndarray_quant::gemm::Byte;
-use ndarray_quant::ops::{self, Padding, Window};
-use ndarray_quant::{Convention, Element, FixedPointRounding, QParams, QTensor, Requantization, Requantize};
+use ndarray_quant::gemm::Int8;
+use ndarray_quant::{
+    Convention, Element, QParams, QTensor,
+    compat::gemmlowp::FixedPointRounding,
+    nn::{Arithmetic, Output},
+};
+use ndarray_quant::{
+    nn::{Padding, Window},
+    ops,
+};
 
 use super::affine::zero_points;
 use super::matmul::repeated;
-use super::requantize::{requantization, scalar, scales, zero_point};
+use super::requantize::{arithmetic, scalar, scales, zero_point};
 use crate::runner::case::Case;
 use crate::runner::tensor::{Tensor, Typed, with_byte};
 use crate::runner::{Outcome, Stop};
@@ -42,9 +49,9 @@ pub(crate) fn qlinear_conv(case: &Case) -> Outcome<Vec<Tensor>> {
 
 fn qlinear_conv_as<X, W, Y>(case: &Case) -> Outcome<Vec<Tensor>>
 where
-    X: Byte + Typed<Value = X>,
-    W: Byte + Typed<Value = W>,
-    Y: Byte + Typed<Value = Y>,
+    X: Int8 + Typed<Value = X>,
+    W: Int8 + Typed<Value = W>,
+    Y: Int8 + Typed<Value = Y>,
 {
     let x_params = QParams::per_tensor(scalar(case, 1)?, zero_point::<X>(case, 2)?)?;
     let x = quantized::<X>(channels_last(case.values::<X>(0)?)?, x_params)?;
@@ -52,7 +59,7 @@ where
     let w = channels_last(case.values::<W>(3)?)?;
     let w_params = channel_params(&scales(case, 4)?, &w_zero_points, w.dim().0)?;
     let w = quantized::<W>(w, w_params)?;
-    let to = Requantize::to(&QParams::<Y, Ix4>::per_tensor(scalar(case, 6)?, zero_point::<Y>(case, 7)?)?);
+    let to = Output::to(&QParams::<Y, Ix4>::per_tensor(scalar(case, 6)?, zero_point::<Y>(case, 7)?)?);
     let y = ops::qlinear_conv(&x, &w, bias(case)?.as_deref(), &onnx_window(case)?, groups(case)?, &to)?;
     Ok(vec![Y::tensor(channels_first(y.unpacked_codes().into_owned()).into_dyn())])
 }
@@ -81,8 +88,8 @@ fn tflite_conv(case: &Case, depthwise: bool) -> Outcome<Vec<Tensor>> {
 
 fn tflite_conv_as<X, Y>(case: &Case, depthwise: bool) -> Outcome<Vec<Tensor>>
 where
-    X: Byte + Typed<Value = X>,
-    Y: Byte + Typed<Value = Y>,
+    X: Int8 + Typed<Value = X>,
+    Y: Int8 + Typed<Value = Y>,
 {
     let x = image(case.values::<X>(0)?)?;
     let mut w = image(case.values::<i8>(3)?)?;
@@ -98,17 +105,17 @@ where
     let (scale, zero) = (position(case, "y_scale")?, position(case, "y_zero_point")?);
     let to = to_tflite::<Y>(case, QParams::per_tensor(scalar(case, scale)?, zero_point::<Y>(case, zero)?)?)?;
     // LiteRT's reference kernels of convolutions are still those of TFLite.
-    let to = to.with_requantization(match case.source.as_str() {
-        "litert" => Requantization::FixedPoint(FixedPointRounding::Double),
-        source => requantization(source)?,
+    let to = to.with_arithmetic(match case.source.as_str() {
+        "litert" => Arithmetic::FixedPoint(FixedPointRounding::Double),
+        source => arithmetic(source)?,
     });
     let y = ops::qlinear_conv(&x, &w, bias(case)?.as_deref(), &window, groups, &to)?;
     Ok(vec![Y::tensor(y.unpacked_codes().into_owned().into_dyn())])
 }
 
 /// Output parameters with the case's activation, its bounds quantized as TFLite does it.
-pub(crate) fn to_tflite<Y: Element>(case: &Case, params: QParams<Y, Ix4>) -> Outcome<Requantize<Y, Ix4>> {
-    let to = Requantize::to(&params.with_convention(Convention::TfLite));
+pub(crate) fn to_tflite<Y: Element>(case: &Case, params: QParams<Y, Ix4>) -> Outcome<Output<Y, Ix4>> {
+    let to = Output::to(&params.with_convention(Convention::TfLite));
     match case.text("activation")? {
         None | Some("none") => Ok(to),
         Some("relu") => Ok(to.relu()),
@@ -161,7 +168,7 @@ fn bias(case: &Case) -> Outcome<Option<ndarray::Array1<i32>>> {
     bias.map(|bias| bias.clone().into_dimensionality::<Ix1>()).transpose().map_err(shape_error)
 }
 
-fn channel_params<W: Byte>(scales: &[f32], zero_points: &[W], channels: usize) -> Outcome<QParams<W, Ix4>> {
+fn channel_params<W: Int8>(scales: &[f32], zero_points: &[W], channels: usize) -> Outcome<QParams<W, Ix4>> {
     match (scales, zero_points) {
         (&[scale], &[zero_point]) => Ok(QParams::per_tensor(scale, zero_point)?),
         _ => {
@@ -171,8 +178,8 @@ fn channel_params<W: Byte>(scales: &[f32], zero_points: &[W], channels: usize) -
     }
 }
 
-pub(crate) fn quantized<T: Byte>(codes: Array4<T>, params: QParams<T, Ix4>) -> Outcome<QTensor<T, Ix4>> {
-    Ok(QTensor::new(<T::Storage<Ix4> as ndarray_quant::Storage<T, Ix4>>::from_codes(codes), params)?)
+pub(crate) fn quantized<T: Int8>(codes: Array4<T>, params: QParams<T, Ix4>) -> Outcome<QTensor<T, Ix4>> {
+    Ok(QTensor::new(<T::Storage<Ix4> as ndarray_quant::element::Storage<T, Ix4>>::from_codes(codes), params)?)
 }
 
 pub(crate) fn image<A: Clone>(x: &ArrayD<A>) -> Outcome<Array4<A>> {

@@ -1,9 +1,14 @@
-//! Sums, products and functions of codes: `ops::QAdd`, `ops::QMul`, `ops::Lookup`.
+//! Sums, products and functions of codes: `ops::Add`, `ops::Mul`, `ops::Lookup`.
 
 use ndarray::IxDyn;
-use ndarray_quant::gemm::Byte;
-use ndarray_quant::ops::{Lookup, QAdd, QMul};
-use ndarray_quant::{Convention, FixedPointRounding, QParams, QTensor, Requantization, Requantize, Storage};
+use ndarray_quant::gemm::Int8;
+use ndarray_quant::ops::{Add, Lookup, Mul};
+use ndarray_quant::{
+    Convention, QParams, QTensor,
+    compat::gemmlowp::FixedPointRounding,
+    element::Storage,
+    nn::{Arithmetic, Output},
+};
 
 use super::requantize::{scalar, zero_point};
 use crate::runner::case::Case;
@@ -15,7 +20,7 @@ pub(crate) fn add(case: &Case) -> Outcome<Vec<Tensor>> {
     knows(case, 20)?;
     with_byte!(case.output(0)?.dtype(), T => {
         let Operands { a, b, to } = operands::<T>(case)?;
-        codes(QAdd::new(a.params(), b.params(), &to)?.forward(&a, &b)?)
+        codes(Add::new(a.params(), b.params(), &to)?.forward(&a, &b)?)
     })
 }
 
@@ -24,7 +29,7 @@ pub(crate) fn mul(case: &Case) -> Outcome<Vec<Tensor>> {
     knows(case, 0)?;
     with_byte!(case.output(0)?.dtype(), T => {
         let Operands { a, b, to } = operands::<T>(case)?;
-        codes(QMul::new(a.params(), b.params(), &to)?.forward(&a, &b)?)
+        codes(Mul::new(a.params(), b.params(), &to)?.forward(&a, &b)?)
     })
 }
 
@@ -52,19 +57,19 @@ fn knows(case: &Case, left_shift: i64) -> Outcome<()> {
     case.expects("left_shift", left_shift)
 }
 
-struct Operands<T: Byte> {
+struct Operands<T: Int8> {
     a: QTensor<T, IxDyn>,
     b: QTensor<T, IxDyn>,
-    to: Requantize<T, IxDyn>,
+    to: Output<T, IxDyn>,
 }
 
 /// Both sides and the output, each as codes, scale and zero point, in this order.
-fn operands<T: Byte + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
+fn operands<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
     let y = QParams::<T, IxDyn>::per_tensor(scalar(case, 6)?, zero_point::<T>(case, 7)?)?;
     let to = match case.source.as_str() {
-        "ort" => Requantize::to(&y),
-        "tflite" | "litert" => Requantize::to(&y.with_convention(Convention::TfLite))
-            .with_requantization(Requantization::FixedPoint(FixedPointRounding::Double)),
+        "ort" => Output::to(&y),
+        "tflite" | "litert" => Output::to(&y.with_convention(Convention::TfLite))
+            .with_arithmetic(Arithmetic::FixedPoint(FixedPointRounding::Double)),
         other => return Err(Stop::not_covered(format!("elementwise arithmetic as {other}"))),
     };
     let to = match case.text("activation")? {
@@ -77,12 +82,12 @@ fn operands<T: Byte + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
 }
 
 /// Codes, scale and zero point from this input on.
-fn tensor<T: Byte + Typed<Value = T>>(case: &Case, first: usize) -> Outcome<QTensor<T, IxDyn>> {
+fn tensor<T: Int8 + Typed<Value = T>>(case: &Case, first: usize) -> Outcome<QTensor<T, IxDyn>> {
     let params = QParams::<T, IxDyn>::per_tensor(scalar(case, first + 1)?, zero_point::<T>(case, first + 2)?)?;
     let codes = <T::Storage<IxDyn> as Storage<T, IxDyn>>::from_codes(case.values::<T>(first)?.clone());
     Ok(QTensor::new(codes, params)?)
 }
 
-fn codes<T: Byte + Typed<Value = T>>(y: QTensor<T, IxDyn>) -> Outcome<Vec<Tensor>> {
+fn codes<T: Int8 + Typed<Value = T>>(y: QTensor<T, IxDyn>) -> Outcome<Vec<Tensor>> {
     Ok(vec![T::tensor(y.unpacked_codes().into_owned())])
 }

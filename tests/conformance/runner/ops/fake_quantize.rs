@@ -1,7 +1,11 @@
-//! Real → real on the grid, and its gradients: PyTorch's training.
+//! Float → real on the grid, and its gradients: PyTorch's training.
 
 use ndarray::{ArrayD, IxDyn};
-use ndarray_quant::{Code, Convention, FakeQuantize, GradientFactor, LearnedQuantizer, QParams};
+use ndarray_quant::{
+    Convention, QParams,
+    element::Code,
+    qat::{FakeQuantize, GradientFactor, LearnedQuantizer},
+};
 
 use super::affine::granularity;
 use crate::runner::case::Case;

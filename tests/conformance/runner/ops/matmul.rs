@@ -1,11 +1,11 @@
 //! Integer products and linear layers: `ops::matmul_integer`, `ops::qlinear_matmul`, `ops::fully_connected`.
 
 use ndarray::{Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2};
-use ndarray_quant::gemm::Byte;
-use ndarray_quant::{Convention, Element, Granularity, QParams, QTensor, Requantize, Storage, ops};
+use ndarray_quant::gemm::Int8;
+use ndarray_quant::{Convention, Element, Granularity, QParams, QTensor, element::Storage, nn::Output, ops};
 
 use super::affine::zero_points;
-use super::requantize::{requantization, scalar, scales, zero_point};
+use super::requantize::{arithmetic, scalar, scales, zero_point};
 use crate::runner::case::Case;
 use crate::runner::tensor::{Tensor, Typed, with_byte};
 use crate::runner::{Outcome, Stop};
@@ -37,8 +37,8 @@ pub(crate) fn qlinear_matmul(case: &Case) -> Outcome<Vec<Tensor>> {
 
 fn qlinear_matmul_as<A, B, Y>(case: &Case) -> Outcome<Vec<Tensor>>
 where
-    A: Byte + Typed<Value = A>,
-    B: Byte + Typed<Value = B>,
+    A: Int8 + Typed<Value = A>,
+    B: Int8 + Typed<Value = B>,
     Y: Element + Typed<Value = <Y as Element>::Code>,
 {
     let (a, b) = (case.values::<A>(0)?, case.values::<B>(3)?);
@@ -67,9 +67,9 @@ pub(crate) fn fully_connected(case: &Case) -> Outcome<Vec<Tensor>> {
 
 fn fully_connected_as<X, W, Y>(case: &Case) -> Outcome<Vec<Tensor>>
 where
-    X: Byte + Typed<Value = X>,
-    W: Byte + Typed<Value = W>,
-    Y: Byte + Typed<Value = Y>,
+    X: Int8 + Typed<Value = X>,
+    W: Int8 + Typed<Value = W>,
+    Y: Int8 + Typed<Value = Y>,
 {
     let weights = matrix(case.values::<W>(3)?)?;
     let x = matrix(case.values::<X>(0)?)?;
@@ -84,14 +84,14 @@ where
     let y_at = if bias.is_some() { 6 } else { 5 };
     let y_params = QParams::<Y, Ix2>::per_tensor(scalar(case, y_at)?, zero_point::<Y>(case, y_at + 1)?)?;
     // The bounds of activations are quantized as TFLite does it.
-    let to = Requantize::to(&y_params.with_convention(Convention::TfLite));
+    let to = Output::to(&y_params.with_convention(Convention::TfLite));
     let to = match case.text("activation")? {
         None | Some("none") => to,
         Some("relu") => to.relu(),
         Some("relu6") => to.relu6(),
         Some(other) => return Err(Stop::not_covered(format!("activation {other}"))),
     };
-    let to = to.with_requantization(requantization(&case.source)?);
+    let to = to.with_arithmetic(arithmetic(&case.source)?);
     let y = ops::fully_connected(&x, &weights, bias.as_ref(), &to)?;
     let y = y.unpacked_codes().iter().copied().collect();
     Ok(vec![case.like_output::<Y>(0, y)?])
@@ -105,7 +105,7 @@ fn matrix<A: Copy>(x: &ArrayD<A>) -> Outcome<Array2<A>> {
 }
 
 /// Parameters of a matrix: one scale and zero point, or one of either per index of `axis`.
-fn channel_params<T: Byte>(case: &Case, scale: usize, zero: Option<usize>, axis: Axis) -> Outcome<QParams<T, Ix2>> {
+fn channel_params<T: Int8>(case: &Case, scale: usize, zero: Option<usize>, axis: Axis) -> Outcome<QParams<T, Ix2>> {
     let scales = scales(case, scale)?;
     let zero_points: Vec<T> = match zero {
         Some(zero) => zero_points::<T>(case.input(zero)?)?.iter().copied().collect(),
@@ -127,7 +127,7 @@ pub(crate) fn repeated<A: Copy>(values: &[A], len: usize) -> Vec<A> {
 }
 
 /// Zero points by name; none are 0.
-fn optional_zero_points<T: Byte>(case: &Case, name: &str) -> Outcome<Vec<T>> {
+fn optional_zero_points<T: Int8>(case: &Case, name: &str) -> Outcome<Vec<T>> {
     match case.named(name) {
         Some(tensor) => Ok(zero_points::<T>(tensor)?.iter().copied().collect()),
         None => Ok(vec![T::default()]),

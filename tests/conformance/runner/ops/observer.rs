@@ -1,10 +1,11 @@
 //! Batches → range → parameters: PyTorch's observers.
 
 use ndarray::IxDyn;
-use ndarray_quant::statistic::Bounds;
+use ndarray_quant::observer::Bounds;
 use ndarray_quant::{
-    BlockObserver, Code, Convention, Element, Granularity, Histogram, MinMax, MovingAverage, Observer, Scheme,
-    Statistic,
+    Convention, Element, Granularity, Scheme,
+    element::Code,
+    observer::{BlockObserver, HistogramObserver, MinMax, MovingAverage, Observer, Statistic},
 };
 
 use super::affine::checked_axis;
@@ -35,7 +36,7 @@ pub(crate) fn moving_average(case: &Case) -> Outcome<Vec<Tensor>> {
 pub(crate) fn histogram(case: &Case) -> Outcome<Vec<Tensor>> {
     case.expects("bins", 2048)?;
     case.expects("upsample_rate", 16)?;
-    let observer = observe(case, Histogram::per_tensor())?;
+    let observer = observe(case, HistogramObserver::per_tensor())?;
     let mut outputs = outputs(case, &observer, |histogram| histogram.bounds())?;
     let counts = observer.blocks().iter().flat_map(|histogram| histogram.counts()).map(|&count| count as f32);
     outputs.push(case.like_output::<f32>(4, counts.collect())?);

@@ -1,9 +1,16 @@
 //! Pooling: `ops::AveragePool`, `ops::GlobalAveragePool`.
 
 use ndarray::{Array4, Ix4};
-use ndarray_quant::gemm::Byte;
-use ndarray_quant::ops::{AveragePool, GlobalAveragePool, Window};
-use ndarray_quant::{FixedPointRounding, QParams, QTensor, Requantization, Requantize};
+use ndarray_quant::gemm::Int8;
+use ndarray_quant::{
+    QParams, QTensor,
+    compat::gemmlowp::FixedPointRounding,
+    nn::{Arithmetic, Output},
+};
+use ndarray_quant::{
+    nn::Window,
+    ops::{AveragePool, GlobalAveragePool},
+};
 
 use super::conv::{channels_first, channels_last, image, onnx_window, pair, quantized, tflite_padding};
 use super::requantize::{scalar, zero_point};
@@ -38,8 +45,8 @@ pub(crate) fn average_pool_2d(case: &Case) -> Outcome<Vec<Tensor>> {
     case.knows(&["kernel_shape", "strides", "padding", "layout"])?;
     with_byte!(case.output(0)?.dtype(), T => {
         let x = input::<T>(case)?;
-        let to = Requantize::to(x.params());
-        let to = to.with_requantization(Requantization::FixedPoint(FixedPointRounding::Double));
+        let to = Output::to(x.params());
+        let to = to.with_arithmetic(Arithmetic::FixedPoint(FixedPointRounding::Double));
         let window = Window::new().strides(pair(case, "strides")?).padding(tflite_padding(case)?);
         let pool = AveragePool::new(x.params(), pair(case, "kernel_shape")?, &window, &to)?;
         in_layout::<T>(case, pool.forward(&x)?)
@@ -54,17 +61,17 @@ fn is_channels_last(case: &Case) -> Outcome<bool> {
     }
 }
 
-fn input<T: Byte + Typed<Value = T>>(case: &Case) -> Outcome<QTensor<T, Ix4>> {
+fn input<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<QTensor<T, Ix4>> {
     let codes = case.values::<T>(0)?;
     let codes: Array4<T> = if is_channels_last(case)? { image(codes)? } else { channels_last(codes)? };
     quantized(codes, QParams::per_tensor(scalar(case, 1)?, zero_point::<T>(case, 2)?)?)
 }
 
-fn output<T: Byte>(case: &Case) -> Outcome<Requantize<T, Ix4>> {
-    Ok(Requantize::to(&QParams::<T, Ix4>::per_tensor(scalar(case, 3)?, zero_point::<T>(case, 4)?)?))
+fn output<T: Int8>(case: &Case) -> Outcome<Output<T, Ix4>> {
+    Ok(Output::to(&QParams::<T, Ix4>::per_tensor(scalar(case, 3)?, zero_point::<T>(case, 4)?)?))
 }
 
-fn in_layout<T: Byte + Typed<Value = T>>(case: &Case, y: QTensor<T, Ix4>) -> Outcome<Vec<Tensor>> {
+fn in_layout<T: Int8 + Typed<Value = T>>(case: &Case, y: QTensor<T, Ix4>) -> Outcome<Vec<Tensor>> {
     let codes = y.unpacked_codes().into_owned();
     let codes = if is_channels_last(case)? { codes } else { channels_first(codes) };
     Ok(vec![T::tensor(codes.into_dyn())])

@@ -1,7 +1,12 @@
-//! Accumulator → code, and code → code of other parameters.
+//! I32Epilogue → code, and code → code of other parameters.
 
 use ndarray::ArrayD;
-use ndarray_quant::{Code, Element, FixedPointRounding, Requantization, Rescale};
+use ndarray_quant::{
+    Element,
+    compat::gemmlowp::FixedPointRounding,
+    element::Code,
+    nn::{Arithmetic, Multiplier},
+};
 
 use super::affine::zero_points;
 use crate::runner::case::Case;
@@ -14,21 +19,21 @@ pub(crate) fn requantize(case: &Case) -> Outcome<Vec<Tensor>> {
     if !matches!(case.source.as_str(), "tflite" | "litert") {
         return Err(Stop::not_covered(format!("requantize as {}", case.source)));
     }
-    let double_rounding = Requantization::FixedPoint(FixedPointRounding::Double);
-    let rescale = Rescale::new(scalar(case, 1)?, 1.0, scalar(case, 3)?, double_rounding)?;
+    let double_rounding = Arithmetic::FixedPoint(FixedPointRounding::Double);
+    let multiplier = Multiplier::new(scalar(case, 1)?, 1.0, scalar(case, 3)?, double_rounding)?;
     let acc = with_element!(case.input(0)?.dtype(), X => differences::<X>(case))?;
-    with_element!(case.output(0)?.dtype(), Y => codes::<Y>(case, 4, &acc, |_| rescale))
+    with_element!(case.output(0)?.dtype(), Y => codes::<Y>(case, 4, &acc, |_| multiplier))
 }
 
 /// TFLite: the last step of `FULLY_CONNECTED`.
 pub(crate) fn requantize_acc(case: &Case) -> Outcome<Vec<Tensor>> {
     case.knows(&["multiplier_f64", "qdtype", "qmin", "qmax"])?;
-    let requantization = requantization(&case.source)?;
+    let arithmetic = arithmetic(&case.source)?;
     let (x_scale, y_scale) = (scalar(case, 1)?, scalar(case, 3)?);
     // One weight scale, or one per channel, which is the last axis.
     let w_scale = scales(case, 2)?;
-    let rescales: Vec<Rescale> =
-        w_scale.iter().map(|&w| Rescale::new(x_scale, w, y_scale, requantization)).collect::<Result<_, _>>()?;
+    let rescales: Vec<Multiplier> =
+        w_scale.iter().map(|&w| Multiplier::new(x_scale, w, y_scale, arithmetic)).collect::<Result<_, _>>()?;
     let acc = case.values::<i32>(0)?;
     if rescales.len() != 1 && acc.shape().last() != Some(&rescales.len()) {
         return Err(Stop::failed(format!("{} weight scales for accumulators {:?}", rescales.len(), acc.shape())));
@@ -37,12 +42,12 @@ pub(crate) fn requantize_acc(case: &Case) -> Outcome<Vec<Tensor>> {
 }
 
 /// How a system turns the accumulators of a fully connected layer into codes.
-pub(crate) fn requantization(source: &str) -> Outcome<Requantization> {
+pub(crate) fn arithmetic(source: &str) -> Outcome<Arithmetic> {
     match source {
-        "tflite" => Ok(Requantization::FixedPoint(FixedPointRounding::Double)),
-        "litert" => Ok(Requantization::Double),
-        "litert_xnn" | "ort" => Ok(Requantization::Float),
-        other => Err(Stop::not_covered(format!("requantization as {other}"))),
+        "tflite" => Ok(Arithmetic::FixedPoint(FixedPointRounding::Double)),
+        "litert" => Ok(Arithmetic::F64),
+        "litert_xnn" | "ort" => Ok(Arithmetic::F32),
+        other => Err(Stop::not_covered(format!("arithmetic as {other}"))),
     }
 }
 
@@ -75,13 +80,18 @@ where
     ArrayD::from_shape_vec(codes.raw_dim(), values).map_err(|error| Stop::failed(error.to_string()))
 }
 
-/// The codes of accumulators; `rescale` tells the factor of the element at a row-major position.
-fn codes<Y>(case: &Case, zero: usize, acc: &ArrayD<i32>, rescale: impl Fn(usize) -> Rescale) -> Outcome<Vec<Tensor>>
+/// The codes of accumulators; `multiplier` tells the factor of the element at a row-major position.
+fn codes<Y>(
+    case: &Case,
+    zero: usize,
+    acc: &ArrayD<i32>,
+    multiplier: impl Fn(usize) -> Multiplier,
+) -> Outcome<Vec<Tensor>>
 where
     Y: Element + Typed<Value = <Y as Element>::Code>,
 {
     let zero_point = zero_point::<Y>(case, zero)?;
-    let values = acc.iter().enumerate().map(|(i, &acc)| rescale(i).requantize::<Y>(acc, zero_point)).collect();
+    let values = acc.iter().enumerate().map(|(i, &acc)| multiplier(i).requantize::<Y>(acc, zero_point)).collect();
     let codes = ArrayD::from_shape_vec(acc.raw_dim(), values).map_err(|error| Stop::failed(error.to_string()))?;
     Ok(vec![Y::tensor(codes)])
 }

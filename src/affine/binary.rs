@@ -1,0 +1,215 @@
+//! Codes of two tensors → codes of their sum or product, and codes of a window → their mean.
+
+use super::{
+    Arithmetic, Codes, FixedPoint, FixedPointRounding, MultiplyShifted, RequantizeFixed, clamp_to_code,
+    requantize_double,
+};
+use crate::element::Code;
+use crate::error::{Error, Result};
+
+/// A scale and a zero point.
+pub(crate) type ScaleZeroPoint = (f32, i32);
+
+/// A formula of two 8-bit codes, as loops over tensors take it. A closure would not be inlined into all of them.
+pub(crate) trait BinaryOp: Copy + Sync {
+    /// Must be `#[inline(always)]`.
+    fn code(&self, a: i32, b: i32) -> i32;
+}
+
+/// `clamp(rne((y_zero - (ra * a_zero + rb * b_zero)) + a * ra + b * rb))`, `ra = a_scale / y_scale`,
+/// `rb = b_scale / y_scale`, in `f32` from left to right: the zero point is added before rounding (ONNX Runtime:
+/// `QLinearAdd`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FloatSum {
+    a: f32,
+    b: f32,
+    constant: f32,
+    low: f32,
+    high: f32,
+}
+
+impl FloatSum {
+    pub(crate) fn new(a: ScaleZeroPoint, b: ScaleZeroPoint, y: ScaleZeroPoint, codes: Codes) -> Self {
+        let (ra, rb) = (a.0 / y.0, b.0 / y.0);
+        let constant = y.1 as f32 - (ra * a.1 as f32 + rb * b.1 as f32);
+        Self { a: ra, b: rb, constant, low: codes.min as f32, high: codes.max as f32 }
+    }
+}
+
+impl BinaryOp for FloatSum {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        clamp_to_code(self.constant + a as f32 * self.a + b as f32 * self.b, self.low, self.high, false)
+    }
+}
+
+/// The sum in integers: both sides in units of `2 * max(a_scale, b_scale) / 2^20`, each rounded, then their sum in
+/// units of the output (TFLite: `ADD`).
+///
+/// The side with the greater scale comes first. Its factor is a half, and its product exact.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FixedSum {
+    a_zero: i32,
+    b_zero: i32,
+    b: MultiplyShifted,
+    y: RequantizeFixed,
+}
+
+impl FixedSum {
+    pub(crate) fn new(
+        a: ScaleZeroPoint,
+        b: ScaleZeroPoint,
+        y: ScaleZeroPoint,
+        rounding: FixedPointRounding,
+        codes: Codes,
+    ) -> Result<Self> {
+        debug_assert!(a.0 >= b.0, "the greater scale comes first");
+        let twice_max = 2.0 * f64::from(a.0);
+        let b_factor = FixedPoint::from_f64(f64::from(b.0) / twice_max)?;
+        let y_factor = FixedPoint::from_f64(twice_max / (f64::from(1 << MultiplyShifted::SHIFT) * f64::from(y.0)))?;
+        Ok(Self {
+            a_zero: a.1,
+            b_zero: b.1,
+            b: MultiplyShifted::new(b_factor, rounding),
+            y: RequantizeFixed::new(y_factor, rounding, y.1, codes),
+        })
+    }
+}
+
+impl BinaryOp for FixedSum {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        let a = (a - self.a_zero) << (MultiplyShifted::SHIFT - 1);
+        self.y.code(a + self.b.multiply(b - self.b_zero))
+    }
+}
+
+/// The product of two codes, less their zero points, in units of the output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProductOf<R> {
+    pub(crate) a_zero: i32,
+    pub(crate) b_zero: i32,
+    pub(crate) to: R,
+}
+
+/// In `f32` the zero point is added before rounding:
+/// `clamp(rne((a - a_zero) * (b - b_zero) * ((a_scale * b_scale) / y_scale) + y_zero))` (ONNX Runtime: `QLinearMul`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FloatProduct {
+    pub(crate) factor: f32,
+    pub(crate) zero_point: i32,
+    pub(crate) codes: Codes,
+}
+
+impl BinaryOp for ProductOf<FloatProduct> {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        let product = ((a - self.a_zero) * (b - self.b_zero)) as f32;
+        let FloatProduct { factor, zero_point, codes } = self.to;
+        clamp_to_code(product * factor + zero_point as f32, codes.min as f32, codes.max as f32, false)
+    }
+}
+
+/// In `f64` the product is requantized as any accumulator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DoubleProduct {
+    pub(crate) factor: f64,
+    pub(crate) zero_point: i32,
+    pub(crate) codes: Codes,
+}
+
+impl BinaryOp for ProductOf<DoubleProduct> {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        let DoubleProduct { factor, zero_point, codes } = self.to;
+        requantize_double::<u8>((a - self.a_zero) * (b - self.b_zero), factor, zero_point, codes)
+    }
+}
+
+/// In integers as well (TFLite: `MUL`).
+impl BinaryOp for ProductOf<RequantizeFixed> {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        self.to.code((a - self.a_zero) * (b - self.b_zero))
+    }
+}
+
+/// Refuses an arithmetic that no system has for an operator.
+pub(crate) fn unsupported(what: &'static str, found: Arithmetic) -> Error {
+    Error::Argument { what, expected: "Float or FixedPoint arithmetic", found: alloc::format!("{found:?}") }
+}
+
+/// `clamp(rne(sum / count / y_scale + y_zero))`, `sum` being that of `(x - x_zero) * x_scale` in the order of the
+/// window, all in `f32`: the zero point is added before rounding (ONNX Runtime: `QLinearAveragePool`).
+#[inline(always)]
+pub(crate) fn float_mean(sum: f32, count: f32, y: ScaleZeroPoint, codes: Codes) -> i32 {
+    clamp_to_code(sum / count / y.0 + y.1 as f32, codes.min as f32, codes.max as f32, false)
+}
+
+/// The mean of so many codes, halves away from zero, within `codes` (TFLite: `AVERAGE_POOL_2D`).
+///
+/// The quotient is a product: with `2^shift >= 256 * count^2`, `reciprocal = 2^shift / count` rounded up is too large by
+/// less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`. Their product is below `2^(shift + 8)`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IntegerMean {
+    half: u32,
+    reciprocal: u64,
+    shift: u32,
+    codes: Codes,
+}
+
+impl IntegerMean {
+    /// Of at least one code and so few that their sum is an `i32`.
+    #[inline(always)]
+    pub(crate) fn new(count: usize, codes: Codes) -> Self {
+        let count = count as u64;
+        let shift = 8 + 2 * count.next_power_of_two().trailing_zeros();
+        Self { half: count as u32 / 2, reciprocal: (1u64 << shift).div_ceil(count), shift, codes }
+    }
+
+    #[inline(always)]
+    pub(crate) fn eval<Sum: Code>(self, sum: Sum) -> i32 {
+        let sum = sum.to_i32();
+        let rounded = sum.unsigned_abs() + self.half;
+        let mean = if Sum::WIDE {
+            ((u64::from(rounded) * self.reciprocal) >> self.shift) as i32
+        } else {
+            // Sums of at most 128 codes, so `shift` is at most 22.
+            ((rounded * self.reciprocal as u32) >> self.shift) as i32
+        };
+        let mean = if sum < 0 { -mean } else { mean };
+        mean.clamp(self.codes.min, self.codes.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every sum of few codes, and those next to multiples and halves of many.
+    #[test]
+    fn means_of_integers_are_quotients() {
+        let codes = Codes { min: -300, max: 300 };
+        let divided = |sum: i32, count: i64| {
+            let (sum, half) = (i64::from(sum), count / 2);
+            (if sum > 0 { sum + half } else { sum - half }) / count
+        };
+        let check = |count: i32, sum: i32| {
+            let mean = IntegerMean::new(count as usize, codes).eval(sum);
+            assert_eq!(i64::from(mean), divided(sum, count.into()), "{sum} / {count}");
+            if count <= 128 {
+                assert_eq!(IntegerMean::new(count as usize, codes).eval(sum as i16), mean, "{sum} / {count}");
+            }
+        };
+        for count in 1..130 {
+            (-255 * count..=255 * count).for_each(|sum| check(count, sum));
+        }
+        for count in [255, 256, 257, 65535, 65537, (1 << 23) - 1, 1 << 23, (1 << 23) + 1, i32::MAX / 255] {
+            let greatest = 255 * i64::from(count);
+            let near = |sum: i64| (sum - 1..=sum + 1).map(|sum| sum.clamp(-greatest, greatest) as i32);
+            for half in -510..=510 {
+                near(half * i64::from(count) / 2).for_each(|sum| check(count, sum));
+            }
+        }
+    }
+}

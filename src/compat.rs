@@ -1,0 +1,13 @@
+//! Special functions of other systems, bit for bit.
+
+/// FBGEMM and torchao.
+pub mod fbgemm {
+    pub use crate::affine::choose_qparams;
+}
+
+/// gemmlowp and TensorFlow Lite: fixed-point multipliers.
+pub mod gemmlowp {
+    pub use crate::affine::{
+        FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
+    };
+}

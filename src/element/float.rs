@@ -1,0 +1,243 @@
+//! The floats that enter and leave quantization, and the two that formulas are computed in.
+
+use core::fmt::Debug;
+use core::ops::{Add, Div, Mul, Sub};
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use super::{DType, MaybeSerde, sealed::Sealed};
+use crate::arch::{self, Task};
+
+/// A float type of tensors: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed.
+///
+/// Half-precision values are widened to `f32`, formulas are evaluated there, and their results are rounded back.
+pub trait Float: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send + Sync + MaybeSerde + 'static {
+    /// The type that formulas on this type are evaluated in: `f64` for `f64`, else `f32`.
+    #[doc(hidden)]
+    #[allow(private_bounds)]
+    type Compute: Compute;
+    /// The type's name at run time.
+    const DTYPE: DType;
+    /// The value in the type of formulas. Exact.
+    #[doc(hidden)]
+    fn widen(self) -> Self::Compute;
+    /// [`Self::widen`] of each value, as far as the shorter slice goes.
+    #[doc(hidden)]
+    fn widen_slice(from: &[Self], to: &mut [Self::Compute]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
+    }
+    /// The nearest value of this type to each, ties to even, as far as the shorter slice goes.
+    #[doc(hidden)]
+    fn round_slice(from: &[Self::Compute], to: &mut [Self]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.into_real());
+    }
+    /// The values as they are, if this is the type of formulas.
+    #[doc(hidden)]
+    fn as_compute(values: &[Self]) -> Option<&[Self::Compute]>;
+    #[doc(hidden)]
+    fn as_compute_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
+    /// The values themselves if they are `f32`.
+    #[doc(hidden)]
+    fn as_f32(values: &[Self]) -> Option<&[f32]>;
+    /// The value as `f32`, rounded to nearest, ties to even.
+    fn to_f32(self) -> f32;
+    /// The value as `f64`. Exact.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type, ties to even.
+    fn from_f32(value: f32) -> Self;
+    /// The nearest value of this type, ties to even, rounded once.
+    fn from_f64(value: f64) -> Self;
+    /// The value itself, or 0, without a branch.
+    #[doc(hidden)]
+    fn only_if(self, condition: bool) -> Self;
+}
+
+/// `f32` or `f64`: where formulas are evaluated.
+pub(crate) trait Compute:
+    Float + Copy + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    const ZERO: Self;
+    const ONE: Self;
+    const HALF: Self;
+
+    fn from_real<F: Float>(value: F) -> Self;
+    fn from_i32(value: i32) -> Self;
+    fn from_i64(value: i64) -> Self;
+    fn into_real<F: Float>(self) -> F;
+    /// Truncates toward zero, saturating; NaN gives 0.
+    fn to_i32_saturating(self) -> i32;
+    /// The nearest integer, ties to even, of a value of magnitude at most 2^22.
+    fn small_to_i32(self) -> i32;
+    /// The nearest integer, ties to even.
+    fn round_ties_even(self) -> Self;
+    fn copysign(self, sign: Self) -> Self;
+    /// The nearest number above.
+    fn next_up(self) -> Self;
+    /// The nearest number below.
+    fn next_down(self) -> Self;
+
+    /// The nearest integer, ties away from zero.
+    ///
+    /// Adding one half first would be wrong just below a tie, so the tie is recognised by its exact remainder.
+    #[inline(always)]
+    fn round_ties_away(self) -> Self {
+        let even = self.round_ties_even();
+        let tie_toward_zero = self - even == Self::HALF.copysign(self);
+        if tie_toward_zero { even + Self::ONE.copysign(self) } else { even }
+    }
+}
+
+macro_rules! compute {
+    ($t:ident, $bits:ident, $int:ident, $from:ident, $into:ident, $mantissa:literal) => {
+        impl Compute for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const HALF: Self = 0.5;
+            #[inline(always)]
+            fn from_real<F: Float>(value: F) -> Self {
+                value.$from()
+            }
+            #[inline(always)]
+            fn from_i32(value: i32) -> Self {
+                value as $t
+            }
+            #[inline(always)]
+            fn from_i64(value: i64) -> Self {
+                value as $t
+            }
+            #[inline(always)]
+            fn into_real<F: Float>(self) -> F {
+                F::$into(self)
+            }
+            #[inline(always)]
+            fn to_i32_saturating(self) -> i32 {
+                self as i32
+            }
+            #[inline(always)]
+            fn small_to_i32(self) -> i32 {
+                // At 1.5 * 2^mantissa one unit in the last place is 1: the addition rounds, the low bits are the
+                // integer.
+                const SHIFT: $t = 1.5 * (1u64 << $mantissa) as $t;
+                ((self + SHIFT).to_bits() as $int).wrapping_sub(SHIFT.to_bits() as $int) as i32
+            }
+            #[inline(always)]
+            fn round_ties_even(self) -> Self {
+                // Also without `std`, and without a call where the target has no rounding instruction.
+                const SHIFT: $t = (1u64 << $mantissa) as $t;
+                let magnitude = self.abs();
+                let rounded = (magnitude + SHIFT) - SHIFT;
+                let rounded = if magnitude < SHIFT { rounded } else { magnitude };
+                rounded.copysign(self)
+            }
+            #[inline(always)]
+            fn copysign(self, sign: Self) -> Self {
+                self.copysign(sign)
+            }
+            #[inline(always)]
+            fn next_up(self) -> Self {
+                self.next_up()
+            }
+            #[inline(always)]
+            fn next_down(self) -> Self {
+                self.next_down()
+            }
+        }
+    };
+}
+compute!(f32, u32, i32, to_f32, from_f32, 23);
+compute!(f64, u64, i64, to_f64, from_f64, 52);
+
+macro_rules! reals {
+    ($($t:ident $bits:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr $(, $slices:item)*;)*) => {$(
+        impl Sealed for $t {}
+        impl Float for $t {
+            type Compute = $compute;
+            const DTYPE: DType = DType::$dtype;
+            #[inline(always)]
+            fn widen(self) -> $compute { $widen(self) }
+            fn as_compute(values: &[Self]) -> Option<&[$compute]> { $in_place(values) }
+            fn as_compute_mut(values: &mut [Self]) -> Option<&mut [$compute]> { $in_place(values) }
+            fn as_f32(values: &[Self]) -> Option<&[f32]> { $as_f32(values) }
+            #[inline(always)]
+            fn to_f32(self) -> f32 { $to_f32(self) }
+            #[inline(always)]
+            fn to_f64(self) -> f64 { $to_f64(self) }
+            #[inline(always)]
+            fn from_f32(value: f32) -> Self { $from_f32(value) }
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self { $from_f64(value) }
+            #[inline(always)]
+            fn only_if(self, condition: bool) -> Self { $t::from_bits(self.to_bits() & (condition as $bits).wrapping_neg()) }
+            $($slices)*
+        }
+    )*};
+}
+reals! {
+    f32 u32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
+    f64 u64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
+    f16 u16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x)),
+        fn round_slice(from: &[f32], to: &mut [Self]) { arch::f32_to_f16(from, to.reinterpret_cast_mut()); },
+        fn widen_slice(from: &[Self], to: &mut [f32]) { arch::f16_to_f32(from.reinterpret_cast(), to); };
+    bf16 u16 BF16 via f32 other_type other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x)),
+        fn round_slice(from: &[f32], to: &mut [Self]) { arch::run(RoundToBf16 { from, to: to.reinterpret_cast_mut() }); },
+        fn widen_slice(from: &[Self], to: &mut [f32]) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_bits((from.to_bits() as u32) << 16));
+        };
+}
+
+/// Values that are not of the type that is asked for.
+fn other_type<T, U>(_: T) -> Option<U> {
+    None
+}
+
+/// The `f32` next to `x` toward zero, its last bit set if that is not exact.
+///
+/// Rounding to odd keeps what a later rounding to half precision must know, so that both together round once
+/// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). `half` itself drops the low half of an
+/// `f64` before it rounds.
+fn to_odd_f32(x: f64) -> f32 {
+    let nearest = x as f32;
+    if nearest as f64 == x || x.is_nan() {
+        return nearest;
+    }
+    let away = (nearest as f64).abs() > x.abs();
+    f32::from_bits((nearest.to_bits() - away as u32) | 1)
+}
+
+/// A half-precision float type: [`half::f16`] or [`half::bf16`]. Sealed.
+#[allow(private_bounds, reason = "the trait is sealed")]
+pub trait HalfFloat: Float<Compute = f32> {
+    /// The greatest finite value.
+    const MAX: Self;
+}
+
+impl HalfFloat for f16 {
+    const MAX: Self = f16::MAX;
+}
+
+impl HalfFloat for bf16 {
+    const MAX: Self = bf16::MAX;
+}
+
+/// The upper halves of the bits, rounded.
+struct RoundToBf16<'a> {
+    from: &'a [f32],
+    to: &'a mut [u16],
+}
+
+impl Task for RoundToBf16<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            let bits = from.to_bits();
+            // Half of the last place, less one if that is even: then a carry is what rounds up.
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+            // A NaN must not become an infinity.
+            let quiet = bits >> 16 | 0x40;
+            *to = if from.is_nan() { quiet } else { rounded } as u16;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Half precision: float16 and bfloat16 casts with an overflow policy.
+
+use ndarray::{Array, ArrayRef, Dimension};
+
+use crate::arch::{self, Task};
+use crate::element::{Compute, DType, Float};
+use crate::error::{Error, Result};
+use crate::granularity::positions;
+use crate::quantize::{Dequantize, Quantize};
+
+pub use crate::element::float::HalfFloat;
+#[doc(no_inline)]
+pub use ::half::{bf16, f16};
+
+/// What a cast to half precision does with a finite value that would round to an infinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Overflow {
+    /// Refuses the tensor with [`Error::Overflow`].
+    #[default]
+    Error,
+    /// Takes the greatest finite half, with its sign; infinities too.
+    Saturate,
+    /// Rounds to infinity, as IEEE 754 does.
+    Infinity,
+}
+
+/// Float16 quantization: each value rounded to the nearest [`half::f16`] or [`half::bf16`], ties to even.
+///
+/// NaN stays NaN. Infinities stay unless they are saturated.
+///
+/// ```
+/// use half::f16;
+/// use ndarray::array;
+/// use ndarray_quant::{Error, Quantize, half::{HalfCast, Overflow}};
+///
+/// let x = array![1.0f32, 1e5];
+/// assert!(matches!(HalfCast::<f16>::new(Overflow::Error).quantize(&x), Err(Error::Overflow { .. })));
+/// let y = HalfCast::<f16>::new(Overflow::Saturate).quantize(&x)?;
+/// assert_eq!(y, array![f16::ONE, f16::MAX]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HalfCast<H> {
+    overflow: Overflow,
+    half: core::marker::PhantomData<H>,
+}
+
+impl<H: HalfFloat> HalfCast<H> {
+    /// A cast that treats overflow this way.
+    pub fn new(overflow: Overflow) -> Self {
+        HalfCast { overflow, half: core::marker::PhantomData }
+    }
+
+    /// Casts into memory that exists. Any strides on either side.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape, [`Error::Overflow`] with the position of the first value that is
+    /// too large, if asked for. Then nothing was written.
+    pub fn quantize_into<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<H, D>) -> Result<()> {
+        if x.shape() != out.shape() {
+            return Err(Error::shape("half-precision values", x.shape(), out.shape()));
+        }
+        let limit = H::MAX.to_f64();
+        let cast = |x: F| x.widen().into_real::<H>();
+        let overflows = |x: F| x.to_f64().abs() > limit && cast(x).to_f64().is_infinite();
+        // Most tensors hold nothing that large: one fast look saves the slow one.
+        let may_overflow = self.overflow != Overflow::Infinity && exceeds(x, limit as f32);
+        if may_overflow && self.overflow == Overflow::Error {
+            let finite_overflow = |x: &F| overflows(*x) && x.to_f64().is_finite();
+            if let Some((index, x)) = positions(x.raw_dim()).zip(x).find(|(_, x)| finite_overflow(x)) {
+                return Err(Error::Overflow { limit, found: x.to_f64(), index });
+            }
+        }
+        if may_overflow && self.overflow == Overflow::Saturate {
+            out.zip_mut_with(x, |y, &x| {
+                *y = if overflows(x) { H::from_f64(limit.copysign(x.to_f64())) } else { cast(x) };
+            });
+            return Ok(());
+        }
+        match (x.as_slice(), out.as_slice_mut()) {
+            (Some(x), Some(out)) if F::DTYPE != DType::F64 => {
+                if let Some(x) = F::as_f32(x) {
+                    H::round_slice(x, out);
+                    return Ok(());
+                }
+                // In pieces that stay in the cache between the steps.
+                const PIECE: usize = 1024;
+                let mut wide = [0f32; PIECE];
+                for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
+                    wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.to_f32());
+                    H::round_slice(&wide[..x.len()], out);
+                }
+            }
+            _ => out.zip_mut_with(x, |y, &x| *y = cast(x)),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a magnitude is greater than this.
+fn exceeds<F: Float, D: Dimension>(x: &ArrayRef<F, D>, limit: f32) -> bool {
+    struct Exceeds<'a, F>(&'a [F], f32);
+    impl<F: Float> Task for Exceeds<'_, F> {
+        type Output = bool;
+
+        #[inline(always)]
+        fn run(self) -> bool {
+            // Without an end at the first, so that lanes are made of it.
+            self.0.iter().fold(false, |any, x| any | (x.to_f32().abs() > self.1))
+        }
+    }
+    match x.as_slice_memory_order() {
+        Some(x) => arch::run(Exceeds(x, limit)),
+        None => x.iter().any(|x| x.to_f32().abs() > limit),
+    }
+}
+
+impl<F: Float, D: Dimension, H: HalfFloat> Quantize<F, D> for HalfCast<H> {
+    type Output = Array<H, D>;
+
+    /// Errors as [`HalfCast::quantize_into`].
+    fn quantize(&self, x: &ArrayRef<F, D>) -> Result<Array<H, D>> {
+        let mut out = Array::from_elem(x.raw_dim(), H::default());
+        self.quantize_into(x, &mut out)?;
+        Ok(out)
+    }
+}
+
+impl<F: Float, D: Dimension, H: HalfFloat> Dequantize<F, D> for Array<H, D> {
+    fn raw_dim(&self) -> D {
+        (**self).raw_dim()
+    }
+    fn size_in_bytes(&self) -> usize {
+        size_of::<H>() * self.len()
+    }
+    fn dequantize_into(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
+        if out.shape() != self.shape() {
+            return Err(Error::shape("float values", self.shape(), out.shape()));
+        }
+        match (self.as_slice(), out.as_slice_mut()) {
+            (Some(x), Some(out)) => {
+                const PIECE: usize = 1024;
+                let mut wide = [0f32; PIECE];
+                for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
+                    H::widen_slice(x, &mut wide);
+                    out.iter_mut().zip(&wide).for_each(|(y, &x)| *y = F::from_f32(x));
+                }
+            }
+            _ => out.zip_mut_with(self, |y, x| *y = F::from_f32(x.to_f32())),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! Step sizes and zero points that are trained with the weights.
+
+use ndarray::{Array, ArrayRef, Dimension};
+
+use super::fake_quantize::{FakeQuantize, Gradients};
+use crate::affine::{Clipping, Codes, Convention};
+use crate::element::{Code, Compute, Element, Float};
+use crate::error::{Error, Result, check_shapes};
+use crate::granularity::{Blocks, Granularity, Run, positions};
+use crate::qparams::QParams;
+use crate::scheme::Scheme;
+
+/// Learned scales stay within these bounds: the product of two of them is a normal `f32`.
+const SMALLEST: f32 = 1.0 / (1u64 << 60) as f32;
+const GREATEST: f32 = (1u64 << 60) as f32;
+
+/// The scale that an optimizer gets when it asks for `proposed`: the nearest one within a factor of two of the present
+/// one and within `2^-60..=2^60`; the present one if it asks for a NaN.
+///
+/// So a scale is positive and finite whatever the learning rate, and one bad step cannot throw it away.
+///
+/// ```
+/// use ndarray_quant::qat::project_scale;
+/// assert_eq!(project_scale(0.1, 0.11), 0.11);
+/// assert_eq!(project_scale(0.1, -3.0), 0.05);
+/// assert_eq!(project_scale(0.1, f32::INFINITY), 0.2);
+/// assert_eq!(project_scale(0.1, f32::NAN), 0.1);
+/// ```
+pub fn project_scale(present: f32, proposed: f32) -> f32 {
+    let present = if present > 0.0 { present.clamp(SMALLEST, GREATEST) } else { SMALLEST };
+    let proposed = if proposed.is_nan() { present } else { proposed };
+    proposed.clamp(0.5 * present, 2.0 * present).clamp(SMALLEST, GREATEST)
+}
+
+/// What the gradients of learned parameters are multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum GradientFactor {
+    /// `1 / sqrt(n * q_max)` with `n` the elements of a block: for weights. `q_max` is the greatest code less the zero
+    /// point (Esser et al. 2020, section 2.2).
+    PerElement,
+    /// The same with this `n`: for activations, whose features count and not the images of a batch.
+    Features(usize),
+    /// This factor.
+    Fixed(f32),
+}
+
+/// Fake quantization whose scales, and zero points if asked for, are trained: LSQ and LSQ+.
+///
+/// | | trained | starts from | published in |
+/// |---|---|---|---|
+/// | [`lsq`](Self::lsq) | scales; zero points are 0 | `2 * mean(abs(x)) / sqrt(q_max)` | Esser et al., "Learned step size quantization", 2020 |
+/// | [`lsq_plus`](Self::lsq_plus) | scales and zero points | calibrated parameters | Bhalgat et al., "LSQ+", 2020 |
+/// | [`new`](Self::new) | scales | calibrated parameters | |
+///
+/// The gradients are those of [`FakeQuantize`] with [`Clipping::Values`], times a [`GradientFactor`]. LSQ+'s offset `β`
+/// is `-zero_point * scale`; the zero point is kept as a real number and rounded for use, so that integer arithmetic
+/// can follow. With [`Convention::Torch`] everything is as in PyTorch's `_fake_quantize_learnable_*`, whose gradient
+/// passes by [`Clipping::Codes`].
+///
+/// An optimizer of any kind works: propose new values to [`set_scale`](Self::set_scale), which keeps them positive and
+/// finite by [`project_scale`]. [`descend`](Self::descend) is the plainest one.
+///
+/// ```
+/// use ndarray::Array1;
+/// use ndarray_quant::{Scheme, qat::LearnedQuantizer};
+///
+/// let w = Array1::linspace(-1.0f32, 1.0, 100);
+/// let mut q = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2)?, &w)?; // -2..=1
+/// assert!((q.scale()[0] - 1.01).abs() < 1e-3); // 2 * mean(abs(w)) / sqrt(1)
+///
+/// // Minimize the error of the rounding itself.
+/// let error = |q: &LearnedQuantizer<i8, _>| Ok::<_, ndarray_quant::Error>(&q.fake().forward(&w)?.0 - &w);
+/// let before = error(&q)?.mapv(|e| e * e).sum();
+/// for _ in 0..100 {
+///     let gradients = q.gradients(&w, &error(&q)?)?;
+///     q.descend(&gradients, 0.02)?;
+/// }
+/// assert!(error(&q)?.mapv(|e| e * e).sum() < 0.8 * before);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct LearnedQuantizer<T: Element, D: Dimension> {
+    fake: FakeQuantize<T, D>,
+    /// Before they are rounded, if they are trained.
+    zero_point: Option<Array<f32, D>>,
+    factor: GradientFactor,
+}
+
+impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
+    /// Trains the scales of these parameters.
+    ///
+    /// # Errors
+    /// Those of [`QParams::new`].
+    pub fn new(params: QParams<T, D>) -> Result<Self> {
+        let clipping = match params.convention() {
+            Convention::Torch => Clipping::Codes,
+            _ => Clipping::Values,
+        };
+        let scale = params.scale().mapv(|scale| project_scale(scale, scale));
+        let fake = FakeQuantize::new(with_values(&params, scale, None)?).with_clipping(clipping);
+        Ok(Self { fake, zero_point: None, factor: GradientFactor::PerElement })
+    }
+
+    /// LSQ: the codes, granularity and convention of a scheme, no zero point, and scales that start from `x`:
+    /// `2 * mean(abs(x)) / sqrt(q_max)`, or 1 for blocks of zeros.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the position of the first NaN or infinity, [`Error::ZeroPoint`] if 0 is none of the
+    /// codes, [`Error::Axis`] or [`Error::GroupSize`] for a granularity that `x` cannot have.
+    pub fn lsq<F: Float>(scheme: Scheme<T>, x: &ArrayRef<F, D>) -> Result<Self> {
+        let mean = mean_magnitudes(x, scheme.granularity())?;
+        let Codes { min, max } = scheme.codes();
+        let q_max = num_traits::Float::sqrt(max.max(1) as f64);
+        let scale = mean.mapv(|mean| if mean > 0.0 { (2.0 * mean / q_max) as f32 } else { 1.0 });
+        let scale = scale.mapv(|scale| project_scale(scale, scale));
+        let params = QParams::new(scheme.granularity(), scale, None)?.with_convention(scheme.convention());
+        Self::new(params.with_code_range(min, max)?)
+    }
+
+    /// LSQ+: trains the zero points as well. For activations, start from the parameters of an observer.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
+    pub fn lsq_plus(params: QParams<T, D>) -> Result<Self> {
+        let zero_point = match params.zero_point() {
+            Some(zero_point) => zero_point.mapv(|z| z.to_i32() as f32),
+            None => Array::zeros(params.scale().raw_dim()),
+        };
+        Ok(Self { zero_point: Some(zero_point), ..Self::new(params)? })
+    }
+
+    /// With the gradients of the parameters multiplied by this.
+    pub fn with_gradient_factor(mut self, factor: GradientFactor) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// With the gradient passing there.
+    pub fn with_clipping(mut self, clipping: Clipping) -> Self {
+        self.fake = self.fake.with_clipping(clipping);
+        self
+    }
+
+    /// Forward and backward with the present parameters, the zero points rounded.
+    pub fn fake(&self) -> &FakeQuantize<T, D> {
+        &self.fake
+    }
+
+    /// The present parameters, the zero points rounded: what the trained network is quantized with.
+    pub fn params(&self) -> &QParams<T, D> {
+        self.fake.params()
+    }
+
+    /// The present scales.
+    pub fn scale(&self) -> &Array<f32, D> {
+        self.params().scale()
+    }
+
+    /// The present zero points before they are rounded, if they are trained.
+    pub fn zero_point(&self) -> Option<&Array<f32, D>> {
+        self.zero_point.as_ref()
+    }
+
+    /// The gradients by the input and, multiplied by [`Self::gradient_factors`], by scales and zero points. Those of
+    /// the zero points are 0 unless they are trained.
+    ///
+    /// # Errors
+    /// Those of [`FakeQuantize::gradients`].
+    pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<Gradients<F, D>> {
+        let mut gradients = match self.zero_points_of_torch() {
+            Some(zero_points) => self.fake.clone().with_real_zero_points(&zero_points)?.gradients(x, grad)?,
+            None => self.fake.gradients(x, grad)?,
+        };
+        let factors = self.gradient_factors(x.len());
+        gradients.scale *= &factors;
+        gradients.zero_point *= &factors;
+        if self.zero_point.is_none() {
+            gradients.zero_point.fill(0.0);
+        }
+        Ok(gradients)
+    }
+
+    /// What the gradients are multiplied by for a tensor of this many elements, one per block.
+    pub fn gradient_factors(&self, len: usize) -> Array<f32, D> {
+        let params = self.params();
+        let elements = match self.factor {
+            GradientFactor::Fixed(factor) => return Array::from_elem(params.scale().raw_dim(), factor),
+            GradientFactor::Features(n) => n,
+            GradientFactor::PerElement => len.div_ceil(params.scale().len().max(1)),
+        };
+        let (_, code_max) = params.code_range();
+        let factor = |zero_point: i32| {
+            let q_max = (code_max - zero_point).max(1);
+            (1.0 / num_traits::Float::sqrt(elements.max(1) as f64 * q_max as f64)) as f32
+        };
+        match params.zero_point() {
+            Some(zero_point) => zero_point.mapv(|z| factor(z.to_i32())),
+            None => Array::from_elem(params.scale().raw_dim(), factor(0)),
+        }
+    }
+
+    /// Takes new scales, each as near as [`project_scale`] lets it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one per block.
+    pub fn set_scale(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
+        check_shapes("scales", self.scale().shape(), proposed.shape())?;
+        let mut scale = self.scale().clone();
+        scale.zip_mut_with(proposed, |scale, &proposed| *scale = project_scale(*scale, proposed));
+        self.fake = self.fake.with_params(with_values(self.params(), scale, None)?);
+        Ok(())
+    }
+
+    /// Takes new zero points, each clamped to the codes; a NaN changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is not one per block, [`Error::Argument`] unless zero points are trained.
+    pub fn set_zero_point(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
+        check_shapes("zero points", self.scale().shape(), proposed.shape())?;
+        let Some(zero_point) = &mut self.zero_point else {
+            return Err(Error::Argument {
+                what: "zero points",
+                expected: "a quantizer that trains them",
+                found: "one that trains scales only".into(),
+            });
+        };
+        let (min, max) = self.fake.params().code_range();
+        zero_point.zip_mut_with(proposed, |z, &proposed| {
+            if !proposed.is_nan() {
+                *z = proposed.clamp(min as f32, max as f32);
+            }
+        });
+        let rounded = zero_point.mapv(|z| T::Code::from_i32(Compute::round_ties_even(z) as i32));
+        let params = self.fake.params();
+        self.fake = self.fake.with_params(with_values(params, params.scale().clone(), Some(rounded))?);
+        Ok(())
+    }
+
+    /// One step of gradient descent: `scale - rate * gradient` is proposed, and the same for trained zero points.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the gradients are those of another granularity.
+    pub fn descend<F>(&mut self, gradients: &Gradients<F, D>, rate: f32) -> Result<()> {
+        check_shapes("gradient of the scales", self.scale().shape(), gradients.scale.shape())?;
+        let scale = self.scale() - &(&gradients.scale * rate);
+        if let Some(zero_point) = &self.zero_point {
+            check_shapes("gradient of the zero points", zero_point.shape(), gradients.zero_point.shape())?;
+            let zero_point = zero_point - &(&gradients.zero_point * rate);
+            self.set_zero_point(&zero_point)?;
+        }
+        self.set_scale(&scale)
+    }
+
+    /// PyTorch's backward pass per tensor rounds zero points by adding a half and dropping the fraction, also of
+    /// negative ones: -3.7 becomes -3 there, and -4 in the forward pass.
+    fn zero_points_of_torch(&self) -> Option<Array<f32, D>> {
+        let params = self.params();
+        if params.convention() != Convention::Torch || params.granularity() != Granularity::PerTensor {
+            return None;
+        }
+        let (min, max) = params.code_range();
+        let zero_point = self.zero_point.as_ref()?;
+        Some(zero_point.mapv(|z| (z + 0.5).clamp(min as f32, max as f32) as i32 as f32))
+    }
+}
+
+/// The same parameters with other scales, and zero points if given.
+fn with_values<T: Element, D: Dimension>(
+    params: &QParams<T, D>,
+    scale: Array<f32, D>,
+    zero_point: Option<Array<T::Code, D>>,
+) -> Result<QParams<T, D>> {
+    let zero_point = zero_point.or_else(|| params.zero_point().cloned());
+    let (min, max) = params.code_range();
+    let params = QParams::new(params.granularity(), scale, zero_point)?.with_convention(params.convention());
+    params.with_code_range(min, max)
+}
+
+/// The mean magnitude of each block.
+fn mean_magnitudes<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Array<f64, D>> {
+    let blocks = Blocks::new(granularity, x.ndim())?;
+    let mut sums = Array::<(f64, f64), D>::from_elem(blocks.grid(&x.raw_dim()), (0.0, 0.0));
+    let flat = sums.as_slice_mut().expect("a new array is contiguous");
+    blocks.for_each_run(x, |run, values| {
+        for (i, x) in values.iter().enumerate() {
+            let block = match run {
+                Run::Constant(block) => block,
+                Run::Consecutive(first) => first + i,
+            };
+            flat[block].0 += x.to_f64().abs();
+            flat[block].1 += 1.0;
+        }
+    });
+    if sums.iter().any(|sum| !sum.0.is_finite()) {
+        let bad = positions(x.raw_dim()).zip(x).find(|(_, x)| !x.to_f64().is_finite());
+        if let Some((index, found)) = bad {
+            return Err(Error::NonFinite { found: found.to_f64(), index });
+        }
+    }
+    Ok(sums.mapv(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }))
+}

@@ -1,0 +1,29 @@
+//! Quantization during training: the forward pass rounds to the very grid that the integer network will use, the
+//! backward pass lets the gradient through.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `fake_quantize` | given parameters: forward, backward, gradients of scales and zero points |
+//! | `mask` | what backward must know of forward: one bit per element |
+//! | `loops` | the passes over elements |
+//! | `learned` | scales and zero points that are trained (LSQ, LSQ+) |
+//! | `pact` | an upper bound that is trained |
+//! | `schedule` | ranges that are observed during training: observe, quantize, freeze |
+//! | `batch_norm` | batch normalization folded into weights during training |
+
+mod batch_norm;
+mod fake_quantize;
+mod learned;
+mod loops;
+mod mask;
+mod pact;
+mod schedule;
+
+pub use crate::affine::Clipping;
+pub use crate::ops::fake_linear::{FakeLinear, LinearGradients, LinearPass};
+pub use batch_norm::{BatchNormFold, BatchStatistics, FoldGradients};
+pub use fake_quantize::{FakeQuantize, Gradients};
+pub use learned::{GradientFactor, LearnedQuantizer, project_scale};
+pub use mask::Mask;
+pub use pact::Pact;
+pub use schedule::{Phase, Schedule, ScheduledQuantizer};

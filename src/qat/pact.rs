@@ -1,0 +1,89 @@
+//! Activations whose upper bound is trained.
+
+use ndarray::{Array, ArrayRef, Dimension};
+
+use super::fake_quantize::FakeQuantize;
+use super::learned::project_scale;
+use super::mask::Mask;
+use crate::affine::Clipping;
+use crate::element::{Element, Float};
+use crate::error::Result;
+use crate::qparams::QParams;
+
+/// PACT: a ReLU with a trained clipping value `α` instead of infinity, quantized (Choi et al., "PACT: parameterized
+/// clipping activation for quantized neural networks", 2018).
+///
+/// `y = round(clip(x, 0, α) * (2^bits - 1) / α) * α / (2^bits - 1)`. The gradient passes to `x` where `0 < x < α`, and
+/// to `α` where `x >= α`. PACT adds `λ α²` to the loss: add `2 λ α` to the gradient of `α`.
+///
+/// ```
+/// use ndarray::array;
+/// use ndarray_quant::qat::Pact;
+/// let mut pact = Pact::<u8, _>::new(3.0, 2)?; // 0, 1, 2 and 3
+/// let x = array![-1.0f32, 0.4, 1.6, 5.0];
+/// let (y, _) = pact.forward(&x)?;
+/// assert_eq!(y, array![0.0, 0.0, 2.0, 3.0]);
+/// let (input, alpha) = pact.gradients(&x, &array![1.0f32, 1.0, 1.0, 0.5])?;
+/// assert_eq!((input, alpha), (array![0.0, 1.0, 1.0, 0.0], 0.5));
+/// pact.set_alpha(pact.alpha() - 0.1 * alpha)?;
+/// assert_eq!(pact.alpha(), 2.95);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pact<T: Element, D: Dimension> {
+    alpha: f32,
+    fake: FakeQuantize<T, D>,
+}
+
+impl<T: Element, D: Dimension> Pact<T, D> {
+    /// With this clipping value, and codes from 0 to `2^bits - 1`.
+    ///
+    /// # Errors
+    /// [`Error::Scale`](crate::Error::Scale) unless `alpha` is positive and finite,
+    /// [`Error::CodeRange`](crate::Error::CodeRange) if the element type does not hold the codes.
+    pub fn new(alpha: f32, bits: u32) -> Result<Self> {
+        let steps = 1i32.checked_shl(bits).map_or(i32::MAX, |codes| codes - 1);
+        let params = QParams::per_tensor(alpha / steps as f32, T::Code::default())?.with_code_range(0, steps)?;
+        Ok(Self { alpha, fake: FakeQuantize::new(params).with_clipping(Clipping::Values) })
+    }
+
+    /// The present clipping value.
+    pub fn alpha(&self) -> f32 {
+        self.alpha
+    }
+
+    /// The present parameters: what the trained network is quantized with.
+    pub fn params(&self) -> &QParams<T, D> {
+        self.fake.params()
+    }
+
+    /// The clipped values on their grid, and which of them were not clipped.
+    ///
+    /// # Errors
+    /// As [`FakeQuantize::forward`].
+    pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, Mask<D>)> {
+        self.fake.forward(x)
+    }
+
+    /// The gradients by the input and by `α`, from the input of the forward pass and the gradient of its output.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if `grad` has another shape than `x`.
+    pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<(Array<F, D>, f32)> {
+        let mut input = Array::from_elem(x.raw_dim(), F::default());
+        let sums = self.fake.sums(x, grad, &mut input)?;
+        Ok((input, sums.iter().map(|sums| sums.above).sum::<f64>() as f32))
+    }
+
+    /// Takes a new clipping value, as near as [`project_scale`] lets it.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`], which a projected value does not meet.
+    pub fn set_alpha(&mut self, proposed: f32) -> Result<()> {
+        let alpha = project_scale(self.alpha, proposed);
+        let (min, max) = self.params().code_range();
+        let params = QParams::per_tensor(alpha / max as f32, T::Code::default())?.with_code_range(min, max)?;
+        *self = Self { alpha, fake: self.fake.with_params(params) };
+        Ok(())
+    }
+}
