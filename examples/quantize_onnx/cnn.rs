@@ -12,7 +12,7 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::Task;
 use crate::data::{CLASSES, Dataset};
-use crate::net::Linear;
+use crate::net::FloatLinear;
 use crate::program::Result;
 use crate::train::{self, Adam, LEARNING_RATE, cross_entropy};
 
@@ -65,13 +65,13 @@ pub(crate) fn task() -> Result<Task> {
 
 struct Cnn {
     /// Two convolutions as products with im2col, and the linear layer.
-    layers: Vec<Linear>,
+    layers: Vec<FloatLinear>,
 }
 
 impl Cnn {
     fn new(rng: &mut impl Rng) -> Self {
         let depth = [9 * CHANNELS[0], 9 * CHANNELS[1], SIZES[2] * SIZES[2] * CHANNELS[2]];
-        let layer = |(depth, out)| Linear::new(depth, out, rng);
+        let layer = |(depth, out)| FloatLinear::new(depth, out, rng);
         Self { layers: depth.into_iter().zip([CHANNELS[1], CHANNELS[2], CLASSES]).map(layer).collect() }
     }
 
@@ -106,12 +106,12 @@ impl Cnn {
         (read, scores)
     }
 
-    fn gradients(&self, images: ArrayView2<f32>, labels: &Array1<usize>) -> (f32, Vec<Linear>) {
+    fn gradients(&self, images: ArrayView2<f32>, labels: &Array1<usize>) -> (f32, Vec<FloatLinear>) {
         let (read, scores) = self.forward(images);
         let (loss, mut grad) = cross_entropy(scores, labels);
         let mut gradients = Vec::new();
         for i in (0..3).rev() {
-            gradients.push(Linear { weight: grad.t().dot(&read[i]), bias: grad.sum_axis(Axis(0)) });
+            gradients.push(FloatLinear { weight: grad.t().dot(&read[i]), bias: grad.sum_axis(Axis(0)) });
             if i == 0 {
                 break;
             }
