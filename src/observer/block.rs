@@ -2,6 +2,7 @@
 
 use alloc::{format, vec::Vec};
 use core::fmt::Debug;
+use core::marker::PhantomData;
 
 use ndarray::{ArrayD, ArrayRef, ArrayView1, Axis, Dimension, IxDyn};
 
@@ -27,6 +28,7 @@ use crate::scheme::Scheme;
 ///
 /// impl Statistic for ThreeSigma {
 ///     type State = (f64, f64); // the sum of squares and the number of values
+///     const NAME: &'static str = "ThreeSigma";
 ///     const NEEDS_VALUES: bool = true;
 ///     fn start(&self, _: Bounds) -> (f64, f64) { (0.0, 0.0) }
 ///     fn update(&self, _: &mut (f64, f64), _: Bounds) {}
@@ -53,6 +55,9 @@ use crate::scheme::Scheme;
 pub trait Statistic: Clone + Debug + PartialEq {
     /// What is kept of a block.
     type State: Clone + Debug + PartialEq;
+
+    /// The observer's name in its serialized form. Reading an observer of another name is an error, so names must differ.
+    const NAME: &'static str;
 
     /// Whether [`extend`](Self::extend) is to be called: it costs a second pass over each batch.
     const NEEDS_VALUES: bool = false;
@@ -97,52 +102,83 @@ pub trait Statistic: Clone + Debug + PartialEq {
             serialize = "S: serde::Serialize, S::State: serde::Serialize",
             deserialize = "S: serde::Deserialize<'de>, S::State: serde::Deserialize<'de>"
         ),
-        try_from = "Raw<S>"
+        try_from = "Serialized<S>"
     )
 )]
 pub struct BlockObserver<S: Statistic> {
+    /// The name of the statistic, first in the serialized form so that a reader checks it before anything else.
+    kind: Kind<S>,
     granularity: Granularity,
+    #[cfg_attr(feature = "serde", serde(rename = "settings"))]
     statistic: S,
-    /// How many blocks there are along each axis; of rank 0 per tensor, where batches may have any rank.
-    grid: Vec<usize>,
-    /// In row-major order; empty until values came.
+    /// The number of blocks along each axis; rank 0 for a range per tensor, because batches may then have any rank.
+    shape: Vec<usize>,
+    /// The state of each block in row-major order; empty until values are observed.
     blocks: Vec<S::State>,
 }
 
-/// What a serialized observer holds before it is checked.
+/// The name of a statistic, [`Statistic::NAME`], as part of the serialized observer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind<S>(PhantomData<S>);
+
+#[cfg(feature = "serde")]
+impl<S: Statistic> serde::Serialize for Kind<S> {
+    fn serialize<Z: serde::Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        serializer.serialize_str(S::NAME)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de, S: Statistic> serde::Deserialize<'de> for Kind<S> {
+    fn deserialize<Z: serde::Deserializer<'de>>(deserializer: Z) -> Result<Self, Z::Error> {
+        let found = alloc::string::String::deserialize(deserializer)?;
+        if found == S::NAME {
+            return Ok(Kind(PhantomData));
+        }
+        Err(serde::de::Error::custom(Error::Argument {
+            what: "kind of the serialized observer",
+            expected: S::NAME,
+            found,
+        }))
+    }
+}
+
+/// The serialized fields, before they are validated.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(bound = "S: serde::Deserialize<'de>, S::State: serde::Deserialize<'de>")]
-struct Raw<S: Statistic> {
+struct Serialized<S: Statistic> {
+    kind: Kind<S>,
     granularity: Granularity,
-    statistic: S,
-    grid: Vec<usize>,
+    settings: S,
+    shape: Vec<usize>,
     blocks: Vec<S::State>,
 }
 
 #[cfg(feature = "serde")]
-impl<S: Statistic> TryFrom<Raw<S>> for BlockObserver<S> {
+impl<S: Statistic> TryFrom<Serialized<S>> for BlockObserver<S> {
     type Error = Error;
-    fn try_from(raw: Raw<S>) -> Result<Self> {
-        let Raw { granularity, statistic, grid, blocks } = raw;
+    fn try_from(serialized: Serialized<S>) -> Result<Self> {
+        let Serialized { kind, granularity, settings: statistic, shape, blocks } = serialized;
         let expected = if blocks.is_empty() || granularity == Granularity::PerTensor {
             IxDyn(&[])
         } else {
-            Blocks::<IxDyn>::new(granularity, grid.len())?.check_grid(&IxDyn(&grid))?;
-            IxDyn(&grid)
+            Blocks::<IxDyn>::new(granularity, shape.len())?.check_grid(&IxDyn(&shape))?;
+            IxDyn(&shape)
         };
         let filled = blocks.is_empty() || expected.size_checked() == Some(blocks.len());
-        if !filled || expected.slice() != grid {
-            return Err(Error::shape("blocks of the observer", expected.slice(), &grid));
+        if !filled || expected.slice() != shape {
+            return Err(Error::shape("blocks of the observer", expected.slice(), &shape));
         }
-        Ok(Self { granularity, statistic, grid, blocks })
+        Ok(Self { kind, granularity, statistic, shape, blocks })
     }
 }
 
 impl<S: Statistic> BlockObserver<S> {
     /// An observer per tensor that keeps this statistic.
     pub fn of(statistic: S) -> Self {
-        BlockObserver { granularity: Granularity::PerTensor, statistic, grid: Vec::new(), blocks: Vec::new() }
+        let granularity = Granularity::PerTensor;
+        BlockObserver { kind: Kind(PhantomData), granularity, statistic, shape: Vec::new(), blocks: Vec::new() }
     }
 
     /// An observer of the same settings and this granularity that saw nothing yet.
@@ -166,10 +202,10 @@ impl<S: Statistic> BlockObserver<S> {
     }
 
     fn check_grid(&self, grid: &[usize]) -> Result<()> {
-        if self.blocks.is_empty() || self.grid == grid {
+        if self.blocks.is_empty() || self.shape == grid {
             Ok(())
         } else {
-            Err(Error::shape("blocks of the observed tensor", &self.grid, grid))
+            Err(Error::shape("blocks of the observed tensor", &self.shape, grid))
         }
     }
 
@@ -221,7 +257,7 @@ impl<S: Statistic> Observer for BlockObserver<S> {
         let bounds = Bounds::of_blocks(x, &blocks)?;
         // Nothing fails from here on, so nothing is half-written.
         if self.blocks.is_empty() {
-            self.grid = grid.to_vec();
+            self.shape = grid.to_vec();
             self.blocks = bounds.iter().map(|&b| self.statistic.start(b)).collect();
         } else {
             self.blocks.iter_mut().zip(bounds).for_each(|(state, b)| self.statistic.update(state, b));
@@ -246,7 +282,7 @@ impl<S: Statistic> Observer for BlockObserver<S> {
             }
             return Ok(());
         }
-        self.check_grid(&other.grid)?;
+        self.check_grid(&other.shape)?;
         self.blocks.iter_mut().zip(&other.blocks).for_each(|(state, o)| self.statistic.merge(state, o));
         Ok(())
     }
@@ -256,7 +292,7 @@ impl<S: Statistic> Observer for BlockObserver<S> {
             return Err(Error::EmptyCalibration);
         }
         let (min, max) = self.blocks.iter().map(|state| self.statistic.range(state, scheme)).unzip();
-        let on_grid = |bounds| ArrayD::from_shape_vec(&self.grid[..], bounds).expect("one range per block");
+        let on_grid = |bounds| ArrayD::from_shape_vec(&self.shape[..], bounds).expect("one range per block");
         Ranges::new(self.granularity, on_grid(min), on_grid(max))
     }
 }

@@ -20,6 +20,7 @@ use crate::scheme::Scheme;
 /// struct Crowded;
 ///
 /// impl Clip for Crowded {
+///     const NAME: &'static str = "Crowded";
 ///     fn clip<T: Element>(&self, histogram: &DyadicHistogram, _: &Scheme<T>) -> (f32, f32) {
 ///         let mut crowded = (0..histogram.counts().len()).filter(|&bin| histogram.counts()[bin] > 1);
 ///         let first = crowded.next().unwrap_or(0);
@@ -35,12 +36,16 @@ use crate::scheme::Scheme;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub trait Clip: Clone + Debug + PartialEq {
+    /// The observer's name in its serialized form, see [`Statistic::NAME`].
+    const NAME: &'static str;
+
     /// The lower and the upper bound that suit this scheme.
     fn clip<T: Element>(&self, histogram: &DyadicHistogram, scheme: &Scheme<T>) -> (f32, f32);
 }
 
 impl<C: Clip> Statistic for C {
     type State = DyadicHistogram;
+    const NAME: &'static str = C::NAME;
     const NEEDS_VALUES: bool = true;
 
     fn start(&self, batch: Bounds) -> DyadicHistogram {

@@ -38,6 +38,8 @@ pub type Entropy = BlockObserver<LeastDivergence>;
 pub struct LeastDivergence;
 
 impl Clip for LeastDivergence {
+    const NAME: &'static str = "Entropy";
+
     fn clip<T: Element>(&self, histogram: &DyadicHistogram, scheme: &Scheme<T>) -> (f32, f32) {
         let threshold = if scheme.is_symmetric() {
             threshold(&histogram.magnitudes(), scheme.levels().div_ceil(2))

@@ -29,6 +29,7 @@ pub struct Extremes;
 
 impl Statistic for Extremes {
     type State = Bounds;
+    const NAME: &'static str = "MinMax";
 
     fn start(&self, batch: Bounds) -> Bounds {
         batch

@@ -104,6 +104,7 @@ impl Average {
 
 impl Statistic for Smoothed {
     type State = Average;
+    const NAME: &'static str = "MovingAverage";
 
     fn start(&self, batch: Bounds) -> Average {
         Average { first: batch, mean: batch, batches: NonZeroU64::MIN }

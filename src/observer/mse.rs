@@ -63,6 +63,8 @@ impl DyadicHistogram {
 }
 
 impl Clip for LeastError {
+    const NAME: &'static str = "Mse";
+
     fn clip<T: Element>(&self, histogram: &DyadicHistogram, scheme: &Scheme<T>) -> (f32, f32) {
         let Bounds { min, max } = histogram.bounds();
         let part = |end: f32, parts: i32| (end as f64 * parts as f64 / PARTS as f64) as f32;

@@ -74,6 +74,8 @@ impl TryFrom<f64> for CentralMass {
 }
 
 impl Clip for CentralMass {
+    const NAME: &'static str = "Percentile";
+
     fn clip<T: Element>(&self, histogram: &DyadicHistogram, scheme: &Scheme<T>) -> (f32, f32) {
         if scheme.is_symmetric() {
             histogram.clipped(histogram.magnitudes().quantile(self.percent / 100.0))

@@ -184,6 +184,7 @@ impl TorchHistogram {
 
 impl Statistic for GreedyQuantiles {
     type State = TorchHistogram;
+    const NAME: &'static str = "HistogramObserver";
     const NEEDS_VALUES: bool = true;
 
     fn start(&self, batch: Bounds) -> TorchHistogram {

@@ -65,12 +65,12 @@ fn hostile_data_is_refused() {
     }
     let rows = Granularity::per_axis(Axis(0));
     let of_bounds = [("[-2.0,1.0]", "[2.0,1.0]"), ("[-2.0,1.0]", "[null,1.0]"), ("[-2.0,1.0]", "[-2.0,1e39]")];
-    let of_grid =
+    let of_shape =
         [("[3,1]", "[4,1]"), ("[3,1]", "[3,2]"), ("[3,1]", "[3]"), ("[3,1]", "[]"), ("\"axis\":0", "\"axis\":2")];
     refuses(MinMax::per_axis(Axis(0)), &of_bounds);
-    refuses(MinMax::per_axis(Axis(0)), &of_grid[..2]);
-    refuses(MinMax::per_axis(Axis(0)), &of_grid[3..]);
-    refuses(MinMax::per_tensor(), &[("\"grid\":[]", "\"grid\":[1,1]")]);
+    refuses(MinMax::per_axis(Axis(0)), &of_shape[..2]);
+    refuses(MinMax::per_axis(Axis(0)), &of_shape[3..]);
+    refuses(MinMax::per_tensor(), &[("\"shape\":[]", "\"shape\":[1,1]")]);
     refuses(MovingAverage::per_axis(Axis(0)), &of_bounds);
     refuses(MovingAverage::per_axis(Axis(0)), &[("\"batches\":1", "\"batches\":0"), ("0.01", "0.0")]);
     refuses(Percentile::new(99.5).unwrap().with_granularity(rows), &of_bounds);
@@ -82,6 +82,38 @@ fn hostile_data_is_refused() {
         &[("\"counts\":[", "\"counts\":[0.0,"), ("\"counts\":[1.0", "\"counts\":[-1.0")],
     );
     refuses(HistogramObserver::per_tensor(), &[("\"counts\":[1.0", "\"counts\":[null")]);
+}
+
+/// `Mse`, `Entropy` and `Percentile` keep the same histogram: the kind in the serialized form tells them apart.
+#[test]
+fn an_observer_is_read_as_its_own_kind_only() {
+    fn expect<O: Observer + ::serde::de::DeserializeOwned>(observers: &[(&str, String)], expected: &str) {
+        for (found, json) in observers {
+            match serde_json::from_str::<O>(json) {
+                Ok(_) => assert_eq!(*found, expected),
+                Err(error) => {
+                    let message = format!("kind of the serialized observer: expected {expected}, found {found}");
+                    assert!(error.to_string().starts_with(&message), "{error}");
+                }
+            }
+        }
+    }
+    let mut observers = Vec::new();
+    for_each_observer!(Granularity::PerTensor, |observer| {
+        let json = serde_json::to_string(&after(observer(), &[array![[1.0, -2.0]]])).unwrap();
+        let kinds = ["HistogramObserver", "MovingAverage", "Percentile", "MinMax", "Entropy", "Mse"];
+        let kind = kinds.into_iter().find(|kind| json.contains(&format!("\"{kind}\""))).unwrap();
+        observers.push((kind, json));
+    });
+    expect::<MinMax>(&observers, "MinMax");
+    expect::<MovingAverage>(&observers, "MovingAverage");
+    expect::<Percentile>(&observers, "Percentile");
+    expect::<Entropy>(&observers, "Entropy");
+    expect::<Mse>(&observers, "Mse");
+    expect::<HistogramObserver>(&observers, "HistogramObserver");
+    // Written before the kind was, or by something else.
+    let json = serde_json::to_string(&MinMax::per_tensor()).unwrap();
+    assert!(serde_json::from_str::<MinMax>(&json.replace("\"kind\":\"MinMax\",", "")).is_err());
 }
 
 /// Counts at their limit do not overflow.
