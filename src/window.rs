@@ -1,60 +1,80 @@
-//! How a kernel slides over an image: strides, dilations, padding, and the size of what comes out.
+//! Strides, dilations and padding of a sliding kernel, and the size of its output.
 
 use crate::error::{Error, Result};
 
-/// What surrounds an image before a kernel slides over it. The reals out there are 0; maxima and means leave them out.
+/// The padding around an image before a kernel slides over it.
 ///
-/// The `Same` ones make it as large as `ceil(size / stride)` outputs need:
-/// `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)` in all.
+/// Padding has the real value 0 in convolutions. Pooling ignores it, unless `count_include_pad` says otherwise.
+///
+/// `Same` and `SameLower` pad each axis by `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)`
+/// in all, so that the output has `ceil(size / stride)` elements. A number of pixels converts into padding of that size
+/// on all four sides, and an array into [`Padding::Explicit`].
 ///
 /// ```
 /// use ndarray_quant::nn::{Padding, Window};
-/// let even = |padding| Window::new().strides([2, 2]).padding(padding).output_size([3, 3], [8, 8]);
-/// assert_eq!((even(Padding::Valid)?, even(Padding::Same)?), ([3, 3], [4, 4]));
-/// assert_eq!(even(Padding::Explicit([0, 0, 1, 1]))?, [4, 4]); // what `Same` is here
+/// let halved = |padding: Padding| Window::new().with_strides([2, 2]).with_padding(padding).output_size([3, 3], [8, 8]);
+/// assert_eq!((halved(Padding::Valid)?, halved(Padding::Same)?), ([3, 3], [4, 4]));
+/// assert_eq!(halved(Padding::Explicit([0, 0, 1, 1]))?, [4, 4]); // equals `Same` here
+/// assert_eq!(Padding::from(1), Padding::Explicit([1, 1, 1, 1]));
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Padding {
-    /// Nothing (`VALID`).
+    /// No padding (TFLite, ONNX: `VALID`).
     #[default]
     Valid,
-    /// As much as makes `ceil(size / stride)` outputs, an odd one at the end (TFLite: `SAME`; ONNX: `SAME_UPPER`).
+    /// Pads to `ceil(size / stride)` outputs, an odd pixel at the end (TFLite: `SAME`; ONNX: `SAME_UPPER`).
     Same,
-    /// As much as makes `ceil(size / stride)` outputs, an odd one at the start (ONNX: `SAME_LOWER`).
+    /// Pads to `ceil(size / stride)` outputs, an odd pixel at the start (ONNX: `SAME_LOWER`).
     SameLower,
-    /// This much at the top, at the left, at the bottom and at the right (ONNX: `pads`).
+    /// Pads by these numbers of pixels: top, left, bottom, right (ONNX: `pads`).
     Explicit([usize; 4]),
 }
 
-/// How a kernel slides over an image: strides, dilations and padding, each along the height and along the width (the
-/// attributes of the same names of ONNX `Conv`, `MaxPool` and `AveragePool`).
+impl From<usize> for Padding {
+    /// The same padding on all four sides (PyTorch: `padding`).
+    fn from(pad: usize) -> Self {
+        Padding::Explicit([pad; 4])
+    }
+}
+
+impl From<[usize; 4]> for Padding {
+    /// Padding at the top, left, bottom and right.
+    fn from(pads: [usize; 4]) -> Self {
+        Padding::Explicit(pads)
+    }
+}
+
+/// How a kernel slides over an image: strides, dilations and padding along height and width (the attributes of the same
+/// names of ONNX `Conv`, `MaxPool` and `AveragePool`).
 ///
-/// The kernel is not part of it: that of a convolution is the shape of its weights.
+/// The size of the kernel is not part of a window. For convolutions it is the shape of the weights, and pooling takes
+/// it beside the window.
 ///
 /// ```
 /// use ndarray_quant::nn::{Padding, Window};
-/// let window = Window::new().strides([2, 2]).padding(Padding::Same);
+/// let window = Window::new().with_strides([2, 2]).with_padding(Padding::Same);
 /// assert_eq!(window.output_size([3, 3], [224, 225])?, [112, 113]);
 /// assert_eq!(Window::new().output_size([3, 3], [224, 225])?, [222, 223]);
-/// assert_eq!(Window::new().strides([2, 2]).output_size([3, 3], [6, 6])?, [2, 2]);
-/// assert_eq!(Window::new().strides([2, 2]).ceil(true).output_size([3, 3], [6, 6])?, [3, 3]);
+/// assert_eq!(Window::new().with_padding(1).output_size([3, 3], [224, 225])?, [224, 225]);
+/// assert_eq!(Window::new().with_strides([2, 2]).output_size([3, 3], [6, 6])?, [2, 2]);
+/// assert_eq!(Window::new().with_strides([2, 2]).with_ceil_mode(true).output_size([3, 3], [6, 6])?, [3, 3]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Window {
-    /// The distance of neighbouring outputs in the image, down and to the right.
+    /// Distance between neighbouring outputs, in pixels of the image: down and to the right.
     pub strides: [usize; 2],
-    /// The distance of neighbouring elements of the kernel in the image, down and to the right.
+    /// Distance between neighbouring elements of the kernel, in pixels of the image: down and to the right.
     pub dilations: [usize; 2],
-    /// What surrounds the image.
+    /// Padding around the image.
     pub padding: Padding,
-    /// Whether a last output that reaches beyond the padding counts too.
-    pub ceil: bool,
+    /// Rounds the output size up instead of down, see [`Window::with_ceil_mode`].
+    pub ceil_mode: bool,
 }
 
 impl Default for Window {
@@ -64,58 +84,57 @@ impl Default for Window {
 }
 
 impl Window {
-    /// One step at a time, over neighbours, without padding.
+    /// A window with strides and dilations of 1 and without padding.
     pub fn new() -> Self {
-        Self { strides: [1, 1], dilations: [1, 1], padding: Padding::Valid, ceil: false }
+        Self { strides: [1, 1], dilations: [1, 1], padding: Padding::Valid, ceil_mode: false }
     }
 
-    /// With this many steps at a time.
-    pub fn strides(mut self, strides: [usize; 2]) -> Self {
+    /// Sets the strides along height and width.
+    pub fn with_strides(mut self, strides: [usize; 2]) -> Self {
         self.strides = strides;
         self
     }
 
-    /// Over every so many-th neighbour.
-    pub fn dilations(mut self, dilations: [usize; 2]) -> Self {
+    /// Sets the dilations along height and width.
+    pub fn with_dilations(mut self, dilations: [usize; 2]) -> Self {
         self.dilations = dilations;
         self
     }
 
-    /// With this padding.
-    pub fn padding(mut self, padding: Padding) -> Self {
-        self.padding = padding;
+    /// Sets the padding. A number pads all four sides: `with_padding(1)`.
+    pub fn with_padding(mut self, padding: impl Into<Padding>) -> Self {
+        self.padding = padding.into();
         self
     }
 
-    /// With padding of this much on all four sides.
-    pub fn pad(self, pad: usize) -> Self {
-        self.padding(Padding::Explicit([pad; 4]))
-    }
-
-    /// Whether a last output counts that reaches beyond the padding, if it starts before the end of the image (ONNX:
-    /// `ceil_mode`). What lies out there counts for nothing in poolings, and is 0 in convolutions.
-    pub fn ceil(mut self, ceil: bool) -> Self {
-        self.ceil = ceil;
+    /// Rounds the output size up, so that the last output may reach beyond the padding, as long as it starts within the
+    /// image or the padding before it (ONNX, PyTorch: `ceil_mode`).
+    ///
+    /// Pixels beyond the padding are ignored by pooling, and are 0 in convolutions.
+    pub fn with_ceil_mode(mut self, ceil_mode: bool) -> Self {
+        self.ceil_mode = ceil_mode;
         self
     }
 
-    /// The height and width of the output for a kernel and an image of these sizes:
-    /// `floor((size + padding - (kernel - 1) * dilation - 1) / stride) + 1`. With [`ceil`](Self::ceil) the quotient is
-    /// rounded up, and one less if the last output would start in the padding after the image.
+    /// Returns the height and width of the output for a kernel and an image:
+    /// `floor((size + padding - (kernel - 1) * dilation - 1) / stride) + 1`.
+    ///
+    /// With [`ceil_mode`](Self::with_ceil_mode) the quotient is rounded up, and one less if the last output would start
+    /// in the padding after the image.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0 or the padded image has more than 2³¹ - 1 rows or
-    /// columns, [`Error::Shape`] if it is smaller than the kernel.
+    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0, or the padded image has more than 2³¹ - 1 rows or
+    /// columns. [`Error::Shape`] if the padded image is smaller than the kernel.
     pub fn output_size(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<[usize; 2]> {
         Ok(self.place(kernel, image)?.output)
     }
 
-    /// The stride along the height, and whether the kernel covers neighbouring rows.
+    /// Returns the stride along the height, and whether the kernel covers neighbouring rows.
     pub(crate) fn vertical(&self) -> (usize, bool) {
         (self.strides[0], self.dilations[0] == 1)
     }
 
-    /// The kernel laid on an image of this height and width. Errors as [`Self::output_size`].
+    /// Checks the window for a kernel and an image. Same errors as [`Self::output_size`].
     pub(crate) fn place(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<Placed> {
         let &Window { strides, dilations, .. } = self;
         let mut placed = Placed { kernel, strides, dilations, before: [0; 2], image, padded: [0; 2], output: [0; 2] };
@@ -128,13 +147,13 @@ impl Window {
                 .and_then(|sum| sum.checked_add(after))
                 .filter(|&sum| sum <= i32::MAX as usize)
                 .ok_or_else(|| argument("padded image", "at most 2^31 - 1 rows and columns", [before, after]))?;
-            let (room, stride) = (padded.saturating_sub(dilated[axis]), strides[axis]);
-            let mut steps = if self.ceil { room.div_ceil(stride) } else { room / stride };
-            if self.ceil && steps * stride >= before + image[axis] {
+            let (slack, stride) = (padded.saturating_sub(dilated[axis]), strides[axis]);
+            let mut steps = if self.ceil_mode { slack.div_ceil(stride) } else { slack / stride };
+            if self.ceil_mode && steps * stride >= before + image[axis] {
                 steps = steps.saturating_sub(1);
             }
             (placed.before[axis], placed.padded[axis], placed.output[axis]) = (before, padded, steps + 1);
-            // Steps that are never made are 1: any others could be too far for the numbers of places.
+            // Unused strides and dilations become 1, so that products with them cannot overflow.
             if steps == 0 {
                 placed.strides[axis] = 1;
             }
@@ -148,7 +167,7 @@ impl Window {
         Ok(placed)
     }
 
-    /// The length that a kernel covers, its gaps included.
+    /// Returns the extent of the dilated kernel along an axis.
     fn dilated_kernel(&self, kernel: [usize; 2], axis: usize) -> Result<usize> {
         let check = |what, value: [usize; 2]| match value[axis] {
             0 => Err(argument(what, "at least 1 along each axis", value)),
@@ -159,15 +178,17 @@ impl Window {
         check("kernel", kernel)?;
         (kernel[axis] - 1)
             .checked_mul(self.dilations[axis])
-            .filter(|&reach| reach < i32::MAX as usize)
-            .map(|reach| reach + 1)
-            .ok_or_else(|| argument("dilations", "a kernel that dilated over less than 2^31", self.dilations))
+            .filter(|&last| last < i32::MAX as usize)
+            .map(|last| last + 1)
+            .ok_or_else(|| {
+                argument("dilations", "a dilated kernel of at most 2^31 - 1 rows and columns", self.dilations)
+            })
     }
 
-    /// The padding before and after along one axis.
-    fn pads(&self, reach: usize, size: usize, axis: usize) -> (usize, usize) {
+    /// Returns the padding before and after the image along an axis.
+    fn pads(&self, dilated: usize, size: usize, axis: usize) -> (usize, usize) {
         let stride = self.strides[axis];
-        let same = || (size.div_ceil(stride).saturating_sub(1) * stride).saturating_add(reach).saturating_sub(size);
+        let same = || (size.div_ceil(stride).saturating_sub(1) * stride).saturating_add(dilated).saturating_sub(size);
         match self.padding {
             Padding::Valid => (0, 0),
             Padding::Same => (same() / 2, same().div_ceil(2)),
@@ -181,31 +202,31 @@ fn argument(what: &'static str, expected: &'static str, found: [usize; 2]) -> Er
     Error::Argument { what, expected, found: alloc::format!("{found:?}") }
 }
 
-/// A kernel laid on an image: everything about it, checked. Pairs are height and width.
+/// A kernel placed on an image: checked sizes, each as height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) kernel: [usize; 2],
     pub(crate) strides: [usize; 2],
     pub(crate) dilations: [usize; 2],
-    /// The padding at the top and at the left.
+    /// Padding at the top and at the left.
     pub(crate) before: [usize; 2],
     pub(crate) image: [usize; 2],
-    /// The image with the padding on both sides.
+    /// The image including the padding.
     pub(crate) padded: [usize; 2],
     pub(crate) output: [usize; 2],
 }
 
 impl Placed {
-    /// The row (axis 0) or column (axis 1) of the image under tap `tap` of output `at`, if it is not in the padding.
+    /// Returns the image row (axis 0) or column (axis 1) under kernel index `k` of output `at`, `None` in the padding.
     #[inline(always)]
-    pub(crate) fn source(&self, axis: usize, at: usize, tap: usize) -> Option<usize> {
-        let place = (at * self.strides[axis] + tap * self.dilations[axis]).wrapping_sub(self.before[axis]);
-        if place < self.image[axis] { Some(place) } else { None }
+    pub(crate) fn source(&self, axis: usize, at: usize, k: usize) -> Option<usize> {
+        let pixel = (at * self.strides[axis] + k * self.dilations[axis]).wrapping_sub(self.before[axis]);
+        if pixel < self.image[axis] { Some(pixel) } else { None }
     }
 
-    /// The taps of output `at` along an axis that lie within the image, for a dilation of 1 or whole taps at least.
+    /// Returns the kernel indices of output `at` along an axis that fall inside the image.
     #[inline(always)]
-    pub(crate) fn taps_within(&self, axis: usize, at: usize) -> core::ops::Range<usize> {
+    pub(crate) fn kernel_range(&self, axis: usize, at: usize) -> core::ops::Range<usize> {
         let (kernel, dilation, before) = (self.kernel[axis], self.dilations[axis], self.before[axis]);
         let start = at * self.strides[axis];
         let first = before.saturating_sub(start).div_ceil(dilation).min(kernel);
@@ -213,21 +234,21 @@ impl Placed {
         first..end
     }
 
-    /// How many taps of output `at` along an axis lie within the image, and where the first of them does.
+    /// Returns the number of kernel indices of output `at` that fall inside the image, and the pixel of the first one.
     #[inline(always)]
-    pub(crate) fn first_tap(&self, axis: usize, at: usize) -> (usize, usize) {
-        let taps = self.taps_within(axis, at);
-        (taps.len(), self.source(axis, at, taps.start).unwrap_or(0))
+    pub(crate) fn first_pixel(&self, axis: usize, at: usize) -> (usize, usize) {
+        let range = self.kernel_range(axis, at);
+        (range.len(), self.source(axis, at, range.start).unwrap_or(0))
     }
 
-    /// How many taps of output `at` along an axis lie within the image or its padding.
+    /// Returns the number of kernel indices of output `at` along an axis that fall inside the image or its padding.
     #[inline(always)]
-    pub(crate) fn taps_padded(&self, axis: usize, at: usize) -> usize {
-        let room = self.padded[axis].saturating_sub(at * self.strides[axis]);
-        room.div_ceil(self.dilations[axis]).min(self.kernel[axis])
+    pub(crate) fn padded_count(&self, axis: usize, at: usize) -> usize {
+        let rest = self.padded[axis].saturating_sub(at * self.strides[axis]);
+        rest.div_ceil(self.dilations[axis]).min(self.kernel[axis])
     }
 
-    /// The outputs along an axis for which the whole kernel lies within the image.
+    /// Returns the outputs along an axis whose whole kernel falls inside the image.
     pub(crate) fn inside(&self, axis: usize) -> core::ops::Range<usize> {
         let (stride, before) = (self.strides[axis], self.before[axis]);
         let last = (self.kernel[axis] - 1) * self.dilations[axis];
@@ -235,7 +256,7 @@ impl Placed {
         before.div_ceil(stride).min(end)..end
     }
 
-    /// Whether every output is one pixel, each of the image once and in order.
+    /// Returns whether output pixel `i` reads image pixel `i` only: a 1 x 1 kernel without strides and padding.
     pub(crate) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.strides == [1, 1] && self.before == [0, 0] && self.output == self.image
     }
@@ -246,41 +267,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn taps_within_the_image_are_those_with_a_source() {
+    fn kernel_ranges_agree_with_sources() {
         let (size, after) = (7, 3);
         for (kernel, stride, dilation, pads, ceil) in (1..6).flat_map(|k| {
             (1..4).flat_map(move |s| (1..4).flat_map(move |d| (0..18).map(move |p| (k, s, d, p / 2, p % 2 == 0))))
         }) {
             let window = Window::new()
-                .strides([stride, stride])
-                .dilations([dilation, dilation])
-                .padding(Padding::Explicit([pads, pads, after, after]))
-                .ceil(ceil);
+                .with_strides([stride, stride])
+                .with_dilations([dilation, dilation])
+                .with_padding([pads, pads, after, after])
+                .with_ceil_mode(ceil);
             let Ok(placed) = window.place([kernel, kernel], [size, size]) else { continue };
             for at in 0..placed.output[0] {
-                let padded = (0..kernel).filter(|tap| at * stride + tap * dilation < pads + size + after).count();
-                assert_eq!(placed.taps_padded(0, at), padded, "{placed:?} {at}");
+                let padded = (0..kernel).filter(|k| at * stride + k * dilation < pads + size + after).count();
+                assert_eq!(placed.padded_count(0, at), padded, "{placed:?} {at}");
                 if !ceil {
                     assert_eq!(padded, kernel);
                 }
-                let all = (0..kernel).all(|tap| placed.source(0, at, tap).is_some());
+                let all = (0..kernel).all(|k| placed.source(0, at, k).is_some());
                 assert_eq!(placed.inside(0).contains(&at), all, "{placed:?} {at}");
-                let within = placed.taps_within(0, at);
-                for tap in 0..kernel {
-                    assert_eq!(placed.source(0, at, tap).is_some(), within.contains(&tap), "{placed:?} {at} {tap}");
+                let range = placed.kernel_range(0, at);
+                for k in 0..kernel {
+                    assert_eq!(placed.source(0, at, k).is_some(), range.contains(&k), "{placed:?} {at} {k}");
                 }
             }
         }
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        let refused = |window: Window, kernel, image| window.output_size(kernel, image).is_err();
-        assert!(refused(Window::new().strides([0, 1]), [1, 1], [4, 4]));
-        assert!(refused(Window::new().dilations([1, 0]), [1, 1], [4, 4]));
-        assert!(refused(Window::new(), [0, 1], [4, 4]));
-        assert!(refused(Window::new(), [5, 1], [4, 4]));
-        assert!(refused(Window::new().dilations([usize::MAX, 1]), [3, 1], [4, 4]));
-        assert!(refused(Window::new().padding(Padding::Explicit([usize::MAX, 0, 1, 0])), [1, 1], [4, 4]));
+    fn invalid_windows_fail() {
+        let fails = |window: Window, kernel, image| window.output_size(kernel, image).is_err();
+        assert!(fails(Window::new().with_strides([0, 1]), [1, 1], [4, 4]));
+        assert!(fails(Window::new().with_dilations([1, 0]), [1, 1], [4, 4]));
+        assert!(fails(Window::new(), [0, 1], [4, 4]));
+        assert!(fails(Window::new(), [5, 1], [4, 4]));
+        assert!(fails(Window::new().with_dilations([usize::MAX, 1]), [3, 1], [4, 4]));
+        assert!(fails(Window::new().with_padding(Padding::Explicit([usize::MAX, 0, 1, 0])), [1, 1], [4, 4]));
     }
 }

@@ -282,15 +282,15 @@ fn extremes() {
     says(&error, &["fits in memory", &format!("{far}")]);
     assert!(matches!(pad(&x, &[(0, 0), (far, 0), (0, 0), (0, 1)]), Err(Error::Argument { .. })));
     let half = 1 << 30;
-    let wide = Window::new().padding(Padding::Explicit([half, half, half, half]));
+    let wide = Window::new().with_padding(Padding::Explicit([half, half, half, half]));
     let x = QTensor::<u8, Ix4>::new(Array4::ones((1, 2, 2, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
     assert!(matches!(max_pool(&x, [1, 1], &wide), Err(Error::Argument { .. })));
 
     // Steps that are never made may be of any length.
-    let same = Window::new().padding(Padding::Same);
+    let same = Window::new().with_padding(Padding::Same);
     assert!(matches!(same.output_size([3, 3], [far, far]), Err(Error::Argument { .. })));
     let w = QTensor::<i8, Ix4>::new(Array4::ones((1, 1, 1, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
-    let once = Window::new().strides([far, far]).dilations([far, far]);
+    let once = Window::new().with_strides([far, far]).with_dilations([far, far]);
     let to = Output::to(&QParams::<u8, Ix4>::per_tensor(0.01, 0).unwrap());
     let y = Conv2d::new(&w, None, &once, 1).unwrap().forward(&x, &to).unwrap();
     assert_eq!(y.codes().iter().collect::<Vec<_>>(), [&1]);

@@ -68,8 +68,8 @@ proptest! {
         (groups, each_in, each_out) in (1..4usize, 1..4usize, 1..4usize), depthwise in any::<bool>(), ceil in any::<bool>(),
     ) {
         let (groups, each_in, each_out) = if depthwise { (33, 1, 1) } else { (groups, each_in, each_out) };
-        let window = Window::new().strides([strides.0, strides.1]).dilations([dilation, dilation]);
-        let window = window.padding(Padding::Explicit(pads)).ceil(ceil);
+        let window = Window::new().with_strides([strides.0, strides.1]).with_dilations([dilation, dilation]);
+        let window = window.with_padding(Padding::Explicit(pads)).with_ceil_mode(ceil);
         let rng = &mut Pcg64Mcg::seed_from_u64(seed);
         let x = random((n, groups * each_in, size.0, size.1), rng);
         let w = random((groups * each_out, each_in, kernel.0, kernel.1), rng);
@@ -92,7 +92,7 @@ proptest! {
         kernel in [1..4usize, 1..4usize], strides in [1..4usize, 1..4usize], dilations in [1..3usize, 1..3usize],
         pads in prop::array::uniform4(0..3usize), ceil in any::<bool>(), count_include_pad in any::<bool>(),
     ) {
-        let window = Window::new().strides(strides).dilations(dilations).padding(Padding::Explicit(pads)).ceil(ceil);
+        let window = Window::new().with_strides(strides).with_dilations(dilations).with_padding(Padding::Explicit(pads)).with_ceil_mode(ceil);
         let x = random((n, channels, size.0, size.1), &mut Pcg64Mcg::seed_from_u64(seed));
         let mut g = GraphBuilder::new();
         g.input("x", &[1, channels, size.0, size.1]).unwrap();
@@ -118,7 +118,7 @@ fn every_operator(rng: &mut Pcg64Mcg) -> ndarray_quant::graph::Graph {
     let x = g.input("x", &[1, 3, 8, 6]).unwrap();
     let conv = |g: &mut GraphBuilder, name: &str, x: &str, out: usize, channels: usize, rng: &mut Pcg64Mcg| {
         let w = random((out, channels, 3, 3), rng);
-        g.conv(name, x, &w, None, Window::new().pad(1), 1).unwrap()
+        g.conv(name, x, &w, None, Window::new().with_padding(1), 1).unwrap()
     };
     let a = conv(&mut g, "a", &x, 8, 3, rng);
     for (name, low) in [("scale", 0.5), ("shift", -0.5), ("mean", -0.2), ("variance", 0.5)] {
@@ -139,8 +139,8 @@ fn every_operator(rng: &mut Pcg64Mcg) -> ndarray_quant::graph::Graph {
     let half =
         g.constant("half", &array![[[[0.5f32]], [[1.0]], [[2.0]], [[1.0]], [[1.0]], [[1.0]], [[1.0]], [[-1.0]]]]);
     let scaled = g.mul("scaled", &half.unwrap(), &excited).unwrap();
-    let pooled = g.max_pool("pooled", &scaled, [2, 2], Window::new().strides([2, 2])).unwrap();
-    let average = Op::AveragePool { kernel: [3, 3], window: Window::new().pad(1), count_include_pad: false };
+    let pooled = g.max_pool("pooled", &scaled, [2, 2], Window::new().with_strides([2, 2])).unwrap();
+    let average = Op::AveragePool { kernel: [3, 3], window: Window::new().with_padding(1), count_include_pad: false };
     let averaged = g.node("averaged", average, &[&pooled]).unwrap();
     let padded = g.node("padded", Op::Pad { pads: [1, 0, 0, 2] }, &[&averaged]).unwrap();
     let repeated = g.node("repeated", Op::Repeat { factors: [2, 1] }, &[&padded]).unwrap();
@@ -238,7 +238,7 @@ fn unsound_networks_are_refused() {
     assert!(node_error(&g.node("n", Op::Reshape { shape: vec![5] }, &[&x])));
     assert!(node_error(&g.node("n", Op::Repeat { factors: [usize::MAX, 3] }, &[&x])));
     assert!(node_error(&g.node("n", Op::Pad { pads: [usize::MAX; 4] }, &[&x])));
-    let window = Window::new().strides([0, 1]);
+    let window = Window::new().with_strides([0, 1]);
     assert!(node_error(&g.node("n", Op::MaxPool { kernel: [2, 2], window }, &[&x])));
     assert!(matches!(g.clone().build(&["nothing"]), Err(Error::Name { .. })));
     let graph = g.build(&[&x]).unwrap();

@@ -196,7 +196,7 @@ proptest! {
             ((size.div_ceil(stride) - 1) * stride + (kernel - 1) * dilation + 1).saturating_sub(size)
         };
         let padding = if same { Padding::Same } else { Padding::Explicit(pads) };
-        let window = Window::new().strides([stride; 2]).dilations([dilation; 2]).padding(padding).ceil(ceil);
+        let window = Window::new().with_strides([stride; 2]).with_dilations([dilation; 2]).with_padding(padding).with_ceil_mode(ceil);
         let [top, left, bottom, right] = match same {
             true => [total(h) / 2, total(w) / 2, total(h).div_ceil(2), total(w).div_ceil(2)],
             false => pads,

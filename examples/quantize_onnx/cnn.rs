@@ -49,7 +49,7 @@ pub(crate) fn task() -> Result<Task> {
         // Rows are [height, width, channel], weights of a graph [out, channel, height, width].
         let shape = (CHANNELS[i + 1], 3, 3, CHANNELS[i]);
         let weights = layer.weight.to_shape(shape)?.permuted_axes([0, 3, 1, 2]).to_owned();
-        let window = Window::new().strides([2, 2]).pad(1);
+        let window = Window::new().with_strides([2, 2]).with_padding(1);
         x = g.conv(&format!("conv{}", i + 1), &x, &weights, Some(&layer.bias), window, 1)?;
         x = g.activation(&format!("relu{}", i + 1), &x, Activation::relu())?;
     }

@@ -53,7 +53,7 @@ fn layer([_, _, _, c, out, k, stride, groups]: [usize; 8]) -> ndarray_quant::Res
     let params = QParams::<i8, Ix4>::per_axis(Axis(0), Array1::from_elem(out, 0.01), None)?;
     let weights = QTensor::<i8, Ix4>::new(weights, params)?;
     let half = k / 2;
-    let window = Window::new().strides([stride, stride]).padding(Padding::Explicit([half; 4]));
+    let window = Window::new().with_strides([stride, stride]).with_padding(Padding::Explicit([half; 4]));
     let to = Output::to(&QParams::per_tensor(0.5, 128)?);
     Conv2d::new(&weights, None, &window, groups)?.prepare(&QParams::per_tensor(0.02, 128)?, &to)
 }

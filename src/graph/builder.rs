@@ -21,7 +21,7 @@ use crate::window::Window;
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("image", &[1, 3, 8, 8])?;
 /// let weights = Array::from_elem((4, 3, 3, 3), 0.1);
-/// let x = g.conv("first", &x, &weights, Some(&Array1::zeros(4)), Window::new().pad(1), 1)?;
+/// let x = g.conv("first", &x, &weights, Some(&Array1::zeros(4)), Window::new().with_padding(1), 1)?;
 /// let x = g.activation("relu", &x, Activation::relu())?;
 /// let x = g.global_average_pool("mean", &x)?;
 /// let x = g.flatten("features", &x)?;

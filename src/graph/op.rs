@@ -129,7 +129,7 @@ impl Activation {
 /// use ndarray_quant::{graph::{GraphBuilder, Op}, nn::Window};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("image", &[1, 3, 8, 8])?;
-/// let mean = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_include_pad: false };
+/// let mean = Op::AveragePool { kernel: [2, 2], window: Window::new().with_strides([2, 2]), count_include_pad: false };
 /// let y = g.node("mean", mean, &[&x])?;
 /// let y = g.node("twice", Op::Concat { axis: 1 }, &[&y, &y])?;
 /// assert_eq!(g.shape(&y), Some(&[1, 6, 4, 4][..]));

@@ -71,7 +71,7 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
             let shape = alloc::vec![n, c, placed.output[0], placed.output[1]];
             elements(&shape)?;
             // Where there is nothing but padding, there is no greatest element and no mean.
-            let is_empty = |axis: usize| (0..placed.output[axis]).any(|at| placed.taps_within(axis, at).is_empty());
+            let is_empty = |axis: usize| (0..placed.output[axis]).any(|at| placed.kernel_range(axis, at).is_empty());
             if is_empty(0) || is_empty(1) {
                 let (expected, found) = ("an element of the tensor under each place of the kernel", window);
                 let found = alloc::format!("{found:?} of {kernel:?} on {:?}", placed.image);

@@ -33,9 +33,9 @@ fn network(rng: &mut Pcg64Mcg) -> Graph {
         g.conv(name, x, &w, Some(&(random(shape[0], rng) * 0.2)), window, groups).unwrap()
     };
     let x = g.input("x", &[1, 3, 12, 12]).unwrap();
-    let a = conv(&mut g, "stem", &x, [16, 3, 3, 3], Window::new().strides([2, 2]).pad(1), 1);
+    let a = conv(&mut g, "stem", &x, [16, 3, 3, 3], Window::new().with_strides([2, 2]).with_padding(1), 1);
     let a = g.activation("stem_relu", &a, Activation::relu6()).unwrap();
-    let b = conv(&mut g, "depthwise", &a, [16, 1, 3, 3], Window::new().pad(1), 16);
+    let b = conv(&mut g, "depthwise", &a, [16, 1, 3, 3], Window::new().with_padding(1), 16);
     let b = g.activation("depthwise_relu", &b, Activation::relu6()).unwrap();
     let b = conv(&mut g, "project", &b, [16, 16, 1, 1], Window::new(), 1);
     let sum = g.add("sum", &a, &b).unwrap();
@@ -44,8 +44,9 @@ fn network(rng: &mut Pcg64Mcg) -> Graph {
     let mean = g.global_average_pool("mean", &swish).unwrap();
     let gate = g.activation("gate", &mean, Activation::Sigmoid).unwrap();
     let gated = g.mul("gated", &swish, &gate).unwrap();
-    let pooled = g.max_pool("pooled", &gated, [2, 2], Window::new().strides([2, 2])).unwrap();
-    let average = Op::AveragePool { kernel: [2, 2], window: Window::new().strides([2, 2]), count_include_pad: false };
+    let pooled = g.max_pool("pooled", &gated, [2, 2], Window::new().with_strides([2, 2])).unwrap();
+    let average =
+        Op::AveragePool { kernel: [2, 2], window: Window::new().with_strides([2, 2]), count_include_pad: false };
     let averaged = g.node("averaged", average, &[&gated]).unwrap();
     let both = g.node("both", Op::Concat { axis: 1 }, &[&pooled, &averaged]).unwrap();
     let flat = g.flatten("flat", &both).unwrap();
@@ -364,7 +365,7 @@ fn equal_channels_lose_less() {
     for (c, mut w) in w.axis_iter_mut(Axis(1)).enumerate() {
         w *= 10f32.powi(c as i32 % 4);
     }
-    let y = g.conv("y", &sum, &w, None, Window::new().pad(1), 1).unwrap();
+    let y = g.conv("y", &sum, &w, None, Window::new().with_padding(1), 1).unwrap();
     let graph = g.build(&[&y]).unwrap();
     let x = random(IxDyn(&[16, 4, 6, 6]), rng);
     let mut ranges = ChannelAbsMax::new(&graph).unwrap();

@@ -56,7 +56,7 @@ impl Task for PoolImage<'_> {
         let ([_, width], [_, columns]) = (window.image, window.output);
         for (pixel, y) in self.y.chunks_exact_mut(channels.max(1)).enumerate() {
             let (row, column) = (pixel / columns, pixel % columns);
-            let (down, right) = (window.taps_within(0, row), window.taps_within(1, column));
+            let (down, right) = (window.kernel_range(0, row), window.kernel_range(1, column));
             y.fill(if reduce == Reduce::Max { f32::NEG_INFINITY } else { 0.0 });
             for (ky, kx) in down.clone().flat_map(|ky| right.clone().map(move |kx| (ky, kx))) {
                 let (Some(iy), Some(ix)) = (window.source(0, row, ky), window.source(1, column, kx)) else { continue };
@@ -72,7 +72,7 @@ impl Task for PoolImage<'_> {
                 }
             }
             if let Reduce::Average { count_include_pad } = reduce {
-                let padded = || window.taps_padded(0, row) * window.taps_padded(1, column);
+                let padded = || window.padded_count(0, row) * window.padded_count(1, column);
                 let share = 1.0 / if count_include_pad { padded() } else { down.len() * right.len() } as f32;
                 for y in y {
                     *y *= share;

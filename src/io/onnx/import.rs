@@ -220,7 +220,7 @@ impl Importer {
             return Err(source.unsupported(alloc::format!("a pooling of shape {input:?}")));
         }
         let kernel = source.sizes("kernel_shape", source.ints("kernel_shape").unwrap_or_default())?;
-        Ok((kernel, source.window(kernel)?.ceil(source.int("ceil_mode", 0) != 0)))
+        Ok((kernel, source.window(kernel)?.with_ceil_mode(source.int("ceil_mode", 0) != 0)))
     }
 
     /// `alpha * A · B + beta * C`.

@@ -96,7 +96,7 @@ impl<'a> Source<'a> {
         };
         let strides = pair("strides", self.ints("strides"))?;
         let dilations = pair("dilations", self.ints("dilations"))?;
-        Ok(Window::new().strides(strides).dilations(dilations).padding(padding))
+        Ok(Window::new().with_strides(strides).with_dilations(dilations).with_padding(padding))
     }
 
     pub(super) fn unsupported(&self, why: impl ToString) -> Error {

@@ -55,7 +55,7 @@ pub fn conv_integer<X: Int8, W: Int8>(
 /// let x = QParams::<u8, _>::per_tensor(0.1, 10)?.quantize(&Array4::from_elem((1, 4, 4, 2), 1.0f32))?;
 /// let w = Scheme::<i8>::symmetric().narrow_range().quantize(&Array4::from_elem((3, 3, 3, 2), 0.5f32))?;
 /// let to = Output::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu();
-/// let window = Window::new().padding(Padding::Same);
+/// let window = Window::new().with_padding(Padding::Same);
 /// let y = qlinear_conv(&x, &w, Some(&array![0, 0, 0]), &window, 1, &to)?;
 /// assert_eq!(y.codes()[[0, 1, 1, 2]], 180); // 18 products of 1 and 0.5
 /// assert_eq!(y.codes()[[0, 0, 0, 2]], 80); // 8, at a corner

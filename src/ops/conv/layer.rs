@@ -38,7 +38,7 @@ use crate::window::Window;
 ///
 /// let w = Array4::from_shape_fn((2, 3, 3, 1), |(o, y, x, _)| if o == 0 { 0.5 } else { (y * 3 + x) as f32 * 0.1 });
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&w)?;
-/// let conv = Conv2d::new(&w, Some(&array![0.5, -1.0]), &Window::new().padding(Padding::Same), 1)?;
+/// let conv = Conv2d::new(&w, Some(&array![0.5, -1.0]), &Window::new().with_padding(Padding::Same), 1)?;
 ///
 /// let x = Array4::from_elem((1, 4, 4, 1), 1.0f32);
 /// let real = conv.forward_dynamic(&x)?;
@@ -182,7 +182,7 @@ impl<W: Int8> Conv2d<W> {
 /// // Depthwise: a 3×3 kernel of its own for each of 8 channels.
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&Array4::from_elem((8, 3, 3, 1), 0.25f32))?;
 /// let (x, y) = (QParams::<u8, _>::per_tensor(0.1, 0)?, QParams::<u8, _>::per_tensor(0.1, 0)?);
-/// let window = Window::new().strides([2, 2]).padding(Padding::Same);
+/// let window = Window::new().with_strides([2, 2]).with_padding(Padding::Same);
 /// let conv = Conv2d::new(&w, None, &window, 8)?.prepare(&x, &Output::to(&y).relu6().integer_only())?;
 ///
 /// let codes = Array4::from_elem((1, 7, 7, 8), 20u8);

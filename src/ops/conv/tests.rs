@@ -60,8 +60,9 @@ fn window() -> impl Strategy<Value = Window> {
     ];
     let steps = || prop_oneof![3 => Just([1, 1]), 2 => Just([2, 2]), 1 => [1usize..4, 1usize..4]];
     let dilations = prop_oneof![3 => Just([1, 1]), 1 => [1usize..3, 1usize..4]];
-    (steps(), dilations, padding, any::<bool>())
-        .prop_map(|(s, d, p, ceil)| Window::new().strides(s).dilations(d).padding(p).ceil(ceil))
+    (steps(), dilations, padding, any::<bool>()).prop_map(|(s, d, p, ceil)| {
+        Window::new().with_strides(s).with_dilations(d).with_padding(p).with_ceil_mode(ceil)
+    })
 }
 
 /// Channels of a group, outputs of a group, groups: ordinary, grouped, depthwise, depthwise with several outputs.
@@ -177,7 +178,7 @@ fn threads() {
     for (groups, channels, kernel) in [(48, 1, 3), (48, 1, 5), (1, 48, 3), (4, 12, 1)] {
         let w =
             Array4::from_shape_fn((96, kernel, kernel, channels), |(o, y, x, c)| (o * 13 + y * 5 + x * 3 + c) as i8);
-        let window = Window::new().padding(Padding::Same);
+        let window = Window::new().with_padding(Padding::Same);
         let weights = ConvWeights::new(&w, &[3], window, groups).unwrap();
         let sums = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -32,7 +32,7 @@ use windows::pool_windows;
 /// use ndarray_quant::{QParams, QTensor};
 /// let codes = Array4::from_shape_fn((1, 4, 4, 1), |(_, y, x, _)| (4 * y + x) as u8);
 /// let x = QTensor::<u8, Ix4>::new(codes, QParams::per_tensor(0.1, 0)?)?;
-/// let y = max_pool(&x, [2, 2], &Window::new().strides([2, 2]))?;
+/// let y = max_pool(&x, [2, 2], &Window::new().with_strides([2, 2]))?;
 /// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [5, 7, 13, 15]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```

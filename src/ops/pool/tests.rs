@@ -34,7 +34,11 @@ fn case<T: Int8>() -> impl Strategy<Value = Case<T>> {
     let kernel = prop_oneof![4 => [1usize..5, 1usize..5], 1 => [1usize..14, 1usize..14]];
     ((1usize..3, side(), side(), channels), kernel, steps(), dilations, padding, any::<bool>())
         .prop_filter_map("the kernel fits", |(dim, kernel, strides, dilations, padding, ceil)| {
-            let window = Window::new().strides(strides).dilations(dilations).padding(padding).ceil(ceil);
+            let window = Window::new()
+                .with_strides(strides)
+                .with_dilations(dilations)
+                .with_padding(padding)
+                .with_ceil_mode(ceil);
             Some((dim, window.place(kernel, [dim.1, dim.2]).ok()?))
         })
         .prop_flat_map(|(dim, window)| {

@@ -55,13 +55,13 @@ impl<T: Int8, S: Statistic<T>> Task for Rows<'_, T, S> {
         let tap_steps = [window.dilations[0].wrapping_mul(line), window.dilations[1].wrapping_mul(channels)];
         for row in 0..out.len() / row_len {
             let (image, y) = ((first + row) / rows, (first + row) % rows);
-            let (down, top) = window.first_tap(0, y);
+            let (down, top) = window.first_pixel(0, y);
             let mut column = 0;
             while column < columns {
                 // Pixels without padding to their sides are pooled together.
                 let end = if inside.contains(&column) { inside.end } else { column + 1 };
-                let (across, left) = window.first_tap(1, column);
-                let padded = window.taps_padded(0, y) * window.taps_padded(1, column);
+                let (across, left) = window.first_pixel(1, column);
+                let padded = window.padded_count(0, y) * window.padded_count(1, column);
                 let x = &x[((image * height + top) * line + left * channels).min(x.len())..];
                 let out = &mut out[row * row_len + column * channels..];
                 let statistic = statistic.over(down * across, padded);

@@ -97,8 +97,8 @@ where
         w = w.permuted_axes([3, 1, 2, 0]);
     }
     let groups = if depthwise { x.dim().3 } else { 1 };
-    let window = Window::new().strides(pair(case, "strides")?).dilations(pair(case, "dilations")?);
-    let window = window.padding(tflite_padding(case)?);
+    let window = Window::new().with_strides(pair(case, "strides")?).with_dilations(pair(case, "dilations")?);
+    let window = window.with_padding(tflite_padding(case)?);
     let x = quantized::<X>(x, QParams::per_tensor(scalar(case, 1)?, zero_point::<X>(case, 2)?)?)?;
     let w_params = channel_params(&scales(case, 4)?, &[0i8], w.dim().0)?;
     let w = quantized::<i8>(w, w_params)?;
@@ -134,12 +134,12 @@ pub(crate) fn tflite_padding(case: &Case) -> Outcome<Padding> {
 
 /// Strides, dilations and padding of an ONNX operator.
 pub(crate) fn onnx_window(case: &Case) -> Outcome<Window> {
-    let window = Window::new().strides(pair(case, "strides")?).dilations(pair(case, "dilations")?);
+    let window = Window::new().with_strides(pair(case, "strides")?).with_dilations(pair(case, "dilations")?);
     Ok(match case.integers("pads")? {
         None => window,
         Some(pads) => {
             let pads = pads.try_into().map_err(|pads| Stop::not_covered(format!("pads {pads:?}")))?;
-            window.padding(Padding::Explicit(pads))
+            window.with_padding(Padding::Explicit(pads))
         }
     })
 }

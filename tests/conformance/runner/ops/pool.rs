@@ -47,7 +47,7 @@ pub(crate) fn average_pool_2d(case: &Case) -> Outcome<Vec<Tensor>> {
         let x = input::<T>(case)?;
         let to = Output::to(x.params());
         let to = to.with_arithmetic(Arithmetic::FixedPoint(FixedPointRounding::Double));
-        let window = Window::new().strides(pair(case, "strides")?).padding(tflite_padding(case)?);
+        let window = Window::new().with_strides(pair(case, "strides")?).with_padding(tflite_padding(case)?);
         let pool = AveragePool::new(x.params(), pair(case, "kernel_shape")?, &window, &to)?;
         in_layout::<T>(case, pool.forward(&x)?)
     })
