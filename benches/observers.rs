@@ -1,7 +1,7 @@
-//! Calibration: what a batch costs to observe, and the search for the range afterwards.
+//! Calibration: the cost of observing a batch, of finding the range, and of merging.
 //! `cargo bench --bench observers`.
 //!
-//! Observers are in the steady state: they saw the range of the data before. Throughput counts the bytes observed.
+//! Observers are in the steady state: they have seen the range of the data. Throughput counts the bytes observed.
 
 mod data;
 
@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::{Array2, Axis};
-use ndarray_quant::observer::statistic::{CentralMass, Statistic};
 use ndarray_quant::{
     Granularity, Scheme,
-    observer::{BlockObserver, Entropy, HistogramObserver, MinMax, MovingAverage, Mse, Observer},
+    observer::{BlockObserver, Entropy, HistogramObserver, MinMax, MovingAverage, Mse, Percentile, Statistic},
 };
 
 const CHANNELS: usize = 64;
@@ -31,15 +30,15 @@ fn granularities() -> [(&'static str, Granularity); 3] {
     ]
 }
 
-fn observe<S: Statistic>(c: &mut Criterion, name: &str, statistic: impl Fn() -> S) {
+fn observe<S: Statistic>(c: &mut Criterion, name: &str, observer: BlockObserver<S>) {
     let mut group = c.benchmark_group(format!("observe {name}"));
     for len in SIZES {
         group.throughput(Throughput::Bytes(4 * len as u64));
         for (granularity_name, granularity) in granularities() {
-            // The inner axis has one block per column: keep it to a number that layers have.
+            // The inner axis has one block per column; transpose, so that there are as few as a layer has channels.
             let x = if granularity == Granularity::per_axis(Axis(1)) { batch(len).reversed_axes() } else { batch(len) };
             let x = x.as_standard_layout().into_owned();
-            let mut observer = BlockObserver::of(statistic()).with_granularity(granularity);
+            let mut observer = observer.clone().with_granularity(granularity);
             group.bench_function(format!("{granularity_name}/{len}"), |b| {
                 b.iter(|| observer.observe(black_box(&x)).expect("finite values"))
             });
@@ -49,17 +48,16 @@ fn observe<S: Statistic>(c: &mut Criterion, name: &str, statistic: impl Fn() -> 
 }
 
 fn all_observe(c: &mut Criterion) {
-    observe(c, "MinMax", || *MinMax::per_tensor().statistic());
-    observe(c, "MovingAverage", || *MovingAverage::per_tensor().statistic());
-    observe(c, "Percentile", percentile);
-    observe(c, "Entropy", || *Entropy::per_tensor().statistic());
-    observe(c, "Mse", || *Mse::per_tensor().statistic());
-    observe(c, "HistogramObserver", || *HistogramObserver::per_tensor().statistic());
+    observe(c, "MinMax", MinMax::per_tensor());
+    observe(c, "MovingAverage", MovingAverage::per_tensor());
+    observe(c, "Percentile", Percentile::per_tensor());
+    observe(c, "Entropy", Entropy::per_tensor());
+    observe(c, "Mse", Mse::per_tensor());
+    observe(c, "HistogramObserver", HistogramObserver::per_tensor());
 }
 
-/// From what was observed to a range. Its cost does not depend on how much data passed.
-fn search<S: Statistic>(c: &mut Criterion, name: &str, statistic: S) {
-    let mut observer = BlockObserver::of(statistic);
+/// Finds the range from the observed statistics. The cost does not depend on the amount of data.
+fn search<S: Statistic>(c: &mut Criterion, name: &str, mut observer: BlockObserver<S>) {
     observer.observe(&batch(SIZES[0])).expect("finite values");
     let scheme = Scheme::<u8>::asymmetric();
     c.bench_function(&format!("range of {name}/per tensor"), |b| {
@@ -68,19 +66,15 @@ fn search<S: Statistic>(c: &mut Criterion, name: &str, statistic: S) {
 }
 
 fn all_search(c: &mut Criterion) {
-    search(c, "MinMax", *MinMax::per_tensor().statistic());
-    search(c, "MovingAverage", *MovingAverage::per_tensor().statistic());
-    search(c, "Percentile", percentile());
-    search(c, "Entropy", *Entropy::per_tensor().statistic());
-    search(c, "Mse", *Mse::per_tensor().statistic());
-    search(c, "HistogramObserver", *HistogramObserver::per_tensor().statistic());
+    search(c, "MinMax", MinMax::per_tensor());
+    search(c, "MovingAverage", MovingAverage::per_tensor());
+    search(c, "Percentile", Percentile::per_tensor());
+    search(c, "Entropy", Entropy::per_tensor());
+    search(c, "Mse", Mse::per_tensor());
+    search(c, "HistogramObserver", HistogramObserver::per_tensor());
 }
 
-fn percentile() -> CentralMass {
-    CentralMass::new(99.9).expect("a percentage")
-}
-
-/// One batch merged into another's observer: the reduce step of a map-reduce.
+/// Merges one observer into another: the reduce step of a map-reduce.
 fn merge(c: &mut Criterion) {
     let mut seen = Mse::per_axis(Axis(0));
     seen.observe(&batch(SIZES[0])).expect("finite values");

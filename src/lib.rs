@@ -17,7 +17,7 @@
 //! | quantize a whole network | [`graph`] |
 //! | build on the integer product | [`gemm`] |
 //! | build on single formulas | [`choose_qparams`], [`Multiplier`], [`FixedPoint`] |
-//! | write a quantizer or an observer | [`Quantize`], [`Statistic`], [`Clip`](statistic::Clip) |
+//! | write a quantizer or an observer | [`Quantize`], [`Statistic`], [`Clip`](observer::Clip) |
 //!
 //! Public functions take `&ArrayRef<F, D>`, so that arrays and views both fit, and return owned arrays. Those that end
 //! in `_into` write to memory of the caller instead.

@@ -34,7 +34,7 @@ mod train;
 use std::process::ExitCode;
 
 use ndarray::s;
-use ndarray_quant::observer::statistic::{Extremes, LeastError};
+use ndarray_quant::observer::{MinMax, Mse};
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
@@ -89,8 +89,8 @@ fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome
         for outcome in &mut outcomes {
             let bits = outcome.bits;
             bar.set_prefix(format!("{seed}: W{bits}A{bits}"));
-            let plain = FewBits::calibrated::<Extremes>(&float, &calibration, bits)?;
-            let best = FewBits::calibrated::<LeastError>(&float, &calibration, bits)?;
+            let plain = FewBits::calibrated(&float, &calibration, bits, MinMax::per_tensor())?;
+            let best = FewBits::calibrated(&float, &calibration, bits, Mse::per_tensor())?;
             let mut trained = FewBits::with_learned_steps(&float, &calibration, bits)?;
             trained.train(train, epochs, &bar, &mut rng)?;
             outcome.float.push(float_accuracy);

@@ -6,9 +6,9 @@
 use indicatif::ProgressBar;
 use ndarray::{Array, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2};
 use ndarray_quant::{
-    Element, QParams, Quantize, Result, Scheme,
+    Element, Granularity, QParams, Quantize, Result, Scheme,
     nn::{Output, PreparedLinear},
-    observer::{BlockObserver, MinMax, Observer, Statistic},
+    observer::{BlockObserver, MinMax, Statistic},
     qat::{Clipping, FakeLinear, GradientFactor, LearnedQuantizer, LinearPass},
 };
 use rand::Rng;
@@ -38,17 +38,18 @@ pub(crate) struct FewBits {
 
 impl FewBits {
     /// Quantized after training, by ranges that an observer of this kind finds on the calibration images.
-    pub(crate) fn calibrated<S: Statistic + Default>(
+    pub(crate) fn calibrated<S: Statistic>(
         float: &Network,
         images: &ArrayRef2<f32>,
         bits: u32,
+        observer: BlockObserver<S>,
     ) -> Result<Self> {
         let outputs = float.layer_outputs(images);
         let layer = |(i, (linear, outputs)): (usize, (&FloatLinear, &Array2<f32>))| {
-            let mut range = BlockObserver::<S>::per_axis(Axis(0));
+            let mut range = observer.clone().with_granularity(Granularity::per_axis(Axis(0)));
             range.observe(&linear.weight)?;
             let weights = weight_scheme(bits)?.params(&range)?;
-            let mut range = BlockObserver::<S>::per_tensor();
+            let mut range = observer.clone();
             range.observe(outputs)?;
             let outputs = if float.is_last(i) { scores(outputs)? } else { activation_scheme(bits)?.params(&range)? };
             Layer::new(linear, LearnedQuantizer::new(weights)?, LearnedQuantizer::new(outputs)?)

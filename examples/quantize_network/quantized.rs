@@ -12,7 +12,7 @@ use ndarray_quant::{
     QParams, QTensor, Quantize, Result, Scheme,
     half::{HalfCast, Overflow},
     nn::{HalfLinear, Linear, Output, PreparedLinear},
-    observer::{MinMax, Observer},
+    observer::MinMax,
 };
 
 use crate::net::{FloatLinear, Network, relu};

@@ -1,4 +1,4 @@
-//! One statistic per block of a tensor.
+//! The observer over blocks: validation, merging and serialization for every statistic.
 
 use alloc::{format, vec::Vec};
 use core::fmt::Debug;
@@ -13,16 +13,17 @@ use crate::granularity::{Blocks, Granularity, Run};
 use crate::range::{Bounds, Ranges};
 use crate::scheme::Scheme;
 
-/// How an observer sums up the values of one block; the value itself holds the settings.
+/// Summarizes the values of one block and derives a range from the summary. The implementing type holds the settings.
 ///
-/// [`BlockObserver`] makes an observer of it. A batch is announced by its bounds; its values follow if they are needed.
+/// [`BlockObserver`] makes an observer of it. Each batch is announced by its bounds, in [`start`](Self::start) or
+/// [`update`](Self::update); its values follow in [`extend`](Self::extend) if [`NEEDS_VALUES`](Self::NEEDS_VALUES).
 ///
 /// ```
 /// use ndarray::{array, Ix2};
 /// use ndarray_quant::observer::Bounds;
-/// use ndarray_quant::{Element, QParams, Scheme, observer::{BlockObserver, Observer, Statistic}};
+/// use ndarray_quant::{Element, QParams, Scheme, observer::{BlockObserver, Statistic}};
 ///
-/// /// Three times the root mean square, for whatever is centred on zero.
+/// /// `-3σ..=3σ` of values whose mean is zero, with `σ` the root mean square.
 /// #[derive(Debug, Clone, PartialEq)]
 /// struct ThreeSigma;
 ///
@@ -41,51 +42,55 @@ use crate::scheme::Scheme;
 ///         *n += other.1;
 ///     }
 ///     fn range<T: Element>(&self, (squares, n): &(f64, f64), _: &Scheme<T>) -> (f32, f32) {
-///         let reach = 3.0 * (squares / n).sqrt() as f32;
-///         (-reach, reach)
+///         let max = 3.0 * (squares / n).sqrt() as f32;
+///         (-max, max)
 ///     }
 /// }
 ///
-/// let mut range = BlockObserver::of(ThreeSigma);
+/// let mut range = BlockObserver::from_statistic(ThreeSigma);
 /// range.observe(&array![[1.0f32, -1.0, 1.0, -1.0]])?;
 /// let params: QParams<i8, Ix2> = Scheme::symmetric().params(&range)?;
 /// assert_eq!(params.scale(), array![[3.0 / 127.5]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub trait Statistic: Clone + Debug + PartialEq {
-    /// What is kept of a block.
+    /// The summary of a block.
     type State: Clone + Debug + PartialEq;
 
     /// The observer's name in its serialized form. Reading an observer of another name is an error, so names must differ.
     const NAME: &'static str;
 
-    /// Whether [`extend`](Self::extend) is to be called: it costs a second pass over each batch.
+    /// Set to `true` to receive the values by [`extend`](Self::extend), at the cost of a second pass over each batch.
     const NEEDS_VALUES: bool = false;
 
-    /// The state at the start of the first batch, whose values have these bounds.
+    /// The state at the start of the first batch, whose values have the bounds `batch`.
     fn start(&self, batch: Bounds) -> Self::State;
 
-    /// Starts a further batch, whose values have these bounds.
+    /// Starts a further batch, whose values have the bounds `batch`.
     fn update(&self, state: &mut Self::State, batch: Bounds);
 
-    /// Takes some values of the batch that was started last; they are finite and within its bounds.
+    /// Adds values of the current batch. They are finite and within its bounds; a batch may come in several calls.
     fn extend(&self, _state: &mut Self::State, _values: &[f32]) {}
 
-    /// Takes in the state of an observer with the same settings, as if its batches had come later.
+    /// Merges the state of an observer with the same settings, as if its batches had come later.
     fn merge(&self, state: &mut Self::State, other: &Self::State);
 
-    /// The lower and the upper bound that suit this scheme.
+    /// The lower and the upper bound for a scheme.
     fn range<T: Element>(&self, state: &Self::State, scheme: &Scheme<T>) -> (f32, f32);
 }
 
-/// The observer that keeps a [`Statistic`] for each block of a tensor.
+/// An observer with one [`Statistic`] per block of a tensor: per tensor, per axis or per group.
 ///
-/// Batches may differ in the length of axes that blocks span whole; their blocks must be the same.
+/// Batches may differ in the length of axes that a block spans entirely, such as the batch axis; the number of blocks
+/// must stay the same.
+///
+/// With the feature `serde` an observer is serialized with its [kind](Statistic::NAME), and reading it as another kind is
+/// an error.
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{Scheme, observer::{MinMax, Observer}};
-/// // Two shards, observed apart.
+/// use ndarray_quant::{Scheme, observer::MinMax};
+/// // Two shards, observed independently.
 /// let (mut a, mut b) = (MinMax::per_axis(Axis(1)), MinMax::per_axis(Axis(1)));
 /// a.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
 /// b.observe(&array![[3.0f32, 0.0]])?;
@@ -175,37 +180,95 @@ impl<S: Statistic> TryFrom<Serialized<S>> for BlockObserver<S> {
 }
 
 impl<S: Statistic> BlockObserver<S> {
-    /// An observer per tensor that keeps this statistic.
-    pub fn of(statistic: S) -> Self {
+    /// An observer per tensor with this statistic.
+    pub fn from_statistic(statistic: S) -> Self {
         let granularity = Granularity::PerTensor;
         BlockObserver { kind: Kind(PhantomData), granularity, statistic, shape: Vec::new(), blocks: Vec::new() }
     }
 
-    /// An observer of the same settings and this granularity that saw nothing yet.
+    /// An observer with the same settings and this granularity. It starts without observations.
     pub fn with_granularity(self, granularity: Granularity) -> Self {
-        BlockObserver { granularity, ..Self::of(self.statistic) }
+        BlockObserver { granularity, ..Self::from_statistic(self.statistic) }
     }
 
-    /// Which elements share a range.
+    /// The elements that share a range.
     pub fn granularity(&self) -> Granularity {
         self.granularity
     }
 
-    /// The settings.
+    /// The statistic, which holds the settings.
     pub fn statistic(&self) -> &S {
         &self.statistic
     }
 
-    /// What is known of each block, in row-major order; empty until values came.
+    /// The state of each block in row-major order; empty until values are observed.
     pub fn blocks(&self) -> &[S::State] {
         &self.blocks
     }
 
-    fn check_grid(&self, grid: &[usize]) -> Result<()> {
-        if self.blocks.is_empty() || self.shape == grid {
+    /// Same as [`Observer::observe`], without importing the trait.
+    pub fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()> {
+        let blocks = Blocks::new(self.granularity, x.ndim())?;
+        if x.is_empty() {
+            return Ok(());
+        }
+        let shape = blocks.grid(&x.raw_dim());
+        let shape = if self.granularity == Granularity::PerTensor { &[] } else { shape.slice() };
+        self.check_shape(shape)?;
+        let bounds = Bounds::of_blocks(x, &blocks)?;
+        // Nothing fails from here on, so an error never leaves a partial update.
+        if self.blocks.is_empty() {
+            self.shape = shape.to_vec();
+            self.blocks = bounds.iter().map(|&b| self.statistic.start(b)).collect();
+        } else {
+            self.blocks.iter_mut().zip(bounds).for_each(|(state, b)| self.statistic.update(state, b));
+        }
+        if S::NEEDS_VALUES {
+            blocks.for_each_run(x, |run, values| self.extend(run, values));
+        }
+        Ok(())
+    }
+
+    /// Same as [`Observer::merge`], without importing the trait.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.granularity != other.granularity {
+            return Err(Error::Granularity { expected: self.granularity, found: other.granularity });
+        }
+        if self.statistic != other.statistic {
+            let found = format!("{:?}", other.statistic);
+            return Err(Error::Argument { what: "settings of the merged observer", expected: "the same", found });
+        }
+        if self.blocks.is_empty() || other.blocks.is_empty() {
+            if self.blocks.is_empty() {
+                self.clone_from(other);
+            }
+            return Ok(());
+        }
+        self.check_shape(&other.shape)?;
+        self.blocks.iter_mut().zip(&other.blocks).for_each(|(state, o)| self.statistic.merge(state, o));
+        Ok(())
+    }
+
+    /// Same as [`Observer::ranges`], without importing the trait.
+    pub fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges<IxDyn>> {
+        if self.blocks.is_empty() {
+            return Err(Error::EmptyCalibration);
+        }
+        let (min, max) = self.blocks.iter().map(|state| self.statistic.range(state, scheme)).unzip();
+        let shaped = |bounds| ArrayD::from_shape_vec(&self.shape[..], bounds).expect("one range per block");
+        Ranges::new(self.granularity, shaped(min), shaped(max))
+    }
+
+    /// The same observations with other settings.
+    pub(super) fn replace_statistic(self, statistic: S) -> Self {
+        Self { statistic, ..self }
+    }
+
+    fn check_shape(&self, shape: &[usize]) -> Result<()> {
+        if self.blocks.is_empty() || self.shape == shape {
             Ok(())
         } else {
-            Err(Error::shape("blocks of the observed tensor", &self.shape, grid))
+            Err(Error::shape("blocks of the observed tensor", &self.shape, shape))
         }
     }
 
@@ -229,17 +292,17 @@ impl<S: Statistic> BlockObserver<S> {
 }
 
 impl<S: Statistic + Default> BlockObserver<S> {
-    /// One range for all elements, of tensors of any rank.
+    /// One range for the whole tensor; batches may have any rank.
     pub fn per_tensor() -> Self {
-        Self::of(S::default())
+        Self::from_statistic(S::default())
     }
 
-    /// One range per index of `axis`.
+    /// One range per index of `axis`: per channel.
     pub fn per_axis(axis: Axis) -> Self {
         Self::per_tensor().with_granularity(Granularity::per_axis(axis))
     }
 
-    /// One range per run of `size` elements along `axis`.
+    /// One range per group of `size` consecutive elements along `axis`.
     pub fn per_group(axis: Axis, size: usize) -> Self {
         Self::per_tensor().with_granularity(Granularity::per_group(axis, size))
     }
@@ -247,52 +310,14 @@ impl<S: Statistic + Default> BlockObserver<S> {
 
 impl<S: Statistic> Observer for BlockObserver<S> {
     fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()> {
-        let blocks = Blocks::new(self.granularity, x.ndim())?;
-        if x.is_empty() {
-            return Ok(());
-        }
-        let grid = blocks.grid(&x.raw_dim());
-        let grid = if self.granularity == Granularity::PerTensor { &[] } else { grid.slice() };
-        self.check_grid(grid)?;
-        let bounds = Bounds::of_blocks(x, &blocks)?;
-        // Nothing fails from here on, so nothing is half-written.
-        if self.blocks.is_empty() {
-            self.shape = grid.to_vec();
-            self.blocks = bounds.iter().map(|&b| self.statistic.start(b)).collect();
-        } else {
-            self.blocks.iter_mut().zip(bounds).for_each(|(state, b)| self.statistic.update(state, b));
-        }
-        if S::NEEDS_VALUES {
-            blocks.for_each_run(x, |run, values| self.extend(run, values));
-        }
-        Ok(())
+        Self::observe(self, x)
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
-        if self.granularity != other.granularity {
-            return Err(Error::Granularity { expected: self.granularity, found: other.granularity });
-        }
-        if self.statistic != other.statistic {
-            let found = format!("{:?}", other.statistic);
-            return Err(Error::Argument { what: "settings of the merged observer", expected: "the same", found });
-        }
-        if self.blocks.is_empty() || other.blocks.is_empty() {
-            if self.blocks.is_empty() {
-                self.clone_from(other);
-            }
-            return Ok(());
-        }
-        self.check_grid(&other.shape)?;
-        self.blocks.iter_mut().zip(&other.blocks).for_each(|(state, o)| self.statistic.merge(state, o));
-        Ok(())
+        Self::merge(self, other)
     }
 
     fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges<IxDyn>> {
-        if self.blocks.is_empty() {
-            return Err(Error::EmptyCalibration);
-        }
-        let (min, max) = self.blocks.iter().map(|state| self.statistic.range(state, scheme)).unzip();
-        let on_grid = |bounds| ArrayD::from_shape_vec(&self.shape[..], bounds).expect("one range per block");
-        Ranges::new(self.granularity, on_grid(min), on_grid(max))
+        Self::ranges(self, scheme)
     }
 }

@@ -1,27 +1,29 @@
-//! Clips where the quantized distribution tells most about the original one.
+//! Clips where the KL divergence of the quantized distribution is least.
 
 use alloc::vec::Vec;
 
 use super::BlockObserver;
 use super::clip::Clip;
-use super::dyadic::DyadicHistogram;
+use super::power_of_two_histogram::PowerOfTwoHistogram;
 use crate::element::Element;
 use crate::scheme::Scheme;
 
-/// The range whose quantized distribution is nearest to that of the values. (TensorRT's and ONNX Runtime's entropy
-/// calibration; Migacz, "8-bit inference with TensorRT", 2017.)
+/// The range with the least Kullback-Leibler divergence between the values and the quantized values. (TensorRT:
+/// `IInt8EntropyCalibrator`; ONNX Runtime: `EntropyCalibrater`; Migacz, "8-bit inference with TensorRT", GTC 2017.)
 ///
-/// Candidates clip the values to `-t..=t`, for each bin edge `t` of a [`DyadicHistogram`]. `P` is the clipped
-/// histogram: what was clipped counts in the outermost bins. For `Q` the bins within are joined to as many as the
-/// scheme has codes (half as many of `abs(x)` if it is symmetric), and each joined count, at least 1e-4, is spread
-/// evenly over those of its bins that `P` has values in. The range is the widest with the least divergence
-/// `sum(P * ln(P / Q))` of the two distributions.
+/// For each bin edge `t` of a [`PowerOfTwoHistogram`], values are clipped to `[-t, t]` and two distributions are compared:
 ///
-/// Schemes with more codes than the histogram has bins are not clipped. Merging is exact.
+/// - `P`: the histogram, with clipped values counted in the outermost bins;
+/// - `Q`: the bins within `[-t, t]`, without the clipped values, merged into one bin per code of the scheme (for symmetric
+///   schemes: the bins of `abs(x)`, merged into half the number of codes). Each merged count, at least 1e-4, is then
+///   spread evenly over its bins in which `P` is not zero.
+///
+/// The range is the widest one with the least divergence `sum(P * ln(P / Q))`, both normalized. Nothing is clipped if the
+/// scheme has more codes than the histogram has bins. Merging is exact.
 ///
 /// ```
 /// use ndarray::{Array, Ix1};
-/// use ndarray_quant::{QParams, Scheme, observer::{Entropy, Observer}};
+/// use ndarray_quant::{QParams, Scheme, observer::Entropy};
 /// let mut x = Array::from_shape_fn(10_000, |i| (i as f32).sin());
 /// x[7] = 20.0; // an outlier
 /// let mut range = Entropy::per_tensor();
@@ -30,17 +32,17 @@ use crate::scheme::Scheme;
 /// assert!(params.scale()[0] < 5.0 / 127.5);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub type Entropy = BlockObserver<LeastDivergence>;
+pub type Entropy = BlockObserver<EntropyStatistic>;
 
 /// The [`Clip`] of [`Entropy`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct LeastDivergence;
+pub struct EntropyStatistic;
 
-impl Clip for LeastDivergence {
+impl Clip for EntropyStatistic {
     const NAME: &'static str = "Entropy";
 
-    fn clip<T: Element>(&self, histogram: &DyadicHistogram, scheme: &Scheme<T>) -> (f32, f32) {
+    fn clip<T: Element>(&self, histogram: &PowerOfTwoHistogram, scheme: &Scheme<T>) -> (f32, f32) {
         let threshold = if scheme.is_symmetric() {
             threshold(&histogram.magnitudes(), scheme.levels().div_ceil(2))
         } else {
@@ -50,31 +52,32 @@ impl Clip for LeastDivergence {
     }
 }
 
-/// What a bin counts whose emptiness would make the divergence infinite. (The smoothing of ONNX Runtime.)
-const ALMOST_NONE: f64 = 1e-4;
+/// Count of an empty merged bin that `P` needs, so that the divergence stays finite. (ONNX Runtime's smoothing.)
+const SMOOTHING: f64 = 1e-4;
 
-/// The widest magnitude with the least divergence.
-fn threshold(histogram: &DyadicHistogram, levels: u64) -> f32 {
+/// The greatest clipping threshold with the least divergence.
+fn threshold(histogram: &PowerOfTwoHistogram, levels: u64) -> f32 {
     let below = histogram.bins_below_zero();
     let above = histogram.counts().len() - below;
-    let sums = Sums::new(histogram.counts());
+    let prefix_sums = PrefixSums::new(histogram.counts());
     let widest = below.max(above);
-    let windows = (1..=widest).rev().map(|reach| (reach, below - reach.min(below), below + reach.min(above)));
+    // Candidate thresholds in bins, with the range of bins that each keeps.
+    let candidates = (1..=widest).rev().map(|bins| (bins, below - bins.min(below), below + bins.min(above)));
     let (mut best, mut least) = (widest, f64::INFINITY);
-    for (reach, from, to) in windows.take_while(|(_, from, to)| (to - from) as u64 >= levels) {
-        let divergence = sums.divergence(from, to, levels as usize);
-        // Rounding alone must not clip.
+    for (bins, from, to) in candidates.take_while(|(_, from, to)| (to - from) as u64 >= levels) {
+        let divergence = prefix_sums.divergence(from, to, levels as usize);
+        // A difference within the rounding error must not narrow the range.
         if divergence < least - 1e-12 {
-            (best, least) = (reach, divergence);
+            (best, least) = (bins, divergence);
         }
     }
     if best == widest { histogram.bounds().magnitude() } else { (best as f64 * histogram.bin_width()) as f32 }
 }
 
-/// Sums over the bins before each edge, so that a candidate costs one step per level.
-struct Sums<'h> {
+/// Prefix sums over the bins, so that the divergence of a candidate takes one step per code.
+struct PrefixSums<'h> {
     counts: &'h [u64],
-    mass: Vec<f64>,
+    cumulative: Vec<f64>,
     x_ln_x: Vec<f64>,
     occupied: Vec<f64>,
 }
@@ -83,9 +86,9 @@ fn x_ln_x(x: f64) -> f64 {
     if x > 0.0 { x * num_traits::Float::ln(x) } else { 0.0 }
 }
 
-impl<'h> Sums<'h> {
+impl<'h> PrefixSums<'h> {
     fn new(counts: &'h [u64]) -> Self {
-        let running = |f: fn(f64) -> f64| {
+        let prefix_sum = |f: fn(f64) -> f64| {
             let mut sum = 0.0;
             let sums = counts.iter().map(|&count| {
                 sum += f(count as f64);
@@ -94,16 +97,16 @@ impl<'h> Sums<'h> {
             core::iter::once(0.0).chain(sums).collect()
         };
         let occupied = |x| if x > 0.0 { 1.0 } else { 0.0 };
-        Sums { counts, mass: running(|x| x), x_ln_x: running(x_ln_x), occupied: running(occupied) }
+        PrefixSums { counts, cumulative: prefix_sum(|x| x), x_ln_x: prefix_sum(x_ln_x), occupied: prefix_sum(occupied) }
     }
 
-    /// Of the bins `from..to` joined to `levels`, at least two.
+    /// The divergence of the bins `from..to` merged into `levels` bins, at least two.
     ///
-    /// With `p` and `q` as counts, `sum(P * ln(P / Q))` is
-    /// `(sum(p ln p) - sum(p ln q)) / sum(p) + ln(sum(q) / sum(p))`, and `q` is the same all over a level.
+    /// With counts `p` and `q`, `sum(P * ln(P / Q)) = (sum(p ln p) - sum(p ln q)) / sum(p) + ln(sum(q) / sum(p))`, and `q`
+    /// is constant over a merged bin.
     fn divergence(&self, from: usize, to: usize, levels: usize) -> f64 {
-        let total = self.mass[self.counts.len()];
-        let clipped = [(from, self.mass[from]), (to - 1, total - self.mass[to])];
+        let total = self.cumulative[self.counts.len()];
+        let clipped = [(from, self.cumulative[from]), (to - 1, total - self.cumulative[to])];
         let mut p_ln_p = self.x_ln_x[to] - self.x_ln_x[from];
         for (bin, clipped) in clipped {
             let count = self.counts[bin] as f64;
@@ -113,8 +116,8 @@ impl<'h> Sums<'h> {
         let edge = |level: usize| from + level * (to - from) / levels;
         for level in 0..levels {
             let (start, end) = (edge(level), edge(level + 1));
-            let joined = self.mass[end] - self.mass[start];
-            let (mut p, mut occupied) = (joined, self.occupied[end] - self.occupied[start]);
+            let merged = self.cumulative[end] - self.cumulative[start];
+            let (mut p, mut occupied) = (merged, self.occupied[end] - self.occupied[start]);
             for (bin, clipped) in clipped {
                 if (start..end).contains(&bin) && clipped > 0.0 {
                     p += clipped;
@@ -122,7 +125,7 @@ impl<'h> Sums<'h> {
                 }
             }
             if p > 0.0 {
-                let q = if joined > 0.0 { joined } else { ALMOST_NONE };
+                let q = if merged > 0.0 { merged } else { SMOOTHING };
                 p_ln_q += p * num_traits::Float::ln(q / occupied);
                 kept += q;
             }

@@ -1,49 +1,60 @@
-//! NonTemporal calibration: batches → a statistic per block → ranges → parameters.
+//! Calibration: find the range of a tensor from batches of it (static quantization).
 //!
-//! Arena is bounded by the number of blocks, however much data passes. [`Observer::merge`] makes calibration a
-//! map-reduce: every shard, thread or machine observes its part.
+//! Observe batches, then derive parameters with [`Scheme::params`]. Memory is bounded by the number of blocks,
+//! independent of the amount of data. [`BlockObserver::merge`] makes calibration a map-reduce: every shard, thread or
+//! machine observes its part.
 //!
-//! | file | idea |
-//! |---|---|
-//! | `block` | one statistic per block: the finite check, the shapes, merging and serialization |
-//! | `min_max`, `moving_average` | statistics of each batch's bounds |
-//! | `dyadic` | a histogram whose bins merge exactly |
-//! | `clip`, `percentile`, `entropy`, `mse` | what to clip, given such a histogram |
-//! | `torch_histogram` | PyTorch's own histogram and its search |
-//! | `squared_error` | the integral that both searches minimize |
+//! | observer | range | PyTorch | ONNX Runtime, TensorRT |
+//! |---|---|---|---|
+//! | [`MinMax`] | minimum and maximum of all batches | `MinMaxObserver`, `PerChannelMinMaxObserver` | `MinMaxCalibrater`, `IInt8MinMaxCalibrator` |
+//! | [`MovingAverage`] | moving average of the minima and maxima of the batches | `MovingAverageMinMaxObserver`, `MovingAveragePerChannelMinMaxObserver` | `MinMaxCalibrater(moving_average=True)` |
+//! | [`Percentile`] | central percentage of the values | | `PercentileCalibrater` |
+//! | [`Entropy`] | least KL divergence | | `EntropyCalibrater`, `IInt8EntropyCalibrator` |
+//! | [`Mse`] | least mean squared error | | |
+//! | [`HistogramObserver`] | PyTorch's approximate least squared error | `HistogramObserver` | |
+//!
+//! Every observer is made by `per_tensor()`, `per_axis(axis)` or `per_group(axis, size)`; an observer with a setting has
+//! a `with_…` method for it, such as [`Percentile::with_percentile`]. The defaults are the defaults of the systems named
+//! above.
+//!
+//! ```
+//! use ndarray::Axis;
+//! use ndarray_quant::observer::{Entropy, MovingAverage, Mse, Percentile};
+//! let activations = Percentile::per_tensor().with_percentile(99.9)?;
+//! let slow = MovingAverage::per_tensor().with_averaging_constant(0.001)?;
+//! let (weights, groups) = (Mse::per_axis(Axis(0)), Entropy::per_group(Axis(1), 32));
+//! # Ok::<(), ndarray_quant::Error>(())
+//! ```
+// | file | content |
+// |---|---|
+// | `block` | one statistic per block: validation, merging, serialization |
+// | `min_max`, `moving_average` | statistics of the bounds of each batch |
+// | `power_of_two_histogram` | a histogram that merges exactly |
+// | `clip`, `percentile`, `entropy`, `mse` | choose the range from that histogram |
+// | `histogram` | PyTorch's histogram and search |
+// | `squared_error` | the integral of the squared rounding error, which both searches minimize |
 
 mod block;
 mod clip;
-mod dyadic;
 mod entropy;
+mod histogram;
 mod min_max;
 mod moving_average;
 mod mse;
 mod percentile;
+mod power_of_two_histogram;
 mod squared_error;
-mod torch_histogram;
 
 pub use crate::range::{Bounds, Ranges};
 pub use block::{BlockObserver, Statistic};
+pub use clip::Clip;
 pub use entropy::Entropy;
+pub use histogram::HistogramObserver;
 pub use min_max::MinMax;
 pub use moving_average::MovingAverage;
 pub use mse::Mse;
 pub use percentile::Percentile;
-pub use torch_histogram::HistogramObserver;
-
-/// The statistics behind the observers, and what each of them keeps per block.
-pub mod statistic {
-    pub use super::block::Statistic;
-    pub use super::clip::Clip;
-    pub use super::dyadic::DyadicHistogram;
-    pub use super::entropy::LeastDivergence;
-    pub use super::min_max::Extremes;
-    pub use super::moving_average::{Average, Smoothed};
-    pub use super::mse::LeastError;
-    pub use super::percentile::CentralMass;
-    pub use super::torch_histogram::{GreedyQuantiles, TorchHistogram};
-}
+pub use power_of_two_histogram::PowerOfTwoHistogram;
 
 use ndarray::{ArrayRef, Dimension, IxDyn};
 
@@ -52,14 +63,15 @@ use crate::error::{Error, Result};
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 
-/// What sees batches of a tensor pass by and then tells the range to quantize it with.
+/// Finds the range of a tensor from batches of it.
 ///
-/// Implemented by [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`] and [`HistogramObserver`], all of them
-/// a [`BlockObserver`]. For one of your own, implementing [`Statistic`] is less work.
+/// Generic code is bounded by this trait. The observers of this module have its methods without importing it.
+/// For an observer of your own, implement [`Statistic`], or [`Clip`] if it chooses the range from a histogram:
+/// [`BlockObserver`] then does the blocks, the validation, the merging and the serialization.
 ///
 /// ```
 /// use ndarray::{array, Ix2};
-/// use ndarray_quant::{QParams, Quantize, Scheme, observer::{MinMax, Observer}};
+/// use ndarray_quant::{QParams, Quantize, Scheme, observer::MinMax};
 ///
 /// let batches = [array![[0.0f32, 1.0]], array![[-1.0, 0.5], [0.0, 1.55]]];
 /// let mut range = MinMax::per_tensor();
@@ -71,24 +83,24 @@ use crate::scheme::Scheme;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub trait Observer {
-    /// Takes a batch in. One without elements changes nothing.
+    /// Observes a batch. A batch without elements changes nothing.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the position of the first NaN or infinity, [`Error::Shape`] if the blocks are not
-    /// those of earlier batches, [`Error::Axis`] or [`Error::GroupSize`] for a granularity that `x` cannot have.
-    /// After an error the observer is as it was before.
+    /// [`Error::NonFinite`] with the index of the first NaN or infinity, [`Error::Shape`] if the number of blocks differs
+    /// from earlier batches, [`Error::Axis`] or [`Error::GroupSize`] if `x` cannot have the observer's granularity.
+    /// After an error the observer is unchanged.
     fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()>;
 
-    /// Takes in what another observer saw, as if its batches had come after this one's.
+    /// Merges the observations of `other`, as if its batches had followed the batches of `self`.
     ///
     /// # Errors
-    /// [`Error::Granularity`], [`Error::Argument`] or [`Error::Shape`] if the two differ in granularity, settings or
-    /// blocks. After an error the observer is as it was before.
+    /// [`Error::Granularity`] if granularities differ, [`Error::Argument`] if settings differ, [`Error::Shape`] if the
+    /// numbers of blocks differ. After an error the observer is unchanged.
     fn merge(&mut self, other: &Self) -> Result<()>;
 
-    /// The range of each block that suits this scheme: whether it is symmetric, and its codes.
+    /// The range of each block for a scheme. Some observers depend on whether the scheme is symmetric and on its codes.
     ///
-    /// Bounds per tensor have rank 0, others the rank of the batches.
+    /// Bounds have rank 0 per tensor, otherwise the rank of the batches.
     ///
     /// # Errors
     /// [`Error::EmptyCalibration`] if no value was observed.
@@ -96,11 +108,11 @@ pub trait Observer {
 }
 
 impl<T: Element> Scheme<T> {
-    /// The parameters for what an observer saw (static quantization), see [`Observer`].
+    /// The parameters for the range that an observer found (static quantization), see [`Observer`].
     ///
     /// # Errors
-    /// [`Error::EmptyCalibration`] if it saw nothing, [`Error::Granularity`] if its granularity is not the scheme's,
-    /// [`Error::Shape`] if the batches had another rank than `D`; parameters per tensor fit every rank.
+    /// [`Error::EmptyCalibration`] if no value was observed, [`Error::Granularity`] if the observer's granularity is not
+    /// the scheme's, [`Error::Shape`] if the batches had another rank than `D`; parameters per tensor fit every rank.
     pub fn params<D: Dimension>(&self, observer: &impl Observer) -> Result<QParams<T, D>> {
         let ranges = observer.ranges(self)?;
         if ranges.granularity() != self.granularity() {

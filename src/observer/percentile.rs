@@ -1,42 +1,54 @@
-//! Clips a fixed share of the values.
+//! Clips a fixed percentage of the values.
 
 use alloc::string::ToString;
 
 use super::BlockObserver;
 use super::clip::Clip;
-use super::dyadic::DyadicHistogram;
+use super::power_of_two_histogram::PowerOfTwoHistogram;
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::scheme::Scheme;
 
-/// The range of the central `percent` of all values. (ONNX Runtime: `PercentileCalibrater`.)
+/// The range of the central `percentile` percent of all values. (ONNX Runtime: `PercentileCalibrater`.)
 ///
-/// Asymmetric schemes lose `(100 - percent) / 2` percent of the values at each end. Symmetric ones get the magnitude
-/// that `percent` of the values do not exceed. Values are taken as spread evenly within the bins of a
-/// [`DyadicHistogram`], so bounds are exact to one bin; 100 percent are the exact bounds. Merging is exact.
+/// With `p = percentile / 100` and the quantile function `Q` of the values:
+///
+/// | scheme | range |
+/// |---|---|
+/// | asymmetric | `[Q((1 - p) / 2), Q((1 + p) / 2)]` |
+/// | symmetric | `[min, max]` clipped to `[-a, a]`, with `a` the quantile `p` of `abs(x)` |
+///
+/// The default is ONNX Runtime's 99.999. Quantiles come from a [`PowerOfTwoHistogram`] whose bins are taken as uniformly
+/// filled, so bounds are exact to one bin; a percentile of 100 gives the exact minimum and maximum. Merging is exact.
 ///
 /// ```
 /// use ndarray::{Array, Axis, Ix1};
-/// use ndarray_quant::{Granularity, QParams, Scheme, observer::{Observer, Percentile}};
+/// use ndarray_quant::{QParams, Scheme, observer::Percentile};
 /// let mut x = Array::linspace(0.0f32, 1.0, 1000);
 /// x[7] = 100.0; // an outlier
-/// let mut range = Percentile::new(99.0)?;
+/// let mut range = Percentile::per_tensor().with_percentile(99.0)?;
 /// range.observe(&x)?;
 /// let params: QParams<u8, Ix1> = Scheme::asymmetric().params(&range)?;
 /// assert!(params.scale()[0] < 1.05 / 255.0);
 ///
-/// let per_row = Percentile::new(99.0)?.with_granularity(Granularity::per_axis(Axis(0)));
+/// let per_channel = Percentile::per_axis(Axis(0)).with_percentile(99.0)?;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub type Percentile = BlockObserver<CentralMass>;
+pub type Percentile = BlockObserver<PercentileStatistic>;
 
 impl Percentile {
-    /// An observer per tensor that keeps this share of the values.
+    /// Keeps the central `percentile` percent of the values. Earlier observations stay, so one calibration serves several
+    /// percentiles.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `50 < percent <= 100`.
-    pub fn new(percent: f64) -> Result<Self> {
-        Ok(Self::of(CentralMass::new(percent)?))
+    /// [`Error::Argument`] unless `50 < percentile <= 100`.
+    pub fn with_percentile(self, percentile: f64) -> Result<Self> {
+        Ok(self.replace_statistic(PercentileStatistic::new(percentile)?))
+    }
+
+    /// The percentage of the values that the range keeps.
+    pub fn percentile(&self) -> f64 {
+        self.statistic().percentile
     }
 }
 
@@ -44,44 +56,50 @@ impl Percentile {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(into = "f64", try_from = "f64"))]
-pub struct CentralMass {
-    percent: f64,
+pub struct PercentileStatistic {
+    percentile: f64,
 }
 
-impl CentralMass {
-    /// With this share of the values. Errors as [`Percentile::new`].
-    pub fn new(percent: f64) -> Result<Self> {
-        if 50.0 < percent && percent <= 100.0 {
-            Ok(Self { percent })
+impl PercentileStatistic {
+    fn new(percentile: f64) -> Result<Self> {
+        if 50.0 < percentile && percentile <= 100.0 {
+            Ok(Self { percentile })
         } else {
-            let found = percent.to_string();
+            let found = percentile.to_string();
             Err(Error::Argument { what: "percentile", expected: "above 50 and at most 100", found })
         }
     }
 }
 
-impl From<CentralMass> for f64 {
-    fn from(c: CentralMass) -> f64 {
-        c.percent
+/// ONNX Runtime's default, 99.999.
+impl Default for PercentileStatistic {
+    fn default() -> Self {
+        Self { percentile: 99.999 }
     }
 }
 
-impl TryFrom<f64> for CentralMass {
+impl From<PercentileStatistic> for f64 {
+    fn from(statistic: PercentileStatistic) -> f64 {
+        statistic.percentile
+    }
+}
+
+impl TryFrom<f64> for PercentileStatistic {
     type Error = Error;
-    fn try_from(percent: f64) -> Result<Self> {
-        Self::new(percent)
+    fn try_from(percentile: f64) -> Result<Self> {
+        Self::new(percentile)
     }
 }
 
-impl Clip for CentralMass {
+impl Clip for PercentileStatistic {
     const NAME: &'static str = "Percentile";
 
-    fn clip<T: Element>(&self, histogram: &DyadicHistogram, scheme: &Scheme<T>) -> (f32, f32) {
+    fn clip<T: Element>(&self, histogram: &PowerOfTwoHistogram, scheme: &Scheme<T>) -> (f32, f32) {
         if scheme.is_symmetric() {
-            histogram.clipped(histogram.magnitudes().quantile(self.percent / 100.0))
+            histogram.clipped(histogram.magnitudes().quantile(self.percentile / 100.0))
         } else {
-            let cut = (100.0 - self.percent) / 200.0;
-            (histogram.quantile(cut), histogram.quantile(1.0 - cut))
+            let tail = (100.0 - self.percentile) / 200.0;
+            (histogram.quantile(tail), histogram.quantile(1.0 - tail))
         }
     }
 }

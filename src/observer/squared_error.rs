@@ -1,10 +1,11 @@
-//! The squared error of rounding, integrated.
+//! The integral of the squared rounding error.
 
 use crate::element::Compute;
 
 /// `∫ (t - Q(t))² dt` from 0 to `x`, where `Q` rounds to the nearest of the integers `low..=high`.
 ///
-/// Each integer crossed adds `1 / 12`, the rest is a cube; beyond the ends the rest is no longer at most one half.
+/// The integral over the unit interval around each integer is `1 / 12`; the remainder `r` adds `r³ / 3`, and exceeds one
+/// half only outside `low..=high`.
 pub(super) fn integral(x: f64, low: f64, high: f64) -> f64 {
     let nearest = Compute::round_ties_even(x).clamp(low, high);
     let rest = x - nearest;

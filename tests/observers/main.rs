@@ -1,9 +1,8 @@
-//! Observers against slow, plain references.
+//! Observers against slow and plain references.
 
 mod search;
 
 use ndarray::{Array, Array1, Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2, Ix3, IxDyn, array, s};
-use ndarray_quant::observer::statistic::{Clip, DyadicHistogram, LeastDivergence, LeastError};
 use ndarray_quant::observer::*;
 use ndarray_quant::*;
 use proptest::prelude::*;
@@ -49,7 +48,7 @@ fn gaussian(rng: &mut Pcg64Mcg) -> f32 {
     (0..12).map(|_| rng.random_range(0.0f32..1.0)).sum::<f32>() - 6.0
 }
 
-/// All observers whose merging is exact.
+/// Runs the body for every observer that merges exactly.
 macro_rules! for_each_exact {
     ($granularity:expr, |$observer:ident| $body:expr) => {{
         {
@@ -57,7 +56,7 @@ macro_rules! for_each_exact {
             $body
         }
         {
-            let $observer = || Percentile::new(90.0).unwrap().with_granularity($granularity);
+            let $observer = || Percentile::per_tensor().with_percentile(90.0).unwrap().with_granularity($granularity);
             $body
         }
         {
@@ -71,11 +70,13 @@ macro_rules! for_each_exact {
     }};
 }
 
+/// Runs the body for every observer.
 macro_rules! for_each_observer {
     ($granularity:expr, |$observer:ident| $body:expr) => {{
         for_each_exact!($granularity, |$observer| $body);
         {
-            let $observer = || MovingAverage::new(0.25).unwrap().with_granularity($granularity);
+            let $observer =
+                || MovingAverage::per_tensor().with_averaging_constant(0.25).unwrap().with_granularity($granularity);
             $body
         }
         {
@@ -96,7 +97,7 @@ fn granularity() -> impl Strategy<Value = Granularity> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// In any order, and however the data is cut into batches, and whatever is merged first.
+    /// The result does not depend on the order of the batches, their sizes, or the order of merging.
     #[test]
     fn exact_observers_merge_exactly(batches in batches(value()), cut in 0usize..8, g in granularity()) {
         let (left, right) = batches.split_at(cut.min(batches.len()));
@@ -116,7 +117,7 @@ proptest! {
     #[test]
     fn moving_averages_merge_up_to_rounding(batches in batches(tame()), cut in 0usize..8, c in 0.01f32..=1.0) {
         let (left, right) = batches.split_at(cut.min(batches.len()));
-        let observer = || MovingAverage::new(c).unwrap().with_granularity(Granularity::per_axis(Axis(0)));
+        let observer = || MovingAverage::per_axis(Axis(0)).with_averaging_constant(c).unwrap();
         let (once, parts) = (after(observer(), &batches), merged(after(observer(), left), &after(observer(), right)));
         for (row, (a, b)) in once.blocks().iter().zip(parts.blocks()).enumerate() {
             let bounds = |r: usize, b: &Array2<f32>| b.row(r).iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
@@ -133,7 +134,7 @@ proptest! {
         }
     }
 
-    /// A move takes no value further than one bin: cumulative counts interleave.
+    /// A move displaces a value by at most one bin, so cumulative counts interleave.
     #[test]
     fn torch_histograms_merge_within_a_bin(batches in batches(tame()), cut in 1usize..7) {
         let whole = |part: &[Array2<f32>]| {
@@ -151,13 +152,13 @@ proptest! {
             counts.scan(0.0, |sum, c| { *sum += c; Some(*sum) }).collect::<Vec<f64>>()
         };
         let exact_counts = running(&exact);
-        for (found, reach) in found {
+        for (found, moved) in found {
             prop_assert_eq!(exact.blocks()[0].bounds(), found.blocks()[0].bounds());
             let found = running(&found);
             prop_assert!((found[2047] - exact_counts[2047]).abs() < 1e-6);
             for bin in 0..2048 {
-                let low = if bin < reach { 0.0 } else { exact_counts[bin - reach] };
-                let high = exact_counts[(bin + reach).min(2047)];
+                let low = if bin < moved { 0.0 } else { exact_counts[bin - moved] };
+                let high = exact_counts[(bin + moved).min(2047)];
                 prop_assert!(low - 1e-6 <= found[bin] && found[bin] <= high + 1e-6);
             }
         }
@@ -200,8 +201,8 @@ proptest! {
     }
 
     #[test]
-    fn percentiles_are_those_of_sorted_data(v in prop::collection::vec(value(), 1..300), percent in 50.5f64..=100.0) {
-        let mut range = Percentile::new(percent).unwrap();
+    fn percentiles_are_quantiles_of_sorted_data(v in prop::collection::vec(value(), 1..300), percent in 50.5f64..=100.0) {
+        let mut range = Percentile::per_tensor().with_percentile(percent).unwrap();
         range.observe(&Array1::from(v.clone())).unwrap();
         let width = range.blocks()[0].bin_width();
         let at = |sorted: &mut Vec<f32>, part: f64| {
@@ -216,11 +217,11 @@ proptest! {
         prop_assert!(near(max.max(-min), at(&mut v.iter().map(|x| x.abs()).collect(), percent / 100.0)));
     }
 
-    /// Whatever is clipped, ranges stay within those of the data; a hundred percent are the data's.
+    /// Ranges stay within the bounds of the data; a percentile of 100 gives exactly those bounds.
     #[test]
     fn ranges_stay_within_the_data(batches in batches(value())) {
         let full = bounds(&after(MinMax::per_tensor(), &batches), Scheme::<u8>::asymmetric());
-        let all = after(Percentile::new(100.0).unwrap(), &batches);
+        let all = after(Percentile::per_tensor().with_percentile(100.0).unwrap(), &batches);
         prop_assert_eq!(bounds(&all, Scheme::<u8>::asymmetric()), full);
         let (low, high) = bounds(&all, Scheme::<u8>::symmetric());
         prop_assert_eq!(high.max(-low), full.1.max(-full.0));
@@ -234,7 +235,7 @@ proptest! {
         });
     }
 
-    /// Never worse than the whole range, and as good as the best of many ranges tried one by one.
+    /// The error never exceeds the error of the full range or of other ranges by more than 5 %.
     #[test]
     fn mse_is_least(v in prop::collection::vec(tame(), 1..200), outlier in prop_oneof![Just(0.0f32), -200.0f32..200.0]) {
         let mut x = Array1::from(v);
@@ -243,8 +244,9 @@ proptest! {
         range.observe(&x).unwrap();
         let histogram = &range.blocks()[0];
         let (min, max) = (histogram.bounds().min(), histogram.bounds().max());
-        fn check<T: Element>(h: &DyadicHistogram, scheme: Scheme<T>, min: f32, max: f32) -> std::result::Result<(), TestCaseError> {
-            let (low, high) = LeastError.clip(h, &scheme);
+        fn check<T: Element>(range: &Mse, scheme: Scheme<T>, min: f32, max: f32) -> std::result::Result<(), TestCaseError> {
+            let h = &range.blocks()[0];
+            let (low, high) = range.statistic().clip(h, &scheme);
             let error = h.mean_squared_error(&scheme, low, high);
             prop_assert!(error <= h.mean_squared_error(&scheme, min, max));
             for part in 1..=64 {
@@ -254,10 +256,10 @@ proptest! {
             }
             Ok(())
         }
-        check(histogram, Scheme::<u8>::asymmetric(), min, max)?;
-        check(histogram, Scheme::<i8>::symmetric(), min, max)?;
-        check(histogram, Scheme::<I4>::asymmetric(), min, max)?;
-        check(histogram, Scheme::<I2>::symmetric().narrow_range(), min, max)?;
+        check(&range, Scheme::<u8>::asymmetric(), min, max)?;
+        check(&range, Scheme::<i8>::symmetric(), min, max)?;
+        check(&range, Scheme::<I4>::asymmetric(), min, max)?;
+        check(&range, Scheme::<I2>::symmetric().narrow_range(), min, max)?;
     }
 }
 
@@ -289,7 +291,7 @@ fn memory_is_bounded_and_extremes_work() {
 }
 
 #[test]
-fn non_finite_values_are_refused_and_change_nothing() {
+fn non_finite_values_are_errors_and_change_nothing() {
     let good = array![[1.0f32, 2.0, -3.0], [0.5, 0.0, 4.0]];
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = &good * 100.0;
@@ -335,18 +337,18 @@ fn blocks_and_settings_must_agree() {
     let four = after(MinMax::per_axis(Axis(0)), &[Array2::ones((4, 1))]);
     assert!(matches!(rows.merge(&four), Err(Error::Shape { .. })));
     assert_eq!(rows, before);
-    let mut a = Percentile::new(99.0).unwrap();
-    assert!(matches!(a.merge(&Percentile::new(98.0).unwrap()), Err(Error::Argument { .. })));
+    let mut a = Percentile::per_tensor().with_percentile(99.0).unwrap();
+    assert!(matches!(a.merge(&Percentile::per_tensor().with_percentile(98.0).unwrap()), Err(Error::Argument { .. })));
 
     let scheme = Scheme::<u8>::asymmetric();
     assert_eq!(scheme.params::<Ix2>(&rows), Err(Error::Granularity { expected: found, found: expected }));
     assert!(matches!(scheme.per_axis(Axis(0)).params::<Ix3>(&rows), Err(Error::Shape { .. })));
     assert_eq!(MinMax::per_group(Axis(0), 0).observe(&array![1.0f32]), Err(Error::GroupSize { found: 0 }));
     for bad in [0.0, -0.5, 1.5, f32::NAN] {
-        assert!(matches!(MovingAverage::new(bad), Err(Error::Argument { .. })));
+        assert!(matches!(MovingAverage::per_tensor().with_averaging_constant(bad), Err(Error::Argument { .. })));
     }
     for bad in [50.0, 100.5, f64::NAN] {
-        assert!(matches!(Percentile::new(bad), Err(Error::Argument { .. })));
+        assert!(matches!(Percentile::per_tensor().with_percentile(bad), Err(Error::Argument { .. })));
     }
 }
 
@@ -371,7 +373,7 @@ fn parameters_have_the_rank_that_is_asked_for() {
     assert_eq!(scheme.params::<Ix2>(&rows).unwrap(), scheme.params_of(&x).unwrap());
 }
 
-/// Any view of rank two will do.
+/// Observers take views.
 #[test]
 fn observers_take_views() {
     let x = array![[1.0f32, 2.0], [3.0, 4.0]];

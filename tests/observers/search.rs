@@ -1,4 +1,4 @@
-//! The searches for the best range: the errors and divergences that they take for the least.
+//! The searches for the best range: the errors and divergences that they minimize.
 
 use super::*;
 
@@ -28,11 +28,11 @@ fn entropy_clips_the_outliers_of_a_gaussian() {
     for (min, max) in [bounds(&range, Scheme::<i8>::symmetric()), bounds(&range, Scheme::<u8>::asymmetric())] {
         assert!((-12.0..=-2.5).contains(&min) && (2.5..=12.0).contains(&max), "{min} {max}");
     }
-    // More codes than bins: nothing to win.
+    // The scheme has more codes than the histogram has bins, so nothing is clipped.
     assert_eq!(bounds(&range, Scheme::<i16>::symmetric()), (-45.0, 60.0));
 }
 
-/// The divergence as it is defined, bin by bin.
+/// The divergence by its definition, bin by bin.
 #[test]
 fn entropy_is_the_least_divergence() {
     let mut rng = Pcg64Mcg::seed_from_u64(3);
@@ -51,15 +51,15 @@ fn entropy_is_the_least_divergence() {
                 let bins = level * to / 16..(level + 1) * to / 16;
                 let sum: f64 = counts[bins.clone()].iter().sum();
                 let occupied: Vec<usize> = bins.filter(|&b| p[b] > 0.0).collect();
-                let share = if sum > 0.0 { sum } else { 1e-4 } / occupied.len() as f64;
-                occupied.iter().for_each(|&b| q[b] = share);
+                let count = if sum > 0.0 { sum } else { 1e-4 } / occupied.len() as f64;
+                occupied.iter().for_each(|&b| q[b] = count);
             }
             let (p_sum, q_sum): (f64, f64) = (p.iter().sum(), q.iter().sum());
             let terms = p.iter().zip(&q).filter(|(p, _)| **p > 0.0);
             terms.map(|(p, q)| p / p_sum * ((p / p_sum) / (q / q_sum)).ln()).sum::<f64>()
         };
         let least = (16..=counts.len()).map(divergence).fold(f64::INFINITY, f64::min);
-        let (_, max) = LeastDivergence.clip(histogram, &Scheme::<U4>::asymmetric());
+        let (_, max) = range.statistic().clip(histogram, &Scheme::<U4>::asymmetric());
         let found = divergence((max as f64 / histogram.bin_width()).ceil() as usize);
         assert!((found - least).abs() < 1e-9, "{found} {least}");
     }

@@ -1,4 +1,4 @@
-//! Observers that are saved and loaded, and data that are not what they say.
+//! Observers that are saved and loaded, and invalid serialized data.
 
 use super::*;
 
@@ -23,9 +23,9 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Overwritten text is refused, or gives an observer that can be used.
+    /// Corrupted text is an error, or gives an observer that can be used.
     #[test]
-    fn what_is_accepted_works(
+    fn accepted_data_works(
         batch in batches(value()),
         at in prop::collection::vec((0usize..300, "[0-9e.,:{}\\[\\]\"-]"), 1..4),
         g in granularity(),
@@ -50,8 +50,8 @@ proptest! {
 
 /// Each replacement breaks what a valid observer holds.
 #[test]
-fn hostile_data_is_refused() {
-    fn refuses<O>(observer: O, replacements: &[(&str, &str)])
+fn invalid_data_is_an_error() {
+    fn rejects<O>(observer: O, replacements: &[(&str, &str)])
     where
         O: Observer + ::serde::Serialize + ::serde::de::DeserializeOwned,
     {
@@ -63,25 +63,27 @@ fn hostile_data_is_refused() {
             assert!(serde_json::from_str::<O>(&broken).is_err(), "{broken:.200}");
         }
     }
-    let rows = Granularity::per_axis(Axis(0));
     let of_bounds = [("[-2.0,1.0]", "[2.0,1.0]"), ("[-2.0,1.0]", "[null,1.0]"), ("[-2.0,1.0]", "[-2.0,1e39]")];
     let of_shape =
         [("[3,1]", "[4,1]"), ("[3,1]", "[3,2]"), ("[3,1]", "[3]"), ("[3,1]", "[]"), ("\"axis\":0", "\"axis\":2")];
-    refuses(MinMax::per_axis(Axis(0)), &of_bounds);
-    refuses(MinMax::per_axis(Axis(0)), &of_shape[..2]);
-    refuses(MinMax::per_axis(Axis(0)), &of_shape[3..]);
-    refuses(MinMax::per_tensor(), &[("\"shape\":[]", "\"shape\":[1,1]")]);
-    refuses(MovingAverage::per_axis(Axis(0)), &of_bounds);
-    refuses(MovingAverage::per_axis(Axis(0)), &[("\"batches\":1", "\"batches\":0"), ("0.01", "0.0")]);
-    refuses(Percentile::new(99.5).unwrap().with_granularity(rows), &of_bounds);
-    refuses(Percentile::new(99.5).unwrap(), &[("99.5", "45.0"), ("99.5", "null"), ("\"counts\":[", "\"counts\":[0,")]);
-    refuses(Mse::per_axis(Axis(0)), &[("\"counts\":[", "\"counts\":[0,"), ("\"counts\":[0", "\"counts\":[-1")]);
-    refuses(HistogramObserver::per_axis(Axis(0)), &of_bounds);
-    refuses(
+    rejects(MinMax::per_axis(Axis(0)), &of_bounds);
+    rejects(MinMax::per_axis(Axis(0)), &of_shape[..2]);
+    rejects(MinMax::per_axis(Axis(0)), &of_shape[3..]);
+    rejects(MinMax::per_tensor(), &[("\"shape\":[]", "\"shape\":[1,1]")]);
+    rejects(MovingAverage::per_axis(Axis(0)), &of_bounds);
+    rejects(MovingAverage::per_axis(Axis(0)), &[("\"batches\":1", "\"batches\":0"), ("0.01", "0.0")]);
+    rejects(Percentile::per_axis(Axis(0)).with_percentile(99.5).unwrap(), &of_bounds);
+    rejects(
+        Percentile::per_tensor().with_percentile(99.5).unwrap(),
+        &[("99.5", "45.0"), ("99.5", "null"), ("\"counts\":[", "\"counts\":[0,")],
+    );
+    rejects(Mse::per_axis(Axis(0)), &[("\"counts\":[", "\"counts\":[0,"), ("\"counts\":[0", "\"counts\":[-1")]);
+    rejects(HistogramObserver::per_axis(Axis(0)), &of_bounds);
+    rejects(
         HistogramObserver::per_tensor(),
         &[("\"counts\":[", "\"counts\":[0.0,"), ("\"counts\":[1.0", "\"counts\":[-1.0")],
     );
-    refuses(HistogramObserver::per_tensor(), &[("\"counts\":[1.0", "\"counts\":[null")]);
+    rejects(HistogramObserver::per_tensor(), &[("\"counts\":[1.0", "\"counts\":[null")]);
 }
 
 /// `Mse`, `Entropy` and `Percentile` keep the same histogram: the kind in the serialized form tells them apart.
@@ -111,7 +113,7 @@ fn an_observer_is_read_as_its_own_kind_only() {
     expect::<Entropy>(&observers, "Entropy");
     expect::<Mse>(&observers, "Mse");
     expect::<HistogramObserver>(&observers, "HistogramObserver");
-    // Written before the kind was, or by something else.
+    // The kind is required.
     let json = serde_json::to_string(&MinMax::per_tensor()).unwrap();
     assert!(serde_json::from_str::<MinMax>(&json.replace("\"kind\":\"MinMax\",", "")).is_err());
 }

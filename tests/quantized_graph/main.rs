@@ -233,7 +233,8 @@ fn any_observer_and_merging() {
     let mut first = parts.remove(0);
     parts.iter().for_each(|part| first.merge(part).unwrap());
     assert_eq!(first.recipe().unwrap(), whole);
-    let clipped = calibrate(&graph, Percentile::new(99.0).unwrap(), batches(), |_| ()).unwrap();
+    let clipped =
+        calibrate(&graph, Percentile::per_tensor().with_percentile(99.0).unwrap(), batches(), |_| ()).unwrap();
     assert!(clipped.tensors["x"].ranges[0].1 < whole.tensors["x"].ranges[0].1);
 }
 

@@ -5,7 +5,7 @@ use ndarray_quant::observer::Bounds;
 use ndarray_quant::{
     Convention, Element, Granularity, Scheme,
     element::Code,
-    observer::{BlockObserver, HistogramObserver, MinMax, MovingAverage, Observer, Statistic},
+    observer::{BlockObserver, HistogramObserver, MinMax, MovingAverage, Statistic},
 };
 
 use super::affine::checked_axis;
@@ -26,7 +26,7 @@ pub(crate) fn min_max(case: &Case) -> Outcome<Vec<Tensor>> {
 pub(crate) fn moving_average(case: &Case) -> Outcome<Vec<Tensor>> {
     let constant = case.number("averaging_constant")?;
     let observer = match constant {
-        Some(constant) => MovingAverage::new(constant as f32)?,
+        Some(constant) => MovingAverage::per_tensor().with_averaging_constant(constant as f32)?,
         None => MovingAverage::per_tensor(),
     };
     outputs(case, &observe(case, observer)?, |average| average.bounds())

@@ -1,24 +1,26 @@
-//! A histogram whose bins merge exactly.
+//! A histogram with bin widths that are powers of two, so that it merges exactly.
 
 use alloc::{vec, vec::Vec};
 
 use crate::arch::{self, Task};
 use crate::range::Bounds;
 
-/// A histogram never has more bins than this.
+/// The greatest number of bins.
 const MAX_BINS: i64 = 2048;
 
-/// A histogram with bins of width `2^e` whose edges are multiples of the width: bin `k` counts values in
-/// `[k * 2^e, (k + 1) * 2^e)`.
+/// A histogram whose bin width is a power of two, `2^e`, and whose edges are multiples of the width: bin `k` counts the
+/// values in `[k * 2^e, (k + 1) * 2^e)`.
 ///
-/// The bins reach from the smallest value, or zero, to the greatest, or zero, and `e` is the least for which they are
-/// at most 2048. So the bins depend on the bounds of the data alone. When the bounds grow, `e` rises and neighbouring
-/// bins are added pairwise, so the counts are the same whether the data came at once, in batches of any order, or from
-/// merged histograms.
+/// The bins span `min(min, 0)` to `max(max, 0)`, and `e` is the least exponent for at most 2048 bins, so the bins depend
+/// only on the bounds of the data. When the bounds grow, `e` rises and neighbouring bins are added in pairs. The counts
+/// are therefore the same for data observed at once, in batches of any order, or by several observers that are merged.
+///
+/// A [`Clip`](super::Clip) gets this histogram to choose a range from. ([`HistogramObserver`](super::HistogramObserver) has
+/// PyTorch's histogram instead.)
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::observer::{Mse, Observer};
+/// use ndarray_quant::observer::Mse;
 /// let mut range = Mse::per_tensor();
 /// range.observe(&array![-1.0f32, 0.0, 0.25, 1.5])?;
 /// let histogram = &range.blocks()[0];
@@ -29,81 +31,85 @@ const MAX_BINS: i64 = 2048;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(into = "Raw", try_from = "Raw"))]
-pub struct DyadicHistogram {
+#[cfg_attr(feature = "serde", serde(into = "Serialized", try_from = "Serialized"))]
+pub struct PowerOfTwoHistogram {
     bounds: Bounds,
-    grid: Grid,
+    layout: BinLayout,
     counts: Vec<u64>,
 }
 
-/// What a serialized histogram holds: the bounds fix its bins.
+/// The serialized fields; the bounds determine the bins.
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Raw {
+struct Serialized {
     bounds: Bounds,
     counts: Vec<u64>,
 }
 
 #[cfg(feature = "serde")]
-impl From<DyadicHistogram> for Raw {
-    fn from(h: DyadicHistogram) -> Self {
-        Raw { bounds: h.bounds, counts: h.counts }
+impl From<PowerOfTwoHistogram> for Serialized {
+    fn from(h: PowerOfTwoHistogram) -> Self {
+        Serialized { bounds: h.bounds, counts: h.counts }
     }
 }
 
 #[cfg(feature = "serde")]
-impl TryFrom<Raw> for DyadicHistogram {
+impl TryFrom<Serialized> for PowerOfTwoHistogram {
     type Error = crate::error::Error;
-    fn try_from(raw: Raw) -> crate::error::Result<Self> {
-        let empty = Self::new(raw.bounds);
-        if empty.counts.len() != raw.counts.len() {
-            return Err(crate::error::Error::shape("histogram bins", &[empty.counts.len()], &[raw.counts.len()]));
+    fn try_from(serialized: Serialized) -> crate::error::Result<Self> {
+        let empty = Self::new(serialized.bounds);
+        if empty.counts.len() != serialized.counts.len() {
+            return Err(crate::error::Error::shape(
+                "histogram bins",
+                &[empty.counts.len()],
+                &[serialized.counts.len()],
+            ));
         }
-        Ok(Self { counts: raw.counts, ..empty })
+        Ok(Self { counts: serialized.counts, ..empty })
     }
 }
 
-/// Bins `first..first + len` of width `2^exponent`.
+/// The bins `first..first + len` of width `2^exponent`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Grid {
+struct BinLayout {
     exponent: i32,
     first: i64,
     len: usize,
 }
 
-impl Grid {
+impl BinLayout {
     fn of(bounds: Bounds) -> Self {
-        // With a greatest magnitude of at least 2^b, a width of 2^(b - 12) always needs too many bins.
+        // If the greatest magnitude is at least 2^b, a width of 2^(b - 12) always needs more than MAX_BINS bins.
         let biased = (bounds.magnitude().to_bits() >> 23) as i32;
         let mut exponent = biased - 127 - 11;
         loop {
             let first = bin(bounds.min, exponent).min(0);
             let len = bin(bounds.max, exponent).max(0) - first + 1;
             if len <= MAX_BINS {
-                return Grid { exponent, first, len: len as usize };
+                return BinLayout { exponent, first, len: len as usize };
             }
             exponent += 1;
         }
     }
 }
 
-/// Values whose bins are computed together.
-const LANES: usize = 64;
+/// Number of values whose bins are computed together.
+const CHUNK: usize = 64;
 
-/// The place of each value's bin in the counts.
+/// Computes the index of each value's bin in `counts`.
 struct Bins<'a> {
-    values: &'a [f32; LANES],
-    grid: Grid,
+    values: &'a [f32; CHUNK],
+    layout: BinLayout,
 }
 
 impl Task for Bins<'_> {
-    type Output = [u32; LANES];
+    type Output = [u32; CHUNK];
 
     #[inline(always)]
-    fn run(self) -> [u32; LANES] {
-        let scale = power_of_two(-self.grid.exponent);
-        let (first, last) = (self.grid.first as i32, self.grid.len as i32 - 1);
-        let mut bins = [0; LANES];
+    fn run(self) -> [u32; CHUNK] {
+        let scale = power_of_two(-self.layout.exponent);
+        let (first, last) = (self.layout.first as i32, self.layout.len as i32 - 1);
+        let mut bins = [0; CHUNK];
         for (bin, &x) in bins.iter_mut().zip(self.values) {
             *bin = (floor(x as f64 * scale) - first).clamp(0, last) as u32;
         }
@@ -115,37 +121,37 @@ fn power_of_two(exponent: i32) -> f64 {
     f64::from_bits(((1023 + exponent) as u64) << 52)
 }
 
-/// `floor(x / 2^exponent)`, for a quotient of far less than 2^31. It is exact.
+/// `floor(x / 2^exponent)`, exactly. The quotient must be below 2^31 in magnitude.
 fn bin(x: f32, exponent: i32) -> i64 {
     floor(x as f64 * power_of_two(-exponent)) as i64
 }
 
-/// Rounds down without the instruction for it, which not every target has.
+/// Rounds down without `f64::floor`, because not every target has an instruction for it.
 #[inline(always)]
 fn floor(x: f64) -> i32 {
     let truncated = x as i32;
     truncated - (truncated as f64 > x) as i32
 }
 
-impl DyadicHistogram {
-    /// Without counts, for values within these bounds.
+impl PowerOfTwoHistogram {
+    /// An empty histogram for values within `bounds`.
     pub(super) fn new(bounds: Bounds) -> Self {
-        let grid = Grid::of(bounds);
-        Self { bounds, grid, counts: vec![0; grid.len] }
+        let layout = BinLayout::of(bounds);
+        Self { bounds, layout, counts: vec![0; layout.len] }
     }
 
-    /// Widens to these bounds, merging bins as needed.
+    /// Widens the bounds to include `bounds`, adding bins in pairs where the width grows.
     pub(super) fn widen(&mut self, bounds: Bounds) {
         self.bounds.join(bounds);
-        let grid = Grid::of(self.bounds);
-        if grid != self.grid {
-            let old = core::mem::replace(&mut self.counts, vec![0; grid.len]);
-            self.add(self.grid, &old, grid);
-            self.grid = grid;
+        let layout = BinLayout::of(self.bounds);
+        if layout != self.layout {
+            let old = core::mem::replace(&mut self.counts, vec![0; layout.len]);
+            self.add(self.layout, &old, layout);
+            self.layout = layout;
         }
     }
 
-    fn add(&mut self, from: Grid, counts: &[u64], to: Grid) {
+    fn add(&mut self, from: BinLayout, counts: &[u64], to: BinLayout) {
         let shift = (to.exponent - from.exponent).min(63);
         for (bin, &count) in (from.first..).zip(counts) {
             let sum = &mut self.counts[((bin >> shift) - to.first) as usize];
@@ -153,14 +159,14 @@ impl DyadicHistogram {
         }
     }
 
-    /// Counts values, which are within the bounds.
+    /// Counts values, which must be within the bounds.
     pub(super) fn count(&mut self, values: &[f32]) {
         let (chunks, rest) = values.as_chunks();
-        let mut last = [0.0; LANES];
+        let mut last = [0.0; CHUNK];
         last[..rest.len()].copy_from_slice(rest);
-        let counted = chunks.iter().map(|chunk| (chunk, LANES)).chain([(&last, rest.len())]);
+        let counted = chunks.iter().map(|chunk| (chunk, CHUNK)).chain([(&last, rest.len())]);
         for (chunk, len) in counted {
-            let bins = arch::run(Bins { values: chunk, grid: self.grid });
+            let bins = arch::run(Bins { values: chunk, layout: self.layout });
             for &bin in &bins[..len] {
                 let count = &mut self.counts[bin as usize];
                 *count = count.saturating_add(1);
@@ -170,36 +176,36 @@ impl DyadicHistogram {
 
     pub(super) fn merge(&mut self, other: &Self) {
         self.widen(other.bounds);
-        self.add(other.grid, &other.counts, self.grid);
+        self.add(other.layout, &other.counts, self.layout);
     }
 
-    /// The exact bounds of the values.
+    /// The exact minimum and maximum of the values.
     pub fn bounds(&self) -> Bounds {
         self.bounds
     }
 
     /// The width of a bin, a power of two.
     pub fn bin_width(&self) -> f64 {
-        power_of_two(self.grid.exponent)
+        power_of_two(self.layout.exponent)
     }
 
-    /// How many values there are in each bin.
+    /// The number of values in each bin.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// The lower and the upper edge of the bin at this place of [`counts`](Self::counts). Exact.
+    /// The lower and the upper edge of a bin, an index into [`counts`](Self::counts). Both are exact.
     pub fn edges(&self, bin: usize) -> (f64, f64) {
-        let low = (self.grid.first + bin as i64) as f64 * self.bin_width();
+        let low = (self.layout.first + bin as i64) as f64 * self.bin_width();
         (low, low + self.bin_width())
     }
 
     /// The number of bins below zero.
     pub(super) fn bins_below_zero(&self) -> usize {
-        -self.grid.first as usize
+        -self.layout.first as usize
     }
 
-    /// The bins that hold values: where these lie, and how many they are.
+    /// The lower edge, the upper edge and the count of each bin that is not empty; edges are clamped to the bounds.
     pub(super) fn occupied(&self) -> impl Iterator<Item = (f64, f64, u64)> {
         let (min, max) = (self.bounds.min as f64, self.bounds.max as f64);
         let occupied = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
@@ -209,7 +215,7 @@ impl DyadicHistogram {
         })
     }
 
-    /// The histogram of `abs(x)`: bin `-1 - k` joins bin `k`.
+    /// The histogram of `abs(x)`: the count of bin `-1 - k` is added to bin `k`.
     pub(super) fn magnitudes(&self) -> Self {
         let below = self.bins_below_zero();
         let (negative, positive) = self.counts.split_at(below);
@@ -221,15 +227,15 @@ impl DyadicHistogram {
         let Bounds { min, max } = self.bounds;
         Self {
             bounds: Bounds { min: min.max(-max).max(0.0), max: self.bounds.magnitude() },
-            grid: Grid { first: 0, len, ..self.grid },
+            layout: BinLayout { first: 0, len, ..self.layout },
             counts: (0..len).map(at).collect(),
         }
     }
 
-    /// Where the `part` (0 to 1) of the values that is smallest ends, taking values as spread evenly within their bin.
-    pub(super) fn quantile(&self, part: f64) -> f32 {
+    /// The quantile `p` (0 to 1), with values uniformly distributed within their bins.
+    pub(super) fn quantile(&self, p: f64) -> f32 {
         let total: f64 = self.counts.iter().map(|&count| count as f64).sum();
-        let mut rest = part * total;
+        let mut rest = p * total;
         for (low, high, count) in self.occupied() {
             let count = count as f64;
             if rest <= count {
@@ -241,8 +247,8 @@ impl DyadicHistogram {
         self.bounds.max
     }
 
-    /// What remains of the bounds within `-reach..=reach`.
-    pub(super) fn clipped(&self, reach: f32) -> (f32, f32) {
-        (self.bounds.min.clamp(-reach, reach), self.bounds.max.clamp(-reach, reach))
+    /// The bounds clamped to `-threshold..=threshold`.
+    pub(super) fn clipped(&self, threshold: f32) -> (f32, f32) {
+        (self.bounds.min.clamp(-threshold, threshold), self.bounds.max.clamp(-threshold, threshold))
     }
 }

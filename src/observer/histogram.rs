@@ -1,4 +1,4 @@
-//! PyTorch's histogram and its search.
+//! PyTorch's histogram observer.
 
 use alloc::{vec, vec::Vec};
 
@@ -10,24 +10,25 @@ use crate::scheme::Scheme;
 
 const BINS: usize = 2048;
 
-/// Parts that a bin is cut into before it moves to wider bins.
+/// A bin is split into this number of parts before they move to wider bins (PyTorch: `upsample_rate`).
 const UPSAMPLE: usize = 16;
 
-/// How much mass a step of the search gives up.
+/// The search narrows the range by this quantile per step.
 const STEP: f64 = 1e-5;
 
-/// PyTorch's `HistogramObserver`, for agreement with it; [`Mse`](super::Mse) has the same aim, and merges exactly.
+/// PyTorch's `HistogramObserver`, with its 2048 bins and upsampling rate of 16.
 ///
-/// 2048 bins reach from the smallest to the greatest value. When the range grows, old bins are cut in 16 parts and each
-/// goes to the new bin that its middle is in. The range then shrinks from both ends over ever greater quantiles, in
-/// steps of 1e-5 on the side that moves further, as long as that lowers the squared error of rounding to `2^bits`
-/// equal intervals.
+/// Use it to agree with PyTorch. [`Mse`](super::Mse) minimizes the same error and merges exactly.
 ///
-/// Merging moves bins in the same way. Each move takes a value at most one bin away from its own.
+/// The bins span the minimum to the maximum. When the range grows, each bin is split into 16 parts, and each part moves to
+/// the new bin that contains its centre. The range is then narrowed by quantiles, 1e-5 per step, at the end where the
+/// bound moves further, while that lowers the squared error of rounding to `2^bits` equal intervals.
+///
+/// Merging moves bins in the same way; each move displaces a value by at most one bin.
 ///
 /// ```
 /// use ndarray::{Array, Ix1};
-/// use ndarray_quant::{Convention, QParams, Scheme, observer::{HistogramObserver, Observer}};
+/// use ndarray_quant::{Convention, QParams, Scheme, observer::HistogramObserver};
 /// let mut range = HistogramObserver::per_tensor();
 /// range.observe(&Array::linspace(-1.0f32, 1.0, 4096))?;
 /// assert_eq!(range.blocks()[0].counts().iter().sum::<f64>(), 4096.0);
@@ -36,34 +37,34 @@ const STEP: f64 = 1e-5;
 /// assert!((params.scale()[0] - 2.0 / 255.0).abs() < 1e-4);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub type HistogramObserver = BlockObserver<GreedyQuantiles>;
+pub type HistogramObserver = BlockObserver<HistogramStatistic>;
 
 /// The [`Statistic`] of [`HistogramObserver`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct GreedyQuantiles;
+pub struct HistogramStatistic;
 
-/// 2048 equal bins from the smallest to the greatest value, with counts that may be fractions.
+/// 2048 equal bins from the minimum to the maximum, with fractional counts.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Raw"))]
+#[cfg_attr(feature = "serde", serde(try_from = "Serialized"))]
 pub struct TorchHistogram {
     bounds: Bounds,
     counts: Vec<f64>,
 }
 
-/// What a serialized histogram holds before it is checked.
+/// The serialized fields, before they are validated.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
-struct Raw {
+struct Serialized {
     bounds: Bounds,
     counts: Vec<f64>,
 }
 
 #[cfg(feature = "serde")]
-impl TryFrom<Raw> for TorchHistogram {
+impl TryFrom<Serialized> for TorchHistogram {
     type Error = crate::error::Error;
-    fn try_from(Raw { bounds, counts }: Raw) -> crate::error::Result<Self> {
+    fn try_from(Serialized { bounds, counts }: Serialized) -> crate::error::Result<Self> {
         use crate::error::Error;
         if counts.len() != BINS {
             return Err(Error::shape("histogram bins", &[BINS], &[counts.len()]));
@@ -87,7 +88,7 @@ impl TorchHistogram {
         self.bounds
     }
 
-    /// How many values there are in each bin.
+    /// The number of values in each bin.
     pub fn counts(&self) -> &[f64] {
         &self.counts
     }
@@ -96,7 +97,7 @@ impl TorchHistogram {
         (self.bounds.max as f64 - self.bounds.min as f64) / BINS as f64
     }
 
-    /// The bin of a value; that of a constant, whose bins have no width, is the middle one.
+    /// The bin of a value. If all values are equal, the bins have no width, and the value is in the middle bin.
     fn bin_of(&self) -> impl Fn(f64) -> usize + use<> {
         let (min, width) = (self.bounds.min as f64, self.bin_width());
         move |x| if width > 0.0 { (((x - min) / width) as usize).min(BINS - 1) } else { BINS / 2 }
@@ -111,7 +112,7 @@ impl TorchHistogram {
         }
     }
 
-    /// Adds a histogram whose bounds are within these.
+    /// Adds the counts of a histogram whose bounds lie within the bounds of `self`.
     fn add(&mut self, other: &Self) {
         if self.bounds == other.bounds {
             self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
@@ -120,14 +121,14 @@ impl TorchHistogram {
         let bin_of = self.bin_of();
         let (min, part) = (other.bounds.min as f64, other.bin_width() / UPSAMPLE as f64);
         for (bin, &count) in other.counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
-            for middle in (bin * UPSAMPLE..(bin + 1) * UPSAMPLE).map(|i| i as f64 + 0.5) {
-                self.counts[bin_of(min + middle * part)] += count / UPSAMPLE as f64;
+            for centre in (bin * UPSAMPLE..(bin + 1) * UPSAMPLE).map(|i| i as f64 + 0.5) {
+                self.counts[bin_of(min + centre * part)] += count / UPSAMPLE as f64;
             }
         }
     }
 
-    /// The squared error, in a unit of its own, if `intervals` equal ones cover the bins `start..=end`, and each value
-    /// is taken for the middle of its interval.
+    /// The squared error, up to a constant factor, if `intervals` equal intervals cover the bins `start..=end` and each
+    /// value is rounded to the centre of its interval.
     fn error(&self, start: usize, end: usize, intervals: f64) -> f64 {
         let interval = (end + 1 - start) as f64 / intervals;
         let edge = |bin: usize| integral((bin as f64 - start as f64) / interval - 0.5, 0.0, intervals - 1.0);
@@ -141,7 +142,7 @@ impl TorchHistogram {
         sum * interval * interval * interval
     }
 
-    /// The first and the last bin that remain.
+    /// The first and the last bin of the range with the least error.
     fn search(&self, intervals: f64) -> (usize, usize) {
         let running = self.counts.iter().scan(0.0, |sum, &count| {
             *sum += count;
@@ -182,7 +183,7 @@ impl TorchHistogram {
     }
 }
 
-impl Statistic for GreedyQuantiles {
+impl Statistic for HistogramStatistic {
     type State = TorchHistogram;
     const NAME: &'static str = "HistogramObserver";
     const NEEDS_VALUES: bool = true;
