@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Axis, IxDyn};
 
-use crate::ops::copy_images;
+use crate::ops::copy_to_nhwc;
 
 /// The physical axes of a tensor of four logical ones.
 const TO_NHWC: [usize; 4] = [0, 2, 3, 1];
@@ -38,7 +38,7 @@ pub(crate) fn to_physical_mut<T>(x: ArrayViewMutD<'_, T>) -> ArrayViewMutD<'_, T
 pub(crate) fn copy_to_physical<T: Copy + 'static>(x: ArrayViewD<'_, T>, to: &mut [T]) {
     let x = to_physical(x);
     match x.view().into_dimensionality() {
-        Ok(images) => copy_images(&images, to),
+        Ok(images) => copy_to_nhwc(&images, to),
         Err(_) => ArrayViewMut::from_shape(x.raw_dim(), to).expect("the memory of a tensor has its length").assign(&x),
     }
 }

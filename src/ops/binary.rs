@@ -2,7 +2,7 @@
 
 use ndarray::{Array, ArrayRef, Dimension};
 
-use super::broadcast::for_each_pair;
+use super::broadcast::binary_op;
 use super::requantize::{Output, check_params};
 use crate::affine::{
     Arithmetic, DoubleProduct, FixedSum, FloatProduct, FloatSum, Multiplier, ProductOf, RequantizeFixed, unsupported,
@@ -87,9 +87,9 @@ impl<T: Int8, D: Dimension> Add<T, D> {
     /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
     pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         match &self.formula {
-            Sum::Float(sum) => for_each_pair([a, b], out, *sum),
-            Sum::Fixed(sum) => for_each_pair([a, b], out, *sum),
-            Sum::FixedSwapped(sum) => for_each_pair([b, a], out, *sum),
+            Sum::Float(sum) => binary_op([a, b], out, *sum),
+            Sum::Fixed(sum) => binary_op([a, b], out, *sum),
+            Sum::FixedSwapped(sum) => binary_op([b, a], out, *sum),
         }
     }
 }
@@ -166,9 +166,9 @@ impl<T: Int8, D: Dimension> Mul<T, D> {
     /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
     pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         match self.formula {
-            Product::Float(product) => for_each_pair([a, b], out, product),
-            Product::Double(product) => for_each_pair([a, b], out, product),
-            Product::Fixed(product) => for_each_pair([a, b], out, product),
+            Product::Float(product) => binary_op([a, b], out, product),
+            Product::Double(product) => binary_op([a, b], out, product),
+            Product::Fixed(product) => binary_op([a, b], out, product),
         }
     }
 }

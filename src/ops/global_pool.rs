@@ -2,7 +2,7 @@
 
 use ndarray::{Array4, ArrayRef4, Ix4};
 
-use super::layout::in_standard_layout;
+use super::layout::with_nhwc;
 use super::requantize::{Output, check_params};
 use crate::affine::{Codes, Multiplier};
 use crate::arch::{self, Task};
@@ -83,7 +83,7 @@ impl<T: Int8> GlobalAveragePool<T> {
             (self.x.pair("parameters of the input")?, self.to.params.pair("parameters of the output")?);
         let factor = Multiplier::mean(x_scale, y_scale, pixels, self.to.arithmetic)?;
         let codes = self.to.codes();
-        in_standard_layout(x, out, workspace, |x, out, _| {
+        with_nhwc(x, out, workspace, |x, out, _| {
             let images = x.chunks_exact(pixels * channels.max(1)).zip(out.chunks_exact_mut(channels.max(1)));
             images.for_each(|(x, out)| arch::run(Global { x, out, zero, factor, y_zero, codes }));
         });

@@ -4,15 +4,16 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView2, s};
 
 use crate::element::HalfFloat;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_shapes};
 
-/// Rows of the weights that are widened at a time: they stay in the cache.
+/// Rows of the weights that are converted to `f32` together, so that they stay in the cache.
 const ROWS: usize = 64;
 
 /// A linear layer with half-precision weights: `y = x · f32(w)ᵀ + bias`, products and sums in `f32`.
 ///
-/// Weights stay in half precision, and some rows at a time are widened while the layer runs: that costs little time,
-/// and no memory. `ndarray` orders the sums, so their last bits may differ between machines.
+/// Weights are stored in half precision, `[out, in]`, and converted to `f32` in blocks of rows while the layer runs, so
+/// memory is halved at little cost in time. Accuracy is close to `f32`; use [`Linear`](crate::nn::Linear) for 8 bits and
+/// fewer. `ndarray` (`matrixmultiply`) orders the sums, so their last bits may differ between machines.
 ///
 /// ```
 /// use half::f16;
@@ -25,16 +26,16 @@ const ROWS: usize = 64;
 /// ```
 #[derive(Debug, Clone)]
 pub struct HalfLinear<H: HalfFloat> {
-    /// In row-major order.
+    /// `[out, in]`, row-major.
     weights: Array2<H>,
     bias: Option<Vec<f32>>,
 }
 
 impl<H: HalfFloat> HalfLinear<H> {
-    /// Weights are `[out, in]`, the bias is `[out]`.
+    /// Takes weights `[out, in]` and a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the bias has another length.
+    /// [`Error::Shape`] if the bias does not have one element per output.
     pub fn new(weights: Array2<H>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         match bias {
             Some(bias) if bias.len() != weights.nrows() => Err(Error::shape("bias", &[weights.nrows()], bias.shape())),
@@ -46,34 +47,42 @@ impl<H: HalfFloat> HalfLinear<H> {
         }
     }
 
-    /// `[batch, in]` to `[batch, out]`.
+    /// Computes `x · f32(w)ᵀ + bias`: `[batch, in]` to `[batch, out]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another depth.
+    /// [`Error::Shape`] unless `x` is `[batch, in]`.
     pub fn forward(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
-        let (outputs, depth) = self.weights.dim();
-        if x.ncols() != depth {
-            return Err(Error::shape("input", &[x.nrows(), depth], x.shape()));
-        }
-        let mut y = Array2::zeros((x.nrows(), outputs));
-        let weights = self.weights.as_slice().expect("in row-major order");
-        let mut wide = alloc::vec![0.0; depth * ROWS.min(outputs)];
-        for first in (0..outputs).step_by(ROWS) {
-            let rows = ROWS.min(outputs - first);
-            let wide = &mut wide[..rows * depth];
-            H::widen_slice(&weights[first * depth..], wide);
-            let wide = ArrayView2::from_shape((rows, depth), &*wide).expect("as many elements");
-            general_mat_mul(1.0, x, &wide.t(), 0.0, &mut y.slice_mut(s![.., first..first + rows]));
-        }
-        if let Some(bias) = &self.bias {
-            for mut row in y.rows_mut() {
-                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
-            }
-        }
+        let mut y = Array2::zeros((x.nrows(), self.weights.nrows()));
+        self.forward_into(x, &mut y)?;
         Ok(y)
     }
 
-    /// The bytes that weights and bias take in memory.
+    /// [`Self::forward`] into a caller-provided array of any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. Then nothing is written.
+    pub fn forward_into(&self, x: &ArrayRef2<f32>, out: &mut ArrayRef2<f32>) -> Result<()> {
+        let (outputs, depth) = self.weights.dim();
+        check_shapes("x, [batch, in]", &[x.nrows(), depth], x.shape())?;
+        check_shapes("out, [batch, out]", &[x.nrows(), outputs], out.shape())?;
+        let weights = self.weights.as_slice().expect("in row-major order");
+        let mut block = alloc::vec![0.0; depth * ROWS.min(outputs)];
+        for first in (0..outputs).step_by(ROWS) {
+            let rows = ROWS.min(outputs - first);
+            let block = &mut block[..rows * depth];
+            H::widen_slice(&weights[first * depth..], block);
+            let block = ArrayView2::from_shape((rows, depth), &*block).expect("the block has rows * depth elements");
+            general_mat_mul(1.0, x, &block.t(), 0.0, &mut out.slice_mut(s![.., first..first + rows]));
+        }
+        if let Some(bias) = &self.bias {
+            for mut row in out.rows_mut() {
+                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the size of weights and bias in memory, in bytes.
     pub fn size_in_bytes(&self) -> usize {
         size_of::<H>() * self.weights.len() + size_of::<f32>() * self.bias.as_ref().map_or(0, Vec::len)
     }

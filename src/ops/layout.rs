@@ -1,4 +1,4 @@
-//! Images in standard layout, `[images][height][width][channels]` without gaps, which is what the loops work on.
+//! Copies images of any strides to and from contiguous NHWC, the layout of all loops on images.
 
 use alloc::vec::Vec;
 
@@ -7,8 +7,8 @@ use ndarray::{ArrayRef4, ArrayView4, ArrayViewMut4};
 use crate::arch::{as_bytes, as_bytes_mut};
 use crate::gemm::{Workspace, transpose};
 
-/// Calls `f` with the elements of `x` and of `out` in standard layout: their own memory if it is so, else copies.
-pub(super) fn in_standard_layout<A, B>(
+/// Calls `f` with the elements of `x` and `out` in contiguous NHWC: in place if they are contiguous, else as copies.
+pub(super) fn with_nhwc<A, B>(
     x: &ArrayRef4<A>,
     out: &mut ArrayRef4<B>,
     workspace: &mut Workspace,
@@ -22,7 +22,7 @@ pub(super) fn in_standard_layout<A, B>(
     }
     let mut copy = workspace.input.take::<Vec<A>>();
     copy.resize(x.len(), A::default());
-    copy_images(x, &mut copy);
+    copy_to_nhwc(x, &mut copy);
     with_output(&copy, out, workspace, f);
     workspace.input.put(copy);
 }
@@ -39,33 +39,34 @@ fn with_output<A, B: Copy + Default + Send + Sync + 'static>(
     let mut copy = workspace.output.take::<Vec<B>>();
     copy.resize(out.len(), B::default());
     f(x, &mut copy, workspace);
-    to_any_layout(&copy, out);
+    copy_from_nhwc(&copy, out);
     workspace.output.put(copy);
 }
 
-/// The axes of channels first.
-const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
+/// Axes of an NHWC array in the order NCHW.
+const NCHW: [usize; 4] = [0, 3, 1, 2];
 
-/// Copies images of any strides into standard layout.
-pub(crate) fn copy_images<A: Copy + 'static>(x: &ArrayRef4<A>, copy: &mut [A]) {
+/// Copies images of any strides into contiguous NHWC.
+pub(crate) fn copy_to_nhwc<A: Copy + 'static>(x: &ArrayRef4<A>, copy: &mut [A]) {
     let (_, height, width, channels) = x.dim();
-    let first = x.view().permuted_axes(CHANNELS_FIRST);
-    if let (Some(from), Some(to)) = (first.as_slice().and_then(as_bytes), as_bytes_mut(copy)) {
+    let nchw = x.view().permuted_axes(NCHW);
+    if let (Some(from), Some(to)) = (nchw.as_slice().and_then(as_bytes), as_bytes_mut(copy)) {
         let image = (height * width * channels).max(1);
         let images = from.chunks_exact(image).zip(to.chunks_exact_mut(image));
         return images.for_each(|(from, to)| transpose(height * width, from, to));
     }
-    let mut copy = ArrayViewMut4::from_shape(x.dim(), copy).expect("as many elements as the shape has");
+    let mut copy = ArrayViewMut4::from_shape(x.dim(), copy).expect("the length is the product of the shape");
     copy.assign(x);
 }
 
-fn to_any_layout<B: Copy + 'static>(copy: &[B], out: &mut ArrayRef4<B>) {
+/// Copies contiguous NHWC into an array of any strides.
+fn copy_from_nhwc<B: Copy + 'static>(copy: &[B], out: &mut ArrayRef4<B>) {
     let (_, height, width, channels) = out.dim();
-    let mut first = out.view_mut().permuted_axes(CHANNELS_FIRST);
-    if let (Some(from), Some(to)) = (as_bytes(copy), first.as_slice_mut().and_then(as_bytes_mut)) {
+    let mut nchw = out.view_mut().permuted_axes(NCHW);
+    if let (Some(from), Some(to)) = (as_bytes(copy), nchw.as_slice_mut().and_then(as_bytes_mut)) {
         let image = (height * width * channels).max(1);
         let images = from.chunks_exact(image).zip(to.chunks_exact_mut(image));
         return images.for_each(|(from, to)| transpose(channels, from, to));
     }
-    out.assign(&ArrayView4::from_shape(out.dim(), copy).expect("as many elements as the shape has"));
+    out.assign(&ArrayView4::from_shape(out.dim(), copy).expect("the length is the product of the shape"));
 }

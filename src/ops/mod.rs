@@ -40,7 +40,7 @@ pub use binary::{Add, Mul};
 pub(crate) use conv::{Conv2d, PreparedConv2d};
 pub use conv::{conv_integer, qlinear_conv};
 pub use global_pool::GlobalAveragePool;
-pub(crate) use layout::copy_images;
+pub(crate) use layout::copy_to_nhwc;
 pub use linear::fully_connected;
 pub use lookup::Lookup;
 pub use matmul::{matmul_integer, qlinear_matmul};

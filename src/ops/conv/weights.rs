@@ -1,4 +1,4 @@
-//! Weights packed once, and the exact integer convolution of an image with them.
+//! Packed weights and the exact integer convolution.
 
 use alloc::vec::Vec;
 
@@ -8,33 +8,33 @@ use super::depthwise::DepthwiseWeights;
 use crate::arch::Isa;
 use crate::error::{Error, Result, elements};
 use crate::gemm::{self, Epilogue, Im2col, Int8, Lhs, PackedRhs, Workspace};
-use crate::ops::layout::in_standard_layout;
+use crate::ops::layout::with_nhwc;
 use crate::ops::linear::LEAST_REACH;
 use crate::window::{Placed, Window};
 
-/// Weights `[out, kh, kw, in / groups]`, packed, and how they slide.
+/// Packed weights `[out, kh, kw, in / groups]` with their window.
 #[derive(Debug, Clone)]
 pub(super) struct ConvWeights<W: Int8> {
     window: Window,
     kernel: [usize; 2],
-    /// Channels of the image, of the output.
+    /// Input and output channels.
     inputs: usize,
     outputs: usize,
-    /// Products that are summed for each output.
+    /// Products per output element.
     depth: usize,
     packed: Packed<W>,
 }
 
 #[derive(Debug, Clone)]
 enum Packed<W: Int8> {
-    /// For each group the product of im2col with its columns, which are output channels.
+    /// One packed RHS per group, whose columns are output channels: convolution by im2col.
     Groups(Vec<PackedRhs<W>>),
-    /// A kernel for each channel.
+    /// One kernel per channel.
     Depthwise(DepthwiseWeights),
 }
 
 impl<W: Int8> ConvWeights<W> {
-    /// Packs weights with one zero point, or one for each output channel.
+    /// Packs weights with one zero point, or one per output channel.
     pub(super) fn new(codes: &ArrayRef4<W>, zero_points: &[W], window: Window, groups: usize) -> Result<Self> {
         Self::new_for(Isa::current(), codes, zero_points, window, groups)
     }
@@ -54,12 +54,12 @@ impl<W: Int8> ConvWeights<W> {
                 found: alloc::format!("{groups} groups of {outputs} channels"),
             });
         }
-        // Refuses what no image would fit.
+        // Fails for windows that fit no image.
         window.place([kh, kw], [i32::MAX as usize / 2; 2])?;
         if zero_points.len() != 1 && zero_points.len() != outputs {
             return Err(Error::shape("zero points of the weights", &[outputs], &[zero_points.len()]));
         }
-        // Before packing, for any zero point of the weights; after it, for theirs.
+        // Before packing with the smallest deviation that zero points allow, after it with the weights' own.
         let depth = (kh * kw).saturating_mul(channels);
         gemm::check_depth(LEAST_REACH, LEAST_REACH, depth, None)?;
         let per_group = outputs / groups;
@@ -73,7 +73,7 @@ impl<W: Int8> ConvWeights<W> {
             let zero_points =
                 if zero_points.len() == 1 { zero_points } else { &zero_points[channels_of_group.clone()] };
             let codes = codes.slice(s![channels_of_group, .., .., ..]);
-            let matrix = codes.to_shape((per_group, depth)).expect("as many elements as the weights of a group");
+            let matrix = codes.to_shape((per_group, depth)).expect("a group has per_group * depth weights");
             PackedRhs::pack_for(isa, &matrix.t(), zero_points)
         };
         let packed = Packed::Groups((0..groups).map(pack).collect::<Result<_>>()?);
@@ -81,13 +81,13 @@ impl<W: Int8> ConvWeights<W> {
         weights.check_depth(LEAST_REACH, None).map(|()| weights)
     }
 
-    /// Refuses inputs of this reach if an accumulator could overflow.
-    pub(super) fn check_depth(&self, x_reach: i64, bias: Option<&[i32]>) -> Result<()> {
-        let reach = match &self.packed {
+    /// Returns an error if an accumulator could overflow for inputs with this maximal `|x - x_zero|`.
+    pub(super) fn check_depth(&self, x_max_abs_diff: i64, bias: Option<&[i32]>) -> Result<()> {
+        let max_abs_diff = match &self.packed {
             Packed::Groups(groups) => groups.iter().map(PackedRhs::max_abs_diff).max().unwrap_or(1),
             Packed::Depthwise(weights) => weights.max_abs_diff(),
         };
-        gemm::check_depth(x_reach, reach, self.depth, bias)
+        gemm::check_depth(x_max_abs_diff, max_abs_diff, self.depth, bias)
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -101,7 +101,7 @@ impl<W: Int8> ConvWeights<W> {
         }
     }
 
-    /// The shape of the output for an image of this shape, and how the kernel lies on it.
+    /// Returns the output shape for images of this shape, and the placed window.
     pub(super) fn place(&self, image: &[usize]) -> Result<([usize; 4], Placed)> {
         let &[images, height, width, channels] = image else {
             return Err(Error::shape("image", &[0, 0, 0, self.inputs], image));
@@ -115,7 +115,7 @@ impl<W: Int8> ConvWeights<W> {
         Ok((output, placed))
     }
 
-    /// `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`; the padding is 0.
+    /// Computes `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`. Padding is 0.
     pub(super) fn run<X: Int8, E: Epilogue>(
         &self,
         x: &ArrayRef4<X>,
@@ -134,10 +134,11 @@ impl<W: Int8> ConvWeights<W> {
         if out.is_empty() {
             return Ok(());
         }
-        in_standard_layout(x, out, workspace, |codes, out, workspace| match &self.packed {
+        with_nhwc(x, out, workspace, |codes, out, workspace| match &self.packed {
             Packed::Groups(groups) => {
-                let out = ArrayViewMut2::from_shape((pixels, self.outputs), out).expect("as many as the shape has");
-                self.products(groups, codes, x_zero_point, window, epilogue, out, workspace);
+                let out = ArrayViewMut2::from_shape((pixels, self.outputs), out)
+                    .expect("the length is the product of the shape");
+                self.im2col(groups, codes, x_zero_point, window, epilogue, out, workspace);
             }
             Packed::Depthwise(weights) => {
                 let mut space = workspace.depthwise.take();
@@ -148,9 +149,9 @@ impl<W: Int8> ConvWeights<W> {
         Ok(())
     }
 
-    /// One product of im2col for each group.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one call")]
-    fn products<X: Int8, E: Epilogue>(
+    /// Convolves by one GEMM per group.
+    #[allow(clippy::too_many_arguments, reason = "the arguments of one call")]
+    fn im2col<X: Int8, E: Epilogue>(
         &self,
         groups: &[PackedRhs<W>],
         codes: &[X],
@@ -165,7 +166,9 @@ impl<W: Int8> ConvWeights<W> {
         for (group, weights) in groups.iter().enumerate() {
             let first_col = group * per_group;
             let lhs = if groups.len() == 1 && window.is_pointwise() {
-                Lhs::Matrix(ArrayView2::from_shape((pixels, channels), codes).expect("a pixel in, a pixel out"))
+                Lhs::Matrix(
+                    ArrayView2::from_shape((pixels, channels), codes).expect("one input pixel per output pixel"),
+                )
             } else {
                 Lhs::Im2col(Im2col {
                     codes: X::as_bytes(codes),

@@ -1,13 +1,13 @@
 //! Pooling: the greatest or the mean code of each window, channel by channel.
 
-mod statistic;
+mod pool_op;
 #[cfg(test)]
 mod tests;
 mod windows;
 
 use ndarray::{Array4, ArrayRef4, Ix4};
 
-use super::layout::in_standard_layout;
+use super::layout::with_nhwc;
 use super::requantize::{Output, check_params};
 use crate::affine::{Arithmetic, Codes, unsupported};
 use crate::error::{Error, Result, elements};
@@ -15,7 +15,7 @@ use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::window::{Placed, Window};
-use statistic::{FloatMean, Greatest, IntegerMean};
+use pool_op::{FloatMean, IntegerMean, Max};
 use windows::pool_windows;
 
 /// The greatest code of each window (ONNX: `MaxPool`; TFLite: `MAX_POOL_2D`). Parameters stay; the padding counts for
@@ -57,8 +57,8 @@ pub fn max_pool_into<T: Int8>(
 ) -> Result<()> {
     let placed = placed_for(x, kernel, window, out)?;
     let channels = x.dim().3;
-    in_standard_layout(x, out, workspace, |x, out, _| {
-        pool_windows(x, out, channels, &placed, Greatest);
+    with_nhwc(x, out, workspace, |x, out, _| {
+        pool_windows(x, out, channels, &placed, Max);
     });
     Ok(())
 }
@@ -156,7 +156,7 @@ impl<T: Int8> AveragePool<T> {
         let (x_pair, y_pair) = (self.x.pair("parameters of the input")?, self.y.pair("parameters of the output")?);
         let (channels, codes) = (x.dim().3, self.codes);
         let include_pad = self.include_pad;
-        in_standard_layout(x, out, workspace, |x, out, _| {
+        with_nhwc(x, out, workspace, |x, out, _| {
             if self.in_integers && self.kernel[0] * self.kernel[1] <= i16::MAX as usize / 255 {
                 pool_windows(x, out, channels, &window, IntegerMean::<i16>::new(x_pair.1, include_pad, codes));
             } else if self.in_integers {

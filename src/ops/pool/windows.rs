@@ -1,75 +1,69 @@
-//! The loop of poolings: over all places of a kernel, and the codes under it.
+//! The loops of pooling: output rows, runs of pixels, blocks of elements.
 
 use alloc::vec;
 
-use super::statistic::Statistic;
+use super::pool_op::PoolOp;
 use crate::arch::{self, Task};
 use crate::gemm::Int8;
 use crate::threads;
 use crate::window::Placed;
 
-/// Elements that are pooled together.
-const LANES: usize = 64;
+/// Elements per call of the vectorized loop.
+const BLOCK: usize = 64;
 
-/// Fewer of them, where no more are left.
-const FEW: usize = 32;
+/// Elements per call near the end of a row.
+const HALF_BLOCK: usize = 32;
 
-/// Elements of a row that pass through a buffer.
-const PIECE: usize = 2048;
+/// Elements of the buffer for strided pixels with few channels.
+const BUFFER: usize = 2048;
 
-/// A statistic of all windows of all images, channel by channel. Both sides are in standard layout.
-pub(super) fn pool_windows<T: Int8, S: Statistic<T>>(
-    x: &[T],
-    out: &mut [T],
-    channels: usize,
-    window: &Placed,
-    statistic: S,
-) {
-    let taps = window.kernel[0].saturating_mul(window.kernel[1]);
-    let mut parts = vec![(); threads::worth(out.len().saturating_mul(taps).saturating_mul(S::PRODUCTS))];
+/// Reduces every window of every image, channel by channel. `x` and `out` are contiguous NHWC.
+pub(super) fn pool_windows<T: Int8, P: PoolOp<T>>(x: &[T], out: &mut [T], channels: usize, window: &Placed, op: P) {
+    let kernel = window.kernel[0].saturating_mul(window.kernel[1]);
+    let mut parts = vec![(); threads::worth(out.len().saturating_mul(kernel).saturating_mul(P::COST))];
     threads::each_part(out, window.output[1] * channels, &mut parts, &|first, out, ()| {
-        arch::run(Rows { x, out, first, channels, window, statistic });
+        arch::run(Rows { x, out, first, channels, window, op });
     });
 }
 
-/// Rows of the output from row `first` on, those of all images being numbered on.
-pub(super) struct Rows<'a, T, S> {
+/// A range of output rows, numbered across all images, that starts at row `first`.
+pub(super) struct Rows<'a, T, P> {
     pub(super) x: &'a [T],
     pub(super) out: &'a mut [T],
     pub(super) first: usize,
     pub(super) channels: usize,
     pub(super) window: &'a Placed,
-    pub(super) statistic: S,
+    pub(super) op: P,
 }
 
-impl<T: Int8, S: Statistic<T>> Task for Rows<'_, T, S> {
+impl<T: Int8, P: PoolOp<T>> Task for Rows<'_, T, P> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { x, out, first, channels, window, statistic } = self;
+        let Self { x, out, first, channels, window, op } = self;
         let ([height, width], [rows, columns]) = (window.image, window.output);
         let (row_len, inside) = ((columns * channels).max(1), window.inside(1));
         let (line, step) = (width * channels, window.strides[1].saturating_mul(channels));
-        // Steps that are never made may be of any length.
-        let tap_steps = [window.dilations[0].wrapping_mul(line), window.dilations[1].wrapping_mul(channels)];
+        // Unused dilations may be of any size, so the products wrap.
+        let strides = [window.dilations[0].wrapping_mul(line), window.dilations[1].wrapping_mul(channels)];
         for row in 0..out.len() / row_len {
             let (image, y) = ((first + row) / rows, (first + row) % rows);
             let (down, top) = window.first_pixel(0, y);
             let mut column = 0;
             while column < columns {
-                // Pixels without padding to their sides are pooled together.
+                // Windows without horizontal padding form one run.
                 let end = if inside.contains(&column) { inside.end } else { column + 1 };
                 let (across, left) = window.first_pixel(1, column);
                 let padded = window.padded_count(0, y) * window.padded_count(1, column);
                 let x = &x[((image * height + top) * line + left * channels).min(x.len())..];
                 let out = &mut out[row * row_len + column * channels..];
-                let statistic = statistic.over(down * across, padded);
+                let op = op.for_window(down * across, padded);
                 if down * across == 0 {
-                    out[..(end - column) * channels].fill(statistic.finish(statistic.start()));
+                    out[..(end - column) * channels].fill(op.finish(op.init()));
                 } else {
-                    let taps = Taps::new([down, across], tap_steps);
-                    pool_pixels(x, out, [end - column, channels], step, taps, statistic);
+                    let offsets = KernelOffsets::new([down, across], strides);
+                    pool_pixels(x, out, [end - column, channels], step, offsets, op);
                 }
                 column = end;
             }
@@ -77,108 +71,108 @@ impl<T: Int8, S: Statistic<T>> Task for Rows<'_, T, S> {
     }
 }
 
-/// Where the codes of a window are, from its first on.
+/// Offsets of a window's codes from its first one.
 #[derive(Clone, Copy)]
-struct Taps {
-    /// How many there are down and across.
+struct KernelOffsets {
+    /// Rows and columns of the kernel inside the image.
     counts: [usize; 2],
-    steps: [usize; 2],
-    /// The place of the last one.
+    strides: [usize; 2],
+    /// Offset of the last code.
     last: usize,
 }
 
-impl Taps {
-    /// At least one in each direction.
+impl KernelOffsets {
+    /// Requires at least one row and one column.
     #[inline(always)]
-    fn new(counts: [usize; 2], steps: [usize; 2]) -> Self {
-        let along = |axis: usize| (counts[axis] - 1).wrapping_mul(steps[axis]);
-        Self { counts, steps, last: along(0) + along(1) }
+    fn new(counts: [usize; 2], strides: [usize; 2]) -> Self {
+        let along = |axis: usize| (counts[axis] - 1).wrapping_mul(strides[axis]);
+        Self { counts, strides, last: along(0) + along(1) }
     }
 }
 
-/// A statistic of the windows of some pixels of some channels, a step apart in the image.
+/// Reduces the windows of a run of output pixels. Neighbouring windows are `step` elements apart in the image.
 #[inline(always)]
-fn pool_pixels<T: Int8, S: Statistic<T>>(
+fn pool_pixels<T: Int8, P: PoolOp<T>>(
     x: &[T],
     out: &mut [T],
     [pixels, channels]: [usize; 2],
     step: usize,
-    taps: Taps,
-    statistic: S,
+    offsets: KernelOffsets,
+    op: P,
 ) {
     if step == channels {
-        return pool_lanes(x, out, pixels * channels, taps, statistic);
+        return pool_run(x, out, pixels * channels, offsets, op);
     }
-    if step > LANES || pixels == 1 {
+    if step > BLOCK || pixels == 1 {
         for pixel in 0..pixels {
-            pool_lanes(&x[pixel * step..], &mut out[pixel * channels..], channels, taps, statistic);
+            pool_run(&x[pixel * step..], &mut out[pixel * channels..], channels, offsets, op);
         }
         return;
     }
-    // Few channels: pixels between are pooled as well, and left out.
-    let mut all = [T::default(); PIECE];
-    for first in (0..pixels).step_by(PIECE / step) {
-        let pixels = (pixels - first).min(PIECE / step);
-        pool_lanes(&x[first * step..], &mut all, (pixels - 1) * step + channels, taps, statistic);
+    // With few channels the pixels in between are reduced as well, and dropped.
+    let mut all = [T::default(); BUFFER];
+    for first in (0..pixels).step_by(BUFFER / step) {
+        let pixels = (pixels - first).min(BUFFER / step);
+        pool_run(&x[first * step..], &mut all, (pixels - 1) * step + channels, offsets, op);
         for pixel in 0..pixels {
             copy_pixel(&all[pixel * step..], &mut out[(first + pixel) * channels..], channels);
         }
     }
 }
 
-/// A statistic of `len` windows whose codes lie side by side.
+/// Reduces `len` windows whose codes are contiguous.
 ///
-/// What lies behind their outputs is not made yet: whole chunks may reach into it.
+/// Elements of `out` after `len` are not computed yet, so whole blocks may write into them.
 #[inline(always)]
-fn pool_lanes<T: Int8, S: Statistic<T>>(x: &[T], out: &mut [T], len: usize, taps: Taps, statistic: S) {
-    let room = x.len().saturating_sub(taps.last).min(out.len());
+fn pool_run<T: Int8, P: PoolOp<T>>(x: &[T], out: &mut [T], len: usize, offsets: KernelOffsets, op: P) {
+    let limit = x.len().saturating_sub(offsets.last).min(out.len());
     let mut at = 0;
     while at < len {
         let left = len - at;
-        if size_of::<S::State>() == 1 && left > 3 * LANES && at + 4 * LANES <= room {
-            pool_chunk::<T, S, { 4 * LANES }>(&x[at..], &mut out[at..], taps, statistic);
-            at += 4 * LANES;
-        } else if left > FEW && at + LANES <= room {
-            pool_chunk::<T, S, LANES>(&x[at..], &mut out[at..], taps, statistic);
-            at += LANES;
-        } else if at + FEW <= room {
-            pool_chunk::<T, S, FEW>(&x[at..], &mut out[at..], taps, statistic);
-            at += FEW;
-        } else if len >= FEW {
-            // At the end of memory some are pooled twice.
-            at = len - FEW;
-            pool_chunk::<T, S, FEW>(&x[at..], &mut out[at..], taps, statistic);
+        if size_of::<P::State>() == 1 && left > 3 * BLOCK && at + 4 * BLOCK <= limit {
+            pool_block::<T, P, { 4 * BLOCK }>(&x[at..], &mut out[at..], offsets, op);
+            at += 4 * BLOCK;
+        } else if left > HALF_BLOCK && at + BLOCK <= limit {
+            pool_block::<T, P, BLOCK>(&x[at..], &mut out[at..], offsets, op);
+            at += BLOCK;
+        } else if at + HALF_BLOCK <= limit {
+            pool_block::<T, P, HALF_BLOCK>(&x[at..], &mut out[at..], offsets, op);
+            at += HALF_BLOCK;
+        } else if len >= HALF_BLOCK {
+            // The last block overlaps the one before it.
+            at = len - HALF_BLOCK;
+            pool_block::<T, P, HALF_BLOCK>(&x[at..], &mut out[at..], offsets, op);
             at = len;
         } else {
-            pool_chunk::<T, S, 1>(&x[at..], &mut out[at..], taps, statistic);
+            pool_block::<T, P, 1>(&x[at..], &mut out[at..], offsets, op);
             at += 1;
         }
     }
 }
 
 #[inline(always)]
-fn pool_chunk<T: Int8, S: Statistic<T>, const N: usize>(x: &[T], out: &mut [T], taps: Taps, statistic: S) {
-    let mut states = [statistic.start(); N];
-    for i in 0..taps.counts[0] {
-        for j in 0..taps.counts[1] {
-            let from = &x[i * taps.steps[0] + j * taps.steps[1]..][..N];
-            for lane in 0..N {
-                states[lane] = statistic.add(states[lane], from[lane]);
+fn pool_block<T: Int8, P: PoolOp<T>, const N: usize>(x: &[T], out: &mut [T], offsets: KernelOffsets, op: P) {
+    let mut states = [op.init(); N];
+    for ky in 0..offsets.counts[0] {
+        for kx in 0..offsets.counts[1] {
+            let from = &x[ky * offsets.strides[0] + kx * offsets.strides[1]..][..N];
+            for i in 0..N {
+                states[i] = op.accumulate(states[i], from[i]);
             }
         }
     }
     let mut codes = [T::default(); N];
-    for lane in 0..N {
-        codes[lane] = statistic.finish(states[lane]);
+    for i in 0..N {
+        codes[i] = op.finish(states[i]);
     }
     out[..N].copy_from_slice(&codes);
 }
 
-/// Copies the few channels of a pixel, and as much behind them as makes it one instruction.
+/// Copies the channels of a pixel, up to [`HALF_BLOCK`] of them by one instruction that writes past them.
 #[inline(always)]
 fn copy_pixel<T: Copy>(from: &[T], to: &mut [T], channels: usize) {
-    match (from.first_chunk::<FEW>(), to.first_chunk_mut::<FEW>()) {
-        (Some(from), Some(to)) if channels <= FEW => *to = *from,
+    match (from.first_chunk::<HALF_BLOCK>(), to.first_chunk_mut::<HALF_BLOCK>()) {
+        (Some(from), Some(to)) if channels <= HALF_BLOCK => *to = *from,
         _ => to[..channels].copy_from_slice(&from[..channels]),
     }
 }
