@@ -285,7 +285,7 @@ pub fn fully_connected<X: Int8, W: Int8, Y: Element>(
 pub(super) const LEAST_REACH: i64 = 128;
 
 /// Scales and packed weights, unless they are so deep that no input would do.
-pub(super) fn pack_weights<T: Element<Code = W>, W: Int8>(
+pub(crate) fn pack_weights<T: Element<Code = W>, W: Int8>(
     weights: &QTensor<T, Ix2>,
 ) -> Result<(Vec<f32>, PackedRhs<W>)> {
     let params = ChannelParams::new(weights.params(), Axis(0))?;

@@ -64,14 +64,14 @@ pub fn qlinear_matmul<A: Int8, B: Int8, Y: Element>(
 }
 
 /// The scales and zero points of weights: one, or one per output channel.
-pub(super) struct ChannelParams<Z> {
-    pub(super) scales: Vec<f32>,
-    pub(super) zero_points: Vec<Z>,
+pub(crate) struct ChannelParams<Z> {
+    pub(crate) scales: Vec<f32>,
+    pub(crate) zero_points: Vec<Z>,
 }
 
 impl<Z: Copy + Default> ChannelParams<Z> {
     /// Refuses other granularities than per tensor and per `axis`.
-    pub(super) fn new<T: Element<Code = Z>, D: Dimension>(params: &QParams<T, D>, axis: Axis) -> Result<Self> {
+    pub(crate) fn new<T: Element<Code = Z>, D: Dimension>(params: &QParams<T, D>, axis: Axis) -> Result<Self> {
         let expected = Granularity::per_axis(axis);
         let found = params.granularity();
         if found != Granularity::PerTensor && found != expected {

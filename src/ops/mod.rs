@@ -5,7 +5,6 @@
 //! | [`matmul_integer`], [`qlinear_matmul`] | `MatMulInteger`, `QLinearMatMul` | | matrices |
 //! | [`Linear`], [`PreparedLinear`], [`fully_connected`] | | `FULLY_CONNECTED` | `[batch, in]`, weights `[out, in]` |
 //! | [`HalfLinear`] | | | the same, with half-precision weights |
-//! | [`FakeLinear`] | | | the same, in training |
 //! | [`conv_integer`], [`qlinear_conv`], [`Conv2d`], [`PreparedConv2d`] | `ConvInteger`, `QLinearConv` | `CONV_2D`, `DEPTHWISE_CONV_2D` | images, weights `[out, kh, kw, in / groups]` |
 //! | [`max_pool`], [`AveragePool`] | `MaxPool`, `QLinearAveragePool` | `MAX_POOL_2D`, `AVERAGE_POOL_2D` | images |
 //! | [`GlobalAveragePool`] | `QLinearGlobalAveragePool` | | images |
@@ -23,7 +22,6 @@
 mod binary;
 mod broadcast;
 pub(crate) mod conv;
-pub(crate) mod fake_linear;
 mod global_pool;
 pub(crate) mod half_linear;
 mod layout;
@@ -43,9 +41,11 @@ pub use global_pool::GlobalAveragePool;
 pub(crate) use layout::copy_to_nhwc;
 pub use linear::fully_connected;
 pub use lookup::Lookup;
+pub(crate) use matmul::ChannelParams;
 pub use matmul::{matmul_integer, qlinear_matmul};
 pub use pool::{AveragePool, max_pool, max_pool_into};
 pub(crate) use requantize::Output;
 pub(crate) use shape::of_other_rank;
 pub use shape::{Concat, Nearest, flatten, pad, pad_into, reshape, resize_nearest, resize_nearest_into};
 pub use softmax::Softmax;
+pub(crate) use stage::{bias_scale, check_bias, quantize_bias};

@@ -20,8 +20,8 @@ use crate::qparams::QParams;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Output<Y: Element, D: Dimension> {
-    pub(super) params: QParams<Y, D>,
-    pub(super) arithmetic: Arithmetic,
+    pub(crate) params: QParams<Y, D>,
+    pub(crate) arithmetic: Arithmetic,
     low: Option<f32>,
     high: Option<f32>,
 }

@@ -45,8 +45,8 @@ impl<X: Int8, Y: Element, D: Dimension> Stage<X, Y, D> {
     }
 }
 
-/// Refuses a bias that has not one finite value for each output channel.
-pub(super) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Result<()> {
+/// Checks that the bias has one finite value for each output channel.
+pub(crate) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Result<()> {
     let Some(bias) = bias else { return Ok(()) };
     if bias.len() != channels {
         return Err(Error::shape("bias", &[channels], bias.shape()));
@@ -57,11 +57,12 @@ pub(super) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Resu
     }
 }
 
-/// `rne(bias / (x_scale * w_scale))`, refused where it leaves `i32`.
-pub(super) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Result<Vec<i32>> {
+/// The bias in units of the accumulator, `rne(bias / (x_scale * w_scale))`; an error if it leaves `i32`.
+///
+/// `w_scales` has one element, or one for each element of `bias`.
+pub(crate) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Result<Vec<i32>> {
     let code = |(channel, &bias): (usize, &f32)| {
-        let w_scale = if w_scales.len() == 1 { w_scales[0] } else { w_scales[channel] };
-        let code = crate::element::Compute::round_ties_even(bias as f64 / (x_scale as f64 * w_scale as f64));
+        let code = crate::element::Compute::round_ties_even(bias as f64 / bias_scale(x_scale, w_scales, channel));
         if code.abs() <= i32::MAX as f64 {
             Ok(code as i32)
         } else {
@@ -69,4 +70,10 @@ pub(super) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Res
         }
     };
     bias.iter().enumerate().map(code).collect()
+}
+
+/// The unit of the accumulator of an output channel, `x_scale * w_scale` in `f64`.
+pub(crate) fn bias_scale(x_scale: f32, w_scales: &[f32], channel: usize) -> f64 {
+    let w_scale = if w_scales.len() == 1 { w_scales[0] } else { w_scales[channel] };
+    x_scale as f64 * w_scale as f64
 }

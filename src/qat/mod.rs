@@ -12,6 +12,8 @@
 //! | `batch_norm` | batch normalization folded into weights during training |
 
 mod batch_norm;
+mod bias;
+mod fake_linear;
 mod fake_quantize;
 mod learned;
 mod loops;
@@ -20,8 +22,9 @@ mod pact;
 mod schedule;
 
 pub use crate::affine::Clipping;
-pub use crate::ops::fake_linear::{FakeLinear, LinearGradients, LinearPass};
 pub use batch_norm::{BatchNormFold, BatchStatistics, FoldGradients};
+pub use bias::fake_quantize_bias;
+pub use fake_linear::{FakeLinear, LinearGradients, LinearPass};
 pub use fake_quantize::{FakeQuantize, Gradients};
 pub use learned::{GradientFactor, LearnedQuantizer, project_scale};
 pub use mask::Mask;

@@ -78,7 +78,7 @@ impl Schedule {
 /// use ndarray_quant::{Scheme, observer::MovingAverage, qat::{Schedule, ScheduledQuantizer}};
 ///
 /// let schedule = Schedule::new().delay(1).freeze_after(2);
-/// let range = MovingAverage::new(0.5)?;
+/// let range = MovingAverage::per_tensor().with_averaging_constant(0.5)?;
 /// let mut q = ScheduledQuantizer::new(Scheme::<u8>::asymmetric(), range, schedule);
 /// assert_eq!(q.forward(&array![0.0f32, 255.0])?.0, array![0.0, 255.0]); // step 0 observes
 /// assert_eq!(q.forward(&array![0.0f32, 765.0])?.0, array![0.0, 510.0]); // step 1: the range is the mean of both

@@ -125,6 +125,47 @@ fn a_layer_in_training_is_the_integer_layer() {
     }
 }
 
+/// Fake-quantized floats with the rounded bias are the integer layer; with the plain bias they are not.
+///
+/// Scales are powers of two, so that the float products are exact and only the bias can make a difference.
+#[test]
+fn a_rounded_bias_gives_the_codes_of_the_integer_layer() {
+    let mut rng = Pcg64Mcg::seed_from_u64(10);
+    let x = Array2::from_shape_simple_fn((64, 24), || rng.random_range(-1.0f32..1.0));
+    let w = Array2::from_shape_simple_fn((16, 24), || rng.random_range(-0.5f32..0.5));
+    let bias = Array1::from_shape_simple_fn(16, || rng.random_range(-0.5f32..0.5));
+    let input = QParams::<u8, _>::per_tensor(0.25, 4).unwrap().with_code_range(0, 15).unwrap();
+    let output = QParams::<u8, _>::per_tensor(0.125, 128).unwrap();
+    let per_tensor = QParams::<i8, ndarray::Ix2>::per_tensor(0.25, 0).unwrap();
+    let scales = Array2::from_shape_fn((16, 1), |(i, _)| [0.125, 0.25, 0.5][i % 3]);
+    let per_channel = QParams::new(Granularity::per_axis(Axis(0)), scales, None).unwrap();
+    for weights in [per_tensor, per_channel] {
+        let weights = weights.with_code_range(-2, 1).unwrap();
+        let rounded = fake_quantize_bias(&bias, &input, &weights).unwrap();
+        let product = input.fake_quantize(&x).unwrap().dot(&weights.fake_quantize(&w).unwrap().t());
+        let codes = |bias: &Array1<f32>| output.quantize(&(&product + bias)).unwrap();
+        let layer = Linear::new(&weights.quantize(&w).unwrap(), Some(&bias)).unwrap();
+        let integer = layer.forward(&input.quantize(&x).unwrap(), &Output::to(&output)).unwrap();
+        assert_eq!(integer.codes(), codes(&rounded).codes());
+        let differ = integer.codes().iter().zip(codes(&bias).codes()).filter(|(a, b)| a != b).count();
+        assert!(differ > x.nrows() * w.nrows() / 20, "{differ}");
+    }
+}
+
+#[test]
+fn a_bias_that_has_no_code_is_an_error() {
+    let x = QParams::<u8, ndarray::Ix2>::per_tensor(0.5, 0).unwrap();
+    let weights = QParams::<i8, ndarray::Ix2>::per_tensor(0.5, 0).unwrap();
+    let channels = QParams::<i8, _>::new(Granularity::per_axis(Axis(0)), Array2::ones((3, 1)), None).unwrap();
+    let columns = QParams::<i8, _>::new(Granularity::per_axis(Axis(1)), Array2::ones((1, 3)), None).unwrap();
+    let bias = Array1::<f32>::ones(2);
+    assert!(matches!(fake_quantize_bias(&bias, &x, &channels), Err(Error::Shape { .. })));
+    assert!(matches!(fake_quantize_bias(&bias, &columns, &weights), Err(Error::Shape { .. })));
+    assert!(matches!(fake_quantize_bias(&bias, &x, &columns), Err(Error::Granularity { .. })));
+    assert!(matches!(fake_quantize_bias(&(&bias * 1e10), &x, &weights), Err(Error::Bias { channel: 0, .. })));
+    assert!(matches!(fake_quantize_bias(&(&bias * f32::NAN), &x, &weights), Err(Error::NonFinite { .. })));
+}
+
 fn plain_gradients(
     layer: &FakeLinear<u8, i8, u8>,
     weights: &FakeQuantize<i8, ndarray::Ix2>,

@@ -7,11 +7,11 @@ use ndarray::{Array, Array1, Array2, Array3, ArrayRef2, Axis, Ix3, s};
 use ndarray_quant::{
     Convention, Element, Error, Granularity, QParams, Quantize, Scheme,
     element::Code,
-    nn::{Arithmetic, Output},
+    nn::{Arithmetic, Linear, Output},
     observer::MinMax,
     qat::{
         BatchNormFold, Clipping, FakeLinear, FakeQuantize, GradientFactor, LearnedQuantizer, Pact, Phase, Schedule,
-        ScheduledQuantizer,
+        ScheduledQuantizer, fake_quantize_bias,
     },
 };
 use proptest::prelude::*;

@@ -1,15 +1,17 @@
+//! The linear layer of quantization-aware training.
+
 use alloc::vec::Vec;
 
 use ndarray::{Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
-use super::linear::{Linear, PreparedLinear, pack_weights};
-use super::requantize::Output;
-use super::stage::quantize_bias;
+use super::fake_quantize::{FakeQuantize, Gradients};
+
 use crate::affine::{Arithmetic, Clipping, Codes, Multiplier};
 use crate::element::{Code, Element};
 use crate::error::{Result, check_shapes};
 use crate::gemm::{I32Epilogue, Int8, gemm};
-use crate::qat::{FakeQuantize, Gradients};
+use crate::ops::linear::{Linear, PreparedLinear, pack_weights};
+use crate::ops::{Output, check_bias, quantize_bias};
 use crate::qparams::QParams;
 use crate::quantize::Quantize;
 
@@ -127,14 +129,8 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
             (self.x.of_tensor("parameters of the input")?, self.to.params.of_tensor("parameters of the output")?);
         let weights = self.weights.params().quantize(weights)?;
         let (w_scales, packed) = pack_weights(&weights)?;
-        let bias = match bias {
-            Some(bias) => {
-                check_shapes("bias", &[packed.ncols()], bias.shape())?;
-                let bias: Vec<f32> = bias.iter().copied().collect();
-                Some(quantize_bias(&bias, x_scale, &w_scales)?)
-            }
-            None => None,
-        };
+        check_bias(bias, packed.ncols())?;
+        let bias = bias.map(|bias| quantize_bias(&bias.to_vec(), x_scale, &w_scales)).transpose()?;
         let epilogue = bias.map_or_else(I32Epilogue::new, |bias| I32Epilogue::with_bias(&bias));
         let acc = gemm(&self.x.quantize(x)?.unpacked_codes(), x_zero_point, &packed, &epilogue)?;
 
