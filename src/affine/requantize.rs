@@ -1,7 +1,7 @@
 //! I32Epilogue → code: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
 
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
-use crate::arch::{Floats, Formula};
+use crate::arch::{RequantizeOp, SimdF32};
 use crate::element::{Code, Compute, Element};
 use crate::error::{Error, Result};
 
@@ -100,8 +100,8 @@ impl Multiplier {
 }
 
 #[inline(always)]
-fn scaled<F: Floats>(acc: F::Sums, factor: F) -> F {
-    F::from_sums(acc).times(factor)
+fn scaled<V: SimdF32>(acc: V::I32, factor: V) -> V {
+    V::from_i32(acc).mul(factor)
 }
 
 /// `clamp(rne(f32(acc) * factor) + zero_point)`.
@@ -115,7 +115,7 @@ pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i3
 
 /// [`requantize_float`] for codes of 16 bits or fewer: also for sums that are in registers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RequantizeFloat {
+pub struct RequantizeFloat {
     zero_point: i32,
     /// The codes less the zero point: what the product is clamped to before it is rounded.
     low: f32,
@@ -129,29 +129,29 @@ impl RequantizeFloat {
     }
 }
 
-impl Formula for RequantizeFloat {
+impl RequantizeOp for RequantizeFloat {
     #[inline(always)]
-    fn codes<F: Floats>(self, acc: F::Sums, factor: F) -> F::Codes {
-        scaled(acc, factor).to_codes(self.low, self.high, self.zero_point)
+    fn codes<V: SimdF32>(self, acc: V::I32, multipliers: V) -> V::Codes {
+        scaled(acc, multipliers).round_clamp(self.low, self.high, self.zero_point)
     }
 }
 
-impl Floats for f32 {
-    type Sums = i32;
+impl SimdF32 for f32 {
+    type I32 = i32;
     type Codes = i32;
 
     #[inline(always)]
-    fn from_sums(sum: i32) -> Self {
-        sum as f32
+    fn from_i32(acc: i32) -> Self {
+        acc as f32
     }
 
     #[inline(always)]
-    fn times(self, factor: Self) -> Self {
-        self * factor
+    fn mul(self, multiplier: Self) -> Self {
+        self * multiplier
     }
 
     #[inline(always)]
-    fn to_codes(self, low: f32, high: f32, zero_point: i32) -> i32 {
+    fn round_clamp(self, low: f32, high: f32, zero_point: i32) -> i32 {
         clamp_to_code(self, low, high, false) + zero_point
     }
 }

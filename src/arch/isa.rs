@@ -1,11 +1,17 @@
-//! Which instruction sets there are, and which one is used.
+//! The list of instruction sets and the choice among them.
+//!
+//! Detection reads CPUID and changes nothing in the process. It starts at the set that `NDARRAY_QUANT_ISA` names and goes
+//! down from there, so a set that the variable rules out is never detected.
+//!
+//! AMX takes one more step: the operating system grants tiles per process, on request. Only [`Isa::for_gemm`] asks, when the
+//! first operand is packed that AMX would multiply. All other code runs on the AVX-512 that comes with AMX.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
 #[cfg(target_arch = "x86_64")]
 use super::{Amx, Avx2, Avx512Vnni, AvxVnni};
 
-/// An instruction set of this machine.
+/// An instruction set that this machine has and the operating system lets it use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
     Portable,
@@ -19,15 +25,19 @@ pub(crate) enum Isa {
     Amx(Amx),
 }
 
-impl Isa {
-    /// The places of [`Self::at`].
-    const PLACES: u8 = if cfg!(target_arch = "x86_64") { 5 } else { 1 };
+/// The values of `NDARRAY_QUANT_ISA` in ascending order of preference. A *level* is an index into this list.
+const NAMES: &[&str] =
+    if cfg!(target_arch = "x86_64") { &["portable", "avx2", "avxvnni", "avx512vnni", AMX] } else { &["portable"] };
 
-    /// The instruction set at this place in ascending order of preference, if this machine has it.
+const AMX: &str = "amx";
+
+impl Isa {
+    /// Detects the instruction set of a level by CPUID.
     ///
-    /// This list is the one place where the choice is made.
-    fn at(place: u8) -> Option<Self> {
-        match place {
+    /// The level of AMX gives AVX512-VNNI: a token for tiles takes permission, see [`Self::for_gemm`].
+    #[inline]
+    fn detect(level: u8) -> Option<Self> {
+        match level {
             0 => Some(Isa::Portable),
             #[cfg(target_arch = "x86_64")]
             1 => Avx2::new().map(Isa::Avx2),
@@ -36,27 +46,44 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             3 => Avx512Vnni::new().map(Isa::Avx512Vnni),
             #[cfg(target_arch = "x86_64")]
-            4 => Amx::new().map(Isa::Amx),
+            4 => Amx::detect().map(Isa::Avx512Vnni),
             _ => None,
         }
     }
 
-    /// Every instruction set that this machine has, in ascending order of preference.
+    /// Every instruction set of this machine in ascending order of preference. Requests AMX tiles.
     #[cfg(test)]
     pub(crate) fn available() -> impl DoubleEndedIterator<Item = Self> {
-        (0..Self::PLACES).filter_map(Self::at)
+        #[cfg(target_arch = "x86_64")]
+        let amx = Amx::new().map(Isa::Amx);
+        #[cfg(not(target_arch = "x86_64"))]
+        let amx = None;
+        (0..NAMES.len() as u8).filter(|&level| NAMES[level as usize] != AMX).filter_map(Self::detect).chain(amx)
     }
 
-    /// The instruction set that multiplies so few rows with a right side packed for this one.
+    /// Returns the instruction set to pack a GEMM operand of this depth for.
+    ///
+    /// It is [`Self::current`], or AMX if the machine has it, the depth keeps its tiles busy and the operating system grants
+    /// them. The first call that passes the other conditions requests the permission; a denial is remembered.
+    pub(crate) fn for_gemm(depth: usize) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return for_gemm(Self::level(), depth, Self::current, || Amx::new().map(Isa::Amx));
+        #[cfg(not(target_arch = "x86_64"))]
+        return for_gemm(Self::level(), depth, Self::current, || None);
+    }
+
+    /// Returns the instruction set that multiplies this number of LHS rows with an RHS packed for `self`.
+    ///
+    /// A skinny product on AMX goes to AVX512-VNNI, which reads the same panels.
     pub(crate) fn for_rows(self, _rows: usize) -> Self {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx(amx) if _rows <= Amx::FEW_ROWS => Isa::Avx512Vnni(amx.vnni()),
+            Isa::Amx(amx) if _rows <= Amx::SKINNY_ROWS => Isa::Avx512Vnni(amx.vnni()),
             isa => isa,
         }
     }
 
-    /// The name that `NDARRAY_QUANT_ISA` knows it by.
+    /// Returns the name that `NDARRAY_QUANT_ISA` knows it by.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
@@ -67,37 +94,141 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx(_) => "amx",
+            Isa::Amx(_) => AMX,
         }
     }
 
-    /// The instruction set in use: the best there is, or the one named by `NDARRAY_QUANT_ISA` if the machine has it.
-    ///
-    /// Looked up once; later changes of the environment have no effect.
+    /// Returns the name of the best instruction set that GEMM uses, without requesting AMX tiles.
+    pub(crate) fn gemm_name() -> &'static str {
+        let name = NAMES[Self::level() as usize];
+        #[cfg(target_arch = "x86_64")]
+        if name == AMX && Amx::is_denied() {
+            return Self::current().name();
+        }
+        name
+    }
+
+    /// Returns the instruction set of everything but the AMX micro-kernel: the best that the machine has, capped by
+    /// `NDARRAY_QUANT_ISA`.
     #[inline]
     pub(crate) fn current() -> Self {
-        /// One more than the place, so that 0 means not looked up yet.
+        Self::detect(Self::level()).unwrap_or(Isa::Portable)
+    }
+
+    /// Returns the level in use. It is chosen once; later changes of the environment have no effect.
+    #[inline]
+    fn level() -> u8 {
+        /// The level plus one; 0 means not chosen yet.
         static CHOICE: AtomicU8 = AtomicU8::new(0);
         match CHOICE.load(Ordering::Relaxed) {
             0 => {
-                let place = Self::choose();
-                CHOICE.store(place + 1, Ordering::Relaxed);
-                Self::at(place)
+                let level = Self::choose_level();
+                CHOICE.store(level + 1, Ordering::Relaxed);
+                level
             }
-            choice => Self::at(choice - 1),
+            choice => choice - 1,
         }
-        .unwrap_or(Isa::Portable)
     }
 
     #[cold]
-    fn choose() -> u8 {
-        let mut places = (0..Self::PLACES).rev().filter(|&place| Self::at(place).is_some());
+    fn choose_level() -> u8 {
         #[cfg(feature = "std")]
-        if let Ok(name) = std::env::var("NDARRAY_QUANT_ISA")
-            && let Some(named) = places.clone().find(|&place| Self::at(place).is_some_and(|isa| isa.name() == name))
-        {
-            return named;
+        let name = std::env::var("NDARRAY_QUANT_ISA").ok();
+        #[cfg(not(feature = "std"))]
+        let name = None::<&str>;
+        choose_level(name.as_deref(), |level| Self::detect(level).is_some())
+    }
+}
+
+/// Returns the highest detected level, at most the named one. An unknown name caps nothing.
+fn choose_level(name: Option<&str>, mut detect: impl FnMut(u8) -> bool) -> u8 {
+    let named = name.and_then(|name| NAMES.iter().position(|&known| known == name));
+    let cap = named.unwrap_or(NAMES.len() - 1) as u8;
+    (0..=cap).rev().find(|&level| detect(level)).unwrap_or(0)
+}
+
+/// Chooses between AMX, which `amx` requests, and the instruction set of everything else.
+fn for_gemm<T>(level: u8, depth: usize, simd: impl FnOnce() -> T, amx: impl FnOnce() -> Option<T>) -> T {
+    /// AMX multiplies from this depth on.
+    ///
+    /// A tile takes as long for few steps of depth as it takes to load and store accumulators through memory. Measured on
+    /// Emerald Rapids in GOPS: at depth 32 (12544 × 32 × 64) AMX 151, AVX512-VNNI 400; at depth 64 (3136 × 64 × 64) 127
+    /// and 569. AMX wins from a depth between 64 and 128 on.
+    const MIN_DEPTH: usize = 128;
+    if NAMES[level as usize] == AMX && depth >= MIN_DEPTH { amx().unwrap_or_else(simd) } else { simd() }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+    use core::cell::Cell;
+
+    use super::*;
+
+    /// Returns the chosen name and the names that were detected, on a machine that has the first `levels` sets.
+    fn choose(name: Option<&str>, levels: usize) -> (&'static str, Vec<&'static str>) {
+        let mut detected = Vec::new();
+        let level = choose_level(name, |level| {
+            detected.push(NAMES[level as usize]);
+            (level as usize) < levels
+        });
+        (NAMES[level as usize], detected)
+    }
+
+    #[test]
+    fn ruled_out_sets_are_never_detected() {
+        for (cap, name) in NAMES.iter().enumerate() {
+            for levels in 1..=NAMES.len() {
+                let (chosen, detected) = choose(Some(name), levels);
+                assert_eq!(chosen, NAMES[cap.min(levels - 1)], "{name} with {levels} sets");
+                assert!(detected.iter().all(|name| NAMES[..=cap].contains(name)), "{name}: {detected:?}");
+            }
         }
-        places.next().unwrap_or(0)
+        assert_eq!(choose(Some("portable"), NAMES.len()), ("portable", alloc::vec!["portable"]));
+    }
+
+    #[test]
+    fn without_a_known_name_the_best_set_is_chosen() {
+        for name in [None, Some(""), Some("AVX2"), Some("avx9")] {
+            for levels in 1..=NAMES.len() {
+                assert_eq!(choose(name, levels).0, NAMES[levels - 1]);
+            }
+        }
+    }
+
+    /// Detection and products that do not use AMX never request tiles; the first deep product does.
+    #[test]
+    fn only_deep_products_at_the_level_of_amx_request_tiles() {
+        let requests = Cell::new(0);
+        let gemm = |level: usize, depth, granted: bool| {
+            for_gemm(
+                level as u8,
+                depth,
+                || "simd",
+                || {
+                    requests.set(requests.get() + 1);
+                    granted.then_some("amx")
+                },
+            )
+        };
+        for (level, name) in NAMES.iter().enumerate() {
+            assert_eq!(gemm(level, 32, true), "simd", "{name}");
+            assert_eq!(gemm(level, 64, true), "simd", "{name}");
+            assert_eq!(requests.get(), 0, "{name}");
+            let amx = *name == AMX;
+            assert_eq!(gemm(level, 128, true), if amx { "amx" } else { "simd" }, "{name}");
+            assert_eq!(gemm(level, 4096, false), "simd", "{name}: a denied request falls back");
+            assert_eq!(requests.replace(0), if amx { 2 } else { 0 }, "{name}");
+        }
+    }
+
+    /// No token of detection stands for tiles.
+    #[test]
+    fn detection_never_returns_amx() {
+        for level in 0..NAMES.len() as u8 {
+            assert_ne!(Isa::detect(level).map(Isa::name), Some(AMX));
+        }
+        assert_ne!(Isa::current().name(), AMX);
+        assert_ne!(Isa::for_gemm(32).name(), AMX);
     }
 }

@@ -1,48 +1,49 @@
-//! Instruction sets: which there are, which one is used, and the only code that differs between them.
+//! Instruction sets: the list, the choice, and the only code that differs between them.
 //!
-//! An instruction set is a token that can only be made where the machine has it; holding one is the proof that its
-//! instructions may run. It does two things: it multiplies packed tiles ([`Kernel::multiply`]), and it runs plain
-//! loops compiled for it ([`Kernel::run`]), which is how everything else is vectorized without any `unsafe`.
+//! Each instruction set is a token that can only be made where the machine has it, so holding one proves that its
+//! instructions may run. A token does two things: it is a micro-kernel ([`Kernel::multiply`]), and it runs portable loops
+//! compiled for its instruction set ([`Kernel::run`]), which vectorizes everything else without `unsafe`.
 
-mod floats;
-mod fused;
+mod dot4;
+mod fma;
 mod isa;
+mod non_temporal;
 mod operands;
 mod portable;
-mod quads;
-mod streaming;
+mod simd_f32;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
 use core::any::TypeId;
 
-pub(crate) use floats::{Floats, Formula};
-pub(crate) use fused::Fma;
+pub(crate) use dot4::{CHANNELS, Dot4Accumulators, Dot4Input, Dot4Output, Interleave4, Vector64};
+pub(crate) use fma::Fma;
 pub(crate) use isa::Isa;
-pub(crate) use operands::{Columns, Rows, Sink, TileBytes, ToBytes};
+pub(crate) use non_temporal::{NonTemporal, with_non_temporal};
+pub(crate) use operands::{ByteStage, ByteTile, LhsRows, OutputStage, RhsPanels};
 #[cfg(target_arch = "x86_64")]
-use operands::{Panel, Units};
+use operands::{LhsUnits, RhsPanel};
 pub(crate) use portable::Portable;
-pub(crate) use quads::{CHANNELS, Interleave, Line, QuadBytes, QuadSums, Quads};
-pub(crate) use streaming::{NonTemporal, streaming};
+pub(crate) use simd_f32::{RequantizeOp, SimdF32};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, Avx2, Avx512Vnni, AvxVnni, transposed};
 
-/// A loop to be compiled for an instruction set. Everything it calls must be inlined into `run`, which itself must be
-/// `#[inline(always)]`.
+/// A loop to compile for an instruction set.
+///
+/// `run` and everything it calls must be `#[inline(always)]`: only inlined code is compiled for the instruction set.
 pub(crate) trait Task {
     type Output;
     fn run(self) -> Self::Output;
 }
 
-/// The bytes of signed codes.
+/// Reinterprets signed codes as bytes.
 #[allow(unsafe_code, reason = "a view of the same bytes")]
 pub(crate) fn bytes_of(codes: &[i8]) -> &[u8] {
     // SAFETY: `i8` and `u8` have the same size and alignment, and every bit pattern is valid for both.
     unsafe { core::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) }
 }
 
-/// The bytes of codes, if `T` is `u8` or `i8`.
+/// Reinterprets codes as bytes if `T` is `u8` or `i8`.
 pub(crate) fn as_bytes<T: 'static>(codes: &[T]) -> Option<&[u8]> {
     if !is_byte::<T>() {
         return None;
@@ -52,7 +53,7 @@ pub(crate) fn as_bytes<T: 'static>(codes: &[T]) -> Option<&[u8]> {
     Some(unsafe { core::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) })
 }
 
-/// The bytes of codes, if `T` is `u8` or `i8`.
+/// Reinterprets codes as mutable bytes if `T` is `u8` or `i8`.
 pub(crate) fn as_bytes_mut<T: 'static>(codes: &mut [T]) -> Option<&mut [u8]> {
     if !is_byte::<T>() {
         return None;
@@ -66,101 +67,104 @@ fn is_byte<T: 'static>() -> bool {
     [TypeId::of::<u8>(), TypeId::of::<i8>()].contains(&TypeId::of::<T>())
 }
 
-/// What instruction sets do differently.
+/// The micro-kernels of an instruction set, and its way to compile loops.
 ///
-/// The right side of a product is signed, `gemm::pack` makes it so.
+/// The codes of a packed RHS are signed; `gemm::pack` adds the sign offset where they are not.
 pub(crate) trait Kernel: Copy + Send + Sync {
     /// Rows of a tile.
     const MR: usize;
-    /// Columns of a panel of the right side.
+    /// Columns of an RHS panel.
     const NR: usize;
-    /// Panels that are multiplied with the same rows at a time, at most.
-    const PANELS: usize;
-    /// Neighbours in depth that lie side by side.
+    /// The most panels in one call of [`multiply`](Self::multiply).
+    const NR_PANELS: usize;
+    /// Codes of depth that lie side by side in a panel.
     const KR: usize;
-    /// Columns are multiplied in multiples of this: half of a panel may do.
-    const COLS: usize = Self::NR;
-    /// Whether signed codes of the left side are made unsigned on the way, their top bit flipped, which adds 128.
-    const FLIPS: bool = true;
-    /// Rows whose distance is a multiple of this crowd one another out of the first-level cache.
-    const CONFLICT: usize = 4096;
+    /// Columns are computed in multiples of this, which may be half a panel.
+    const NR_STEP: usize = Self::NR;
+    /// Whether the LHS must be unsigned. The micro-kernel then adds the sign offset to signed codes: XOR 0x80 adds 128.
+    const UNSIGNED_LHS: bool = true;
+    /// Row strides that are multiples of this make rows of a tile compete for the same cache sets of L1.
+    const ALIASING_STRIDE: usize = 4096;
 
-    /// The depth that panels are filled up to with zeros.
+    /// Returns the depth of panels, zero-padded.
     fn padded_depth(depth: usize) -> usize {
         depth.next_multiple_of(Self::KR)
     }
 
-    /// Whether rows of this depth can be read where they are, and not only from a copy with room behind each row.
+    /// Returns whether rows of this depth can be read in place. Otherwise the micro-kernel reads beyond the end of rows, which
+    /// takes a padded copy.
     fn reads_in_place(_depth: usize) -> bool {
         true
     }
 
-    /// `acc[i][j] = start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for `i < rows` and each `j` of `b.start`,
-    /// where `sums` are those of `a`. Everything wraps.
+    /// Computes a tile: `acc[i][j] = start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for `i < rows` and each
+    /// `j` of `b.start`, with the row sums of `a`. All arithmetic wraps.
     ///
-    /// `acc` is `[rows][b.start.len()]`, its rows `acc_stride` apart.
-    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize);
+    /// `acc` is `[rows][b.start.len()]` with rows `acc_stride` apart; `rows` is 1 to `MR`.
+    fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize);
 
-    /// Whether sums need not go to memory: see [`multiply_to`](Self::multiply_to).
-    const SINKS: bool = false;
+    /// Whether accumulators can go to an output stage from registers: see [`multiply_into`](Self::multiply_into).
+    const FUSES_STAGE: bool = false;
 
-    /// As [`multiply`](Self::multiply), for a multiple of `MR` rows, with sums that go to `sink` from registers. Only of sets
-    /// with [`SINKS`](Self::SINKS).
-    fn multiply_to(self, _rows: usize, _a: Rows<'_>, _b: Columns<'_>, _sink: impl Sink) {
-        debug_assert!(false, "sums go to memory");
+    /// Computes tiles as [`multiply`](Self::multiply) does and passes accumulators to `stage` from registers. `rows` is a
+    /// multiple of `MR`. Implemented where [`FUSES_STAGE`](Self::FUSES_STAGE).
+    fn multiply_into(self, _rows: usize, _a: LhsRows<'_>, _b: RhsPanels<'_>, _stage: impl OutputStage) {
+        debug_assert!(false, "not implemented: accumulators go to memory");
     }
 
-    /// Whether sums become bytes in registers: see [`multiply_to_bytes`](Self::multiply_to_bytes).
-    const MAKES_BYTES: bool = false;
+    /// Whether accumulators can be requantized to bytes in registers: see [`multiply_requantize`](Self::multiply_requantize).
+    const FUSES_REQUANTIZE: bool = false;
 
-    /// As [`multiply_to`](Self::multiply_to), where sums become bytes. Only of sets with [`MAKES_BYTES`](Self::MAKES_BYTES).
-    fn multiply_to_bytes<F: Formula>(
+    /// Computes tiles as [`multiply_into`](Self::multiply_into) does and requantizes them to bytes. Implemented where
+    /// [`FUSES_REQUANTIZE`](Self::FUSES_REQUANTIZE).
+    fn multiply_requantize<F: RequantizeOp>(
         self,
         _rows: usize,
-        _a: Rows<'_>,
-        _b: Columns<'_>,
-        _to: ToBytes<'_, F>,
-        _out: TileBytes<'_>,
+        _a: LhsRows<'_>,
+        _b: RhsPanels<'_>,
+        _stage: ByteStage<'_, F>,
+        _out: ByteTile<'_>,
     ) {
-        debug_assert!(false, "sums go to memory");
+        debug_assert!(false, "not implemented: accumulators go to memory");
     }
 
-    /// `acc[r][x][c] = start[c] + Σ_t Σ_i quads[x][t][c][i] * weights[r][t][c][i]` for all `x` of `quads`, 16 channels `c`
-    /// and `i < 4`, where `quads[x][t]` is the line `x * step + offsets[t]`. Sums wrap.
+    /// Computes rows of depthwise outputs: `out[r][x][c] = start[c] + Σ_t Σ_i input[x][t][c][i] * weights[r][t][c][i]` for all
+    /// outputs `x`, 16 channels `c`, taps `t` and `i < 4`. `input[x][t]` is vector `x * step + offsets[t]`. All arithmetic wraps.
     ///
-    /// The quads are unsigned, the weights the bits of signed codes, a row `r` for each of as many as they are.
+    /// Input codes are unsigned, weights the bits of signed codes. The number of rows follows from `weights.len()`.
     #[inline(always)]
-    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
-        quads::multiply(quads, weights, start, acc);
+    fn dot4(self, input: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], out: Dot4Accumulators<'_>) {
+        dot4::dot4(input, weights, start, out);
     }
 
-    /// Whether [`Self::requantize_quads`] is faster than sums in memory and a loop over them.
-    const REQUANTIZES_QUADS: bool = false;
+    /// Whether [`Self::dot4_requantize`] is faster than [`Self::dot4`] and a loop over accumulators in memory.
+    const FUSES_DOT4_REQUANTIZE: bool = false;
 
-    /// `out[r][x][c] = formula(acc[r][x][c], factors[c]) ^ flip` for some blocks of 16 channels, of the `acc` that
-    /// [`Self::multiply_quads`] computes for each. The first lines of the blocks are neighbours.
+    /// Requantizes depthwise outputs: `out[r][x][c] = op(acc[r][x][c], multipliers[c]) ^ sign_xor`, with the accumulators
+    /// of [`Self::dot4`], for `start.len()` blocks of 16 channels whose first vectors are neighbours.
     ///
-    /// The weights are `[blocks][rows][taps]`, with at least as many rows as `out` has.
+    /// The weights are `[blocks][rows][taps]`, with at least as many rows as `out`.
     #[inline(always)]
-    fn requantize_quads<F: Formula>(
+    fn dot4_requantize<F: RequantizeOp>(
         self,
-        quads: Quads<'_>,
-        weights: &[Line],
+        input: Dot4Input<'_>,
+        weights: &[Vector64],
         start: &[[i32; CHANNELS]],
-        to: ToBytes<'_, F>,
-        out: QuadBytes<'_>,
+        stage: ByteStage<'_, F>,
+        out: Dot4Output<'_>,
     ) {
-        quads::requantize(quads, weights, start, to, out);
+        dot4::dot4_requantize(input, weights, start, stage, out);
     }
 
-    /// Makes quads of four rows.
+    /// Interleaves four rows for [`Self::dot4`].
     #[inline(always)]
-    fn interleave(self, task: Interleave<'_>) {
+    fn interleave4(self, task: Interleave4<'_>) {
         self.run(task);
     }
 
-    /// `to[i] = table[codes[i]]`, row by row; as many rows as both have.
-    fn look_up(self, table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
+    /// Looks up codes in a table: `to[i] = table[codes[i]]`, for contiguous rows of `len` codes into rows `stride` apart. Stops
+    /// at the end of either.
+    fn lookup(self, table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
         for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {
             to.iter_mut().zip(codes).for_each(|(to, &code)| *to = table[code as usize]);
         }
@@ -169,26 +173,25 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// Runs a task compiled for this instruction set.
     fn run<T: Task>(self, task: T) -> T::Output;
 
-    /// Multiplies as fast as the multiplier goes, with nothing to wait for; returns how many products of codes these are.
-    fn peak(self, rounds: usize) -> u64 {
-        // A tile whose operands lie in the first-level cache.
+    /// Multiplies operands in registers or L1 and returns the number of multiply–accumulates (MACs).
+    fn peak_macs(self, rounds: usize) -> u64 {
         const DEPTH: usize = 256;
         let (a, b) = (alloc::vec![1; Self::MR * DEPTH], alloc::vec![1; Self::NR * DEPTH]);
         let (start, mut acc) = (alloc::vec![0; Self::NR], alloc::vec![0; Self::MR * Self::NR]);
         for _ in 0..rounds {
-            let a = Rows { bytes: &a, stride: DEPTH, depth: DEPTH, signed: false, sums: &[] };
-            let b = Columns { panels: &b, panel_len: b.len(), start: &start, zero_points: &[] };
+            let a = LhsRows { bytes: &a, stride: DEPTH, depth: DEPTH, signed: false, sums: &[] };
+            let b = RhsPanels { panels: &b, panel_len: b.len(), start: &start, zero_points: &[] };
             self.multiply(Self::MR, a, b, core::hint::black_box(&mut acc), Self::NR);
         }
         (rounds * Self::MR * Self::NR * DEPTH) as u64
     }
 
-    /// `to[i] = from[i]`, rounded to half precision, ties to even; the slices have one length.
-    fn f32_to_f16(self, from: &[f32], to: &mut [u16], _past_caches: Option<NonTemporal<'_>>) {
+    /// Converts to half precision, ties to even. The slices have one length.
+    fn f32_to_f16(self, from: &[f32], to: &mut [u16], _non_temporal: Option<NonTemporal<'_>>) {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = half::f16::from_f32(from).to_bits());
     }
 
-    /// `to[i] = from[i]`; the slices have one length.
+    /// Converts from half precision. The slices have one length.
     fn f16_to_f32(self, from: &[u16], to: &mut [f32]) {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = half::f16::from_bits(from).to_f32());
     }
@@ -215,16 +218,16 @@ macro_rules! with_kernel {
 }
 pub(crate) use with_kernel;
 
-/// [`Kernel::peak`] with the instruction set in use.
-pub(crate) fn peak(rounds: usize) -> u64 {
-    with_kernel!(Isa::current(), kernel => kernel.peak(rounds))
+/// [`Kernel::peak_macs`] with the instruction set that deep products use.
+pub(crate) fn peak_macs(rounds: usize) -> u64 {
+    with_kernel!(Isa::for_gemm(usize::MAX), kernel => kernel.peak_macs(rounds))
 }
 
-/// [`Kernel::f32_to_f16`] with the instruction set in use, as far as the shorter slice goes.
+/// [`Kernel::f32_to_f16`] with the instruction set in use. Stops at the end of the shorter slice.
 pub(crate) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
     let len = from.len().min(to.len());
     let (from, to) = (&from[..len], &mut to[..len]);
-    with_kernel!(Isa::current(), kernel => streaming(size_of_val(from) + size_of_val(to), |non_temporal| {
+    with_kernel!(Isa::current(), kernel => with_non_temporal(size_of_val(from) + size_of_val(to), |non_temporal| {
         let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(to));
         let ((from_head, from), (to_head, to)) = (from.split_at(head), to.split_at_mut(head));
         kernel.f32_to_f16(from_head, to_head, None);
@@ -232,17 +235,16 @@ pub(crate) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
     }));
 }
 
-/// [`Kernel::f16_to_f32`] with the instruction set in use, as far as the shorter slice goes.
+/// [`Kernel::f16_to_f32`] with the instruction set in use. Stops at the end of the shorter slice.
 pub(crate) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
     let len = from.len().min(to.len());
     with_kernel!(Isa::current(), kernel => kernel.f16_to_f32(&from[..len], &mut to[..len]));
 }
 
-/// `to[i] = table[codes[i]]` with the instruction set in use, for rows of `len` codes, without gaps in `codes` and `stride`
-/// apart in `to`.
-pub(crate) fn look_up(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
+/// [`Kernel::lookup`] with the instruction set in use.
+pub(crate) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
     if len > 0 && stride > 0 {
-        with_kernel!(Isa::current(), kernel => kernel.look_up(table, (codes, len), (to, stride)));
+        with_kernel!(Isa::current(), kernel => kernel.lookup(table, (codes, len), (to, stride)));
     }
 }
 
@@ -260,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    /// Every code, and every length of what is left behind whole registers; with a gap between rows.
+    /// Every code and every length of a remainder after whole registers, with gaps between rows.
     #[test]
     fn tables_on_every_set() {
         let table = core::array::from_fn(|i| (i * 167 + i / 16) as u8);
@@ -270,7 +272,7 @@ mod tests {
                 let stride = len + gap;
                 let rows = codes.len() / len;
                 let mut found = alloc::vec![1; rows * stride];
-                with_kernel!(isa, kernel => kernel.look_up(&table, (&codes, len), (&mut found, stride)));
+                with_kernel!(isa, kernel => kernel.lookup(&table, (&codes, len), (&mut found, stride)));
                 for (x, y) in codes.chunks_exact(len).zip(found.chunks_exact(stride)) {
                     assert!(y.iter().zip(x).all(|(&y, &x)| y == table[x as usize]), "{isa:?}, {len}");
                     assert!(y[len..].iter().all(|&y| y == 1), "{isa:?}, {len}");
@@ -279,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Every half-precision number, the numbers halfway between two of them, and those next to these.
+    /// Every half-precision number, every midpoint between two, and the floats next to both.
     #[test]
     fn half_precision_on_every_set() {
         let halves: Vec<u16> = (0..=u16::MAX).collect();
@@ -290,7 +292,7 @@ mod tests {
         for isa in Isa::available() {
             for bytes in [0, usize::MAX] {
                 let mut narrow = alloc::vec![0; floats.len() + 64];
-                streaming(bytes, |non_temporal| {
+                with_non_temporal(bytes, |non_temporal| {
                     let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(&narrow));
                     let narrow = &mut narrow[head..][..floats.len()];
                     with_kernel!(isa, kernel => kernel.f32_to_f16(&floats, narrow, non_temporal));

@@ -94,7 +94,7 @@ pub(crate) fn fake_quantize_run<F: Float, S: Float, Z: Code, R: Rounding>(
 /// Evaluates a formula in place, large results past the caches.
 #[inline]
 fn same<F: Formula>(formula: F, x: &[F::In], y: &mut [F::Out]) {
-    arch::streaming(size_of_val(x) + size_of_val(y), |non_temporal| {
+    arch::with_non_temporal(size_of_val(x) + size_of_val(y), |non_temporal| {
         let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(y));
         let ((x_head, x), (y_head, y)) = (x.split_at(head), y.split_at_mut(head));
         if head > 0 {
@@ -242,7 +242,7 @@ mod tests {
         for offset in 0..64 {
             let y = &mut codes[offset..][..x.len()];
             y.fill(0);
-            arch::streaming(usize::MAX, |non_temporal| run(Same { formula, x: &x, y, non_temporal }));
+            arch::with_non_temporal(usize::MAX, |non_temporal| run(Same { formula, x: &x, y, non_temporal }));
             assert_eq!(&codes[offset..][..x.len()], expected);
         }
     }

@@ -1,8 +1,8 @@
-//! Arena that starts at a cache line.
+//! Byte buffers that start at a cache line.
 
 use alloc::{vec, vec::Vec};
 
-/// Bytes that start at a cache line, so that no vector of a panel lies across two.
+/// Bytes that start at a cache line, so that no vector load of a panel crosses two.
 #[derive(Debug, Default)]
 pub(crate) struct AlignedBytes {
     bytes: Vec<u8>,
@@ -11,6 +11,7 @@ pub(crate) struct AlignedBytes {
 }
 
 impl AlignedBytes {
+    /// Bytes of a cache line.
     pub(crate) const LINE: usize = 64;
 
     pub(crate) fn zeroed(len: usize) -> Self {
@@ -19,7 +20,7 @@ impl AlignedBytes {
         aligned
     }
 
-    /// Changes the length; what the bytes are afterwards is not defined.
+    /// Changes the length and leaves the content unspecified.
     pub(crate) fn resize(&mut self, len: usize) {
         if self.bytes.len() < len + Self::LINE {
             self.bytes = vec![0; len + Self::LINE];

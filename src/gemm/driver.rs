@@ -1,48 +1,49 @@
-//! Blocks, tiles and threads.
+//! The loops around the micro-kernel: threads, blocks of MC rows and NC columns, and tiles.
 
 use alloc::{boxed::Box, vec::Vec};
 
 use ndarray::{ArrayViewMut2, Axis, s};
 
 use super::Int8;
-use super::epilogue::{Epilogue, Products, TileOut};
-use super::lhs::{Lhs, LhsLayout};
+use super::epilogue::{Epilogue, TileOut, TileProduct};
+use super::lhs::{LhsLayout, LhsSource};
 use super::rhs::{PackedRhs, Panels};
-use super::workspace::{PartSpace, Room, Workspace};
-use crate::arch::{Columns, Isa, Kernel, Rows, Task, with_kernel};
+use super::workspace::{ScratchSlot, ThreadScratch, Workspace};
+use crate::arch::{Isa, Kernel, LhsRows, RhsPanels, Task, with_kernel};
 use crate::threads::{self, join};
 
-/// The bytes of the left side that all columns are multiplied with at a time: they stay in the second-level cache.
-const LHS_BLOCK: usize = 256 * 1024;
+/// Bytes of an MC block of the LHS, which stays in L2 while all columns are multiplied with it.
+const MC_BYTES: usize = 256 * 1024;
 
-/// The bytes of the right side that stay in the second-level cache while all rows of a block pass.
-const RHS_CHUNK: usize = 512 * 1024;
+/// Bytes of an NC block of the RHS, which stays in L2 while all rows of an MC block pass.
+const NC_BYTES: usize = 512 * 1024;
 
-/// The bytes of the right side that many rows pass at a time, because they stay in the first-level cache.
-const STRIP: usize = 16 * 1024;
+/// Bytes of RHS panels that stay in L1 while rows of several tiles pass.
+const L1_BYTES: usize = 16 * 1024;
 
-/// No kernel multiplies more rows at a time.
-const MAX_TILE_HEIGHT: usize = 32;
+/// The greatest MR of any micro-kernel.
+const MAX_MR: usize = 32;
 
-/// Tiles of rows that a thread should have, unless it gets columns instead.
-const FEW_TILES: usize = 2;
+/// A thread gets at least this many tiles of rows; with fewer, threads split columns instead.
+const MIN_ROW_TILES: usize = 2;
 
-/// A checked product but for its left side. Not generic in the types of codes, so that there is one driver for all.
-struct Product<'a, E: Epilogue> {
+/// A checked product without its LHS. Not generic over the types of codes, so that one driver serves all.
+struct Gemm<'a, E: Epilogue> {
     isa: Isa,
     lhs: LhsLayout,
-    /// Of canonical codes.
+    /// Zero point of the LHS after the sign offset.
     a_zero_point: i32,
     b: &'a Panels,
     epilogue: &'a E,
-    /// The column of the epilogue that column 0 of the right side is.
+    /// Column of the epilogue that column 0 of the RHS belongs to.
     first_col: usize,
 }
 
-/// Runs a checked product, of any left side, with the kernel that its right side was packed for. Column 0 of the right side
-/// is column `first_col` of the epilogue.
-pub(crate) fn run<A: Int8, B: Int8, E: Epilogue>(
-    a: Lhs<'_, A>,
+/// Computes a product whose shapes, depth and bias were checked, with the micro-kernel that its RHS was packed for.
+///
+/// Column 0 of the RHS is column `first_col` of the epilogue.
+pub(crate) fn gemm_unchecked<A: Int8, B: Int8, E: Epilogue>(
+    a: LhsSource<'_, A>,
     a_zero_point: A,
     b: &PackedRhs<B>,
     epilogue: &E,
@@ -56,70 +57,72 @@ pub(crate) fn run<A: Int8, B: Int8, E: Epilogue>(
     }
     let b = b.panels();
     let isa = b.isa.for_rows(a.nrows());
-    let lhs = LhsLayout::of(isa, a.nrows(), b.rows, b.cols);
-    let product = Product { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue, first_col };
+    let lhs = LhsLayout::new(isa, a.nrows(), b.rows, b.cols);
+    let gemm = Gemm { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue, first_col };
     let threads = threads::worth(out.len().saturating_mul(b.rows));
-    workspace.parts.resize_with(workspace.parts.len().max(threads), PartSpace::default);
-    product.fork(a, 0, 0, out, &mut workspace.parts[..threads]);
+    workspace.threads.resize_with(workspace.threads.len().max(threads), ThreadScratch::default);
+    gemm.fork(a, 0, 0, out, &mut workspace.threads[..threads]);
 }
 
-impl<E: Epilogue> Product<'_, E> {
-    /// Halves a side, in whole tiles, until there is a part for each thread, which `spaces` are for: the columns only where
-    /// there are few rows. Parts of rows are contiguous, so that their outputs can be made in registers.
+impl<E: Epilogue> Gemm<'_, E> {
+    /// Halves the output by whole tiles until there is one part per thread, each with its `scratch`.
+    ///
+    /// Columns are split only where there are few rows: a part of rows is contiguous in `out`, so its epilogue can
+    /// store from registers.
     fn fork<A: Int8>(
         &self,
-        a: Lhs<'_, A>,
+        a: LhsSource<'_, A>,
         row: usize,
         col: usize,
         out: ArrayViewMut2<'_, E::Out>,
-        spaces: &mut [PartSpace],
+        scratch: &mut [ThreadScratch],
     ) {
         let (rows, cols) = out.dim();
         let (mr, nr) = with_kernel!(self.isa, kernel => tile_size(kernel));
-        let threads = spaces.len();
-        let by_rows = rows >= cols || rows >= FEW_TILES * mr * threads;
+        let threads = scratch.len();
+        let by_rows = rows >= cols || rows >= MIN_ROW_TILES * mr * threads;
         let (len, unit) = if by_rows { (rows, mr) } else { (cols, nr) };
         let at = (len * (threads / 2) / threads).next_multiple_of(unit);
         if threads < 2 || at >= len || at == 0 {
-            return self.part(a, row, col, out, &mut spaces[0]);
+            return self.compute(a, row, col, out, &mut scratch[0]);
         }
         let (first, second) = out.split_at(Axis(!by_rows as usize), at);
         let (next_row, next_col) = if by_rows { (row + at, col) } else { (row, col + at) };
-        let (first_spaces, second_spaces) = spaces.split_at_mut(threads / 2);
+        let (first_scratch, second_scratch) = scratch.split_at_mut(threads / 2);
         join(
-            || self.fork(a, row, col, first, first_spaces),
-            || self.fork(a, next_row, next_col, second, second_spaces),
+            || self.fork(a, row, col, first, first_scratch),
+            || self.fork(a, next_row, next_col, second, second_scratch),
         );
     }
 
-    /// Computes the part of the product that starts at this row and column and has the size of `out`.
-    fn part<A: Int8>(
+    /// Computes the outputs from this row and column on, as many as `out` has, on one thread.
+    fn compute<A: Int8>(
         &self,
-        a: Lhs<'_, A>,
+        a: LhsSource<'_, A>,
         row: usize,
         col: usize,
         mut out: ArrayViewMut2<'_, E::Out>,
-        space: &mut PartSpace,
+        scratch: &mut ThreadScratch,
     ) {
-        let PartSpace { lhs, tile, start, zero_points, outputs } = space;
+        let ThreadScratch { lhs, tile, start, zero_points, outputs } = scratch;
         let rows = out.nrows();
-        // Im2col that few columns read do not leave the first-level cache in between.
-        let bytes = if a.is_gathered() && self.b.data().len() <= STRIP { STRIP } else { LHS_BLOCK };
-        let block = (bytes / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_TILE_HEIGHT).max(MAX_TILE_HEIGHT);
+        // With an RHS that fits in L1, im2col blocks do too: they are written and read without a trip to L2.
+        let bytes = if a.is_im2col() && self.b.data().len() <= L1_BYTES { L1_BYTES } else { MC_BYTES };
+        let mc = (bytes / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_MR).max(MAX_MR);
         let with_sums = !self.b.zero_points.is_empty();
-        for first in (0..rows).step_by(block) {
-            let end = rows.min(first + block);
+        for first in (0..rows).step_by(mc) {
+            let end = rows.min(first + mc);
             let out = out.slice_mut(s![first..end, ..]);
             let a = lhs.read(a, row + first..row + end, self.lhs, with_sums);
             let block = Block { a, row: row + first, col, out, tile, start, zero_points, outputs };
-            with_kernel!(self.isa, kernel => kernel.run(Tiles { product: self, kernel, block }));
+            with_kernel!(self.isa, kernel => kernel.run(MacroKernel { gemm: self, kernel, block }));
         }
     }
 
-    /// What the accumulators of each column from `col` on start from: the bias less the left zero point's share.
+    /// Computes the initial accumulators of the columns from `col` on: the bias less the zero-point compensation of the LHS.
     #[inline(always)]
     fn column_starts(&self, col: usize, start: &mut Vec<i32>, len: usize) {
-        let sums = &self.b.centred_sums[col..];
+        let sums = &self.b.column_sums[col..];
         start.clear();
         start.extend(sums.iter().take(len).map(|&sum| self.a_zero_point.wrapping_mul(sum).wrapping_neg()));
         if let Some(bias) = self.epilogue.bias() {
@@ -131,7 +134,7 @@ impl<E: Epilogue> Product<'_, E> {
         start.resize(len, 0);
     }
 
-    /// The zero points of the columns from `col` on, if there are any.
+    /// Copies the zero points of the columns from `col` on, padded to `len`; none if all are 0.
     #[inline(always)]
     fn column_zero_points(&self, col: usize, zero_points: &mut Vec<i32>, len: usize) {
         zero_points.clear();
@@ -146,56 +149,58 @@ fn tile_size<K: Kernel>(_: K) -> (usize, usize) {
     (K::MR, K::NR)
 }
 
-/// One block of rows of the left side against some columns of the right.
+/// An MC block of the LHS against some columns of the RHS.
 struct Block<'a, E: Epilogue> {
-    a: Rows<'a>,
-    /// Where the block starts in the whole product.
+    a: LhsRows<'a>,
+    /// Row of the product that the block starts at.
     row: usize,
+    /// Column of the RHS that the block starts at.
     col: usize,
     out: ArrayViewMut2<'a, E::Out>,
     tile: &'a mut Vec<i32>,
     start: &'a mut Vec<i32>,
     zero_points: &'a mut Vec<i32>,
-    outputs: &'a mut Room,
+    outputs: &'a mut ScratchSlot,
 }
 
-/// The tiles of a block, one after the other.
-struct Tiles<'a, 'b, 'p, E: Epilogue, K> {
-    product: &'a Product<'p, E>,
+/// The loops of a block over NC columns, rows and tiles, compiled for one instruction set.
+struct MacroKernel<'a, 'b, 'p, E: Epilogue, K> {
+    gemm: &'a Gemm<'p, E>,
     kernel: K,
     block: Block<'b, E>,
 }
 
-impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
+impl<E: Epilogue, K: Kernel> Task for MacroKernel<'_, '_, '_, E, K> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { product, kernel, block } = self;
+        let Self { gemm, kernel, block } = self;
         let Block { a, row, col, out, tile, start, zero_points, outputs } = block;
         let (rows, cols) = out.dim();
-        let panel_len = product.b.panel_len;
-        let group = K::NR * K::PANELS;
+        let panel_len = gemm.b.panel_len;
+        let tile_cols = K::NR * K::NR_PANELS;
         debug_assert_eq!(col % K::NR, 0);
-        tile.resize(K::MR * group, 0);
-        product.column_starts(col, start, cols.next_multiple_of(K::COLS));
-        product.column_zero_points(col, zero_points, start.len());
-        let chunk = (RHS_CHUNK / panel_len.max(1) / K::PANELS).max(1) * group;
+        tile.resize(K::MR * tile_cols, 0);
+        gemm.column_starts(col, start, cols.next_multiple_of(K::NR_STEP));
+        gemm.column_zero_points(col, zero_points, start.len());
+        let nc = (NC_BYTES / panel_len.max(1) / K::NR_PANELS).max(1) * tile_cols;
         let mut out = OutBlock::new(out, outputs);
-        let strip = K::MR * (STRIP / panel_len.max(1) / K::PANELS).clamp(1, 16);
-        for (first, len) in parts(cols, chunk, K::NR) {
-            for (i, height) in parts(rows, strip, K::MR) {
-                for (j, width) in parts(len, group, K::NR).map(|(j, width)| (first + j, width)) {
-                    let panels = &product.b.data()[(col + j) / K::NR * panel_len..];
+        // Rows that pass panels in L1 before the next panels are loaded.
+        let height = K::MR * (L1_BYTES / panel_len.max(1) / K::NR_PANELS).clamp(1, 16);
+        for (first, len) in chunks(cols, nc, K::NR) {
+            for (i, height) in chunks(rows, height, K::MR) {
+                for (j, width) in chunks(len, tile_cols, K::NR).map(|(j, width)| (first + j, width)) {
+                    let panels = &gemm.b.data()[(col + j) / K::NR * panel_len..];
                     let panels = &panels[..width.div_ceil(K::NR) * panel_len];
-                    let columns = j..j + width.next_multiple_of(K::COLS);
+                    let columns = j..j + width.next_multiple_of(K::NR_STEP);
                     let zero_points = zero_points.get(columns.clone()).unwrap_or_default();
-                    let b = Columns { panels, panel_len, start: &start[columns], zero_points };
-                    let sums = Products { kernel, rows: height, a: a.from(i), b, acc: tile, stride: group };
-                    let at = (row + i, product.first_col + col + j);
-                    let (to, stride) = out.room(i, j, height, width);
-                    product.epilogue.finish(sums, TileOut { at, width, out: to, stride });
-                    out.finish(i, j, height, width);
+                    let b = RhsPanels { panels, panel_len, start: &start[columns], zero_points };
+                    let acc = TileProduct { kernel, rows: height, a: a.from(i), b, acc: tile, stride: tile_cols };
+                    let at = (row + i, gemm.first_col + col + j);
+                    let (to, stride) = out.tile(i, j, height, width);
+                    gemm.epilogue.finish(acc, TileOut { at, width, out: to, stride });
+                    out.scatter(i, j, height, width);
                 }
             }
         }
@@ -203,22 +208,22 @@ impl<E: Epilogue, K: Kernel> Task for Tiles<'_, '_, '_, E, K> {
     }
 }
 
-/// Cuts a length into parts of `most`, each as where it starts and how long it is. The last part but one is shorter, if
-/// that makes whole units of it.
-fn parts(len: usize, most: usize, unit: usize) -> impl Iterator<Item = (usize, usize)> {
+/// Splits `0..len` into `(start, len)` chunks of at most `most`. Each but the last is a multiple of `unit`; a remainder
+/// shorter than `unit` is a chunk of its own.
+fn chunks(len: usize, most: usize, unit: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut start = 0;
     core::iter::from_fn(move || {
-        let left = (len - start).min(most);
-        let whole = left - left % unit;
-        let part = (start, if whole == 0 { left } else { whole });
-        start += part.1;
-        (part.1 > 0).then_some(part)
+        let rest = (len - start).min(most);
+        let whole = rest - rest % unit;
+        let chunk = (start, if whole == 0 { rest } else { whole });
+        start += chunk.1;
+        (chunk.1 > 0).then_some(chunk)
     })
 }
 
-/// The outputs of a block: where they belong, or elsewhere until a tile of them is finished.
+/// The outputs of a block: the caller's array, or a tile that is scattered into it if it is strided.
 enum OutBlock<'a, T> {
-    Whole {
+    Contiguous {
         out: &'a mut [T],
         cols: usize,
     },
@@ -231,19 +236,19 @@ enum OutBlock<'a, T> {
 
 impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
     #[inline(always)]
-    fn new(out: ArrayViewMut2<'a, T>, room: &mut Room) -> Self {
+    fn new(out: ArrayViewMut2<'a, T>, scratch: &mut ScratchSlot) -> Self {
         let cols = out.ncols();
         if out.is_standard_layout() {
-            return Self::Whole { out: out.into_slice().unwrap_or_default(), cols };
+            return Self::Contiguous { out: out.into_slice().unwrap_or_default(), cols };
         }
-        Self::Strided { out, tile: room.take() }
+        Self::Strided { out, tile: scratch.take() }
     }
 
-    /// Room for a tile, and the distance of its rows.
+    /// Returns the memory of a tile and the distance between its rows.
     #[inline(always)]
-    fn room(&mut self, row: usize, col: usize, height: usize, width: usize) -> (&mut [T], usize) {
+    fn tile(&mut self, row: usize, col: usize, height: usize, width: usize) -> (&mut [T], usize) {
         match self {
-            Self::Whole { out, cols } => (&mut out[row * *cols + col..], *cols),
+            Self::Contiguous { out, cols } => (&mut out[row * *cols + col..], *cols),
             Self::Strided { tile, .. } => {
                 tile.resize(height * width, T::default());
                 (tile, width)
@@ -251,9 +256,9 @@ impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
         }
     }
 
-    /// Moves a tile to where it belongs.
+    /// Copies a finished tile into a strided output.
     #[inline(always)]
-    fn finish(&mut self, row: usize, col: usize, height: usize, width: usize) {
+    fn scatter(&mut self, row: usize, col: usize, height: usize, width: usize) {
         if let Self::Strided { out, tile } = self {
             let mut out = out.slice_mut(s![row..row + height, col..col + width]);
             for (mut to, from) in out.rows_mut().into_iter().zip(tile.chunks_exact(width)) {
@@ -265,11 +270,11 @@ impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
         }
     }
 
-    /// Gives the room back.
+    /// Returns the tile to the scratch for the next block.
     #[inline(always)]
-    fn release(self, room: &mut Room) {
+    fn release(self, scratch: &mut ScratchSlot) {
         if let Self::Strided { tile, .. } = self {
-            room.put(tile);
+            scratch.put(tile);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The im2col of an image under a sliding kernel, as rows of a left side.
+//! im2col: the input of a convolution as the rows of an LHS.
 
 use core::ops::Range;
 
@@ -8,25 +8,29 @@ use crate::window::Placed;
 
 const LINE: usize = AlignedBytes::LINE;
 
-/// The left side of a convolution. The row of an output pixel holds the codes under the kernel, `[kh][kw][channels]`;
-/// rows are in the order of images, rows and columns of outputs. Only a block of rows exists at a time.
+/// The implicit im2col matrix of an NHWC input. The row of an output pixel holds the codes under the kernel,
+/// `[kh][kw][channels]`; rows are ordered by image, output row and output column.
+///
+/// Only a block of rows is materialized at once, right before it is multiplied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Im2col<'a> {
     /// The bits of the codes, `[images][height][width][pixel]`.
     pub(crate) codes: &'a [u8],
     pub(crate) images: usize,
-    /// Channels of the image, and those of them that are read: the ones of a group.
+    /// Channels of a pixel.
     pub(crate) pixel: usize,
+    /// First channel of the group that is read.
     pub(crate) first_channel: usize,
+    /// Channels of the group that is read.
     pub(crate) channels: usize,
     pub(crate) window: Placed,
-    /// What the padding holds: the bits of the zero point.
+    /// Value of the padding: the bits of the zero point.
     pub(crate) fill: u8,
 }
 
 impl Im2col<'_> {
-    /// Kernels of all instruction sets read whole numbers of units of this many codes at once.
-    pub(super) const UNIT: usize = 4;
+    /// A multiple of the KR of every micro-kernel.
+    pub(super) const MAX_KR: usize = 4;
 
     pub(super) fn nrows(&self) -> usize {
         self.images * self.window.output[0] * self.window.output[1]
@@ -36,26 +40,26 @@ impl Im2col<'_> {
         self.window.kernel[0] * self.window.kernel[1] * self.channels
     }
 
-    /// What copies of whole registers may write beyond the end of a row.
-    pub(super) fn room(&self) -> usize {
+    /// Returns the number of bytes that copies of whole registers may write beyond the end of a row.
+    pub(super) fn overhang(&self) -> usize {
         copy_width(self.window.kernel[1] * self.channels)
     }
 
-    /// Writes these rows to `to`, `stride` bytes apart, with [`Self::room`] behind the depth at least; what fills the rest
-    /// of each row is not defined.
-    pub(super) fn gather(self, rows: Range<usize>, stride: usize, to: &mut [u8]) {
-        arch::run(Gather { im2col: self, first: rows.start, stride, to });
+    /// Writes the rows of `range` to `to`, `stride` bytes apart. `stride` leaves [`Self::overhang`] bytes behind the depth; bytes
+    /// beyond the depth are unspecified.
+    pub(super) fn fill_rows(self, range: Range<usize>, stride: usize, to: &mut [u8]) {
+        arch::run(FillRows { im2col: self, first: range.start, stride, to });
     }
 }
 
-struct Gather<'a, 'b> {
+struct FillRows<'a, 'b> {
     im2col: Im2col<'a>,
     first: usize,
     stride: usize,
     to: &'b mut [u8],
 }
 
-impl Task for Gather<'_, '_> {
+impl Task for FillRows<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -67,14 +71,14 @@ impl Task for Gather<'_, '_> {
         let (mut image, mut y) = (self.first / (rows * columns), self.first / columns % rows);
         let mut x = self.first % columns;
         let (inside_y, inside_x) = (window.inside(0), window.inside(1));
-        // Neighbours under the kernel are neighbours in memory.
-        let in_one = channels == pixel && window.dilations[1] == 1;
+        // Without groups and dilation a kernel row is contiguous in the image.
+        let contiguous = channels == pixel && window.dilations[1] == 1;
         let mut rest = self.to;
         while rest.len() >= self.stride {
             let mut done = 1;
-            if in_one && inside_y.contains(&y) && inside_x.contains(&x) {
+            if contiguous && inside_y.contains(&y) && inside_x.contains(&x) {
                 let top = (image * height + y * window.strides[0] - window.before[0]) * width;
-                let strip = Strip {
+                let windows = InnerWindows {
                     first: (top + x * window.strides[1] - window.before[1]) * pixel,
                     step: window.strides[1] * pixel,
                     rows: kh,
@@ -82,9 +86,9 @@ impl Task for Gather<'_, '_> {
                     len: kw * pixel,
                 };
                 let count = (inside_x.end - x).min(rest.len() / self.stride);
-                done = strip.copy(codes, count, self.stride, rest);
+                done = windows.copy(codes, count, self.stride, rest);
             } else {
-                patch(&self.im2col, [image, y, x], rest);
+                copy_window(&self.im2col, [image, y, x], rest);
             }
             rest = &mut rest[done * self.stride..];
             x += done;
@@ -98,9 +102,9 @@ impl Task for Gather<'_, '_> {
     }
 }
 
-/// One patch, wherever it lies.
+/// Copies the window of one output pixel, with padding where it leaves the image.
 #[inline(always)]
-fn patch(im2col: &Im2col<'_>, [image, y, x]: [usize; 3], to: &mut [u8]) {
+fn copy_window(im2col: &Im2col<'_>, [image, y, x]: [usize; 3], to: &mut [u8]) {
     let Im2col { codes, pixel, first_channel, channels, window, fill, .. } = *im2col;
     let [height, width] = window.image;
     let [kh, kw] = window.kernel;
@@ -121,36 +125,37 @@ fn patch(im2col: &Im2col<'_>, [image, y, x]: [usize; 3], to: &mut [u8]) {
     }
 }
 
-/// Neighbouring im2col that lie within the image: each some rows of so many neighbours in memory.
-struct Strip {
+/// Neighbouring windows that lie within the image: each is `rows` contiguous runs of `len` bytes.
+struct InnerWindows {
     first: usize,
-    /// The distance of im2col, and of the rows of a patch.
+    /// Distance between windows.
     step: usize,
     rows: usize,
+    /// Distance between the rows of a window.
     row_step: usize,
     len: usize,
 }
 
-impl Strip {
-    /// Copies im2col, at least one and at most `count`, `stride` bytes apart. Returns how many.
+impl InnerWindows {
+    /// Copies 1 to `count` windows to rows `stride` bytes apart. Returns their number.
     #[inline(always)]
     fn copy(&self, codes: &[u8], count: usize, stride: usize, to: &mut [u8]) -> usize {
         match copy_width(self.len) {
-            16 => self.copy_whole::<16>(codes, count, stride, to),
-            32 => self.copy_whole::<32>(codes, count, stride, to),
-            _ => self.copy_whole::<LINE>(codes, count, stride, to),
+            16 => self.copy_registers::<16>(codes, count, stride, to),
+            32 => self.copy_registers::<32>(codes, count, stride, to),
+            _ => self.copy_registers::<LINE>(codes, count, stride, to),
         }
     }
 
-    /// Whole registers, as long as there is something to read beyond the last row.
+    /// Copies whole registers, for all windows that can be over-read within the image.
     #[inline(always)]
-    fn copy_whole<const WIDTH: usize>(&self, codes: &[u8], count: usize, stride: usize, to: &mut [u8]) -> usize {
-        // A constant for short rows: their copies are one instruction each.
+    fn copy_registers<const WIDTH: usize>(&self, codes: &[u8], count: usize, stride: usize, to: &mut [u8]) -> usize {
+        // A constant for short rows, so that each copy is one instruction.
         let len = if WIDTH < LINE { WIDTH } else { self.len.next_multiple_of(WIDTH) };
         let last = self.first + (self.rows - 1) * self.row_step + len;
-        let whole = codes.len().checked_sub(last).map_or(0, |room| count.min(room / self.step.max(1) + 1));
+        let whole = codes.len().checked_sub(last).map_or(0, |spare| count.min(spare / self.step.max(1) + 1));
         for row in 0..self.rows {
-            // What a row writes beyond its end, the next one writes over.
+            // The next row overwrites what this one writes beyond its end.
             let (from, to) = (&codes[self.first + row * self.row_step..], &mut to[row * self.len..]);
             for i in 0..whole {
                 let (from, to) = (&from[i * self.step..][..len], &mut to[i * stride..][..len]);
@@ -169,7 +174,7 @@ impl Strip {
     }
 }
 
-/// The bytes of the registers that so many bytes in a row are copied with.
+/// Returns the register width in bytes for runs of `len` bytes.
 #[inline(always)]
 fn copy_width(len: usize) -> usize {
     match len {
@@ -179,18 +184,18 @@ fn copy_width(len: usize) -> usize {
     }
 }
 
-/// Copies `len` bytes, and what comes after them as far as whole registers go: later copies write over that.
+/// Copies `len` bytes and, in whole registers, bytes beyond them, which later copies overwrite.
 #[inline(always)]
 fn copy(from: &[u8], len: usize, to: &mut [u8]) {
     match copy_width(len) {
-        16 => copy_whole::<16>(from, len, to),
-        32 => copy_whole::<32>(from, len, to),
-        _ => copy_whole::<LINE>(from, len, to),
+        16 => copy_registers::<16>(from, len, to),
+        32 => copy_registers::<32>(from, len, to),
+        _ => copy_registers::<LINE>(from, len, to),
     }
 }
 
 #[inline(always)]
-fn copy_whole<const WIDTH: usize>(from: &[u8], len: usize, to: &mut [u8]) {
+fn copy_registers<const WIDTH: usize>(from: &[u8], len: usize, to: &mut [u8]) {
     let whole = len.next_multiple_of(WIDTH);
     if from.len() < whole || to.len() < whole {
         to[..len].copy_from_slice(&from[..len]);

@@ -1,4 +1,4 @@
-//! The left side of a product: where its rows come from, and a block of them as kernels read it.
+//! Sources of LHS rows, and blocks of them in the layout that micro-kernels read.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -7,115 +7,116 @@ use ndarray::{ArrayView2, s};
 
 use super::Int8;
 use super::aligned::AlignedBytes;
+use super::dynamic_lhs::DynamicLhs;
 use super::im2col::Im2col;
 use super::packed_lhs::PackedLhs;
-use super::reals::Reals;
 use super::transpose::transpose_strided;
-use crate::arch::{self, Isa, Kernel, Rows, Task, with_kernel};
+use crate::arch::{self, Isa, Kernel, LhsRows, Task, with_kernel};
 
-/// Where the rows of the left side come from.
+/// A source of LHS rows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Lhs<'a, A: Int8> {
-    /// A matrix, of any strides.
+pub(crate) enum LhsSource<'a, A: Int8> {
+    /// A matrix of any strides.
     Matrix(ArrayView2<'a, A>),
-    /// A matrix that was copied beforehand.
+    /// A matrix packed beforehand.
     Packed(&'a PackedLhs<A>),
-    /// What lies under a kernel, for each place that it is laid on an image.
+    /// The im2col matrix of a convolution's input.
     Im2col(Im2col<'a>),
-    /// A matrix of reals, of any strides. Its codes are `u8`.
-    Reals(Reals<'a>),
+    /// An f32 matrix of any strides, quantized to `u8` on the fly.
+    Dynamic(DynamicLhs<'a>),
 }
 
-impl<A: Int8> Lhs<'_, A> {
+impl<A: Int8> LhsSource<'_, A> {
     pub(crate) fn nrows(&self) -> usize {
         match self {
-            Lhs::Matrix(a) => a.nrows(),
-            Lhs::Packed(a) => a.nrows(),
-            Lhs::Im2col(im2col) => im2col.nrows(),
-            Lhs::Reals(reals) => reals.values.nrows(),
+            LhsSource::Matrix(a) => a.nrows(),
+            LhsSource::Packed(a) => a.nrows(),
+            LhsSource::Im2col(im2col) => im2col.nrows(),
+            LhsSource::Dynamic(dynamic) => dynamic.values.nrows(),
         }
     }
 
-    /// The bytes that a row takes where kernels read it.
+    /// Returns the bytes between rows as the micro-kernel reads them.
     pub(crate) fn row_bytes(&self, layout: LhsLayout) -> usize {
         match self {
-            Lhs::Matrix(_) | Lhs::Packed(_) | Lhs::Reals(_) => self.depth(),
-            Lhs::Im2col(im2col) => patch_stride(im2col, layout),
+            LhsSource::Matrix(_) | LhsSource::Packed(_) | LhsSource::Dynamic(_) => self.depth(),
+            LhsSource::Im2col(im2col) => im2col_stride(im2col, layout),
         }
     }
 
-    /// Whether rows are copied in any case.
-    pub(crate) fn is_gathered(&self) -> bool {
-        matches!(self, Lhs::Im2col(_))
+    pub(crate) fn is_im2col(&self) -> bool {
+        matches!(self, LhsSource::Im2col(_))
     }
 
     pub(crate) fn depth(&self) -> usize {
         match self {
-            Lhs::Matrix(a) => a.ncols(),
-            Lhs::Packed(a) => a.ncols(),
-            Lhs::Im2col(im2col) => im2col.depth(),
-            Lhs::Reals(reals) => reals.values.ncols(),
+            LhsSource::Matrix(a) => a.ncols(),
+            LhsSource::Packed(a) => a.ncols(),
+            LhsSource::Im2col(im2col) => im2col.depth(),
+            LhsSource::Dynamic(dynamic) => dynamic.values.ncols(),
         }
     }
 }
 
-/// How a kernel reads the left side.
+/// The layout in which a micro-kernel reads the LHS.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LhsLayout {
-    flips: bool,
-    conflict: usize,
+    /// Whether the micro-kernel multiplies unsigned codes and adds the sign offset to signed ones.
+    unsigned: bool,
+    /// Strides that are multiples of this alias in L1.
+    aliasing_stride: usize,
+    /// Whether rows of this depth can be read from the caller's matrix.
     in_place: bool,
-    /// Whether signed codes are flipped in a copy, because they are read so often that it costs less than flipping
-    /// them each time.
-    flip_once: bool,
+    /// Whether to add the sign offset in a copy, not in the micro-kernel at each read.
+    offset_in_copy: bool,
 }
 
-/// Columns from which on a copy of flipped codes costs less than flipping them in the kernel.
-const FLIP_ONCE: usize = 256;
+/// From this many columns on, a copy with the sign offset costs less than XOR 0x80 in the micro-kernel.
+const OFFSET_IN_COPY_COLS: usize = 256;
 
 impl LhsLayout {
-    /// For products of this size.
-    pub(crate) fn of(isa: Isa, rows: usize, depth: usize, cols: usize) -> Self {
-        fn of<K: Kernel>(_: K, depth: usize, often: bool) -> LhsLayout {
+    /// Chooses the layout for a product of this size.
+    pub(crate) fn new(isa: Isa, rows: usize, depth: usize, cols: usize) -> Self {
+        fn layout<K: Kernel>(_: K, depth: usize, reused: bool) -> LhsLayout {
             LhsLayout {
-                flips: K::FLIPS,
-                conflict: K::CONFLICT,
+                unsigned: K::UNSIGNED_LHS,
+                aliasing_stride: K::ALIASING_STRIDE,
                 in_place: K::reads_in_place(depth),
-                flip_once: K::FLIPS && often,
+                offset_in_copy: K::UNSIGNED_LHS && reused,
             }
         }
-        with_kernel!(isa, kernel => of(kernel, depth, rows > 1 && cols >= FLIP_ONCE))
+        with_kernel!(isa, kernel => layout(kernel, depth, rows > 1 && cols >= OFFSET_IN_COPY_COLS))
     }
 
-    /// For matrices that are copied once, for all products.
+    /// Returns the layout of a [`PackedLhs`], copied once for all products.
     pub(super) fn packed(isa: Isa) -> Self {
-        let layout = Self::of(isa, 0, 0, 0);
-        Self { in_place: false, flip_once: layout.flips, ..layout }
+        let layout = Self::new(isa, 0, 0, 0);
+        Self { in_place: false, offset_in_copy: layout.unsigned, ..layout }
     }
 
-    /// Whether rows at this distance crowd one another out of the first-level cache.
-    fn crowds(self, stride: usize) -> bool {
-        stride.is_multiple_of(self.conflict)
+    /// Returns whether rows at this stride compete for the same cache sets of L1.
+    fn aliases(self, stride: usize) -> bool {
+        stride.is_multiple_of(self.aliasing_stride)
     }
 
-    /// What canonical codes are greater by than codes of `A`.
-    fn shift<A: Int8>(self) -> i32 {
-        if self.flips { A::TO_UNSIGNED } else { 0 }
+    /// Returns the offset from codes of `A` to the codes that the micro-kernel multiplies.
+    fn sign_offset<A: Int8>(self) -> i32 {
+        if self.unsigned { A::SIGN_OFFSET } else { 0 }
     }
 
-    /// The distance of rows with so much room behind them that do not crowd one another out.
-    fn spread(self, depth: usize, room: usize) -> usize {
-        let stride = (depth + room).next_multiple_of(room);
-        if self.crowds(stride) { stride + AlignedBytes::LINE } else { stride }
+    /// Returns a stride for rows with `padding` bytes to read or write behind each, without cache-set conflicts.
+    fn padded_stride(self, depth: usize, padding: usize) -> usize {
+        let stride = (depth + padding).next_multiple_of(padding);
+        if self.aliases(stride) { stride + AlignedBytes::LINE } else { stride }
     }
 
-    /// The zero point of canonical codes.
+    /// Returns the zero point of the codes that the micro-kernel multiplies.
     pub(crate) fn zero_point<A: Int8>(self, zero_point: A) -> i32 {
-        zero_point.to_i32() + self.shift::<A>()
+        zero_point.to_i32() + self.sign_offset::<A>()
     }
 }
 
-/// Room for a block of rows of the left side, where they cannot be read in place. Reused from block to block.
+/// Scratch for a block of LHS rows that cannot be read in place. Reused from block to block.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LhsBlock {
     data: AlignedBytes,
@@ -123,7 +124,7 @@ pub(crate) struct LhsBlock {
 }
 
 impl LhsBlock {
-    /// The codes of what was read last, if it was copied, and the sums of its rows.
+    /// Returns the codes of the last [`read`](Self::read), if it copied, and its row sums.
     pub(super) fn content(&self) -> (&[u8], &[i32]) {
         (self.data.as_slice(), &self.sums)
     }
@@ -132,79 +133,76 @@ impl LhsBlock {
         self.data.as_slice().len() + size_of_val(self.sums.as_slice())
     }
 
-    /// These rows of `a`; with the sum of each row's canonical codes, if `with_sums`.
+    /// Returns the rows of `range`, with row sums if `with_sums`.
     ///
-    /// Rows of a matrix are read in place if they are contiguous and the kernel reads them well. All others are copied.
+    /// Rows of a matrix are read in place if they are contiguous, do not alias in L1 and need no sign offset. All others are copied.
     pub(crate) fn read<'a: 'b, 'b, A: Int8>(
         &'b mut self,
-        a: Lhs<'a, A>,
-        which: Range<usize>,
+        a: LhsSource<'a, A>,
+        range: Range<usize>,
         layout: LhsLayout,
         with_sums: bool,
-    ) -> Rows<'b> {
-        let (count, depth) = (which.len(), a.depth());
-        let flip = layout.flip_once && A::TO_UNSIGNED != 0;
+    ) -> LhsRows<'b> {
+        let (count, depth) = (range.len(), a.depth());
+        let offset = layout.offset_in_copy && A::SIGN_OFFSET != 0;
         let mut rows = match a {
-            Lhs::Packed(a) => {
-                let rows = a.rows(which);
-                return if with_sums { rows } else { Rows { sums: &[], ..rows } };
+            LhsSource::Packed(a) => {
+                let rows = a.rows(range);
+                return if with_sums { rows } else { LhsRows { sums: &[], ..rows } };
             }
-            Lhs::Matrix(a) => read_matrix(&mut self.data, a, which, layout),
-            Lhs::Im2col(im2col) => {
-                let stride = patch_stride(&im2col, layout);
+            LhsSource::Matrix(a) => read_matrix(&mut self.data, a, range, layout),
+            LhsSource::Im2col(im2col) => {
+                let stride = im2col_stride(&im2col, layout);
                 self.data.resize(count * stride);
-                im2col.gather(which, stride, self.data.as_mut_slice());
-                // A whole unit at the end is read faster. The right side holds zeros beyond the depth.
-                let depth = depth.next_multiple_of(Im2col::UNIT);
-                flip_if(flip, &mut self.data);
-                Rows { bytes: self.data.as_slice(), stride, depth, signed: A::TO_UNSIGNED != 0, sums: &[] }
+                im2col.fill_rows(range, stride, self.data.as_mut_slice());
+                // Whole KR groups are read faster. The RHS holds zeros beyond the depth.
+                let depth = depth.next_multiple_of(Im2col::MAX_KR);
+                add_sign_offset_if(offset, &mut self.data);
+                LhsRows { bytes: self.data.as_slice(), stride, depth, signed: A::SIGN_OFFSET != 0, sums: &[] }
             }
-            Lhs::Reals(reals) => {
-                let dense = layout.in_place && !layout.crowds(depth);
-                let stride = if dense { depth } else { row_stride(depth, layout) };
+            LhsSource::Dynamic(dynamic) => {
+                let dense = layout.in_place && !layout.aliases(depth);
+                let stride = if dense { depth } else { copy_stride(depth, layout) };
                 self.data.resize(count * stride);
-                reals.quantize(which, stride, self.data.as_mut_slice());
-                Rows { bytes: self.data.as_slice(), stride, depth, signed: false, sums: &[] }
+                dynamic.quantize(range, stride, self.data.as_mut_slice());
+                LhsRows { bytes: self.data.as_slice(), stride, depth, signed: false, sums: &[] }
             }
         };
-        rows.signed &= !flip;
+        rows.signed &= !offset;
         self.sums.clear();
         if with_sums {
-            let signed = rows.signed && !layout.flips;
+            let signed = rows.signed && !layout.unsigned;
             self.sums.resize(count, 0);
-            arch::run(Sums { rows, depth, signed, to: &mut self.sums });
+            arch::run(RowSums { rows, depth, signed, sums: &mut self.sums });
         }
-        Rows { sums: &self.sums, ..rows }
+        LhsRows { sums: &self.sums, ..rows }
     }
 }
 
 fn read_matrix<'a: 'b, 'b, A: Int8>(
     data: &'b mut AlignedBytes,
     whole: ArrayView2<'a, A>,
-    which: Range<usize>,
+    range: Range<usize>,
     layout: LhsLayout,
-) -> Rows<'b> {
-    let a = whole.slice_move(s![which.clone(), ..]);
+) -> LhsRows<'b> {
+    let a = whole.slice_move(s![range.clone(), ..]);
     let depth = a.ncols();
-    let signed = A::TO_UNSIGNED != 0;
-    let flip = layout.flip_once && signed;
-    let in_place = match a.strides() {
-        &[stride, 1] if layout.in_place && !flip && stride >= depth as isize => {
-            if layout.crowds(stride as usize) {
-                None
-            } else {
-                a.to_slice_memory_order()
+    let signed = A::SIGN_OFFSET != 0;
+    let offset = layout.offset_in_copy && signed;
+    let in_place =
+        match a.strides() {
+            &[stride, 1] if layout.in_place && !offset && stride >= depth as isize => {
+                if layout.aliases(stride as usize) { None } else { a.to_slice_memory_order() }
             }
-        }
-        _ => None,
-    };
+            _ => None,
+        };
     if let Some(codes) = in_place {
-        return Rows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed, sums: &[] };
+        return LhsRows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed, sums: &[] };
     }
-    let stride = row_stride(depth, layout);
+    let stride = copy_stride(depth, layout);
     data.resize(a.nrows() * stride);
     if let Some(columns) = whole.reversed_axes().to_slice() {
-        let columns = (A::as_bytes(columns).get(which.start..).unwrap_or_default(), whole.nrows());
+        let columns = (A::as_bytes(columns).get(range.start..).unwrap_or_default(), whole.nrows());
         transpose_strided([depth, a.nrows()], columns, (data.as_mut_slice(), stride));
     } else {
         for (row, copy) in a.rows().into_iter().zip(data.as_mut_slice().chunks_exact_mut(stride)) {
@@ -214,20 +212,20 @@ fn read_matrix<'a: 'b, 'b, A: Int8>(
             }
         }
     }
-    flip_if(flip, data);
-    Rows { bytes: data.as_slice(), stride, depth, signed, sums: &[] }
+    add_sign_offset_if(offset, data);
+    LhsRows { bytes: data.as_slice(), stride, depth, signed, sums: &[] }
 }
 
-fn flip_if(flip: bool, codes: &mut AlignedBytes) {
-    if flip {
-        arch::run(Flip(codes.as_mut_slice()));
+fn add_sign_offset_if(condition: bool, codes: &mut AlignedBytes) {
+    if condition {
+        arch::run(AddSignOffset(codes.as_mut_slice()));
     }
 }
 
-/// Makes signed codes unsigned.
-struct Flip<'a>(&'a mut [u8]);
+/// Makes signed codes unsigned: adds 128, which is XOR 0x80.
+struct AddSignOffset<'a>(&'a mut [u8]);
 
-impl Task for Flip<'_> {
+impl Task for AddSignOffset<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -238,38 +236,37 @@ impl Task for Flip<'_> {
     }
 }
 
-/// The distance of copied rows: a line between them is room for kernels to read beyond the end of a row.
-fn row_stride(depth: usize, layout: LhsLayout) -> usize {
-    layout.spread(depth, AlignedBytes::LINE)
+/// Returns the stride of copied rows. Micro-kernels may read up to a cache line beyond the end of a row.
+fn copy_stride(depth: usize, layout: LhsLayout) -> usize {
+    layout.padded_stride(depth, AlignedBytes::LINE)
 }
 
-/// The distance of gathered rows: so close that they fill less of the cache, if the kernel needs no more room than
-/// copies do.
-fn patch_stride(im2col: &Im2col<'_>, layout: LhsLayout) -> usize {
-    layout.spread(im2col.depth(), if layout.in_place { im2col.room() } else { AlignedBytes::LINE })
+/// Returns the stride of im2col rows: with little padding, so that more rows fit in L1, if the micro-kernel reads in place.
+fn im2col_stride(im2col: &Im2col<'_>, layout: LhsLayout) -> usize {
+    layout.padded_stride(im2col.depth(), if layout.in_place { im2col.overhang() } else { AlignedBytes::LINE })
 }
 
-/// The sum of the codes of each row, of `depth` codes: signed ones as they are, if `signed`, or else made unsigned.
-struct Sums<'a> {
-    rows: Rows<'a>,
+/// Sums the first `depth` codes of each row: signed ones unchanged if `signed`, otherwise with the sign offset.
+struct RowSums<'a> {
+    rows: LhsRows<'a>,
     depth: usize,
     signed: bool,
-    to: &'a mut [i32],
+    sums: &'a mut [i32],
 }
 
-impl Task for Sums<'_> {
+impl Task for RowSums<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let (flip, shift) = match (self.rows.signed, self.signed) {
+        let (sign_xor, offset) = match (self.rows.signed, self.signed) {
             (false, _) => (0, 0),
             (true, false) => (0x80, 0),
             (true, true) => (0x80, 128 * self.depth as i32),
         };
-        for (i, sum) in self.to.iter_mut().enumerate() {
+        for (i, sum) in self.sums.iter_mut().enumerate() {
             let codes = &self.rows.row(i)[..self.depth];
-            *sum = codes.iter().map(|code| (code ^ flip) as i32).sum::<i32>() - shift;
+            *sum = codes.iter().map(|code| (code ^ sign_xor) as i32).sum::<i32>() - offset;
         }
     }
 }

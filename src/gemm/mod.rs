@@ -1,15 +1,41 @@
 //! Exact integer matrix products: `out = epilogue((a - a_zero) · (b - b_zero) + bias)`.
 //!
 //! ```text
-//! operand → pack (canonical signs, sums) → kernel (i32 tiles) → epilogue (per tile row) → out
+//! A (LHS)  → read in place, or im2col / quantize / copy a block of MC rows ┐
+//! B (RHS)  → pack once into panels of NR columns                           ┴→ micro-kernel (MR × NR) → epilogue → out
 //! ```
 //!
-//! The right side is packed once ([`PackedRhs`]) and remembers the kernel it was packed for. The left side is read in
-//! place, or block by block through a copy where its rows are not contiguous or not codes yet; [`PackedLhs`] is such a copy
-//! that is made once. Zero points enter through row and column
-//! sums as the initial value of the accumulators, and the [`Epilogue`] turns each finished row of a tile into outputs
-//! while it is in the cache. An accumulator is the naive `i32` sum for every input: a depth at which it could overflow is
-//! refused.
+//! Names and blocking are those of BLIS: A of shape `[m, k]` is the left-hand side (LHS), B of shape `[k, n]` the
+//! right-hand side (RHS). An accumulator is the exact `i32` sum for every input; a product whose depth `k` could
+//! overflow returns [`Error::Depth`]. Zero points enter as compensation through row and column sums. The
+//! [`Epilogue`] turns accumulators into outputs while they are in registers or in L1.
+//!
+//! # Which operand belongs where
+//!
+//! **Put the large fixed matrix on the RHS.** [`PackedRhs`] packs it once into the layout of the micro-kernel, with its
+//! column sums. For a weight matrix or a table of embeddings that is stored row by row, as `[n, k]`, use
+//! [`PackedRhs::from_rows`]. One query against 50,000 × 384 embeddings takes 0.98 ms with the embeddings as RHS and
+//! 4.7 ms with them as LHS.
+//!
+//! **The LHS is the operand that changes**: activations, queries. Pass a reference to the matrix; most are read in place.
+//! [`PackedLhs`] pays off only for an LHS that meets many RHS and is signed, not contiguous, or multiplied by RHS
+//! with zero points. Otherwise the matrix itself is as fast, and one product costs less than packing plus the product.
+//!
+//! A product of few rows (a matrix–vector product, GEMV, and other skinny products) streams the RHS once and is bound by memory.
+//!
+//! # Instruction sets
+//!
+//! A packed operand remembers the instruction set that it was packed for: the best of the machine, capped by
+//! `NDARRAY_QUANT_ISA`. Sets above the cap are not even detected. Results are the same bits on all of them.
+//!
+//! AMX needs tiles, which Linux grants per process on request (`arch_prctl(ARCH_REQ_XCOMP_PERM)`). Tiles enlarge signal
+//! frames, so from then on `sigaltstack` fails for small stacks, and a strict seccomp filter may kill the process. The crate therefore
+//! requests them only when it packs the first operand that AMX would multiply: depth 128 or more, on a machine with AMX.
+//! Nothing else does: neither detection nor quantization nor elementwise operators, which run on AVX-512. If the request
+//! is denied, products run on AVX512-VNNI. Set `NDARRAY_QUANT_ISA=avx512vnni` to rule AMX out. AVX512-VNNI also multiplies
+//! shallower products and those of at most 8 rows, where it is faster.
+//!
+//! # Example
 //!
 //! ```
 //! use ndarray::array;
@@ -26,12 +52,13 @@
 
 mod aligned;
 mod driver;
+mod dynamic_lhs;
 mod epilogue;
 mod im2col;
+mod int8;
 mod lhs;
 mod pack;
 mod packed_lhs;
-mod reals;
 mod rhs;
 #[cfg(test)]
 mod tests;
@@ -40,135 +67,107 @@ mod workspace;
 
 use ndarray::{Array2, ArrayRef2};
 
-use crate::element::{Code, Element};
 use crate::error::{Error, Result};
-pub(crate) use driver::run;
+pub(crate) use driver::gemm_unchecked;
+pub(crate) use dynamic_lhs::DynamicLhs;
 pub use epilogue::{DequantizeEpilogue, Epilogue, I32Epilogue, RequantizeEpilogue};
-pub(crate) use epilogue::{Stored, TileOut};
-pub(crate) use lhs::Lhs;
-
+pub(crate) use epilogue::{StoredAccumulators, TileOut, sealed::Finish};
 pub(crate) use im2col::Im2col;
-pub use packed_lhs::{Left, PackedLhs};
-pub(crate) use reals::Reals;
+pub use int8::Int8;
+pub(crate) use int8::sealed::Int8Bits;
+pub(crate) use lhs::LhsSource;
+pub use packed_lhs::{Lhs, PackedLhs};
 pub use rhs::PackedRhs;
 pub(crate) use transpose::transpose;
 pub use workspace::Workspace;
 
-/// The instruction set in use: the best that this machine has, unless `NDARRAY_QUANT_ISA` names a lower one.
+/// Returns the name of the instruction set in use: the best of this machine, capped by `NDARRAY_QUANT_ISA`.
 ///
-/// One of `portable`, `avx2`, `avxvnni`, `avx512vnni`, `amx`. The variable is read once; results are the same on all of them.
+/// One of `portable`, `avx2`, `avxvnni`, `avx512vnni`, `amx`. The variable is read once; results are the same bits on all
+/// of them. `amx` means that deep products use it; see the [module](self) for when.
 pub fn kernel_name() -> &'static str {
-    crate::arch::Isa::current().name()
+    crate::arch::Isa::gemm_name()
 }
 
-/// Runs the multiplier of the kernel in use as fast as it goes, with nothing to wait for, and returns how many products
-/// of codes these are: the bound of every product, for benchmarks to measure and compare with.
-#[doc(hidden)]
-pub fn peak(rounds: usize) -> u64 {
-    crate::arch::peak(rounds)
+/// Runs the micro-kernel `rounds` times on operands in registers or L1 and returns the number of multiply–accumulates
+/// (MACs) of 8-bit codes it executed.
+///
+/// For benchmarks: twice this number over the time taken is the peak throughput of one core in operations a second, the roof of every product.
+pub fn peak_macs(rounds: usize) -> u64 {
+    crate::arch::peak_macs(rounds)
 }
 
-/// An operand of an 8-bit product: `i8` or `u8`. Sealed.
-pub trait Int8: Element<Code = Self> + Code {
-    /// What is added to a code to make it unsigned, as kernels take their left side: 128 for `i8`.
-    #[doc(hidden)]
-    const TO_UNSIGNED: i32;
-
-    /// The bits of codes.
-    #[doc(hidden)]
-    fn as_bytes(codes: &[Self]) -> &[u8];
-
-    /// The greatest distance of a code from this zero point.
-    #[doc(hidden)]
-    fn max_abs_diff(zero_point: Self) -> i64 {
-        let zero_point = zero_point.to_i32();
-        (zero_point - Self::MIN).max(Self::MAX - zero_point) as i64
-    }
-}
-
-impl Int8 for u8 {
-    const TO_UNSIGNED: i32 = 0;
-
-    fn as_bytes(codes: &[u8]) -> &[u8] {
-        codes
-    }
-}
-impl Int8 for i8 {
-    const TO_UNSIGNED: i32 = 128;
-
-    fn as_bytes(codes: &[i8]) -> &[u8] {
-        crate::arch::bytes_of(codes)
-    }
-}
-
-/// `epilogue((a - a_zero) · (b - b_zero) + bias)` for `a` of shape `[m, k]` and `b` of shape `[k, n]`.
+/// Computes `epilogue((a - a_zero) · (b - b_zero) + bias)` for `a` of shape `[m, k]` and `b` of shape `[k, n]`.
 ///
 /// `a` is a reference to a matrix of any strides or to a [`PackedLhs`]. The result is the same, bit for bit, on every
 /// instruction set and thread count.
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner lengths differ or the epilogue has not as many channels as the product,
-/// [`Error::Depth`] if an accumulator could overflow, [`Error::Bias`] if it could with the bias on it, [`Error::Kernel`] if
-/// both sides are packed and not for the same kernel.
+/// - [`Error::Shape`] if the inner dimensions differ or the epilogue has another number of channels than the product,
+/// - [`Error::Depth`] if an accumulator could overflow,
+/// - [`Error::Bias`] if it could overflow with the bias added,
+/// - [`Error::Kernel`] if both operands are packed, and not for the same instruction set.
 pub fn gemm<'a, A: Int8, B: Int8, E: Epilogue>(
-    a: impl Into<Left<'a, A>>,
+    a: impl Into<Lhs<'a, A>>,
     a_zero_point: A,
     b: &PackedRhs<B>,
     epilogue: &E,
 ) -> Result<Array2<E::Out>> {
     let a = a.into();
-    let mut out = Array2::from_elem((a.0.nrows(), b.ncols()), E::Out::default());
+    let mut out = Array2::from_elem((a.source.nrows(), b.ncols()), E::Out::default());
     gemm_into(a, a_zero_point, b, epilogue, &mut out, &mut Workspace::new())?;
     Ok(out)
 }
 
-/// [`gemm`] into memory that exists, of any strides. Allocates nothing once `workspace` has grown to the problem, unless
-/// the work is split over threads: each of them has a workspace of its own.
+/// [`gemm`] that writes into `out`, of any strides.
+///
+/// Allocates nothing once `workspace` has grown to the problem. With the feature `rayon`, each thread has its own scratch
+/// in `workspace`.
 ///
 /// # Errors
-/// Those of [`gemm`], and [`Error::Shape`] if `out` is not of shape `[m, n]`. Then nothing was written.
+/// Same as [`gemm`], and [`Error::Shape`] if `out` is not of shape `[m, n]`. `out` is unchanged then.
 pub fn gemm_into<'a, A: Int8, B: Int8, E: Epilogue>(
-    a: impl Into<Left<'a, A>>,
+    a: impl Into<Lhs<'a, A>>,
     a_zero_point: A,
     b: &PackedRhs<B>,
     epilogue: &E,
     out: &mut ArrayRef2<E::Out>,
     workspace: &mut Workspace,
 ) -> Result<()> {
-    let Left(a) = a.into();
+    let Lhs { source: a } = a.into();
     let [m, k] = [a.nrows(), a.depth()];
     if k != b.nrows() {
-        return Err(Error::shape("left side of the product", &[m, b.nrows()], &[m, k]));
+        return Err(Error::shape("LHS of the product", &[m, b.nrows()], &[m, k]));
     }
     if out.dim() != (m, b.ncols()) {
         return Err(Error::shape("product", &[m, b.ncols()], out.shape()));
     }
-    if let Lhs::Packed(a) = a {
+    if let LhsSource::Packed(a) = a {
         a.check(b.panels().isa)?;
     }
     epilogue.check(m, b.ncols())?;
     check_depth(A::max_abs_diff(a_zero_point), b.max_abs_diff(), k, epilogue.bias())?;
-    run(a, a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
+    gemm_unchecked(a, a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
     Ok(())
 }
 
-/// Refuses a depth at which the sum of so many codes could leave `i32`.
+/// Returns an error for a depth at which a row or column sum of codes could leave `i32`.
 fn check_sums(depth: usize) -> Result<()> {
     let max = i32::MAX as usize / 256;
     if depth > max { Err(Error::Depth { max, found: depth }) } else { Ok(()) }
 }
 
-/// Refuses what could overflow: `depth * max|a - a_zero| * max|b - b_zero| + |bias|` beyond `i32::MAX`.
-pub(crate) fn check_depth(a_reach: i64, b_reach: i64, depth: usize, bias: Option<&[i32]>) -> Result<()> {
-    let per_step = a_reach * b_reach;
-    let max = (i32::MAX as i64 / per_step) as usize;
+/// Returns an error if `depth * max|a - a_zero| * max|b - b_zero| + |bias|` exceeds `i32::MAX`.
+pub(crate) fn check_depth(a_max_abs: i64, b_max_abs: i64, depth: usize, bias: Option<&[i32]>) -> Result<()> {
+    let max_product = a_max_abs * b_max_abs;
+    let max = (i32::MAX as i64 / max_product) as usize;
     if depth > max {
         return Err(Error::Depth { max, found: depth });
     }
-    let left = i32::MAX as i64 - per_step * depth as i64;
-    let too_large = |bias: i32| (bias as i64).abs() > left;
+    let headroom = i32::MAX as i64 - max_product * depth as i64;
+    let too_large = |bias: i32| (bias as i64).abs() > headroom;
     match bias.and_then(|bias| bias.iter().enumerate().find(|(_, b)| too_large(**b))) {
-        Some((channel, &found)) => Err(Error::Bias { max: left, found: found as f64, channel }),
+        Some((channel, &found)) => Err(Error::Bias { max: headroom, found: found as f64, channel }),
         None => Ok(()),
     }
 }

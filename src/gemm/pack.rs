@@ -30,7 +30,7 @@ pub(super) fn panels(isa: Isa, cols: usize) -> usize {
 
 /// What canonical codes of the right side are greater by than the codes of `T`: they are signed.
 pub(super) fn shift<T: Int8>() -> i32 {
-    T::TO_UNSIGNED - 128
+    T::SIGN_OFFSET - 128
 }
 
 /// Packs a matrix into whole panels, and writes the sum of the canonical codes of each column.
@@ -84,15 +84,15 @@ impl<T: Int8, K: Kernel> Pack<'_, T, K> {
     fn panels<const NR: usize, const KR: usize>(self) {
         let Self { b, panels, sums, .. } = self;
         let depth = K::padded_depth(b.nrows());
-        let flip = if shift::<T>() == 0 { 0 } else { 0x80 };
+        let sign_xor = if shift::<T>() == 0 { 0 } else { 0x80 };
         sums.fill(0);
         if b.is_empty() {
             return panels.fill(0);
         }
         if b.strides()[0] == 1 && b.strides()[1] != 1 {
-            from_columns::<T, NR, KR>(b, flip, depth, panels, sums);
+            from_columns::<T, NR, KR>(b, sign_xor, depth, panels, sums);
         } else {
-            from_rows::<T, NR, KR>(b, flip, depth, panels, sums);
+            from_rows::<T, NR, KR>(b, sign_xor, depth, panels, sums);
         }
     }
 }
@@ -104,7 +104,7 @@ const ROWS: usize = 64;
 #[inline(always)]
 fn from_rows<T: Int8, const NR: usize, const KR: usize>(
     b: ArrayView2<'_, T>,
-    flip: u8,
+    sign_xor: u8,
     depth: usize,
     panels: &mut [u8],
     sums: &mut [i32],
@@ -115,7 +115,7 @@ fn from_rows<T: Int8, const NR: usize, const KR: usize>(
             from_fn(|i| if i < count { b.row(first + i).to_slice().map(T::as_bytes) } else { None });
         for (p, (panel, sums)) in panels.chunks_exact_mut(NR * depth).zip(sums.chunks_mut(NR)).enumerate() {
             // What becomes zeros when it is flipped.
-            let mut block = [[flip; NR]; ROWS];
+            let mut block = [[sign_xor; NR]; ROWS];
             for (i, (to, row)) in block.iter_mut().zip(rows).enumerate().take(count) {
                 match row.map(|row| &row[p * NR..]) {
                     Some(row) => match row.first_chunk() {
@@ -129,7 +129,7 @@ fn from_rows<T: Int8, const NR: usize, const KR: usize>(
                 }
             }
             let lines = &mut panel[first * NR..][..padded * NR];
-            interleave::<NR, KR>(&block, flip, lines, sums);
+            interleave::<NR, KR>(&block, sign_xor, lines, sums);
         }
     }
 }
@@ -138,7 +138,7 @@ fn from_rows<T: Int8, const NR: usize, const KR: usize>(
 #[inline(always)]
 fn interleave<const NR: usize, const KR: usize>(
     block: &[[u8; NR]; ROWS],
-    flip: u8,
+    sign_xor: u8,
     lines: &mut [u8],
     sums: &mut [i32],
 ) {
@@ -147,12 +147,12 @@ fn interleave<const NR: usize, const KR: usize>(
         let mut codes = [[0; KR]; NR];
         for j in 0..NR {
             for i in 0..KR {
-                codes[j][i] = rows[i][j] ^ flip;
+                codes[j][i] = rows[i][j] ^ sign_xor;
             }
         }
         for j in 0..NR {
             for row in rows {
-                added[j] += (row[j] ^ flip) as i8 as i32;
+                added[j] += (row[j] ^ sign_xor) as i8 as i32;
             }
         }
         line.copy_from_slice(codes.as_flattened());
@@ -167,7 +167,7 @@ const COLUMN: usize = 1024;
 #[inline(always)]
 fn from_columns<T: Int8, const NR: usize, const KR: usize>(
     b: ArrayView2<'_, T>,
-    flip: u8,
+    sign_xor: u8,
     depth: usize,
     panels: &mut [u8],
     sums: &mut [i32],
@@ -182,14 +182,14 @@ fn from_columns<T: Int8, const NR: usize, const KR: usize>(
                 let codes = column.get(block * COLUMN..).unwrap_or_default();
                 let codes = &codes[..codes.len().min(COLUMN)];
                 if let Some(sum) = sums.get_mut(j) {
-                    *sum += codes.iter().map(|code| (code ^ flip) as i8 as i32).sum::<i32>();
+                    *sum += codes.iter().map(|code| (code ^ sign_xor) as i8 as i32).sum::<i32>();
                 }
                 let mut places = lines.chunks_exact_mut(NR * KR).map(|line| &mut line[j * KR..][..KR]);
                 let (units, rest) = codes.as_chunks::<KR>();
                 for (unit, place) in units.iter().zip(places.by_ref()) {
-                    place.copy_from_slice(&unit.map(|code| code ^ flip));
+                    place.copy_from_slice(&unit.map(|code| code ^ sign_xor));
                 }
-                let last = from_fn::<_, KR, _>(|i| rest.get(i).map_or(0, |code| code ^ flip));
+                let last = from_fn::<_, KR, _>(|i| rest.get(i).map_or(0, |code| code ^ sign_xor));
                 if !rest.is_empty()
                     && let Some(place) = places.next()
                 {

@@ -1,43 +1,47 @@
-//! The left side of products as callers give it: a matrix, or one that was packed once.
+//! The LHS as callers pass it: a matrix, or one packed once.
 
 use core::marker::PhantomData;
 use core::ops::Range;
 
 use ndarray::{ArrayBase, ArrayRef2, Data, Ix2};
 
-use super::lhs::{Lhs, LhsBlock, LhsLayout};
+use super::lhs::{LhsBlock, LhsLayout, LhsSource};
 use super::{Int8, check_sums};
-use crate::arch::{Isa, Rows};
+use crate::arch::{Isa, LhsRows};
 use crate::error::{Error, Result};
 
-/// The left side of a product: a matrix of any strides, or a [`PackedLhs`].
+/// The left-hand side of a product: a reference to a matrix of any strides, or to a [`PackedLhs`].
 ///
-/// Made by `into` from references to either; [`gemm`](super::gemm) does so.
+/// [`gemm`](super::gemm) converts references to either by `into`.
 #[derive(Debug, Clone, Copy)]
-pub struct Left<'a, A: Int8>(pub(super) Lhs<'a, A>);
+pub struct Lhs<'a, A: Int8> {
+    pub(super) source: LhsSource<'a, A>,
+}
 
-impl<'a, A: Int8> From<&'a ArrayRef2<A>> for Left<'a, A> {
+impl<'a, A: Int8> From<&'a ArrayRef2<A>> for Lhs<'a, A> {
     fn from(a: &'a ArrayRef2<A>) -> Self {
-        Left(Lhs::Matrix(a.view()))
+        Lhs { source: LhsSource::Matrix(a.view()) }
     }
 }
 
-impl<'a, A: Int8, S: Data<Elem = A>> From<&'a ArrayBase<S, Ix2>> for Left<'a, A> {
+impl<'a, A: Int8, S: Data<Elem = A>> From<&'a ArrayBase<S, Ix2>> for Lhs<'a, A> {
     fn from(a: &'a ArrayBase<S, Ix2>) -> Self {
-        Left(Lhs::Matrix(a.view()))
+        Lhs { source: LhsSource::Matrix(a.view()) }
     }
 }
 
-impl<'a, A: Int8> From<&'a PackedLhs<A>> for Left<'a, A> {
+impl<'a, A: Int8> From<&'a PackedLhs<A>> for Lhs<'a, A> {
     fn from(a: &'a PackedLhs<A>) -> Self {
-        Left(Lhs::Packed(a))
+        Lhs { source: LhsSource::Packed(a) }
     }
 }
 
-/// The left side of a product, copied once to where the kernel of this machine reads it best, with the sums of its rows.
+/// An LHS copied once into the layout that the micro-kernel reads best, with its row sums.
 ///
-/// Kernels read most matrices where they are. A copy pays for a left side that meets many right sides and is of signed codes,
-/// has rows that are not contiguous, or is multiplied with right sides that have zero points.
+/// Pack an LHS that is multiplied by many RHS and that is signed, non-contiguous, or multiplied by RHS with zero
+/// points. Then the sign offset, the gather and the row sums are paid for once. For one product, and for a contiguous `u8` matrix, pass
+/// the matrix itself: it is read in place, and packing is a copy for nothing. The large fixed matrix of a
+/// product belongs on the RHS, see [`PackedRhs`](super::PackedRhs).
 ///
 /// ```
 /// use ndarray::array;
@@ -54,19 +58,20 @@ pub struct PackedLhs<A: Int8> {
     rows: usize,
     depth: usize,
     block: LhsBlock,
-    /// The distance of rows, and whether they are signed still.
+    /// Distance between rows in bytes.
     stride: usize,
+    /// Whether the packed codes are signed.
     signed: bool,
     element: PhantomData<A>,
 }
 
 impl<A: Int8> PackedLhs<A> {
-    /// Packs `a` of shape `[m, k]`. Any strides.
+    /// Packs `a` of shape `[m, k]`, of any strides.
     ///
     /// # Errors
-    /// [`Error::Depth`] if no product of this depth is safe.
+    /// [`Error::Depth`] if row sums of `k` codes could leave `i32`.
     pub fn pack(a: &ArrayRef2<A>) -> Result<Self> {
-        Self::pack_for(Isa::current(), a)
+        Self::pack_for(Isa::for_gemm(a.ncols()), a)
     }
 
     pub(super) fn pack_for(isa: Isa, a: &ArrayRef2<A>) -> Result<Self> {
@@ -76,36 +81,36 @@ impl<A: Int8> PackedLhs<A> {
         let mut packed =
             Self { isa, rows, depth, block: LhsBlock::default(), stride: 0, signed: false, element: PhantomData };
         if !a.is_empty() {
-            let copy = packed.block.read(Lhs::Matrix(a.view()), 0..rows, LhsLayout::packed(isa), true);
+            let copy = packed.block.read(LhsSource::Matrix(a.view()), 0..rows, LhsLayout::packed(isa), true);
             (packed.stride, packed.signed) = (copy.stride, copy.signed);
         }
         Ok(packed)
     }
 
-    /// `m`, the rows of products with it.
+    /// Returns `m`, the number of rows.
     pub fn nrows(&self) -> usize {
         self.rows
     }
 
-    /// `k`, the depth of products with it.
+    /// Returns `k`, the depth of products with it.
     pub fn ncols(&self) -> usize {
         self.depth
     }
 
-    /// The bytes that it takes in memory: codes, padding and sums.
+    /// Returns its size in memory: codes, padding and row sums.
     pub fn size_in_bytes(&self) -> usize {
         self.block.size_in_bytes()
     }
 
-    /// These rows, with the sums of their canonical codes.
-    pub(super) fn rows(&self, which: Range<usize>) -> Rows<'_> {
+    /// Returns the rows of `range` with their row sums.
+    pub(super) fn rows(&self, range: Range<usize>) -> LhsRows<'_> {
         let (codes, sums) = self.block.content();
-        let bytes = codes.get(which.start * self.stride..).unwrap_or_default();
-        let sums = sums.get(which).unwrap_or_default();
-        Rows { bytes, stride: self.stride, depth: self.depth, signed: self.signed, sums }
+        let bytes = codes.get(range.start * self.stride..).unwrap_or_default();
+        let sums = sums.get(range).unwrap_or_default();
+        LhsRows { bytes, stride: self.stride, depth: self.depth, signed: self.signed, sums }
     }
 
-    /// Refuses a right side that was packed for another kernel.
+    /// Returns an error if the RHS was packed for another instruction set.
     pub(super) fn check(&self, rhs: Isa) -> Result<()> {
         let expected = rhs.for_rows(self.rows);
         if self.isa == expected {

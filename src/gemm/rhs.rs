@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub struct PackedRhs<B: Int8> {
     panels: Panels,
     /// The greatest distance of a code from its zero point.
-    reach: i64,
+    max_abs_diff: i64,
     element: PhantomData<B>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Panels {
     pub(crate) panel_len: usize,
     data: AlignedBytes,
     /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
-    pub(crate) centred_sums: Vec<i32>,
+    pub(crate) column_sums: Vec<i32>,
     /// The zero points of the canonical codes, one per column; empty if all are 0, or nothing is summed.
     pub(crate) zero_points: Vec<i32>,
 }
@@ -47,7 +47,26 @@ impl<B: Int8> PackedRhs<B> {
     /// # Errors
     /// [`Error::Shape`] unless there are 1 or `n` zero points, [`Error::Depth`] if no product of this depth is safe.
     pub fn pack(b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
-        Self::pack_for(Isa::current(), b, zero_points)
+        Self::pack_for(Isa::for_gemm(b.nrows()), b, zero_points)
+    }
+
+    /// Packs B given by the rows of its transpose: `b_transposed` has shape `[n, k]`, one row per output, like the weights of
+    /// a linear layer or a table of embeddings. Equals [`pack`](Self::pack) of the transposed view.
+    ///
+    /// # Errors
+    /// Same as [`pack`](Self::pack).
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndarray_quant::gemm::{I32Epilogue, PackedRhs, gemm};
+    ///
+    /// // Dot products of a query with each of three embeddings.
+    /// let embeddings = PackedRhs::from_rows(&array![[1i8, 2], [3, 4], [-5, 6]], &[0])?;
+    /// assert_eq!(gemm(&array![[10i8, 1]], 0, &embeddings, &I32Epilogue::new())?, array![[12, 34, -44]]);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    pub fn from_rows(b_transposed: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
+        Self::pack(&b_transposed.t(), zero_points)
     }
 
     pub(crate) fn pack_for(isa: Isa, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
@@ -57,11 +76,11 @@ impl<B: Int8> PackedRhs<B> {
             cols: 0,
             panel_len: 0,
             data: AlignedBytes::default(),
-            centred_sums: Vec::new(),
+            column_sums: Vec::new(),
             zero_points: Vec::new(),
         };
-        let mut packed = Self { panels, reach: 1, element: PhantomData };
-        packed.repack(b, zero_points)?;
+        let mut packed = Self { panels, max_abs_diff: 1, element: PhantomData };
+        packed.repack_for(isa, b, zero_points)?;
         Ok(packed)
     }
 
@@ -82,21 +101,25 @@ impl<B: Int8> PackedRhs<B> {
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     pub fn repack(&mut self, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<()> {
+        self.repack_for(Isa::for_gemm(b.nrows()), b, zero_points)
+    }
+
+    pub(super) fn repack_for(&mut self, isa: Isa, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<()> {
         let (rows, cols) = b.dim();
         if zero_points.len() != 1 && zero_points.len() != cols {
             return Err(Error::shape("zero points of the right side", &[cols], &[zero_points.len()]));
         }
         check_sums(rows)?;
         let to = &mut self.panels;
-        (to.rows, to.cols, to.panel_len) = (rows, cols, pack::panel_len(to.isa, rows));
+        (to.isa, to.rows, to.cols, to.panel_len) = (isa, rows, cols, pack::panel_len(isa, rows));
         to.data.resize(to.panel_len * pack::panels(to.isa, cols));
-        to.centred_sums.resize(cols, 0);
-        pack::pack(to.isa, b.view(), to.data.as_mut_slice(), &mut to.centred_sums);
+        to.column_sums.resize(cols, 0);
+        pack::pack(to.isa, b.view(), to.data.as_mut_slice(), &mut to.column_sums);
         let zero_points = zero_points.iter().cycle().take(cols);
-        self.reach = zero_points.clone().map(|&zero| B::max_abs_diff(zero)).max().unwrap_or(1);
+        self.max_abs_diff = zero_points.clone().map(|&zero| B::max_abs_diff(zero)).max().unwrap_or(1);
         to.zero_points.clear();
         to.zero_points.extend(zero_points.map(|zero| zero.to_i32() + pack::shift::<B>()));
-        for (sum, zero) in to.centred_sums.iter_mut().zip(&to.zero_points) {
+        for (sum, zero) in to.column_sums.iter_mut().zip(&to.zero_points) {
             *sum -= zero * rows as i32;
         }
         if rows == 0 || to.zero_points.iter().all(|&zero| zero == 0) {
@@ -117,7 +140,7 @@ impl<B: Int8> PackedRhs<B> {
 
     /// The bytes that it takes in memory: codes, padding, sums and zero points.
     pub fn size_in_bytes(&self) -> usize {
-        let integers = self.panels.centred_sums.len() + self.panels.zero_points.len();
+        let integers = self.panels.column_sums.len() + self.panels.zero_points.len();
         self.panels.data().len() + size_of::<i32>() * integers
     }
 
@@ -126,6 +149,6 @@ impl<B: Int8> PackedRhs<B> {
     }
 
     pub(crate) fn max_abs_diff(&self) -> i64 {
-        self.reach
+        self.max_abs_diff
     }
 }

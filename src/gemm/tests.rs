@@ -32,7 +32,7 @@ fn matrix<T: Int8>(rows: usize, cols: usize) -> impl Strategy<Value = Array2<T>>
 fn case<A: Int8, B: Int8>() -> impl Strategy<Value = (Array2<A>, A, Array2<B>, Vec<B>)> {
     (0usize..=70, 0usize..=70, 0usize..=70).prop_flat_map(|(m, k, n)| {
         // Without zero points on the right side outputs are made in registers.
-        let none = Just(vec![B::from_i32(128 - B::TO_UNSIGNED)]);
+        let none = Just(vec![B::from_i32(128 - B::SIGN_OFFSET)]);
         let zeros = prop_oneof![none, prop::collection::vec(code(), 1), prop::collection::vec(code(), n.max(1))];
         (matrix(m, k), code(), matrix(k, n), zeros)
     })
@@ -142,7 +142,7 @@ fn repacked() {
                 Array2::from_shape_fn((k, n), |(i, j)| (i * 13 + j * 11) as u8),
                 Array2::from_shape_fn((n, k), |(i, j)| (i * 13 + j * 11) as u8).reversed_axes(),
             ] {
-                packed.repack(&b, &[3]).unwrap();
+                packed.repack_for(isa, &b, &[3]).unwrap();
                 let found = gemm(&a, 7, &packed, &I32Epilogue::new()).unwrap();
                 assert_eq!(found, naive(&a, 7, &b, &[3]), "{isa:?}, {k} x {n}");
             }
@@ -157,17 +157,33 @@ fn repacked() {
 #[test]
 fn kernels_of_both_sides() {
     let isas: Vec<_> = Isa::available().collect();
-    let (a, b) = (Array2::from_elem((8, 6), 1i8), Array2::from_elem((6, 3), 1i8));
+    // Enough rows that a product on AMX is not skinny.
+    let (a, b) = (Array2::from_elem((12, 6), 1i8), Array2::from_elem((6, 3), 1i8));
     for left in &isas {
         for right in &isas {
             let packed = PackedLhs::pack_for(*left, &a).unwrap();
             let found = gemm(&packed, 0, &PackedRhs::pack_for(*right, &b, &[0]).unwrap(), &I32Epilogue::new());
             match left == right {
-                true => assert_eq!(found.unwrap(), Array2::from_elem((8, 3), 6)),
+                true => assert_eq!(found.unwrap(), Array2::from_elem((12, 3), 6)),
                 false => assert_eq!(found, Err(Error::Kernel { expected: right.name(), found: left.name() })),
             }
         }
     }
+}
+
+/// B packed from the rows of its transpose is B.
+#[test]
+fn packed_from_rows() {
+    let (a, weights) = (
+        Array2::from_shape_fn((5, 70), |(i, j)| (i * 31 + j * 7) as u8),
+        Array2::from_shape_fn((9, 70), |(i, j)| (i * 13 + j * 11) as i8),
+    );
+    for zeros in [vec![3], (0..9).collect()] {
+        let packed = PackedRhs::from_rows(&weights, &zeros).unwrap();
+        assert_eq!((packed.nrows(), packed.ncols()), (70, 9));
+        assert_eq!(gemm(&a, 7, &packed, &I32Epilogue::new()).unwrap(), naive(&a, 7, &weights.t(), &zeros));
+    }
+    assert!(matches!(PackedRhs::from_rows(&weights, &[0; 70]), Err(Error::Shape { .. })));
 }
 
 /// Many threads, each with a part of the tiles, give the same bits as one.

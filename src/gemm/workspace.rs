@@ -1,4 +1,4 @@
-//! Arena that products and operators reuse from call to call.
+//! Memory that products and operators reuse from call to call.
 
 use alloc::{boxed::Box, vec::Vec};
 use core::any::Any;
@@ -6,61 +6,62 @@ use core::fmt;
 
 use super::lhs::LhsBlock;
 
-/// Arena that products and operators reuse from call to call.
+/// Memory that products and operators reuse from call to call.
+///
+/// Keep one per caller and pass it to `_into` functions: they allocate nothing once it has grown to their problems.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace {
-    /// One for each thread.
-    pub(super) parts: Vec<PartSpace>,
-    /// Tensors in standard layout, where those of the caller are not.
-    pub(crate) input: Room,
-    pub(crate) output: Room,
-    /// What depthwise convolutions keep.
-    pub(crate) depthwise: Room,
+    pub(super) threads: Vec<ThreadScratch>,
+    /// A copy of the input in standard layout, if the caller's is not.
+    pub(crate) input: ScratchSlot,
+    /// The output in standard layout, if the caller's is not.
+    pub(crate) output: ScratchSlot,
+    pub(crate) depthwise: ScratchSlot,
 }
 
 impl Workspace {
-    /// An empty one; it grows to the problems that it serves.
+    /// Creates an empty workspace.
     pub fn new() -> Self {
         Self::default()
     }
 }
 
-/// The memory of one thread.
+/// The scratch of one thread.
 #[derive(Debug, Clone, Default)]
-pub(super) struct PartSpace {
+pub(super) struct ThreadScratch {
     pub(super) lhs: LhsBlock,
     pub(super) tile: Vec<i32>,
     pub(super) start: Vec<i32>,
     pub(super) zero_points: Vec<i32>,
-    /// Outputs on their way to where they are strided.
-    pub(super) outputs: Room,
+    /// A tile of outputs on its way to a strided array.
+    pub(super) outputs: ScratchSlot,
 }
 
-/// Room for a thing of whatever type comes; it is kept as long as the type stays the same.
+/// Scratch of any type. It is kept as long as the type stays the same.
 #[derive(Default)]
-pub(crate) struct Room(Option<Box<dyn Any + Send + Sync>>);
+pub(crate) struct ScratchSlot(Option<Box<dyn Any + Send + Sync>>);
 
-impl Room {
-    /// Takes out what is in it, whatever its content, or a new one.
+impl ScratchSlot {
+    /// Takes the scratch out, with unspecified content, or creates one.
     pub(crate) fn take<T: Default + Send + Sync + 'static>(&mut self) -> Box<T> {
         self.0.take().and_then(|kept| kept.downcast().ok()).unwrap_or_default()
     }
 
-    /// Puts it back for the next call.
-    pub(crate) fn put<T: Send + Sync + 'static>(&mut self, thing: Box<T>) {
-        self.0 = Some(thing);
+    /// Puts the scratch back for the next call.
+    pub(crate) fn put<T: Send + Sync + 'static>(&mut self, scratch: Box<T>) {
+        self.0 = Some(scratch);
     }
 }
 
-/// A copy starts empty: nothing that is in it has a meaning.
-impl Clone for Room {
+/// A clone is empty: the content has no meaning between calls.
+impl Clone for ScratchSlot {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl fmt::Debug for Room {
+impl fmt::Debug for ScratchSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Room")
+        f.write_str("ScratchSlot")
     }
 }

@@ -13,7 +13,7 @@ use super::rounding;
 use super::stored::Stored;
 use crate::element::{Element, I4, Storage};
 use crate::error::Result;
-use crate::gemm::Int8;
+use crate::gemm::Int8Bits;
 use crate::granularity::Granularity;
 use crate::qtensor::QTensor;
 

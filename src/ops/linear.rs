@@ -9,7 +9,7 @@ use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gemm::{DequantizeEpilogue, Epilogue, Int8, PackedRhs, Reals, Workspace, check_depth, gemm, gemm_into};
+use crate::gemm::{DequantizeEpilogue, DynamicLhs, Finish, Int8, PackedRhs, Workspace, check_depth, gemm, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
@@ -137,7 +137,7 @@ impl<W: Int8> Linear<W> {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let (scale, zero_point) = Scheme::<u8>::asymmetric().params_of(x)?.of_tensor("parameters of the input")?;
-        self.quantizing(Reals { values: x.view(), scales: &[scale], zero_point }, out, workspace)
+        self.quantizing(DynamicLhs { values: x.view(), scales: &[scale], zero_point }, out, workspace)
     }
 
     /// As [`Self::forward_dynamic`], each row symmetrically to `i8` by its own range: rows of a batch do not share one.
@@ -162,11 +162,11 @@ impl<W: Int8> Linear<W> {
     ) -> Result<()> {
         let params = Scheme::<i8>::symmetric().per_axis(Axis(0)).params_of(x)?;
         let scales = params.scale().as_slice().unwrap_or_default();
-        self.quantizing(Reals { values: x.view(), scales, zero_point: 128 }, out, workspace)
+        self.quantizing(DynamicLhs { values: x.view(), scales, zero_point: 128 }, out, workspace)
     }
 
     /// The product with reals that become codes on the way.
-    fn quantizing(&self, x: Reals<'_>, out: &mut ArrayRef2<f32>, workspace: &mut Workspace) -> Result<()> {
+    fn quantizing(&self, x: DynamicLhs<'_>, out: &mut ArrayRef2<f32>, workspace: &mut Workspace) -> Result<()> {
         let epilogue = DequantizeEpilogue::new(x.scales, &self.scales, self.bias.as_deref())?;
         gemm_into(x, x.zero_point, &self.weights, &epilogue, out, workspace)
     }

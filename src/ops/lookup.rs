@@ -137,7 +137,7 @@ impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
     pub(super) fn look_up(&self, (x, len): (&[X], usize), (out, stride): (&mut [Y], usize)) {
         let (table, _) = Y::as_bytes(&*self.table).as_chunks();
         if let (Some(table), Some(out)) = (table.first(), arch::as_bytes_mut(out)) {
-            arch::look_up(table, (X::as_bytes(x), len), (out, stride));
+            arch::lookup(table, (X::as_bytes(x), len), (out, stride));
         }
     }
 }

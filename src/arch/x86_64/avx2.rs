@@ -3,7 +3,9 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{CHANNELS, Columns, Kernel, Line, NonTemporal, Panel, Portable, QuadSums, Quads, Rows, Task};
+use crate::arch::{
+    CHANNELS, Dot4Accumulators, Dot4Input, Kernel, LhsRows, NonTemporal, Portable, RhsPanel, RhsPanels, Task, Vector64,
+};
 
 /// AVX2: bytes are widened to 16 bits and multiplied in pairs by `vpmaddwd`, which is exact.
 ///
@@ -28,11 +30,11 @@ impl Avx2 {
 impl Kernel for Avx2 {
     const MR: usize = MR;
     const NR: usize = NR;
-    const PANELS: usize = PANELS;
+    const NR_PANELS: usize = PANELS;
     const KR: usize = KR;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
@@ -47,9 +49,9 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+    fn dot4(self, quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { rows_of_quads(quads, weights, start, acc) }
+        unsafe { dot4_rows(quads, weights, start, acc) }
     }
 
     #[inline(always)]
@@ -112,7 +114,7 @@ type Wide<const ROWS: usize> = [[MaybeUninit<__m256i>; UNITS / LANES]; ROWS];
 
 /// `ROWS` rows against some panels.
 #[target_feature(enable = "avx2")]
-fn panels<const ROWS: usize>(a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
+fn panels<const ROWS: usize>(a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize) {
     // Rows may be longer than panels, by what is multiplied with zeros elsewhere.
     let units = a.depth.div_ceil(KR).min(b.panel_len / (NR * KR));
     let mut wide: Wide<ROWS> = [const { [const { MaybeUninit::uninit() }; UNITS / LANES] }; ROWS];
@@ -143,8 +145,8 @@ fn panels<const ROWS: usize>(a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_s
 /// there.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn widen_rows<const ROWS: usize>(a: Rows<'_>, codes: Range<usize>, wide: &mut Wide<ROWS>) {
-    let flip = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
+fn widen_rows<const ROWS: usize>(a: LhsRows<'_>, codes: Range<usize>, wide: &mut Wide<ROWS>) {
+    let sign_xor = _mm_set1_epi8(if a.signed { i8::MIN } else { 0 });
     for (i, wide) in wide.iter_mut().enumerate() {
         let (whole, rest) = a.row(i)[codes.clone()].as_chunks();
         let mut last = [0; 2 * LANES];
@@ -152,7 +154,7 @@ fn widen_rows<const ROWS: usize>(a: Rows<'_>, codes: Range<usize>, wide: &mut Wi
         for (wide, codes) in wide.iter_mut().zip(whole.iter().chain((!rest.is_empty()).then_some(&last))) {
             // SAFETY: the array is as long as the register.
             let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
-            wide.write(_mm256_cvtepu8_epi16(_mm_xor_si128(codes, flip)));
+            wide.write(_mm256_cvtepu8_epi16(_mm_xor_si128(codes, sign_xor)));
         }
     }
 }
@@ -160,7 +162,7 @@ fn widen_rows<const ROWS: usize>(a: Rows<'_>, codes: Range<usize>, wide: &mut Wi
 /// What the sums of a tile start from.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn starts<const ROWS: usize>(panel: Panel<'_, { NR * KR }>, row_sums: &[i32]) -> [[__m256i; NR / LANES]; ROWS] {
+fn starts<const ROWS: usize>(panel: RhsPanel<'_, { NR * KR }>, row_sums: &[i32]) -> [[__m256i; NR / LANES]; ROWS] {
     let (start, _) = panel.start.as_chunks();
     let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
     if !panel.zero_points.is_empty() {
@@ -232,9 +234,9 @@ fn store(to: &mut [i32; LANES], value: __m256i) {
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
 }
 
-/// Quads in pairs of 16-bit numbers: the even and the odd bytes of each lane, since `vpmaddubsw` would saturate.
+/// Dot4Input in pairs of 16-bit numbers: the even and the odd bytes of each lane, since `vpmaddubsw` would saturate.
 #[target_feature(enable = "avx2")]
-fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+fn dot4_rows(quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
     quads.check(1);
     let even = _mm256_set1_epi16(0xff);
     let (start, _) = start.as_chunks();
@@ -243,7 +245,7 @@ fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], ac
             let mut sums = [load(&start[0]), load(&start[1])];
             for (&offset, weights) in quads.offsets.iter().zip(weights) {
                 // SAFETY: the lines of all taps of all outputs exist.
-                let codes = unsafe { quads.lines.get_unchecked(x * quads.step + offset) };
+                let codes = unsafe { quads.vectors.get_unchecked(x * quads.step + offset) };
                 let (codes, weights) = (codes.as_chunks().0, weights.as_chunks().0);
                 for i in 0..CHANNELS / LANES {
                     let (codes, weights) = (load_bytes(&codes[i]), load_bytes(&weights[i]));
@@ -253,7 +255,7 @@ fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], ac
                     sums[i] = _mm256_add_epi32(sums[i], _mm256_add_epi32(products, others));
                 }
             }
-            let to = &mut acc.sums[r * acc.row_stride + x * acc.stride..][..CHANNELS];
+            let to = &mut acc.acc[r * acc.row_stride + x * acc.stride..][..CHANNELS];
             for (to, from) in to.as_chunks_mut().0.iter_mut().zip(sums) {
                 store(to, from);
             }

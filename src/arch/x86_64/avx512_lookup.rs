@@ -5,9 +5,9 @@ use core::arch::x86_64::*;
 /// Bytes of a register.
 const LANES: usize = 64;
 
-/// See [`Kernel::look_up`](crate::arch::Kernel::look_up).
+/// See [`Kernel::lookup`](crate::arch::Kernel::lookup).
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn look_up(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
+pub(super) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
     // SAFETY: the quarters of the table are as long as registers.
     let table = [0, 1, 2, 3].map(|i| unsafe { _mm512_loadu_epi8(table.as_ptr().add(i * LANES).cast()) });
     for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {

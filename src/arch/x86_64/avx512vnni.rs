@@ -3,10 +3,10 @@ use core::hint::black_box;
 
 use super::detect::{Presence, has_avx512vbmi, has_avx512vnni};
 use super::vnni::vnni_tiles;
-use super::{avx512_bytes, avx512_lookup, avx512_quads};
+use super::{avx512_dot4, avx512_lookup, avx512_requantize};
 use crate::arch::{
-    CHANNELS, Columns, Formula, Interleave, Kernel, Line, NonTemporal, Panel, Portable, QuadBytes, QuadSums, Quads,
-    Rows, Sink, Task, TileBytes, ToBytes, Units,
+    ByteStage, ByteTile, CHANNELS, Dot4Accumulators, Dot4Input, Dot4Output, Interleave4, Kernel, LhsRows, LhsUnits,
+    NonTemporal, OutputStage, Portable, RequantizeOp, RhsPanel, RhsPanels, Task, Vector64,
 };
 
 /// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
@@ -33,12 +33,12 @@ impl Avx512Vnni {
 impl Kernel for Avx512Vnni {
     const MR: usize = MR;
     const NR: usize = NR;
-    const PANELS: usize = PANELS;
+    const NR_PANELS: usize = PANELS;
     const KR: usize = KR;
-    const COLS: usize = LANES;
+    const NR_STEP: usize = LANES;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
@@ -58,64 +58,64 @@ impl Kernel for Avx512Vnni {
         }
     }
 
-    const SINKS: bool = true;
+    const FUSES_STAGE: bool = true;
 
     #[inline(always)]
-    fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) {
+    fn multiply_into(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, stage: impl OutputStage) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { give_panels(rows, a, b, sink) }
+        unsafe { give_panels(rows, a, b, stage) }
     }
 
-    const MAKES_BYTES: bool = true;
+    const FUSES_REQUANTIZE: bool = true;
 
     #[inline(always)]
-    fn multiply_to_bytes<F: Formula>(
+    fn multiply_requantize<F: RequantizeOp>(
         self,
         rows: usize,
-        a: Rows<'_>,
-        b: Columns<'_>,
-        to: ToBytes<'_, F>,
-        out: TileBytes<'_>,
+        a: LhsRows<'_>,
+        b: RhsPanels<'_>,
+        to: ByteStage<'_, F>,
+        out: ByteTile<'_>,
     ) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { avx512_bytes::multiply(rows, a, b, to, out) }
+        unsafe { avx512_requantize::multiply_requantize(rows, a, b, to, out) }
     }
 
     #[inline(always)]
-    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+    fn dot4(self, quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { rows_of_quads(quads, weights, start, acc) }
+        unsafe { dot4_rows(quads, weights, start, acc) }
     }
 
-    const REQUANTIZES_QUADS: bool = true;
+    const FUSES_DOT4_REQUANTIZE: bool = true;
 
     #[inline(always)]
-    fn requantize_quads<F: Formula>(
+    fn dot4_requantize<F: RequantizeOp>(
         self,
-        quads: Quads<'_>,
-        weights: &[Line],
+        quads: Dot4Input<'_>,
+        weights: &[Vector64],
         start: &[[i32; CHANNELS]],
-        to: ToBytes<'_, F>,
-        out: QuadBytes<'_>,
+        to: ByteStage<'_, F>,
+        out: Dot4Output<'_>,
     ) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { avx512_quads::requantize(quads, weights, start, to, out) }
+        unsafe { avx512_dot4::dot4_requantize(quads, weights, start, to, out) }
     }
 
     #[inline(always)]
-    fn interleave(self, task: Interleave<'_>) {
+    fn interleave4(self, task: Interleave4<'_>) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { avx512_quads::interleave(task) }
+        unsafe { avx512_dot4::interleave4(task) }
     }
 
-    fn look_up(self, table: &[u8; 256], codes: (&[u8], usize), to: (&mut [u8], usize)) {
+    fn lookup(self, table: &[u8; 256], codes: (&[u8], usize), to: (&mut [u8], usize)) {
         // The oldest machines with VNNI do not have it.
         static VBMI: Presence = Presence::unknown();
         if VBMI.ask_once(has_avx512vbmi) {
             // SAFETY: the token says that the machine has AVX-512, and it has these instructions too.
-            unsafe { avx512_lookup::look_up(table, codes, to) }
+            unsafe { avx512_lookup::lookup(table, codes, to) }
         } else {
-            Portable.look_up(table, codes, to);
+            Portable.lookup(table, codes, to);
         }
     }
 
@@ -131,9 +131,9 @@ impl Kernel for Avx512Vnni {
         unsafe { compiled(task) }
     }
 
-    fn peak(self, rounds: usize) -> u64 {
+    fn peak_macs(self, rounds: usize) -> u64 {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { peak(rounds) }
+        unsafe { peak_macs(rounds) }
     }
 
     fn f32_to_f16(self, from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {

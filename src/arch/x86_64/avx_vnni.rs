@@ -4,7 +4,10 @@ use core::hint::black_box;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{CHANNELS, Columns, Kernel, Line, NonTemporal, Panel, QuadSums, Quads, Rows, Sink, Task, Units};
+use crate::arch::{
+    CHANNELS, Dot4Accumulators, Dot4Input, Kernel, LhsRows, LhsUnits, NonTemporal, OutputStage, RhsPanel, RhsPanels,
+    Task, Vector64,
+};
 
 /// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +33,12 @@ impl AvxVnni {
 impl Kernel for AvxVnni {
     const MR: usize = MR;
     const NR: usize = NR;
-    const PANELS: usize = PANELS;
+    const NR_PANELS: usize = PANELS;
     const KR: usize = KR;
-    const COLS: usize = LANES;
+    const NR_STEP: usize = LANES;
 
     #[inline(always)]
-    fn multiply(self, rows: usize, a: Rows<'_>, b: Columns<'_>, acc: &mut [i32], acc_stride: usize) {
+    fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize) {
         // SAFETY: the token says that the machine has these instructions.
         unsafe {
             match rows {
@@ -49,18 +52,18 @@ impl Kernel for AvxVnni {
         }
     }
 
-    const SINKS: bool = true;
+    const FUSES_STAGE: bool = true;
 
     #[inline(always)]
-    fn multiply_to(self, rows: usize, a: Rows<'_>, b: Columns<'_>, sink: impl Sink) {
+    fn multiply_into(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, stage: impl OutputStage) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { give_panels(rows, a, b, sink) }
+        unsafe { give_panels(rows, a, b, stage) }
     }
 
     #[inline(always)]
-    fn multiply_quads(self, quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+    fn dot4(self, quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { rows_of_quads(quads, weights, start, acc) }
+        unsafe { dot4_rows(quads, weights, start, acc) }
     }
 
     #[inline(always)]
@@ -68,9 +71,9 @@ impl Kernel for AvxVnni {
         self.0.run(task)
     }
 
-    fn peak(self, rounds: usize) -> u64 {
+    fn peak_macs(self, rounds: usize) -> u64 {
         // SAFETY: the token says that the machine has these instructions.
-        unsafe { peak(rounds) }
+        unsafe { peak_macs(rounds) }
     }
 
     fn f32_to_f16(self, from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {

@@ -3,7 +3,7 @@
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv, CpuidResult};
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// Whether the machine has an instruction set. CPUID is slow in a virtual machine, so it is asked once.
+/// A cached answer to whether the machine has an instruction set. CPUID is slow in a virtual machine.
 pub(super) struct Presence(AtomicU8);
 
 impl Presence {
@@ -13,16 +13,22 @@ impl Presence {
         Self(AtomicU8::new(Self::UNKNOWN))
     }
 
+    /// Returns the answer if it was asked for already.
+    #[inline]
+    pub(super) fn known(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::UNKNOWN => None,
+            known => Some(known == 1),
+        }
+    }
+
     #[inline]
     pub(super) fn ask_once(&self, detect: fn() -> bool) -> bool {
-        match self.0.load(Ordering::Relaxed) {
-            Self::UNKNOWN => {
-                let present = detect();
-                self.0.store(present as u8, Ordering::Relaxed);
-                present
-            }
-            known => known == 1,
-        }
+        self.known().unwrap_or_else(|| {
+            let present = detect();
+            self.0.store(present as u8, Ordering::Relaxed);
+            present
+        })
     }
 }
 

@@ -2,9 +2,9 @@
 
 mod amx;
 mod avx2;
-mod avx512_bytes;
+mod avx512_dot4;
 mod avx512_lookup;
-mod avx512_quads;
+mod avx512_requantize;
 mod avx512vnni;
 mod avx_vnni;
 mod detect;

@@ -15,13 +15,13 @@ macro_rules! vnni_tiles {
         /// for the latency of each sum. Of the last panel half may do.
         #[target_feature(enable = $features)]
         fn panels<const ROWS: usize, const CHAINS: usize>(
-            a: Rows<'_>,
-            b: Columns<'_>,
+            a: LhsRows<'_>,
+            b: RhsPanels<'_>,
             acc: &mut [i32],
             acc_stride: usize,
         ) {
             let mut last = [[0; KR]; ROWS];
-            let units = Units::new(a, &mut last);
+            let units = LhsUnits::new(a, &mut last);
             for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
                 let acc = &mut acc[p * NR..];
                 match (b.start.len() > LANES, a.signed) {
@@ -36,33 +36,33 @@ macro_rules! vnni_tiles {
         /// Tiles of `MR` rows, their sums given to `sink`.
         #[target_feature(enable = $features)]
         #[inline]
-        fn give_panels<S: Sink>(rows: usize, a: Rows<'_>, b: Columns<'_>, sink: S) {
-            match (a.signed, b.start.len() == sink.width()) {
-                (true, true) => panels_to::<true, true, S>(rows, a, b, sink),
-                (true, false) => panels_to::<true, false, S>(rows, a, b, sink),
-                (false, true) => panels_to::<false, true, S>(rows, a, b, sink),
-                (false, false) => panels_to::<false, false, S>(rows, a, b, sink),
+        fn give_panels<S: OutputStage>(rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, stage: S) {
+            match (a.signed, b.start.len() == stage.width()) {
+                (true, true) => panels_to::<true, true, S>(rows, a, b, stage),
+                (true, false) => panels_to::<true, false, S>(rows, a, b, stage),
+                (false, true) => panels_to::<false, true, S>(rows, a, b, stage),
+                (false, false) => panels_to::<false, false, S>(rows, a, b, stage),
             }
         }
 
         /// It has the sink for its own, so that nothing of it need be in memory.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        fn panels_to<const SIGNED: bool, const WHOLE: bool, S: Sink>(
+        fn panels_to<const SIGNED: bool, const WHOLE: bool, S: OutputStage>(
             rows: usize,
-            a: Rows<'_>,
-            b: Columns<'_>,
-            mut sink: S,
+            a: LhsRows<'_>,
+            b: RhsPanels<'_>,
+            mut stage: S,
         ) {
             for i in (0..rows).step_by(MR) {
                 let mut last = [[0; KR]; MR];
-                let units = Units::new(a.from(i), &mut last);
+                let units = LhsUnits::new(a.from(i), &mut last);
                 for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
                     let at = (i, p * NR);
                     if b.start.len() > LANES {
-                        panel_to::<2, NR, SIGNED, WHOLE>(&units, b, at, &mut sink);
+                        panel_to::<2, NR, SIGNED, WHOLE>(&units, b, at, &mut stage);
                     } else {
-                        panel_to::<1, LANES, SIGNED, WHOLE>(&units, b, at, &mut sink);
+                        panel_to::<1, LANES, SIGNED, WHOLE>(&units, b, at, &mut stage);
                     }
                 }
             }
@@ -72,14 +72,14 @@ macro_rules! vnni_tiles {
         #[target_feature(enable = $features)]
         #[inline]
         fn panel_to<const REGISTERS: usize, const COLS: usize, const SIGNED: bool, const WHOLE: bool>(
-            units: &Units<'_, MR, KR>,
-            b: Panel<'_, { NR * KR }>,
+            units: &LhsUnits<'_, MR, KR>,
+            b: RhsPanel<'_, { NR * KR }>,
             (row, col): (usize, usize),
-            sink: &mut impl Sink,
+            stage: &mut impl OutputStage,
         ) {
             let sums = tile::<MR, 1, REGISTERS, SIGNED>(units, b);
-            let columns = sink.columns::<COLS, WHOLE>(col);
-            $(sink.row::<COLS, WHOLE>(row + $row, columns, numbers(sums[$row]));)*
+            let columns = stage.column_params::<COLS, WHOLE>(col);
+            $(stage.store_row::<COLS, WHOLE>(row + $row, columns, numbers(sums[$row]));)*
         }
 
         #[target_feature(enable = $features)]
@@ -110,7 +110,7 @@ macro_rules! vnni_tiles {
 
         /// Registers only: sums that do not wait for one another. Returns how many products of codes it computed.
         #[target_feature(enable = $features)]
-        fn peak(rounds: usize) -> u64 {
+        fn peak_macs(rounds: usize) -> u64 {
             const SUMS: usize = 12;
             let (a, b) = black_box(($set1_8(1), $set1_8(1)));
             let mut sums = [$zero(); SUMS];
@@ -126,10 +126,10 @@ macro_rules! vnni_tiles {
         #[target_feature(enable = $features)]
         #[inline]
         pub(super) fn tile<const ROWS: usize, const CHAINS: usize, const REGISTERS: usize, const SIGNED: bool>(
-            units: &Units<'_, ROWS, KR>,
-            panel: Panel<'_, { NR * KR }>,
+            units: &LhsUnits<'_, ROWS, KR>,
+            panel: RhsPanel<'_, { NR * KR }>,
         ) -> Sums<ROWS, REGISTERS> {
-            let Panel { codes: b, start, zero_points } = panel;
+            let RhsPanel { codes: b, start, zero_points } = panel;
             let mut sums = [[[$zero(); REGISTERS]; ROWS]; CHAINS];
             for (j, start) in start[..REGISTERS * LANES].as_chunks().0.iter().enumerate() {
                 for sums in &mut sums[0] {
@@ -200,20 +200,20 @@ macro_rules! vnni_tiles {
         /// Rows of outputs from quads: one or two at a time, so that those read each line once for both.
         #[target_feature(enable = $features)]
         #[inline]
-        fn rows_of_quads(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+        fn dot4_rows(quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
             quads.check(1);
             let taps = quads.offsets.len();
             let at_once = if taps == 3 { 2 } else { 1 };
             for (i, weights) in weights.chunks(at_once * taps).enumerate() {
                 let (stride, row_stride) = (acc.stride, acc.row_stride);
-                let acc = QuadSums { sums: &mut acc.sums[i * at_once * row_stride..], stride, row_stride };
+                let acc = Dot4Accumulators { acc: &mut acc.acc[i * at_once * row_stride..], stride, row_stride };
                 // SAFETY: the lines of all taps of all outputs exist.
                 unsafe {
                     match (taps, weights.len()) {
-                        (3, 6) => quads_of::<3, 2>(quads, weights, start, acc),
-                        (3, 3) => quads_of::<3, 1>(quads, weights, start, acc),
-                        (10, 10) => quads_of::<10, 1>(quads, weights, start, acc),
-                        _ => quads_of_any(quads, weights, start, acc),
+                        (3, 6) => dot4_taps::<3, 2>(quads, weights, start, acc),
+                        (3, 3) => dot4_taps::<3, 1>(quads, weights, start, acc),
+                        (10, 10) => dot4_taps::<10, 1>(quads, weights, start, acc),
+                        _ => dot4_any_taps(quads, weights, start, acc),
                     }
                 }
             }
@@ -225,11 +225,11 @@ macro_rules! vnni_tiles {
         /// - The lines of all taps of all outputs exist.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        unsafe fn quads_of<const TAPS: usize, const ROWS: usize>(
-            quads: Quads<'_>,
-            weights: &[Line],
+        unsafe fn dot4_taps<const TAPS: usize, const ROWS: usize>(
+            quads: Dot4Input<'_>,
+            weights: &[Vector64],
             start: &[i32; CHANNELS],
-            acc: QuadSums<'_>,
+            acc: Dot4Accumulators<'_>,
         ) {
             let offsets: &[usize; TAPS] = quads.offsets.first_chunk().expect("as many taps");
             let mut loaded = [[[$zero(); REGISTERS]; TAPS]; ROWS];
@@ -241,7 +241,7 @@ macro_rules! vnni_tiles {
                 let mut sums = [start; ROWS];
                 for t in 0..TAPS {
                     // SAFETY: the caller promises this line.
-                    let codes = line(unsafe { quads.lines.get_unchecked(x * quads.step + offsets[t]) });
+                    let codes = line(unsafe { quads.vectors.get_unchecked(x * quads.step + offsets[t]) });
                     for r in 0..ROWS {
                         for i in 0..REGISTERS {
                             sums[r][i] = $dpbusd(sums[r][i], codes[i], loaded[r][t][i]);
@@ -249,7 +249,7 @@ macro_rules! vnni_tiles {
                     }
                 }
                 for r in 0..ROWS {
-                    store_channels(&mut acc.sums[r * acc.row_stride + x * acc.stride..], sums[r]);
+                    store_channels(&mut acc.acc[r * acc.row_stride + x * acc.stride..], sums[r]);
                 }
             }
         }
@@ -260,19 +260,19 @@ macro_rules! vnni_tiles {
         /// - The lines of all taps of all outputs exist.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        unsafe fn quads_of_any(quads: Quads<'_>, weights: &[Line], start: &[i32; CHANNELS], acc: QuadSums<'_>) {
+        unsafe fn dot4_any_taps(quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
             let start = channels(start);
             for x in 0..quads.outputs {
                 let mut sums = start;
                 for (&offset, weights) in quads.offsets.iter().zip(weights) {
                     // SAFETY: the caller promises this line.
-                    let codes = line(unsafe { quads.lines.get_unchecked(x * quads.step + offset) });
+                    let codes = line(unsafe { quads.vectors.get_unchecked(x * quads.step + offset) });
                     let weights = line(weights);
                     for i in 0..REGISTERS {
                         sums[i] = $dpbusd(sums[i], codes[i], weights[i]);
                     }
                 }
-                store_channels(&mut acc.sums[x * acc.stride..], sums);
+                store_channels(&mut acc.acc[x * acc.stride..], sums);
             }
         }
 
@@ -281,7 +281,7 @@ macro_rules! vnni_tiles {
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn line(from: &Line) -> [$register; REGISTERS] {
+        fn line(from: &Vector64) -> [$register; REGISTERS] {
             let mut registers = [$zero(); REGISTERS];
             for (to, from) in registers.iter_mut().zip(from.as_chunks().0) {
                 *to = load_bytes(from);

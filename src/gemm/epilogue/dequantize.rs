@@ -1,19 +1,21 @@
 use alloc::vec::Vec;
 
-use super::outputs::{TileOut, columns};
-use super::{Epilogue, Sums, check_bias, check_len};
+use super::accumulators::Accumulators;
+use super::sealed::Finish;
+use super::tile_out::{TileOut, columns};
+use super::{Epilogue, check_bias, check_len};
 use crate::affine::clamp_real;
-use crate::arch::Sink;
+use crate::arch::OutputStage;
 use crate::element::sealed::Sealed;
 use crate::error::{Error, Result};
 
-/// Back to reals: `f32(acc) * (row_scale * col_scale) + bias`, in this order, without contraction.
+/// Dequantizes accumulators to `f32`: `f32(acc) * (row_scale * col_scale) + bias`, in this order, without FMA.
 ///
-/// Row scales are those of the left side: one, or one per row (dynamic quantization per row). Column scales are those
-/// of the right side: one, or one per column (weights per output channel).
+/// Row scales belong to the LHS: one, or one per row (dynamic quantization per row). Column scales belong to the RHS: one,
+/// or one per column (weights quantized per output channel).
 #[derive(Debug, Clone)]
 pub struct DequantizeEpilogue {
-    /// One for each row. One for all is a factor of `col_scale` already.
+    /// One per row. A single row scale is multiplied into `col_scale`.
     row_scale: Option<Vec<f32>>,
     col_scale: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -21,7 +23,7 @@ pub struct DequantizeEpilogue {
 }
 
 impl DequantizeEpilogue {
-    /// With scales of which there is one or one for each, and an optional bias per column.
+    /// Creates an epilogue from one scale or one per row, one scale or one per column, and an optional bias per column.
     ///
     /// # Errors
     /// [`Error::Scale`] unless every scale is finite and positive.
@@ -35,7 +37,7 @@ impl DequantizeEpilogue {
         Ok(Self { row_scale, col_scale, bias: bias.map(<[f32]>::to_vec), clamp: None })
     }
 
-    /// With outputs clamped to these bounds.
+    /// Clamps outputs to `low..=high`.
     pub(crate) fn with_clamp(mut self, low: f32, high: f32) -> Self {
         self.clamp = (low > f32::NEG_INFINITY || high < f32::INFINITY).then_some((low, high));
         self
@@ -44,7 +46,7 @@ impl DequantizeEpilogue {
 
 fn check_scales(scales: &[f32]) -> Result<()> {
     let usable = |scale: f32| (scale > 0.0) & (scale < f32::INFINITY);
-    // All of them without a branch first, and which one it is only if it matters: layers are set up at each call.
+    // Test all without a branch first and look for the bad one only on failure: layers are set up at each call.
     if scales.iter().fold(true, |all, &scale| all & usable(scale)) {
         return Ok(());
     }
@@ -52,14 +54,15 @@ fn check_scales(scales: &[f32]) -> Result<()> {
     found.map_or(Ok(()), |(index, &scale)| Err(Error::Scale { found: scale as f64, index: alloc::vec![index] }))
 }
 
-/// Dequantizes sums, with scales of rows or without.
-struct Dequantizing<'a, const BY_ROW: bool> {
-    scales: &'a DequantizeEpilogue,
+/// Dequantizes accumulators, with row scales if `BY_ROW`.
+struct DequantizeStage<'a, const BY_ROW: bool> {
+    epilogue: &'a DequantizeEpilogue,
     out: TileOut<'a, f32>,
 }
 
-impl<const BY_ROW: bool> Sink for Dequantizing<'_, BY_ROW> {
-    type Columns<const COLS: usize> = (usize, [f32; COLS], Option<[f32; COLS]>);
+impl<const BY_ROW: bool> OutputStage for DequantizeStage<'_, BY_ROW> {
+    /// Index of the first column, scales, biases.
+    type ColumnParams<const COLS: usize> = (usize, [f32; COLS], Option<[f32; COLS]>);
 
     #[inline(always)]
     fn width(&self) -> usize {
@@ -67,46 +70,47 @@ impl<const BY_ROW: bool> Sink for Dequantizing<'_, BY_ROW> {
     }
 
     #[inline(always)]
-    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
-        let DequantizeEpilogue { col_scale, bias, .. } = self.scales;
+    fn column_params<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::ColumnParams<COLS> {
+        let DequantizeEpilogue { col_scale, bias, .. } = self.epilogue;
         let first = self.out.at.1 + col;
         let bias = bias.as_ref().map(|bias| columns::<_, COLS, WHOLE>(bias, first));
         (col, columns::<_, COLS, WHOLE>(col_scale, first), bias)
     }
 
     #[inline(always)]
-    fn row<const COLS: usize, const WHOLE: bool>(
+    fn store_row<const COLS: usize, const WHOLE: bool>(
         &mut self,
         i: usize,
-        (col, mut factors, bias): Self::Columns<COLS>,
-        sums: [i32; COLS],
+        (col, mut scales, bias): Self::ColumnParams<COLS>,
+        acc: [i32; COLS],
     ) {
-        if let (true, Some(scales)) = (BY_ROW, &self.scales.row_scale) {
-            let row_scale = scales[self.out.at.0 + i];
-            factors.iter_mut().for_each(|factor| *factor *= row_scale);
+        if let (true, Some(row_scales)) = (BY_ROW, &self.epilogue.row_scale) {
+            let row_scale = row_scales[self.out.at.0 + i];
+            scales.iter_mut().for_each(|scale| *scale *= row_scale);
         }
-        let mut lanes = [0.0; COLS];
-        for l in 0..COLS {
-            lanes[l] = sums[l] as f32 * factors[l];
+        let mut y = [0.0; COLS];
+        for j in 0..COLS {
+            y[j] = acc[j] as f32 * scales[j];
         }
         if let Some(bias) = bias {
-            for l in 0..COLS {
-                lanes[l] += bias[l];
+            for j in 0..COLS {
+                y[j] += bias[j];
             }
         }
-        if let Some((low, high)) = self.scales.clamp {
-            for lane in &mut lanes {
-                *lane = clamp_real(*lane, low, high);
+        if let Some((low, high)) = self.epilogue.clamp {
+            for y in &mut y {
+                *y = clamp_real(*y, low, high);
             }
         }
-        self.out.put::<COLS, WHOLE>(i, col, lanes);
+        self.out.store::<COLS, WHOLE>(i, col, y);
     }
 }
 
 impl Sealed for DequantizeEpilogue {}
 impl Epilogue for DequantizeEpilogue {
     type Out = f32;
-
+}
+impl Finish<f32> for DequantizeEpilogue {
     fn bias(&self) -> Option<&[i32]> {
         None
     }
@@ -118,11 +122,10 @@ impl Epilogue for DequantizeEpilogue {
     }
 
     #[inline(always)]
-    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
-    fn finish(&self, sums: impl Sums, out: TileOut<'_, f32>) {
+    fn finish(&self, acc: impl Accumulators, out: TileOut<'_, f32>) {
         match self.row_scale {
-            Some(_) => sums.to(Dequantizing::<true> { scales: self, out }),
-            None => sums.to(Dequantizing::<false> { scales: self, out }),
+            Some(_) => acc.store_to(DequantizeStage::<true> { epilogue: self, out }),
+            None => acc.store_to(DequantizeStage::<false> { epilogue: self, out }),
         }
     }
 }

@@ -1,50 +1,57 @@
-//! What becomes of accumulators: outputs, while they are in registers, or at least in the cache.
+//! Epilogues: they turn accumulators into outputs, in registers where the micro-kernel allows it, otherwise from L1.
 
 use alloc::vec::Vec;
 
-use crate::affine::RequantizeFloat;
-use crate::arch::{Sink, ToBytes};
+use crate::arch::OutputStage;
 use crate::element::sealed::Sealed;
 use crate::error::{Error, Result};
 
+mod accumulators;
 mod dequantize;
-mod outputs;
 mod requantize;
-mod sums;
+mod tile_out;
 
+pub(crate) use accumulators::{StoredAccumulators, TileProduct};
 pub use dequantize::DequantizeEpilogue;
-pub(crate) use outputs::TileOut;
 pub use requantize::RequantizeEpilogue;
-pub(crate) use sums::{Products, Stored, Sums};
+use sealed::Finish;
+pub(crate) use tile_out::TileOut;
 
-/// What is done with each accumulator of a product. Sealed; see [`I32Epilogue`], [`DequantizeEpilogue`], [`RequantizeEpilogue`].
-pub trait Epilogue: Sealed + Sync {
+/// Computes the outputs of a product from its accumulators. Sealed.
+///
+/// The epilogues are [`I32Epilogue`], [`DequantizeEpilogue`] and [`RequantizeEpilogue`].
+pub trait Epilogue: Finish<<Self as Epilogue>::Out> + Sealed + Sync {
     /// The type of the outputs.
     type Out: Copy + Default + Send + Sync + 'static;
-
-    /// The bias that accumulators start from, one per column, in units of the accumulator.
-    #[doc(hidden)]
-    fn bias(&self) -> Option<&[i32]>;
-
-    /// Refuses a product of another shape than the epilogue was made for.
-    #[doc(hidden)]
-    fn check(&self, rows: usize, cols: usize) -> Result<()>;
-
-    /// Where outputs are bytes that a formula makes of each accumulator: this formula.
-    #[doc(hidden)]
-    #[inline(always)]
-    #[allow(private_interfaces, reason = "the trait is sealed")]
-    fn to_bytes(&self) -> Option<ToBytes<'_, RequantizeFloat>> {
-        None
-    }
-
-    /// Makes the outputs of a tile of its sums.
-    #[doc(hidden)]
-    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
-    fn finish(&self, sums: impl Sums, out: TileOut<'_, Self::Out>);
 }
 
-/// Refuses what there is neither one of nor one for each of `len`.
+pub(crate) mod sealed {
+    use super::accumulators::Accumulators;
+    use super::tile_out::TileOut;
+    use crate::affine::RequantizeFloat;
+    use crate::arch::ByteStage;
+    use crate::error::Result;
+
+    /// The parts of an epilogue that the driver calls.
+    pub trait Finish<Out> {
+        /// Returns the bias that accumulators start from: one per column, in units of the accumulator.
+        fn bias(&self) -> Option<&[i32]>;
+
+        /// Returns an error if the epilogue was made for another shape than `[rows, cols]`.
+        fn check(&self, rows: usize, cols: usize) -> Result<()>;
+
+        /// Returns the requantization to bytes if the epilogue is one that micro-kernels can do in registers.
+        #[inline(always)]
+        fn byte_stage(&self) -> Option<ByteStage<'_, RequantizeFloat>> {
+            None
+        }
+
+        /// Computes the outputs of a tile from its accumulators.
+        fn finish(&self, acc: impl Accumulators, out: TileOut<'_, Out>);
+    }
+}
+
+/// Returns an error unless there is one value, or one for each of `len`.
 fn check_len(what: &'static str, len: usize, found: usize) -> Result<()> {
     if found == 1 || found == len { Ok(()) } else { Err(Error::shape(what, &[len], &[found])) }
 }
@@ -56,30 +63,30 @@ fn check_bias<T>(bias: Option<&[T]>, cols: usize) -> Result<()> {
     }
 }
 
-/// The accumulators themselves: `acc + bias`, as `i32`.
+/// Stores the accumulators: `acc + bias`, as `i32`.
 #[derive(Debug, Clone, Default)]
 pub struct I32Epilogue {
     bias: Option<Vec<i32>>,
 }
 
 impl I32Epilogue {
-    /// Without a bias.
+    /// An epilogue without a bias.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With a bias, one per column.
+    /// An epilogue with one bias per column.
     pub fn with_bias(bias: &[i32]) -> Self {
         Self { bias: Some(bias.to_vec()) }
     }
 }
 
-/// Writes sums where they belong.
-struct Copying<'a>(TileOut<'a, i32>);
+/// Stores accumulators unchanged.
+struct StoreI32<'a>(TileOut<'a, i32>);
 
-impl Sink for Copying<'_> {
-    /// Which they are.
-    type Columns<const COLS: usize> = usize;
+impl OutputStage for StoreI32<'_> {
+    /// Index of the first column.
+    type ColumnParams<const COLS: usize> = usize;
 
     #[inline(always)]
     fn width(&self) -> usize {
@@ -87,7 +94,7 @@ impl Sink for Copying<'_> {
     }
 
     #[inline(always)]
-    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> usize {
+    fn column_params<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> usize {
         col
     }
 
@@ -97,15 +104,16 @@ impl Sink for Copying<'_> {
     }
 
     #[inline(always)]
-    fn row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, col: usize, sums: [i32; COLS]) {
-        self.0.put::<COLS, WHOLE>(i, col, sums);
+    fn store_row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, col: usize, acc: [i32; COLS]) {
+        self.0.store::<COLS, WHOLE>(i, col, acc);
     }
 }
 
 impl Sealed for I32Epilogue {}
 impl Epilogue for I32Epilogue {
     type Out = i32;
-
+}
+impl Finish<i32> for I32Epilogue {
     fn bias(&self) -> Option<&[i32]> {
         self.bias.as_deref()
     }
@@ -115,8 +123,7 @@ impl Epilogue for I32Epilogue {
     }
 
     #[inline(always)]
-    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
-    fn finish(&self, sums: impl Sums, out: TileOut<'_, i32>) {
-        sums.to(Copying(out));
+    fn finish(&self, acc: impl accumulators::Accumulators, out: TileOut<'_, i32>) {
+        acc.store_to(StoreI32(out));
     }
 }

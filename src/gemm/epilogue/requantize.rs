@@ -2,25 +2,27 @@ use alloc::vec::Vec;
 
 use ndarray::Dimension;
 
-use super::outputs::{TileOut, columns};
-use super::{Epilogue, Sums, check_bias, check_len};
+use super::accumulators::Accumulators;
+use super::sealed::Finish;
+use super::tile_out::{TileOut, columns};
+use super::{Epilogue, check_bias, check_len};
 use crate::affine::{
     Arithmetic, Codes, FixedPoint, FixedPointRounding, Multiplier, RequantizeFixed, RequantizeFloat, requantize_double,
     requantize_fixed, requantize_float,
 };
-use crate::arch::{Sink, TileBytes, ToBytes, as_bytes_mut};
+use crate::arch::{ByteStage, ByteTile, OutputStage, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
 
-/// To codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
+/// Requantizes accumulators to codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
 ///
-/// The multiplier is `x_scale * w_scale / y_scale`, one or one per column, in the arithmetic of a [`Arithmetic`].
-/// An activation is a narrower clamp.
+/// The multiplier is `x_scale * w_scale / y_scale`: one, or one per column, in the chosen [`Arithmetic`]. A fused activation is
+/// a narrower clamp.
 #[derive(Debug, Clone)]
 pub struct RequantizeEpilogue<T: Element> {
     multipliers: Multipliers,
-    /// Whether all multipliers are floats below 1, as is usual: then products with sums round to an `i32`.
+    /// Whether all multipliers are `f32` below 1, as is usual. Then `acc * multiplier` rounds to an `i32`.
     below_one: bool,
     bias: Option<Vec<i32>>,
     zero_point: i32,
@@ -28,29 +30,30 @@ pub struct RequantizeEpilogue<T: Element> {
     element: core::marker::PhantomData<T>,
 }
 
-/// One multiplier, or one per column. All of one kind, so that the kind is looked at once a tile.
+/// One multiplier, or one per column. All have one type, so the type is matched once per tile.
 #[derive(Debug, Clone)]
 enum Multipliers {
-    Float(Vec<f32>),
-    Double(Vec<f64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
     FixedPoint(Vec<FixedPoint>, FixedPointRounding),
 }
 
 impl Multipliers {
     fn len(&self) -> usize {
         match self {
-            Multipliers::Float(m) => m.len(),
-            Multipliers::Double(m) => m.len(),
+            Multipliers::F32(m) => m.len(),
+            Multipliers::F64(m) => m.len(),
             Multipliers::FixedPoint(m, _) => m.len(),
         }
     }
 }
 
 impl<T: Element> RequantizeEpilogue<T> {
-    /// Requantizes to parameters per tensor, from the scale of the left side and one or more of the right.
+    /// Creates an epilogue to the per-tensor parameters `to`, from the scale of the LHS and the scales of the RHS: one,
+    /// or one per column.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `to` is per tensor, and those of [`Multiplier::new`].
+    /// [`Error::Shape`] unless `to` is per tensor; same as [`Multiplier::new`] for the scales.
     pub fn new<D: Dimension>(
         row_scale: f32,
         col_scale: &[f32],
@@ -61,20 +64,20 @@ impl<T: Element> RequantizeEpilogue<T> {
         let (scale, zero_point) = to.of_tensor("output parameters")?;
         let (min, max) = to.code_range();
         let mut multipliers = match arithmetic {
-            Arithmetic::F32 => Multipliers::Float(Vec::new()),
-            Arithmetic::F64 => Multipliers::Double(Vec::new()),
+            Arithmetic::F32 => Multipliers::F32(Vec::new()),
+            Arithmetic::F64 => Multipliers::F64(Vec::new()),
             Arithmetic::FixedPoint(rounding) => Multipliers::FixedPoint(Vec::new(), rounding),
         };
         for &col_scale in col_scale {
             match (&mut multipliers, Multiplier::new(row_scale, col_scale, scale, arithmetic)?) {
-                (Multipliers::Float(all), Multiplier::F32(one)) => all.push(one),
-                (Multipliers::Double(all), Multiplier::F64(one)) => all.push(one),
+                (Multipliers::F32(all), Multiplier::F32(one)) => all.push(one),
+                (Multipliers::F64(all), Multiplier::F64(one)) => all.push(one),
                 (Multipliers::FixedPoint(all, _), Multiplier::FixedPoint(one, _)) => all.push(one),
-                _ => unreachable!("a arithmetic has one kind of multiplier"),
+                _ => unreachable!("an arithmetic mode has one type of multiplier"),
             }
         }
         let below_one = match &multipliers {
-            Multipliers::Float(all) => all.iter().all(|&m| m < 1.0),
+            Multipliers::F32(all) => all.iter().all(|&m| m < 1.0),
             _ => false,
         };
         Ok(Self {
@@ -87,7 +90,7 @@ impl<T: Element> RequantizeEpilogue<T> {
         })
     }
 
-    /// With codes clamped to `min..=max` as well: a fused activation.
+    /// Clamps codes to `min..=max` as well: a fused activation.
     ///
     /// # Errors
     /// [`Error::CodeRange`] if `min > max` or a bound leaves the element type.
@@ -101,17 +104,18 @@ impl<T: Element> RequantizeEpilogue<T> {
     }
 }
 
-/// Requantizes sums by floats of either precision, `code` being the formula.
-struct ByFloat<'a, T: Element, F, C> {
-    factors: &'a [F],
-    code: C,
+/// Requantizes accumulators by `f32` or `f64` multipliers.
+struct RequantizeFloatStage<'a, T: Element, F, C> {
+    multipliers: &'a [F],
+    requantize: C,
     zero_point: i32,
     codes: Codes,
     out: TileOut<'a, T::Code>,
 }
 
-impl<T: Element, F: Copy, C: Fn(i32, F, i32, Codes) -> i32> Sink for ByFloat<'_, T, F, C> {
-    type Columns<const COLS: usize> = (usize, [F; COLS]);
+impl<T: Element, F: Copy, C: Fn(i32, F, i32, Codes) -> i32> OutputStage for RequantizeFloatStage<'_, T, F, C> {
+    /// Index of the first column, multipliers.
+    type ColumnParams<const COLS: usize> = (usize, [F; COLS]);
 
     #[inline(always)]
     fn width(&self) -> usize {
@@ -119,36 +123,36 @@ impl<T: Element, F: Copy, C: Fn(i32, F, i32, Codes) -> i32> Sink for ByFloat<'_,
     }
 
     #[inline(always)]
-    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
-        (col, columns::<_, COLS, WHOLE>(self.factors, self.out.at.1 + col))
+    fn column_params<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::ColumnParams<COLS> {
+        (col, columns::<_, COLS, WHOLE>(self.multipliers, self.out.at.1 + col))
     }
 
     #[inline(always)]
-    fn row<const COLS: usize, const WHOLE: bool>(
+    fn store_row<const COLS: usize, const WHOLE: bool>(
         &mut self,
         i: usize,
-        (col, factors): Self::Columns<COLS>,
-        sums: [i32; COLS],
+        (col, multipliers): Self::ColumnParams<COLS>,
+        acc: [i32; COLS],
     ) {
-        let mut lanes = [T::Code::default(); COLS];
-        for l in 0..COLS {
-            lanes[l] = T::Code::from_i32((self.code)(sums[l], factors[l], self.zero_point, self.codes));
+        let mut codes = [T::Code::default(); COLS];
+        for j in 0..COLS {
+            codes[j] = T::Code::from_i32((self.requantize)(acc[j], multipliers[j], self.zero_point, self.codes));
         }
-        self.out.put::<COLS, WHOLE>(i, col, lanes);
+        self.out.store::<COLS, WHOLE>(i, col, codes);
     }
 }
 
-/// Requantizes sums by fixed-point factors, with one rounding if `SINGLE`, or with two.
-struct ByFixedPoint<'a, T: Element, const SINGLE: bool> {
-    factors: &'a [FixedPoint],
+/// Requantizes accumulators by fixed-point multipliers, with one rounding if `SINGLE`, otherwise with two.
+struct RequantizeFixedStage<'a, T: Element, const SINGLE: bool> {
+    multipliers: &'a [FixedPoint],
     zero_point: i32,
     codes: Codes,
     out: TileOut<'a, T::Code>,
 }
 
-impl<T: Element, const SINGLE: bool> Sink for ByFixedPoint<'_, T, SINGLE> {
-    /// The parts of factors each in a row of their own, as registers take them.
-    type Columns<const COLS: usize> = (usize, [i32; COLS], [i32; COLS]);
+impl<T: Element, const SINGLE: bool> OutputStage for RequantizeFixedStage<'_, T, SINGLE> {
+    /// Index of the first column, Q31 multipliers and shifts as separate arrays, which vectorize.
+    type ColumnParams<const COLS: usize> = (usize, [i32; COLS], [i32; COLS]);
 
     #[inline(always)]
     fn width(&self) -> usize {
@@ -156,36 +160,37 @@ impl<T: Element, const SINGLE: bool> Sink for ByFixedPoint<'_, T, SINGLE> {
     }
 
     #[inline(always)]
-    fn columns<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::Columns<COLS> {
-        let factors = columns::<_, COLS, WHOLE>(self.factors, self.out.at.1 + col);
-        (col, factors.map(FixedPoint::q31), factors.map(FixedPoint::shift))
+    fn column_params<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::ColumnParams<COLS> {
+        let multipliers = columns::<_, COLS, WHOLE>(self.multipliers, self.out.at.1 + col);
+        (col, multipliers.map(FixedPoint::q31), multipliers.map(FixedPoint::shift))
     }
 
     #[inline(always)]
-    fn row<const COLS: usize, const WHOLE: bool>(
+    fn store_row<const COLS: usize, const WHOLE: bool>(
         &mut self,
         i: usize,
-        (col, q31, shift): Self::Columns<COLS>,
-        sums: [i32; COLS],
+        (col, q31, shift): Self::ColumnParams<COLS>,
+        acc: [i32; COLS],
     ) {
         let rounding = if SINGLE { FixedPointRounding::Single } else { FixedPointRounding::Double };
-        let mut lanes = [T::Code::default(); COLS];
-        for l in 0..COLS {
-            let factor = FixedPoint::of_parts(q31[l], shift[l]);
-            lanes[l] = T::Code::from_i32(if T::BITS > 16 {
-                requantize_fixed(sums[l], factor, rounding, self.zero_point, self.codes)
+        let mut codes = [T::Code::default(); COLS];
+        for j in 0..COLS {
+            let multiplier = FixedPoint::of_parts(q31[j], shift[j]);
+            codes[j] = T::Code::from_i32(if T::BITS > 16 {
+                requantize_fixed(acc[j], multiplier, rounding, self.zero_point, self.codes)
             } else {
-                RequantizeFixed::new(factor, rounding, self.zero_point, self.codes).code(sums[l])
+                RequantizeFixed::new(multiplier, rounding, self.zero_point, self.codes).code(acc[j])
             });
         }
-        self.out.put::<COLS, WHOLE>(i, col, lanes);
+        self.out.store::<COLS, WHOLE>(i, col, codes);
     }
 }
 
 impl<T: Element> Sealed for RequantizeEpilogue<T> {}
 impl<T: Element> Epilogue for RequantizeEpilogue<T> {
     type Out = T::Code;
-
+}
+impl<T: Element> Finish<T::Code> for RequantizeEpilogue<T> {
     fn bias(&self) -> Option<&[i32]> {
         self.bias.as_deref()
     }
@@ -195,42 +200,42 @@ impl<T: Element> Epilogue for RequantizeEpilogue<T> {
         check_bias(self.bias(), cols)
     }
 
-    #[allow(private_interfaces, reason = "the trait is sealed")]
-    fn to_bytes(&self) -> Option<ToBytes<'_, RequantizeFloat>> {
-        let Multipliers::Float(factors) = &self.multipliers else { return None };
+    fn byte_stage(&self) -> Option<ByteStage<'_, RequantizeFloat>> {
+        let Multipliers::F32(multipliers) = &self.multipliers else { return None };
         if size_of::<T::Code>() != 1 || !self.below_one {
             return None;
         }
-        // Signed codes are unsigned ones whose top bit is flipped.
-        let (up, flip) = if T::MIN < 0 { (128, 0x80) } else { (0, 0) };
-        let codes = Codes { min: self.codes.min + up, max: self.codes.max + up };
-        Some(ToBytes { formula: RequantizeFloat::new(self.zero_point + up, codes), factors, flip })
+        // Signed codes are computed as unsigned ones and converted by XOR 0x80.
+        let (offset, sign_xor) = if T::MIN < 0 { (128, 0x80) } else { (0, 0) };
+        let codes = Codes { min: self.codes.min + offset, max: self.codes.max + offset };
+        Some(ByteStage { op: RequantizeFloat::new(self.zero_point + offset, codes), multipliers, sign_xor })
     }
 
     #[inline(always)]
-    #[allow(private_bounds, private_interfaces, reason = "the trait is sealed")]
-    fn finish(&self, mut sums: impl Sums, out: TileOut<'_, T::Code>) {
+    fn finish(&self, mut acc: impl Accumulators, out: TileOut<'_, T::Code>) {
         let TileOut { at, width, out, stride } = out;
-        if let (Some(to), Some(bytes)) = (self.to_bytes(), as_bytes_mut(out)) {
-            let factors = if to.factors.len() == 1 { to.factors } else { &to.factors[at.1..] };
-            let to = ToBytes { factors, ..to };
-            if sums.to_bytes(to, TileBytes { bytes, width, stride }) {
+        if let (Some(stage), Some(bytes)) = (self.byte_stage(), as_bytes_mut(out)) {
+            let multipliers = if stage.multipliers.len() == 1 { stage.multipliers } else { &stage.multipliers[at.1..] };
+            let stage = ByteStage { multipliers, ..stage };
+            if acc.requantize(stage, ByteTile { bytes, width, stride }) {
                 return;
             }
         }
         let (zero_point, codes, out) = (self.zero_point, self.codes, TileOut { at, width, out, stride });
         match &self.multipliers {
-            Multipliers::Float(factors) => {
-                sums.to(ByFloat::<T, _, _> { factors, code: requantize_float::<T>, zero_point, codes, out });
+            Multipliers::F32(multipliers) => {
+                let requantize = requantize_float::<T>;
+                acc.store_to(RequantizeFloatStage::<T, _, _> { multipliers, requantize, zero_point, codes, out });
             }
-            Multipliers::Double(factors) => {
-                sums.to(ByFloat::<T, _, _> { factors, code: requantize_double::<T>, zero_point, codes, out });
+            Multipliers::F64(multipliers) => {
+                let requantize = requantize_double::<T>;
+                acc.store_to(RequantizeFloatStage::<T, _, _> { multipliers, requantize, zero_point, codes, out });
             }
-            Multipliers::FixedPoint(factors, FixedPointRounding::Double) => {
-                sums.to(ByFixedPoint::<T, false> { factors, zero_point, codes, out });
+            Multipliers::FixedPoint(multipliers, FixedPointRounding::Double) => {
+                acc.store_to(RequantizeFixedStage::<T, false> { multipliers, zero_point, codes, out });
             }
-            Multipliers::FixedPoint(factors, FixedPointRounding::Single) => {
-                sums.to(ByFixedPoint::<T, true> { factors, zero_point, codes, out });
+            Multipliers::FixedPoint(multipliers, FixedPointRounding::Single) => {
+                acc.store_to(RequantizeFixedStage::<T, true> { multipliers, zero_point, codes, out });
             }
         }
     }

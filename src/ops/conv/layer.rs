@@ -7,7 +7,7 @@ use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::gemm::{DequantizeEpilogue, Epilogue, Int8, Workspace};
+use crate::gemm::{DequantizeEpilogue, Finish, Int8, Workspace};
 use crate::ops::matmul::ChannelParams;
 use crate::ops::requantize::{Output, check_params};
 use crate::ops::stage::{Stage, check_bias};

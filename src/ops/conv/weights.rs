@@ -7,7 +7,7 @@ use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
 use super::depthwise::DepthwiseWeights;
 use crate::arch::Isa;
 use crate::error::{Error, Result, elements};
-use crate::gemm::{self, Epilogue, Im2col, Int8, Lhs, PackedRhs, Workspace};
+use crate::gemm::{self, Epilogue, Im2col, Int8, LhsSource, PackedRhs, Workspace};
 use crate::ops::layout::with_nhwc;
 use crate::ops::linear::LEAST_REACH;
 use crate::window::{Placed, Window};
@@ -36,11 +36,11 @@ enum Packed<W: Int8> {
 impl<W: Int8> ConvWeights<W> {
     /// Packs weights with one zero point, or one per output channel.
     pub(super) fn new(codes: &ArrayRef4<W>, zero_points: &[W], window: Window, groups: usize) -> Result<Self> {
-        Self::new_for(Isa::current(), codes, zero_points, window, groups)
+        Self::new_for(None, codes, zero_points, window, groups)
     }
 
     pub(super) fn new_for(
-        isa: Isa,
+        isa: Option<Isa>,
         codes: &ArrayRef4<W>,
         zero_points: &[W],
         window: Window,
@@ -64,10 +64,12 @@ impl<W: Int8> ConvWeights<W> {
         gemm::check_depth(LEAST_REACH, LEAST_REACH, depth, None)?;
         let per_group = outputs / groups;
         if channels == 1 && groups > 1 {
+            let isa = isa.unwrap_or_else(Isa::current);
             let packed = Packed::Depthwise(DepthwiseWeights::new(isa, codes, zero_points, &window, groups));
             let weights = Self { window, kernel: [kh, kw], inputs: groups, outputs, depth, packed };
             return weights.check_depth(LEAST_REACH, None).map(|()| weights);
         }
+        let isa = isa.unwrap_or_else(|| Isa::for_gemm(depth));
         let pack = |group: usize| {
             let channels_of_group = group * per_group..(group + 1) * per_group;
             let zero_points =
@@ -166,11 +168,11 @@ impl<W: Int8> ConvWeights<W> {
         for (group, weights) in groups.iter().enumerate() {
             let first_col = group * per_group;
             let lhs = if groups.len() == 1 && window.is_pointwise() {
-                Lhs::Matrix(
+                LhsSource::Matrix(
                     ArrayView2::from_shape((pixels, channels), codes).expect("one input pixel per output pixel"),
                 )
             } else {
-                Lhs::Im2col(Im2col {
+                LhsSource::Im2col(Im2col {
                     codes: X::as_bytes(codes),
                     images: pixels / (window.output[0] * window.output[1]),
                     pixel: self.inputs,
@@ -181,7 +183,7 @@ impl<W: Int8> ConvWeights<W> {
                 })
             };
             let out = out.slice_mut(s![.., first_col..first_col + per_group]);
-            gemm::run(lhs, zero_point, weights, epilogue, first_col, out, workspace);
+            gemm::gemm_unchecked(lhs, zero_point, weights, epilogue, first_col, out, workspace);
         }
     }
 }

@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::sums::Sums;
 use super::{BandSpace, DepthwiseWeights};
 use crate::affine::RequantizeFloat;
-use crate::arch::{CHANNELS, Interleave, Kernel, Line, ToBytes, with_kernel};
+use crate::arch::{ByteStage, CHANNELS, Interleave4, Kernel, Vector64, with_kernel};
 use crate::gemm::Epilogue;
 use crate::threads::join;
 use crate::window::Placed;
@@ -34,7 +34,7 @@ pub(super) struct Job<'a, E: Epilogue> {
     /// Bands of an image.
     pub(super) bands: usize,
     pub(super) epilogue: &'a E,
-    pub(super) to_bytes: Option<ToBytes<'a, RequantizeFloat>>,
+    pub(super) to_bytes: Option<ByteStage<'a, RequantizeFloat>>,
     /// For each channel, as `start`, if there is a formula to bytes.
     pub(super) factors: &'a [f32],
 }
@@ -134,7 +134,7 @@ impl<E: Epilogue> Job<'_, E> {
     }
 
     /// Interleaves the rows of a part.
-    fn fill_quads<K: Kernel>(&self, kernel: K, part: &Part, columns: usize, quads: &mut [Line]) {
+    fn fill_quads<K: Kernel>(&self, kernel: K, part: &Part, columns: usize, quads: &mut [Vector64]) {
         let Placed { strides, dilations, before, image: [height, width], .. } = self.window;
         let (multiplier, lines_of_pixel) = (self.weights.multiplier, part.lines());
         let pixel = self.weights.outputs / multiplier;
@@ -159,7 +159,7 @@ impl<E: Epilogue> Job<'_, E> {
                 // Pixels that follow one another on both sides are one.
                 let joined = channels == pixel && pixel.is_multiple_of(CHANNELS);
                 let (pixels, channels) = if joined { (1, channels * pixels) } else { (pixels, channels) };
-                kernel.interleave(Interleave { rows, flip, pixels, pixel, channels, lines });
+                kernel.interleave4(Interleave4 { rows, sign_xor: flip, pixels, pixel, channels, vectors: lines });
                 continue;
             }
             for (x, lines) in lines.chunks_exact_mut(lines_of_pixel).enumerate() {

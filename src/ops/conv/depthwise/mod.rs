@@ -21,7 +21,7 @@ use alloc::{vec, vec::Vec};
 
 use ndarray::ArrayRef4;
 
-use crate::arch::{CHANNELS, Isa, Line, ToBytes};
+use crate::arch::{ByteStage, CHANNELS, Isa, Vector64};
 use crate::gemm::{Epilogue, Int8};
 use crate::threads;
 use crate::window::{Placed, Window};
@@ -43,7 +43,7 @@ pub(super) struct DepthwiseWeights {
     /// For each tap of an output row the quad of rows and the column of the kernel.
     taps: Vec<(usize, usize)>,
     /// `[channels / 16][band][taps]` lines.
-    lines: Vec<Line>,
+    lines: Vec<Vector64>,
     /// `Σ (w - w_zero)` of each output channel.
     sums: Vec<i32>,
     /// The greatest distance of a weight's code from its zero point.
@@ -97,7 +97,7 @@ impl DepthwiseWeights {
     }
 
     pub(super) fn size_in_bytes(&self) -> usize {
-        size_of::<Line>() * self.lines.len() + size_of::<i32>() * self.sums.len()
+        size_of::<Vector64>() * self.lines.len() + size_of::<i32>() * self.sums.len()
     }
 
     /// The convolution of images `[images, height, width, channels]`, checked.
@@ -112,7 +112,7 @@ impl DepthwiseWeights {
     ) {
         let image = window.output[0] * window.output[1] * self.outputs;
         // Padding and the spare channels of the last line are multiplied too, by zeros.
-        let zero = zero_point.to_i32() + X::TO_UNSIGNED;
+        let zero = zero_point.to_i32() + X::SIGN_OFFSET;
         let DepthwiseSpace { start, factors, fill, threads } = workspace;
         start.clear();
         start.extend(self.sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()));
@@ -120,9 +120,9 @@ impl DepthwiseWeights {
             start.iter_mut().zip(bias).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
         }
         start.resize(self.outputs.next_multiple_of(CHANNELS), 0);
-        let to_bytes = epilogue.to_bytes();
+        let to_bytes = epilogue.byte_stage();
         factors.clear();
-        if let Some(ToBytes { factors: all, .. }) = to_bytes {
+        if let Some(ByteStage { multipliers: all, .. }) = to_bytes {
             let factor = |o: usize| if all.len() == 1 { all[0] } else { all[o] };
             factors.extend((0..self.outputs).map(factor));
             factors.resize(self.outputs.next_multiple_of(CHANNELS), 0.0);
@@ -133,7 +133,7 @@ impl DepthwiseWeights {
         let job = Job {
             weights: self,
             codes: X::as_bytes(codes),
-            flip: if X::TO_UNSIGNED == 0 { 0 } else { 0x80 },
+            flip: if X::SIGN_OFFSET == 0 { 0 } else { 0x80 },
             zero: zero as u8,
             fill,
             start,
@@ -163,7 +163,7 @@ pub(super) struct DepthwiseSpace {
 /// The memory of one thread.
 #[derive(Debug, Clone, Default)]
 struct BandSpace {
-    quads: Vec<Line>,
+    quads: Vec<Vector64>,
     tile: Vec<i32>,
     offsets: Vec<usize>,
 }

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use super::DepthwiseWeights;
 use super::job::{Job, Part};
-use crate::arch::{CHANNELS, Kernel, Line, QuadBytes, QuadSums, Quads, Task, ToBytes, as_bytes_mut};
-use crate::gemm::{Epilogue, Stored, TileOut};
+use crate::arch::{ByteStage, CHANNELS, Dot4Accumulators, Dot4Input, Dot4Output, Kernel, Task, Vector64, as_bytes_mut};
+use crate::gemm::{Epilogue, StoredAccumulators, TileOut};
 
 /// The accumulators that are summed at a time where they pass through memory.
 const TILE: usize = 4096;
@@ -15,7 +15,7 @@ pub(super) struct Sums<'a, 'j, E: Epilogue, K> {
     pub(super) job: &'a Job<'j, E>,
     pub(super) kernel: K,
     pub(super) part: Part,
-    pub(super) quads: &'a [Line],
+    pub(super) quads: &'a [Vector64],
     pub(super) offsets: &'a [usize],
     pub(super) tile: &'a mut Vec<i32>,
     /// The rows of the band.
@@ -37,19 +37,19 @@ impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
         let weights = &job.weights.lines[first / CHANNELS * per_block..][..lines * per_block];
         let start = &job.start[first..].as_chunks::<CHANNELS>().0[..lines];
         let out = &mut out[part.xs.start * outputs..];
-        if K::REQUANTIZES_QUADS
+        if K::FUSES_DOT4_REQUANTIZE
             && let (Some(to), Some(bytes)) = (job.to_bytes, as_bytes_mut(out))
         {
-            let to = ToBytes { factors: &job.factors[first..][..lines * CHANNELS], ..to };
-            let quads = Quads { outputs: count, lines: quads, step, offsets };
-            let out = QuadBytes {
+            let to = ByteStage { multipliers: &job.factors[first..][..lines * CHANNELS], ..to };
+            let quads = Dot4Input { outputs: count, vectors: quads, step, offsets };
+            let out = Dot4Output {
                 bytes: &mut bytes[first..],
                 rows: part.rows,
                 channels: part.channels.len(),
                 stride: outputs,
                 row_stride: width * outputs,
             };
-            return kernel.requantize_quads(quads, weights, start, to, out);
+            return kernel.dot4_requantize(quads, weights, start, to, out);
         }
         let stride = lines * CHANNELS;
         let at_once = (TILE / (stride * part.rows)).max(1);
@@ -59,14 +59,14 @@ impl<E: Epilogue, K: Kernel> Task for Sums<'_, '_, E, K> {
             let count = at_once.min(count - x);
             for (block, start) in start.iter().enumerate() {
                 let weights = &weights[block * per_block..][..part.rows * taps];
-                let quads = Quads { outputs: count, lines: &quads[x * step + block..], step, offsets };
-                let sums = QuadSums { sums: &mut tile[block * CHANNELS..], stride, row_stride };
-                kernel.multiply_quads(quads, weights, start, sums);
+                let quads = Dot4Input { outputs: count, vectors: &quads[x * step + block..], step, offsets };
+                let sums = Dot4Accumulators { acc: &mut tile[block * CHANNELS..], stride, row_stride };
+                kernel.dot4(quads, weights, start, sums);
             }
             for row in 0..part.rows {
                 let pixel = (part.image * height + part.row + row) * width + part.xs.start + x;
                 let out = &mut out[(row * width + x) * outputs + first..];
-                let sums = Stored { kernel, rows: count, acc: &tile[row * row_stride..], stride };
+                let sums = StoredAccumulators { kernel, rows: count, acc: &tile[row * row_stride..], stride };
                 let width = part.channels.len();
                 job.epilogue.finish(sums, TileOut { at: (pixel, first), width, out, stride: outputs });
             }

@@ -3,59 +3,66 @@
 use core::arch::x86_64::*;
 
 use super::avx512vnni::{KR, LANES, MR, NR, tile};
-use crate::arch::{Columns, Floats, Formula, Rows, TileBytes, ToBytes, Units};
+use crate::arch::{ByteStage, ByteTile, LhsRows, LhsUnits, RequantizeOp, RhsPanels, SimdF32};
 
-/// See [`Kernel::multiply_to_bytes`](crate::arch::Kernel::multiply_to_bytes).
+/// See [`Kernel::multiply_requantize`](crate::arch::Kernel::multiply_requantize).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-pub(super) fn multiply<F: Formula>(rows: usize, a: Rows<'_>, b: Columns<'_>, to: ToBytes<'_, F>, out: TileBytes<'_>) {
+pub(super) fn multiply_requantize<F: RequantizeOp>(
+    rows: usize,
+    a: LhsRows<'_>,
+    b: RhsPanels<'_>,
+    to: ByteStage<'_, F>,
+    out: ByteTile<'_>,
+) {
     if a.signed { tiles::<true, F>(rows, a, b, to, out) } else { tiles::<false, F>(rows, a, b, to, out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-fn tiles<const SIGNED: bool, F: Formula>(
+fn tiles<const SIGNED: bool, F: RequantizeOp>(
     rows: usize,
-    a: Rows<'_>,
-    b: Columns<'_>,
-    to: ToBytes<'_, F>,
-    out: TileBytes<'_>,
+    a: LhsRows<'_>,
+    b: RhsPanels<'_>,
+    to: ByteStage<'_, F>,
+    out: ByteTile<'_>,
 ) {
     // Rows are taken by twos and by fours.
     const { assert!(MR.is_multiple_of(4)) }
-    let ToBytes { formula, factors, flip } = to;
-    let TileBytes { bytes, width, stride } = out;
+    let ByteStage { op, multipliers, sign_xor } = to;
+    let ByteTile { bytes, width, stride } = out;
     let last = rows.saturating_sub(1) * stride + width;
     assert!(rows.is_multiple_of(MR) && bytes.len() >= last, "room for a tile");
     // No panel lies beyond the width.
     assert!(b.start.len() == width.next_multiple_of(LANES), "columns of a tile");
-    assert!(factors.len() == 1 || factors.len() >= width, "factors of all columns");
-    let (finish, bytes) = (Finish::new(formula, flip), bytes.as_mut_ptr());
+    assert!(multipliers.len() == 1 || multipliers.len() >= width, "multipliers of all columns");
+    let (finish, bytes) = (Finish::new(op, sign_xor), bytes.as_mut_ptr());
     for i in (0..rows).step_by(MR) {
         let mut last = [[0; KR]; MR];
-        let units = Units::new(a.from(i), &mut last);
+        let units = LhsUnits::new(a.from(i), &mut last);
         for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
             let col = p * NR;
             let width = width - col;
             let to = bytes.wrapping_add(i * stride + col);
-            let factors = |first| columns(factors, col + first);
+            let multipliers = |first| columns(multipliers, col + first);
             // SAFETY: as many bytes of each row as the tile is wide are there, as was asked above.
             unsafe {
                 if b.start.len() > LANES {
                     let sums = tile::<MR, 1, 2, SIGNED>(&units, b);
-                    let factors = [factors(0), factors(LANES)];
+                    let multipliers = [multipliers(0), multipliers(LANES)];
                     for (r, &[[a, b], [c, d]]) in sums.as_chunks().0.iter().enumerate() {
-                        let bytes = finish.bytes([a, b, c, d], [factors[0], factors[1], factors[0], factors[1]]);
+                        let bytes = finish
+                            .bytes([a, b, c, d], [multipliers[0], multipliers[1], multipliers[0], multipliers[1]]);
                         let to = to.wrapping_add(2 * r * stride);
                         store_half(to, _mm512_castsi512_si256(bytes), width);
                         store_half(to.wrapping_add(stride), _mm512_extracti64x4_epi64::<1>(bytes), width);
                     }
                 } else {
                     let sums = tile::<MR, 1, 1, SIGNED>(&units, b);
-                    let factors = factors(0);
+                    let multipliers = multipliers(0);
                     for (r, &[[a], [b], [c], [d]]) in sums.as_chunks().0.iter().enumerate() {
                         let to = [0, 1, 2, 3].map(|x| to.wrapping_add((4 * r + x) * stride));
-                        finish.store([a, b, c, d], factors, to, first(width));
+                        finish.store([a, b, c, d], multipliers, to, first(width));
                     }
                 }
             }
@@ -66,13 +73,13 @@ fn tiles<const SIGNED: bool, F: Formula>(
 /// The factors of 16 columns, those that there are.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn columns(factors: &[f32], col: usize) -> __m512 {
-    if let &[one] = factors {
+fn columns(multipliers: &[f32], col: usize) -> __m512 {
+    if let &[one] = multipliers {
         return _mm512_set1_ps(one);
     }
-    let factors = &factors[col.min(factors.len())..];
+    let multipliers = &multipliers[col.min(multipliers.len())..];
     // SAFETY: the mask has as many bits as there are factors.
-    unsafe { _mm512_maskz_loadu_ps(first(factors.len()), factors.as_ptr()) }
+    unsafe { _mm512_maskz_loadu_ps(first(multipliers.len()), multipliers.as_ptr()) }
 }
 
 /// The first of 32 bytes.
@@ -99,24 +106,24 @@ pub(super) fn first(lanes: usize) -> u16 {
 
 /// From sums to bytes in memory.
 pub(super) struct Finish<F> {
-    formula: F,
-    flip: __m512i,
+    op: F,
+    sign_xor: __m512i,
     order: __m512i,
 }
 
-impl<F: Formula> Finish<F> {
+impl<F: RequantizeOp> Finish<F> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     #[inline]
-    pub(super) fn new(formula: F, flip: u8) -> Self {
-        Self { formula, flip: _mm512_set1_epi8(flip as i8), order: transposed() }
+    pub(super) fn new(op: F, sign_xor: u8) -> Self {
+        Self { op, sign_xor: _mm512_set1_epi8(sign_xor as i8), order: transposed() }
     }
 
     /// The bytes of four registers, one after the other.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     #[inline]
-    fn bytes(&self, sums: [__m512i; 4], factors: [__m512; 4]) -> __m512i {
-        let bytes = self.formula.codes(sums, FourRegisters(factors));
-        _mm512_xor_si512(_mm512_permutexvar_epi32(self.order, bytes), self.flip)
+    fn bytes(&self, sums: [__m512i; 4], multipliers: [__m512; 4]) -> __m512i {
+        let bytes = self.op.codes(sums, FourRegisters(multipliers));
+        _mm512_xor_si512(_mm512_permutexvar_epi32(self.order, bytes), self.sign_xor)
     }
 
     /// Puts the bytes of each register where they belong.
@@ -125,8 +132,8 @@ impl<F: Formula> Finish<F> {
     /// - From each place on as many bytes may be written as the mask has bits.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     #[inline]
-    pub(super) unsafe fn store(&self, sums: [__m512i; 4], factors: __m512, to: [*mut u8; 4], mask: u16) {
-        let bytes = self.bytes(sums, [factors; 4]);
+    pub(super) unsafe fn store(&self, sums: [__m512i; 4], multipliers: __m512, to: [*mut u8; 4], mask: u16) {
+        let bytes = self.bytes(sums, [multipliers; 4]);
         let bytes = [
             _mm512_castsi512_si128(bytes),
             _mm512_extracti32x4_epi32::<1>(bytes),
@@ -150,29 +157,29 @@ impl<F: Formula> Finish<F> {
 #[derive(Clone, Copy)]
 struct FourRegisters([__m512; 4]);
 
-impl Floats for FourRegisters {
-    type Sums = [__m512i; 4];
+impl SimdF32 for FourRegisters {
+    type I32 = [__m512i; 4];
     /// Bytes by groups of four, as packing leaves them: the first of each register, then the next of each.
     type Codes = __m512i;
 
     #[inline(always)]
-    fn from_sums(sums: Self::Sums) -> Self {
+    fn from_i32(sums: Self::I32) -> Self {
         let [a, b, c, d] = sums;
         // SAFETY: this is called in functions compiled for AVX-512 only.
         unsafe { Self([_mm512_cvtepi32_ps(a), _mm512_cvtepi32_ps(b), _mm512_cvtepi32_ps(c), _mm512_cvtepi32_ps(d)]) }
     }
 
     #[inline(always)]
-    fn times(mut self, factors: Self) -> Self {
+    fn mul(mut self, multipliers: Self) -> Self {
         for i in 0..4 {
             // SAFETY: this is called in functions compiled for AVX-512 only.
-            self.0[i] = unsafe { _mm512_mul_ps(self.0[i], factors.0[i]) };
+            self.0[i] = unsafe { _mm512_mul_ps(self.0[i], multipliers.0[i]) };
         }
         self
     }
 
     #[inline(always)]
-    fn to_codes(self, low: f32, high: f32, zero_point: i32) -> Self::Codes {
+    fn round_clamp(self, low: f32, high: f32, zero_point: i32) -> Self::Codes {
         // SAFETY: this is called in functions compiled for AVX-512 only.
         unsafe {
             let [a, b, c, d] = self.0.map(|x| _mm512_cvtps_epi32(x));

@@ -1,18 +1,17 @@
-//! A multiplication and an addition, rounded once.
+//! FMA: a multiplication and an addition with one rounding.
 
 use super::Isa;
 
-/// The proof that the instruction set in use has fused multiplication and addition. Loops that use it are vectorized by
-/// [`super::run`] as others are.
+/// The proof that the instruction set in use has FMA. Loops that use it are vectorized by [`super::run`] as others are.
 ///
-/// Nothing that rounds may be contracted to it: results are the same bits everywhere. It serves where a correctly rounded
-/// result is found in another way.
+/// Formulas are never contracted to FMA: results are the same bits on every instruction set. It serves where the
+/// correctly rounded result is found in another way.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fma(Proof);
 
 #[cfg(target_arch = "x86_64")]
 type Proof = ();
-/// Without `std` Rust has no such operation for other targets yet.
+/// Without `std` Rust has no FMA for other targets yet.
 #[cfg(not(target_arch = "x86_64"))]
 type Proof = core::convert::Infallible;
 
@@ -36,7 +35,7 @@ impl Fma {
     #[allow(unsafe_code, reason = "an intrinsic that needs FMA")]
     pub(crate) fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         use core::arch::x86_64::{_mm_cvtss_f32, _mm_fmadd_ss, _mm_set_ss};
-        // SAFETY: the token says that the machine has FMA.
+        // SAFETY: the token proves FMA.
         unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
     }
 

@@ -1,14 +1,15 @@
-//! Stores past the caches.
+//! Non-temporal stores: results that do not fit in the caches are written past them.
 
 use core::marker::PhantomData;
 
-/// The bytes read and written from which on results are stored past the caches: beyond any core's share of them, so that
-/// the first results would be gone from there before the last one is written.
+/// Calls that read and write at least this number of bytes use non-temporal stores. It is more than a core's part of any L3:
+/// the first results would be evicted before the last one is written.
 #[cfg(target_arch = "x86_64")]
-const LARGE: usize = 32 << 20;
+const MIN_BYTES: usize = 32 << 20;
 
-/// Stores a piece of a large result straight to memory: a line is not read first, only to be overwritten, and what other
-/// code has in the caches stays there. Lives as long as the fence behind all such stores is certain, see [`streaming`].
+/// Permission for non-temporal stores, valid until the fence behind them; see [`with_non_temporal`].
+///
+/// Such a store does not read the cache line that it overwrites, and evicts nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct NonTemporal<'a> {
     /// Bound to the call and to its thread.
@@ -18,15 +19,15 @@ pub(crate) struct NonTemporal<'a> {
 }
 
 impl NonTemporal<'_> {
-    /// A line of the caches.
+    /// Bytes of a cache line.
     const LINE: usize = 64;
 
-    /// How many elements precede the first line that a slice has as a whole.
+    /// Returns the number of elements before the first whole cache line of a slice.
     pub(crate) fn head<T>(self, to: &[T]) -> usize {
         to.as_ptr().align_offset(Self::LINE).min(to.len())
     }
 
-    /// `*to = from`; past the caches if it is made of whole lines.
+    /// Stores `from` in `to`, non-temporally if `to` is made of whole cache lines.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     #[allow(unsafe_code, reason = "intrinsics")]
@@ -38,8 +39,8 @@ impl NonTemporal<'_> {
         }
         let (from, to) = (from.as_ptr().cast::<__m256i>(), to.as_mut_ptr().cast::<__m256i>());
         for i in 0..size_of::<[T; N]>() / size_of::<__m256i>() {
-            // SAFETY: both arrays have this many registers, `to` is aligned, the token says that the machine has AVX, and the
-            // fence comes before anybody else can see `to`.
+            // SAFETY: both arrays have this number of registers, `to` is aligned, the token proves AVX, and the fence comes
+            // before any other thread can read `to`.
             unsafe { _mm256_stream_si256(to.add(i), _mm256_loadu_si256(from.add(i))) }
         }
     }
@@ -50,11 +51,11 @@ impl NonTemporal<'_> {
     }
 }
 
-/// Calls `f` with leave to store past the caches, if a call that reads and writes so many bytes should.
+/// Calls `f`, with permission for non-temporal stores if it reads and writes `bytes` that do not fit in the caches.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "an intrinsic")]
 #[inline]
-pub(crate) fn streaming<R>(bytes: usize, f: impl FnOnce(Option<NonTemporal<'_>>) -> R) -> R {
+pub(crate) fn with_non_temporal<R>(bytes: usize, f: impl FnOnce(Option<NonTemporal<'_>>) -> R) -> R {
     struct Fence;
     impl Drop for Fence {
         fn drop(&mut self) {
@@ -63,15 +64,15 @@ pub(crate) fn streaming<R>(bytes: usize, f: impl FnOnce(Option<NonTemporal<'_>>)
         }
     }
     // Every set above the portable one has AVX.
-    if bytes < LARGE || super::Isa::current() == super::Isa::Portable {
+    if bytes < MIN_BYTES || super::Isa::current() == super::Isa::Portable {
         return f(None);
     }
-    let _behind_all_stores = Fence;
+    let _after_all_stores = Fence;
     f(Some(NonTemporal { scope: PhantomData }))
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-pub(crate) fn streaming<R>(_: usize, f: impl FnOnce(Option<NonTemporal<'_>>) -> R) -> R {
+pub(crate) fn with_non_temporal<R>(_: usize, f: impl FnOnce(Option<NonTemporal<'_>>) -> R) -> R {
     f(None)
 }

@@ -1,0 +1,51 @@
+//! An f32 LHS that is quantized on the fly.
+
+use core::ops::Range;
+
+use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, s};
+
+use super::lhs::LhsSource;
+use super::packed_lhs::Lhs;
+use crate::affine::Codes;
+use crate::affine::rules::Onnx;
+use crate::elementwise::{Params, quantize_run};
+
+/// An f32 matrix with the parameters that quantize it to `u8`: `clamp(rne(x / scale) + zero_point)`.
+///
+/// A block of rows is quantized right before it is multiplied, so the micro-kernel reads its codes from L2. Symmetric `i8`
+/// codes are the same codes with zero point 128: a product depends on `code - zero_point` only.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DynamicLhs<'a> {
+    pub(crate) values: ArrayView2<'a, f32>,
+    /// One scale for all rows, or one per row.
+    pub(crate) scales: &'a [f32],
+    pub(crate) zero_point: u8,
+}
+
+impl<'a> From<DynamicLhs<'a>> for Lhs<'a, u8> {
+    fn from(dynamic: DynamicLhs<'a>) -> Self {
+        Lhs { source: LhsSource::Dynamic(dynamic) }
+    }
+}
+
+impl DynamicLhs<'_> {
+    /// Quantizes the rows of `range` into `codes`, whose rows are `stride` bytes apart.
+    pub(super) fn quantize(&self, range: Range<usize>, stride: usize, codes: &mut [u8]) {
+        let (first, depth) = (range.start, self.values.ncols());
+        let values = self.values.slice(s![range, ..]);
+        match (self.scales, values.to_slice()) {
+            (&[scale], Some(values)) if stride == depth => self.quantize_slice(ArrayView1::from(values), scale, codes),
+            _ => {
+                for (i, (row, codes)) in values.rows().into_iter().zip(codes.chunks_exact_mut(stride)).enumerate() {
+                    let scale = if let &[one] = self.scales { one } else { self.scales[first + i] };
+                    self.quantize_slice(row, scale, &mut codes[..depth]);
+                }
+            }
+        }
+    }
+
+    fn quantize_slice(&self, values: ArrayView1<'_, f32>, scale: f32, codes: &mut [u8]) {
+        let params = Params::Constant(scale, self.zero_point);
+        quantize_run::<_, _, _, Onnx>(values, params, Codes::all::<u8>(), ArrayViewMut1::from(codes));
+    }
+}
