@@ -179,6 +179,12 @@ impl GraphBuilder {
         self.shapes.get(name).map(Vec::as_slice)
     }
 
+    /// The value of a constant.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn constant_value(&self, name: &str) -> Option<&Constant> {
+        self.parts.constants.get(name)
+    }
+
     /// The graph that computes these tensors.
     ///
     /// # Errors

@@ -70,9 +70,8 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
             let ([n, c, _, _], placed) = place(x, *kernel, window)?;
             let shape = alloc::vec![n, c, placed.output[0], placed.output[1]];
             elements(&shape)?;
-            // Where there is nothing but padding, there is no greatest element and no mean.
-            let is_empty = |axis: usize| (0..placed.output[axis]).any(|at| placed.kernel_range(axis, at).is_empty());
-            if is_empty(0) || is_empty(1) {
+            // Without an element under the kernel there is no maximum and no mean.
+            if covers_padding_only(&placed, 0) || covers_padding_only(&placed, 1) {
                 let (expected, found) = ("an element of the tensor under each place of the kernel", window);
                 let found = alloc::format!("{found:?} of {kernel:?} on {:?}", placed.image);
                 return Err(Error::Argument { what: "window of a pooling", expected, found });
@@ -147,6 +146,18 @@ fn place(x: &[usize], kernel: [usize; 2], window: &Window) -> Result<([usize; 4]
         return Err(Error::shape("image, at least one pixel", &[n, c, h.max(1), w.max(1)], x));
     }
     Ok(([n, c, h, w], window.place(kernel, [h, w])?))
+}
+
+/// Returns whether some output along an axis has a kernel that covers padding only.
+fn covers_padding_only(placed: &Placed, axis: usize) -> bool {
+    let is_empty = |at: usize| placed.kernel_range(axis, at).is_empty();
+    let outputs = placed.output[axis];
+    if placed.dilations[axis] <= placed.image[axis] {
+        // No gap of the kernel spans the image: if the first and the last kernel reach it, all between do.
+        outputs > 0 && (is_empty(0) || is_empty(outputs - 1))
+    } else {
+        (0..outputs).any(is_empty)
+    }
 }
 
 fn conv(x: &[usize], inputs: &[&[usize]], window: &Window, groups: usize) -> Result<Shape> {

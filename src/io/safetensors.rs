@@ -231,8 +231,7 @@ fn malformed(expected: &str, found: &dyn ToString) -> Error {
 #[cfg(feature = "std")]
 pub fn save(network: &QuantizedNetwork, path: impl AsRef<std::path::Path>) -> Result<()> {
     let path = path.as_ref();
-    let error = |e: std::io::Error| Error::File { path: path.display().to_string(), reason: e.to_string() };
-    std::fs::write(path, write(network)?).map_err(error)
+    std::fs::write(path, write(network)?).map_err(|error| super::file_error(path, error))
 }
 
 /// Reads a network from a file.
@@ -241,5 +240,5 @@ pub fn save(network: &QuantizedNetwork, path: impl AsRef<std::path::Path>) -> Re
 /// [`Error::File`] if it cannot be read, and those of [`read`].
 #[cfg(feature = "std")]
 pub fn load(path: impl AsRef<std::path::Path>) -> Result<QuantizedNetwork> {
-    read(&super::read_file(path.as_ref())?)
+    read(&super::read_file(path.as_ref(), usize::MAX)?)
 }

@@ -1,333 +1,357 @@
-//! Nodes of the file → nodes of a graph.
+//! Builds a [`Graph`] from the nodes of the file.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use ndarray::{ArrayD, Axis, IxDyn};
+use ndarray::ArrayD;
 
-use super::node::Source;
-use super::proto::{GraphProto, ModelProto, ValueInfo};
-use super::tensor::Known;
+use super::limits::{FoldingBudget, Limits, MAX_RANK};
+use super::node::OnnxNode;
+use super::operators::NEWEST_OPSET;
+use super::proto::{Dimension, GraphProto, ModelProto, ValueInfo};
+use super::tensor::{ConstantTensor, IntTensor, data_type};
 use crate::error::{Error, Result};
-use crate::graph::{Activation, Clamp, Constant, Graph, GraphBuilder, Node, Op};
-use crate::window::Window;
+use crate::graph::{Clamp, Constant, Graph, GraphBuilder, Node, Op};
 
-/// The graph of a model.
-pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Graph> {
-    let format = |what, expected: &str, found: String| Error::Format { what, expected: expected.into(), found };
-    let graph = model.graph.as_ref().ok_or_else(|| format("ONNX file", "a graph", "none".into()))?;
-    let own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-    let opset = model.opset_import.iter().find(|set| own(&set.domain)).map_or(1, |set| set.version);
-    let mut importer = Importer { opset, batch: 1, ..Importer::default() };
+/// Builds the graph of a model. `shapes` overrides the shapes of inputs.
+pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, limits: &Limits) -> Result<Graph> {
+    let graph = model.graph.as_ref().ok_or_else(|| malformed("ONNX file", "a graph", "none".into()))?;
+    limits.check_nodes(graph.node.len())?;
+    if let Some(sparse) = graph.sparse_initializer.first() {
+        let found = format!("a sparse initializer of {} bytes", sparse.len());
+        return Err(malformed("ONNX file", "dense initializers", found));
+    }
+    let mut importer = Importer {
+        opset: opset(model)?,
+        batch: 1,
+        limits: *limits,
+        budget: FoldingBudget::new(limits),
+        builder: GraphBuilder::new(),
+        constants: BTreeMap::new(),
+        aliases: BTreeMap::new(),
+        tensor_names: tensor_names(graph)?,
+        node_names: BTreeSet::new(),
+    };
     for tensor in &graph.initializer {
-        importer.know(&tensor.name, Known::new(tensor)?)?;
+        importer.stored_constant(&tensor.name, ConstantTensor::new(tensor, limits.elements)?);
     }
     importer.inputs(graph, shapes)?;
     for node in &graph.node {
-        let named = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
-        let source = Source { node, name: named.cloned().unwrap_or_default() };
-        if !own(&node.domain) {
-            return Err(source.unsupported("its domain is unknown"));
+        let node = OnnxNode { node, name: importer.node_name(&node.name, node.output.first()) };
+        if !is_default_domain(&node.node.domain) {
+            return Err(node.unsupported(format!("domain {:?} is not implemented", node.node.domain)));
         }
-        importer.node(&source).map_err(|e| e.at(&source.name))?;
+        node.check(importer.opset)?;
+        importer.node(&node).map_err(|e| e.at(&node.name))?;
     }
-    let outputs = graph.output.iter().map(|output| importer.operand(&output.name)).collect::<Result<Vec<_>>>()?;
+    if graph.output.is_empty() {
+        return Err(malformed("ONNX file", "at least one output of the graph", "none".into()));
+    }
+    let outputs = graph.output.iter().map(|output| importer.output(&output.name)).collect::<Result<Vec<_>>>()?;
     importer.builder.build(&outputs.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-#[derive(Default)]
+fn malformed(what: &'static str, expected: &str, found: String) -> Error {
+    Error::Format { what, expected: expected.into(), found }
+}
+
+fn is_default_domain(domain: &str) -> bool {
+    domain.is_empty() || domain == "ai.onnx"
+}
+
+/// The version of the operator set `ai.onnx` that the file uses.
+fn opset(model: &ModelProto) -> Result<i64> {
+    let mut versions = model.opset_import.iter().filter(|set| is_default_domain(&set.domain)).map(|set| set.version);
+    let expected = format!("one version of the operator set ai.onnx in 1..={NEWEST_OPSET}");
+    match (versions.next(), versions.next()) {
+        (Some(version @ 1..=NEWEST_OPSET), None) => Ok(version),
+        (None, _) => Err(malformed("opset_import of the ONNX file", &expected, "none".into())),
+        (Some(version), None) => Err(malformed("opset_import of the ONNX file", &expected, format!("{version}"))),
+        (Some(a), Some(b)) => Err(malformed("opset_import of the ONNX file", &expected, format!("{a} and {b}"))),
+    }
+}
+
+/// The names of all tensors that the file defines. Each may be defined once; an initializer may also be the default value
+/// of an input.
+fn tensor_names(graph: &GraphProto) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    let mut define = |name: &String| match names.insert(name.clone()) {
+        true => Ok(()),
+        false => Err(Error::Name { what: "tensor", expected: "a name that is defined once", found: name.clone() }),
+    };
+    graph.initializer.iter().try_for_each(|tensor| define(&tensor.name))?;
+    let outputs = graph.node.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty());
+    outputs.into_iter().try_for_each(&mut define)?;
+    let initializers: BTreeSet<&String> = graph.initializer.iter().map(|tensor| &tensor.name).collect();
+    let mut inputs = BTreeSet::new();
+    for ValueInfo { name, .. } in &graph.input {
+        if name.is_empty() || !inputs.insert(name) || (!initializers.contains(name) && define(name).is_err()) {
+            let expected = "a name that no other tensor has";
+            return Err(Error::Name { what: "input of the graph", expected, found: name.clone() });
+        }
+    }
+    Ok(names)
+}
+
 pub(super) struct Importer {
-    builder: GraphBuilder,
-    known: BTreeMap<String, Known>,
-    /// Names of what is only another name of something.
+    pub(super) builder: GraphBuilder,
+    /// Constants of the file and integer constants computed from them. Float constants that the builder computed are in
+    /// `builder`.
+    constants: BTreeMap<String, ConstantTensor>,
+    /// Outputs of `Identity` and `Dropout`, with the names of their inputs.
     aliases: BTreeMap<String, String>,
+    /// The tensor names of the file, and the names that the importer made up.
+    tensor_names: BTreeSet<String>,
+    /// The node names that are taken.
+    node_names: BTreeSet<String>,
     pub(super) opset: i64,
-    /// The batch that the file was made for.
+    /// The batch that the file was exported with.
     pub(super) batch: usize,
+    pub(super) limits: Limits,
+    pub(super) budget: FoldingBudget,
 }
 
 impl Importer {
-    pub(super) fn know(&mut self, name: &str, value: Known) -> Result<()> {
-        match self.known.insert(name.into(), value) {
-            None => Ok(()),
-            Some(_) => Err(Error::Name { what: "tensor", expected: "a name of its own", found: name.into() }),
+    /// Returns a name of its own for a node: that of the file, or that of its output.
+    fn node_name(&mut self, name: &str, output: Option<&String>) -> String {
+        if name.is_empty() || self.node_names.contains(name) {
+            return self.new_node_name(output.map_or(name, String::as_str));
         }
+        self.node_names.insert(name.into());
+        name.into()
+    }
+
+    /// Returns a name of its own for a node that is not in the file.
+    pub(super) fn new_node_name(&mut self, base: &str) -> String {
+        let name = unused(base, &self.node_names);
+        self.node_names.insert(name.clone());
+        name
+    }
+
+    /// Returns a name of its own for a tensor that is not in the file.
+    pub(super) fn new_name(&mut self, base: &str) -> String {
+        let name = unused(base, &self.tensor_names);
+        self.tensor_names.insert(name.clone());
+        name
+    }
+
+    /// Takes a constant that the file holds.
+    pub(super) fn stored_constant(&mut self, name: &str, value: ConstantTensor) {
+        if let ConstantTensor::Float(values) = &value {
+            self.budget.add_stored(values.len());
+        }
+        self.constants.insert(name.into(), value);
+    }
+
+    /// Takes a constant that was computed; the caller has spent the budget for it.
+    pub(super) fn folded_constant(&mut self, name: &str, value: ConstantTensor) {
+        self.constants.insert(name.into(), value);
     }
 
     fn inputs(&mut self, graph: &GraphProto, shapes: &BTreeMap<String, Vec<usize>>) -> Result<()> {
-        for input in graph.input.iter().filter(|input| !self.known.contains_key(&input.name)) {
+        let inputs: Vec<_> = graph.input.iter().filter(|input| !self.constants.contains_key(&input.name)).collect();
+        if let Some(name) = shapes.keys().find(|&name| inputs.iter().all(|input| input.name != *name)) {
+            let expected = "the name of an input of the network";
+            return Err(Error::Name { what: "OnnxReader::with_input_shape", expected, found: name.clone() });
+        }
+        for input in inputs {
+            let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+            let elem_type = tensor.map_or(0, |tensor| tensor.elem_type);
+            // FLOAT, FLOAT16, DOUBLE, BFLOAT16; 0 is a file without types.
+            if ![0, 1, 10, 11, 16].contains(&elem_type) {
+                let found = format!("{} in {:?}", data_type(elem_type), input.name);
+                return Err(malformed("input of the graph", "elements of type float", found));
+            }
             let mut shape = match shapes.get(&input.name) {
                 Some(shape) => shape.clone(),
                 None => declared_shape(input)?,
             };
             let Some(batch) = shape.first_mut() else {
-                let (expected, found) =
-                    ("a batch as its first axis".into(), alloc::format!("none in {:?}", input.name));
-                return Err(Error::Format { what: "input of the graph", expected, found });
+                return Err(malformed("input of the graph", "a batch axis", format!("rank 0 in {:?}", input.name)));
             };
             self.batch = core::mem::replace(batch, 1).max(1);
+            self.limits.check_shape(&input.name, &shape)?;
             self.builder.input(&input.name, &shape)?;
         }
         Ok(())
     }
 
-    /// The tensor's name in the graph that is being made.
-    pub(super) fn operand(&mut self, name: &str) -> Result<String> {
-        let name = self.aliases.get(name).map_or(name, String::as_str).to_string();
-        if let Some(Known::Float(value)) = self.known.get(&name)
-            && self.builder.shape(&name).is_none()
-        {
-            return self.builder.constant(&name, &**value);
-        }
-        Ok(name)
+    fn resolve<'a>(&'a self, name: &'a str) -> &'a str {
+        self.aliases.get(name).map_or(name, String::as_str)
     }
 
-    fn operands(&mut self, source: &Source) -> Result<Vec<String>> {
-        let names = source.node.input.iter().filter(|name| !name.is_empty());
+    /// Returns the name that the builder has for a tensor of the file; a float constant is added to the builder.
+    pub(super) fn operand(&mut self, name: &str) -> Result<String> {
+        let name = self.resolve(name).to_string();
+        match self.constants.get(&name) {
+            Some(ConstantTensor::Float(value)) if self.builder.shape(&name).is_none() => {
+                self.builder.constant(&name, &**value)
+            }
+            Some(ConstantTensor::Int(_)) => {
+                Err(Error::Name { what: "tensor", expected: "a tensor of floats, not of integers", found: name })
+            }
+            _ => Ok(name),
+        }
+    }
+
+    /// Returns the name that the builder has for an output of the graph.
+    fn output(&mut self, name: &str) -> Result<String> {
+        let output = self.operand(name)?;
+        match self.builder.constant_value(&output) {
+            Some(value) => {
+                let found = format!("{name:?}, a constant of shape {:?}", value.shape());
+                Err(malformed("output of the graph", "a tensor that depends on an input", found))
+            }
+            None => Ok(output),
+        }
+    }
+
+    /// Returns the operand names of all inputs that the node has.
+    pub(super) fn operands(&mut self, node: &OnnxNode) -> Result<Vec<String>> {
+        let names = node.node.input.iter().filter(|name| !name.is_empty());
         names.map(|name| self.operand(name)).collect()
     }
 
-    /// The shape of the tensor that input `i` is, in the graph that is being made.
-    pub(super) fn shape(&self, source: &Source, i: usize) -> Result<Vec<usize>> {
-        let name = source.required(i)?;
-        let resolved = self.aliases.get(name).map_or(name, String::as_str);
-        let shape = match self.known.get(resolved) {
-            Some(Known::Float(value)) => Some(value.shape()),
-            Some(Known::Int(value)) => Some(value.shape()),
-            None => self.builder.shape(resolved),
+    /// Returns the shape of input `i`, for a batch of one.
+    pub(super) fn shape(&self, node: &OnnxNode, i: usize) -> Result<Vec<usize>> {
+        let name = node.required(i)?;
+        let shape = match self.constant(name) {
+            Some(value) => Some(value.shape()),
+            None => self.builder.shape(self.resolve(name)),
         };
-        let unknown =
-            || Error::Name { what: "tensor", expected: "one that is known at this point", found: name.into() };
-        shape.map(<[usize]>::to_vec).ok_or_else(unknown)
+        shape.map(<[usize]>::to_vec).ok_or_else(|| undefined(name))
     }
 
-    pub(super) fn known(&self, name: &str) -> Option<&Known> {
-        self.known.get(self.aliases.get(name).map_or(name, String::as_str))
+    pub(super) fn constant(&self, name: &str) -> Option<&ConstantTensor> {
+        self.constants.get(self.resolve(name))
     }
 
-    pub(super) fn real(&self, source: &Source, i: usize) -> Result<Option<Constant>> {
-        let Some(name) = source.input(i) else { return Ok(None) };
-        match self.known(name) {
-            Some(Known::Float(value)) => Ok(Some(value.clone())),
-            _ => Err(source.unsupported(alloc::format!("input {i} is not a constant of floats"))),
+    /// Returns the float constant that input `i` is, or `None` if the node does not have the input.
+    pub(super) fn float_constant(&self, node: &OnnxNode, i: usize) -> Result<Option<Constant>> {
+        let Some(name) = node.input(i) else { return Ok(None) };
+        let value = match self.constant(name) {
+            Some(ConstantTensor::Float(value)) => Some(value),
+            Some(ConstantTensor::Int(_)) => None,
+            None => self.builder.constant_value(self.resolve(name)),
+        };
+        let not_constant = || node.unsupported(format!("input {i} ({name:?}) is not a float constant"));
+        value.cloned().map(Some).ok_or_else(not_constant)
+    }
+
+    /// Returns the integer constant that input `i` is, or `None` if the node does not have the input.
+    pub(super) fn int_constant(&self, node: &OnnxNode, i: usize) -> Result<Option<IntTensor>> {
+        let Some(name) = node.input(i) else { return Ok(None) };
+        match self.constant(name) {
+            Some(ConstantTensor::Int(values)) => Ok(Some(values.clone())),
+            _ => Err(node.unsupported(format!("input {i} ({name:?}) is not an integer constant"))),
         }
     }
 
-    pub(super) fn ints(&self, source: &Source, i: usize) -> Result<Option<Vec<i64>>> {
-        let Some(name) = source.input(i) else { return Ok(None) };
-        match self.known(name) {
-            Some(Known::Int(values)) => Ok(Some(values.iter().copied().collect())),
-            _ => Err(source.unsupported(alloc::format!("input {i} is not a constant of integers"))),
+    /// Returns a list of axes or lengths, which is an attribute in early opsets and an input in later ones.
+    pub(super) fn int_list(&self, node: &OnnxNode, attribute: &str, input: usize) -> Result<Option<Vec<i64>>> {
+        let found = |len: usize| node.malformed("list of integers", format!("at most {} values", 2 * MAX_RANK), len);
+        if let Some(values) = node.ints(attribute) {
+            return if values.len() <= 2 * MAX_RANK { Ok(Some(values.to_vec())) } else { Err(found(values.len())) };
         }
+        let Some(values) = self.int_constant(node, input)? else { return Ok(None) };
+        if values.len() > 2 * MAX_RANK {
+            return Err(found(values.len()));
+        }
+        Ok(Some(values.iter().copied().collect()))
     }
 
-    /// Integers that are an attribute in early versions of an operator, and an input later.
-    pub(super) fn ints_of(&self, source: &Source, attribute: &str, input: usize) -> Result<Option<Vec<i64>>> {
-        match source.ints(attribute) {
-            Some(values) => Ok(Some(values.to_vec())),
-            None => self.ints(source, input),
-        }
-    }
-
-    pub(super) fn push(&mut self, source: &Source, op: Op, inputs: Vec<String>) -> Result<()> {
-        let output = source.output()?.to_string();
-        self.builder.push(Node { name: source.name.clone(), op, inputs, clamp: Clamp::NONE, output })?;
+    /// Adds a node to the graph, or computes its output if all inputs are constant.
+    pub(super) fn push(&mut self, node: &OnnxNode, op: Op, inputs: Vec<String>) -> Result<()> {
+        let output = node.output()?.to_string();
+        self.push_as(node.name.clone(), op, inputs, output)?;
         Ok(())
     }
 
-    fn alias(&mut self, source: &Source) -> Result<()> {
-        let name = source.required(0)?;
-        let name = self.aliases.get(name).map_or(name, String::as_str).to_string();
-        if self.known(&name).is_none() && self.builder.shape(&name).is_none() {
-            return Err(Error::Name { what: "tensor", expected: "one that is known at this point", found: name });
+    /// Adds a node with these names.
+    pub(super) fn push_as(&mut self, name: String, op: Op, inputs: Vec<String>, output: String) -> Result<String> {
+        self.spend_folding(&op, &inputs)?;
+        let output = self.builder.push(Node { name, op, inputs, clamp: Clamp::NONE, output })?;
+        self.limits.check_shape(&output, self.builder.shape(&output).unwrap_or_default())?;
+        Ok(output)
+    }
+
+    /// Spends the budget for a node whose inputs are all constant.
+    fn spend_folding(&mut self, op: &Op, inputs: &[String]) -> Result<()> {
+        let constants: Option<Vec<&Constant>> = inputs.iter().map(|name| self.builder.constant_value(name)).collect();
+        let Some(constants) = constants.filter(|constants| !constants.is_empty()) else { return Ok(()) };
+        let count = match op {
+            Op::Add | Op::Mul => {
+                let ndim = constants.iter().map(|c| c.ndim()).max().unwrap_or(0);
+                let len = |c: &Constant, axis: usize| if axis < c.ndim() { c.shape()[c.ndim() - 1 - axis] } else { 1 };
+                let longest = |axis| constants.iter().map(|c| len(c, axis)).max().unwrap_or(1);
+                (0..ndim).map(longest).fold(1, usize::saturating_mul)
+            }
+            _ => constants.iter().map(|c| c.len()).fold(0, usize::saturating_add),
+        };
+        self.budget.spend_floats(count)
+    }
+
+    /// Adds a constant that a node needs in another form than the file has it.
+    pub(super) fn new_constant(&mut self, node: &OnnxNode, part: &str, value: ArrayD<f32>) -> Result<String> {
+        self.budget.spend_floats(value.len())?;
+        let name = self.new_name(&format!("{}.{part}", node.output()?));
+        self.builder.constant(&name, &value)
+    }
+
+    /// Lets the output of the node be another name of its input.
+    pub(super) fn alias(&mut self, node: &OnnxNode) -> Result<()> {
+        let name = node.required(0)?;
+        let target = self.resolve(name).to_string();
+        if !self.constants.contains_key(&target) && self.builder.shape(&target).is_none() {
+            return Err(undefined(name));
         }
-        self.aliases.insert(source.output()?.into(), name);
+        self.aliases.insert(node.output()?.into(), target);
         Ok(())
     }
 
-    fn node(&mut self, source: &Source) -> Result<()> {
-        if self.integers(source)? {
-            return Ok(());
-        }
-        let function = |activation| Op::Activation(activation);
-        let op = match source.op() {
-            "Identity" | "Dropout" => return self.alias(source),
-            "Conv" => return self.conv(source),
-            "Gemm" => return self.gemm(source),
-            "MatMul" => return self.matmul(source),
-            "BatchNormalization" => {
-                if source.int("training_mode", 0) != 0 {
-                    return Err(source.unsupported("it is in training mode"));
-                }
-                Op::BatchNorm { epsilon: source.float("epsilon", 1e-5) }
+    fn node(&mut self, node: &OnnxNode) -> Result<()> {
+        match self.integer_constant(node)? {
+            Some(value) => {
+                self.folded_constant(node.output()?, value);
+                Ok(())
             }
-            "Add" => Op::Add,
-            "Mul" => Op::Mul,
-            "Sub" => return self.with_changed_constant(source, Op::Add, |x| -x),
-            "Div" => return self.with_changed_constant(source, Op::Mul, |x| 1.0 / x),
-            "Relu" => function(Activation::relu()),
-            "Clip" => return self.clip(source),
-            "Sigmoid" => function(Activation::Sigmoid),
-            "Tanh" => function(Activation::Tanh),
-            "HardSwish" => function(Activation::HardSwish),
-            "HardSigmoid" => {
-                let (alpha, beta) = (source.float("alpha", 0.2), source.float("beta", 0.5));
-                function(Activation::HardSigmoid { alpha, beta })
-            }
-            "LeakyRelu" => function(Activation::LeakyRelu { alpha: source.float("alpha", 0.01) }),
-            "Softmax" => return self.softmax(source),
-            "MaxPool" => {
-                if source.node.output.len() > 1 {
-                    return Err(source.unsupported("the positions of maxima"));
-                }
-                let (kernel, window) = self.pool_window(source)?;
-                Op::MaxPool { kernel, window }
-            }
-            "AveragePool" => {
-                let (kernel, window) = self.pool_window(source)?;
-                Op::AveragePool { kernel, window, count_include_pad: source.int("count_include_pad", 0) != 0 }
-            }
-            "GlobalAveragePool" => Op::GlobalAveragePool,
-            "ReduceMean" => return self.reduce_mean(source),
-            "Concat" => {
-                let ndim = self.shape(source, 0)?.len();
-                Op::Concat { axis: source.axis(source.int("axis", 1), ndim)? }
-            }
-            "Pad" => return self.pad(source),
-            "Resize" | "Upsample" => return self.resize(source),
-            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => return self.reshape(source),
-            _ => return Err(source.unsupported("it is not implemented")),
-        };
-        let inputs = self.operands(source)?;
-        self.push(source, op, inputs)
-    }
-
-    fn conv(&mut self, source: &Source) -> Result<()> {
-        let weights = self.shape(source, 1)?;
-        let &[_, _, height, width] = &weights[..] else {
-            return Err(source.unsupported(alloc::format!("weights of shape {weights:?}, not of a 2-D convolution")));
-        };
-        let window = source.window([height, width])?;
-        let groups = source.sizes::<1>("group", &[source.int("group", 1)])?[0];
-        let inputs = self.operands(source)?;
-        self.push(source, Op::Conv { window, groups }, inputs)
-    }
-
-    fn pool_window(&self, source: &Source) -> Result<([usize; 2], Window)> {
-        let input = self.shape(source, 0)?;
-        if input.len() != 4 {
-            return Err(source.unsupported(alloc::format!("a pooling of shape {input:?}")));
+            None => self.layer(node),
         }
-        let kernel = source.sizes("kernel_shape", source.ints("kernel_shape").unwrap_or_default())?;
-        Ok((kernel, source.window(kernel)?.with_ceil_mode(source.int("ceil_mode", 0) != 0)))
-    }
-
-    /// `alpha * A · B + beta * C`.
-    fn gemm(&mut self, source: &Source) -> Result<()> {
-        if source.int("transA", 0) != 0 {
-            return Err(source.unsupported("transA"));
-        }
-        let weights = self.real(source, 1)?.ok_or_else(|| source.wrong("input", "weights", "none"))?;
-        let (alpha, beta) = (source.float("alpha", 1.0), source.float("beta", 1.0));
-        let weights = self.weights(source, weights, source.int("transB", 0) != 0, alpha)?;
-        let mut inputs = alloc::vec![self.operand(source.required(0)?)?, weights.0];
-        if let Some(bias) = self.real(source, 2)? {
-            // Anything that broadcasts to one row.
-            let bias = bias.broadcast(IxDyn(&[1, weights.1])).map(|b| b.index_axis(Axis(0), 0).mapv(|b| beta * b));
-            let bias = bias.ok_or_else(|| source.unsupported("a third input that is not one row"))?;
-            inputs.push(self.new_constant(source, "bias", bias)?);
-        }
-        self.push(source, Op::Linear, inputs)
-    }
-
-    fn matmul(&mut self, source: &Source) -> Result<()> {
-        if self.shape(source, 0)?.len() != 2 {
-            return Err(source.unsupported("a left side that is not a matrix"));
-        }
-        let weights = self.real(source, 1)?.ok_or_else(|| source.wrong("input", "weights", "none"))?;
-        let weights = self.weights(source, weights, false, 1.0)?;
-        let inputs = alloc::vec![self.operand(source.required(0)?)?, weights.0];
-        self.push(source, Op::Linear, inputs)
-    }
-
-    /// A new constant `alpha * w` of shape `[out, in]`, its name and the number of outputs.
-    fn weights(&mut self, source: &Source, w: Constant, transposed: bool, alpha: f32) -> Result<(String, usize)> {
-        if w.ndim() != 2 {
-            return Err(source.unsupported(alloc::format!("weights of shape {:?}", w.shape())));
-        }
-        let w = if transposed { w } else { w.reversed_axes() };
-        let out = w.shape()[0];
-        Ok((self.new_constant(source, "weight", w.mapv(|w| alpha * w))?, out))
-    }
-
-    fn new_constant(&mut self, source: &Source, part: &str, value: ArrayD<f32>) -> Result<String> {
-        self.builder.constant(&alloc::format!("{}.{part}", source.output()?), &value)
-    }
-
-    /// `a - b` is `a + (-b)`, and `a / b` is `a * (1 / b)`, for a constant `b`.
-    fn with_changed_constant(&mut self, source: &Source, op: Op, f: impl Fn(f32) -> f32) -> Result<()> {
-        let value = self.real(source, 1)?.ok_or_else(|| source.wrong("input", "a second one", "none"))?;
-        let value = self.new_constant(source, "operand", value.mapv(f))?;
-        let inputs = alloc::vec![self.operand(source.required(0)?)?, value];
-        self.push(source, op, inputs)
-    }
-
-    fn clip(&mut self, source: &Source) -> Result<()> {
-        let bound = |i: usize, name: &str| -> Result<Option<f32>> {
-            if source.has(name) {
-                return Ok(Some(source.float(name, 0.0)).filter(|b| b.is_finite()));
-            }
-            let value = self.real(source, i)?;
-            Ok(value.and_then(|v| v.first().copied()).filter(|b| b.is_finite()))
-        };
-        let clamp = Clamp { low: bound(1, "min")?, high: bound(2, "max")? };
-        let inputs = alloc::vec![self.operand(source.required(0)?)?];
-        self.push(source, Op::Activation(Activation::Clip(clamp)), inputs)
-    }
-
-    fn softmax(&mut self, source: &Source) -> Result<()> {
-        let shape = self.shape(source, 0)?;
-        let axis = source.axis(source.int("axis", if self.opset < 13 { 1 } else { -1 }), shape.len())?;
-        // Before version 13 all axes from this one on are one.
-        if self.opset < 13 && axis + 1 < shape.len() && shape[axis + 1..].iter().any(|&len| len != 1) {
-            return Err(source.unsupported("more than one axis"));
-        }
-        let inputs = alloc::vec![self.operand(source.required(0)?)?];
-        self.push(source, Op::Softmax { axis }, inputs)
-    }
-
-    fn reduce_mean(&mut self, source: &Source) -> Result<()> {
-        let shape = self.shape(source, 0)?;
-        let axes = self.ints_of(source, "axes", 1)?.unwrap_or_default();
-        let mut axes = axes.iter().map(|&a| source.axis(a, shape.len())).collect::<Result<Vec<_>>>()?;
-        axes.sort_unstable();
-        if shape.len() != 4 || axes != [2, 3] {
-            return Err(source.unsupported("means over other axes than height and width"));
-        }
-        let inputs = alloc::vec![self.operand(source.required(0)?)?];
-        if source.int("keepdims", 1) != 0 {
-            return self.push(source, Op::GlobalAveragePool, inputs);
-        }
-        let mean = alloc::format!("{}.mean", source.output()?);
-        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        let mean = self.builder.node(&mean, Op::GlobalAveragePool, &inputs)?;
-        self.push(source, Op::Reshape { shape: alloc::vec![shape[1]] }, alloc::vec![mean])
     }
 }
 
+fn undefined(name: &str) -> Error {
+    Error::Name {
+        what: "tensor",
+        expected: "an input, an initializer or the output of an earlier node",
+        found: name.into(),
+    }
+}
+
+/// Returns `base`, or `base.1`, `base.2`, … if it is taken.
+fn unused(base: &str, taken: &BTreeSet<String>) -> String {
+    let mut names = core::iter::once(base.to_string()).chain((1usize..).map(|i| format!("{base}.{i}")));
+    names.find(|name| !taken.contains(name)).expect("finitely many names are taken")
+}
+
+/// The shape that the file declares, with 0 for a batch without a length.
 fn declared_shape(input: &ValueInfo) -> Result<Vec<usize>> {
-    let wrong = |expected: &str, found: &str| Error::Format {
-        what: "input of the graph",
-        expected: expected.into(),
-        found: alloc::format!("{found} in {:?}", input.name),
-    };
+    let wrong =
+        |expected: &str, found: &str| malformed("input of the graph", expected, format!("{found} in {:?}", input.name));
     let shape = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).and_then(|t| t.shape.as_ref());
     let dims = &shape.ok_or_else(|| wrong("a tensor with a shape", "none"))?.dim;
-    let length = |(axis, dim): (usize, &super::proto::Dimension)| match usize::try_from(dim.dim_value) {
-        // The batch may be of any length.
+    let length = |(axis, dim): (usize, &Dimension)| match usize::try_from(dim.dim_value) {
+        // The graph runs on any batch.
         Ok(len) if len > 0 || axis == 0 => Ok(len),
-        _ => Err(wrong("axes of fixed length, or `Reader::input_shape`", &alloc::format!("{:?}", dim.dim_param))),
+        _ => {
+            let found = if dim.dim_value != 0 { format!("{}", dim.dim_value) } else { format!("{:?}", dim.dim_param) };
+            Err(wrong(
+                "axes of fixed length (see OnnxReader::with_input_shape)",
+                &format!("axis {axis} of length {found}"),
+            ))
+        }
     };
     dims.iter().enumerate().map(length).collect()
 }

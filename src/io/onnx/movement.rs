@@ -1,118 +1,176 @@
-//! Nodes that move elements: padding, resizing, reshaping.
+//! Data movement: padding, resizing, reshaping.
 
 use alloc::vec::Vec;
 
 use super::import::Importer;
-use super::node::Source;
+use super::integers::{squeezed, unsqueezed};
+use super::node::OnnxNode;
 use crate::error::Result;
 use crate::graph::Op;
 
 impl Importer {
-    pub(super) fn pad(&mut self, source: &Source) -> Result<()> {
-        if source.text("mode", "constant") != "constant"
-            || self.real(source, 2)?.is_some_and(|v| v.iter().any(|&v| v != 0.0))
-        {
-            return Err(source.unsupported("padding with anything but zeros"));
+    pub(super) fn pad(&mut self, node: &OnnxNode) -> Result<()> {
+        let shape = self.shape(node, 0)?;
+        if shape.len() != 4 {
+            return Err(node.unsupported(alloc::format!("a tensor of shape {shape:?}, not an image")));
         }
-        let pads = self.ints_of(source, "pads", 1)?.unwrap_or_default();
-        let [0, 0, top, left, 0, 0, bottom, right] = source.sizes::<8>("pads", &pads)? else {
-            return Err(source.unsupported("padding of batch or channels"));
+        let value = match self.float_constant(node, 2)? {
+            Some(value) => self.scalar(node, "constant_value", &value)?,
+            None => node.float("value", 0.0),
         };
-        let inputs = alloc::vec![self.operand(source.required(0)?)?];
-        self.push(source, Op::Pad { pads: [top, left, bottom, right] }, inputs)
+        if value != 0.0 {
+            return Err(node.unsupported(alloc::format!("padding with {value}, not with zeros")));
+        }
+        let attribute = if self.opset < 2 { "paddings" } else { "pads" };
+        let pads = self.int_list(node, attribute, 1)?.ok_or_else(|| node.malformed("node", "pads", "none"))?;
+        let axes = match self.int_list(node, "axes", 3)? {
+            Some(axes) => node.axes(&axes, 4)?,
+            None => alloc::vec![0, 1, 2, 3],
+        };
+        if pads.len() != 2 * axes.len() {
+            let expected = alloc::format!("{} values, two for each axis", 2 * axes.len());
+            return Err(node.malformed("pads", expected, pads.len()));
+        }
+        if pads.iter().any(|&pad| pad < 0) {
+            return Err(node.unsupported(alloc::format!("negative pads {pads:?}")));
+        }
+        let mut full = [0; 8];
+        for (i, &axis) in axes.iter().enumerate() {
+            (full[axis], full[axis + 4]) = (pads[i], pads[axes.len() + i]);
+        }
+        let [0, 0, top, left, 0, 0, bottom, right] = node.sizes::<8>("pads", &full)? else {
+            return Err(node.unsupported("padding of the batch or the channels"));
+        };
+        let inputs = alloc::vec![self.operand(node.required(0)?)?];
+        self.push(node, Op::Pad { pads: [top, left, bottom, right] }, inputs)
     }
 
-    /// Nearest neighbours by whole factors, which is the same for all ways to map coordinates that are in use.
-    pub(super) fn resize(&mut self, source: &Source) -> Result<()> {
-        let shape = self.shape(source, 0)?;
-        let (scales, sizes) = match (source.op(), self.opset) {
-            ("Upsample", ..9) | ("Resize", ..10) => (None, None),
-            ("Upsample", _) | ("Resize", 10) => (self.real(source, 1)?, None),
-            _ => (self.real(source, 2)?, self.ints(source, 3)?),
-        };
-        let factors: Vec<f64> = match (scales, sizes) {
-            // The batch that the file was made for is not ours.
-            (_, Some(sizes)) => {
-                let ratio = |(&to, &from): (&i64, &usize)| to as f64 / from as f64;
-                core::iter::once(1.0).chain(sizes.iter().zip(&shape).map(ratio).skip(1)).collect()
-            }
-            (Some(scales), None) => scales.iter().map(|&s| s.into()).collect(),
-            (None, None) => source.floats("scales").unwrap_or_default().iter().map(|&s| s.into()).collect(),
-        };
+    /// Nearest neighbour by whole factors, where all supported coordinate transformations agree.
+    pub(super) fn resize(&mut self, node: &OnnxNode) -> Result<()> {
+        let shape = self.shape(node, 0)?;
+        if shape.len() != 4 {
+            return Err(node.unsupported(alloc::format!("a tensor of shape {shape:?}, not an image")));
+        }
+        let transformation = node.text("coordinate_transformation_mode", "half_pixel");
+        let rounding = node.text("nearest_mode", "round_prefer_floor");
+        let supported = matches!(
+            (transformation, rounding),
+            ("asymmetric", "floor") | ("half_pixel", "round_prefer_floor" | "round_prefer_ceil")
+        );
+        // Earlier opsets have neither attribute, and compute what `asymmetric` and `floor` do.
+        if self.opset >= 11 && !supported {
+            let attributes = alloc::format!("nearest_mode = {rounding:?} with {transformation:?} coordinates");
+            return Err(node.unsupported(attributes));
+        }
+        let factors = self.resize_factors(node, &shape)?;
         let whole = |f: f64| (1.0..=65536.0).contains(&f) && f as usize as f64 == f;
-        let mode = source.text("mode", "nearest");
-        let rounding = source.text("nearest_mode", "round_prefer_floor");
-        let mapping = source.text("coordinate_transformation_mode", "half_pixel");
-        let same = self.opset < 11
-            || matches!(
-                (mapping, rounding),
-                ("asymmetric", "floor") | ("half_pixel", "round_prefer_floor" | "round_prefer_ceil")
-            );
-        let &[1.0, 1.0, down, right] = &factors[..] else {
-            return Err(source.unsupported("factors for other axes than height and width"));
-        };
-        if mode != "nearest" || !same || !whole(down) || !whole(right) || shape.len() != 4 {
-            return Err(source.unsupported("anything but nearest neighbours by whole factors"));
+        let [batch, channels, down, right] = factors;
+        if batch != 1.0 || channels != 1.0 || !whole(down) || !whole(right) {
+            let why = alloc::format!("scales {factors:?}: only whole ones of height and width are supported");
+            return Err(node.unsupported(why));
         }
-        let inputs = alloc::vec![self.operand(source.required(0)?)?];
-        self.push(source, Op::Repeat { factors: [down as usize, right as usize] }, inputs)
+        let inputs = alloc::vec![self.operand(node.required(0)?)?];
+        self.push(node, Op::Repeat { factors: [down as usize, right as usize] }, inputs)
     }
 
-    pub(super) fn reshape(&mut self, source: &Source) -> Result<()> {
-        let shape = self.shape(source, 0)?;
+    /// The scales of a `Resize` or `Upsample`, by axis.
+    fn resize_factors(&self, node: &OnnxNode, shape: &[usize]) -> Result<[f64; 4]> {
+        let (scales, sizes) = match (node.op(), self.opset) {
+            ("Upsample", ..=8) => (None, None),
+            ("Upsample", _) | (_, 10) => (self.float_constant(node, 1)?, None),
+            _ => (self.float_constant(node, 2)?, self.int_list(node, "", 3)?),
+        };
+        let axes = match node.ints("axes") {
+            Some(axes) => node.axes(axes, 4)?,
+            None => alloc::vec![0, 1, 2, 3],
+        };
+        // Opset 11 has no way to leave out `scales` but an empty tensor.
+        let scales = scales.filter(|scales| !scales.is_empty());
+        let sizes = sizes.filter(|sizes| !sizes.is_empty());
+        let given: Vec<f64> = match (&scales, &sizes, node.floats("scales")) {
+            (Some(scales), None, None) => scales.iter().take(5).map(|&s| s.into()).collect(),
+            (None, None, Some(scales)) => scales.iter().take(5).map(|&s| s.into()).collect(),
+            (None, Some(sizes), None) => {
+                // The batch in the file is the exporter's.
+                let batch = |axis: usize, to: i64| axis == 0 && (to == 1 || to == self.batch as i64);
+                let factor =
+                    |(&axis, &to): (&usize, &i64)| if batch(axis, to) { 1.0 } else { to as f64 / shape[axis] as f64 };
+                axes.iter().zip(sizes).map(factor).take(if sizes.len() == axes.len() { 4 } else { 0 }).collect()
+            }
+            _ => return Err(node.malformed("node", "either scales or sizes", "none or both")),
+        };
+        if given.len() != axes.len() {
+            return Err(node.malformed("scales or sizes", alloc::format!("{} values", axes.len()), "another number"));
+        }
+        let mut factors = [1.0; 4];
+        axes.iter().zip(given).for_each(|(&axis, factor)| factors[axis] = factor);
+        Ok(factors)
+    }
+
+    pub(super) fn reshape(&mut self, node: &OnnxNode) -> Result<()> {
+        let shape = self.shape(node, 0)?;
         let inner: usize = shape.iter().skip(1).product();
-        let target = match source.op() {
+        let target = match node.op() {
             "Flatten" => {
-                if source.axis(source.int("axis", 1), shape.len() + 1)? != 1 {
-                    return Err(source.unsupported("an axis other than 1"));
+                let axis = node.int("axis", 1);
+                if node.axis(axis, shape.len() + 1)? != 1 {
+                    return Err(node.unsupported(alloc::format!("attribute axis = {axis} on shape {shape:?}")));
                 }
                 alloc::vec![inner]
             }
             "Reshape" => {
-                let target = self.ints_of(source, "shape", 1)?.unwrap_or_default();
-                self.reshape_target(source, &shape, &target, inner)?
+                let target = self.int_list(node, "shape", 1)?;
+                let target = target.ok_or_else(|| node.malformed("node", "a shape", "none"))?;
+                self.reshape_target(node, &shape, &target, inner)?
             }
             op => {
-                let axes = self.ints_of(source, "axes", 1)?.unwrap_or_default();
-                let added = if op == "Squeeze" { 0 } else { axes.len() };
-                let axes = axes.iter().map(|&a| source.axis(a, shape.len() + added)).collect::<Result<Vec<_>>>()?;
-                if axes.contains(&0) || (op == "Squeeze" && axes.is_empty()) {
-                    return Err(source.unsupported("a change of the batch"));
+                let axes = self.int_list(node, "axes", 1)?;
+                let ndim = shape.len() + if op == "Squeeze" { 0 } else { axes.as_ref().map_or(0, Vec::len) };
+                // Without axes, `Squeeze` would remove a batch of 1 as well.
+                let batch = match &axes {
+                    Some(axes) => node.axes(axes, ndim)?.contains(&0),
+                    None => op == "Squeeze",
+                };
+                if batch {
+                    return Err(node.unsupported("a change of the batch axis"));
                 }
-                if op == "Squeeze" {
-                    if let Some(&axis) = axes.iter().find(|&&axis| shape[axis] != 1) {
-                        return Err(source.wrong("axis", "a length of 1", shape[axis]));
-                    }
-                    (1..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect()
-                } else {
-                    let mut old = shape.iter().copied();
-                    let total = shape.len() + axes.len();
-                    let full = (0..total).map(|axis| if axes.contains(&axis) { 1 } else { old.next().unwrap_or(1) });
-                    full.skip(1).collect()
-                }
+                let target = if op == "Squeeze" { squeezed } else { unsqueezed }(node, &shape, axes.as_deref())?;
+                target.get(1..).unwrap_or_default().to_vec()
             }
         };
-        let inputs = alloc::vec![self.operand(source.required(0)?)?];
-        self.push(source, Op::Reshape { shape: target }, inputs)
+        let inputs = alloc::vec![self.operand(node.required(0)?)?];
+        self.push(node, Op::Reshape { shape: target }, inputs)
     }
 
-    /// The new shape without the batch; the first number stands for the batch, 0 for what was there, -1 for the rest.
-    fn reshape_target(&self, source: &Source, shape: &[usize], target: &[i64], inner: usize) -> Result<Vec<usize>> {
-        let batch = [0, -1, 1, self.batch as i64];
-        let Some((_, rest)) = target.split_first().filter(|(first, _)| batch.contains(first)) else {
-            return Err(source.unsupported(alloc::format!("a change of the batch, to {target:?}")));
+    /// Returns the target shape without the batch. In `target`, the first value is the batch, 0 copies the length of the
+    /// input, and -1 is inferred.
+    fn reshape_target(&self, node: &OnnxNode, shape: &[usize], target: &[i64], inner: usize) -> Result<Vec<usize>> {
+        let allow_zero = node.int("allowzero", 0) != 0;
+        let is_batch = |&len: &i64| match len {
+            0 => !allow_zero,
+            -1 | 1 => true,
+            len => len == self.batch as i64,
+        };
+        let Some((first, rest)) = target.split_first().filter(|(first, _)| is_batch(first)) else {
+            return Err(node.unsupported(alloc::format!("a change of the batch, to shape {target:?}")));
         };
         let fixed = |(axis, &len): (usize, &i64)| match len {
-            0 if source.int("allowzero", 0) == 0 => Ok(shape.get(axis + 1).copied()),
+            0 if !allow_zero => match shape.get(axis + 1) {
+                Some(&len) => Ok(Some(len)),
+                None => {
+                    Err(node.malformed("shape", alloc::format!("lengths for {shape:?}"), alloc::format!("{target:?}")))
+                }
+            },
             -1 => Ok(None),
-            len => source.sizes::<1>("shape", &[len]).map(|[len]| Some(len)),
+            len => node.sizes::<1>("shape", &[len]).map(|[len]| Some(len)),
         };
         let lengths = rest.iter().enumerate().map(fixed).collect::<Result<Vec<_>>>()?;
         let product = lengths.iter().flatten().try_fold(1usize, |product, &len| product.checked_mul(len));
-        let unknown = lengths.iter().filter(|len| len.is_none()).count();
+        let inferred = lengths.iter().filter(|len| len.is_none()).count() + usize::from(*first == -1);
         match product.and_then(|product| inner.checked_div(product)) {
-            Some(rest) if unknown <= 1 => Ok(lengths.into_iter().map(|len| len.unwrap_or(rest)).collect()),
-            _ => Err(source.wrong("shape", "lengths of which one may be -1", alloc::format!("{target:?}"))),
+            Some(rest) if inferred <= 1 => Ok(lengths.into_iter().map(|len| len.unwrap_or(rest)).collect()),
+            None if inferred == 0 && product == Some(0) => Ok(lengths.into_iter().flatten().collect()),
+            _ => Err(node.malformed("shape", "lengths with at most one -1", alloc::format!("{target:?}"))),
         }
     }
 }

@@ -1,56 +1,65 @@
-//! One node of the file, with its attributes and constant inputs.
+//! One node of the file: its inputs, its attributes, and the errors that name it.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::proto::{AttributeProto, NodeProto};
-use super::tensor::Known;
+use super::tensor::ConstantTensor;
 use crate::error::{Error, Result};
 use crate::window::{Padding, Window};
 
-/// A node, and the name that messages call it by.
-pub(super) struct Source<'a> {
+/// A node of the file, checked by [`check`](Self::check) before anything else is read from it.
+pub(super) struct OnnxNode<'a> {
     pub(super) node: &'a NodeProto,
+    /// The node's name in the graph and in errors.
     pub(super) name: String,
 }
 
-impl<'a> Source<'a> {
+impl<'a> OnnxNode<'a> {
     pub(super) fn op(&self) -> &'a str {
         &self.node.op_type
     }
 
-    /// The name of input `i`, if it is given.
+    /// The name of input `i`, if the node has it.
     pub(super) fn input(&self, i: usize) -> Option<&'a str> {
         self.node.input.get(i).map(String::as_str).filter(|name| !name.is_empty())
     }
 
+    /// The name of input `i`.
     pub(super) fn required(&self, i: usize) -> Result<&'a str> {
-        self.input(i).ok_or_else(|| self.wrong("input", alloc::format!("an input {i}"), "none"))
+        self.input(i).ok_or_else(|| self.malformed("node", alloc::format!("an input {i}"), "none"))
     }
 
+    /// The name of the first output.
     pub(super) fn output(&self) -> Result<&'a str> {
         let name = self.node.output.first().map(String::as_str).filter(|name| !name.is_empty());
-        name.ok_or_else(|| self.wrong("output", "an output", "none"))
+        name.ok_or_else(|| self.malformed("node", "an output", "none"))
     }
 
-    fn attribute(&self, name: &str) -> Option<&'a AttributeProto> {
+    pub(super) fn attribute(&self, name: &str) -> Option<&'a AttributeProto> {
         self.node.attribute.iter().find(|a| a.name == name)
     }
 
-    pub(super) fn tensor(&self, name: &str) -> Option<Result<Known>> {
-        self.attribute(name).and_then(|a| a.t.as_ref()).map(Known::new)
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.attribute(name).is_some()
+    }
+
+    pub(super) fn tensor(&self, name: &str, max_elements: usize) -> Option<Result<ConstantTensor>> {
+        self.attribute(name).and_then(|a| a.t.as_ref()).map(|tensor| ConstantTensor::new(tensor, max_elements))
     }
 
     pub(super) fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).map_or(default, |a| a.i)
     }
 
-    pub(super) fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).map_or(default, |a| a.f)
+    /// The value of an attribute that has no default.
+    pub(super) fn required_int(&self, name: &str) -> Result<i64> {
+        let missing = || self.malformed("attribute", alloc::format!("a value of {name}"), "none");
+        self.attribute(name).map(|a| a.i).ok_or_else(missing)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.attribute(name).is_some()
+    pub(super) fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).map_or(default, |a| a.f)
     }
 
     pub(super) fn ints(&self, name: &str) -> Option<&'a [i64]> {
@@ -61,51 +70,82 @@ impl<'a> Source<'a> {
         self.attribute(name).map(|a| &a.floats[..])
     }
 
+    /// The value of a string attribute; "?" if it is not UTF-8.
     pub(super) fn text<'t>(&'t self, name: &str, default: &'t str) -> &'t str {
         self.attribute(name).map_or(default, |a| core::str::from_utf8(&a.s).unwrap_or("?"))
     }
 
-    /// The axis that a possibly negative number names.
+    /// Resolves an axis in `-ndim..ndim`.
     pub(super) fn axis(&self, axis: i64, ndim: usize) -> Result<usize> {
         let positive = if axis < 0 { axis.checked_add(ndim as i64) } else { Some(axis) };
         let found = positive.and_then(|axis| usize::try_from(axis).ok()).filter(|&axis| axis < ndim);
-        found.ok_or_else(|| self.wrong("axis", alloc::format!("one of {ndim}"), axis))
+        found.ok_or_else(|| self.malformed("axis", alloc::format!("an axis of a tensor of rank {ndim}"), axis))
     }
 
-    /// Lengths, none of them negative.
+    /// Resolves axes in `-ndim..ndim`, none of them twice.
+    pub(super) fn axes(&self, axes: &[i64], ndim: usize) -> Result<Vec<usize>> {
+        // More axes than the rank are an error in any case; checking first bounds the search for repetitions.
+        if axes.len() > ndim {
+            let expected = alloc::format!("at most {ndim}, the rank");
+            return Err(self.malformed("number of axes", expected, axes.len()));
+        }
+        let mut resolved = Vec::with_capacity(axes.len());
+        for &axis in axes {
+            let axis = self.axis(axis, ndim)?;
+            if resolved.contains(&axis) {
+                return Err(self.malformed("axes", "each axis once", alloc::format!("{axes:?}")));
+            }
+            resolved.push(axis);
+        }
+        Ok(resolved)
+    }
+
+    /// Converts `N` lengths, none of them negative.
     pub(super) fn sizes<const N: usize>(&self, what: &'static str, values: &[i64]) -> Result<[usize; N]> {
-        let sizes: Option<Vec<usize>> = values.iter().map(|&v| usize::try_from(v).ok()).collect();
+        let sizes: Option<Vec<usize>> = values.iter().take(N + 1).map(|&v| usize::try_from(v).ok()).collect();
         let sizes = sizes.and_then(|sizes| <[usize; N]>::try_from(sizes).ok());
-        sizes.ok_or_else(|| self.wrong(what, alloc::format!("{N} lengths"), alloc::format!("{values:?}")))
+        sizes.ok_or_else(|| {
+            let expected =
+                if N == 1 { "a length of at least 0".into() } else { alloc::format!("{N} lengths of at least 0") };
+            self.malformed(what, expected, alloc::format!("{:?}", &values[..values.len().min(N + 1)]))
+        })
     }
 
-    /// How the kernel of a convolution or pooling slides.
+    /// Reads the attributes of a convolution or pooling.
     pub(super) fn window(&self, kernel: [usize; 2]) -> Result<Window> {
         let pair = |name, values: Option<&[i64]>| values.map_or(Ok([1, 1]), |values| self.sizes(name, values));
         let declared = pair("kernel_shape", self.ints("kernel_shape"))?;
         if self.has("kernel_shape") && declared != kernel {
-            let (expected, found) = (alloc::format!("{kernel:?}"), alloc::format!("{declared:?}"));
-            return Err(self.wrong("kernel_shape", expected, found));
+            let (expected, found) =
+                (alloc::format!("{kernel:?}, the shape of the weights"), alloc::format!("{declared:?}"));
+            return Err(self.malformed("kernel_shape", expected, found));
         }
-        let padding = match (self.text("auto_pad", "NOTSET"), self.ints("pads")) {
+        let auto_pad = self.text("auto_pad", "NOTSET");
+        let pads = self.ints("pads");
+        if auto_pad != "NOTSET" && pads.is_some_and(|pads| pads.iter().any(|&pad| pad != 0)) {
+            return Err(self.unsupported(alloc::format!("attribute pads beside auto_pad = {auto_pad:?}")));
+        }
+        let padding = match (auto_pad, pads) {
             ("NOTSET", Some(pads)) => Padding::Explicit(self.sizes("pads", pads)?),
             ("NOTSET", None) | ("VALID", _) => Padding::Valid,
             ("SAME_UPPER", _) => Padding::Same,
             ("SAME_LOWER", _) => Padding::SameLower,
-            (other, _) => return Err(self.unsupported(alloc::format!("auto_pad {other}"))),
+            (other, _) => return Err(self.unsupported(alloc::format!("attribute auto_pad = {other:?}"))),
         };
         let strides = pair("strides", self.ints("strides"))?;
         let dilations = pair("dilations", self.ints("dilations"))?;
         Ok(Window::new().with_strides(strides).with_dilations(dilations).with_padding(padding))
     }
 
+    /// The error for a valid node that this crate does not implement.
     pub(super) fn unsupported(&self, why: impl ToString) -> Error {
         let domain = if self.node.domain.is_empty() { "" } else { "." };
         let op = alloc::format!("{}{domain}{}", self.node.domain, self.node.op_type);
         Error::Unsupported { op, node: self.name.clone(), why: why.to_string() }
     }
 
-    pub(super) fn wrong(&self, what: &'static str, expected: impl ToString, found: impl ToString) -> Error {
+    /// The error for a node that no ONNX file may have.
+    pub(super) fn malformed(&self, what: &'static str, expected: impl ToString, found: impl ToString) -> Error {
         Error::Format { what, expected: expected.to_string(), found: found.to_string() }.at(&self.name)
     }
 }

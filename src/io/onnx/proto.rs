@@ -1,9 +1,60 @@
-//! The messages of `onnx.proto` that are read, field by field. Fields that are not here are skipped.
+//! The protobuf messages of `onnx.proto`, limited to the fields that the reader uses. Other fields are skipped.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use prost::Message;
+
+/// Returns how many bytes are missing at the end of a truncated file, or `None` if the file ends at the end of a field
+/// or is malformed in another way.
+///
+/// A truncation almost always falls into a field of the outermost message, because one of them holds the whole graph.
+pub(super) fn missing_bytes(bytes: &[u8]) -> Option<u64> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let key = match varint(&mut rest)? {
+            Varint::Value(key) => key,
+            Varint::Truncated => return Some(1),
+        };
+        let length = match key & 7 {
+            0 => match varint(&mut rest)? {
+                Varint::Value(_) => 0,
+                Varint::Truncated => return Some(1),
+            },
+            1 => 8,
+            2 => match varint(&mut rest)? {
+                Varint::Value(length) => length,
+                Varint::Truncated => return Some(1),
+            },
+            5 => 4,
+            _ => return None,
+        };
+        match usize::try_from(length).ok().and_then(|length| rest.get(length..)) {
+            Some(after) => rest = after,
+            None => return Some(length - rest.len() as u64),
+        }
+    }
+    None
+}
+
+enum Varint {
+    Value(u64),
+    Truncated,
+}
+
+/// Reads a varint. Returns `None` if it is longer than 10 bytes.
+fn varint(rest: &mut &[u8]) -> Option<Varint> {
+    let mut value = 0;
+    for i in 0..10 {
+        let Some((&byte, after)) = rest.split_first() else { return Some(Varint::Truncated) };
+        *rest = after;
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            return Some(Varint::Value(value));
+        }
+    }
+    None
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ModelProto {
@@ -31,6 +82,9 @@ pub(super) struct GraphProto {
     pub(super) input: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub(super) output: Vec<ValueInfo>,
+    /// `SparseTensorProto`, not decoded: the reader rejects them.
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    pub(super) sparse_initializer: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -53,6 +107,12 @@ pub(super) struct NodeProto {
 pub(super) struct AttributeProto {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    /// `AttributeType`; 0 if the file has none (IR version 1).
+    #[prost(int32, tag = "20")]
+    pub(super) r#type: i32,
+    /// The name of an attribute of the enclosing function.
+    #[prost(string, tag = "21")]
+    pub(super) ref_attr_name: String,
     #[prost(float, tag = "2")]
     pub(super) f: f32,
     #[prost(int64, tag = "3")]
@@ -105,6 +165,9 @@ pub(super) struct TypeProto {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct TensorType {
+    /// `TensorProto.DataType`; 0 if the file has none.
+    #[prost(int32, tag = "1")]
+    pub(super) elem_type: i32,
     #[prost(message, optional, tag = "2")]
     pub(super) shape: Option<ShapeProto>,
 }
@@ -115,7 +178,7 @@ pub(super) struct ShapeProto {
     pub(super) dim: Vec<Dimension>,
 }
 
-/// A dimension that has only a name shows as 0.
+/// `dim_value` is 0 for a dimension that has only a name.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Dimension {
     #[prost(int64, tag = "1")]

@@ -1,65 +1,125 @@
-//! `TensorProto` → floats or integers.
+//! Reads a `TensorProto` as floats or integers.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use half::{bf16, f16};
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArcArray, ArrayD, IxDyn};
 
+use super::limits::{MAX_RANK, fits};
 use super::proto::TensorProto;
 use crate::error::{Error, Result};
 use crate::graph::Constant;
 
-/// A tensor that is known while the file is read.
+/// An integer tensor. Cheap to clone.
+pub(super) type IntTensor = ArcArray<i64, IxDyn>;
+
+/// A tensor whose values are known while the file is read: an initializer, or a node computed from initializers.
 #[derive(Debug, Clone)]
-pub(super) enum Known {
+pub(super) enum ConstantTensor {
     Float(Constant),
-    /// Shapes, axes and the like.
-    Int(ArrayD<i64>),
+    /// Shapes, axes and flags.
+    Int(IntTensor),
 }
 
-impl Known {
-    pub(super) fn new(tensor: &TensorProto) -> Result<Self> {
+impl ConstantTensor {
+    pub(super) fn new(tensor: &TensorProto, max_elements: usize) -> Result<Self> {
         if tensor.data_location != 0 {
-            return Err(malformed(tensor, "its data in the file itself", "a reference to another file"));
+            return Err(malformed(tensor, "data in the file itself", "a reference to another file"));
+        }
+        if tensor.dims.len() > MAX_RANK {
+            return Err(malformed(tensor, format_args!("a rank of at most {MAX_RANK}"), tensor.dims.len()));
         }
         let length = |&d: &i64| usize::try_from(d).map_err(|_| malformed(tensor, "lengths of at least 0", d));
         let dims = tensor.dims.iter().map(length).collect::<Result<Vec<_>>>()?;
+        if !fits(&dims, max_elements) {
+            return Err(malformed(
+                tensor,
+                format_args!("at most {max_elements} elements"),
+                format_args!("shape {dims:?}"),
+            ));
+        }
         Ok(match tensor.data_type {
-            1 => Known::Float(shaped(tensor, &dims, raw(tensor, &tensor.float_data, f32::from_le_bytes)?)?),
+            1 => ConstantTensor::Float(floats(tensor, &dims, decode(tensor, &tensor.float_data, f32::from_le_bytes)?)?),
             11 => {
-                let values: Vec<f64> = raw(tensor, &tensor.double_data, f64::from_le_bytes)?;
-                Known::Float(shaped(tensor, &dims, values.into_iter().map(|x| x as f32).collect())?)
+                let values: Vec<f64> = decode(tensor, &tensor.double_data, f64::from_le_bytes)?;
+                ConstantTensor::Float(floats(tensor, &dims, values.into_iter().map(|x| x as f32).collect())?)
             }
-            10 => Known::Float(shaped(tensor, &dims, halves(tensor, |bits| f16::from_bits(bits).to_f32())?)?),
-            16 => Known::Float(shaped(tensor, &dims, halves(tensor, |bits| bf16::from_bits(bits).to_f32())?)?),
+            10 => ConstantTensor::Float(floats(tensor, &dims, halves(tensor, |bits| f16::from_bits(bits).to_f32())?)?),
+            16 => ConstantTensor::Float(floats(tensor, &dims, halves(tensor, |bits| bf16::from_bits(bits).to_f32())?)?),
             6 => {
-                let values: Vec<i32> = raw(tensor, &tensor.int32_data, i32::from_le_bytes)?;
-                Known::Int(array(tensor, &dims, values.into_iter().map(i64::from).collect())?)
+                let values: Vec<i32> = decode(tensor, &tensor.int32_data, i32::from_le_bytes)?;
+                ConstantTensor::Int(array(tensor, &dims, values.into_iter().map(i64::from).collect())?.into_shared())
             }
-            7 => Known::Int(array(tensor, &dims, raw(tensor, &tensor.int64_data, i64::from_le_bytes)?)?),
+            7 => {
+                let values = decode(tensor, &tensor.int64_data, i64::from_le_bytes)?;
+                ConstantTensor::Int(array(tensor, &dims, values)?.into_shared())
+            }
+            9 => {
+                let values: Vec<i32> = decode(tensor, &tensor.int32_data, |[byte]| i32::from(byte))?;
+                let flags = values.into_iter().map(|value| i64::from(value != 0)).collect();
+                ConstantTensor::Int(array(tensor, &dims, flags)?.into_shared())
+            }
             other => {
-                return Err(malformed(tensor, "floats, or integers of 32 or 64 bits", format_args!("type {other}")));
+                let expected = "data type FLOAT, FLOAT16, BFLOAT16, DOUBLE, INT32, INT64 or BOOL";
+                return Err(malformed(tensor, expected, data_type(other)));
             }
         })
     }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        match self {
+            ConstantTensor::Float(values) => values.shape(),
+            ConstantTensor::Int(values) => values.shape(),
+        }
+    }
 }
 
-fn shaped(tensor: &TensorProto, dims: &[usize], values: Vec<f32>) -> Result<Constant> {
-    if let Some(bad) = values.iter().find(|x| x.is_nan()) {
-        return Err(malformed(tensor, "numbers", bad));
+/// The name of a `TensorProto.DataType`.
+pub(super) fn data_type(number: i32) -> String {
+    const NAMES: [&str; 17] = [
+        "UNDEFINED",
+        "FLOAT",
+        "UINT8",
+        "INT8",
+        "UINT16",
+        "INT16",
+        "INT32",
+        "INT64",
+        "STRING",
+        "BOOL",
+        "FLOAT16",
+        "DOUBLE",
+        "UINT32",
+        "UINT64",
+        "COMPLEX64",
+        "COMPLEX128",
+        "BFLOAT16",
+    ];
+    match usize::try_from(number).ok().and_then(|number| NAMES.get(number)) {
+        Some(name) => name.to_string(),
+        None => alloc::format!("data type {number}"),
+    }
+}
+
+fn floats(tensor: &TensorProto, dims: &[usize], values: Vec<f32>) -> Result<Constant> {
+    // Infinities are bounds of `Clip`; elsewhere `GraphBuilder::constant` rejects them.
+    if values.iter().any(|x| x.is_nan()) {
+        return Err(malformed(tensor, "numbers", "NaN"));
     }
     Ok(array(tensor, dims, values)?.into_shared())
 }
 
 fn array<T>(tensor: &TensorProto, dims: &[usize], values: Vec<T>) -> Result<ArrayD<T>> {
     let found = values.len();
-    ArrayD::from_shape_vec(IxDyn(dims), values)
-        .map_err(|_| malformed(tensor, format_args!("as many values as the shape {dims:?} has"), found))
+    ArrayD::from_shape_vec(IxDyn(dims), values).map_err(|_| {
+        let expected = alloc::format!("{} values for shape {dims:?}", dims.iter().product::<usize>());
+        malformed(tensor, expected, found)
+    })
 }
 
-/// The bytes of `raw_data` if there are any, else the values of the field for the type.
-fn raw<T: Copy, const N: usize>(tensor: &TensorProto, typed: &[T], from: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
+/// Decodes `raw_data` if it is there, or else takes the values from the field of the data type.
+fn decode<T: Copy, const N: usize>(tensor: &TensorProto, typed: &[T], from: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
     if tensor.raw_data.is_empty() {
         return Ok(typed.to_vec());
     }
@@ -73,7 +133,7 @@ fn raw<T: Copy, const N: usize>(tensor: &TensorProto, typed: &[T], from: impl Fn
 
 fn halves(tensor: &TensorProto, from: impl Fn(u16) -> f32) -> Result<Vec<f32>> {
     let typed: Vec<u16> = tensor.int32_data.iter().map(|&bits| bits as u16).collect();
-    Ok(raw(tensor, &typed, u16::from_le_bytes)?.into_iter().map(from).collect())
+    Ok(decode(tensor, &typed, u16::from_le_bytes)?.into_iter().map(from).collect())
 }
 
 fn malformed(tensor: &TensorProto, expected: impl ToString, found: impl ToString) -> Error {

@@ -1,0 +1,109 @@
+//! Limits on what a file may cost to read.
+
+use alloc::format;
+use alloc::string::String;
+
+use crate::error::{Error, Result};
+
+/// The greatest rank of a tensor, and so the greatest number of axes or lengths that a node may list.
+pub(super) const MAX_RANK: usize = 64;
+
+/// The most integers that constant folding may compute in one file. Shape computations of exporters need a few per node.
+const MAX_FOLDED_INTS: usize = 1 << 20;
+
+/// The most floats that constant folding may compute in one file, beside [`FOLDED_PER_STORED`] for each float of the file.
+const MAX_FOLDED_FLOATS: usize = 1 << 24;
+
+/// Folding may copy each weight of the file a few times: `transB`, `alpha`, a negated subtrahend.
+const FOLDED_PER_STORED: usize = 4;
+
+/// What a caller allows. See [`OnnxReader`](super::OnnxReader).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) bytes: usize,
+    pub(super) nodes: usize,
+    pub(super) elements: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: i32::MAX as usize, nodes: 1 << 16, elements: 1 << 28 }
+    }
+}
+
+impl Limits {
+    /// The error for a file, or a part of it, that exceeds a limit.
+    pub(super) fn exceeded(what: &'static str, expected: String, found: String) -> Error {
+        Error::Format { what, expected, found }
+    }
+
+    pub(super) fn check_bytes(&self, bytes: u64) -> Result<()> {
+        if bytes <= self.bytes as u64 {
+            return Ok(());
+        }
+        Err(Self::exceeded("size of the ONNX file", format!("at most {} bytes", self.bytes), format!("{bytes}")))
+    }
+
+    pub(super) fn check_nodes(&self, nodes: usize) -> Result<()> {
+        if nodes <= self.nodes {
+            return Ok(());
+        }
+        Err(Self::exceeded("number of nodes", format!("at most {}", self.nodes), format!("{nodes}")))
+    }
+
+    /// Checks the rank and the number of elements of a tensor for a batch of one.
+    pub(super) fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let found = || format!("{name:?} of rank {}", shape.len());
+        if shape.len() > MAX_RANK {
+            return Err(Self::exceeded("tensor", format!("a rank of at most {MAX_RANK}"), found()));
+        }
+        if !fits(shape, self.elements) {
+            let found = format!("{name:?} of shape {shape:?}");
+            return Err(Self::exceeded("tensor", format!("at most {} elements", self.elements), found));
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a tensor has at most `max_elements` elements, also without the axes that make it empty.
+pub(super) fn fits(shape: &[usize], max_elements: usize) -> bool {
+    let lengths = shape.iter().filter(|&&len| len != 0);
+    lengths.copied().try_fold(1usize, usize::checked_mul).is_some_and(|count| count <= max_elements)
+}
+
+/// What constant folding may still compute.
+#[derive(Debug)]
+pub(super) struct FoldingBudget {
+    floats: usize,
+    ints: usize,
+}
+
+impl FoldingBudget {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { floats: MAX_FOLDED_FLOATS.min(limits.elements), ints: MAX_FOLDED_INTS }
+    }
+
+    /// Raises the budget for `count` floats that the file itself holds.
+    pub(super) fn add_stored(&mut self, count: usize) {
+        self.floats = self.floats.saturating_add(count.saturating_mul(FOLDED_PER_STORED));
+    }
+
+    pub(super) fn spend_floats(&mut self, count: usize) -> Result<()> {
+        Self::spend(&mut self.floats, count)
+    }
+
+    pub(super) fn spend_ints(&mut self, count: usize) -> Result<()> {
+        Self::spend(&mut self.ints, count)
+    }
+
+    fn spend(left: &mut usize, count: usize) -> Result<()> {
+        match left.checked_sub(count) {
+            Some(rest) => *left = rest,
+            None => {
+                let expected = format!("at most {left} more elements in this file");
+                return Err(Limits::exceeded("constant folding", expected, format!("{count}")));
+            }
+        }
+        Ok(())
+    }
+}

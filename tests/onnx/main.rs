@@ -1,0 +1,162 @@
+//! ONNX files built byte by byte: valid ones, and malformed ones that must give errors.
+#![cfg(feature = "onnx")]
+
+mod attributes;
+mod limits;
+mod message;
+
+use message::{Message, attribute, floats, ints, model, node};
+use ndarray::{Array, IxDyn, array};
+use ndarray_quant::graph::{Graph, Op};
+use ndarray_quant::io::onnx::OnnxReader;
+use ndarray_quant::{Error, Result};
+
+fn read(bytes: &[u8]) -> Result<Graph> {
+    OnnxReader::new().read(bytes)
+}
+
+fn small() -> Vec<u8> {
+    let nodes = [
+        node("Conv", &["x", "w"], "c", &[attribute("pads", &[1, 1, 1, 1]), attribute("kernel_shape", &[3, 3])]),
+        node("Clip", &["c", "zero", "six"], "r", &[]),
+        node("Shape", &["r"], "s", &[]),
+        node("Gather", &["s", "first"], "n", &[]),
+        node("Unsqueeze", &["n", "axis"], "n1", &[]),
+        node("Concat", &["n1", "rest"], "target", &[attribute("axis", &[0])]),
+        node("Reshape", &["r", "target"], "f", &[]),
+        node("Gemm", &["f", "fc", "b"], "y", &[attribute("transB", &[1])]),
+    ];
+    let first = Message::default().int(2, 7).text(8, "first").int(7, 0);
+    let tensors = [
+        floats("w", &[1, 1, 3, 3], &[0., 0., 0., 0., 1., 0., 0., 0., 0.]),
+        floats("zero", &[], &[0.0]),
+        floats("six", &[], &[6.0]),
+        first,
+        ints("axis", &[0]),
+        ints("rest", &[-1]),
+        floats("fc", &[2, 4], &[1., 0., 0., 0., 1., 1., 1., 1.]),
+        floats("b", &[2], &[0.0, -1.0]),
+    ];
+    model(&nodes, &tensors, &[0, 1, 2, 2], "y")
+}
+
+#[test]
+fn a_small_network() -> Result<()> {
+    let graph = read(&small())?.simplify()?;
+    assert_eq!(graph.nodes().iter().map(|n| n.op.name()).collect::<Vec<_>>(), ["Conv", "Reshape", "Linear"]);
+    let x = array![[[[1.0f32, -2.0], [7.0, 3.0]]], [[[0.0, 0.0], [0.0, 0.5]]]];
+    assert_eq!(graph.run(&x)?, array![[1.0f32, 9.0], [0.0, -0.5]].into_dyn());
+    Ok(())
+}
+
+/// The first two are the tests `maxpool_2d_ceil` and `averagepool_2d_ceil` of the ONNX standard, the last one is
+/// `averagepool_2d_ceil_last_window_starts_on_pad` with other numbers.
+#[test]
+fn ceil_mode_windows_past_the_padding() -> Result<()> {
+    let run = |op: &str, size: usize, attributes: &[Message]| {
+        let attributes = [attributes, &[attribute("kernel_shape", &[3, 3]), attribute("ceil_mode", &[1])]].concat();
+        let file = model(&[node(op, &["x"], "y", &attributes)], &[], &[1, 1, size as i64, size as i64], "y");
+        read(&file)?.run(&Array::from_shape_fn((1, 1, size, size), |(_, _, y, x)| (size * y + x + 1) as f32))
+    };
+    let twos = || attribute("strides", &[2, 2]);
+    assert_eq!(run("MaxPool", 4, &[twos()])?, array![[[[11.0, 12.0], [15.0, 16.0]]]].into_dyn());
+    assert_eq!(run("AveragePool", 4, &[twos()])?, array![[[[6.0, 7.5], [12.0, 13.5]]]].into_dyn());
+    // The padding counts, the area past it does not: the last windows have two rows or columns, one in the padding.
+    let counted = || [attribute("pads", &[1, 1, 1, 1]), attribute("count_include_pad", &[1])];
+    let mean = run("AveragePool", 4, &[&[twos()], &counted()[..]].concat())?;
+    let expected = [[14.0 / 9.0, 30.0 / 9.0, 2.0], [57.0 / 9.0, 11.0, 6.0], [27.0 / 6.0, 45.0 / 6.0, 4.0]];
+    assert_eq!(mean.shape(), [1, 1, 3, 3]);
+    assert!(mean.iter().zip(expected.as_flattened()).all(|(mean, expected)| (mean - expected).abs() < 1e-5));
+    // A second row and column would start in the padding.
+    let mean = run("AveragePool", 2, &[&[attribute("strides", &[3, 3])], &counted()[..]].concat())?;
+    assert!(mean.shape() == [1, 1, 1, 1] && (mean[[0, 0, 0, 0]] - 10.0 / 9.0).abs() < 1e-6);
+    Ok(())
+}
+
+#[test]
+fn truncated_and_corrupted_files_never_panic() {
+    let bytes = small();
+    for end in 0..bytes.len() {
+        let _ = read(&bytes[..end]);
+    }
+    for bit in 0..8 * bytes.len() {
+        let mut hostile = bytes.clone();
+        hostile[bit / 8] ^= 1 << (bit % 8);
+        // Most are errors. The others must run, or fail with an error.
+        if let Ok(graph) = read(&hostile).and_then(|graph| graph.simplify()) {
+            let input = graph.inputs()[0].shape.clone();
+            if input.iter().product::<usize>() < 1 << 16 {
+                let _ = graph.run(&Array::<f32, _>::zeros(IxDyn(&input)));
+            }
+        }
+    }
+}
+
+#[test]
+fn unsupported_operators_are_named() {
+    let file = model(&[node("NonMaxSuppression", &["x"], "y", &[])], &[], &[1, 4], "y");
+    match read(&file) {
+        Err(Error::Unsupported { op, node, .. }) => assert_eq!((&*op, &*node), ("NonMaxSuppression", "y")),
+        other => panic!("{other:?}"),
+    }
+    let foreign = node("Relu", &["x"], "y", &[]).text(7, "com.example");
+    match read(&model(&[foreign], &[], &[1, 4], "y")) {
+        Err(Error::Unsupported { op, .. }) => assert_eq!(op, "com.example.Relu"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn malformed_graphs_are_errors() {
+    let rejected = |nodes: &[Message], tensors: &[Message], input: &[i64]| {
+        let read = read(&model(nodes, tensors, input, "y"));
+        assert!(read.is_err(), "{read:?}");
+        println!("{}", read.unwrap_err());
+    };
+    // A cycle, and tensors that are never defined.
+    rejected(&[node("Relu", &["b"], "a", &[]), node("Relu", &["a"], "b", &[])], &[], &[1, 4]);
+    rejected(&[node("Add", &["x", "missing"], "y", &[])], &[], &[1, 4]);
+    rejected(&[node("Relu", &[], "y", &[])], &[], &[1, 4]);
+    rejected(&[node("Relu", &["x"], "x", &[])], &[], &[1, 4]);
+    // Shapes too large for memory, or with another number of elements than the data.
+    let huge = i64::MAX;
+    rejected(&[node("Relu", &["x"], "y", &[])], &[], &[1, huge, huge]);
+    rejected(&[node("Add", &["x", "w"], "y", &[])], &[floats("w", &[huge, huge], &[1.0])], &[1, 4]);
+    rejected(&[node("Add", &["x", "w"], "y", &[])], &[floats("w", &[-1], &[1.0])], &[1, 4]);
+    rejected(&[node("Add", &["x", "w"], "y", &[])], &[floats("w", &[2], &[1.0, f32::NAN])], &[1, 2]);
+    rejected(&[node("Pad", &["x", "p"], "y", &[])], &[ints("p", &[0, 0, huge, huge, 0, 0, huge, huge])], &[1, 1, 4, 4]);
+    rejected(&[node("Reshape", &["x", "s"], "y", &[])], &[ints("s", &[1, huge, huge])], &[1, 4]);
+    rejected(&[node("Reshape", &["x", "s"], "y", &[])], &[ints("s", &[1, -1, -1])], &[1, 4]);
+    let conv = |attributes: &[Message]| node("Conv", &["x", "w"], "y", attributes);
+    let w = || floats("w", &[1, 1, 1, 1], &[1.0]);
+    rejected(&[conv(&[attribute("strides", &[0, 0])])], &[w()], &[1, 1, 4, 4]);
+    rejected(&[conv(&[attribute("strides", &[-1, 1])])], &[w()], &[1, 1, 4, 4]);
+    rejected(&[conv(&[attribute("dilations", &[0, 1])])], &[w()], &[1, 1, 4, 4]);
+    rejected(&[conv(&[attribute("group", &[0])])], &[w()], &[1, 1, 4, 4]);
+    rejected(&[conv(&[attribute("pads", &[huge, huge, huge, huge])])], &[w()], &[1, 1, 4, 4]);
+    rejected(&[conv(&[])], &[floats("w", &[0, 1, 0, 0], &[])], &[1, 1, 4, 4]);
+    // Invalid windows of poolings.
+    for op in ["MaxPool", "AveragePool"] {
+        let pool = |attributes: &[Message]| node(op, &["x"], "y", attributes);
+        let kernel = |size: i64| attribute("kernel_shape", &[size, size]);
+        let ceil = || attribute("ceil_mode", &[1]);
+        rejected(&[pool(&[])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(0)])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(5), ceil()])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(huge), ceil()])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(2), attribute("pads", &[huge, 0, huge, 0]), ceil()])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(2), attribute("pads", &[3, 0, 0, 0]), ceil()])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(2), attribute("strides", &[0, 1]), ceil()])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(2), attribute("dilations", &[huge, 1]), ceil()])], &[], &[1, 1, 4, 4]);
+        rejected(&[pool(&[kernel(1)])], &[], &[1, 4]);
+        let wide = [kernel(2), attribute("strides", &[huge, huge]), ceil()];
+        let graph = read(&model(&[pool(&wide)], &[], &[1, 1, 4, 4], "y")).unwrap();
+        assert_eq!(graph.shape("y"), Some(&[1, 1, 1, 1][..]));
+    }
+    // The caller gives a length to an axis that has none.
+    rejected(&[node("Relu", &["x"], "y", &[])], &[], &[0, 0]);
+    let open = model(&[node("Relu", &["x"], "y", &[])], &[], &[0, 0], "y");
+    let graph = OnnxReader::new().with_input_shape("x", &[1, 3]).read(&open).unwrap();
+    assert_eq!(graph.nodes()[0].op.name(), "Relu");
+    assert!(matches!(graph.nodes()[0].op, Op::Activation(_)));
+}
