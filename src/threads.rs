@@ -1,7 +1,6 @@
-//! Work that is split over the threads of the pool that it is called in, with the feature `rayon`. Without it there is
-//! one.
+//! Work split over the threads of the caller's rayon pool. Without the feature `rayon` there is one thread.
 
-/// The threads that there are.
+/// Returns the number of threads in the current pool.
 pub(crate) fn available() -> usize {
     #[cfg(feature = "rayon")]
     return rayon::current_num_threads();
@@ -9,15 +8,15 @@ pub(crate) fn available() -> usize {
     1
 }
 
-/// As many products of codes as take some microseconds: less is not worth a thread.
-const WORTH_A_THREAD: usize = 1 << 20;
+/// Multiply–accumulates of 8-bit codes that take some microseconds: less does not repay a thread.
+const MACS_PER_THREAD: usize = 1 << 20;
 
-/// The threads that are worth it, of those that there are, for what takes as long as so many products of codes.
-pub(crate) fn worth(products: usize) -> usize {
-    available().min(products / WORTH_A_THREAD).max(1)
+/// Returns the number of threads that work as long as `macs` multiply–accumulates of codes repays, at least 1.
+pub(crate) fn worth(macs: usize) -> usize {
+    available().min(macs / MACS_PER_THREAD).max(1)
 }
 
-/// Both, side by side where there are threads.
+/// Runs both closures, in parallel where there are threads.
 #[cfg(feature = "rayon")]
 pub(crate) fn join<A: Send, B: Send>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B + Send) -> (A, B) {
     rayon::join(first, second)
@@ -28,33 +27,33 @@ pub(crate) fn join<A, B>(first: impl FnOnce() -> A, second: impl FnOnce() -> B) 
     (first(), second())
 }
 
-/// Cuts `out` into parts of whole rows, at most one for each of `spaces`, which are memory of theirs, and calls `task`
-/// on each: with the number of its first row, its outputs and its space.
+/// Splits `out` into ranges of whole rows, at most one per element of `scratch`, and calls `task(first_row, rows, scratch)`
+/// on each.
 pub(crate) fn each_part<T: Send, S: Send>(
     out: &mut [T],
     row_len: usize,
-    spaces: &mut [S],
+    scratch: &mut [S],
     task: &(impl Fn(usize, &mut [T], &mut S) + Sync),
 ) {
-    fork(0, out, row_len.max(1), spaces, task);
+    fork(0, out, row_len.max(1), scratch, task);
 }
 
 fn fork<T: Send, S: Send>(
     row: usize,
     out: &mut [T],
     row_len: usize,
-    spaces: &mut [S],
+    scratch: &mut [S],
     task: &(impl Fn(usize, &mut [T], &mut S) + Sync),
 ) {
-    let (parts, rows) = (spaces.len(), out.len() / row_len);
+    let (parts, rows) = (scratch.len(), out.len() / row_len);
     let at = rows * (parts / 2) / parts.max(1);
     if at == 0 {
-        let Some(space) = spaces.first_mut() else { return };
-        return task(row, out, space);
+        let Some(scratch) = scratch.first_mut() else { return };
+        return task(row, out, scratch);
     }
     let (first, second) = out.split_at_mut(at * row_len);
-    let (first_spaces, second_spaces) = spaces.split_at_mut(parts / 2);
-    join(|| fork(row, first, row_len, first_spaces, task), || fork(row + at, second, row_len, second_spaces, task));
+    let (first_scratch, second_scratch) = scratch.split_at_mut(parts / 2);
+    join(|| fork(row, first, row_len, first_scratch, task), || fork(row + at, second, row_len, second_scratch, task));
 }
 
 #[cfg(test)]
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_whole_rows_in_order() {
+    fn ranges_are_whole_rows_in_order() {
         for (rows, row_len, parts) in [(0, 3, 2), (1, 4, 3), (7, 2, 3), (5, 1, 8), (6, 0, 2)] {
             let mut out = alloc::vec![usize::MAX; rows * row_len];
             let mut calls = alloc::vec![0; parts];

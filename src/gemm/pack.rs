@@ -1,8 +1,9 @@
-//! Codes of the right side, moved to where kernels read them.
+//! Packing of the RHS into the panels that micro-kernels read.
 //!
-//! A panel holds `NR` columns as `[padded_depth / KR][NR][KR]`, with zeros where the matrix has no more rows or columns. The
-//! canonical right side is signed; for most kernels the left side is unsigned. Flipping the top bit adds or subtracts 128,
-//! and zero points move with it, so few kernels serve all four combinations of signs.
+//! A panel holds `NR` columns as `[padded_depth / KR][NR][KR]` (with KR = 4 this is the VNNI-interleaved layout), zero-padded
+//! in depth and columns. Packed codes are signed: packing subtracts the sign offset 128 from unsigned codes, by XOR 0x80, and
+//! zero points move along. Most micro-kernels want the LHS unsigned and add the offset there. So one micro-kernel serves
+//! all four combinations of signs.
 
 use core::array::from_fn;
 
@@ -12,7 +13,7 @@ use super::Int8;
 use crate::arch::{Isa, Kernel, Task, with_kernel};
 use crate::threads::{self, join};
 
-/// The bytes of a panel of this depth.
+/// Returns the bytes of a panel of this depth.
 pub(super) fn panel_len(isa: Isa, depth: usize) -> usize {
     fn of<K: Kernel>(_: K, depth: usize) -> usize {
         K::NR * K::padded_depth(depth)
@@ -20,7 +21,7 @@ pub(super) fn panel_len(isa: Isa, depth: usize) -> usize {
     with_kernel!(isa, kernel => of(kernel, depth))
 }
 
-/// The panels for so many columns.
+/// Returns the number of panels for `cols` columns.
 pub(super) fn panels(isa: Isa, cols: usize) -> usize {
     fn width<K: Kernel>(_: K) -> usize {
         K::NR
@@ -28,20 +29,20 @@ pub(super) fn panels(isa: Isa, cols: usize) -> usize {
     cols.div_ceil(with_kernel!(isa, kernel => width(kernel)))
 }
 
-/// What canonical codes of the right side are greater by than the codes of `T`: they are signed.
-pub(super) fn shift<T: Int8>() -> i32 {
+/// Returns the offset from codes of `T` to packed codes, which are signed: -128 for `u8`.
+pub(super) fn sign_offset<T: Int8>() -> i32 {
     T::SIGN_OFFSET - 128
 }
 
-/// Packs a matrix into whole panels, and writes the sum of the canonical codes of each column.
+/// Packs a matrix into whole panels and writes the sum of the packed codes of each column.
 pub(super) fn pack<T: Int8>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32]) {
-    /// What a byte is moved for costs as much as this many products.
-    const PRODUCTS: usize = 16;
-    let threads = threads::worth(b.len().saturating_mul(PRODUCTS));
+    /// Cost of moving a byte, in multiply–accumulates.
+    const MACS_PER_BYTE: usize = 16;
+    let threads = threads::worth(b.len().saturating_mul(MACS_PER_BYTE));
     with_kernel!(isa, kernel => fork(kernel, b, panels, sums, threads));
 }
 
-/// Deals the panels out to threads.
+/// Splits the panels over threads.
 fn fork<T: Int8, K: Kernel>(kernel: K, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32], threads: usize) {
     let half = b.ncols() / K::NR / 2;
     if threads < 2 || half == 0 {
@@ -84,7 +85,7 @@ impl<T: Int8, K: Kernel> Pack<'_, T, K> {
     fn panels<const NR: usize, const KR: usize>(self) {
         let Self { b, panels, sums, .. } = self;
         let depth = K::padded_depth(b.nrows());
-        let sign_xor = if shift::<T>() == 0 { 0 } else { 0x80 };
+        let sign_xor = if sign_offset::<T>() == 0 { 0 } else { 0x80 };
         sums.fill(0);
         if b.is_empty() {
             return panels.fill(0);
@@ -97,10 +98,10 @@ impl<T: Int8, K: Kernel> Pack<'_, T, K> {
     }
 }
 
-/// Rows that are interleaved at a time. All panels take their part of them before the next ones are read.
+/// Depth of a block that is interleaved for all panels before the next one is read.
 const ROWS: usize = 64;
 
-/// Of a matrix whose rows are contiguous, or nothing is.
+/// Packs a matrix with contiguous rows, or of any other strides.
 #[inline(always)]
 fn from_rows<T: Int8, const NR: usize, const KR: usize>(
     b: ArrayView2<'_, T>,
@@ -114,7 +115,7 @@ fn from_rows<T: Int8, const NR: usize, const KR: usize>(
         let rows: [Option<&[u8]>; ROWS] =
             from_fn(|i| if i < count { b.row(first + i).to_slice().map(T::as_bytes) } else { None });
         for (p, (panel, sums)) in panels.chunks_exact_mut(NR * depth).zip(sums.chunks_mut(NR)).enumerate() {
-            // What becomes zeros when it is flipped.
+            // Padding that becomes zero by XOR.
             let mut block = [[sign_xor; NR]; ROWS];
             for (i, (to, row)) in block.iter_mut().zip(rows).enumerate().take(count) {
                 match row.map(|row| &row[p * NR..]) {
@@ -128,22 +129,22 @@ fn from_rows<T: Int8, const NR: usize, const KR: usize>(
                     }
                 }
             }
-            let lines = &mut panel[first * NR..][..padded * NR];
-            interleave::<NR, KR>(&block, sign_xor, lines, sums);
+            let to = &mut panel[first * NR..][..padded * NR];
+            interleave::<NR, KR>(&block, sign_xor, to, sums);
         }
     }
 }
 
-/// Lays `KR` neighbours in depth side by side, for each of `NR` columns, and adds them to the sums.
+/// Interleaves `KR` rows for each of `NR` columns, and adds the codes to the column sums.
 #[inline(always)]
 fn interleave<const NR: usize, const KR: usize>(
     block: &[[u8; NR]; ROWS],
     sign_xor: u8,
-    lines: &mut [u8],
+    to: &mut [u8],
     sums: &mut [i32],
 ) {
     let mut added = [0; NR];
-    for (rows, line) in block.as_chunks::<KR>().0.iter().zip(lines.chunks_exact_mut(NR * KR)) {
+    for (rows, to) in block.as_chunks::<KR>().0.iter().zip(to.chunks_exact_mut(NR * KR)) {
         let mut codes = [[0; KR]; NR];
         for j in 0..NR {
             for i in 0..KR {
@@ -155,15 +156,15 @@ fn interleave<const NR: usize, const KR: usize>(
                 added[j] += (row[j] ^ sign_xor) as i8 as i32;
             }
         }
-        line.copy_from_slice(codes.as_flattened());
+        to.copy_from_slice(codes.as_flattened());
     }
     sums.iter_mut().zip(added).for_each(|(sum, added)| *sum += added);
 }
 
-/// Codes of a column that are moved at a time: a panel's part of as many rows stays in the first two caches.
+/// Codes of a column that are moved before the next column: this block of a panel stays in L2.
 const COLUMN: usize = 1024;
 
-/// Of a matrix whose columns are contiguous.
+/// Packs a matrix with contiguous columns: the transposed view of rows.
 #[inline(always)]
 fn from_columns<T: Int8, const NR: usize, const KR: usize>(
     b: ArrayView2<'_, T>,
@@ -177,14 +178,14 @@ fn from_columns<T: Int8, const NR: usize, const KR: usize>(
             true => b.column(p * NR + j).to_slice().map(T::as_bytes).unwrap_or_default(),
             false => &[],
         });
-        for (block, lines) in panel.chunks_mut(NR * COLUMN).enumerate() {
+        for (block, to) in panel.chunks_mut(NR * COLUMN).enumerate() {
             for (j, column) in columns.iter().enumerate() {
                 let codes = column.get(block * COLUMN..).unwrap_or_default();
                 let codes = &codes[..codes.len().min(COLUMN)];
                 if let Some(sum) = sums.get_mut(j) {
                     *sum += codes.iter().map(|code| (code ^ sign_xor) as i8 as i32).sum::<i32>();
                 }
-                let mut places = lines.chunks_exact_mut(NR * KR).map(|line| &mut line[j * KR..][..KR]);
+                let mut places = to.chunks_exact_mut(NR * KR).map(|to| &mut to[j * KR..][..KR]);
                 let (units, rest) = codes.as_chunks::<KR>();
                 for (unit, place) in units.iter().zip(places.by_ref()) {
                     place.copy_from_slice(&unit.map(|code| code ^ sign_xor));

@@ -1,4 +1,4 @@
-//! The right side of products: packed once, with its sums and zero points.
+//! The packed RHS, with its column sums and zero points.
 
 use alloc::vec::Vec;
 use core::marker::PhantomData;
@@ -11,27 +11,30 @@ use super::{Int8, check_sums};
 use crate::arch::Isa;
 use crate::error::{Error, Result};
 
-/// The right side of a product, packed for the kernel of this machine, with its column sums and zero points.
+/// The right-hand side of products, packed once for the micro-kernel of this machine, with column sums and zero points.
+///
+/// The large fixed matrix of a product belongs here: weights, or a table of embeddings. Use [`pack`](Self::pack) for `[k, n]`
+/// and [`from_rows`](Self::from_rows) for `[n, k]`.
 #[derive(Debug, Clone)]
 pub struct PackedRhs<B: Int8> {
     panels: Panels,
-    /// The greatest distance of a code from its zero point.
+    /// Maximum of `|code - zero_point|`.
     max_abs_diff: i64,
     element: PhantomData<B>,
 }
 
-/// What products read of the right side. Not generic, so that there is one driver for both types of codes.
+/// The content of a packed RHS. Not generic, so that one driver serves both types of codes.
 #[derive(Debug, Clone)]
 pub(crate) struct Panels {
     pub(crate) isa: Isa,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// The bytes of one panel.
+    /// Bytes of one panel.
     pub(crate) panel_len: usize,
     data: AlignedBytes,
-    /// `Σ_k (b - b_zero)` of each column: what the left zero point is multiplied with.
+    /// Column sums `Σ_k (b - b_zero)`, which compensate for the zero point of the LHS.
     pub(crate) column_sums: Vec<i32>,
-    /// The zero points of the canonical codes, one per column; empty if all are 0, or nothing is summed.
+    /// Zero points of the packed codes, one per column; empty if all are 0 or the depth is 0.
     pub(crate) zero_points: Vec<i32>,
 }
 
@@ -42,10 +45,10 @@ impl Panels {
 }
 
 impl<B: Int8> PackedRhs<B> {
-    /// Packs `b` of shape `[k, n]`, with one zero point for all columns or one for each. Any strides.
+    /// Packs `b` of shape `[k, n]`, of any strides, with one zero point for all columns or one per column.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there are 1 or `n` zero points, [`Error::Depth`] if no product of this depth is safe.
+    /// [`Error::Shape`] unless there are 1 or `n` zero points; [`Error::Depth`] if column sums of `k` codes could leave `i32`.
     pub fn pack(b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
         Self::pack_for(Isa::for_gemm(b.nrows()), b, zero_points)
     }
@@ -84,11 +87,11 @@ impl<B: Int8> PackedRhs<B> {
         Ok(packed)
     }
 
-    /// Packs another matrix, of any shape, in place of this one: [`pack`](Self::pack) for right sides that change with
-    /// each product. Allocates nothing where the memory suffices.
+    /// Packs another matrix, of any shape, into the memory of this one. For RHS that change with each product; allocates only
+    /// to grow.
     ///
     /// # Errors
-    /// Those of [`pack`](Self::pack). Then this one stays as it was.
+    /// Same as [`pack`](Self::pack). `self` is unchanged then.
     ///
     /// ```
     /// use ndarray::array;
@@ -107,7 +110,7 @@ impl<B: Int8> PackedRhs<B> {
     pub(super) fn repack_for(&mut self, isa: Isa, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<()> {
         let (rows, cols) = b.dim();
         if zero_points.len() != 1 && zero_points.len() != cols {
-            return Err(Error::shape("zero points of the right side", &[cols], &[zero_points.len()]));
+            return Err(Error::shape("zero points of the RHS", &[cols], &[zero_points.len()]));
         }
         check_sums(rows)?;
         let to = &mut self.panels;
@@ -118,7 +121,7 @@ impl<B: Int8> PackedRhs<B> {
         let zero_points = zero_points.iter().cycle().take(cols);
         self.max_abs_diff = zero_points.clone().map(|&zero| B::max_abs_diff(zero)).max().unwrap_or(1);
         to.zero_points.clear();
-        to.zero_points.extend(zero_points.map(|zero| zero.to_i32() + pack::shift::<B>()));
+        to.zero_points.extend(zero_points.map(|zero| zero.to_i32() + pack::sign_offset::<B>()));
         for (sum, zero) in to.column_sums.iter_mut().zip(&to.zero_points) {
             *sum -= zero * rows as i32;
         }
@@ -128,17 +131,17 @@ impl<B: Int8> PackedRhs<B> {
         Ok(())
     }
 
-    /// `k`, the depth of products with it.
+    /// Returns `k`, the depth of products with it.
     pub fn nrows(&self) -> usize {
         self.panels.rows
     }
 
-    /// `n`, the columns of products with it.
+    /// Returns `n`, the number of columns of products with it.
     pub fn ncols(&self) -> usize {
         self.panels.cols
     }
 
-    /// The bytes that it takes in memory: codes, padding, sums and zero points.
+    /// Returns its size in memory: codes, padding, column sums and zero points.
     pub fn size_in_bytes(&self) -> usize {
         let integers = self.panels.column_sums.len() + self.panels.zero_points.len();
         self.panels.data().len() + size_of::<i32>() * integers

@@ -1,4 +1,4 @@
-//! Every kernel against the naive sum.
+//! Tests every micro-kernel against the naive sum.
 
 use alloc::{vec, vec::Vec};
 
@@ -10,7 +10,7 @@ use crate::affine::Arithmetic;
 use crate::arch::Isa;
 use crate::qparams::QParams;
 
-/// The definition: `Σ_k (a - a_zero) * (b - b_zero)`.
+/// The reference: `Σ_k (a - a_zero) * (b - b_zero)`.
 fn naive<A: Int8, B: Int8>(a: &ArrayRef2<A>, a_zero: A, b: &ArrayRef2<B>, b_zeros: &[B]) -> Array2<i32> {
     Array2::from_shape_fn((a.nrows(), b.ncols()), |(i, j)| {
         let b_zero = if b_zeros.len() == 1 { b_zeros[0] } else { b_zeros[j] };
@@ -31,7 +31,7 @@ fn matrix<T: Int8>(rows: usize, cols: usize) -> impl Strategy<Value = Array2<T>>
 
 fn case<A: Int8, B: Int8>() -> impl Strategy<Value = (Array2<A>, A, Array2<B>, Vec<B>)> {
     (0usize..=70, 0usize..=70, 0usize..=70).prop_flat_map(|(m, k, n)| {
-        // Without zero points on the right side outputs are made in registers.
+        // Without zero points on the RHS, epilogues run on registers.
         let none = Just(vec![B::from_i32(128 - B::SIGN_OFFSET)]);
         let zeros = prop_oneof![none, prop::collection::vec(code(), 1), prop::collection::vec(code(), n.max(1))];
         (matrix(m, k), code(), matrix(k, n), zeros)
@@ -41,7 +41,7 @@ fn case<A: Int8, B: Int8>() -> impl Strategy<Value = (Array2<A>, A, Array2<B>, V
 fn agrees<A: Int8, B: Int8>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, Vec<B>)) -> Result<(), TestCaseError> {
     let b_zeros = if b.ncols() == 0 { &b_zeros[..1] } else { &b_zeros[..] };
     let expected = naive(&a, a_zero, &b, b_zeros);
-    // The same matrices with every other kind of stride.
+    // The same matrices with other strides.
     let a_reversed = a.slice(s![..;-1, ..;-1]).to_owned();
     let a_negative = a_reversed.slice(s![..;-1, ..;-1]);
     let a_columns = a.t().as_standard_layout().into_owned();
@@ -52,8 +52,8 @@ fn agrees<A: Int8, B: Int8>((a, a_zero, b, b_zeros): (Array2<A>, A, Array2<B>, V
         let packed = PackedRhs::pack_for(isa, &b_columns.t(), b_zeros).unwrap();
         let found = gemm(&a_columns.t(), a_zero, &packed, &I32Epilogue::new()).unwrap();
         prop_assert_eq!(&found, &expected, "{:?}, transposed", isa);
-        let left = PackedLhs::pack_for(isa, &a_negative).unwrap();
-        prop_assert_eq!(&gemm(&left, a_zero, &packed, &I32Epilogue::new()).unwrap(), &expected, "{:?}, packed", isa);
+        let lhs = PackedLhs::pack_for(isa, &a_negative).unwrap();
+        prop_assert_eq!(&gemm(&lhs, a_zero, &packed, &I32Epilogue::new()).unwrap(), &expected, "{:?}, packed", isa);
         let mut out = Array2::zeros((b.ncols(), a.nrows()));
         let mut transposed = out.view_mut().reversed_axes();
         gemm_into(&a_negative, a_zero, &packed, &I32Epilogue::new(), &mut transposed, &mut Workspace::new()).unwrap();
@@ -72,7 +72,7 @@ proptest! {
     #[test]
     fn i8_by_u8(case in case::<i8, u8>()) { agrees(case)?; }
 
-    /// A fused epilogue equals the same formula on the finished accumulators, bit for bit.
+    /// A fused epilogue gives the bits of its formula on finished accumulators.
     #[test]
     fn epilogues((a, a_zero, b, b_zeros) in case::<u8, i8>(), fixed in 0..4u8) {
         let (m, n) = (a.nrows(), b.ncols());
@@ -103,7 +103,7 @@ proptest! {
             let codes = RequantizeEpilogue::new(0.05, &col_scale, Some(&bias), &to, arithmetic).unwrap();
             let expected = Array2::from_shape_fn((m, n), |(i, j)| multiplier[j].requantize::<u8>(acc[[i, j]] + bias[j], 17));
             prop_assert_eq!(&gemm(&a, a_zero, &packed, &codes).unwrap(), &expected, "{:?}", isa);
-            // Rows with a gap between them, and columns, in one workspace.
+            // Outputs with a row stride and transposed outputs, in one workspace.
             let (mut workspace, mut gaps, mut columns) =
                 (Workspace::new(), Array2::from_elem((m, n + 3), 99), Array2::zeros((n, m)));
             gemm_into(&a, a_zero, &packed, &codes, &mut gaps.slice_mut(s![.., ..n]), &mut workspace).unwrap();
@@ -115,7 +115,7 @@ proptest! {
     }
 }
 
-/// The deepest product that is allowed, all of it at the extreme.
+/// The deepest allowed product of extreme codes does not overflow; one step deeper is an error.
 #[test]
 fn deepest() {
     let depth = i32::MAX as usize / (255 * 128);
@@ -131,7 +131,7 @@ fn deepest() {
     }
 }
 
-/// What was packed before leaves nothing behind in what is packed after it.
+/// Repacking leaves nothing of the previous matrix.
 #[test]
 fn repacked() {
     for isa in Isa::available() {
@@ -153,25 +153,25 @@ fn repacked() {
     }
 }
 
-/// A left side that was packed for another kernel is refused.
+/// An LHS packed for another instruction set is an error.
 #[test]
-fn kernels_of_both_sides() {
+fn instruction_sets_of_both_operands() {
     let isas: Vec<_> = Isa::available().collect();
     // Enough rows that a product on AMX is not skinny.
     let (a, b) = (Array2::from_elem((12, 6), 1i8), Array2::from_elem((6, 3), 1i8));
-    for left in &isas {
-        for right in &isas {
-            let packed = PackedLhs::pack_for(*left, &a).unwrap();
-            let found = gemm(&packed, 0, &PackedRhs::pack_for(*right, &b, &[0]).unwrap(), &I32Epilogue::new());
-            match left == right {
+    for lhs in &isas {
+        for rhs in &isas {
+            let packed = PackedLhs::pack_for(*lhs, &a).unwrap();
+            let found = gemm(&packed, 0, &PackedRhs::pack_for(*rhs, &b, &[0]).unwrap(), &I32Epilogue::new());
+            match lhs == rhs {
                 true => assert_eq!(found.unwrap(), Array2::from_elem((12, 3), 6)),
-                false => assert_eq!(found, Err(Error::Kernel { expected: right.name(), found: left.name() })),
+                false => assert_eq!(found, Err(Error::Kernel { expected: rhs.name(), found: lhs.name() })),
             }
         }
     }
 }
 
-/// B packed from the rows of its transpose is B.
+/// Packing the rows of the transpose is packing the matrix.
 #[test]
 fn packed_from_rows() {
     let (a, weights) = (
@@ -186,7 +186,7 @@ fn packed_from_rows() {
     assert!(matches!(PackedRhs::from_rows(&weights, &[0; 70]), Err(Error::Shape { .. })));
 }
 
-/// Many threads, each with a part of the tiles, give the same bits as one.
+/// The result has the same bits on any number of threads.
 #[cfg(feature = "rayon")]
 #[test]
 fn threads() {

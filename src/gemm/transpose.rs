@@ -1,22 +1,22 @@
-//! Transposing matrices of bytes: left sides given by columns, and images between channels first and channels last.
+//! Transposition of byte matrices: an LHS with contiguous columns, and images between NCHW and NHWC.
 
 use crate::arch::{self, Task};
 
-/// Rows and columns of the squares that are transposed in registers, a row of which is one integer.
+/// Side of a square that is transposed in registers; a row is one `u64`.
 const SIDE: usize = 8;
 
-/// Rows and columns of larger squares, a row of which is a register.
+/// Side of a larger square; a row is one SIMD register.
 #[cfg(target_arch = "x86_64")]
-const LARGE: usize = 16;
+const SIMD_SIDE: usize = 16;
 
-/// `to[j][i] = from[i][j]` for a matrix of so many columns without gaps.
+/// Transposes a contiguous matrix of `columns` columns: `to[j][i] = from[i][j]`.
 pub(crate) fn transpose(columns: usize, from: &[u8], to: &mut [u8]) {
     if let Some(rows) = from.len().checked_div(columns) {
         transpose_strided([rows, columns], (from, columns), (to, rows));
     }
 }
 
-/// `to[j][i] = from[i][j]` for `[rows, columns]`; the rows of either are so far apart.
+/// Transposes `[rows, columns]` between matrices given with their row strides: `to[j][i] = from[i][j]`.
 pub(super) fn transpose_strided(
     [rows, columns]: [usize; 2],
     (from, from_stride): (&[u8], usize),
@@ -47,20 +47,20 @@ impl Task for Transpose<'_> {
             _ => {}
         }
         #[cfg(target_arch = "x86_64")]
-        if self.rows >= LARGE && self.columns >= LARGE {
-            return self.large_squares();
+        if self.rows >= SIMD_SIDE && self.columns >= SIMD_SIDE {
+            return self.simd_squares();
         }
         let whole = self.rows / SIDE * SIDE;
         let mut j = 0;
         while j < self.columns {
-            // As many squares side by side as fit.
+            // Several squares side by side where they fit.
             let left = self.columns - j;
             let width = if left >= 8 * SIDE {
-                self.strip::<8>(whole, j)
+                self.squares::<8>(whole, j)
             } else if left >= 4 * SIDE {
-                self.strip::<4>(whole, j)
+                self.squares::<4>(whole, j)
             } else if left >= SIDE {
-                self.strip::<1>(whole, j)
+                self.squares::<1>(whole, j)
             } else {
                 self.single(0..whole, j);
                 1
@@ -74,19 +74,19 @@ impl Task for Transpose<'_> {
 }
 
 impl Transpose<'_> {
-    /// So few rows that no square fits, and no gaps between them: the channels of a picture.
+    /// Transposes contiguous rows too few for a square: the channels of an image.
     #[inline(always)]
     fn interleave<const ROWS: usize>(self) {
-        const LANES: usize = 64;
+        const BLOCK: usize = 64;
         let Self { columns, from, to, .. } = self;
-        let whole = columns / LANES * LANES;
-        for j in (0..whole).step_by(LANES) {
-            let mut rows = [[0; LANES]; ROWS];
+        let whole = columns / BLOCK * BLOCK;
+        for j in (0..whole).step_by(BLOCK) {
+            let mut rows = [[0; BLOCK]; ROWS];
             for (r, row) in rows.iter_mut().enumerate() {
-                *row = *from[r * columns + j..].first_chunk().expect("a piece of the row");
+                *row = *from[r * columns + j..].first_chunk().expect("a block of the row");
             }
-            let to = to[j * ROWS..].as_chunks_mut::<ROWS>().0.first_chunk_mut::<LANES>().expect("as many columns");
-            for i in 0..LANES {
+            let to = to[j * ROWS..].as_chunks_mut::<ROWS>().0.first_chunk_mut::<BLOCK>().expect("a block of columns");
+            for i in 0..BLOCK {
                 for r in 0..ROWS {
                     to[i][r] = rows[r][i];
                 }
@@ -99,17 +99,16 @@ impl Transpose<'_> {
         }
     }
 
-    /// All of a matrix that is large enough. Where less than a square is left, the last square, whatever of it is done
-    /// already.
+    /// Transposes a matrix of at least one square. At the end of rows and columns the last square overlaps the one before.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn large_squares(self) {
+    fn simd_squares(self) {
         let Self { rows, columns, from, from_stride, to, to_stride } = self;
-        for j in (0..columns).step_by(LARGE) {
-            let j = j.min(columns - LARGE);
-            for i in (0..rows).step_by(LARGE) {
-                let i = i.min(rows - LARGE);
-                let mut square = [[0; LARGE]; LARGE];
+        for j in (0..columns).step_by(SIMD_SIDE) {
+            let j = j.min(columns - SIMD_SIDE);
+            for i in (0..rows).step_by(SIMD_SIDE) {
+                let i = i.min(rows - SIMD_SIDE);
+                let mut square = [[0; SIMD_SIDE]; SIMD_SIDE];
                 for (r, row) in square.iter_mut().enumerate() {
                     *row = *from[(i + r) * from_stride + j..].first_chunk().expect("a row of the square");
                 }
@@ -120,9 +119,9 @@ impl Transpose<'_> {
         }
     }
 
-    /// The first `rows` rows of `COUNT` squares from column `j` on. Returns their columns.
+    /// Transposes `COUNT` squares side by side from column `j` on, down to row `rows`. Returns the number of columns.
     #[inline(always)]
-    fn strip<const COUNT: usize>(&mut self, rows: usize, j: usize) -> usize {
+    fn squares<const COUNT: usize>(&mut self, rows: usize, j: usize) -> usize {
         for i in (0..rows).step_by(SIDE) {
             let mut square = [[0u64; COUNT]; SIDE];
             for (r, row) in square.iter_mut().enumerate() {
@@ -144,7 +143,7 @@ impl Transpose<'_> {
         COUNT * SIDE
     }
 
-    /// Some rows of one column.
+    /// Transposes the given rows of one column.
     #[inline(always)]
     fn single(&mut self, rows: core::ops::Range<usize>, j: usize) {
         for i in rows {
@@ -153,7 +152,7 @@ impl Transpose<'_> {
     }
 }
 
-/// Swaps the upper bytes of rows with the lower bytes of those `DISTANCE` below, in squares of twice that many bytes
+/// Swaps the upper bytes of a row with the lower bytes of the row `DISTANCE` below, in squares of `2 * DISTANCE` bytes
 /// (Warren, "Hacker's Delight", section 7-3).
 #[inline(always)]
 fn swap<const COUNT: usize, const DISTANCE: usize>(square: &mut [[u64; COUNT]; SIDE], mask: u64) {

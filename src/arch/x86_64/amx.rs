@@ -6,23 +6,24 @@ use super::{Avx512Vnni, avx512vnni};
 use crate::arch::operands::subtract_compensation;
 use crate::arch::{Kernel, LhsRows, RhsPanels, Task};
 
-/// AMX: tiles of 16 rows of 64 bytes; one instruction multiplies 16 × 64 by 64 × 16 codes.
+/// AMX: tiles of 16 rows of 64 bytes. `tdpbusd` multiplies 16 × 64 by 64 × 16 codes.
 ///
-/// Four tiles of accumulators, two of the left and two of the right side make 32 × 32 products of each step of depth
-/// with four multiplications and four loads. Few rows would leave the tiles empty; they are left to VNNI, which reads
-/// the same panels.
+/// Four tiles of accumulators, two of the LHS and two of the RHS make a 32 × 32 micro-kernel: four multiplications and four
+/// loads per step of depth. Skinny products would leave tiles empty; AVX512-VNNI multiplies them from the same panels.
+///
+/// The token proves that the operating system granted tiles, see [`Self::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Amx(Avx512Vnni);
 
-/// Rows of a tile of the machine.
+/// Rows of a hardware tile.
 const TILE_ROWS: usize = 16;
-/// The bytes of each row of a tile.
+/// Bytes of a row of a hardware tile.
 const TILE_BYTES: usize = 64;
 
 const MR: usize = 2 * TILE_ROWS;
 const NR: usize = avx512vnni::NR;
 const KR: usize = avx512vnni::KR;
-/// The tiles are configured once for so many panels.
+/// Panels per `ldtilecfg`.
 const PANELS: usize = 4;
 
 impl Amx {
@@ -82,24 +83,24 @@ fn request_permission() -> bool {
     result == 0
 }
 
-/// Other systems save the state of tiles without being asked, or do not say so in XCR0.
+/// Other systems save tiles without a request, or do not set their bits in XCR0.
 #[cfg(not(target_os = "linux"))]
 fn request_permission() -> bool {
     true
 }
 
-/// The bytes of depth that a tile takes at a time: the depth in equal steps, each a multiple of `KR`.
+/// Returns the bytes of depth per tile: the depth is cut into equal steps, each a multiple of `KR`.
 fn step(depth: usize) -> usize {
     depth.div_ceil(depth.div_ceil(TILE_BYTES).max(1)).next_multiple_of(KR).max(KR)
 }
 
-/// The code of a strip: up to 32 rows (`high`), or up to 16 (`low`), against some panels.
+/// The micro-kernel for up to 32 rows (`high`) or up to 16 (`low`) against some panels.
 ///
-/// It is one block of assembly, because the configuration of the tiles and what they hold is nothing that the compiler
-/// knows of. A stride of zero loads the start of the accumulators into every row.
-macro_rules! strip {
+/// It is one block of assembly: the compiler knows neither the tile configuration nor the content of tiles. A stride
+/// of zero loads the initial accumulators into every row.
+macro_rules! micro_kernel {
     ($multiply:literal, high, $($rest:tt)*) => {
-        strip!(@code
+        micro_kernel!(@code
             ["tileloadd tmm2, [{start} + {k}]", "tileloadd tmm3, [{start} + {k} + 64]"],
             [
                 "tileloadd tmm5, [{a1} + {a_stride}]",
@@ -111,25 +112,25 @@ macro_rules! strip {
         )
     };
     ($multiply:literal, low, $($rest:tt)*) => {
-        strip!(@code [], [], [], $multiply, $($rest)*)
+        micro_kernel!(@code [], [], [], $multiply, $($rest)*)
     };
-    (@code [$($load:expr),*], [$($step:expr),* $(,)?], [$($store:expr),*], $multiply:literal, $strip:expr, $b:expr, $panels:expr) => {
+    (@code [$($load:expr),*], [$($step:expr),* $(,)?], [$($store:expr),*], $multiply:literal, $args:expr, $b:expr, $panels:expr) => {
         asm!(
-            "ldtilecfg [{strip}]",
-            "mov {start}, [{strip} + {START}]",
-            "mov {acc0}, [{strip} + {ACC}]",
-            "mov {acc1}, [{strip} + {ACC} + 8]",
-            "mov {a_stride}, [{strip} + {A_STRIDE}]",
-            "mov {acc_stride}, [{strip} + {ACC_STRIDE}]",
+            "ldtilecfg [{args}]",
+            "mov {start}, [{args} + {START}]",
+            "mov {acc0}, [{args} + {ACC}]",
+            "mov {acc1}, [{args} + {ACC} + 8]",
+            "mov {a_stride}, [{args} + {A_STRIDE}]",
+            "mov {acc_stride}, [{args} + {ACC_STRIDE}]",
             // Each panel.
             "2:",
             "xor {k:e}, {k:e}",
             "tileloadd tmm0, [{start} + {k}]",
             "tileloadd tmm1, [{start} + {k} + 64]",
             $($load,)*
-            "mov {k}, [{strip} + {STEPS}]",
-            "mov {a0}, [{strip} + {A}]",
-            "mov {a1}, [{strip} + {A} + 8]",
+            "mov {k}, [{args} + {STEPS}]",
+            "mov {a0}, [{args} + {A}]",
+            "mov {a1}, [{args} + {A} + 8]",
             // Each step of depth.
             "3:",
             "tileloadd tmm4, [{a0} + {a_stride}]",
@@ -138,9 +139,9 @@ macro_rules! strip {
             concat!($multiply, " tmm0, tmm4, tmm6"),
             concat!($multiply, " tmm1, tmm4, tmm7"),
             $($step,)*
-            "add {a0}, [{strip} + {A_STEP}]",
-            "add {a1}, [{strip} + {A_STEP}]",
-            "add {b}, [{strip} + {B_STEP}]",
+            "add {a0}, [{args} + {A_STEP}]",
+            "add {a1}, [{args} + {A_STEP}]",
+            "add {b}, [{args} + {B_STEP}]",
             "dec {k}",
             "jnz 3b",
             "tilestored [{acc0} + {acc_stride}], tmm0",
@@ -152,7 +153,7 @@ macro_rules! strip {
             "dec {panels}",
             "jnz 2b",
             "tilerelease",
-            strip = in(reg) &$strip,
+            args = in(reg) &$args,
             b = inout(reg) $b => _,
             b_stride = in(reg) NR * KR,
             panels = inout(reg) $panels => _,
@@ -165,14 +166,14 @@ macro_rules! strip {
             acc1 = out(reg) _,
             acc_stride = out(reg) _,
             panel = const NR * size_of::<i32>(),
-            START = const offset_of!(Strip, start),
-            ACC = const offset_of!(Strip, acc),
-            A = const offset_of!(Strip, a),
-            A_STRIDE = const offset_of!(Strip, a_stride),
-            ACC_STRIDE = const offset_of!(Strip, acc_stride),
-            STEPS = const offset_of!(Strip, steps),
-            A_STEP = const offset_of!(Strip, a_step),
-            B_STEP = const offset_of!(Strip, b_step),
+            START = const offset_of!(TileArgs, start),
+            ACC = const offset_of!(TileArgs, acc),
+            A = const offset_of!(TileArgs, a),
+            A_STRIDE = const offset_of!(TileArgs, a_stride),
+            ACC_STRIDE = const offset_of!(TileArgs, acc_stride),
+            STEPS = const offset_of!(TileArgs, steps),
+            A_STEP = const offset_of!(TileArgs, a_step),
+            B_STEP = const offset_of!(TileArgs, b_step),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -201,11 +202,14 @@ impl Kernel for Amx {
         let RhsPanels { panels: b, start, zero_points, .. } = b;
         let panels = start.len() / NR;
         let (step, depth) = (step(a.depth), Self::padded_depth(a.depth));
-        // What the instructions below will read and write.
-        assert!((1..=MR).contains(&rows) && a.bytes.len() >= (rows - 1) * a.stride + depth, "left side of a tile");
-        assert!(panels > 0 && b.len() >= panels * NR * depth, "right side of a tile");
-        assert!(acc.len() >= (rows - 1) * acc_stride + panels * NR && acc_stride >= panels * NR, "a tile");
-        let strip = Strip {
+        // The bounds of all reads and writes below.
+        assert!((1..=MR).contains(&rows) && a.bytes.len() >= (rows - 1) * a.stride + depth, "LHS of a tile");
+        assert!(panels > 0 && b.len() >= panels * NR * depth, "RHS of a tile");
+        assert!(
+            acc.len() >= (rows - 1) * acc_stride + panels * NR && acc_stride >= panels * NR,
+            "accumulators of a tile"
+        );
+        let args = TileArgs {
             config: Config::new(rows, step),
             a: [a.bytes.as_ptr(), a.bytes.as_ptr().wrapping_add(TILE_ROWS * a.stride)],
             a_stride: a.stride,
@@ -216,25 +220,25 @@ impl Kernel for Amx {
             acc: [acc.as_mut_ptr(), acc.as_mut_ptr().wrapping_add(TILE_ROWS * acc_stride)],
             acc_stride: acc_stride * size_of::<i32>(),
         };
-        // Nothing to load: the products are empty sums.
+        // Empty sums: a tile cannot have zero bytes per row.
         if depth == 0 {
             acc.chunks_mut(acc_stride).take(rows).for_each(|acc| acc[..start.len()].copy_from_slice(start));
             return;
         }
-        // SAFETY: the token says that the machine has these instructions and that the system lets them run. `strip` says
-        // what is read and written: `rows` rows of `depth` bytes, `panels` panels of `NR * depth` bytes, `panels * NR`
-        // numbers of `start` and of each row of `acc`; that they are there was checked above.
+        // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. `args` bounds all
+        // reads and writes: `rows` rows of `depth` bytes, `panels` panels of `NR * depth` bytes, and `panels * NR` integers of
+        // `start` and of each row of `acc`. The assertions above checked them.
         unsafe {
             match (rows > TILE_ROWS, a.signed) {
-                (true, false) => strip!("tdpbusd", high, strip, b.as_ptr(), panels),
-                (true, true) => strip!("tdpbssd", high, strip, b.as_ptr(), panels),
-                (false, false) => strip!("tdpbusd", low, strip, b.as_ptr(), panels),
-                (false, true) => strip!("tdpbssd", low, strip, b.as_ptr(), panels),
+                (true, false) => micro_kernel!("tdpbusd", high, args, b.as_ptr(), panels),
+                (true, true) => micro_kernel!("tdpbssd", high, args, b.as_ptr(), panels),
+                (false, false) => micro_kernel!("tdpbusd", low, args, b.as_ptr(), panels),
+                (false, true) => micro_kernel!("tdpbssd", low, args, b.as_ptr(), panels),
             }
         }
-        // Tiles cannot start from a product of rows and columns.
+        // The compensation differs by row and column, so it cannot be loaded as a start.
         if !zero_points.is_empty() {
-            self.run(Correct { sums: &a.sums[..rows], zero_points, acc, acc_stride });
+            self.run(SubtractCompensation { sums: &a.sums[..rows], zero_points, acc, acc_stride });
         }
     }
 
@@ -243,11 +247,11 @@ impl Kernel for Amx {
         self.0.run(task)
     }
 
-    /// Registers only: four sums that do not wait for one another.
+    /// Multiplies in registers only: four independent accumulators.
     fn peak_macs(self, rounds: usize) -> u64 {
         let config = Config::new(MR, TILE_BYTES);
-        // SAFETY: the token says that the machine has these instructions and that the system lets them run; nothing but
-        // the configuration is read, and no memory is written.
+        // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. The block reads
+        // the configuration only and writes no memory.
         unsafe {
             asm!(
                 "ldtilecfg [{config}]",
@@ -270,15 +274,15 @@ impl Kernel for Amx {
     }
 }
 
-/// Takes the share of zero points of the right side off a tile.
-struct Correct<'a> {
+/// Subtracts the zero-point compensation of the RHS from a tile.
+struct SubtractCompensation<'a> {
     sums: &'a [i32],
     zero_points: &'a [i32],
     acc: &'a mut [i32],
     acc_stride: usize,
 }
 
-impl Task for Correct<'_> {
+impl Task for SubtractCompensation<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -289,14 +293,14 @@ impl Task for Correct<'_> {
     }
 }
 
-/// What the tiles 0 to 7 are: 0 and 1 accumulators of the first 16 rows, 2 and 3 of the others, 4 and 5 the left side of
-/// these rows, 6 and 7 two times 16 columns of the right side.
+/// Tile configuration. Tiles 0 and 1 accumulate the first 16 rows, 2 and 3 the others; 4 and 5 hold the LHS of these rows, 6
+/// and 7 two times 16 columns of the RHS.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
-    /// Bytes of a row.
+    /// Bytes per row.
     bytes: [u16; 16],
     rows: [u8; 16],
 }
@@ -311,22 +315,23 @@ impl Config {
         config.bytes[..8].copy_from_slice(&[whole, whole, whole, whole, step, step, whole, whole]);
         config.rows[..8].copy_from_slice(&[low, low, high, high, low, high, depth, depth]);
         if high == 0 {
-            // A tile has rows and bytes, or neither.
+            // A tile without rows must have no bytes.
             (config.bytes[2], config.bytes[3], config.bytes[5]) = (0, 0, 0);
         }
         config
     }
 }
 
-/// What the loop over panels reads from memory, because there are more of these than registers.
+/// Arguments of the micro-kernel. It reads them from memory: they outnumber the registers.
 #[repr(C)]
-struct Strip {
+struct TileArgs {
     config: Config,
-    /// Rows 0 and 16 of the left side.
+    /// Rows 0 and 16 of the LHS.
     a: [*const u8; 2],
     a_stride: usize,
-    /// The steps of depth, and the bytes of each on either side.
+    /// Number of steps of depth.
     steps: usize,
+    /// Bytes per step, of LHS rows and RHS panels.
     a_step: usize,
     b_step: usize,
     start: *const i32,

@@ -1,33 +1,33 @@
-//! Tables of 256 bytes in four registers, where AVX-512 has permutations of bytes.
+//! Lookup tables of 256 bytes in four registers, by the byte permutations of AVX512-VBMI.
 
 use core::arch::x86_64::*;
 
-/// Bytes of a register.
+/// SIMD lanes of bytes in a register.
 const LANES: usize = 64;
 
-/// See [`Kernel::lookup`](crate::arch::Kernel::lookup).
+/// Implements [`Kernel::lookup`](crate::arch::Kernel::lookup).
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
-    // SAFETY: the quarters of the table are as long as registers.
+    // SAFETY: the quarters of the table have the size of registers.
     let table = [0, 1, 2, 3].map(|i| unsafe { _mm512_loadu_epi8(table.as_ptr().add(i * LANES).cast()) });
     for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {
         row(table, codes, to);
     }
 }
 
-/// As far as the shorter one goes.
+/// Looks up a row; stops at the end of the shorter slice.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 #[inline]
 fn row(table: [__m512i; 4], codes: &[u8], to: &mut [u8]) {
     let len = codes.len().min(to.len());
     let ((codes, codes_rest), (to, to_rest)) = (codes[..len].as_chunks::<LANES>(), to[..len].as_chunks_mut::<LANES>());
     for (codes, to) in codes.iter().zip(to) {
-        // SAFETY: the arrays are as long as registers.
+        // SAFETY: the arrays have the size of registers.
         unsafe { _mm512_storeu_epi8(to.as_mut_ptr().cast(), entries(table, _mm512_loadu_epi8(codes.as_ptr().cast()))) }
     }
     if !codes_rest.is_empty() {
         let mask = u64::MAX >> (LANES - codes_rest.len());
-        // SAFETY: the mask has a bit for each byte of both rests, which are equally long.
+        // SAFETY: the mask has a bit for each byte of both remainders, which have one length.
         unsafe {
             let codes = _mm512_maskz_loadu_epi8(mask, codes_rest.as_ptr().cast());
             _mm512_mask_storeu_epi8(to_rest.as_mut_ptr().cast(), mask, entries(table, codes));
@@ -35,7 +35,7 @@ fn row(table: [__m512i; 4], codes: &[u8], to: &mut [u8]) {
     }
 }
 
-/// Each half of the table is looked up by the lower seven bits; the top bit chooses between them.
+/// Looks up each half of the table by the lower seven bits; the top bit chooses between them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 #[inline]
 fn entries(table: [__m512i; 4], codes: __m512i) -> __m512i {

@@ -9,18 +9,18 @@ use crate::arch::{
     NonTemporal, OutputStage, Portable, RequantizeOp, RhsPanel, RhsPanels, Task, Vector64,
 };
 
-/// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds them by fours. It does not saturate.
+/// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds each four products to an accumulator, without saturation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Vnni(());
 
 pub(super) const MR: usize = 12;
 pub(super) const NR: usize = 32;
-/// Wide enough that few instructions of a row's epilogue are spent outside of whole registers.
+/// Wide enough that epilogues run on whole registers.
 const PANELS: usize = 2;
 pub(super) const KR: usize = 4;
-/// How far ahead the right side is asked for, in bytes, where it is what the product waits for.
+/// Prefetch distance of the RHS in bytes.
 const AHEAD: usize = 4096;
-/// Lanes of a register.
+/// SIMD lanes of `i32` in a register.
 pub(super) const LANES: usize = 16;
 
 impl Avx512Vnni {
@@ -39,21 +39,21 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize) {
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe {
             match rows {
-                1 => panels::<1, 4>(a, b, acc, acc_stride),
-                2 => panels::<2, 2>(a, b, acc, acc_stride),
-                3 => panels::<3, 2>(a, b, acc, acc_stride),
-                4 => panels::<4, 1>(a, b, acc, acc_stride),
-                5 => panels::<5, 1>(a, b, acc, acc_stride),
-                6 => panels::<6, 1>(a, b, acc, acc_stride),
-                7 => panels::<7, 1>(a, b, acc, acc_stride),
-                8 => panels::<8, 1>(a, b, acc, acc_stride),
-                9 => panels::<9, 1>(a, b, acc, acc_stride),
-                10 => panels::<10, 1>(a, b, acc, acc_stride),
-                11 => panels::<11, 1>(a, b, acc, acc_stride),
-                _ => panels::<MR, 1>(a, b, acc, acc_stride),
+                1 => multiply_panels::<1, 4>(a, b, acc, acc_stride),
+                2 => multiply_panels::<2, 2>(a, b, acc, acc_stride),
+                3 => multiply_panels::<3, 2>(a, b, acc, acc_stride),
+                4 => multiply_panels::<4, 1>(a, b, acc, acc_stride),
+                5 => multiply_panels::<5, 1>(a, b, acc, acc_stride),
+                6 => multiply_panels::<6, 1>(a, b, acc, acc_stride),
+                7 => multiply_panels::<7, 1>(a, b, acc, acc_stride),
+                8 => multiply_panels::<8, 1>(a, b, acc, acc_stride),
+                9 => multiply_panels::<9, 1>(a, b, acc, acc_stride),
+                10 => multiply_panels::<10, 1>(a, b, acc, acc_stride),
+                11 => multiply_panels::<11, 1>(a, b, acc, acc_stride),
+                _ => multiply_panels::<MR, 1>(a, b, acc, acc_stride),
             }
         }
     }
@@ -62,8 +62,8 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     fn multiply_into(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, stage: impl OutputStage) {
-        // SAFETY: the token says that the machine has these instructions.
-        unsafe { give_panels(rows, a, b, stage) }
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { multiply_into(rows, a, b, stage) }
     }
 
     const FUSES_REQUANTIZE: bool = true;
@@ -74,17 +74,17 @@ impl Kernel for Avx512Vnni {
         rows: usize,
         a: LhsRows<'_>,
         b: RhsPanels<'_>,
-        to: ByteStage<'_, F>,
+        stage: ByteStage<'_, F>,
         out: ByteTile<'_>,
     ) {
-        // SAFETY: the token says that the machine has these instructions.
-        unsafe { avx512_requantize::multiply_requantize(rows, a, b, to, out) }
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { avx512_requantize::multiply_requantize(rows, a, b, stage, out) }
     }
 
     #[inline(always)]
-    fn dot4(self, quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
-        // SAFETY: the token says that the machine has these instructions.
-        unsafe { dot4_rows(quads, weights, start, acc) }
+    fn dot4(self, input: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], out: Dot4Accumulators<'_>) {
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { dot4_rows(input, weights, start, out) }
     }
 
     const FUSES_DOT4_REQUANTIZE: bool = true;
@@ -92,27 +92,27 @@ impl Kernel for Avx512Vnni {
     #[inline(always)]
     fn dot4_requantize<F: RequantizeOp>(
         self,
-        quads: Dot4Input<'_>,
+        input: Dot4Input<'_>,
         weights: &[Vector64],
         start: &[[i32; CHANNELS]],
-        to: ByteStage<'_, F>,
+        stage: ByteStage<'_, F>,
         out: Dot4Output<'_>,
     ) {
-        // SAFETY: the token says that the machine has these instructions.
-        unsafe { avx512_dot4::dot4_requantize(quads, weights, start, to, out) }
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { avx512_dot4::dot4_requantize(input, weights, start, stage, out) }
     }
 
     #[inline(always)]
     fn interleave4(self, task: Interleave4<'_>) {
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe { avx512_dot4::interleave4(task) }
     }
 
     fn lookup(self, table: &[u8; 256], codes: (&[u8], usize), to: (&mut [u8], usize)) {
-        // The oldest machines with VNNI do not have it.
+        // Cascade Lake has VNNI but not VBMI.
         static VBMI: Presence = Presence::unknown();
         if VBMI.ask_once(has_avx512vbmi) {
-            // SAFETY: the token says that the machine has AVX-512, and it has these instructions too.
+            // SAFETY: the token proves AVX-512, and VBMI was detected.
             unsafe { avx512_lookup::lookup(table, codes, to) }
         } else {
             Portable.lookup(table, codes, to);
@@ -121,30 +121,30 @@ impl Kernel for Avx512Vnni {
 
     #[inline(always)]
     fn run<T: Task>(self, task: T) -> T::Output {
-        // Within a larger function loops are not vectorized as well.
+        // LLVM vectorizes loops less well within a larger function.
         #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
         fn compiled<T: Task>(task: T) -> T::Output {
             task.run()
         }
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe { compiled(task) }
     }
 
     fn peak_macs(self, rounds: usize) -> u64 {
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe { peak_macs(rounds) }
     }
 
     fn f32_to_f16(self, from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
         #[target_feature(enable = "avx512f")]
         fn compiled(from: &[f32], to: &mut [u16], non_temporal: Option<NonTemporal<'_>>) {
-            // A line of results.
+            // A cache line of results.
             let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<32>(), to.as_chunks_mut::<32>());
             for (from, to) in from.iter().zip(to) {
                 let mut halves = [0; 32];
                 for (from, to) in from.as_chunks::<LANES>().0.iter().zip(halves.as_chunks_mut::<LANES>().0) {
-                    // SAFETY: the arrays are as long as the registers.
+                    // SAFETY: the arrays have the size of the registers.
                     unsafe {
                         let wide = _mm512_loadu_ps(from.as_ptr());
                         _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(wide));
@@ -157,7 +157,7 @@ impl Kernel for Avx512Vnni {
             }
             Portable.f32_to_f16(from_rest, to_rest, None);
         }
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe { compiled(from, to, non_temporal) }
     }
 
@@ -166,12 +166,12 @@ impl Kernel for Avx512Vnni {
         fn compiled(from: &[u16], to: &mut [f32]) {
             let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
             for (from, to) in from.iter().zip(to) {
-                // SAFETY: the arrays are as long as the registers.
+                // SAFETY: the arrays have the size of the registers.
                 unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) }
             }
             Portable.f16_to_f32(from_rest, to_rest);
         }
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe { compiled(from, to) }
     }
 }

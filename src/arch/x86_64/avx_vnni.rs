@@ -9,7 +9,7 @@ use crate::arch::{
     Task, Vector64,
 };
 
-/// AVX-VNNI: `vpdpbusd` on 256 bits, for processors that have no AVX-512. It does not saturate.
+/// AVX-VNNI: `vpdpbusd` on 256 bits, for processors without AVX-512. It does not saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AvxVnni(Avx2);
 
@@ -17,9 +17,9 @@ const MR: usize = 6;
 const NR: usize = 16;
 const PANELS: usize = 2;
 const KR: usize = 4;
-/// How far ahead the right side is asked for, in bytes, where it is what the product waits for.
+/// Prefetch distance of the RHS in bytes.
 const AHEAD: usize = 2048;
-/// Lanes of a register.
+/// SIMD lanes of `i32` in a register.
 const LANES: usize = 8;
 
 impl AvxVnni {
@@ -39,15 +39,15 @@ impl Kernel for AvxVnni {
 
     #[inline(always)]
     fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize) {
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe {
             match rows {
-                1 => panels::<1, 2>(a, b, acc, acc_stride),
-                2 => panels::<2, 2>(a, b, acc, acc_stride),
-                3 => panels::<3, 2>(a, b, acc, acc_stride),
-                4 => panels::<4, 1>(a, b, acc, acc_stride),
-                5 => panels::<5, 1>(a, b, acc, acc_stride),
-                _ => panels::<MR, 1>(a, b, acc, acc_stride),
+                1 => multiply_panels::<1, 2>(a, b, acc, acc_stride),
+                2 => multiply_panels::<2, 2>(a, b, acc, acc_stride),
+                3 => multiply_panels::<3, 2>(a, b, acc, acc_stride),
+                4 => multiply_panels::<4, 1>(a, b, acc, acc_stride),
+                5 => multiply_panels::<5, 1>(a, b, acc, acc_stride),
+                _ => multiply_panels::<MR, 1>(a, b, acc, acc_stride),
             }
         }
     }
@@ -56,14 +56,14 @@ impl Kernel for AvxVnni {
 
     #[inline(always)]
     fn multiply_into(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, stage: impl OutputStage) {
-        // SAFETY: the token says that the machine has these instructions.
-        unsafe { give_panels(rows, a, b, stage) }
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { multiply_into(rows, a, b, stage) }
     }
 
     #[inline(always)]
-    fn dot4(self, quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
-        // SAFETY: the token says that the machine has these instructions.
-        unsafe { dot4_rows(quads, weights, start, acc) }
+    fn dot4(self, input: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], out: Dot4Accumulators<'_>) {
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { dot4_rows(input, weights, start, out) }
     }
 
     #[inline(always)]
@@ -72,7 +72,7 @@ impl Kernel for AvxVnni {
     }
 
     fn peak_macs(self, rounds: usize) -> u64 {
-        // SAFETY: the token says that the machine has these instructions.
+        // SAFETY: the token proves that the machine has these instructions.
         unsafe { peak_macs(rounds) }
     }
 

@@ -1,4 +1,4 @@
-//! What the processor has and the operating system allows, also without `std`.
+//! Detection of instruction sets by CPUID, without `std`. It reads registers only and requests nothing.
 
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv, CpuidResult};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -13,7 +13,7 @@ impl Presence {
         Self(AtomicU8::new(Self::UNKNOWN))
     }
 
-    /// Returns the answer if it was asked for already.
+    /// Returns the cached answer.
     #[inline]
     pub(super) fn known(&self) -> Option<bool> {
         match self.0.load(Ordering::Relaxed) {
@@ -32,19 +32,19 @@ impl Presence {
     }
 }
 
-/// State that the operating system saves: SSE and AVX; with AVX-512 also masks and the upper registers.
+/// Register state in XCR0: SSE and AVX; with AVX-512 also masks and upper registers.
 const AVX_STATE: u64 = 0b110;
 const AVX512_STATE: u64 = 0b1110_0110;
-/// The configuration and the data of tiles.
+/// Tile configuration and tile data.
 const TILE_STATE: u64 = 0b11 << 17;
 
-/// The feature words of CPUID that matter here.
+/// The feature words of CPUID and the state of the operating system.
 struct Features {
     leaf1_ecx: u32,
     leaf7_ebx: u32,
     leaf7_ecx: u32,
     leaf7_edx: u32,
-    /// Of subleaf 1.
+    /// Subleaf 1.
     leaf7_1_eax: u32,
     /// The register state that the operating system saves.
     xcr0: u64,
@@ -58,7 +58,7 @@ impl Features {
         let leaf7 = if highest >= 7 { __cpuid_count(7, 0) } else { zeros };
         let leaf7_1 = if leaf7.eax >= 1 { __cpuid_count(7, 1) } else { zeros };
         let osxsave = bit(leaf1.ecx, 27);
-        // SAFETY: OSXSAVE says that the instruction exists and that user code may run it.
+        // SAFETY: OSXSAVE promises that XGETBV exists and that user code may run it.
         let xcr0 = if osxsave { unsafe { xgetbv() } } else { 0 };
         Self {
             leaf1_ecx: leaf1.ecx,
@@ -87,38 +87,38 @@ fn bit(word: u32, index: u32) -> bool {
     word >> index & 1 == 1
 }
 
-/// AVX, AVX2, FMA and F16C.
+/// Detects AVX, AVX2, FMA and F16C.
 pub(super) fn has_avx2() -> bool {
     let f = Features::read();
     let leaf1 = [12, 28, 29].iter().all(|&i| bit(f.leaf1_ecx, i));
     leaf1 && bit(f.leaf7_ebx, 5) && f.saves(AVX_STATE)
 }
 
-/// What `has_avx2` tells, and AVX-VNNI.
+/// Detects AVX-VNNI on top of [`has_avx2`].
 pub(super) fn has_avx_vnni() -> bool {
     has_avx2() && bit(Features::read().leaf7_1_eax, 4)
 }
 
-/// What `has_avx2` tells, and AVX512 F, BW, DQ, VL and VNNI.
+/// Detects AVX512 F, BW, DQ, VL and VNNI on top of [`has_avx2`].
 pub(super) fn has_avx512vnni() -> bool {
     let f = Features::read();
     let leaf7 = [16, 17, 30, 31].iter().all(|&i| bit(f.leaf7_ebx, i));
     has_avx2() && leaf7 && bit(f.leaf7_ecx, 11) && f.saves(AVX512_STATE)
 }
 
-/// AVX512 VBMI, on machines of which `has_avx512vnni` holds.
+/// Detects AVX512 VBMI on a machine with [`has_avx512vnni`].
 pub(super) fn has_avx512vbmi() -> bool {
     bit(Features::read().leaf7_ecx, 1)
 }
 
-/// AMX TILE and INT8, with tiles of the size that all machines have so far. Using them takes permission as well.
+/// Detects AMX TILE and INT8 with tiles of 16 rows of 64 bytes. Using them also takes permission.
 pub(super) fn has_amx() -> bool {
     const TILE_INFORMATION: u32 = 0x1d;
     let f = Features::read();
     if !(bit(f.leaf7_edx, 24) && bit(f.leaf7_edx, 25) && f.saves(TILE_STATE)) || __cpuid(0).eax < TILE_INFORMATION {
         return false;
     }
-    // Palette 1: bytes of a row and number of tiles, rows of a tile.
+    // Palette 1: bytes per row, number of tiles, rows per tile.
     let palette = __cpuid_count(TILE_INFORMATION, 1);
     palette.ebx == 64 | 8 << 16 && palette.ecx & 0xffff == 16
 }

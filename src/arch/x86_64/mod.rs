@@ -1,4 +1,4 @@
-#![allow(unsafe_code, reason = "intrinsics and assembly; each block says why it is sound")]
+#![allow(unsafe_code, reason = "intrinsics and assembly; each block states why it is sound")]
 
 mod amx;
 mod avx2;

@@ -1,17 +1,17 @@
-//! What every x86-64 processor has.
+//! SSE2, which every x86-64 processor has.
 
 use core::arch::x86_64::*;
 
 /// 16 rows of 16 bytes.
 type Square = [[u8; 16]; 16];
 
-/// The transposed square.
+/// Transposes a square in registers.
 ///
-/// Each round puts the bytes of rows of the upper half by turns with those of the row half a square below: that moves a bit
-/// of a byte's row to its column, and one of the column to the row.
+/// Each of four rounds interleaves row `i` with row `i + 8`, which moves one bit of a byte's row index to its column index
+/// and back.
 #[inline(always)]
 pub(crate) fn transposed(square: &Square) -> Square {
-    // SAFETY: every x86-64 processor has these instructions.
+    // SAFETY: every x86-64 processor has SSE2.
     unsafe { in_registers(square) }
 }
 
@@ -20,13 +20,13 @@ pub(crate) fn transposed(square: &Square) -> Square {
 fn in_registers(square: &Square) -> Square {
     let mut rows = [_mm_setzero_si128(); 16];
     for (to, from) in rows.iter_mut().zip(square) {
-        // SAFETY: a row is as long as the register.
+        // SAFETY: a row has the size of the register.
         *to = unsafe { _mm_loadu_si128(from.as_ptr().cast()) };
     }
     let rows = round(round(round(round(rows))));
     let mut square = [[0; 16]; 16];
     for (to, from) in square.iter_mut().zip(rows) {
-        // SAFETY: a row is as long as the register.
+        // SAFETY: a row has the size of the register.
         unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), from) };
     }
     square

@@ -1,20 +1,22 @@
-//! The tile that both sets with VNNI have, on registers of their own width.
+//! The VNNI micro-kernel, for registers of 256 and of 512 bits.
 
-/// Defines `panels`, which multiplies rows with some panels, on these registers by these intrinsics. The module has
-/// `NR` columns of a panel, units of `KR` codes, `LANES` in a register, and prefetches `AHEAD` bytes.
+/// Defines `multiply_panels`, `multiply_into`, `dot4_rows` and `peak_macs` on the given registers by the given intrinsics.
+///
+/// The module defines `MR`, `NR`, `KR`, the `LANES` of a register and the prefetch distance `AHEAD`.
 macro_rules! vnni_tiles {
     (
         $features:literal, $register:ty, rows: [$($row:literal)*],
         zero: $zero:ident, add: $add:ident, sub: $sub:ident, mul: $mul:ident, xor: $xor:ident, set1: $set1_32:ident, $set1_8:ident,
         dpbusd: $dpbusd:ident, load: $load:ident, store: $store:ident $(,)?
     ) => {
-        /// The accumulators of a tile: some registers of columns for each row.
-        pub(super) type Sums<const ROWS: usize, const REGISTERS: usize> = [[$register; REGISTERS]; ROWS];
+        /// Accumulators of a tile: `REGISTERS` registers of columns per row.
+        pub(super) type Accumulators<const ROWS: usize, const REGISTERS: usize> = [[$register; REGISTERS]; ROWS];
 
-        /// `ROWS` rows against some panels, the depth dealt out to `CHAINS` sets of accumulators, so that few rows do not wait
-        /// for the latency of each sum. Of the last panel half may do.
+        /// Multiplies `ROWS` rows with some panels; half of the last one may do.
+        ///
+        /// Skinny products and GEMV use several `CHAINS` of accumulators, which hide the latency of `vpdpbusd`.
         #[target_feature(enable = $features)]
-        fn panels<const ROWS: usize, const CHAINS: usize>(
+        fn multiply_panels<const ROWS: usize, const CHAINS: usize>(
             a: LhsRows<'_>,
             b: RhsPanels<'_>,
             acc: &mut [i32],
@@ -25,30 +27,30 @@ macro_rules! vnni_tiles {
             for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
                 let acc = &mut acc[p * NR..];
                 match (b.start.len() > LANES, a.signed) {
-                    (true, true) => store_sums(tile::<ROWS, CHAINS, 2, true>(&units, b), acc, acc_stride),
-                    (true, false) => store_sums(tile::<ROWS, CHAINS, 2, false>(&units, b), acc, acc_stride),
-                    (false, true) => store_sums(tile::<ROWS, CHAINS, 1, true>(&units, b), acc, acc_stride),
-                    (false, false) => store_sums(tile::<ROWS, CHAINS, 1, false>(&units, b), acc, acc_stride),
+                    (true, true) => store_acc(tile::<ROWS, CHAINS, 2, true>(&units, b), acc, acc_stride),
+                    (true, false) => store_acc(tile::<ROWS, CHAINS, 2, false>(&units, b), acc, acc_stride),
+                    (false, true) => store_acc(tile::<ROWS, CHAINS, 1, true>(&units, b), acc, acc_stride),
+                    (false, false) => store_acc(tile::<ROWS, CHAINS, 1, false>(&units, b), acc, acc_stride),
                 }
             }
         }
 
-        /// Tiles of `MR` rows, their sums given to `sink`.
+        /// Computes tiles of `MR` rows and passes their accumulators to `stage`.
         #[target_feature(enable = $features)]
         #[inline]
-        fn give_panels<S: OutputStage>(rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, stage: S) {
+        fn multiply_into<S: OutputStage>(rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, stage: S) {
             match (a.signed, b.start.len() == stage.width()) {
-                (true, true) => panels_to::<true, true, S>(rows, a, b, stage),
-                (true, false) => panels_to::<true, false, S>(rows, a, b, stage),
-                (false, true) => panels_to::<false, true, S>(rows, a, b, stage),
-                (false, false) => panels_to::<false, false, S>(rows, a, b, stage),
+                (true, true) => tiles_into::<true, true, S>(rows, a, b, stage),
+                (true, false) => tiles_into::<true, false, S>(rows, a, b, stage),
+                (false, true) => tiles_into::<false, true, S>(rows, a, b, stage),
+                (false, false) => tiles_into::<false, false, S>(rows, a, b, stage),
             }
         }
 
-        /// It has the sink for its own, so that nothing of it need be in memory.
+        /// Owns the stage, so that the compiler keeps all of it in registers.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        fn panels_to<const SIGNED: bool, const WHOLE: bool, S: OutputStage>(
+        fn tiles_into<const SIGNED: bool, const WHOLE: bool, S: OutputStage>(
             rows: usize,
             a: LhsRows<'_>,
             b: RhsPanels<'_>,
@@ -60,67 +62,67 @@ macro_rules! vnni_tiles {
                 for (b, p) in b.each::<NR, { NR * KR }>().zip(0..) {
                     let at = (i, p * NR);
                     if b.start.len() > LANES {
-                        panel_to::<2, NR, SIGNED, WHOLE>(&units, b, at, &mut stage);
+                        tile_into::<2, NR, SIGNED, WHOLE>(&units, b, at, &mut stage);
                     } else {
-                        panel_to::<1, LANES, SIGNED, WHOLE>(&units, b, at, &mut stage);
+                        tile_into::<1, LANES, SIGNED, WHOLE>(&units, b, at, &mut stage);
                     }
                 }
             }
         }
 
-        /// Not in a loop over rows, because registers have no index.
+        /// Unrolled over rows by the macro: registers cannot be indexed.
         #[target_feature(enable = $features)]
         #[inline]
-        fn panel_to<const REGISTERS: usize, const COLS: usize, const SIGNED: bool, const WHOLE: bool>(
+        fn tile_into<const REGISTERS: usize, const COLS: usize, const SIGNED: bool, const WHOLE: bool>(
             units: &LhsUnits<'_, MR, KR>,
             b: RhsPanel<'_, { NR * KR }>,
             (row, col): (usize, usize),
             stage: &mut impl OutputStage,
         ) {
-            let sums = tile::<MR, 1, REGISTERS, SIGNED>(units, b);
-            let columns = stage.column_params::<COLS, WHOLE>(col);
-            $(stage.store_row::<COLS, WHOLE>(row + $row, columns, numbers(sums[$row]));)*
+            let acc = tile::<MR, 1, REGISTERS, SIGNED>(units, b);
+            let params = stage.column_params::<COLS, WHOLE>(col);
+            $(stage.store_row::<COLS, WHOLE>(row + $row, params, to_array(acc[$row]));)*
         }
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn numbers<const REGISTERS: usize, const COLS: usize>(registers: [$register; REGISTERS]) -> [i32; COLS] {
-            let mut numbers = [0; COLS];
-            for (to, from) in numbers.as_chunks_mut().0.iter_mut().zip(registers) {
+        fn to_array<const REGISTERS: usize, const COLS: usize>(registers: [$register; REGISTERS]) -> [i32; COLS] {
+            let mut array = [0; COLS];
+            for (to, from) in array.as_chunks_mut().0.iter_mut().zip(registers) {
                 store(to, from);
             }
-            numbers
+            array
         }
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn store_sums<const ROWS: usize, const REGISTERS: usize>(
-            sums: Sums<ROWS, REGISTERS>,
+        fn store_acc<const ROWS: usize, const REGISTERS: usize>(
+            registers: Accumulators<ROWS, REGISTERS>,
             acc: &mut [i32],
             acc_stride: usize,
         ) {
             assert!(acc.len() >= (ROWS - 1) * acc_stride + REGISTERS * LANES, "rows of accumulators");
-            for (i, sums) in sums.into_iter().enumerate() {
-                for (j, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: the last of these places exists, as was just asked.
-                    unsafe { $store(acc.as_mut_ptr().add(i * acc_stride + j * LANES).cast(), sum) }
+            for (i, row) in registers.into_iter().enumerate() {
+                for (j, register) in row.into_iter().enumerate() {
+                    // SAFETY: the assertion bounds the last of these places.
+                    unsafe { $store(acc.as_mut_ptr().add(i * acc_stride + j * LANES).cast(), register) }
                 }
             }
         }
 
-        /// Registers only: sums that do not wait for one another. Returns how many products of codes it computed.
+        /// Multiplies in registers only, with independent accumulators. Returns the number of multiply–accumulates.
         #[target_feature(enable = $features)]
         fn peak_macs(rounds: usize) -> u64 {
-            const SUMS: usize = 12;
+            const CHAINS: usize = 12;
             let (a, b) = black_box(($set1_8(1), $set1_8(1)));
-            let mut sums = [$zero(); SUMS];
+            let mut chains = [$zero(); CHAINS];
             for _ in 0..rounds {
-                for sum in &mut sums {
-                    *sum = $dpbusd(*sum, a, b);
+                for acc in &mut chains {
+                    *acc = $dpbusd(*acc, a, b);
                 }
             }
-            black_box(sums);
-            (rounds * SUMS * LANES * KR) as u64
+            black_box(chains);
+            (rounds * CHAINS * LANES * KR) as u64
         }
 
         #[target_feature(enable = $features)]
@@ -128,19 +130,19 @@ macro_rules! vnni_tiles {
         pub(super) fn tile<const ROWS: usize, const CHAINS: usize, const REGISTERS: usize, const SIGNED: bool>(
             units: &LhsUnits<'_, ROWS, KR>,
             panel: RhsPanel<'_, { NR * KR }>,
-        ) -> Sums<ROWS, REGISTERS> {
+        ) -> Accumulators<ROWS, REGISTERS> {
             let RhsPanel { codes: b, start, zero_points } = panel;
-            let mut sums = [[[$zero(); REGISTERS]; ROWS]; CHAINS];
+            let mut acc = [[[$zero(); REGISTERS]; ROWS]; CHAINS];
             for (j, start) in start[..REGISTERS * LANES].as_chunks().0.iter().enumerate() {
-                for sums in &mut sums[0] {
-                    sums[j] = load(start);
+                for row in &mut acc[0] {
+                    row[j] = load(start);
                 }
             }
             if !zero_points.is_empty() {
                 let (zero_points, _) = zero_points[..REGISTERS * LANES].as_chunks();
-                for (sums, &row) in sums[0].iter_mut().zip(units.sums()) {
-                    for (sum, zero_points) in sums.iter_mut().zip(zero_points) {
-                        *sum = $sub(*sum, $mul(load(zero_points), $set1_32(row)));
+                for (row, &row_sum) in acc[0].iter_mut().zip(units.sums()) {
+                    for (acc, zero_points) in row.iter_mut().zip(zero_points) {
+                        *acc = $sub(*acc, $mul(load(zero_points), $set1_32(row_sum)));
                     }
                 }
             }
@@ -148,39 +150,39 @@ macro_rules! vnni_tiles {
             let (whole, b_rest) = b.split_at(steps);
             let (groups, b_left) = whole.as_chunks::<CHAINS>();
             for (g, b) in groups.iter().enumerate() {
-                // Ask for the right side early: rows wait for it, few of them always, many where it comes from beyond the
-                // second-level cache. An address beyond its end does no harm.
+                // Prefetch the RHS: skinny products always wait for it, others where it does not fit in L2. A prefetch past its
+                // end is harmless.
                 for line in 0..CHAINS * NR * KR / 64 {
                     _mm_prefetch::<_MM_HINT_T0>(b.as_ptr().cast::<i8>().wrapping_add(AHEAD + line * 64));
                 }
-                for (c, (sums, b)) in sums.iter_mut().zip(b).enumerate() {
-                    // SAFETY: `g * CHAINS + c` is below `steps`.
-                    step::<ROWS, REGISTERS, SIGNED>(sums, |i| unsafe { units.get(i, g * CHAINS + c) }, b);
+                for (c, (acc, b)) in acc.iter_mut().zip(b).enumerate() {
+                    // SAFETY: `g * CHAINS + c < steps <= units.whole`, and `i < ROWS`.
+                    step::<ROWS, REGISTERS, SIGNED>(acc, |i| unsafe { units.get(i, g * CHAINS + c) }, b);
                 }
             }
             for (k, b) in b_left.iter().enumerate() {
                 let k = groups.len() * CHAINS + k;
-                // SAFETY: `k` is below `steps`.
-                step::<ROWS, REGISTERS, SIGNED>(&mut sums[0], |i| unsafe { units.get(i, k) }, b);
+                // SAFETY: `k < steps <= units.whole`, and `i < ROWS`.
+                step::<ROWS, REGISTERS, SIGNED>(&mut acc[0], |i| unsafe { units.get(i, k) }, b);
             }
             if let (Some(a), Some(b)) = (units.last, b_rest.first()) {
-                step::<ROWS, REGISTERS, SIGNED>(&mut sums[0], |i| a[i], b);
+                step::<ROWS, REGISTERS, SIGNED>(&mut acc[0], |i| a[i], b);
             }
             for c in 1..CHAINS {
                 for i in 0..ROWS {
                     for j in 0..REGISTERS {
-                        sums[0][i][j] = $add(sums[0][i][j], sums[c][i][j]);
+                        acc[0][i][j] = $add(acc[0][i][j], acc[c][i][j]);
                     }
                 }
             }
-            sums[0]
+            acc[0]
         }
 
-        /// A unit of depth of a tile.
+        /// Accumulates one unit of `KR` codes of depth.
         #[target_feature(enable = $features)]
         #[inline]
         fn step<const ROWS: usize, const REGISTERS: usize, const SIGNED: bool>(
-            sums: &mut Sums<ROWS, REGISTERS>,
+            acc: &mut Accumulators<ROWS, REGISTERS>,
             a: impl Fn(usize) -> [u8; KR],
             b: &[u8; NR * KR],
         ) {
@@ -188,100 +190,110 @@ macro_rules! vnni_tiles {
             for (column, b) in columns.iter_mut().zip(b.as_chunks().0) {
                 *column = load_bytes(b);
             }
-            for (i, sums) in sums.iter_mut().enumerate() {
+            for (i, row) in acc.iter_mut().enumerate() {
                 let a = $set1_32(i32::from_le_bytes(a(i)));
                 let a = if SIGNED { $xor(a, $set1_8(i8::MIN)) } else { a };
-                for (sum, &b) in sums.iter_mut().zip(&columns) {
-                    *sum = $dpbusd(*sum, a, b);
+                for (acc, &b) in row.iter_mut().zip(&columns) {
+                    *acc = $dpbusd(*acc, a, b);
                 }
             }
         }
 
-        /// Rows of outputs from quads: one or two at a time, so that those read each line once for both.
+        /// Computes rows of depthwise outputs: two rows of a 3-tap kernel together, which share input vectors, otherwise one by one.
         #[target_feature(enable = $features)]
         #[inline]
-        fn dot4_rows(quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
-            quads.check(1);
-            let taps = quads.offsets.len();
-            let at_once = if taps == 3 { 2 } else { 1 };
-            for (i, weights) in weights.chunks(at_once * taps).enumerate() {
-                let (stride, row_stride) = (acc.stride, acc.row_stride);
-                let acc = Dot4Accumulators { acc: &mut acc.acc[i * at_once * row_stride..], stride, row_stride };
-                // SAFETY: the lines of all taps of all outputs exist.
+        fn dot4_rows(
+            input: Dot4Input<'_>,
+            weights: &[Vector64],
+            start: &[i32; CHANNELS],
+            out: Dot4Accumulators<'_>,
+        ) {
+            input.check(1);
+            let taps = input.offsets.len();
+            let rows = if taps == 3 { 2 } else { 1 };
+            for (i, weights) in weights.chunks(rows * taps).enumerate() {
+                let (stride, row_stride) = (out.stride, out.row_stride);
+                let out = Dot4Accumulators { acc: &mut out.acc[i * rows * row_stride..], stride, row_stride };
+                // SAFETY: `check` saw that the vectors of all taps and outputs exist.
                 unsafe {
                     match (taps, weights.len()) {
-                        (3, 6) => dot4_taps::<3, 2>(quads, weights, start, acc),
-                        (3, 3) => dot4_taps::<3, 1>(quads, weights, start, acc),
-                        (10, 10) => dot4_taps::<10, 1>(quads, weights, start, acc),
-                        _ => dot4_any_taps(quads, weights, start, acc),
+                        (3, 6) => dot4_taps::<3, 2>(input, weights, start, out),
+                        (3, 3) => dot4_taps::<3, 1>(input, weights, start, out),
+                        (10, 10) => dot4_taps::<10, 1>(input, weights, start, out),
+                        _ => dot4_any_taps(input, weights, start, out),
                     }
                 }
             }
         }
 
-        /// The taps of each output, their weights in registers.
+        /// Computes `ROWS` rows of a kernel whose weights fit in registers.
         ///
         /// # Safety
-        /// - The lines of all taps of all outputs exist.
+        /// - The vectors of all taps and outputs exist.
         #[target_feature(enable = $features)]
         #[inline(never)]
         unsafe fn dot4_taps<const TAPS: usize, const ROWS: usize>(
-            quads: Dot4Input<'_>,
+            input: Dot4Input<'_>,
             weights: &[Vector64],
             start: &[i32; CHANNELS],
-            acc: Dot4Accumulators<'_>,
+            out: Dot4Accumulators<'_>,
         ) {
-            let offsets: &[usize; TAPS] = quads.offsets.first_chunk().expect("as many taps");
+            let offsets: &[usize; TAPS] = input.offsets.first_chunk().expect("TAPS offsets");
             let mut loaded = [[[$zero(); REGISTERS]; TAPS]; ROWS];
             for (to, from) in loaded.as_flattened_mut().iter_mut().zip(&weights[..ROWS * TAPS]) {
-                *to = line(from);
+                *to = load_vector64(from);
             }
-            let start = channels(start);
-            for x in 0..quads.outputs {
-                let mut sums = [start; ROWS];
+            let start = load_channels(start);
+            for x in 0..input.outputs {
+                let mut acc = [start; ROWS];
                 for t in 0..TAPS {
-                    // SAFETY: the caller promises this line.
-                    let codes = line(unsafe { quads.vectors.get_unchecked(x * quads.step + offsets[t]) });
+                    // SAFETY: the caller promises this vector.
+                    let codes = load_vector64(unsafe { input.vectors.get_unchecked(x * input.step + offsets[t]) });
                     for r in 0..ROWS {
                         for i in 0..REGISTERS {
-                            sums[r][i] = $dpbusd(sums[r][i], codes[i], loaded[r][t][i]);
+                            acc[r][i] = $dpbusd(acc[r][i], codes[i], loaded[r][t][i]);
                         }
                     }
                 }
                 for r in 0..ROWS {
-                    store_channels(&mut acc.acc[r * acc.row_stride + x * acc.stride..], sums[r]);
+                    store_channels(&mut out.acc[r * out.row_stride + x * out.stride..], acc[r]);
                 }
             }
         }
 
-        /// One row of any number of taps, their weights from memory.
+        /// Computes one row of a kernel of any number of taps, with weights from memory.
         ///
         /// # Safety
-        /// - The lines of all taps of all outputs exist.
+        /// - The vectors of all taps and outputs exist.
         #[target_feature(enable = $features)]
         #[inline(never)]
-        unsafe fn dot4_any_taps(quads: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], acc: Dot4Accumulators<'_>) {
-            let start = channels(start);
-            for x in 0..quads.outputs {
-                let mut sums = start;
-                for (&offset, weights) in quads.offsets.iter().zip(weights) {
-                    // SAFETY: the caller promises this line.
-                    let codes = line(unsafe { quads.vectors.get_unchecked(x * quads.step + offset) });
-                    let weights = line(weights);
+        unsafe fn dot4_any_taps(
+            input: Dot4Input<'_>,
+            weights: &[Vector64],
+            start: &[i32; CHANNELS],
+            out: Dot4Accumulators<'_>,
+        ) {
+            let start = load_channels(start);
+            for x in 0..input.outputs {
+                let mut acc = start;
+                for (&offset, weights) in input.offsets.iter().zip(weights) {
+                    // SAFETY: the caller promises this vector.
+                    let codes = load_vector64(unsafe { input.vectors.get_unchecked(x * input.step + offset) });
+                    let weights = load_vector64(weights);
                     for i in 0..REGISTERS {
-                        sums[i] = $dpbusd(sums[i], codes[i], weights[i]);
+                        acc[i] = $dpbusd(acc[i], codes[i], weights[i]);
                     }
                 }
-                store_channels(&mut acc.acc[x * acc.stride..], sums);
+                store_channels(&mut out.acc[x * out.stride..], acc);
             }
         }
 
-        /// The registers of 16 channels.
+        /// Registers of 16 channels.
         const REGISTERS: usize = CHANNELS / LANES;
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn line(from: &Vector64) -> [$register; REGISTERS] {
+        fn load_vector64(from: &Vector64) -> [$register; REGISTERS] {
             let mut registers = [$zero(); REGISTERS];
             for (to, from) in registers.iter_mut().zip(from.as_chunks().0) {
                 *to = load_bytes(from);
@@ -291,7 +303,7 @@ macro_rules! vnni_tiles {
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn channels(from: &[i32; CHANNELS]) -> [$register; REGISTERS] {
+        fn load_channels(from: &[i32; CHANNELS]) -> [$register; REGISTERS] {
             let mut registers = [$zero(); REGISTERS];
             for (to, from) in registers.iter_mut().zip(from.as_chunks().0) {
                 *to = load(from);
@@ -310,21 +322,21 @@ macro_rules! vnni_tiles {
         #[target_feature(enable = $features)]
         #[inline]
         fn load_bytes(from: &[u8; LANES * KR]) -> $register {
-            // SAFETY: the array is as long as the register.
+            // SAFETY: the array has the size of the register.
             unsafe { $load(from.as_ptr().cast()) }
         }
 
         #[target_feature(enable = $features)]
         #[inline]
         fn load(from: &[i32; LANES]) -> $register {
-            // SAFETY: the array is as long as the register.
+            // SAFETY: the array has the size of the register.
             unsafe { $load(from.as_ptr().cast()) }
         }
 
         #[target_feature(enable = $features)]
         #[inline]
         fn store(to: &mut [i32; LANES], value: $register) {
-            // SAFETY: the array is as long as the register.
+            // SAFETY: the array has the size of the register.
             unsafe { $store(to.as_mut_ptr().cast(), value) }
         }
     };
