@@ -1,5 +1,6 @@
 //! Which tensors share memory: those that do not live at the same time.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::kernel::Kind;
@@ -29,7 +30,7 @@ pub(super) fn share_buffers(
     let mut place = |tensors: &mut [Tensor], t: usize, free: bool| {
         let pool = if tensors[t].kind == Kind::Float { &mut real } else { &mut code };
         if free {
-            pool.free.push(tensors[t].buffer);
+            pool.free.insert((pool.sizes[tensors[t].buffer], tensors[t].buffer));
         } else {
             tensors[t].buffer = pool.take(tensors[t].len());
         }
@@ -49,21 +50,20 @@ pub(super) fn share_buffers(
     (real.sizes, code.sizes)
 }
 
-/// The buffers of one kind.
+/// The buffers of one element type.
 #[derive(Default)]
 struct Pool {
     sizes: Vec<usize>,
-    free: Vec<usize>,
+    /// Sizes and indices of the free buffers.
+    free: BTreeSet<(usize, usize)>,
 }
 
 impl Pool {
     fn take(&mut self, len: usize) -> usize {
-        let sizes = &self.sizes;
-        let fitting = (0..self.free.len()).filter(|&i| sizes[self.free[i]] >= len).min_by_key(|&i| sizes[self.free[i]]);
-        let chosen = fitting.or_else(|| (0..self.free.len()).max_by_key(|&i| sizes[self.free[i]]));
+        let chosen = self.free.range((len, 0)..).next().or_else(|| self.free.last()).copied();
         match chosen {
-            Some(i) => {
-                let buffer = self.free.swap_remove(i);
+            Some((size, buffer)) => {
+                self.free.remove(&(size, buffer));
                 self.sizes[buffer] = self.sizes[buffer].max(len);
                 buffer
             }

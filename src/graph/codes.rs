@@ -2,9 +2,11 @@
 
 use ndarray::{Array4, ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4, Ix1, Ix4};
 
+use super::index::map_index;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
 use super::op::Clamp;
-use crate::error::Result;
+use crate::arch::{self, Task};
+use crate::error::{Error, Result};
 use crate::granularity::Granularity;
 use crate::ops::{Conv2d, Output, PreparedConv2d, of_other_rank};
 use crate::qparams::QParams;
@@ -12,13 +14,27 @@ use crate::range::Ranges;
 use crate::scheme::Scheme;
 use crate::threads;
 
-/// Floats to codes.
+/// Quantizes floats with static parameters.
 #[derive(Debug)]
-pub(crate) struct Quantize(pub(crate) QParams<u8, Ix1>);
+pub(crate) struct Quantize {
+    params: QParams<u8, Ix1>,
+    nan_as_zero: bool,
+}
+
+impl Quantize {
+    /// NaN is an error until [`Kernel::set_nan_as_zero`] allows it.
+    pub(crate) fn new(params: QParams<u8, Ix1>) -> Self {
+        Self { params, nan_as_zero: false }
+    }
+}
 
 impl Kernel for Quantize {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        quantize(&self.0, inputs[0].as_slice(), output.into_slice())
+        quantize(&self.params, inputs[0].as_slice(), output.into_slice(), self.nan_as_zero)
+    }
+
+    fn set_nan_as_zero(&mut self, nan_as_zero: bool) {
+        self.nan_as_zero = nan_as_zero;
     }
 }
 
@@ -44,11 +60,16 @@ impl Kernel for FakeQuantize {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
         let len = if self.params.is_some() { x.len() } else { x.len() / images.max(1) };
-        for (x, y) in x.chunks_exact(len.max(1)).zip(y.chunks_exact_mut(len.max(1))) {
+        for (image, (x, y)) in x.chunks_exact(len.max(1)).zip(y.chunks_exact_mut(len.max(1))).enumerate() {
             let (x, mut y) = (ArrayView1::from(x), ArrayViewMut1::from(y));
             match &self.params {
                 Some(params) => params.fake_quantize_into(&x, &mut y)?,
-                None => Scheme::<u8>::asymmetric().params_of(&x)?.fake_quantize_into(&x, &mut y)?,
+                None => {
+                    let params = Scheme::<u8>::asymmetric().params_of(&x);
+                    params
+                        .map_err(|e| map_index(e, |i| alloc::vec![image * len + i[0]]))?
+                        .fake_quantize_into(&x, &mut y)?;
+                }
             }
         }
         Ok(())
@@ -93,10 +114,12 @@ impl Kernel for Conv {
             LayerKind::Dynamic(layer) => {
                 let [x_len, y_len] = [self.input, self.output].map(|dims| dims.iter().product::<usize>().max(1));
                 let y = output.into_slice::<f32>();
-                for (x, y) in inputs[0].as_slice::<f32>().chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)) {
+                let x = inputs[0].as_slice::<f32>();
+                for (image, (x, y)) in x.chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)).enumerate() {
                     let codes = scratch(&mut memory.codes, x_len);
-                    let params = params_of(x, self.input)?;
-                    quantize(&of_other_rank(&params)?, x, codes)?;
+                    let params = params_of(x).map_err(|e| map_index(e, |i| alloc::vec![image * x_len + i[0]]))?;
+                    // An image with a NaN has no range.
+                    quantize(&of_other_rank(&params)?, x, codes, true)?;
                     let codes = view(codes, 1, self.input);
                     let mut y = view_mut(y, 1, self.output);
                     layer.forward_clamped_into(&params, &codes, self.clamp.bounds(), &mut y, &mut memory.gemm)?;
@@ -110,18 +133,41 @@ impl Kernel for Conv {
 /// One element takes as long to convert, or to look at for its range, as so many products of codes.
 const PRODUCTS: usize = 16;
 
-/// The codes of reals, in parts for threads if it is worth it.
-fn quantize(params: &QParams<u8, Ix1>, x: &[f32], codes: &mut [u8]) -> Result<()> {
+/// Elements that are searched for NaN before they are quantized: they stay in L2 for the second pass.
+const NAN_BLOCK: usize = 32 * 1024;
+
+/// Quantizes `x` into `codes`, on several threads where it is large enough. Unless `nan_as_zero`, NaN is an error with
+/// its position in `x`.
+fn quantize(params: &QParams<u8, Ix1>, x: &[f32], codes: &mut [u8], nan_as_zero: bool) -> Result<()> {
     let mut done = alloc::vec![Ok(()); threads::worth(x.len().saturating_mul(PRODUCTS))];
     threads::each_part(codes, 1, &mut done, &|first, codes, done| {
-        let x = ArrayView1::from(&x[first..first + codes.len()]);
-        *done = params.quantize_into(&x, &mut ArrayViewMut1::from(codes));
+        let blocks = x[first..first + codes.len()].chunks(NAN_BLOCK).zip(codes.chunks_mut(NAN_BLOCK));
+        *done = blocks.enumerate().try_for_each(|(block, (x, codes))| {
+            if !nan_as_zero && arch::run(HasNan(x)) {
+                let position = x.iter().position(|x| x.is_nan()).unwrap_or(0);
+                let index = alloc::vec![first + block * NAN_BLOCK + position];
+                return Err(Error::NonFinite { found: f64::NAN, index });
+            }
+            params.quantize_into(&ArrayView1::from(x), &mut ArrayViewMut1::from(codes))
+        });
     });
     done.into_iter().collect()
 }
 
+/// Searches for NaN without branches, for SIMD.
+struct HasNan<'a>(&'a [f32]);
+
+impl Task for HasNan<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        self.0.iter().fold(false, |found, x| found | x.is_nan())
+    }
+}
+
 /// Parameters by the range of an image, which is that of the ranges of its parts.
-fn params_of(x: &[f32], dims: [usize; 3]) -> Result<QParams<u8, Ix4>> {
+fn params_of(x: &[f32]) -> Result<QParams<u8, Ix4>> {
     let scheme = Scheme::<u8>::asymmetric();
     let parts = threads::worth(x.len().saturating_mul(PRODUCTS));
     let mut ranges = alloc::vec![None; parts];
@@ -137,8 +183,8 @@ fn params_of(x: &[f32], dims: [usize; 3]) -> Result<QParams<u8, Ix4>> {
             let bound = |bound| Array4::from_elem([1; 4], bound);
             scheme.params_from_ranges(&Ranges::new(Granularity::PerTensor, bound(low), bound(high))?)
         }
-        // In one piece, or with an error that tells where in the image it is.
-        None => scheme.params_of(&view(x, 1, dims)),
+        // On one thread, or to find the position of a non-finite element.
+        None => of_other_rank(&scheme.params_of(&ArrayView1::from(x))?),
     }
 }
 

@@ -9,7 +9,7 @@ use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 
 use super::kernel::{Kernel, Kind};
 use super::movement::Fill;
-use super::network::{Graph, Node};
+use super::network::{Constant, Graph, Node};
 use super::op::Op;
 use super::plan::{Arena, Plan, Ports, Role, Step, Tensor};
 use super::real::{self, Weights};
@@ -78,6 +78,17 @@ impl<'g> Planner<'g> {
         tensor
     }
 
+    /// An output as floats. `constant` gives the values of constants.
+    pub(crate) fn output(&mut self, name: &str, constant: impl Fn(&str) -> Option<Constant>) -> usize {
+        match constant(name) {
+            Some(value) => {
+                self.tensors.push(Tensor::constant(name, value));
+                self.tensors.len() - 1
+            }
+            None => self.real(name),
+        }
+    }
+
     /// A float operator. `weights` gives the constants that the kernel takes into itself.
     pub(crate) fn float_node(&mut self, node: &Node, weights: impl Fn(&str) -> Option<Weights>) {
         let (kernel, inputs) = self.float_kernel(node, weights);
@@ -142,7 +153,8 @@ impl Graph {
         for node in self.nodes() {
             planner.float_node(node, |name| self.constant(name).cloned().map(Weights::Float));
         }
-        let outputs = self.outputs().iter().map(|name| planner.real(name)).collect();
+        let weights = |name: &str| self.constant(name).cloned();
+        let outputs = self.outputs().iter().map(|name| planner.output(name, weights)).collect();
         let ports = |reals| Ports { reals, codes: Vec::new() };
         Ok(FloatNetwork { plan: planner.finish(ports(inputs), ports(outputs)) })
     }

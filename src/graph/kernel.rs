@@ -72,7 +72,13 @@ impl<'a> ValuesMut<'a> {
 /// One operator with everything prepared for its shapes.
 pub(crate) trait Kernel: Debug + Send + Sync {
     /// Computes as many images as there are in the inputs.
+    ///
+    /// The position in an [`Error::NonFinite`](crate::Error::NonFinite) is that in the slice of the first input; the
+    /// plan makes it an index of the tensor.
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()>;
+
+    /// Chooses between the code of zero and an error for NaN. Only kernels that quantize floats do anything.
+    fn set_nan_as_zero(&mut self, _: bool) {}
 }
 
 /// Arena that steps use while they run, and that they find in any state.

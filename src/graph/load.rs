@@ -4,9 +4,10 @@ use core::mem::take;
 
 use ndarray::{ArrayView, ArrayViewD};
 
-use super::kernel::{Item, ValuesMut, scratch};
+use super::index::{from_buffer, from_row_major, map_index};
+use super::kernel::{Item, Kind, ValuesMut, scratch};
 use super::layout::{copy_to_physical, to_physical};
-use super::plan::{Arena, Plan, Role, Step, grow};
+use super::plan::{Arena, Plan, Step, grow};
 use crate::error::Result;
 
 impl Plan {
@@ -34,15 +35,16 @@ impl Plan {
         memory: &mut Arena,
     ) -> Result<()> {
         self.grow(images, memory);
-        for (&t, x) in self.inputs.of::<T>().iter().zip(inputs) {
-            let entry = self.steps.iter().find(|step| step.role == Role::Entry && step.inputs == [t]);
+        let entries = if T::KIND == Kind::Float { &self.entries[..] } else { &[] };
+        for (i, (&t, x)) in self.inputs.of::<T>().iter().zip(inputs).enumerate() {
+            let entry = entries.get(i).copied().flatten();
             let entered = match entry {
-                Some(step) if self.is_read_once(t) => self.enter_one(step, &x, images, memory)?,
+                Some(entry) if entry.only_reader => self.enter_one(&self.steps[entry.step], &x, images, memory)?,
                 _ => false,
             };
             if !entered {
                 self.load_one(t, x, images, memory);
-                entry.map_or(Ok(()), |step| self.step(step, images, memory))?;
+                entry.map_or(Ok(()), |entry| self.step(&self.steps[entry.step], images, memory))?;
             }
         }
         Ok(())
@@ -85,11 +87,12 @@ impl Plan {
             done
         };
         (memory.codes[buffer], memory.scratch.codes) = (codes, room);
-        done.map(|()| true).map_err(|e| e.at(&step.node))
-    }
-
-    fn is_read_once(&self, t: usize) -> bool {
-        let readers = self.steps.iter().filter(|step| step.inputs.contains(&t)).count();
-        readers == 1 && self.outputs.all().all(|output| output != t)
+        done.map(|()| true).map_err(|e| {
+            let located = map_index(e, |i| match ordered.is_standard_layout() {
+                true => from_buffer(i[0], x.shape()),
+                false => from_row_major(i[0], x.shape()),
+            });
+            located.at(&step.node)
+        })
     }
 }

@@ -10,7 +10,7 @@ use super::codes::{Conv, DequantizeEpilogue, FakeQuantize, LayerKind, Quantize, 
 use super::compile::Planner;
 use super::kernel::{Kernel, Kind};
 use super::layout::physical;
-use super::network::{Graph, Node};
+use super::network::{Constant, Graph, Node};
 use super::op::{Clamp, Op};
 use super::plan::{Plan, Ports, Role};
 use super::real::Weights;
@@ -65,6 +65,11 @@ impl Quantized<'_> {
         stored.or_else(|| self.graph.constant(name).cloned().map(Weights::Float))
     }
 
+    /// The value of a constant, whether it is stored as codes or as floats.
+    fn constant(&self, name: &str) -> Option<Constant> {
+        self.weights(name).map(|weights| weights.to_real())
+    }
+
     /// The plan that runs on codes wherever the recipe says so.
     pub(crate) fn plan(self) -> Result<Plan> {
         let mut lowering = Lowering { network: self, planner: Planner::new(self.graph) };
@@ -81,7 +86,10 @@ impl Quantized<'_> {
         let mut outputs = Ports::default();
         for name in self.graph.outputs() {
             outputs.codes.extend(lowering.planner.find(name, Kind::Code));
-            outputs.reals.push(lowering.real(name, Role::Exit)?);
+            outputs.reals.push(match self.constant(name) {
+                Some(_) => lowering.planner.output(name, |name| self.constant(name)),
+                None => lowering.real(name, Role::Exit)?,
+            });
         }
         // Codes are taken or given for all, or not at all.
         for ports in [&mut inputs, &mut outputs] {
@@ -105,7 +113,8 @@ impl Quantized<'_> {
             planner.step(&node.name, kernel, inputs, output);
             self.round(&mut planner, &node.output)?;
         }
-        let outputs = self.graph.outputs().iter().map(|name| planner.real(name)).collect();
+        let outputs = self.graph.outputs().iter();
+        let outputs = outputs.map(|name| planner.output(name, |name| self.constant(name))).collect();
         let ports = |reals| Ports { reals, codes: Vec::new() };
         Ok(planner.finish(ports(reals), ports(outputs)))
     }
@@ -156,7 +165,7 @@ impl Lowering<'_> {
     /// A step from the tensor as floats to codes.
     fn quantize(&mut self, name: &str, role: Role) -> Result<usize> {
         let real = self.planner.real(name);
-        let kernel = Quantize(self.params(name)?);
+        let kernel = Quantize::new(self.params(name)?);
         let codes = self.planner.define(name, Kind::Code);
         self.planner.role(name, role, Some(Box::new(kernel)), alloc::vec![real], codes);
         Ok(codes)

@@ -55,7 +55,7 @@ impl Graph {
     /// [`QuantizedNetwork::run`].
     pub fn within_budget<D: Dimension>(&self, recipe: &Recipe, x: &ArrayRef<f32, D>, budget: Budget) -> Result<Recipe> {
         let x = [x.view().into_dyn()];
-        let expected = self.compile()?.run_many(&x, &mut Arena::new())?;
+        let expected = self.compile()?.run_many(&x, &mut Arena::new().with_max_bytes(usize::MAX))?;
         let search = Search { graph: self, recipe, x: &x, expected: &expected };
         match budget {
             Budget::Bytes(limit) => search.smaller(limit),
@@ -111,7 +111,8 @@ impl Search<'_> {
         let rounded = quantized.parts().stored.get(name).map(|stored| stored.dequantize());
         let mut parts: Parts = self.graph.clone().into_parts();
         parts.constants.extend(rounded.map(|rounded| (name.to_string(), rounded)));
-        let found = Graph::new(parts)?.compile()?.run_many(self.x, &mut Arena::new())?;
+        let mut arena = Arena::new().with_max_bytes(usize::MAX);
+        let found = Graph::new(parts)?.compile()?.run_many(self.x, &mut arena)?;
         Ok(self.error(&found))
     }
 
@@ -140,7 +141,7 @@ impl Search<'_> {
     }
 
     fn sqnr(&self, network: &QuantizedNetwork) -> Result<f64> {
-        let found = network.run_many(self.x, &mut Arena::new())?;
+        let found = network.run_many(self.x, &mut Arena::new().with_max_bytes(usize::MAX))?;
         let signal: f64 = self.expected.iter().flatten().map(|&x| x as f64 * x as f64).sum();
         Ok(10.0 * num_traits::Float::log10(signal / self.error(&found)))
     }

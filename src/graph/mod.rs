@@ -69,6 +69,7 @@ mod codes;
 mod compile;
 mod equalize;
 mod fold;
+mod index;
 mod kernel;
 mod layout;
 mod load;

@@ -7,24 +7,50 @@ use alloc::vec::Vec;
 use ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
 use super::buffers::share_buffers;
+use super::index::{from_buffer, map_index, shift_batch};
 use super::kernel::{Item, Kernel, Kind, Scratch, Values, ValuesMut};
 use super::layout::{physical, to_logical, to_physical, to_physical_mut};
-use crate::error::{Error, Result};
+use super::network::Constant;
+use crate::error::{Error, Result, elements};
 use crate::threads;
 
-/// The buffers of a network, which runs reuse. Any network can use any; they grow to what is needed. See
-/// [`FloatNetwork`](super::FloatNetwork) for an example.
-#[derive(Debug, Clone, Default)]
+/// The activation buffers of a network and the scratch of its operators, reused from run to run.
+///
+/// An arena starts empty and grows to what a run needs. It serves any number of networks, one run after the other.
+/// See [`FloatNetwork`](super::FloatNetwork) for an example.
+///
+/// A run that needs more than [`with_max_bytes`](Self::with_max_bytes) for activations and outputs fails before it
+/// allocates, so a network from an untrusted file cannot exhaust the memory. Calibration and reports have no limit.
+#[derive(Debug, Clone)]
 pub struct Arena {
     pub(super) reals: Vec<Vec<f32>>,
     pub(super) codes: Vec<Vec<u8>>,
     pub(super) scratch: Scratch,
+    max_bytes: usize,
 }
 
 impl Arena {
-    /// None yet.
+    /// An empty arena for runs of at most 1 GiB.
     pub fn new() -> Self {
-        Self::default()
+        Self { reals: Vec::new(), codes: Vec::new(), scratch: Scratch::default(), max_bytes: 1 << 30 }
+    }
+
+    /// Limits what a run may need: the bytes of the activation buffers of all threads and of the outputs. The default
+    /// is 2^30.
+    ///
+    /// Images run in chunks, so activations take a few hundred kilobytes per thread unless one image needs more. The
+    /// outputs grow with the batch. Packed operands and im2col blocks come on top; they are smaller than the
+    /// activations.
+    #[must_use]
+    pub fn with_max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -37,11 +63,18 @@ pub(crate) struct Tensor {
     pub(crate) kind: Kind,
     /// Which buffer of its kind it lies in.
     pub(super) buffer: usize,
+    /// The value of an output that does not depend on the inputs. It has no buffer and no batch.
+    pub(super) constant: Option<Constant>,
 }
 
 impl Tensor {
     pub(crate) fn new(name: &str, shape: &[usize], kind: Kind) -> Self {
-        Self { name: name.into(), shape: shape.into(), kind, buffer: 0 }
+        Self { name: name.into(), shape: shape.into(), kind, buffer: 0, constant: None }
+    }
+
+    /// An output of constant value.
+    pub(crate) fn constant(name: &str, value: Constant) -> Self {
+        Self { constant: Some(value.clone()), ..Self::new(name, value.shape(), Kind::Float) }
     }
 
     /// The elements of one image.
@@ -98,8 +131,18 @@ pub(crate) struct Plan {
     /// The elements per image of each buffer.
     pub(super) real_sizes: Vec<usize>,
     pub(super) code_sizes: Vec<usize>,
+    /// For each float input, how it becomes codes.
+    pub(super) entries: Vec<Option<Entry>>,
     /// Images that run through all steps together.
     chunk: usize,
+}
+
+/// The step that quantizes an input.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) step: usize,
+    /// Nothing else reads the floats, so they need no buffer.
+    pub(super) only_reader: bool,
 }
 
 /// Images run together as long as the greatest tensor is about this large, so that it stays in the cache.
@@ -114,7 +157,19 @@ impl Plan {
         let bytes = |t: &Tensor| t.len() * if t.kind == Kind::Float { 4 } else { 1 };
         let greatest = tensors.iter().map(bytes).max().unwrap_or(0);
         let chunk = (CHUNK_BYTES / greatest.max(1)).clamp(1, 256);
-        Self { tensors, steps, inputs, outputs, real_sizes, code_sizes, chunk }
+        let mut readers = alloc::vec![0; tensors.len()];
+        let mut entry_of = alloc::vec![None; tensors.len()];
+        steps.iter().flat_map(|step| &step.inputs).copied().chain(outputs.all()).for_each(|t| readers[t] += 1);
+        for (i, step) in steps.iter().enumerate().filter(|(_, step)| step.role == Role::Entry) {
+            entry_of[step.inputs[0]] = Some(Entry { step: i, only_reader: readers[step.inputs[0]] == 1 });
+        }
+        let entries = inputs.reals.iter().map(|&t| entry_of[t]).collect();
+        Self { tensors, steps, inputs, outputs, real_sizes, code_sizes, entries, chunk }
+    }
+
+    /// Chooses for every step that quantizes floats whether NaN becomes the code of zero or is an error.
+    pub(crate) fn set_nan_as_zero(&mut self, nan_as_zero: bool) {
+        self.steps.iter_mut().filter_map(|s| s.kernel.as_mut()).for_each(|k| k.set_nan_as_zero(nan_as_zero));
     }
 
     /// Runs any number of images: from the caller's tensors to new ones, both logical.
@@ -124,18 +179,54 @@ impl Plan {
         memory: &mut Arena,
     ) -> Result<Vec<ArrayD<U>>> {
         let images = self.check_inputs(inputs)?;
-        let zeros = |&t: &usize| {
+        self.check_bytes::<U>(images, memory.max_bytes)?;
+        let output = |&t: &usize| {
             let shape = self.tensors[t].shape_of(images);
+            if let Some(constant) = &self.tensors[t].constant {
+                let values = constant.iter().copied().collect::<Vec<f32>>();
+                let values = U::of(Values::Float(&values)).to_vec();
+                return Ok(Array::from_shape_vec(constant.raw_dim(), values).expect("as many values"));
+            }
+            elements("output of the network", &shape)?;
             let mut strided = Array::from_elem(IxDyn(&physical(&shape)), U::default());
             if shape.len() == 4 {
                 strided = strided.permuted_axes(&[0, 3, 1, 2][..]);
             }
-            strided
+            Ok(strided)
         };
-        let mut outputs: Vec<ArrayD<U>> = self.outputs.of::<U>().iter().map(zeros).collect();
-        let views = outputs.iter_mut().map(|o| o.view_mut()).collect();
-        self.split(inputs.to_vec(), views, images, memory)?;
+        let mut outputs = self.outputs.of::<U>().iter().map(output).collect::<Result<Vec<ArrayD<U>>>>()?;
+        let computed = self.outputs.of::<U>().iter().zip(&mut outputs).filter(|(t, _)| self.is_computed(**t));
+        let views: Vec<_> = computed.map(|(_, output)| output.view_mut()).collect();
+        if views.iter().any(|output| !output.is_empty()) {
+            self.split(inputs.to_vec(), views, images, memory)?;
+        }
         Ok(outputs)
+    }
+
+    /// Returns an error if a run needs more than `max_bytes` for buffers and outputs.
+    fn check_bytes<U>(&self, images: usize, max_bytes: usize) -> Result<()> {
+        let sum = |sizes: &[usize]| sizes.iter().fold(0usize, |sum, &size| sum.saturating_add(size));
+        let buffers = sum(&self.real_sizes).saturating_mul(size_of::<f32>()).saturating_add(sum(&self.code_sizes));
+        let buffers = buffers.saturating_mul(images.min(self.chunk)).saturating_mul(self.threads(images));
+        let outputs = self.outputs.reals.iter().filter(|&&t| self.is_computed(t));
+        let outputs = sum(&outputs.map(|&t| self.tensors[t].len()).collect::<Vec<_>>());
+        let bytes = outputs.saturating_mul(size_of::<U>()).saturating_mul(images).saturating_add(buffers);
+        if bytes <= max_bytes {
+            return Ok(());
+        }
+        let found = alloc::format!("{bytes} bytes for a batch of {images}");
+        let found = alloc::format!("{found}, over the limit of {max_bytes} (see Arena::with_max_bytes)");
+        Err(Error::Argument { what: "memory of a run", expected: "at most the limit of the arena", found })
+    }
+
+    /// The number of threads that share the chunks of a batch.
+    fn threads(&self, images: usize) -> usize {
+        threads::available().min(images.div_ceil(self.chunk)).max(1)
+    }
+
+    /// Returns whether a tensor depends on the inputs.
+    fn is_computed(&self, t: usize) -> bool {
+        self.tensors[t].constant.is_none()
     }
 
     /// Splits the images over the threads of the caller's pool, in whole chunks.
@@ -146,16 +237,16 @@ impl Plan {
         images: usize,
         memory: &mut Arena,
     ) -> Result<()> {
-        let parts = threads::available().min(images.div_ceil(self.chunk));
+        let parts = self.threads(images);
         if parts < 2 {
             return self.part(inputs, outputs, images, memory);
         }
         let first = (images * (parts / 2) / parts).next_multiple_of(self.chunk).min(images - 1);
         let (a, b) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
         let (c, d) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
-        let (left, right) =
+        let (front, back) =
             threads::join(|| self.split(a, c, first, memory), || self.split(b, d, images - first, &mut Arena::new()));
-        left.and(right)
+        front.and(back.map_err(|e| shift_batch(e, first)))
     }
 
     fn part<T: Item, U: Item>(
@@ -166,20 +257,31 @@ impl Plan {
         memory: &mut Arena,
     ) -> Result<()> {
         for (range, count) in self.chunks(images) {
-            self.enter(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory)?;
-            for step in self.steps.iter().filter(|step| match step.role {
-                Role::Body => true,
-                Role::Entry => false,
-                Role::Exit => U::KIND == Kind::Float,
-            }) {
-                self.step(step, count, memory)?;
-            }
-            for (&t, y) in self.outputs.of::<U>().iter().zip(&mut outputs) {
+            let chunk = inputs.iter().map(|x| x.slice_axis(Axis(0), range));
+            self.compute::<T, U>(chunk, count, memory).map_err(|e| shift_batch(e, range.start as usize))?;
+            let computed = self.outputs.of::<U>().iter().filter(|&&t| self.is_computed(t));
+            for (&t, y) in computed.zip(&mut outputs) {
                 let values = self.values(t, count, memory).as_slice::<U>();
                 self.store(t, values, count, y.slice_axis_mut(Axis(0), range));
             }
         }
         Ok(())
+    }
+
+    /// Runs all steps on one chunk of images.
+    fn compute<'a, T: Item, U: Item>(
+        &self,
+        chunk: impl Iterator<Item = ArrayViewD<'a, T>>,
+        images: usize,
+        memory: &mut Arena,
+    ) -> Result<()> {
+        self.enter(chunk, images, memory)?;
+        let mut steps = self.steps.iter().filter(|step| match step.role {
+            Role::Body => true,
+            Role::Entry => false,
+            Role::Exit => U::KIND == Kind::Float,
+        });
+        steps.try_for_each(|step| self.step(step, images, memory))
     }
 
     /// Runs all images together and shows every tensor, the inputs too, as soon as it is there.
@@ -191,7 +293,7 @@ impl Plan {
                 tap(&self.tensors[t], self.values(t, count, memory), count)?;
             }
             for step in &self.steps {
-                self.step(step, count, memory)?;
+                self.step(step, count, memory).map_err(|e| shift_batch(e, range.start as usize))?;
                 tap(&self.tensors[step.output], self.values(step.output, count, memory), count)?;
             }
         }
@@ -259,7 +361,13 @@ impl Plan {
             }
         };
         memory.scratch = scratch;
-        done.map_err(|e| e.at(&step.node))
+        done.map_err(|e| {
+            let located = map_index(e, |i| match step.inputs.first() {
+                Some(&t) => from_buffer(i[0], &self.tensors[t].shape),
+                None => i,
+            });
+            located.at(&step.node)
+        })
     }
 
     fn call(

@@ -76,15 +76,32 @@ impl QuantizedNetwork {
         Self::new(graph, stored, recipe)
     }
 
+    /// Chooses whether a NaN that is quantized becomes the code of zero. By default it is an error, see
+    /// [`run`](Self::run).
+    ///
+    /// Images quantized by their own range (dynamic-range layers) have none with a NaN: it stays an error there.
+    #[must_use]
+    pub fn with_nan_as_zero(mut self, nan_as_zero: bool) -> Self {
+        self.plan.set_nan_as_zero(nan_as_zero);
+        self
+    }
+
     pub(crate) fn parts(&self) -> Quantized<'_> {
         Quantized { graph: &self.graph, stored: &self.stored, recipe: &self.recipe }
     }
 
-    /// Floats in, floats out: a network of one input and one output on any number of images. Any strides.
+    /// Runs a network of one input and one output on floats. The first axis of `x` is the batch, of any length.
+    ///
+    /// Infinities saturate where floats become codes. A NaN there is an error, since codes cannot represent it; with
+    /// [`with_nan_as_zero`](Self::with_nan_as_zero) it becomes the code of zero. Layers that compute in floats
+    /// propagate both.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the input, or the network more than one
-    /// input or output, and those of the operators, with the node's name.
+    /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the input, or the network has more than one
+    /// input or output. [`Error::NonFinite`](crate::Error::NonFinite) for a NaN where floats become codes, and for an
+    /// infinity in the input of a dynamic-range layer; it holds the index in the tensor that was quantized, and the
+    /// [`Error::Node`](crate::Error::Node) around it names the input or the node.
+    /// [`Error::Argument`](crate::Error::Argument) if the run needs more memory than the limit of the arena.
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.run_with(x, &mut Arena::new())
     }

@@ -218,7 +218,8 @@ impl QuantizedNetwork {
             }
             planner.float_node(node, |name| float.constant(name).cloned().map(Weights::Float));
         }
-        let outputs = float.outputs().iter().map(|name| planner.real(name)).collect();
+        let outputs = float.outputs().iter();
+        let outputs = outputs.map(|name| planner.output(name, |name| float.constant(name).cloned())).collect();
         let ports = |reals| Ports { reals, codes: Vec::new() };
         Ok(planner.finish(ports(reals), ports(outputs)))
     }

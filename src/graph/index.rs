@@ -1,0 +1,42 @@
+//! Positions in errors: from an element of a buffer to an index of the caller's tensor.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::layout::physical;
+use crate::error::Error;
+
+/// Replaces the index of an [`Error::NonFinite`]; other errors stay.
+pub(crate) fn map_index(error: Error, map: impl FnOnce(Vec<usize>) -> Vec<usize>) -> Error {
+    match error {
+        Error::NonFinite { found, index } => Error::NonFinite { found, index: map(index) },
+        Error::Node { node, error } => Error::Node { node, error: Box::new(map_index(*error, map)) },
+        error => error,
+    }
+}
+
+/// Adds `images` to the batch index of an [`Error::NonFinite`].
+pub(crate) fn shift_batch(error: Error, images: usize) -> Error {
+    map_index(error, |mut index| {
+        index.iter_mut().take(1).for_each(|batch| *batch += images);
+        index
+    })
+}
+
+/// The logical index of element `position` of a buffer. `shape` is the logical shape.
+pub(crate) fn from_buffer(position: usize, shape: &[usize]) -> Vec<usize> {
+    match from_row_major(position, &physical(shape))[..] {
+        [n, h, w, c] => alloc::vec![n, c, h, w],
+        ref index => index.to_vec(),
+    }
+}
+
+/// The index of element `position` of a row-major tensor. The batch axis takes any position.
+pub(crate) fn from_row_major(mut position: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = alloc::vec![0; shape.len()];
+    for (axis, at) in index.iter_mut().enumerate().rev() {
+        let len = if axis == 0 { usize::MAX } else { shape[axis].max(1) };
+        (*at, position) = (position % len, position / len);
+    }
+    index
+}

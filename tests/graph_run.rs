@@ -1,0 +1,226 @@
+//! Runs of networks on unusual data: NaN, many inputs, constant outputs, tensors that are too large.
+
+use std::time::{Duration, Instant};
+
+use ndarray::{Array, ArrayD, Axis, IxDyn, arr0, array};
+use ndarray_quant::Error;
+use ndarray_quant::graph::{
+    Activation, Arena, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorRecipe,
+};
+use ndarray_quant::nn::Window;
+
+/// A recipe that keeps every activation as codes of `-1..=1`.
+fn full_integer(graph: &Graph) -> Recipe {
+    let mut recipe = Recipe::dynamic_range(graph).unwrap();
+    let activations = graph.inputs().iter().map(|x| &x.name).chain(graph.nodes().iter().map(|node| &node.output));
+    for name in activations {
+        recipe.tensors.insert(name.clone(), TensorRecipe::activation(-1.0, 1.0));
+    }
+    recipe
+}
+
+/// A convolution of images `[2, 3, 4]`.
+fn conv() -> Graph {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2, 3, 4]).unwrap();
+    let weights = Array::from_shape_fn((5, 2, 1, 1), |(o, i, ..)| (o as f32 - i as f32) / 4.0);
+    let y = g.conv("y", &x, &weights, None, Window::new(), 1).unwrap();
+    g.build(&[&y]).unwrap()
+}
+
+/// The index in the error of a NaN, and the name of the input or node around it.
+fn nan_at(error: Error) -> (String, Vec<usize>) {
+    match error {
+        Error::Node { node, error } => match *error {
+            Error::NonFinite { found, index } if found.is_nan() => (node, index),
+            error => panic!("{error:?}"),
+        },
+        error => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn nan_is_an_error_with_its_index_in_the_input() {
+    let graph = conv();
+    let mut read_as_floats = full_integer(&graph);
+    read_as_floats.tensor_mut("x").unwrap().precision = Precision::Float32;
+    // Static parameters, each image by its own range.
+    let networks = [full_integer(&graph), read_as_floats].map(|recipe| graph.quantize(&recipe).unwrap());
+    let expected = ["x", "y"];
+    // More images than run together.
+    let images = 600;
+    for (network, name) in networks.iter().zip(expected) {
+        for index in [[0, 0, 0, 0], [7, 1, 2, 3], [257, 1, 0, 2], [599, 0, 2, 1]] {
+            let mut x = Array::from_elem((images, 2, 3, 4), 0.25f32);
+            x[index] = f32::NAN;
+            // A later NaN is not the one that is reported.
+            x[[599, 1, 2, 3]] = f32::NAN;
+            let expected = (String::from(name), index.to_vec());
+            assert_eq!(nan_at(network.run(&x).unwrap_err()), expected);
+            // Without gaps in the order of buffers, and with gaps.
+            let nhwc =
+                x.view().permuted_axes([0, 2, 3, 1]).as_standard_layout().into_owned().permuted_axes([0, 3, 1, 2]);
+            assert_eq!(nan_at(network.run(&nhwc).unwrap_err()), expected);
+            let mut wide = Array::from_elem((images, 2, 3, 8), f32::NAN);
+            let mut strided = wide.slice_mut(ndarray::s![.., .., .., ..;2]);
+            strided.assign(&x);
+            assert_eq!(nan_at(network.run(&strided).unwrap_err()), expected);
+        }
+    }
+}
+
+#[test]
+fn nan_is_found_behind_the_first_block() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 100_000]).unwrap();
+    let y = g.activation("y", &x, Activation::relu()).unwrap();
+    let graph = g.build(&[&y]).unwrap();
+    let network = graph.quantize(&full_integer(&graph)).unwrap();
+    for at in [32_767, 32_768, 99_999] {
+        let mut x = Array::zeros((2, 100_000));
+        x[[1, at]] = f32::NAN;
+        assert_eq!(nan_at(network.run(&x).unwrap_err()), ("x".into(), vec![1, at]));
+    }
+}
+
+#[test]
+fn nan_in_the_middle_of_a_network_is_an_error() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2]).unwrap();
+    let sum = g.add("sum", &x, &x).unwrap();
+    let y = g.activation("y", &sum, Activation::relu()).unwrap();
+    let graph = g.build(&[&y]).unwrap();
+    let mut recipe = full_integer(&graph);
+    recipe.tensor_mut("x").unwrap().precision = Precision::Float32;
+    let network = graph.quantize(&recipe).unwrap();
+    let x = array![[0.0f32, 0.5], [f32::NAN, 0.0]];
+    assert_eq!(nan_at(network.run(&x).unwrap_err()), ("sum".into(), vec![1, 0]));
+    let y = network.with_nan_as_zero(true).run(&x).unwrap();
+    assert_eq!(y[[1, 0]], 0.0);
+}
+
+#[test]
+fn nan_becomes_the_code_of_zero_by_choice() {
+    let graph = conv();
+    let network = || graph.quantize(&full_integer(&graph)).unwrap();
+    let mut x = Array::from_shape_fn((3, 2, 3, 4), |(n, c, h, w)| ((n + c * h) as f32 - w as f32) / 8.0);
+    x[[1, 0, 2, 1]] = 0.0;
+    let expected = network().run(&x).unwrap();
+    x[[1, 0, 2, 1]] = f32::NAN;
+    let lenient: QuantizedNetwork = network().with_nan_as_zero(true);
+    assert_eq!(lenient.run(&x).unwrap(), expected);
+    assert!(lenient.with_nan_as_zero(false).run(&x).is_err());
+    // Infinities saturate either way.
+    let mut saturated = x.mapv(|x| if x.is_nan() { 2.0 } else { x });
+    let expected = network().run(&saturated).unwrap();
+    saturated[[1, 0, 2, 1]] = f32::INFINITY;
+    assert_eq!(network().run(&saturated).unwrap(), expected);
+    // Float networks propagate NaN.
+    assert!(graph.run(&x).unwrap().iter().any(|y| y.is_nan()));
+}
+
+/// The shortest of several runs of a network with this many inputs.
+fn time_of_run(inputs: usize, quantized: bool) -> Duration {
+    let mut g = GraphBuilder::new();
+    let names: Vec<String> = (0..inputs).map(|i| g.input(&format!("x{i}"), &[1, 1]).unwrap()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let y = g.node("y", Op::Concat { axis: 1 }, &names).unwrap();
+    let graph = g.build(&[&y]).unwrap();
+    let x = vec![array![[0.5f32]].into_dyn(); inputs];
+    let x: Vec<_> = x.iter().map(|x| x.view()).collect();
+    let mut arena = Arena::new();
+    let shortest = |run: &mut dyn FnMut() -> Vec<ArrayD<f32>>| {
+        let timed = (0..4).map(|_| {
+            let start = Instant::now();
+            assert_eq!(run()[0].dim(), IxDyn(&[1, inputs]));
+            start.elapsed()
+        });
+        timed.min().unwrap()
+    };
+    if quantized {
+        let network = graph.quantize(&full_integer(&graph)).unwrap();
+        shortest(&mut || network.run_many(&x, &mut arena).unwrap())
+    } else {
+        let network = graph.compile().unwrap();
+        shortest(&mut || network.run_many(&x, &mut arena).unwrap())
+    }
+}
+
+#[test]
+fn runs_are_linear_in_the_number_of_inputs() {
+    for quantized in [false, true] {
+        let (few, many) = (time_of_run(1_000, quantized), time_of_run(8_000, quantized));
+        // 8 times as long if linear, 64 times if quadratic.
+        assert!(many < few * 24, "{few:?} for 1,000 inputs, {many:?} for 8,000 (quantized: {quantized})");
+    }
+}
+
+#[test]
+fn constant_outputs_are_whole() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2]).unwrap();
+    let y = g.linear("y", &x, &array![[1.0, -0.5], [0.25, 1.0]], None).unwrap();
+    let scalar = g.constant("scalar", &arr0(2.5)).unwrap();
+    let empty = g.constant("empty", &ndarray::Array2::zeros((0, 3))).unwrap();
+    let empty_row = g.constant("empty_row", &ndarray::Array2::zeros((1, 0))).unwrap();
+    let vector = g.constant("vector", &array![1.0, 2.0, 3.0]).unwrap();
+    let image =
+        g.constant("image", &Array::from_shape_fn((2, 3, 2, 2), |(n, c, h, w)| (n * 12 + c * 4 + h * 2 + w) as f32));
+    let row = g.constant("row", &array![[1.0, 0.5]]).unwrap();
+    let sum = g.node("both", Op::Concat { axis: 1 }, &[&y, &row]).unwrap();
+    let constants = [scalar, empty, empty_row, vector, image.unwrap(), row];
+    let names: Vec<&str> = [&y, &sum].into_iter().chain(&constants).map(String::as_str).chain(["y.weight"]).collect();
+    let Ok(graph) = g.build(&names) else { return }; // rejecting them is sound, too
+    let recipes = [full_integer(&graph), Recipe::dynamic_range(&graph).unwrap(), Recipe::float16(&graph)];
+    let x = Array::from_shape_fn((5, 2), |(n, i)| (n as f32 - i as f32) / 5.0).into_dyn();
+    let check = |outputs: Vec<ArrayD<f32>>| {
+        assert_eq!(outputs.len(), names.len());
+        assert_eq!((outputs[0].shape(), outputs[1].shape()), (&[5, 2][..], &[5, 4][..]));
+        assert_eq!(outputs[1].index_axis(Axis(0), 4).len(), 4);
+        for (name, output) in names.iter().zip(&outputs).skip(2).take(6) {
+            assert_eq!(output, &graph.constant(name).unwrap().to_owned(), "{name}");
+        }
+        assert_eq!(outputs[8].shape(), [2, 2]);
+    };
+    check(graph.compile().unwrap().run_many(&[x.view()], &mut Arena::new()).unwrap());
+    for recipe in recipes {
+        if let Ok(network) = graph.quantize(&recipe) {
+            check(network.run_many(&[x.view()], &mut Arena::new()).unwrap());
+            network.report(&graph, &x).unwrap();
+        }
+    }
+}
+
+#[test]
+fn runs_are_limited_in_memory() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 1, 1, 1]).unwrap();
+    let y = g.node("y", Op::Pad { pads: [0, 0, (1 << 14) - 1, (1 << 14) - 1] }, &[&x]).unwrap();
+    let graph = g.build(&[&y]).unwrap();
+    let x = Array::zeros((1, 1, 1, 1));
+    let is_limit = |error: Error| {
+        let Error::Argument { what, found, .. } = error else { panic!("{error:?}") };
+        assert_eq!(what, "memory of a run");
+        assert!(found.contains("with_max_bytes"), "{found}");
+    };
+    is_limit(graph.run(&x).unwrap_err());
+    is_limit(graph.quantize(&full_integer(&graph)).unwrap().run(&x).unwrap_err());
+
+    // The limit is the caller's.
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 4]).unwrap();
+    let y = g.activation("y", &x, Activation::relu()).unwrap();
+    let network = g.build(&[&y]).unwrap().compile().unwrap();
+    let x = Array::zeros((10, 4));
+    let bytes = 4 * (4 + 4 + 4) * 10; // input, output, and the caller's output
+    assert!(network.run_with(&x, &mut Arena::new().with_max_bytes(bytes)).is_ok());
+    is_limit(network.run_with(&x, &mut Arena::new().with_max_bytes(bytes - 1)).unwrap_err());
+
+    // A batch of empty images, longer than any output could be.
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 0]).unwrap();
+    let y = g.linear("y", &x, &ndarray::Array2::zeros((3, 0)), None).unwrap();
+    let network = g.build(&[&x, &y]).unwrap().compile().unwrap();
+    let x = Array::zeros((1 << 60, 0));
+    is_limit(network.run_many(&[x.view().into_dyn()], &mut Arena::new()).unwrap_err());
+}
