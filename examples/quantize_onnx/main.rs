@@ -38,7 +38,6 @@ use std::process::ExitCode;
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array4, Axis, s};
 use ndarray_quant::graph::{Calibration, ChannelAbsMax, Graph, InputStatistics, Recipe};
-use ndarray_quant::io::onnx;
 use ndarray_quant::observer::MinMax;
 
 use measure::Mode;
@@ -67,7 +66,7 @@ fn run(options: &Options) -> Result {
     let Task { graph, calibrate, check } = match &options.source {
         Source::File { model, calibrate, check } => {
             let read = |path| images::read(path, options.mean, options.scale);
-            Task { graph: onnx::load(model)?, calibrate: read(calibrate)?, check: read(check)? }
+            Task { graph: Graph::from_onnx(model)?, calibrate: read(calibrate)?, check: read(check)? }
         }
         Source::Trained => cnn::task()?,
     };

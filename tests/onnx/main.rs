@@ -12,7 +12,7 @@ use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::{Error, Result};
 
 fn read(bytes: &[u8]) -> Result<Graph> {
-    OnnxReader::new().read(bytes)
+    Graph::from_onnx_bytes(bytes)
 }
 
 fn small() -> Vec<u8> {
@@ -71,6 +71,29 @@ fn ceil_mode_windows_past_the_padding() -> Result<()> {
     let mean = run("AveragePool", 2, &[&[attribute("strides", &[3, 3])], &counted()[..]].concat())?;
     assert!(mean.shape() == [1, 1, 1, 1] && (mean[[0, 0, 0, 0]] - 10.0 / 9.0).abs() < 1e-6);
     Ok(())
+}
+
+/// A kernel that covers padding only is an error, wherever it lies.
+#[test]
+fn poolings_of_padding_only() {
+    for (size, kernel, stride, dilation) in (1..4i64)
+        .flat_map(|n| (1..4i64).flat_map(move |k| (1..4i64).flat_map(move |s| (1..=n).map(move |d| (n, k, s, d)))))
+    {
+        for (before, after) in (0..9).flat_map(|before| (0..9).map(move |after| (before, after))) {
+            let attributes = [
+                attribute("kernel_shape", &[kernel, 1]),
+                attribute("strides", &[stride, 1]),
+                attribute("dilations", &[dilation, 1]),
+                attribute("pads", &[before, 0, after, 0]),
+            ];
+            let file = model(&[node("MaxPool", &["x"], "y", &attributes)], &[], &[1, 1, size, 1], "y");
+            let length = before + size + after - ((kernel - 1) * dilation + 1);
+            let within = |at: i64| (0..kernel).any(|tap| (0..size).contains(&(at * stride + tap * dilation - before)));
+            let expected = length >= 0 && (0..=length / stride).all(within);
+            let shape = (size, kernel, stride, dilation, before, after);
+            assert_eq!(read(&file).is_ok(), expected, "{shape:?}");
+        }
+    }
 }
 
 #[test]

@@ -73,8 +73,8 @@ fn opset(model: &ModelProto) -> Result<i64> {
     }
 }
 
-/// The names of all tensors that the file defines. Each may be defined once; an initializer may also be the default value
-/// of an input.
+/// Returns the names of all tensors that the file defines. Each may be defined once; an initializer may also be the
+/// default value of an input.
 fn tensor_names(graph: &GraphProto) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     let mut define = |name: &String| match names.insert(name.clone()) {
@@ -97,8 +97,7 @@ fn tensor_names(graph: &GraphProto) -> Result<BTreeSet<String>> {
 
 pub(super) struct Importer {
     pub(super) builder: GraphBuilder,
-    /// Constants of the file and integer constants computed from them. Float constants that the builder computed are in
-    /// `builder`.
+    /// Constants of the file, and integer constants computed from them. Computed float constants are in `builder`.
     constants: BTreeMap<String, ConstantTensor>,
     /// Outputs of `Identity` and `Dropout`, with the names of their inputs.
     aliases: BTreeMap<String, String>,
@@ -114,7 +113,8 @@ pub(super) struct Importer {
 }
 
 impl Importer {
-    /// Returns a name of its own for a node: that of the file, or that of its output.
+    /// Returns the name of a node in the graph: its name in the file, or the name of its output if it has none or another
+    /// node has the same.
     fn node_name(&mut self, name: &str, output: Option<&String>) -> String {
         if name.is_empty() || self.node_names.contains(name) {
             return self.new_node_name(output.map_or(name, String::as_str));

@@ -10,8 +10,8 @@ use super::tensor::{ConstantTensor, IntTensor, data_type};
 use crate::error::Result;
 
 impl Importer {
-    /// Computes the output of `Constant` and `Shape`, and of nodes whose inputs are integer constants. Returns `None` for
-    /// other nodes.
+    /// Computes the output of `Constant` and `Shape`, and of nodes whose inputs are integer constants. Returns `None`
+    /// for other nodes.
     pub(super) fn integer_constant(&mut self, node: &OnnxNode) -> Result<Option<ConstantTensor>> {
         let value = match node.op() {
             "Constant" => return self.constant_node(node).map(Some),

@@ -8,16 +8,17 @@ use crate::error::{Error, Result};
 /// The greatest rank of a tensor, and so the greatest number of axes or lengths that a node may list.
 pub(super) const MAX_RANK: usize = 64;
 
-/// The most integers that constant folding may compute in one file. Shape computations of exporters need a few per node.
+/// The most integers that constant folding may compute in one file. Exporters compute shapes: a few integers per node.
 const MAX_FOLDED_INTS: usize = 1 << 20;
 
-/// The most floats that constant folding may compute in one file, beside [`FOLDED_PER_STORED`] for each float of the file.
+/// The most floats that constant folding may compute in one file, in addition to [`FOLDED_PER_STORED`] for each float
+/// of the file.
 const MAX_FOLDED_FLOATS: usize = 1 << 24;
 
-/// Folding may copy each weight of the file a few times: `transB`, `alpha`, a negated subtrahend.
+/// Constant folding may copy each weight of the file a few times: to transpose it, to scale it, to negate it.
 const FOLDED_PER_STORED: usize = 4;
 
-/// What a caller allows. See [`OnnxReader`](super::OnnxReader).
+/// The limits that a caller sets with [`OnnxReader`](super::OnnxReader).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) bytes: usize,
@@ -71,7 +72,7 @@ pub(super) fn fits(shape: &[usize], max_elements: usize) -> bool {
     lengths.copied().try_fold(1usize, usize::checked_mul).is_some_and(|count| count <= max_elements)
 }
 
-/// What constant folding may still compute.
+/// The numbers of elements that constant folding may still compute.
 #[derive(Debug)]
 pub(super) struct FoldingBudget {
     floats: usize,

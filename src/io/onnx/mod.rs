@@ -1,14 +1,15 @@
 //! Import float networks from ONNX files.
 //!
-//! [`OnnxReader`] turns the bytes of a file into a [`Graph`]. All axes but the batch must have a fixed length, in the file
-//! or by [`OnnxReader::with_input_shape`], and the weights must be in the file itself. Layout is ONNX's: NCHW.
+//! [`Graph::from_onnx`] reads a file with the default settings. An [`OnnxReader`] sets the shapes of inputs that have none
+//! in the file, and limits for files that are not trusted.
 //!
-//! ```
+//! All axes but the batch must have a fixed length, and the weights must be in the file itself. Layout is ONNX's: NCHW.
+//!
+//! ```no_run
 //! use ndarray_quant::{Error, io::onnx::OnnxReader};
 //!
 //! let reader = OnnxReader::new().with_input_shape("image", &[1, 3, 224, 224]).with_max_bytes(100 << 20);
-//! # let bytes: &[u8] = b"not a network";
-//! match reader.read(bytes) {
+//! match reader.read_file("model.onnx") {
 //!     Ok(graph) => println!("{} nodes", graph.nodes().len()),
 //!     Err(Error::Unsupported { op, node, why }) => println!("{op} of node {node}: {why}"),
 //!     Err(error) => println!("{error}"),
@@ -17,59 +18,67 @@
 //!
 //! # Supported operators
 //! The reader knows versions 1 to 24 of the operator set `ai.onnx`. A file of a later version, or without
-//! `opset_import`, is an error: [`Error::Format`].
+//! `opset_import`, gives [`Error::Format`].
 //!
-//! Nothing that could change a result is skipped. An operator, attribute, input or output that is not listed here is
-//! [`Error::Unsupported`], which names it together with the node. An attribute that is not supported may be written with
-//! its default value.
+//! Nothing that could change a result is skipped. An operator, attribute, input or output that is not listed here gives
+//! [`Error::Unsupported`], which names it and its node. An attribute that is not listed may be present with its default
+//! value, and so may attributes that have no effect on inference, such as `momentum`.
 //!
 //! | operator | opsets | attributes and inputs |
 //! |---|---|---|
-//! | `Conv` | 1–24 | 2-D; `auto_pad dilations group kernel_shape pads strides`; constant weights and bias |
-//! | `Gemm` | 1–24 | `alpha beta transB`; constant `B`; constant `C`, one row |
+//! | `Conv` | 1–24 | 2-D; `auto_pad dilations group kernel_shape pads strides`; weights and bias constant |
+//! | `Gemm` | 1–24 | `alpha beta transB`; `B` constant; `C` constant, one row |
 //! | `MatMul` | 1–24 | a matrix times a constant matrix |
-//! | `BatchNormalization` | 1–24 | `epsilon`; inference only (before opset 7 `is_test` must be set) |
-//! | `Add Sub Mul Div` | 1–24 | broadcasting as of opset 7, not by `axis` and `broadcast`; constant subtrahend and divisor |
+//! | `BatchNormalization` | 1–24 | `epsilon`; inference mode |
+//! | `Add Sub Mul Div` | 1–24 | broadcasting of opset 7; subtrahend and divisor constant |
 //! | `Relu Sigmoid Tanh` | 1–24 | |
 //! | `LeakyRelu` | 1–24 | `alpha` |
 //! | `HardSigmoid` | 1–24 | `alpha beta` |
 //! | `HardSwish` | 14–24 | |
-//! | `Clip` | 1–24 | `min max`, attributes before opset 11, then constant inputs |
-//! | `Softmax` | 1–24 | `axis`; before opset 13 the axes after it must have length 1 |
+//! | `Clip` | 1–24 | `min max`: attributes, from opset 11 constant inputs |
+//! | `Softmax` | 1–24 | `axis`; before opset 13, all axes after it have length 1 |
 //! | `MaxPool` | 1–24 | 2-D; `auto_pad ceil_mode dilations kernel_shape pads strides`; no `Indices` |
-//! | `AveragePool` | 1–24 | as `MaxPool`, and `count_include_pad`; `dilations` from opset 19 |
+//! | `AveragePool` | 1–24 | as `MaxPool`, and `count_include_pad` |
 //! | `GlobalAveragePool` | 1–24 | 2-D |
-//! | `ReduceMean` | 1–24 | `axes` (an input from opset 18) height and width; `keepdims` |
+//! | `ReduceMean` | 1–24 | `axes` height and width; `keepdims` |
 //! | `Concat` | 1–24 | `axis`, not the batch |
-//! | `Pad` | 1–24 | `mode` constant; `pads` (`paddings` in opset 1, an input from opset 11) of height and width, not negative; `value` 0; input `axes` from opset 18 |
-//! | `Resize` | 10–24 | `mode` nearest; `scales` or `sizes` that are whole multiples of height and width; `axes`; `coordinate_transformation_mode` asymmetric with `nearest_mode` floor, or half_pixel with round_prefer_floor or round_prefer_ceil |
-//! | `Upsample` | 7–9 | as `Resize` |
+//! | `Pad` | 1–24 | `pads` of height and width, not negative; `axes`; `mode` constant; value 0 |
+//! | `Resize` | 10–24 | `mode` nearest; `scales` or `sizes`, see below; `axes` |
+//! | `Upsample` | 7–9 | `mode` nearest; `scales`, see below |
 //! | `Flatten` | 1–24 | `axis` 1 |
-//! | `Reshape` | 1–24 | constant `shape` that keeps the batch (an attribute before opset 5); `allowzero` |
-//! | `Squeeze Unsqueeze` | 1–24 | `axes` (an input from opset 13), not the batch |
+//! | `Reshape` | 1–24 | constant `shape` that keeps the batch; `allowzero` |
+//! | `Squeeze Unsqueeze` | 1–24 | `axes`, not the batch |
 //! | `Identity` | 1–24 | |
-//! | `Dropout` | 1–24 | inference only (before opset 7 `is_test` must be set) |
+//! | `Dropout` | 1–24 | inference mode |
 //! | `Constant` | 1–24 | `value value_float value_floats value_int value_ints` |
 //! | `Shape` | 1–24 | `start end` |
-//! | `Gather Cast` | 1–24, 6–24 | integer constants only: shape computations around `Reshape`; `axis`; `to` float, int32, int64 |
+//! | `Gather` | 1–24 | `axis`; integer constants of rank 1 |
+//! | `Cast` | 6–24 | `to` float, int32, int64; integer constants |
 //!
-//! `Concat`, `Squeeze` and `Unsqueeze` work on integer constants too. With `ceil_mode`, windows are placed as in
-//! opset 19, which earlier versions left open.
+//! - `Concat`, `Squeeze` and `Unsqueeze` also work on integer constants, for shape computations around `Reshape`.
+//! - `Resize` and `Upsample` repeat pixels: the scales of height and width are whole, the other scales are 1.
+//!   `coordinate_transformation_mode` is `asymmetric` with `nearest_mode` `floor`, or `half_pixel` with
+//!   `round_prefer_floor` or `round_prefer_ceil`.
+//! - `ceil_mode` places windows as opset 19 defines it. Earlier versions left it open.
+//! - Before opset 7, `BatchNormalization` and `Dropout` are in inference mode only with `is_test`, and operands broadcast
+//!   only with `broadcast` and `axis`, which are not supported.
 //!
-//! Tensors are `float`, `double`, `float16`, `bfloat16` (all become `f32`), `int32`, `int64`, `bool`.
+//! Weights are of type float, double, float16 or bfloat16, and become `f32`; other constants are int32, int64 or bool.
 //!
 //! # Limits
-//! A small file can describe a large computation, so the reader bounds what a file may cost. An excess is
-//! [`Error::Format`], found before memory is allocated.
+//! A small file can describe a large computation, so the reader limits the cost of a file. A file that exceeds a limit
+//! gives [`Error::Format`] before the memory is allocated.
 //!
 //! | limit | default | setter |
 //! |---|---|---|
-//! | bytes of the file | 2³¹ - 1 | [`OnnxReader::with_max_bytes`] |
-//! | nodes | 65,536 | [`OnnxReader::with_max_nodes`] |
-//! | elements of each tensor, for a batch of one | 2²⁸ | [`OnnxReader::with_max_elements`] |
-//! | floats computed by constant folding, together | 2²⁴ (`max_elements` if that is less), and 4 for each float in the file | |
-//! | integers computed by constant folding, together | 2²⁰ | |
+//! | bytes of the file | 2³¹ - 1 | [`with_max_bytes`](OnnxReader::with_max_bytes) |
+//! | nodes | 65,536 | [`with_max_nodes`](OnnxReader::with_max_nodes) |
+//! | elements of each tensor, for a batch of one | 2²⁸ | [`with_max_elements`](OnnxReader::with_max_elements) |
+//! | floats that constant folding computes, in all | 2²⁴, and 4 for each float in the file | |
+//! | integers that constant folding computes, in all | 2²⁰ | |
 //! | rank of a tensor | 64 | |
+//!
+//! The limit on elements also bounds a run: no tensor is larger, times the batch.
 
 mod import;
 mod integers;
@@ -91,7 +100,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use limits::Limits;
 
-/// Reads ONNX files into [`Graph`]s, with shapes for inputs that have none in the file and limits for files from others.
+/// Reads ONNX files, with shapes for inputs and with limits. See the [module](self) for the operators and the defaults.
 ///
 /// ```
 /// use ndarray_quant::{Error, io::onnx::OnnxReader};
@@ -104,13 +113,13 @@ pub struct OnnxReader {
 }
 
 impl OnnxReader {
-    /// Creates a reader that takes input shapes from the file and has the [default limits](self#limits).
+    /// Creates a reader that takes the shapes of inputs from the file, with the [default limits](self#limits).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the shape of an input, for axes that have no length in the file. The first axis is the batch; its length is
-    /// the one that the file was exported with, and the graph runs on any other.
+    /// Sets the shape of an input, for axes that have no length in the file. The first axis is the batch that the file
+    /// was exported with; the graph runs on any batch.
     pub fn with_input_shape(mut self, name: &str, shape: &[usize]) -> Self {
         self.shapes.insert(name.into(), shape.into());
         self
@@ -128,8 +137,8 @@ impl OnnxReader {
         self
     }
 
-    /// Sets the greatest number of elements of a tensor for a batch of one: inputs, weights, and the outputs of nodes. A
-    /// run allocates tensors of these sizes. More than 2²⁸ elements are never allowed.
+    /// Sets the greatest number of elements of a tensor for a batch of one: inputs, weights, outputs of nodes. A run
+    /// allocates tensors of these sizes. Tensors of more than 2²⁸ elements give an error with any setting.
     pub fn with_max_elements(mut self, max_elements: usize) -> Self {
         self.limits.elements = max_elements;
         self
@@ -166,19 +175,21 @@ impl OnnxReader {
     }
 }
 
-/// Reads a network from the bytes of an ONNX file. Same as [`OnnxReader::read`] with the defaults.
-///
-/// # Errors
-/// Same as [`OnnxReader::read`].
-pub fn read(bytes: &[u8]) -> Result<Graph> {
-    OnnxReader::new().read(bytes)
-}
+impl Graph {
+    /// Reads a network from an ONNX file. Use an [`OnnxReader`] to set the shapes of inputs or limits.
+    ///
+    /// # Errors
+    /// Same as [`OnnxReader::read_file`].
+    #[cfg(feature = "std")]
+    pub fn from_onnx(path: impl AsRef<std::path::Path>) -> Result<Self> {
+        OnnxReader::new().read_file(path)
+    }
 
-/// Reads a network from an ONNX file. Same as [`OnnxReader::read_file`] with the defaults.
-///
-/// # Errors
-/// Same as [`OnnxReader::read_file`].
-#[cfg(feature = "std")]
-pub fn load(path: impl AsRef<std::path::Path>) -> Result<Graph> {
-    OnnxReader::new().read_file(path)
+    /// Reads a network from the bytes of an ONNX file. Use an [`OnnxReader`] to set the shapes of inputs or limits.
+    ///
+    /// # Errors
+    /// Same as [`OnnxReader::read`].
+    pub fn from_onnx_bytes(bytes: &[u8]) -> Result<Self> {
+        OnnxReader::new().read(bytes)
+    }
 }

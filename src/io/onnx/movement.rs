@@ -45,7 +45,7 @@ impl Importer {
         self.push(node, Op::Pad { pads: [top, left, bottom, right] }, inputs)
     }
 
-    /// Nearest neighbour by whole factors, where all supported coordinate transformations agree.
+    /// Nearest neighbor by whole factors. All supported coordinate transformations select the same pixels.
     pub(super) fn resize(&mut self, node: &OnnxNode) -> Result<()> {
         let shape = self.shape(node, 0)?;
         if shape.len() != 4 {
@@ -87,21 +87,32 @@ impl Importer {
         // Opset 11 has no way to leave out `scales` but an empty tensor.
         let scales = scales.filter(|scales| !scales.is_empty());
         let sizes = sizes.filter(|sizes| !sizes.is_empty());
-        let given: Vec<f64> = match (&scales, &sizes, node.floats("scales")) {
-            (Some(scales), None, None) => scales.iter().take(5).map(|&s| s.into()).collect(),
-            (None, None, Some(scales)) => scales.iter().take(5).map(|&s| s.into()).collect(),
-            (None, Some(sizes), None) => {
-                // The batch in the file is the exporter's.
-                let batch = |axis: usize, to: i64| axis == 0 && (to == 1 || to == self.batch as i64);
-                let factor =
-                    |(&axis, &to): (&usize, &i64)| if batch(axis, to) { 1.0 } else { to as f64 / shape[axis] as f64 };
-                axes.iter().zip(sizes).map(factor).take(if sizes.len() == axes.len() { 4 } else { 0 }).collect()
-            }
-            _ => return Err(node.malformed("node", "either scales or sizes", "none or both")),
+        let check_count = |count: usize| match count == axes.len() {
+            true => Ok(()),
+            false => Err(node.malformed("scales or sizes", alloc::format!("{} values", axes.len()), count)),
         };
-        if given.len() != axes.len() {
-            return Err(node.malformed("scales or sizes", alloc::format!("{} values", axes.len()), "another number"));
-        }
+        let given: Vec<f64> = match (scales, sizes, node.floats("scales")) {
+            (Some(scales), None, None) => {
+                check_count(scales.len())?;
+                scales.iter().map(|&scale| scale.into()).collect()
+            }
+            (None, None, Some(scales)) => {
+                check_count(scales.len())?;
+                scales.iter().map(|&scale| scale.into()).collect()
+            }
+            (None, Some(sizes), None) => {
+                check_count(sizes.len())?;
+                // The batch in the file is the one that it was exported with.
+                let is_batch = |axis: usize, size: i64| axis == 0 && (size == 1 || size == self.batch as i64);
+                let factor = |(&axis, &size): (&usize, &i64)| match is_batch(axis, size) {
+                    true => 1.0,
+                    false => size as f64 / shape[axis] as f64,
+                };
+                axes.iter().zip(&sizes).map(factor).collect()
+            }
+            (None, None, None) => return Err(node.malformed("node", "scales or sizes", "none")),
+            _ => return Err(node.malformed("node", "either scales or sizes", "both")),
+        };
         let mut factors = [1.0; 4];
         axes.iter().zip(given).for_each(|(&axis, factor)| factors[axis] = factor);
         Ok(factors)
@@ -142,7 +153,7 @@ impl Importer {
         self.push(node, Op::Reshape { shape: target }, inputs)
     }
 
-    /// Returns the target shape without the batch. In `target`, the first value is the batch, 0 copies the length of the
+    /// Returns the target shape without the batch. In `target`, the first value is the batch, 0 copies a length of the
     /// input, and -1 is inferred.
     fn reshape_target(&self, node: &OnnxNode, shape: &[usize], target: &[i64], inner: usize) -> Result<Vec<usize>> {
         let allow_zero = node.int("allowzero", 0) != 0;
