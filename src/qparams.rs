@@ -2,7 +2,7 @@
 
 use ndarray::{Array, Array1, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IntoDimension};
 
-use crate::affine::{Affine, Codes, Convention, with_rounding};
+use crate::affine::{Codes, Convention, Quantizer, with_rounding};
 use crate::element::{Code, Element, Float};
 use crate::elementwise::{self, Params};
 use crate::error::{Error, Result, check_shapes};
@@ -277,7 +277,7 @@ impl<T: Element, D: Dimension, S: Float> QParams<T, D, S> {
     pub(crate) fn code_of(&self, x: f32) -> i32 {
         let scale = self.scale.first().map_or(1.0, |s| s.to_f32());
         let zero_point = self.zero_point.as_ref().and_then(|z| z.first()).map_or(0, |z| z.to_i32());
-        let code = with_rounding!(self.convention, R => Affine::<T::Code, f32, R>::new(scale, zero_point, self.codes).quantize(x));
+        let code = with_rounding!(self.convention, R => Quantizer::<T::Code, f32, R>::new(scale, zero_point, self.codes).quantize(x));
         code.to_i32()
     }
 
@@ -328,10 +328,10 @@ impl<T: Element, D: Dimension, S: Float> QParams<T, D, S> {
         let zero_point = self.zero_point.as_ref().and_then(|z| z.as_slice());
         match lane {
             Segment::Within(block) => {
-                Params::Constant(scale[block], zero_point.map_or(T::Code::default(), |z| z[block]))
+                Params::PerTensor(scale[block], zero_point.map_or(T::Code::default(), |z| z[block]))
             }
             Segment::Across { first, size } => {
-                Params::Each { scales: &scale[first..], zero_points: zero_point.map(|z| &z[first..]), size }
+                Params::PerBlock { scales: &scale[first..], zero_points: zero_point.map(|z| &z[first..]), size }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Codes of two tensors → codes of their sum or product, and codes of a window → their mean.
+//! Binary operators on codes, sum and product, and the mean of the codes of a pooling window.
 
 use super::{
     Arithmetic, Codes, FixedPoint, FixedPointRounding, MultiplyShifted, RequantizeFixed, clamp_to_code,
@@ -10,15 +10,14 @@ use crate::error::{Error, Result};
 /// A scale and a zero point.
 pub(crate) type ScaleZeroPoint = (f32, i32);
 
-/// A formula of two 8-bit codes, as loops over tensors take it. A closure would not be inlined into all of them.
+/// A binary elementwise operator on two 8-bit codes. A trait, because closures are not inlined into all loops.
 pub(crate) trait BinaryOp: Copy + Sync {
     /// Must be `#[inline(always)]`.
     fn code(&self, a: i32, b: i32) -> i32;
 }
 
-/// `clamp(rne((y_zero - (ra * a_zero + rb * b_zero)) + a * ra + b * rb))`, `ra = a_scale / y_scale`,
-/// `rb = b_scale / y_scale`, in `f32` from left to right: the zero point is added before rounding (ONNX Runtime:
-/// `QLinearAdd`).
+/// Sum in `f32`: `clamp(rne((y_zero - (ra * a_zero + rb * b_zero)) + a * ra + b * rb))`, `ra = a_scale / y_scale`,
+/// `rb = b_scale / y_scale`, from left to right. The zero point is added before rounding (ONNX Runtime: `QLinearAdd`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FloatSum {
     a: f32,
@@ -43,10 +42,10 @@ impl BinaryOp for FloatSum {
     }
 }
 
-/// The sum in integers: both sides in units of `2 * max(a_scale, b_scale) / 2^20`, each rounded, then their sum in
-/// units of the output (TFLite: `ADD`).
+/// Sum in integers (TFLite: `ADD`): both operands are rescaled to units of `2 * max(a_scale, b_scale) / 2^20`, each
+/// rounded, and their sum to units of the output.
 ///
-/// The side with the greater scale comes first. Its factor is a half, and its product exact.
+/// The operand with the greater scale comes first. Its multiplier is a half, and its product exact.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FixedSum {
     a_zero: i32,
@@ -84,7 +83,7 @@ impl BinaryOp for FixedSum {
     }
 }
 
-/// The product of two codes, less their zero points, in units of the output.
+/// Product of two centred codes, requantized to units of the output by `to`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProductOf<R> {
     pub(crate) a_zero: i32,
@@ -92,7 +91,7 @@ pub(crate) struct ProductOf<R> {
     pub(crate) to: R,
 }
 
-/// In `f32` the zero point is added before rounding:
+/// Product in `f32`, with the zero point added before rounding:
 /// `clamp(rne((a - a_zero) * (b - b_zero) * ((a_scale * b_scale) / y_scale) + y_zero))` (ONNX Runtime: `QLinearMul`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FloatProduct {
@@ -110,7 +109,7 @@ impl BinaryOp for ProductOf<FloatProduct> {
     }
 }
 
-/// In `f64` the product is requantized as any accumulator.
+/// Product in `f64`, requantized as an accumulator is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DoubleProduct {
     pub(crate) factor: f64,
@@ -126,7 +125,7 @@ impl BinaryOp for ProductOf<DoubleProduct> {
     }
 }
 
-/// In integers as well (TFLite: `MUL`).
+/// Product in integers (TFLite: `MUL`).
 impl BinaryOp for ProductOf<RequantizeFixed> {
     #[inline(always)]
     fn code(&self, a: i32, b: i32) -> i32 {
@@ -134,22 +133,23 @@ impl BinaryOp for ProductOf<RequantizeFixed> {
     }
 }
 
-/// Refuses an arithmetic that no system has for an operator.
+/// Returns the error for an arithmetic mode that no system has for an operator.
 pub(crate) fn unsupported(what: &'static str, found: Arithmetic) -> Error {
-    Error::Argument { what, expected: "Float or FixedPoint arithmetic", found: alloc::format!("{found:?}") }
+    Error::Argument { what, expected: "F32 or FixedPoint arithmetic", found: alloc::format!("{found:?}") }
 }
 
-/// `clamp(rne(sum / count / y_scale + y_zero))`, `sum` being that of `(x - x_zero) * x_scale` in the order of the
-/// window, all in `f32`: the zero point is added before rounding (ONNX Runtime: `QLinearAveragePool`).
+/// Mean in `f32`: `clamp(rne(sum / count / y_scale + y_zero))`, where `sum` adds `(x - x_zero) * x_scale` in the order of the
+/// window. The zero point is added before rounding (ONNX Runtime: `QLinearAveragePool`).
 #[inline(always)]
 pub(crate) fn float_mean(sum: f32, count: f32, y: ScaleZeroPoint, codes: Codes) -> i32 {
     clamp_to_code(sum / count / y.0 + y.1 as f32, codes.min as f32, codes.max as f32, false)
 }
 
-/// The mean of so many codes, halves away from zero, within `codes` (TFLite: `AVERAGE_POOL_2D`).
+/// Mean of `count` codes in integers, halves away from zero, clamped to `codes` (TFLite: `AVERAGE_POOL_2D`).
 ///
-/// The quotient is a product: with `2^shift >= 256 * count^2`, `reciprocal = 2^shift / count` rounded up is too large by
-/// less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`. Their product is below `2^(shift + 8)`.
+/// The division is a multiplication: with `2^shift >= 256 * count^2`, `reciprocal = 2^shift / count` rounded up is too large by
+/// less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`. The product is below
+/// `2^(shift + 8)`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IntegerMean {
     half: u32,
@@ -159,7 +159,7 @@ pub(crate) struct IntegerMean {
 }
 
 impl IntegerMean {
-    /// Of at least one code and so few that their sum is an `i32`.
+    /// Prepares a count of at least 1. The sum of the codes must fit an `i32`.
     #[inline(always)]
     pub(crate) fn new(count: usize, codes: Codes) -> Self {
         let count = count as u64;
@@ -168,13 +168,13 @@ impl IntegerMean {
     }
 
     #[inline(always)]
-    pub(crate) fn eval<Sum: Code>(self, sum: Sum) -> i32 {
+    pub(crate) fn eval<Acc: Code>(self, sum: Acc) -> i32 {
         let sum = sum.to_i32();
         let rounded = sum.unsigned_abs() + self.half;
-        let mean = if Sum::WIDE {
+        let mean = if Acc::WIDE {
             ((u64::from(rounded) * self.reciprocal) >> self.shift) as i32
         } else {
-            // Sums of at most 128 codes, so `shift` is at most 22.
+            // 16-bit sums have at most 128 codes, so `shift` is at most 22.
             ((rounded * self.reciprocal as u32) >> self.shift) as i32
         };
         let mean = if sum < 0 { -mean } else { mean };
@@ -186,7 +186,7 @@ impl IntegerMean {
 mod tests {
     use super::*;
 
-    /// Every sum of few codes, and those next to multiples and halves of many.
+    /// Every sum of small counts; sums next to multiples and halves of large counts.
     #[test]
     fn means_of_integers_are_quotients() {
         let codes = Codes { min: -300, max: 300 };

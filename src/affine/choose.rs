@@ -1,16 +1,16 @@
-//! Range → scale and zero point. Every range is first widened to hold zero, so that zero has a code of its own.
+//! Range → scale and zero point. Every range is first widened to contain zero, so that zero is exactly representable.
 
 use super::{Codes, Convention};
 use crate::element::Compute;
 use crate::error::{Error, Result};
 
-/// PyTorch's observers never choose a smaller scale than this.
+/// Smallest scale of PyTorch's observers.
 const TORCH_EPSILON: f32 = f32::EPSILON;
 
-/// fbgemm never chooses a smaller scale than this.
+/// Smallest scale of FBGEMM.
 const FBGEMM_SMALL_SCALE: f64 = 6.1e-5f32 as f64;
 
-/// Scale and zero point of an asymmetric scheme.
+/// Chooses scale and zero point of an asymmetric scheme.
 pub(crate) fn asymmetric(min: f32, max: f32, codes: Codes, convention: Convention) -> (f32, i32) {
     let (min, max) = (min.min(0.0), max.max(0.0));
     let steps = codes.steps() as f32;
@@ -23,7 +23,7 @@ pub(crate) fn asymmetric(min: f32, max: f32, codes: Codes, convention: Conventio
         Convention::Torch => {
             let scale = width(min, max, steps).max(TORCH_EPSILON);
             let offset = Compute::round_ties_even(min / scale);
-            // Integers of more than 24 bits only meet here for i32 codes; there the sum must not round.
+            // With i32 codes the sum needs more than the 24 bits of f32.
             let zero_point = codes.min as i64 - offset as i64;
             (scale, zero_point.clamp(codes.min as i64, codes.max as i64) as i32)
         }
@@ -36,7 +36,7 @@ pub(crate) fn asymmetric(min: f32, max: f32, codes: Codes, convention: Conventio
     }
 }
 
-/// Scale and zero point of a symmetric scheme: zero lies in the middle of the codes.
+/// Chooses scale and zero point of a symmetric scheme: the middle code is zero.
 pub(crate) fn symmetric(min: f32, max: f32, codes: Codes, convention: Convention) -> (f32, i32) {
     let magnitude = max.max(-min).max(0.0);
     let half_steps = codes.steps() as f32 / 2.0;
@@ -48,16 +48,16 @@ pub(crate) fn symmetric(min: f32, max: f32, codes: Codes, convention: Convention
     (scale, symmetric_zero_point(codes))
 }
 
-/// The middle of the codes, the upper one of two: 0 for signed types, 128 for `u8`.
+/// Returns the middle code, the upper of two: 0 for signed types, 128 for `u8`.
 pub(crate) fn symmetric_zero_point(codes: Codes) -> i32 {
     (codes.min as i64 + codes.max as i64 + 1).div_euclid(2) as i32
 }
 
-/// fbgemm's choice of scale and zero point, in `f64`, as `torch._choose_qparams_per_tensor` makes it.
+/// Chooses scale and zero point as FBGEMM does, in `f64` (PyTorch: `torch._choose_qparams_per_tensor`).
 ///
-/// With the range widened to hold zero, `scale = (max - min) / (code_max - code_min)`; if that has no finite reciprocal
-/// in `f32` it is 0.1, and if it is below 6.1e-5 both it and the range are enlarged to 6.1e-5. The zero point is
-/// `code - x / scale` of that end of the range for which `abs(code) - abs(x / scale)` is smaller, rounded half to even.
+/// The range is widened to contain zero. Then `scale = (max - min) / (code_max - code_min)`. A scale without a finite
+/// reciprocal in `f32` becomes 0.1; a scale below 6.1e-5 becomes 6.1e-5, and the range grows with it. The zero point is
+/// `code - x / scale` at the bound where `abs(code) - abs(x / scale)` is smaller, rounded half to even.
 ///
 /// # Errors
 /// [`Error::Range`] if the bounds are not finite or not in order, [`Error::CodeRange`] if `code_min >= code_max`.
@@ -92,20 +92,20 @@ pub fn choose_qparams(min: f32, max: f32, code_min: i32, code_max: i32) -> Resul
     Ok((scale, zero_point.clamp(codes.min as f64, codes.max as f64) as i32))
 }
 
-/// The zero point as seen from that end of the range whose error estimate is smaller, not yet rounded.
+/// Returns the unrounded zero point from the bound of the range with the smaller error estimate.
 ///
 /// gemmlowp estimates the error by `|code| + |x / scale|` (sign 1), PyTorch by `|code| - |x / scale|` (sign -1).
 fn nearer_end_zero_point(min: f32, max: f32, scale: f64, codes: Codes, sign: f64) -> f64 {
     let from = |code: i32, x: f32| {
-        let steps = x as f64 / scale;
-        (code as f64 - steps, (code as f64).abs() + sign * steps.abs())
+        let quotient = x as f64 / scale;
+        (code as f64 - quotient, (code as f64).abs() + sign * quotient.abs())
     };
     let (from_min, min_error) = from(codes.min, min);
     let (from_max, max_error) = from(codes.max, max);
     if min_error < max_error { from_min } else { from_max }
 }
 
-/// Refuses bounds that are not finite or not in order.
+/// Returns an error unless the bounds are finite and in order.
 pub(crate) fn check_range(min: f32, max: f32) -> Result<()> {
     if min.is_finite() && max.is_finite() && min <= max {
         Ok(())
@@ -114,13 +114,13 @@ pub(crate) fn check_range(min: f32, max: f32) -> Result<()> {
     }
 }
 
-/// `(max - min) / steps`, also where the difference overflows.
+/// Returns `(max - min) / steps` without overflow of the difference.
 fn width(min: f32, max: f32, steps: f32) -> f32 {
     let width = max - min;
     if width.is_finite() { width / steps } else { max / steps - min / steps }
 }
 
-/// Keeps a scale that underflowed usable: its reciprocal must be finite.
+/// Raises an underflowed scale to the smallest one with a finite reciprocal.
 fn at_least_normal(scale: f32) -> f32 {
     scale.max(f32::MIN_POSITIVE)
 }

@@ -1,33 +1,33 @@
-//! Float → code and code → real.
+//! Quantize and dequantize one value.
 
 use core::marker::PhantomData;
 
 use super::Codes;
 use crate::element::{Code, Compute};
 
-/// What the conventions do differently, as types, so that each has loops of its own.
+/// The rounding mode of a convention. A type, so that loops are compiled for each.
 pub(crate) trait Rounding: Copy {
-    /// Whether halves are rounded away from zero, and not to even.
+    /// Whether halves round away from zero. Otherwise they round to even.
     const HALVES_AWAY: bool;
-    /// Whether the quotient is a division, rounded once.
+    /// Whether `x / scale` is a true division, rounded once.
     const DIVIDES: bool;
-    /// What is kept of the scale.
+    /// Returns the factor of [`Self::quotient`]: the scale or its reciprocal.
     fn factor<C: Compute>(scale: C) -> C;
-    /// The value in units of the scale.
+    /// Returns `x / scale`.
     fn quotient<C: Compute>(x: C, factor: C) -> C;
 }
 
 /// True division, halves to even.
 #[derive(Clone, Copy)]
 pub(crate) struct Onnx;
-/// Multiplication with the reciprocal, halves to even.
+/// Multiplication by the rounded reciprocal, halves to even.
 #[derive(Clone, Copy)]
 pub(crate) struct Torch;
 /// True division, halves away from zero.
 #[derive(Clone, Copy)]
 pub(crate) struct TfLite;
 
-macro_rules! rule {
+macro_rules! rounding_mode {
     ($name:ident, away: $away:literal, divides: $divides:literal, |$scale:ident| $factor:expr, |$x:ident, $f:ident| $quotient:expr) => {
         impl Rounding for $name {
             const HALVES_AWAY: bool = $away;
@@ -43,24 +43,24 @@ macro_rules! rule {
         }
     };
 }
-rule!(Onnx, away: false, divides: true, |scale| scale, |x, f| x / f);
-rule!(Torch, away: false, divides: false, |scale| C::ONE / scale, |x, f| x * f);
-rule!(TfLite, away: true, divides: true, |scale| scale, |x, f| x / f);
+rounding_mode!(Onnx, away: false, divides: true, |scale| scale, |x, f| x / f);
+rounding_mode!(Torch, away: false, divides: false, |scale| C::ONE / scale, |x, f| x * f);
+rounding_mode!(TfLite, away: true, divides: true, |scale| scale, |x, f| x / f);
 
-/// Evaluates `$body` with `$rule` standing for the rule of a convention.
+/// Evaluates `$body` with the type `$rounding` bound to the rounding mode of a convention.
 macro_rules! with_rounding {
-    ($convention:expr, $rule:ident => $body:expr) => {
+    ($convention:expr, $rounding:ident => $body:expr) => {
         match $convention {
             $crate::affine::Convention::Onnx => {
-                type $rule = $crate::affine::rules::Onnx;
+                type $rounding = $crate::affine::rounding::Onnx;
                 $body
             }
             $crate::affine::Convention::Torch => {
-                type $rule = $crate::affine::rules::Torch;
+                type $rounding = $crate::affine::rounding::Torch;
                 $body
             }
             $crate::affine::Convention::TfLite => {
-                type $rule = $crate::affine::rules::TfLite;
+                type $rounding = $crate::affine::rounding::TfLite;
                 $body
             }
         }
@@ -68,31 +68,31 @@ macro_rules! with_rounding {
 }
 pub(crate) use with_rounding;
 
-/// The parameters of one block, made ready to quantize with: `clamp(round(x / scale) + zero_point)`.
+/// Quantizes with one scale and zero point: `clamp(round(x / scale) + zero_point)`.
 #[derive(Clone, Copy)]
-pub(crate) struct Affine<Z, C, R> {
+pub(crate) struct Quantizer<Z, C, R> {
     factor: C,
     zero_point: i32,
     codes: Codes,
-    /// The codes less the zero point: what the quotient is clamped to before it is rounded.
+    /// Bounds of the quotient before rounding: code bounds less the zero point.
     low: C,
     high: C,
-    rule: PhantomData<(Z, R)>,
+    rounding: PhantomData<(Z, R)>,
 }
 
-impl<Z: Code, C: Compute, R: Rounding> Affine<Z, C, R> {
+impl<Z: Code, C: Compute, R: Rounding> Quantizer<Z, C, R> {
     #[inline(always)]
     pub(crate) fn new(scale: C, zero_point: i32, codes: Codes) -> Self {
         let low = C::from_i32(codes.min.wrapping_sub(zero_point));
         let high = C::from_i32(codes.max.wrapping_sub(zero_point));
-        Affine { factor: R::factor(scale), zero_point, codes, low, high, rule: PhantomData }
+        Quantizer { factor: R::factor(scale), zero_point, codes, low, high, rounding: PhantomData }
     }
 
     #[inline(always)]
     pub(crate) fn quantize(&self, x: C) -> Z {
         let quotient = quotient::<C, R>(x, self.factor);
         if Z::WIDE {
-            // Codes this wide do not fit a float's mantissa: the sum is formed in the float, as PyTorch does it.
+            // Codes wider than a float's mantissa: the zero point is added in the float, as PyTorch does.
             let rounded = if R::HALVES_AWAY { quotient.round_ties_away() } else { quotient.round_ties_even() };
             let code = (rounded + C::from_i32(self.zero_point)).to_i32_saturating();
             return Z::from_i32(code.clamp(self.codes.min, self.codes.max));
@@ -101,7 +101,7 @@ impl<Z: Code, C: Compute, R: Rounding> Affine<Z, C, R> {
     }
 }
 
-/// The value in units of the scale; 0 for a NaN.
+/// Returns `x / scale`, 0 for a NaN.
 #[inline(always)]
 pub(crate) fn quotient<C: Compute, R: Rounding>(x: C, factor: C) -> C {
     let quotient = R::quotient(x, factor);
@@ -109,28 +109,28 @@ pub(crate) fn quotient<C: Compute, R: Rounding>(x: C, factor: C) -> C {
     if quotient == quotient { quotient } else { C::ZERO }
 }
 
-/// `clamp(round(x), low, high)` for integers `low` and `high` of at most 17 bits. A NaN gives `low`.
+/// Returns `clamp(round(x), low, high)` for integers `low` and `high` of at most 17 bits. A NaN gives `low`.
 ///
-/// Clamping to integers first gives the same result as clamping last, and keeps the rounding in range.
+/// Clamping before rounding gives the same result for integer bounds, and keeps the rounding in range.
 #[inline(always)]
 pub(crate) fn clamp_to_code<C: Compute>(x: C, low: C, high: C, away: bool) -> i32 {
     round_to_code(clamp(x, low, high), away)
 }
 
-/// `x` or the limit that it is beyond. A NaN gives `low`.
+/// Returns `min(max(x, low), high)`. A NaN gives `low`.
 #[inline(always)]
 pub(super) fn clamp<C: Compute>(x: C, low: C, high: C) -> C {
     let x = if x > low { x } else { low };
     if x < high { x } else { high }
 }
 
-/// The nearest integer of a number of at most 17 bits.
+/// Rounds a number of at most 17 bits to an integer, halves away from zero if `away`, otherwise to even.
 #[inline(always)]
 pub(super) fn round_to_code<C: Compute>(x: C, away: bool) -> i32 {
     if away { x.round_ties_away().small_to_i32() } else { x.small_to_i32() }
 }
 
-/// `(code - zero_point) * scale`: the difference is exact, the product rounds once.
+/// Returns `(code - zero_point) * scale`: the difference is exact, the product rounds once.
 #[inline(always)]
 pub(crate) fn dequantize<Z: Code, C: Compute>(code: Z, zero_point: i32, scale: C) -> C {
     let difference = if Z::WIDE {
@@ -138,11 +138,11 @@ pub(crate) fn dequantize<Z: Code, C: Compute>(code: Z, zero_point: i32, scale: C
     } else {
         C::from_i32(code.to_i32() - zero_point)
     };
-    real(difference, scale)
+    dequantize_centred(difference, scale)
 }
 
-/// The real value of a difference of codes.
+/// Returns `centred * scale` for a centred code `q - zero_point`.
 #[inline(always)]
-pub(crate) fn real<C: Compute>(steps: C, scale: C) -> C {
-    steps * scale
+pub(crate) fn dequantize_centred<C: Compute>(centred: C, scale: C) -> C {
+    centred * scale
 }

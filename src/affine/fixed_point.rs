@@ -1,23 +1,23 @@
-//! I32Epilogue → code by integer instructions only: gemmlowp's fixed-point multiplication.
+//! Accumulator → code by integer instructions only: gemmlowp's fixed-point multiplication.
 
 use crate::element::Compute;
 use crate::error::{Error, Result};
 
-/// How a fixed-point product is rounded.
+/// Rounding mode of a fixed-point multiplication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum FixedPointRounding {
-    /// Twice, halves up and then away from zero: `RoundingDivideByPOT(SRDHM(x << left, q31), right)`, with
+    /// Two roundings, halves up and then halves away from zero: `RoundingDivideByPOT(SRDHM(x << left, q31), right)`, with
     /// `left = max(shift, 0)` and `right = max(-shift, 0)` (gemmlowp; the reference kernels of TFLite and TFLM).
     #[default]
     Double,
-    /// Once, halves up: `(x * q31 + (1 << (30 - shift))) >> (31 - shift)` (TFLite's `TFLITE_SINGLE_ROUNDING`).
+    /// One rounding, halves up: `(x * q31 + (1 << (30 - shift))) >> (31 - shift)` (TFLite's `TFLITE_SINGLE_ROUNDING`).
     Single,
 }
 
-/// A positive real factor as `q31 * 2^(shift - 31)`, with `q31` in `2^30..2^31` (or 0).
+/// A fixed-point multiplier: `q31 * 2^(shift - 31)`, with `q31` in `2^30..2^31` or 0.
 ///
-/// `TFLite: QuantizeMultiplier`, `MultiplyByQuantizedMultiplier`.
+/// TFLite: `QuantizeMultiplier`, `MultiplyByQuantizedMultiplier`.
 ///
 /// ```
 /// use ndarray_quant::compat::gemmlowp::{FixedPoint, FixedPointRounding};
@@ -49,8 +49,8 @@ impl TryFrom<(i32, i32)> for FixedPoint {
 }
 
 impl FixedPoint {
-    /// The nearest fixed-point factor: `q31 = rha(fraction * 2^31)` of `factor = fraction * 2^shift`,
-    /// `fraction` in `0.5..1`. Factors below `2^-32` become 0.
+    /// Returns the nearest fixed-point multiplier: `q31 = rha(fraction * 2^31)`, where `factor = fraction * 2^shift` and
+    /// `fraction` is in `0.5..1`. Factors below `2^-32` become 0.
     ///
     /// # Errors
     /// [`Error::Argument`] if the factor is negative, not finite, or at least `2^30`.
@@ -77,7 +77,7 @@ impl FixedPoint {
         if shift < -31 { Ok(FixedPoint { q31: 0, shift: 0 }) } else { Ok(FixedPoint { q31: q31 as i32, shift }) }
     }
 
-    /// Takes the two parts as they are stored in a file.
+    /// Creates a multiplier from its two parts, as files store them.
     ///
     /// # Errors
     /// [`Error::Argument`] if `q31` is negative or `shift` is outside `-31..=30`.
@@ -93,35 +93,34 @@ impl FixedPoint {
         }
     }
 
-    /// [`from_parts`](Self::from_parts) of what are the parts of a factor.
+    /// [`from_parts`](Self::from_parts) without checks.
     #[inline(always)]
     pub(crate) fn of_parts(q31: i32, shift: i32) -> Self {
         FixedPoint { q31, shift }
     }
 
-    /// The significand, in units of `2^-31`.
+    /// Returns the significand in units of `2^-31`.
     pub fn q31(self) -> i32 {
         self.q31
     }
 
-    /// The power of two.
+    /// Returns the exponent of the power of two.
     pub fn shift(self) -> i32 {
         self.shift
     }
 
-    /// `round(x * q31 * 2^(shift - 31))` in integers, saturating at the bounds of `i32`.
+    /// Returns `round(x * q31 * 2^(shift - 31))`, saturating at the bounds of `i32`.
     #[inline(always)]
     pub fn multiply(self, x: i32, rounding: FixedPointRounding) -> i32 {
         match rounding {
             FixedPointRounding::Double => {
                 let (left, right) = (self.shift.max(0), (-self.shift).max(0));
-                // C++ shifts and wraps; an accumulator that large has no code near it, so saturating is the sane
-                // answer. Without branches, so that it is vectorized: what is too large becomes the limit, all bits
-                // set.
+                // C++ wraps here. No accumulator that large is near a code, so this saturates: to the limit with all low bits
+                // set, without branches, so that it vectorizes.
                 let limit = i32::MAX >> left;
                 let low_bits = -((x > limit) as i32) & ((1u32 << left) - 1) as i32;
                 let shifted = x.clamp(!limit, limit) << left | low_bits;
-                // The significand is not negative, so nothing saturates.
+                // `q31` is not negative, so the product cannot saturate.
                 rounding_divide_by_pot(rounding_doubling_high_mul(shifted, self.q31), right)
             }
             FixedPointRounding::Single => {
@@ -133,9 +132,9 @@ impl FixedPoint {
     }
 }
 
-/// `round(a * b / 2^31)`, halves up; the one overflow, `i32::MIN` squared, saturates.
+/// Returns `round(a * b / 2^31)`, halves up; the only overflow, `i32::MIN` squared, saturates.
 ///
-/// `gemmlowp: SaturatingRoundingDoublingHighMul`, ARM's `SQRDMULH`.
+/// gemmlowp: `SaturatingRoundingDoublingHighMul`; Arm: `SQRDMULH`.
 ///
 /// ```
 /// use ndarray_quant::compat::gemmlowp::saturating_rounding_doubling_high_mul as srdhm;
@@ -146,17 +145,17 @@ pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
     if a == i32::MIN && b == i32::MIN { i32::MAX } else { rounding_doubling_high_mul(a, b) }
 }
 
-/// The same for factors that are not both `i32::MIN`.
+/// Same as [`saturating_rounding_doubling_high_mul`] for operands that are not both `i32::MIN`.
 ///
-/// gemmlowp nudges by the sign and divides toward zero; that is the same as one shift, which rounds down.
+/// gemmlowp adds a nudge by sign and divides toward zero, which equals one arithmetic shift.
 #[inline(always)]
 fn rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
     ((a as i64 * b as i64 + (1 << 30)) >> 31) as i32
 }
 
-/// `round(x / 2^exponent)`, halves away from zero, for `exponent` in `0..=31` (greater ones count as 31).
+/// Returns `round(x / 2^exponent)`, halves away from zero. `exponent` is clamped to `0..=31`.
 ///
-/// `gemmlowp: RoundingDivideByPOT`.
+/// gemmlowp: `RoundingDivideByPOT`.
 ///
 /// ```
 /// use ndarray_quant::compat::gemmlowp::rounding_divide_by_pot;

@@ -2,20 +2,20 @@
 //!
 //! | file | formula |
 //! |---|---|
-//! | `convert` | real → code → real |
-//! | `reciprocal` | real → code without a division, the same codes |
-//! | `straight_through` | real → code → real, and whether it was clipped |
+//! | `convert` | quantize and dequantize one value |
+//! | `reciprocal` | quantize without a division, to the same codes |
+//! | `straight_through` | fake-quantize with the straight-through estimator |
 //! | `choose` | range → scale and zero point |
 //! | `requantize` | accumulator → code, in floats |
 //! | `fixed_point` | accumulator → code, in integers |
-//! | `fixed_lanes` | the same, prepared for loops |
-//! | `pairs` | two codes → the code of their sum or product; a window of codes → that of its mean |
+//! | `fixed_point_simd` | the same, prepared for vectorized loops |
+//! | `binary` | code of a sum, a product or a mean of codes |
 
 mod binary;
 mod choose;
 mod convert;
-mod fixed_lanes;
 mod fixed_point;
+mod fixed_point_simd;
 mod reciprocal;
 mod requantize;
 mod straight_through;
@@ -25,10 +25,10 @@ pub(crate) use binary::{
 };
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
-pub(crate) use convert::{Affine, Rounding, clamp_to_code, dequantize, with_rounding};
-pub(crate) use fixed_lanes::{MultiplyShifted, RequantizeFixed};
+pub(crate) use convert::{Quantizer, Rounding, clamp_to_code, dequantize, with_rounding};
 pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
-pub(crate) use reciprocal::ByReciprocal;
+pub(crate) use fixed_point_simd::{MultiplyShifted, RequantizeFixed};
+pub(crate) use reciprocal::ReciprocalQuantizer;
 pub use requantize::{Arithmetic, Multiplier};
 pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::Clipping;
@@ -36,23 +36,23 @@ pub(crate) use straight_through::{
     FloatZeroPoint, Grid, IntegerZeroPoint, Rounded, Settings, StochasticRounding, split_mix,
 };
 
-/// The conventions as types.
-pub(crate) mod rules {
+/// The rounding modes of the conventions, as types.
+pub(crate) mod rounding {
     pub(crate) use super::convert::{Onnx, TfLite, Torch};
 }
 
 use crate::element::Element;
 use crate::error::{Error, Result};
 
-/// Whose formulas are used where the established systems differ.
+/// The system whose formulas are used where established systems differ.
 ///
-/// | | real to code | range to parameters |
+/// | | quantize | range to parameters |
 /// |---|---|---|
 /// | `Onnx` | `clamp(rne(x / scale) + zp)` | DynamicQuantizeLinear |
 /// | `Torch` | `clamp(rne(x * (1 / scale)) + zp)` | MinMaxObserver |
 /// | `TfLite` | `clamp(rha(x / scale) + zp)` | gemmlowp's, in `f64` |
 ///
-/// `rne` rounds halves to even, `rha` away from zero. A NaN becomes the code of zero, infinities saturate.
+/// `rne` rounds halves to even, `rha` halves away from zero. A NaN becomes the code of zero; infinities saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -66,14 +66,14 @@ pub enum Convention {
     TfLite,
 }
 
-/// `min(max(x, low), high)` of a real. NaN stays NaN.
+/// Returns `min(max(x, low), high)`. NaN stays NaN.
 #[inline(always)]
-pub(crate) fn clamp_real(x: f32, low: f32, high: f32) -> f32 {
+pub(crate) fn clamp_f32(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };
     if x > high { high } else { x }
 }
 
-/// The codes that a tensor may use: all of its element type, or fewer.
+/// The range of codes of a tensor: all codes of its element type, or fewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Codes {
@@ -94,7 +94,7 @@ impl Codes {
         }
     }
 
-    /// The number of steps between the smallest and the greatest code.
+    /// Returns the number of quantization steps: `max - min`.
     pub(crate) fn steps(self) -> i64 {
         self.max as i64 - self.min as i64
     }

@@ -1,11 +1,11 @@
-//! I32Epilogue → code: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
+//! Requantize an accumulator: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
 
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
 use crate::arch::{RequantizeOp, SimdF32};
 use crate::element::{Code, Compute, Element};
 use crate::error::{Error, Result};
 
-/// How an `i32` accumulator becomes a code. They differ only at and near ties.
+/// Arithmetic mode of requantization, from an `i32` accumulator to a code. Results differ only at and near ties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -15,11 +15,11 @@ pub enum Arithmetic {
     F32,
     /// `rha(f64(acc) * m)`, `m = f64(x_scale) * f64(w_scale) / f64(y_scale)` (LiteRT's reference fully-connected).
     F64,
-    /// Multiplier and shift: no float instruction runs (TFLite, TFLM, gemmlowp).
+    /// Integer multiplier and shift, without float instructions (TFLite, TFLM, gemmlowp).
     FixedPoint(FixedPointRounding),
 }
 
-/// The factor between the scales of an accumulator and of a code, in the form that one [`Arithmetic`] needs.
+/// The multiplier from accumulator to output, `x_scale * w_scale / y_scale`, in the form of one [`Arithmetic`] mode.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Multiplier {
     /// For [`Arithmetic::F32`].
@@ -31,11 +31,11 @@ pub enum Multiplier {
 }
 
 impl Multiplier {
-    /// Prepares `x_scale * w_scale / y_scale`.
+    /// Computes `x_scale * w_scale / y_scale`.
     ///
     /// # Errors
-    /// [`Error::Scale`] if a factor or the result is not finite and positive, and what
-    /// [`FixedPoint::from_f64`] refuses.
+    /// [`Error::Scale`] if a scale is not finite and positive or the `f32` multiplier overflows; same as
+    /// [`FixedPoint::from_f64`] for [`Arithmetic::FixedPoint`].
     pub fn new(x_scale: f32, w_scale: f32, y_scale: f32, arithmetic: Arithmetic) -> Result<Self> {
         for scale in [x_scale, w_scale, y_scale] {
             positive(scale as f64)?;
@@ -44,8 +44,7 @@ impl Multiplier {
         Ok(match arithmetic {
             Arithmetic::F32 => {
                 let factor = (x_scale * w_scale) / y_scale;
-                // Tiny scales may underflow to 0, which maps everything to zero as it should; NaN and infinity have no
-                // meaning.
+                // An underflow to 0 correctly maps every accumulator to 0. NaN and infinity mean nothing.
                 if !factor.is_finite() {
                     return Err(Error::Scale { found: factor as f64, index: alloc::vec::Vec::new() });
                 }
@@ -56,7 +55,7 @@ impl Multiplier {
         })
     }
 
-    /// Prepares `x_scale / (y_scale * count)`: from the sum of `count` codes to their mean.
+    /// Computes `x_scale / (y_scale * count)`: the multiplier from the sum of `count` codes to their mean.
     pub(crate) fn mean(x_scale: f32, y_scale: f32, count: usize, arithmetic: Arithmetic) -> Result<Self> {
         let double = f64::from(x_scale) / (f64::from(y_scale) * count as f64);
         Ok(match arithmetic {
@@ -66,7 +65,7 @@ impl Multiplier {
         })
     }
 
-    /// `clamp(round(acc * factor) + zero_point)` over all codes of `T`.
+    /// Returns `clamp(round(acc * multiplier) + zero_point)` over all codes of `T`.
     ///
     /// ```
     /// use ndarray_quant::nn::{Arithmetic, Multiplier};
@@ -79,8 +78,8 @@ impl Multiplier {
         T::Code::from_i32(self.apply::<T>(acc, zero_point.to_i32(), Codes::all::<T>()))
     }
 
-    /// An accumulator in units of the output's scale, not yet rounded.
-    pub(crate) fn steps(self, acc: i32) -> f32 {
+    /// Returns `acc * multiplier`: the centred output code, rounded only in fixed point.
+    pub(crate) fn centred(self, acc: i32) -> f32 {
         match self {
             Multiplier::F32(factor) => scaled(acc, factor),
             Multiplier::F64(factor) => (acc as f64 * factor) as f32,
@@ -88,7 +87,7 @@ impl Multiplier {
         }
     }
 
-    /// The code of one accumulator, within `codes`.
+    /// Requantizes one accumulator to `codes`.
     #[inline(always)]
     pub(crate) fn apply<T: Element>(self, acc: i32, zero_point: i32, codes: Codes) -> i32 {
         match self {
@@ -104,7 +103,7 @@ fn scaled<V: SimdF32>(acc: V::I32, factor: V) -> V {
     V::from_i32(acc).mul(factor)
 }
 
-/// `clamp(rne(f32(acc) * factor) + zero_point)`.
+/// Returns `clamp(rne(f32(acc) * factor) + zero_point)`.
 #[inline(always)]
 pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i32, codes: Codes) -> i32 {
     if T::BITS > 16 {
@@ -113,11 +112,11 @@ pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i3
     RequantizeFloat::new(zero_point, codes).codes(acc, factor)
 }
 
-/// [`requantize_float`] for codes of 16 bits or fewer: also for sums that are in registers.
+/// [`requantize_float`] for codes of 16 bits or fewer, of one accumulator or of SIMD registers.
 #[derive(Debug, Clone, Copy)]
 pub struct RequantizeFloat {
     zero_point: i32,
-    /// The codes less the zero point: what the product is clamped to before it is rounded.
+    /// Bounds of the product before rounding: code bounds less the zero point.
     low: f32,
     high: f32,
 }
@@ -156,7 +155,7 @@ impl SimdF32 for f32 {
     }
 }
 
-/// `clamp(rha(f64(acc) * factor) + zero_point)`.
+/// Returns `clamp(rha(f64(acc) * factor) + zero_point)`.
 #[inline(always)]
 pub(crate) fn requantize_double<T: Element>(acc: i32, factor: f64, zero_point: i32, codes: Codes) -> i32 {
     let product = acc as f64 * factor;
@@ -167,7 +166,7 @@ pub(crate) fn requantize_double<T: Element>(acc: i32, factor: f64, zero_point: i
     clamp_to_code(product, low, high, true) + zero_point
 }
 
-/// `clamp(round(acc * factor) + zero_point)` in integers.
+/// Returns `clamp(round(acc * factor) + zero_point)`, in integers.
 #[inline(always)]
 pub(crate) fn requantize_fixed(
     acc: i32,

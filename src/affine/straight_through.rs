@@ -1,15 +1,15 @@
-//! Float → steps of the grid, with what the derivatives of fake quantization need: whether the value was clipped.
+//! Fake quantization with the straight-through estimator: value, centred code and clipping mask.
 
 use core::marker::PhantomData;
 
 use super::Codes;
-use super::convert::{Rounding, clamp_to_code, quotient, real};
+use super::convert::{Rounding, clamp_to_code, dequantize_centred, quotient};
 use crate::element::Compute;
 
-/// Where the gradient of a fake-quantized value passes. Elsewhere the value is clipped: its gradient is 0, and that of
-/// the parameters is the one of the outermost code.
+/// Straight-through mask of fake quantization: where a value counts as clipped.
 ///
-/// With `v = x / scale`, `low = code_min - zero_point` and `high = code_max - zero_point`:
+/// The gradient passes where a value is not clipped. Elsewhere the input's gradient is 0, and the parameters receive the gradient of the
+/// outermost code. With `v = x / scale`, `low = code_min - zero_point` and `high = code_max - zero_point`:
 ///
 /// | | passes where | |
 /// |---|---|---|
@@ -18,58 +18,60 @@ use crate::element::Compute;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Clipping {
-    /// Where the code was not clamped.
+    /// The gradient passes where the code was not clamped.
     #[default]
     Codes,
-    /// Where the value lies between those of the outermost codes.
+    /// The gradient passes where the value is between the values of the outermost codes.
     Values,
 }
 
-/// A value on its grid, in units of the scale.
+/// A fake-quantized value.
 #[derive(Clone, Copy)]
 pub(crate) struct Rounded<C> {
-    /// The code less the zero point.
-    pub(crate) steps: C,
-    /// The value itself in this unit; 0 for a NaN.
+    /// Centred code: code - zero point.
+    pub(crate) centred: C,
+    /// `x / scale`; 0 for a NaN.
     pub(crate) quotient: C,
-    /// The real value of the code.
+    /// Dequantized value of the code.
     pub(crate) value: C,
-    /// Whether it was clipped at the lower end.
+    /// Whether it was clipped at the lower bound.
     pub(crate) below: bool,
-    /// Whether it was clipped at the upper end.
+    /// Whether it was clipped at the upper bound.
     pub(crate) above: bool,
 }
 
 impl<C: Compute> Rounded<C> {
+    /// Returns whether the gradient passes: the straight-through mask.
     #[inline(always)]
-    pub(crate) fn passes(self) -> bool {
+    pub(crate) fn in_range(self) -> bool {
         !(self.below | self.above)
     }
 
-    /// The derivative of the fake-quantized value by the scale: `steps - v` where the gradient passes, else `steps`.
+    /// Returns the derivative of the fake-quantized value by the scale: `centred - v` where the gradient passes, otherwise
+    /// `centred`.
     #[inline(always)]
     pub(crate) fn by_scale(self) -> C {
-        self.steps - if self.passes() { self.quotient } else { C::ZERO }
+        self.centred - if self.in_range() { self.quotient } else { C::ZERO }
     }
 }
 
-/// What is the same for all blocks of a tensor.
+/// Settings shared by all blocks of a tensor.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) codes: Codes,
     pub(crate) clipping: Clipping,
-    /// Of stochastic rounding.
+    /// Seed of stochastic rounding.
     pub(crate) seed: u64,
 }
 
-/// A grid of codes with the scale and the zero point of one block.
+/// The quantization grid of one block.
 pub(crate) trait Grid<C: Compute>: Copy {
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self;
-    /// Rounds the element that lies at this place in row-major order.
+    /// Fake-quantizes the element at `position` in row-major order.
     fn round(&self, x: C, position: u64) -> Rounded<C>;
 }
 
-/// The open interval that a gradient passes in.
+/// The open interval in which the gradient passes.
 #[derive(Clone, Copy)]
 struct StraightThrough<C> {
     above: C,
@@ -83,7 +85,7 @@ impl<C: Compute> StraightThrough<C> {
         if clipping == Clipping::Values {
             return Self { above, below };
         }
-        // Half a step beyond the outermost codes; the tie itself belongs to them if it is rounded to them.
+        // Half a step beyond the outermost codes, and the tie itself if it rounds to them.
         let (above, below) = (above - C::HALF, below + C::HALF);
         let keeps_low = if halves_away { low > 0 } else { low & 1 == 0 };
         let keeps_high = if halves_away { high < 0 } else { high & 1 == 0 };
@@ -94,7 +96,7 @@ impl<C: Compute> StraightThrough<C> {
     }
 }
 
-/// The grid of quantization: `clamp(round(x / scale) + zero_point)` with an integer zero point.
+/// The grid of an integer zero point: `clamp(round(x / scale) + zero_point)`.
 #[derive(Clone, Copy)]
 pub(crate) struct IntegerZeroPoint<C, R> {
     factor: C,
@@ -102,7 +104,7 @@ pub(crate) struct IntegerZeroPoint<C, R> {
     low: C,
     high: C,
     passing: StraightThrough<C>,
-    rule: PhantomData<R>,
+    rounding: PhantomData<R>,
 }
 
 impl<C: Compute, R: Rounding> Grid<C> for IntegerZeroPoint<C, R> {
@@ -117,22 +119,22 @@ impl<C: Compute, R: Rounding> Grid<C> for IntegerZeroPoint<C, R> {
             low: C::from_i32(low),
             high: C::from_i32(high),
             passing: StraightThrough::new(low, high, clipping, R::HALVES_AWAY),
-            rule: PhantomData,
+            rounding: PhantomData,
         }
     }
 
     #[inline(always)]
     fn round(&self, x: C, _: u64) -> Rounded<C> {
         let quotient = quotient::<C, R>(x, self.factor);
-        let steps = C::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY));
+        let centred = C::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY));
         let (below, above) = (quotient <= self.passing.above, quotient >= self.passing.below);
-        Rounded { steps, quotient, value: real(steps, self.scale), below, above }
+        Rounded { centred, quotient, value: dequantize_centred(centred, self.scale), below, above }
     }
 }
 
-/// The grid of a zero point that need not be an integer and is added before rounding:
-/// `clamp(round(x / scale + zero_point))`, whose value is `(code - zero_point) * scale` in `f64`, rounded once
-/// (PyTorch: `fake_quantize_per_channel_affine` with zero points of type float).
+/// The grid of a float zero point, added before rounding: `clamp(round(x / scale + zero_point))`. The value is
+/// `(code - zero_point) * scale` in `f64`, rounded once (PyTorch: `fake_quantize_per_channel_affine` with float zero
+/// points).
 #[derive(Clone, Copy)]
 pub(crate) struct FloatZeroPoint<C, R> {
     factor: C,
@@ -141,7 +143,7 @@ pub(crate) struct FloatZeroPoint<C, R> {
     min: C,
     max: C,
     passing: StraightThrough<C>,
-    rule: PhantomData<R>,
+    rounding: PhantomData<R>,
 }
 
 impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
@@ -155,7 +157,7 @@ impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
             min: C::from_i32(codes.min),
             max: C::from_i32(codes.max),
             passing: StraightThrough::new(codes.min, codes.max, clipping, R::HALVES_AWAY),
-            rule: PhantomData,
+            rounding: PhantomData,
         }
     }
 
@@ -166,12 +168,12 @@ impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
         let code = C::from_i32(clamp_to_code(sum, self.min, self.max, R::HALVES_AWAY));
         let (below, above) = (sum <= self.passing.above, sum >= self.passing.below);
         let value = C::from_f64((code.to_f64() - self.zero_point.to_f64()) * self.scale.to_f64());
-        Rounded { steps: code - self.zero_point, quotient, value, below, above }
+        Rounded { centred: code - self.zero_point, quotient, value, below, above }
     }
 }
 
-/// The grid of [`IntegerZeroPoint`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in `0..1`, so that
-/// the mean of the codes of `v` is `v` itself where nothing is clipped.
+/// The grid of [`IntegerZeroPoint`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in `0..1`. The
+/// expected centred code is `v` where nothing is clipped.
 #[derive(Clone, Copy)]
 pub(crate) struct StochasticRounding<C, R> {
     grid: IntegerZeroPoint<C, R>,
@@ -191,30 +193,30 @@ impl<C: Compute, R: Rounding> Grid<C> for StochasticRounding<C, R> {
         let quotient = quotient::<C, R>(x, factor);
         let nearest = quotient.round_ties_even();
         let floor = if nearest > quotient { nearest - C::ONE } else { nearest };
-        // The fraction is exact where there is one: numbers that large have no bits below the point.
+        // The subtraction is exact: floats with a fraction are small, others are integers.
         let up = uniform::<C>(self.seed, position) < quotient - floor;
         let rounded = if up { floor + C::ONE } else { floor };
         let (below, above) = match self.clipping {
             Clipping::Codes => (rounded < low, rounded > high),
             Clipping::Values => (quotient <= low, quotient >= high),
         };
-        let steps = if rounded > low { rounded } else { low };
-        let steps = if steps < high { steps } else { high };
-        Rounded { steps, quotient, value: real(steps, scale), below, above }
+        let centred = if rounded > low { rounded } else { low };
+        let centred = if centred < high { centred } else { high };
+        Rounded { centred, quotient, value: dequantize_centred(centred, scale), below, above }
     }
 }
 
-/// The random number of an element: a multiple of 2^-24 in `0..1`.
+/// Returns the random number of an element: a multiple of 2^-24 in `0..1`.
 ///
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) at this position of its
-/// sequence, so that neither order nor instruction set matters.
+/// It is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) at this position of its
+/// sequence, so neither order nor instruction set matters.
 #[inline(always)]
 fn uniform<C: Compute>(seed: u64, position: u64) -> C {
     let bits = split_mix(seed.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     C::from_i32((bits >> 40) as i32) * C::from_f64(1.0 / (1u64 << 24) as f64)
 }
 
-/// The finalizer of SplitMix64. Seeds pass it once before use: neighbouring ones must not give shifted sequences.
+/// The finalizer of SplitMix64. Seeds go through it once, or neighbouring seeds would give shifted sequences.
 #[inline(always)]
 pub(crate) fn split_mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,118 +1,117 @@
-//! The loops: one pair of parameters for all elements, for each block, or for each element.
+//! Loops with per-tensor, per-block and per-element parameters.
 //!
-//! A loop copies a chunk in, computes it and copies it out, so that the compiler need not fear that inputs and outputs
-//! overlap, and makes whole registers of it.
+//! A loop loads a chunk into an array, computes it and stores it. So the compiler sees that inputs and outputs do not
+//! alias, and vectorizes the chunk.
 
-use super::formulas::{Formula, Formulas};
+use super::ops::{AffineOp, ElementwiseOp};
 use crate::arch::{self, NonTemporal, Task};
 
-/// Elements that are computed together.
-const LANES: usize = 64;
-
-/// Runs a loop compiled for the instruction set in use; those on `f64` and on wide codes are too rare to have several.
-pub(super) fn run<F: Formula>(task: impl Task<Output = ()> + Loop<F>) {
-    if F::COMMON { arch::run(task) } else { task.run() }
+/// Runs a loop, compiled for the instruction set in use. Loops on `f64` and wide codes are compiled once: they are rare.
+pub(super) fn run<F: ElementwiseOp>(task: impl Task<Output = ()> + ElementwiseLoop<F>) {
+    if F::PER_ISA { arch::run(task) } else { task.run() }
 }
 
-/// The formula that a loop evaluates.
-pub(super) trait Loop<F: Formula> {}
-impl<F: Formula> Loop<F> for Same<'_, F> {}
-impl<F: Formulas> Loop<F::Formula> for Blocks<'_, F> {}
-impl<F: Formulas> Loop<F::Formula> for Each<'_, F> {}
+/// A loop that evaluates the operator `F`.
+pub(super) trait ElementwiseLoop<F: ElementwiseOp> {}
+impl<F: ElementwiseOp> ElementwiseLoop<F> for PerTensor<'_, F> {}
+impl<F: AffineOp> ElementwiseLoop<F::Op> for PerBlock<'_, F> {}
+impl<F: AffineOp> ElementwiseLoop<F::Op> for PerElement<'_, F> {}
 
-/// One pair of parameters for all elements.
-pub(super) struct Same<'a, F: Formula> {
-    pub(super) formula: F,
+/// Evaluates an operator with one scale and zero point for all elements.
+pub(super) struct PerTensor<'a, F: ElementwiseOp> {
+    pub(super) op: F,
     pub(super) x: &'a [F::In],
     pub(super) y: &'a mut [F::Out],
     pub(super) non_temporal: Option<NonTemporal<'a>>,
 }
 
-impl<F: Formula> Task for Same<'_, F> {
+impl<F: ElementwiseOp> Task for PerTensor<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { formula, x, y, non_temporal } = self;
-        same_lanes::<LANES, F>(formula, x, y, non_temporal);
+        /// A cache line of bytes, so that codes can be stored non-temporally.
+        const CHUNK: usize = 64;
+        let Self { op, x, y, non_temporal } = self;
+        eval_chunks::<CHUNK, F>(op, x, y, non_temporal);
     }
 }
 
 #[inline(always)]
-fn same_lanes<const LANES: usize, F: Formula>(
-    formula: F,
+fn eval_chunks<const CHUNK: usize, F: ElementwiseOp>(
+    op: F,
     x: &[F::In],
     y: &mut [F::Out],
     non_temporal: Option<NonTemporal<'_>>,
 ) {
-    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
     for (y, &x) in y.iter_mut().zip(x) {
-        let mut lanes = [F::Out::default(); LANES];
-        for i in 0..LANES {
-            lanes[i] = formula.eval(x[i]);
+        let mut chunk = [F::Out::default(); CHUNK];
+        for i in 0..CHUNK {
+            chunk[i] = op.eval(x[i]);
         }
         match non_temporal {
-            Some(non_temporal) => non_temporal.store(y, lanes),
-            None => *y = lanes,
+            Some(non_temporal) => non_temporal.store(y, chunk),
+            None => *y = chunk,
         }
     }
     for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-        *y = formula.eval(x);
+        *y = op.eval(x);
     }
 }
 
-/// A pair of parameters for each block of elements.
-pub(super) struct Blocks<'a, F: Formulas> {
-    pub(super) formulas: F,
-    pub(super) x: &'a [<F::Formula as Formula>::In],
-    pub(super) y: &'a mut [<F::Formula as Formula>::Out],
+/// Evaluates an operator with a scale and a zero point for each block of `size` elements.
+pub(super) struct PerBlock<'a, F: AffineOp> {
+    pub(super) op: F,
+    pub(super) x: &'a [<F::Op as ElementwiseOp>::In],
+    pub(super) y: &'a mut [<F::Op as ElementwiseOp>::Out],
     pub(super) scale: &'a [F::Scale],
     pub(super) zero_point: &'a [i32],
     pub(super) size: usize,
 }
 
-impl<F: Formulas> Task for Blocks<'_, F> {
+impl<F: AffineOp> Task for PerBlock<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        // Groups are often as short as this.
-        const LANES: usize = 32;
-        let Self { formulas, x, y, scale, zero_point, size } = self;
+        /// Groups often have 32 elements.
+        const CHUNK: usize = 32;
+        let Self { op, x, y, scale, zero_point, size } = self;
         let params = scale.iter().zip(zero_point);
         for ((x, y), (&scale, &zero_point)) in x.chunks(size).zip(y.chunks_mut(size)).zip(params) {
-            same_lanes::<LANES, _>(formulas.with(scale, zero_point), x, y, None);
+            eval_chunks::<CHUNK, _>(op.with_params(scale, zero_point), x, y, None);
         }
     }
 }
 
-/// A pair of parameters for each element.
-pub(super) struct Each<'a, F: Formulas> {
-    pub(super) formulas: F,
-    pub(super) x: &'a [<F::Formula as Formula>::In],
-    pub(super) y: &'a mut [<F::Formula as Formula>::Out],
+/// Evaluates an operator with a scale and a zero point for each element.
+pub(super) struct PerElement<'a, F: AffineOp> {
+    pub(super) op: F,
+    pub(super) x: &'a [<F::Op as ElementwiseOp>::In],
+    pub(super) y: &'a mut [<F::Op as ElementwiseOp>::Out],
     pub(super) scale: &'a [F::Scale],
     pub(super) zero_point: &'a [i32],
 }
 
-impl<F: Formulas> Task for Each<'_, F> {
+impl<F: AffineOp> Task for PerElement<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        const LANES: usize = 16;
-        let ((x, x_rest), (y, y_rest)) = (self.x.as_chunks::<LANES>(), self.y.as_chunks_mut::<LANES>());
-        let (scale, scale_rest) = self.scale.as_chunks::<LANES>();
-        let (zero_point, zero_point_rest) = self.zero_point.as_chunks::<LANES>();
+        const CHUNK: usize = 16;
+        let ((x, x_rest), (y, y_rest)) = (self.x.as_chunks::<CHUNK>(), self.y.as_chunks_mut::<CHUNK>());
+        let (scale, scale_rest) = self.scale.as_chunks::<CHUNK>();
+        let (zero_point, zero_point_rest) = self.zero_point.as_chunks::<CHUNK>();
         for (((y, &x), &scale), &zero_point) in y.iter_mut().zip(x).zip(scale).zip(zero_point) {
-            let mut lanes = [Default::default(); LANES];
-            for i in 0..LANES {
-                lanes[i] = self.formulas.with(scale[i], zero_point[i]).eval(x[i]);
+            let mut chunk = [Default::default(); CHUNK];
+            for i in 0..CHUNK {
+                chunk[i] = self.op.with_params(scale[i], zero_point[i]).eval(x[i]);
             }
-            *y = lanes;
+            *y = chunk;
         }
         for (((y, &x), &scale), &zero_point) in y_rest.iter_mut().zip(x_rest).zip(scale_rest).zip(zero_point_rest) {
-            *y = self.formulas.with(scale, zero_point).eval(x);
+            *y = self.op.with_params(scale, zero_point).eval(x);
         }
     }
 }

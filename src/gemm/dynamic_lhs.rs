@@ -7,7 +7,7 @@ use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, s};
 use super::lhs::LhsSource;
 use super::packed_lhs::Lhs;
 use crate::affine::Codes;
-use crate::affine::rules::Onnx;
+use crate::affine::rounding::Onnx;
 use crate::elementwise::{Params, quantize_run};
 
 /// An f32 matrix with the parameters that quantize it to `u8`: `clamp(rne(x / scale) + zero_point)`.
@@ -45,7 +45,7 @@ impl DynamicLhs<'_> {
     }
 
     fn quantize_slice(&self, values: ArrayView1<'_, f32>, scale: f32, codes: &mut [u8]) {
-        let params = Params::Constant(scale, self.zero_point);
+        let params = Params::PerTensor(scale, self.zero_point);
         quantize_run::<_, _, _, Onnx>(values, params, Codes::all::<u8>(), ArrayViewMut1::from(codes));
     }
 }

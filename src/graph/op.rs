@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::affine::clamp_real;
+use crate::affine::clamp_f32;
 use crate::window::Window;
 
 /// Bounds that values are clamped to: `min(max(x, low), high)` (ONNX: `Clip`). One that is `None` does not bound.
@@ -33,7 +33,7 @@ impl Clamp {
     #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         let (low, high) = self.bounds();
-        clamp_real(x, low, high)
+        clamp_f32(x, low, high)
     }
 
     /// Both bounds; infinite where there is none.

@@ -147,7 +147,7 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
                 let channel = if w_scales.len() == 1 { 0 } else { j };
                 let code = to_code[channel].apply::<Y>(acc, y_zero_point.to_i32(), Codes { min, max });
                 codes[j] = Y::Code::from_i32(code);
-                steps[j] = to_steps[channel].steps(acc);
+                steps[j] = to_steps[channel].centred(acc);
             }
         }
         let mut output = Array2::zeros(codes.raw_dim());

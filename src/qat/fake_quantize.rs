@@ -6,7 +6,7 @@ use ndarray::{Array, ArrayRef, Dimension};
 
 use super::loops::{self, Bits, Sums, Table};
 use super::mask::Mask;
-use crate::affine::rules::{Onnx, TfLite, Torch};
+use crate::affine::rounding::{Onnx, TfLite, Torch};
 use crate::affine::{
     Clipping, Convention, FloatZeroPoint, Grid, IntegerZeroPoint, Settings, StochasticRounding, split_mix,
     with_rounding,

@@ -164,28 +164,29 @@ fn widen_rows<const ROWS: usize>(a: LhsRows<'_>, codes: Range<usize>, wide: &mut
 #[inline]
 fn initial_acc<const ROWS: usize>(panel: RhsPanel<'_, { NR * KR }>, row_sums: &[i32]) -> [[__m256i; NR / LANES]; ROWS] {
     let (start, _) = panel.start.as_chunks();
-    let mut sums = [[load(&start[0]), load(&start[1])]; ROWS];
+    let mut tile = [[load(&start[0]), load(&start[1])]; ROWS];
     if !panel.zero_points.is_empty() {
         let (zero_points, _) = panel.zero_points.as_chunks();
-        for (sums, &row) in sums.iter_mut().zip(&row_sums[..ROWS]) {
-            for (sum, zero_points) in sums.iter_mut().zip(zero_points) {
-                *sum = _mm256_sub_epi32(*sum, _mm256_mullo_epi32(load(zero_points), _mm256_set1_epi32(row)));
+        for (row, &row_sum) in tile.iter_mut().zip(&row_sums[..ROWS]) {
+            for (register, zero_points) in row.iter_mut().zip(zero_points) {
+                *register =
+                    _mm256_sub_epi32(*register, _mm256_mullo_epi32(load(zero_points), _mm256_set1_epi32(row_sum)));
             }
         }
     }
-    sums
+    tile
 }
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn load_acc<const ROWS: usize>(acc: &[i32], acc_stride: usize) -> [[__m256i; NR / LANES]; ROWS] {
-    let mut sums = [[_mm256_setzero_si256(); NR / LANES]; ROWS];
-    for (i, sums) in sums.iter_mut().enumerate() {
-        for (sum, acc) in sums.iter_mut().zip(acc[i * acc_stride..][..NR].as_chunks().0) {
-            *sum = load(acc);
+    let mut tile = [[_mm256_setzero_si256(); NR / LANES]; ROWS];
+    for (i, row) in tile.iter_mut().enumerate() {
+        for (register, acc) in row.iter_mut().zip(acc[i * acc_stride..][..NR].as_chunks().0) {
+            *register = load(acc);
         }
     }
-    sums
+    tile
 }
 
 /// Accumulates products with some units of a panel.
@@ -197,17 +198,17 @@ fn load_acc<const ROWS: usize>(acc: &[i32], acc_stride: usize) -> [[__m256i; NR 
 unsafe fn multiply<const ROWS: usize>(
     wide: &Wide<ROWS>,
     panel: &[[u8; NR * KR]],
-    sums: &mut [[__m256i; NR / LANES]; ROWS],
+    tile: &mut [[__m256i; NR / LANES]; ROWS],
 ) {
     let first = wide.as_ptr().cast::<i32>();
     for (k, b) in panel.iter().enumerate() {
         let (b, _) = b.as_chunks();
         let (b0, b1) = (widen(&b[0]), widen(&b[1]));
-        for (i, sums) in sums.iter_mut().enumerate() {
+        for (i, row) in tile.iter_mut().enumerate() {
             // SAFETY: row `i` starts at unit `i * UNITS`, and the caller promises its unit `k`.
             let a = _mm256_set1_epi32(unsafe { first.add(i * UNITS + k).read() });
-            sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(a, b0));
-            sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(a, b1));
+            row[0] = _mm256_add_epi32(row[0], _mm256_madd_epi16(a, b0));
+            row[1] = _mm256_add_epi32(row[1], _mm256_madd_epi16(a, b1));
         }
     }
 }
@@ -242,7 +243,7 @@ fn dot4_rows(input: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS]
     let (start, _) = start.as_chunks();
     for (r, weights) in weights.chunks_exact(input.offsets.len()).enumerate() {
         for x in 0..input.outputs {
-            let mut sums = [load(&start[0]), load(&start[1])];
+            let mut channels = [load(&start[0]), load(&start[1])];
             for (&offset, weights) in input.offsets.iter().zip(weights) {
                 // SAFETY: `check` saw that the vectors of all taps and outputs exist.
                 let codes = unsafe { input.vectors.get_unchecked(x * input.step + offset) };
@@ -252,11 +253,11 @@ fn dot4_rows(input: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS]
                     let first = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(weights));
                     let products = _mm256_madd_epi16(_mm256_and_si256(codes, even), first);
                     let others = _mm256_madd_epi16(_mm256_srli_epi16::<8>(codes), _mm256_srai_epi16::<8>(weights));
-                    sums[i] = _mm256_add_epi32(sums[i], _mm256_add_epi32(products, others));
+                    channels[i] = _mm256_add_epi32(channels[i], _mm256_add_epi32(products, others));
                 }
             }
             let to = &mut out.acc[r * out.row_stride + x * out.stride..][..CHANNELS];
-            for (to, from) in to.as_chunks_mut().0.iter_mut().zip(sums) {
+            for (to, from) in to.as_chunks_mut().0.iter_mut().zip(channels) {
                 store(to, from);
             }
         }

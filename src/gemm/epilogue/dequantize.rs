@@ -4,7 +4,7 @@ use super::accumulators::Accumulators;
 use super::sealed::Finish;
 use super::tile_out::{TileOut, columns};
 use super::{Epilogue, check_bias, check_len};
-use crate::affine::clamp_real;
+use crate::affine::clamp_f32;
 use crate::arch::OutputStage;
 use crate::element::sealed::Sealed;
 use crate::error::{Error, Result};
@@ -99,7 +99,7 @@ impl<const BY_ROW: bool> OutputStage for DequantizeStage<'_, BY_ROW> {
         }
         if let Some((low, high)) = self.epilogue.clamp {
             for y in &mut y {
-                *y = clamp_real(*y, low, high);
+                *y = clamp_f32(*y, low, high);
             }
         }
         self.out.store::<COLS, WHOLE>(i, col, y);

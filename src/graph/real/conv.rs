@@ -7,7 +7,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::{Finish, Matrix, PRODUCTS, Weights};
-use crate::affine::clamp_real;
+use crate::affine::clamp_f32;
 use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
@@ -222,7 +222,7 @@ impl Task for DepthwiseRows<'_> {
                     }
                 }
                 for acc in &mut acc {
-                    *acc = clamp_real(*acc, low, high);
+                    *acc = clamp_f32(*acc, low, high);
                 }
                 *y = acc;
             }

@@ -7,7 +7,7 @@ use core::fmt::Debug;
 use ndarray::{ArrayD, ArrayView, ArrayViewMut, Axis, Zip};
 
 use super::Weights;
-use crate::affine::clamp_real;
+use crate::affine::clamp_f32;
 use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
@@ -52,7 +52,7 @@ impl Task for Clip<'_> {
     #[inline(always)]
     fn run(self) {
         let (low, high) = self.clamp.bounds();
-        self.y.iter_mut().zip(self.x).for_each(|(y, &x)| *y = clamp_real(x, low, high));
+        self.y.iter_mut().zip(self.x).for_each(|(y, &x)| *y = clamp_f32(x, low, high));
     }
 }
 
@@ -164,7 +164,7 @@ impl<P: ScaleZeroPoint> Task for SameShape<'_, P> {
     fn run(self) {
         let (low, high) = self.clamp.bounds();
         for ((y, &a), &b) in self.y.iter_mut().zip(self.a).zip(self.b) {
-            *y = clamp_real(self.pair.of(a, b), low, high);
+            *y = clamp_f32(self.pair.of(a, b), low, high);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::movement::{Concat, Pad, Reorder, Repeat};
 use super::network::{Constant, Node};
 use super::op::Clamp;
 use super::op::Op;
-use crate::affine::clamp_real;
+use crate::affine::clamp_f32;
 use crate::arch::Task;
 use crate::element::Float;
 
@@ -153,7 +153,7 @@ impl Task for Finish<'_> {
         let (low, high) = self.clamp.bounds();
         for row in self.rows.chunks_exact_mut(self.bias.len().max(1)) {
             for (y, b) in row.iter_mut().zip(self.bias) {
-                *y = clamp_real(*y + b, low, high);
+                *y = clamp_f32(*y + b, low, high);
             }
         }
     }

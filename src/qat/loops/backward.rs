@@ -101,7 +101,7 @@ impl<C: Compute, G: Grid<C>, P: Grids<LANES, C, G>> Task for Terms<P, C, G> {
         let mut all = Derivatives { input: zeros, by_scale: zeros, below: zeros, above: zeros };
         for i in 0..LANES {
             let (grad, rounded): (C, Rounded<C>) = (self.grad[i], self.grids.grid(i).round(self.x[i], 0));
-            all.input[i] = if rounded.passes() { grad } else { C::ZERO };
+            all.input[i] = if rounded.in_range() { grad } else { C::ZERO };
             all.by_scale[i] = grad * rounded.by_scale();
             all.below[i] = if rounded.below { grad } else { C::ZERO };
             all.above[i] = if rounded.above { grad } else { C::ZERO };

@@ -8,7 +8,7 @@ use super::{Grids, Same, Table, run};
 use crate::affine::Grid;
 use crate::arch::{self, Task};
 use crate::element::{Compute, Float};
-use crate::elementwise::{rounded, widened};
+use crate::elementwise::{round, widen};
 use crate::granularity::Run;
 use crate::qat::mask::WORD;
 
@@ -58,9 +58,9 @@ pub(in crate::qat) fn forward<F: Float, G: Grid<F::Compute>>(
             Run::Constant(block) => Run::Constant(block),
             Run::Consecutive(first) => Run::Consecutive(first + k * PIECE),
         };
-        widened(x, wide);
+        widen(x, wide);
         in_slices::<_, G>(table, block, wide, values, bits);
-        rounded(values, y);
+        round(values, y);
     }
 }
 
@@ -154,7 +154,7 @@ impl<C: Compute, G: Grid<C>, P: Grids<WORD, C, G>> Task for ChunkOf<'_, P, C, G>
         for i in 0..WORD {
             let rounded = grids.grid(i).round(x[i], position + i as u64);
             values[i] = rounded.value;
-            passes[i] = rounded.passes() as u8;
+            passes[i] = rounded.in_range() as u8;
         }
         (values, pack(&passes))
     }
