@@ -9,7 +9,7 @@ use ndarray_quant::{
     Element, Granularity, QParams, Quantize, Result, Scheme,
     nn::{Output, PreparedLinear},
     observer::{BlockObserver, MinMax, Statistic},
-    qat::{Clipping, FakeLinear, GradientFactor, LearnedQuantizer, LinearPass},
+    qat::{FakeLinear, GradientScale, LearnedQuantizer, LinearPass, SteClipping},
 };
 use rand::Rng;
 
@@ -97,8 +97,8 @@ impl FewBits {
     fn fake(&self, i: usize) -> Result<FakeLinear<u8, i8, u8>> {
         let input = if i == 0 { &self.input } else { self.layers[i - 1].outputs.params() };
         let layer = &self.layers[i];
-        let fake = FakeLinear::new(input, layer.weights.fake(), &Output::to(layer.outputs.params()))?;
-        Ok(fake.with_output_clipping(Clipping::Values))
+        let fake = FakeLinear::new(input, layer.weights.as_fake_quantize(), &Output::to(layer.outputs.params()))?;
+        Ok(fake.with_output_clipping(SteClipping::Unrounded))
     }
 
     /// The network in integers. Its codes are those of [`Self::forward`].
@@ -167,8 +167,8 @@ impl Layer {
         weights: LearnedQuantizer<i8, Ix2>,
         outputs: LearnedQuantizer<u8, Ix2>,
     ) -> Result<Self> {
-        let features = GradientFactor::Features(linear.bias.len());
-        Ok(Layer { linear: linear.clone(), weights, outputs: outputs.with_gradient_factor(features) })
+        let features = GradientScale::Activations(linear.bias.len());
+        Ok(Layer { linear: linear.clone(), weights, outputs: outputs.with_gradient_scale(features) })
     }
 }
 

@@ -8,7 +8,7 @@ use ndarray::{Array1, Ix1};
 use ndarray_quant::{
     Convention, QParams, Scheme,
     half::{HalfCast, Overflow},
-    qat::{FakeQuantize, Mask},
+    qat::{FakeQuantize, SteMask},
 };
 
 use crate::data::uniform;
@@ -48,7 +48,7 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result {
     // Forward: 4 bytes in, 4 out. Backward: the same. The mask is neither.
     timer.case("fake_quant_fwd_bwd", &[len], Work::Bytes(16 * len), || {
         let (x, mut out, mut input) = (some_clipped(len), Array1::<f32>::zeros(len), Array1::<f32>::zeros(len));
-        let (fake, mut mask) = (FakeQuantize::new(trained()?), Mask::default());
+        let (fake, mut mask) = (FakeQuantize::new(trained()?), SteMask::default());
         Ok(move || {
             fake.forward_into(black_box(&x), &mut out, &mut mask)?;
             // The gradient of the output is the input itself: what it holds does not matter.

@@ -31,7 +31,7 @@ pub(crate) use fixed_point_simd::{MultiplyShifted, RequantizeFixed};
 pub(crate) use reciprocal::ReciprocalQuantizer;
 pub use requantize::{Arithmetic, Multiplier};
 pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};
-pub use straight_through::Clipping;
+pub use straight_through::SteClipping;
 pub(crate) use straight_through::{
     FloatZeroPoint, Grid, IntegerZeroPoint, Rounded, Settings, StochasticRounding, split_mix,
 };

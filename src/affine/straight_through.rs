@@ -6,23 +6,25 @@ use super::Codes;
 use super::convert::{Rounding, clamp_to_code, dequantize_centred, quotient};
 use crate::element::Compute;
 
-/// Straight-through mask of fake quantization: where a value counts as clipped.
+/// The clipping condition of the straight-through estimator (STE): which values count as clipped in the backward pass.
 ///
-/// The gradient passes where a value is not clipped. Elsewhere the input's gradient is 0, and the parameters receive the gradient of the
-/// outermost code. With `v = x / scale`, `low = code_min - zero_point` and `high = code_max - zero_point`:
+/// The gradient by an unclipped value is 1. The gradient by a clipped value is 0, and its contribution to the gradients of
+/// scale and zero point is the contribution of the outermost code.
 ///
-/// | | passes where | |
+/// With `v = x / scale`, `low = code_min - zero_point` and `high = code_max - zero_point`:
+///
+/// | | unclipped | source |
 /// |---|---|---|
-/// | `Codes` | `low <= round(v) <= high` | PyTorch; a value less than half a step beyond the last code still passes |
-/// | `Values` | `low < v < high` | the papers on LSQ, LSQ+ and PACT |
+/// | `Rounded` | `low <= round(v) <= high` | PyTorch's `fake_quantize_*_affine`, up to half a scale beyond the last code |
+/// | `Unrounded` | `low < v < high` | LSQ (Esser et al. 2020), LSQ+ (Bhalgat et al. 2020), PACT (Choi et al. 2018) |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Clipping {
-    /// The gradient passes where the code was not clamped.
+pub enum SteClipping {
+    /// A value is clipped if its rounded code is out of range.
     #[default]
-    Codes,
-    /// The gradient passes where the value is between the values of the outermost codes.
-    Values,
+    Rounded,
+    /// A value is clipped if it reaches or exceeds the value of an outermost code, before rounding.
+    Unrounded,
 }
 
 /// A fake-quantized value.
@@ -59,7 +61,7 @@ impl<C: Compute> Rounded<C> {
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) codes: Codes,
-    pub(crate) clipping: Clipping,
+    pub(crate) clipping: SteClipping,
     /// Seed of stochastic rounding.
     pub(crate) seed: u64,
 }
@@ -80,9 +82,9 @@ struct StraightThrough<C> {
 
 impl<C: Compute> StraightThrough<C> {
     #[inline(always)]
-    fn new(low: i32, high: i32, clipping: Clipping, halves_away: bool) -> Self {
+    fn new(low: i32, high: i32, clipping: SteClipping, halves_away: bool) -> Self {
         let (above, below) = (C::from_i32(low), C::from_i32(high));
-        if clipping == Clipping::Values {
+        if clipping == SteClipping::Unrounded {
             return Self { above, below };
         }
         // Half a step beyond the outermost codes, and the tie itself if it rounds to them.
@@ -177,7 +179,7 @@ impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
 #[derive(Clone, Copy)]
 pub(crate) struct StochasticRounding<C, R> {
     grid: IntegerZeroPoint<C, R>,
-    clipping: Clipping,
+    clipping: SteClipping,
     seed: u64,
 }
 
@@ -197,8 +199,8 @@ impl<C: Compute, R: Rounding> Grid<C> for StochasticRounding<C, R> {
         let up = uniform::<C>(self.seed, position) < quotient - floor;
         let rounded = if up { floor + C::ONE } else { floor };
         let (below, above) = match self.clipping {
-            Clipping::Codes => (rounded < low, rounded > high),
-            Clipping::Values => (quotient <= low, quotient >= high),
+            SteClipping::Rounded => (rounded < low, rounded > high),
+            SteClipping::Unrounded => (quotient <= low, quotient >= high),
         };
         let centred = if rounded > low { rounded } else { low };
         let centred = if centred < high { centred } else { high };

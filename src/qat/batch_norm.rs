@@ -1,5 +1,7 @@
 //! Batch normalization folded into the weights while the network still trains.
 
+use alloc::string::ToString;
+
 use ndarray::{Array, Array1, ArrayRef, ArrayRef1, ArrayViewMut1, Axis, Dimension, RemoveAxis, Zip};
 
 use crate::error::{Error, Result, check_shapes};
@@ -12,13 +14,13 @@ use crate::error::{Error, Result, check_shapes};
 ///
 /// | | |
 /// |---|---|
-/// | [`weights`](Self::weights) | `ŵ = w γ / σ`, which are quantized; `u = quantize(ŵ) · x` |
+/// | [`fold`](Self::fold) | `ŵ = w γ / σ`, which are quantized; `u = quantize(ŵ) · x` |
 /// | [`normalize`](Self::normalize) with statistics | `y = u σ / σ_b + β - γ μ_b / σ_b` |
 /// | [`normalize`](Self::normalize) without, when frozen | `y = u + β - γ μ / σ` |
 ///
 /// Weights are always folded by the running statistics, so that their grid does not jump from batch to batch; the
 /// correction `σ / σ_b` makes the output that of batch normalization. After freezing, `y` is that of the folded
-/// network, bias [`bias`](Self::bias). Channels are axis 0 of weights and axis 1 of outputs.
+/// network, bias [`folded_bias`](Self::folded_bias). Channels are axis 0 of weights and axis 1 of outputs.
 ///
 /// ```
 /// use ndarray::{Array1, array};
@@ -30,13 +32,13 @@ use crate::error::{Error, Result, check_shapes};
 /// // A step of training, with nothing quantized: this is batch normalization.
 /// let z = x.dot(&w.t());
 /// let batch = bn.observe(&z)?;
-/// let y = bn.normalize(&x.dot(&bn.weights(&w)?.t()), Some(&batch))?;
+/// let y = bn.normalize(&x.dot(&bn.fold(&w)?.t()), Some(&batch))?;
 /// let mean = y.mean_axis(ndarray::Axis(0)).unwrap();
 /// assert!(mean[0].abs() < 1e-5 && (mean[1] - 0.5).abs() < 1e-5);
 ///
 /// // Frozen: the network that will run.
-/// let y = bn.normalize(&x.dot(&bn.weights(&w)?.t()), None)?;
-/// assert_eq!(y, x.dot(&bn.weights(&w)?.t()) + bn.bias());
+/// let y = bn.normalize(&x.dot(&bn.fold(&w)?.t()), None)?;
+/// assert_eq!(y, x.dot(&bn.fold(&w)?.t()) + bn.folded_bias());
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +80,7 @@ pub struct FoldGradients<D: Dimension> {
     pub folded: Array<f32, D>,
     /// By the product with plain weights, `z`, through the statistics of the batch; 0 when frozen.
     pub plain: Array<f32, D>,
-    /// By `γ`, without what comes through the folded weights: [`BatchNormFold::unfold`] has that.
+    /// By `γ`, without what comes through the folded weights: [`BatchNormFold::fold_backward`] has that.
     pub gamma: Array1<f32>,
     /// By `β`.
     pub beta: Array1<f32>,
@@ -100,7 +102,7 @@ impl BatchNormFold {
     /// # Errors
     /// [`Error::Shape`] if their lengths are not the number of channels, [`Error::Range`] if a variance is negative or
     /// not finite.
-    pub fn with_statistics(mut self, mean: Array1<f32>, variance: Array1<f32>) -> Result<Self> {
+    pub fn with_running_statistics(mut self, mean: Array1<f32>, variance: Array1<f32>) -> Result<Self> {
         check_channels("running mean", self.gamma.len(), &mean)?;
         check_channels("running variance", self.gamma.len(), &variance)?;
         if let Some(&bad) = variance.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
@@ -110,19 +112,33 @@ impl BatchNormFold {
         Ok(self)
     }
 
-    /// With this `ε`, and the weight of the newest batch in the running statistics.
+    /// Sets `ε`, which is added to variances. The default is 1e-5.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `epsilon > 0` and `0 <= momentum <= 1`.
-    pub fn with_constants(mut self, epsilon: f32, momentum: f32) -> Result<Self> {
-        if !(epsilon > 0.0 && epsilon.is_finite() && (0.0..=1.0).contains(&momentum)) {
+    /// [`Error::Argument`] unless `epsilon` is positive and finite.
+    pub fn with_epsilon(mut self, epsilon: f32) -> Result<Self> {
+        if !(epsilon > 0.0 && epsilon.is_finite()) {
+            let found = epsilon.to_string();
             return Err(Error::Argument {
-                what: "constants of batch normalization",
-                expected: "epsilon > 0 and momentum in 0..=1",
-                found: alloc::format!("epsilon {epsilon}, momentum {momentum}"),
+                what: "epsilon of batch normalization",
+                expected: "above 0 and finite",
+                found,
             });
         }
-        (self.epsilon, self.momentum) = (epsilon, momentum);
+        self.epsilon = epsilon;
+        Ok(self)
+    }
+
+    /// Sets the weight of the newest batch in the running statistics. The default is PyTorch's 0.1.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `0 <= momentum <= 1`.
+    pub fn with_momentum(mut self, momentum: f32) -> Result<Self> {
+        if !(0.0..=1.0).contains(&momentum) {
+            let found = momentum.to_string();
+            return Err(Error::Argument { what: "momentum of batch normalization", expected: "in 0..=1", found });
+        }
+        self.momentum = momentum;
         Ok(self)
     }
 
@@ -147,7 +163,7 @@ impl BatchNormFold {
     }
 
     /// The running means and variances.
-    pub fn statistics(&self) -> (&Array1<f32>, &Array1<f32>) {
+    pub fn running_statistics(&self) -> (&Array1<f32>, &Array1<f32>) {
         (&self.mean, &self.variance)
     }
 
@@ -180,7 +196,7 @@ impl BatchNormFold {
     ///
     /// # Errors
     /// [`Error::Shape`] if axis 0 is not the channels.
-    pub fn weights<D: RemoveAxis>(&self, w: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
+    pub fn fold<D: RemoveAxis>(&self, w: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
         self.check_weights(w)?;
         let mut folded = w.to_owned();
         for (c, mut w) in folded.axis_iter_mut(Axis(0)).enumerate() {
@@ -190,7 +206,7 @@ impl BatchNormFold {
     }
 
     /// The bias of the folded network: `β - γ μ / σ`.
-    pub fn bias(&self) -> Array1<f32> {
+    pub fn folded_bias(&self) -> Array1<f32> {
         (0..self.gamma.len()).map(|c| self.beta[c] - self.gamma[c] * self.mean[c] / self.deviation(c)).collect()
     }
 
@@ -205,7 +221,7 @@ impl BatchNormFold {
         batch: Option<&BatchStatistics>,
     ) -> Result<Array<f32, D>> {
         self.check(u)?;
-        let (mut y, bias) = (u.to_owned(), self.bias());
+        let (mut y, bias) = (u.to_owned(), self.folded_bias());
         for (c, mut y) in y.axis_iter_mut(Axis(1)).enumerate() {
             let (factor, bias) = match batch {
                 Some(b) => {
@@ -224,7 +240,7 @@ impl BatchNormFold {
     ///
     /// # Errors
     /// [`Error::Shape`] if shapes differ or axis 1 is not the channels.
-    pub fn backward<D: RemoveAxis>(
+    pub fn normalize_backward<D: RemoveAxis>(
         &self,
         u: &ArrayRef<f32, D>,
         batch: Option<(&ArrayRef<f32, D>, &BatchStatistics)>,
@@ -270,7 +286,7 @@ impl BatchNormFold {
     ///
     /// # Errors
     /// [`Error::Shape`] if shapes differ or axis 0 is not the channels.
-    pub fn unfold<D: RemoveAxis>(
+    pub fn fold_backward<D: RemoveAxis>(
         &self,
         w: &ArrayRef<f32, D>,
         grad: &ArrayRef<f32, D>,
@@ -283,7 +299,7 @@ impl BatchNormFold {
             gamma[c] = (along / self.deviation(c) as f64) as f32;
         }
         // Folding is linear in the weights.
-        Ok((self.weights(grad)?, gamma))
+        Ok((self.fold(grad)?, gamma))
     }
 
     /// `σ` of the running variance.

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
 use super::fake_quantize::{FakeQuantize, Gradients};
 
-use crate::affine::{Arithmetic, Clipping, Codes, Multiplier};
+use crate::affine::{Arithmetic, Codes, Multiplier, SteClipping};
 use crate::element::{Code, Element};
 use crate::error::{Result, check_shapes};
 use crate::gemm::{I32Epilogue, Int8, gemm};
@@ -110,7 +110,7 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
     }
 
     /// With the gradient of the outputs passing there.
-    pub fn with_output_clipping(mut self, clipping: Clipping) -> Self {
+    pub fn with_output_clipping(mut self, clipping: SteClipping) -> Self {
         self.unit = self.unit.with_clipping(clipping);
         self
     }

@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 use ndarray::{Array, ArrayRef, Dimension};
 
 use super::loops::{self, Bits, Sums, Table};
-use super::mask::Mask;
+use super::mask::SteMask;
 use crate::affine::rounding::{Onnx, TfLite, Torch};
 use crate::affine::{
-    Clipping, Convention, FloatZeroPoint, Grid, IntegerZeroPoint, Settings, StochasticRounding, split_mix,
+    Convention, FloatZeroPoint, Grid, IntegerZeroPoint, Settings, SteClipping, StochasticRounding, split_mix,
     with_rounding,
 };
 use crate::element::{Code, Element, Float};
@@ -20,7 +20,7 @@ use crate::qparams::QParams;
 ///
 /// With `v = x / scale` and `q = clamp(round(v) + zero_point)`, by the formulas of the parameters' [`Convention`]:
 ///
-/// | | where `v` passes, see [`Clipping`] | where it is clipped |
+/// | | where `v` passes, see [`SteClipping`] | where it is clipped |
 /// |---|---|---|
 /// | `y` | `(q - zero_point) * scale` | the same |
 /// | `∂y/∂x` | 1 | 0 |
@@ -56,7 +56,7 @@ use crate::qparams::QParams;
 #[derive(Debug, Clone, PartialEq)]
 pub struct FakeQuantize<T: Element, D: Dimension> {
     params: QParams<T, D>,
-    clipping: Clipping,
+    clipping: SteClipping,
     /// Of each block in row-major order, as a float.
     zero_points: Vec<f32>,
     /// Whether those are of the caller's, and need not be integers.
@@ -75,18 +75,18 @@ pub struct Gradients<F, D: Dimension> {
 }
 
 impl<T: Element, D: Dimension> FakeQuantize<T, D> {
-    /// With these parameters, and the gradient passing as PyTorch has it: [`Clipping::Codes`].
+    /// With these parameters, and the gradient passing as PyTorch has it: [`SteClipping::Rounded`].
     pub fn new(params: QParams<T, D>) -> Self {
         const { assert!(T::BITS <= 16, "fake quantization is for codes of 16 bits at most") };
         let zero_points = match params.zero_point() {
             Some(zero_points) => zero_points.iter().map(|z| z.to_i32() as f32).collect(),
             None => alloc::vec![0.0; params.scale().len()],
         };
-        Self { params, clipping: Clipping::default(), zero_points, real: false }
+        Self { params, clipping: SteClipping::default(), zero_points, real: false }
     }
 
     /// With the gradient passing there.
-    pub fn with_clipping(mut self, clipping: Clipping) -> Self {
+    pub fn with_clipping(mut self, clipping: SteClipping) -> Self {
         self.clipping = clipping;
         self
     }
@@ -101,7 +101,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// use ndarray::array;
     /// use ndarray_quant::{QParams, qat::FakeQuantize};
     /// let params = QParams::<u8, _>::per_tensor(0.5, 0)?;
-    /// let fake = FakeQuantize::new(params).with_real_zero_points(&array![0.25])?;
+    /// let fake = FakeQuantize::new(params).with_float_zero_points(&array![0.25])?;
     /// assert_eq!(fake.forward(&array![0.0f32, 0.5])?.0, array![-0.125, 0.375]);
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
@@ -109,7 +109,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// # Errors
     /// [`Error::Shape`] if there is not one per block, [`Error::NonFinite`] unless all are finite, [`Error::ZeroPoint`]
     /// if one is outside of the codes.
-    pub fn with_real_zero_points(mut self, zero_points: &ArrayRef<f32, D>) -> Result<Self> {
+    pub fn with_float_zero_points(mut self, zero_points: &ArrayRef<f32, D>) -> Result<Self> {
         check_shapes("zero points", self.params.scale().shape(), zero_points.shape())?;
         let (min, max) = self.params.code_range();
         for (index, &z) in crate::granularity::positions(zero_points.raw_dim()).zip(zero_points) {
@@ -136,7 +136,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     }
 
     /// Where the gradient passes.
-    pub fn clipping(&self) -> Clipping {
+    pub fn clipping(&self) -> SteClipping {
         self.clipping
     }
 
@@ -144,8 +144,8 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the parameters do not fit `x`.
-    pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, Mask<D>)> {
-        let (mut y, mut mask) = (Array::from_elem(x.raw_dim(), F::default()), Mask::default());
+    pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
+        let (mut y, mut mask) = (Array::from_elem(x.raw_dim(), F::default()), SteMask::default());
         self.forward_into(x, &mut y, &mut mask)?;
         Ok((y, mask))
     }
@@ -154,7 +154,12 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `y` has another shape than `x`, or the parameters do not fit it.
-    pub fn forward_into<F: Float>(&self, x: &ArrayRef<F, D>, y: &mut ArrayRef<F, D>, mask: &mut Mask<D>) -> Result<()> {
+    pub fn forward_into<F: Float>(
+        &self,
+        x: &ArrayRef<F, D>,
+        y: &mut ArrayRef<F, D>,
+        mask: &mut SteMask<D>,
+    ) -> Result<()> {
         with_rounding!(self.params.convention(), R => {
             if self.real {
                 self.run::<F, FloatZeroPoint<F::Compute, R>>(x, y, mask, 0)
@@ -182,8 +187,8 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// Those of [`Self::forward_stochastic_into`].
-    pub fn forward_stochastic<F: Float>(&self, x: &ArrayRef<F, D>, seed: u64) -> Result<(Array<F, D>, Mask<D>)> {
-        let (mut y, mut mask) = (Array::from_elem(x.raw_dim(), F::default()), Mask::default());
+    pub fn forward_stochastic<F: Float>(&self, x: &ArrayRef<F, D>, seed: u64) -> Result<(Array<F, D>, SteMask<D>)> {
+        let (mut y, mut mask) = (Array::from_elem(x.raw_dim(), F::default()), SteMask::default());
         self.forward_stochastic_into(x, seed, &mut y, &mut mask)?;
         Ok((y, mask))
     }
@@ -197,7 +202,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         x: &ArrayRef<F, D>,
         seed: u64,
         y: &mut ArrayRef<F, D>,
-        mask: &mut Mask<D>,
+        mask: &mut SteMask<D>,
     ) -> Result<()> {
         if self.real {
             return Err(Error::Argument {
@@ -214,7 +219,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         &self,
         x: &ArrayRef<F, D>,
         y: &mut ArrayRef<F, D>,
-        mask: &mut Mask<D>,
+        mask: &mut SteMask<D>,
         seed: u64,
     ) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), y.shape())?;
@@ -229,7 +234,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the mask is of another shape than `grad`.
-    pub fn backward<F: Float>(&self, mask: &Mask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
+    pub fn backward<F: Float>(&self, mask: &SteMask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
         let mut input = Array::from_elem(grad.raw_dim(), F::default());
         self.backward_into(mask, grad, &mut input)?;
         Ok(input)
@@ -241,7 +246,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// [`Error::Shape`] unless all three have one shape.
     pub fn backward_into<F: Float>(
         &self,
-        mask: &Mask<D>,
+        mask: &SteMask<D>,
         grad: &ArrayRef<F, D>,
         input: &mut ArrayRef<F, D>,
     ) -> Result<()> {

@@ -3,7 +3,7 @@
 use ndarray::{Array, ArrayRef, Dimension};
 
 use super::fake_quantize::{FakeQuantize, Gradients};
-use crate::affine::{Clipping, Codes, Convention};
+use crate::affine::{Codes, Convention, SteClipping};
 use crate::element::{Code, Compute, Element, Float};
 use crate::error::{Error, Result, check_shapes};
 use crate::granularity::{Blocks, Granularity, Run, positions};
@@ -14,33 +14,24 @@ use crate::scheme::Scheme;
 const SMALLEST: f32 = 1.0 / (1u64 << 60) as f32;
 const GREATEST: f32 = (1u64 << 60) as f32;
 
-/// The scale that an optimizer gets when it asks for `proposed`: the nearest one within a factor of two of the present
-/// one and within `2^-60..=2^60`; the present one if it asks for a NaN.
-///
-/// So a scale is positive and finite whatever the learning rate, and one bad step cannot throw it away.
-///
-/// ```
-/// use ndarray_quant::qat::project_scale;
-/// assert_eq!(project_scale(0.1, 0.11), 0.11);
-/// assert_eq!(project_scale(0.1, -3.0), 0.05);
-/// assert_eq!(project_scale(0.1, f32::INFINITY), 0.2);
-/// assert_eq!(project_scale(0.1, f32::NAN), 0.1);
-/// ```
-pub fn project_scale(present: f32, proposed: f32) -> f32 {
+/// Projects a scale that an optimizer proposes: clamps it to `present / 2..=2 * present` and to `2^-60..=2^60`; a NaN gives
+/// the present scale.
+pub(super) fn project_scale(present: f32, proposed: f32) -> f32 {
     let present = if present > 0.0 { present.clamp(SMALLEST, GREATEST) } else { SMALLEST };
     let proposed = if proposed.is_nan() { present } else { proposed };
     proposed.clamp(0.5 * present, 2.0 * present).clamp(SMALLEST, GREATEST)
 }
 
-/// What the gradients of learned parameters are multiplied by.
+/// The gradient scale `g` of LSQ: the factor of the gradients of scales and zero points (Esser et al. 2020, section 2.2).
+///
+/// With `q_max = code_max - zero_point`, the paper's `Q_P`:
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum GradientFactor {
-    /// `1 / sqrt(n * q_max)` with `n` the elements of a block: for weights. `q_max` is the greatest code less the zero
-    /// point (Esser et al. 2020, section 2.2).
-    PerElement,
-    /// The same with this `n`: for activations, whose features count and not the images of a batch.
-    Features(usize),
-    /// This factor.
+pub enum GradientScale {
+    /// `g = 1 / sqrt(n_weights * q_max)`, with `n_weights` the number of elements of a block.
+    Weights,
+    /// `g = 1 / sqrt(n_features * q_max)`, with this number of features of a layer, independent of the batch size.
+    Activations(usize),
+    /// A fixed `g`.
     Fixed(f32),
 }
 
@@ -52,13 +43,13 @@ pub enum GradientFactor {
 /// | [`lsq_plus`](Self::lsq_plus) | scales and zero points | calibrated parameters | Bhalgat et al., "LSQ+", 2020 |
 /// | [`new`](Self::new) | scales | calibrated parameters | |
 ///
-/// The gradients are those of [`FakeQuantize`] with [`Clipping::Values`], times a [`GradientFactor`]. LSQ+'s offset `β`
+/// The gradients are those of [`FakeQuantize`] with [`SteClipping::Unrounded`], times a [`GradientScale`]. LSQ+'s offset `β`
 /// is `-zero_point * scale`; the zero point is kept as a real number and rounded for use, so that integer arithmetic
 /// can follow. With [`Convention::Torch`] everything is as in PyTorch's `_fake_quantize_learnable_*`, whose gradient
-/// passes by [`Clipping::Codes`].
+/// passes by [`SteClipping::Rounded`].
 ///
 /// An optimizer of any kind works: propose new values to [`set_scale`](Self::set_scale), which keeps them positive and
-/// finite by [`project_scale`]. [`descend`](Self::descend) is the plainest one.
+/// finite by [`project_scale`]. [`sgd_step`](Self::sgd_step) is the plainest one.
 ///
 /// ```
 /// use ndarray::Array1;
@@ -69,11 +60,11 @@ pub enum GradientFactor {
 /// assert!((q.scale()[0] - 1.01).abs() < 1e-3); // 2 * mean(abs(w)) / sqrt(1)
 ///
 /// // Minimize the error of the rounding itself.
-/// let error = |q: &LearnedQuantizer<i8, _>| Ok::<_, ndarray_quant::Error>(&q.fake().forward(&w)?.0 - &w);
+/// let error = |q: &LearnedQuantizer<i8, _>| Ok::<_, ndarray_quant::Error>(&q.as_fake_quantize().forward(&w)?.0 - &w);
 /// let before = error(&q)?.mapv(|e| e * e).sum();
 /// for _ in 0..100 {
 ///     let gradients = q.gradients(&w, &error(&q)?)?;
-///     q.descend(&gradients, 0.02)?;
+///     q.sgd_step(&gradients, 0.02)?;
 /// }
 /// assert!(error(&q)?.mapv(|e| e * e).sum() < 0.8 * before);
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -83,7 +74,7 @@ pub struct LearnedQuantizer<T: Element, D: Dimension> {
     fake: FakeQuantize<T, D>,
     /// Before they are rounded, if they are trained.
     zero_point: Option<Array<f32, D>>,
-    factor: GradientFactor,
+    factor: GradientScale,
 }
 
 impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
@@ -93,12 +84,12 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     /// Those of [`QParams::new`].
     pub fn new(params: QParams<T, D>) -> Result<Self> {
         let clipping = match params.convention() {
-            Convention::Torch => Clipping::Codes,
-            _ => Clipping::Values,
+            Convention::Torch => SteClipping::Rounded,
+            _ => SteClipping::Unrounded,
         };
         let scale = params.scale().mapv(|scale| project_scale(scale, scale));
         let fake = FakeQuantize::new(with_values(&params, scale, None)?).with_clipping(clipping);
-        Ok(Self { fake, zero_point: None, factor: GradientFactor::PerElement })
+        Ok(Self { fake, zero_point: None, factor: GradientScale::Weights })
     }
 
     /// LSQ: the codes, granularity and convention of a scheme, no zero point, and scales that start from `x`:
@@ -130,19 +121,19 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     }
 
     /// With the gradients of the parameters multiplied by this.
-    pub fn with_gradient_factor(mut self, factor: GradientFactor) -> Self {
+    pub fn with_gradient_scale(mut self, factor: GradientScale) -> Self {
         self.factor = factor;
         self
     }
 
     /// With the gradient passing there.
-    pub fn with_clipping(mut self, clipping: Clipping) -> Self {
+    pub fn with_clipping(mut self, clipping: SteClipping) -> Self {
         self.fake = self.fake.with_clipping(clipping);
         self
     }
 
     /// Forward and backward with the present parameters, the zero points rounded.
-    pub fn fake(&self) -> &FakeQuantize<T, D> {
+    pub fn as_fake_quantize(&self) -> &FakeQuantize<T, D> {
         &self.fake
     }
 
@@ -161,17 +152,17 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         self.zero_point.as_ref()
     }
 
-    /// The gradients by the input and, multiplied by [`Self::gradient_factors`], by scales and zero points. Those of
+    /// The gradients by the input and, multiplied by [`Self::gradient_scales`], by scales and zero points. Those of
     /// the zero points are 0 unless they are trained.
     ///
     /// # Errors
     /// Those of [`FakeQuantize::gradients`].
     pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<Gradients<F, D>> {
         let mut gradients = match self.zero_points_of_torch() {
-            Some(zero_points) => self.fake.clone().with_real_zero_points(&zero_points)?.gradients(x, grad)?,
+            Some(zero_points) => self.fake.clone().with_float_zero_points(&zero_points)?.gradients(x, grad)?,
             None => self.fake.gradients(x, grad)?,
         };
-        let factors = self.gradient_factors(x.len());
+        let factors = self.gradient_scales(x.len());
         gradients.scale *= &factors;
         gradients.zero_point *= &factors;
         if self.zero_point.is_none() {
@@ -181,12 +172,12 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     }
 
     /// What the gradients are multiplied by for a tensor of this many elements, one per block.
-    pub fn gradient_factors(&self, len: usize) -> Array<f32, D> {
+    pub fn gradient_scales(&self, len: usize) -> Array<f32, D> {
         let params = self.params();
         let elements = match self.factor {
-            GradientFactor::Fixed(factor) => return Array::from_elem(params.scale().raw_dim(), factor),
-            GradientFactor::Features(n) => n,
-            GradientFactor::PerElement => len.div_ceil(params.scale().len().max(1)),
+            GradientScale::Fixed(factor) => return Array::from_elem(params.scale().raw_dim(), factor),
+            GradientScale::Activations(n) => n,
+            GradientScale::Weights => len.div_ceil(params.scale().len().max(1)),
         };
         let (_, code_max) = params.code_range();
         let factor = |zero_point: i32| {
@@ -240,7 +231,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the gradients are those of another granularity.
-    pub fn descend<F>(&mut self, gradients: &Gradients<F, D>, rate: f32) -> Result<()> {
+    pub fn sgd_step<F>(&mut self, gradients: &Gradients<F, D>, rate: f32) -> Result<()> {
         check_shapes("gradient of the scales", self.scale().shape(), gradients.scale.shape())?;
         let scale = self.scale() - &(&gradients.scale * rate);
         if let Some(zero_point) = &self.zero_point {
@@ -298,4 +289,27 @@ fn mean_magnitudes<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Gran
         }
     }
     Ok(sums.mapv(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_projected_scale_is_near_the_present_one() {
+        assert_eq!(project_scale(0.1, 0.11), 0.11);
+        assert_eq!(project_scale(0.1, -3.0), 0.05);
+        assert_eq!(project_scale(0.1, f32::INFINITY), 0.2);
+        assert_eq!(project_scale(0.1, f32::NAN), 0.1);
+    }
+
+    proptest! {
+        /// Projected scales are positive, finite and can be multiplied, for any proposal of an optimizer.
+        #[test]
+        fn projected_scales_are_usable(present: f32, proposed: f32) {
+            let scale = project_scale(present, proposed);
+            prop_assert!(scale > 0.0 && scale.is_finite() && (scale * scale).is_normal(), "{scale}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::error::{Result, check_shapes};
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mask<D: Dimension> {
+pub struct SteMask<D: Dimension> {
     dim: D,
     /// In row-major order, the first element in the lowest bit; unused bits are 0.
     words: Vec<u64>,
@@ -29,9 +29,9 @@ pub struct Mask<D: Dimension> {
 
 pub(super) const WORD: usize = u64::BITS as usize;
 
-impl<D: Dimension> Mask<D> {
+impl<D: Dimension> SteMask<D> {
     /// The mask of a tensor of this shape of which nothing was clipped.
-    pub fn nothing_clipped(shape: D) -> Self {
+    pub fn unclipped(shape: D) -> Self {
         let mut mask = Self { dim: shape, words: Vec::new() };
         let len = mask.dim.size();
         mask.words.resize(len.div_ceil(WORD), u64::MAX);

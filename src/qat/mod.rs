@@ -21,12 +21,12 @@ mod mask;
 mod pact;
 mod schedule;
 
-pub use crate::affine::Clipping;
+pub use crate::affine::SteClipping;
 pub use batch_norm::{BatchNormFold, BatchStatistics, FoldGradients};
 pub use bias::fake_quantize_bias;
 pub use fake_linear::{FakeLinear, LinearGradients, LinearPass};
 pub use fake_quantize::{FakeQuantize, Gradients};
-pub use learned::{GradientFactor, LearnedQuantizer, project_scale};
-pub use mask::Mask;
+pub use learned::{GradientScale, LearnedQuantizer};
+pub use mask::SteMask;
 pub use pact::Pact;
-pub use schedule::{Phase, Schedule, ScheduledQuantizer};
+pub use schedule::{Schedule, ScheduledQuantizer};

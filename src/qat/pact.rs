@@ -4,8 +4,8 @@ use ndarray::{Array, ArrayRef, Dimension};
 
 use super::fake_quantize::FakeQuantize;
 use super::learned::project_scale;
-use super::mask::Mask;
-use crate::affine::Clipping;
+use super::mask::SteMask;
+use crate::affine::SteClipping;
 use crate::element::{Element, Float};
 use crate::error::Result;
 use crate::qparams::QParams;
@@ -44,7 +44,7 @@ impl<T: Element, D: Dimension> Pact<T, D> {
     pub fn new(alpha: f32, bits: u32) -> Result<Self> {
         let steps = 1i32.checked_shl(bits).map_or(i32::MAX, |codes| codes - 1);
         let params = QParams::per_tensor(alpha / steps as f32, T::Code::default())?.with_code_range(0, steps)?;
-        Ok(Self { alpha, fake: FakeQuantize::new(params).with_clipping(Clipping::Values) })
+        Ok(Self { alpha, fake: FakeQuantize::new(params).with_clipping(SteClipping::Unrounded) })
     }
 
     /// The present clipping value.
@@ -61,7 +61,7 @@ impl<T: Element, D: Dimension> Pact<T, D> {
     ///
     /// # Errors
     /// As [`FakeQuantize::forward`].
-    pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, Mask<D>)> {
+    pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
         self.fake.forward(x)
     }
 
@@ -75,7 +75,7 @@ impl<T: Element, D: Dimension> Pact<T, D> {
         Ok((input, sums.iter().map(|sums| sums.above).sum::<f64>() as f32))
     }
 
-    /// Takes a new clipping value, as near as [`project_scale`] lets it.
+    /// Takes a new clipping value, projected as in [`LearnedQuantizer::set_scale`](super::LearnedQuantizer::set_scale).
     ///
     /// # Errors
     /// Those of [`Self::new`], which a projected value does not meet.

@@ -1,42 +1,37 @@
-//! When to observe, when to quantize, when to stop moving.
+//! Quantization-aware training with ranges that are observed during training.
 
 use ndarray::{Array, ArrayRef, Dimension};
 
 use super::fake_quantize::FakeQuantize;
-use super::mask::Mask;
+use super::mask::SteMask;
 use crate::element::{Element, Float};
 use crate::error::Result;
 use crate::observer::{MovingAverage, Observer};
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 
-/// The steps of training at which quantization begins and ranges freeze.
+/// The training steps at which fake quantization starts and ranges freeze.
+///
+/// | step | observer | fake quantization |
+/// |---|---|---|
+/// | before `quant_delay` | enabled | disabled: values pass unchanged |
+/// | from `quant_delay` on | enabled | enabled |
+/// | from `freeze_after` on | disabled: ranges are frozen | enabled |
+///
+/// `quant_delay` is TensorFlow's parameter of `create_training_graph`; freezing is PyTorch's `disable_observer`.
+/// (Jacob et al. 2018, section 3.1, delay activation quantization; Krishnamoorthi 2018.)
 ///
 /// ```
-/// use ndarray_quant::qat::{Phase, Schedule};
-/// let schedule = Schedule::new().delay(100).freeze_after(1000);
-/// assert_eq!([0, 99, 100, 999, 1000].map(|step| schedule.phase(step)), {
-///     use Phase::*;
-///     [Observe, Observe, Quantize, Quantize, Frozen]
-/// });
+/// use ndarray_quant::qat::Schedule;
+/// let schedule = Schedule::new().quant_delay(100).freeze_after(1000);
+/// assert_eq!([0, 99, 100, 999, 1000].map(|step| schedule.fake_quant_enabled(step)), [false, false, true, true, true]);
+/// assert_eq!([0, 99, 100, 999, 1000].map(|step| schedule.observer_enabled(step)), [true, true, true, true, false]);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Schedule {
-    delay: u64,
-    freeze: Option<u64>,
-}
-
-/// What happens to an activation at a step of training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Phase {
-    /// Its range is observed; the value passes as it is.
-    Observe,
-    /// Its range is observed and it is quantized to that range.
-    Quantize,
-    /// It is quantized to the range as it was.
-    Frozen,
+    quant_delay: u64,
+    freeze_after: Option<u64>,
 }
 
 impl Schedule {
@@ -45,42 +40,45 @@ impl Schedule {
         Self::default()
     }
 
-    /// Only observes for this many steps: activations of an untrained network say little about their range.
-    pub fn delay(mut self, steps: u64) -> Self {
-        self.delay = steps;
+    /// Only observes during the first `steps` steps, because the activations of an untrained network say little about
+    /// their final range.
+    pub fn quant_delay(mut self, steps: u64) -> Self {
+        self.quant_delay = steps;
         self
     }
 
-    /// Freezes the range after this many steps, counted from the first one, so that the last steps train the weights
-    /// for the very grid that the integer network has.
+    /// Freezes the range after `steps` steps, counted from the first one. The last steps then train the weights with
+    /// exactly the scale and zero point of the integer network.
     pub fn freeze_after(mut self, steps: u64) -> Self {
-        self.freeze = Some(steps);
+        self.freeze_after = Some(steps);
         self
     }
 
-    /// What happens at a step, counted from 0.
-    pub fn phase(&self, step: u64) -> Phase {
-        if self.freeze.is_some_and(|freeze| step >= freeze) {
-            Phase::Frozen
-        } else if step < self.delay {
-            Phase::Observe
-        } else {
-            Phase::Quantize
-        }
+    /// Returns whether the range is observed at a step, counted from 0.
+    pub fn observer_enabled(&self, step: u64) -> bool {
+        self.freeze_after.is_none_or(|freeze| step < freeze)
+    }
+
+    /// Returns whether values are fake-quantized at a step, counted from 0. Always true once the range is frozen.
+    pub fn fake_quant_enabled(&self, step: u64) -> bool {
+        step >= self.quant_delay || !self.observer_enabled(step)
     }
 }
 
-/// Fake quantization of an activation whose range is observed while the network trains: observe, quantize, freeze.
-/// (PyTorch: `FakeQuantize` with `enable_observer` and `enable_fake_quant`.)
+/// Fake quantization of an activation whose range is observed during training. (PyTorch: the module `FakeQuantize`, with
+/// `enable_observer`, `enable_fake_quant` and `disable_observer` called by the [`Schedule`].)
+///
+/// Every [`forward`](Self::forward) is a training step: the observer sees the batch, the [`Scheme`] turns its range into
+/// parameters, and [`FakeQuantize`] rounds the batch.
 ///
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::{Scheme, observer::MovingAverage, qat::{Schedule, ScheduledQuantizer}};
 ///
-/// let schedule = Schedule::new().delay(1).freeze_after(2);
+/// let schedule = Schedule::new().quant_delay(1).freeze_after(2);
 /// let range = MovingAverage::per_tensor().with_averaging_constant(0.5)?;
 /// let mut q = ScheduledQuantizer::new(Scheme::<u8>::asymmetric(), range, schedule);
-/// assert_eq!(q.forward(&array![0.0f32, 255.0])?.0, array![0.0, 255.0]); // step 0 observes
+/// assert_eq!(q.forward(&array![0.0f32, 255.0])?.0, array![0.0, 255.0]); // step 0 only observes
 /// assert_eq!(q.forward(&array![0.0f32, 765.0])?.0, array![0.0, 510.0]); // step 1: the range is the mean of both
 /// assert_eq!(q.forward(&array![3.0f32, 9999.0])?.0, array![4.0, 510.0]); // step 2: frozen
 /// assert_eq!(q.params().unwrap().scale(), array![2.0]);
@@ -96,32 +94,31 @@ pub struct ScheduledQuantizer<T: Element, D: Dimension, O: Observer = MovingAver
 }
 
 impl<T: Element, D: Dimension, O: Observer> ScheduledQuantizer<T, D, O> {
-    /// Ranges of this observer become parameters by this scheme. Their granularities must agree.
+    /// Quantizes by `scheme` to the range that `observer` finds. Both must have the same granularity.
     pub fn new(scheme: Scheme<T>, observer: O, schedule: Schedule) -> Self {
         Self { scheme, observer, schedule, step: 0, fake: None }
     }
 
-    /// A step of training: what the next layer sees, and which values were not clipped.
+    /// Runs a training step. Returns the value that the next layer sees, and the mask for [`backward`](Self::backward).
     ///
     /// # Errors
-    /// Those of [`Observer::observe`] and [`Scheme::params`], and [`Error::Shape`](crate::Error::Shape) if frozen
-    /// parameters do not fit `x`. After an error the step was not taken.
-    pub fn forward<F: Float>(&mut self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, Mask<D>)> {
-        let phase = self.phase();
-        if phase != Phase::Frozen && !x.is_empty() {
+    /// Same as [`Observer::observe`] and [`Scheme::params`]; [`Error::Shape`](crate::Error::Shape) if frozen parameters
+    /// do not fit `x`. After an error the step is not counted.
+    pub fn forward<F: Float>(&mut self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
+        if self.observer_enabled() && !x.is_empty() {
             self.observer.observe(x)?;
             self.fake = Some(FakeQuantize::new(self.scheme.params(&self.observer)?));
         }
         let out = match &self.fake {
-            Some(fake) if phase != Phase::Observe => fake.forward(x)?,
-            _ => (x.to_owned(), Mask::nothing_clipped(x.raw_dim())),
+            Some(fake) if self.fake_quant_enabled() => fake.forward(x)?,
+            _ => (x.to_owned(), SteMask::unclipped(x.raw_dim())),
         };
         self.step += 1;
         Ok(out)
     }
 
-    /// What the next layer sees with the parameters as they are; nothing is observed and no step is counted. Before
-    /// anything was observed the value passes as it is.
+    /// Fake-quantizes with the current parameters, without observing and without counting a step, as for validation.
+    /// Returns `x` unchanged if nothing was observed yet.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit `x`.
@@ -132,27 +129,32 @@ impl<T: Element, D: Dimension, O: Observer> ScheduledQuantizer<T, D, O> {
         }
     }
 
-    /// The gradient by the input: that of the output where nothing was clipped, else 0.
+    /// The gradient by the input, `∂L/∂x = ∂L/∂y` where the value was not clipped, otherwise 0.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the mask is of another shape than `grad`.
-    pub fn backward<F: Float>(&self, mask: &Mask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
+    /// [`Error::Shape`](crate::Error::Shape) if `mask` and `grad` differ in shape.
+    pub fn backward<F: Float>(&self, mask: &SteMask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
         let mut input = Array::from_elem(grad.raw_dim(), F::default());
         mask.apply(grad, &mut input)?;
         Ok(input)
     }
 
-    /// What happens at the next step.
-    pub fn phase(&self) -> Phase {
-        self.schedule.phase(self.step)
+    /// Returns whether the next step observes the range.
+    pub fn observer_enabled(&self) -> bool {
+        self.schedule.observer_enabled(self.step)
     }
 
-    /// Freezes the range now.
+    /// Returns whether the next step fake-quantizes.
+    pub fn fake_quant_enabled(&self) -> bool {
+        self.schedule.fake_quant_enabled(self.step)
+    }
+
+    /// Freezes the range from the next step on. (PyTorch: `disable_observer`.)
     pub fn freeze(&mut self) {
         self.schedule = self.schedule.freeze_after(self.step);
     }
 
-    /// The parameters of what was observed: what the trained network is quantized with. `None` before the first step.
+    /// The current parameters, with which the trained network is quantized. `None` before the first step.
     pub fn params(&self) -> Option<&QParams<T, D>> {
         self.fake.as_ref().map(FakeQuantize::params)
     }

@@ -15,16 +15,16 @@ fn batch_norm_folding() {
         let x = Array2::from_shape_simple_fn((32, depth), || rng.random_range(-1.0f32..2.0));
         let z = x.dot(&w.t());
         let batch = bn.observe(&z).unwrap();
-        let y = bn.normalize(&x.dot(&bn.weights(&w).unwrap().t()), Some(&batch)).unwrap();
+        let y = bn.normalize(&x.dot(&bn.fold(&w).unwrap().t()), Some(&batch)).unwrap();
         let mean = z.mean_axis(Axis(0)).unwrap();
         let deviation = z.var_axis(Axis(0), 0.0).mapv(|v| (v + 1e-5).sqrt());
         assert_close(&y, &((z - mean) / deviation * &gamma + &beta), 1e-5);
     }
     let x = Array2::from_shape_simple_fn((32, depth), || rng.random_range(-1.0f32..2.0));
-    let folded = bn.weights(&w).unwrap();
+    let folded = bn.fold(&w).unwrap();
     let frozen = bn.normalize(&x.dot(&folded.t()), None).unwrap();
-    assert_close(&frozen, &(x.dot(&folded.t()) + bn.bias()), 1e-5);
-    let (mean, variance) = bn.statistics();
+    assert_close(&frozen, &(x.dot(&folded.t()) + bn.folded_bias()), 1e-5);
+    let (mean, variance) = bn.running_statistics();
     let float = (x.dot(&w.t()) - mean) / variance.mapv(|v| (v + 1e-5).sqrt()) * &gamma + &beta;
     assert_close(&frozen, &float, 1e-5);
 }
@@ -46,23 +46,23 @@ fn batch_norm_gradients() {
     let statistics = (ndarray::array![0.1f32, -0.2, 0.3], ndarray::array![0.7f32, 1.2, 0.4]);
     let layer = |gamma: &Array1<f32>, beta: &Array1<f32>| {
         let bn = BatchNormFold::new(gamma.clone(), beta.clone()).unwrap();
-        bn.with_statistics(statistics.0.clone(), statistics.1.clone()).unwrap()
+        bn.with_running_statistics(statistics.0.clone(), statistics.1.clone()).unwrap()
     };
     for frozen in [false, true] {
         let loss = |w: &Array2<f32>, gamma: &Array1<f32>, beta: &Array1<f32>| {
             let bn = layer(gamma, beta);
             let batch = bn.clone().observe(&x.dot(&w.t())).unwrap();
-            let u = x.dot(&bn.weights(w).unwrap().t());
+            let u = x.dot(&bn.fold(w).unwrap().t());
             let y = bn.normalize(&u, Some(&batch).filter(|_| !frozen)).unwrap();
             (y * &towards).mapv(f64::from).sum()
         };
         let bn = layer(&gamma, &beta);
         let z = x.dot(&w.t());
         let batch = bn.clone().observe(&z).unwrap();
-        let u = x.dot(&bn.weights(&w).unwrap().t());
+        let u = x.dot(&bn.fold(&w).unwrap().t());
         let batch = Some((&*z, &batch)).filter(|_| !frozen);
-        let g = bn.backward(&u, batch, &towards).unwrap();
-        let (by_w, by_gamma) = bn.unfold(&w, &g.folded.t().dot(&x)).unwrap();
+        let g = bn.normalize_backward(&u, batch, &towards).unwrap();
+        let (by_w, by_gamma) = bn.fold_backward(&w, &g.folded.t().dot(&x)).unwrap();
         let (by_w, by_gamma) = (by_w + g.plain.t().dot(&x), by_gamma + &g.gamma);
         let h = 1e-2;
         let close = |found: f32, up: f64, down: f64| {
@@ -108,7 +108,7 @@ fn a_layer_in_training_is_the_integer_layer() {
     let requantizations = [Arithmetic::F32, Arithmetic::F64, Arithmetic::FixedPoint(Default::default())];
     for (bits, arithmetic) in [2, 3, 4, 8].into_iter().flat_map(|bits| requantizations.map(|r| (bits, r))) {
         let scheme = Scheme::<i8>::symmetric().bits(bits).unwrap().per_axis(Axis(0));
-        let weights = FakeQuantize::new(scheme.params_of(&w).unwrap()).with_clipping(Clipping::Values);
+        let weights = FakeQuantize::new(scheme.params_of(&w).unwrap()).with_clipping(SteClipping::Unrounded);
         let z = on_grid.dot(&weights.params().fake_quantize(&w).unwrap().t()) + &bias;
         let output: QParams<u8, _> = Scheme::asymmetric().bits(bits).unwrap().params_of(&z).unwrap();
         for relu in [false, true] {
@@ -177,7 +177,7 @@ fn plain_gradients(
     let zero = output.zero_point().map_or(0, |z| z[[0, 0]]) as i32;
     let (min, max) = output.code_range();
     let clamped = output.clone().with_code_range(if relu { zero } else { min }, max).unwrap();
-    let by_output = FakeQuantize::new(clamped).with_clipping(Clipping::Values).gradients(z, grad).unwrap();
+    let by_output = FakeQuantize::new(clamped).with_clipping(SteClipping::Unrounded).gradients(z, grad).unwrap();
     let on_grid = weights.params().fake_quantize(w).unwrap();
     let by_weights = weights.gradients(w, &by_output.input.t().dot(x)).unwrap();
     let found = layer.backward(x, w, &pass, grad).unwrap();

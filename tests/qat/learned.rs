@@ -12,9 +12,9 @@ fn lsq() {
         let mean = row.iter().map(|x| x.abs()).sum::<f32>() / 50.0;
         assert!((scale - 2.0 * mean / 3f32.sqrt()).abs() < 1e-6);
     }
-    assert!((q.gradient_factors(100)[[0, 0]] - 1.0 / (50.0f32 * 3.0).sqrt()).abs() < 1e-8);
-    let features = q.clone().with_gradient_factor(GradientFactor::Features(10));
-    assert!((features.gradient_factors(100)[[1, 0]] - 1.0 / 30f32.sqrt()).abs() < 1e-8);
+    assert!((q.gradient_scales(100)[[0, 0]] - 1.0 / (50.0f32 * 3.0).sqrt()).abs() < 1e-8);
+    let features = q.clone().with_gradient_scale(GradientScale::Activations(10));
+    assert!((features.gradient_scales(100)[[1, 0]] - 1.0 / 30f32.sqrt()).abs() < 1e-8);
 
     let gradients = q.gradients(&w, &Array2::ones(w.dim())).unwrap();
     for (i, row) in w.rows().into_iter().enumerate() {
@@ -51,10 +51,10 @@ fn scales_stay_positive_and_finite() {
         let noise = if step % 1000 == 999 { f32::INFINITY } else { 100.0 };
         let grad = w.mapv(|w| (w - 0.3) * rng.random_range(-1.0f32..1.0) * noise);
         for q in [&mut two, &mut four] {
-            q.descend(&q.gradients(&w, &grad).unwrap(), 0.1).unwrap();
+            q.sgd_step(&q.gradients(&w, &grad).unwrap(), 0.1).unwrap();
             usable(q.scale()[0]);
         }
-        plus.descend(&plus.gradients(&w, &grad).unwrap(), 0.1).unwrap();
+        plus.sgd_step(&plus.gradients(&w, &grad).unwrap(), 0.1).unwrap();
         usable(plus.scale()[0]);
         assert!((0.0..=255.0).contains(&plus.zero_point().unwrap()[0]));
         let (_, by_alpha) = pact.gradients(&w, &grad).unwrap();
@@ -73,7 +73,7 @@ fn lsq_plus() {
     let mut q = LearnedQuantizer::lsq_plus(params).unwrap();
     q.set_zero_point(&ndarray::array![8.4]).unwrap();
     assert_eq!(q.params().zero_point().unwrap()[0], 8);
-    let error = |q: &LearnedQuantizer<u8, _>| &q.fake().forward(&x).unwrap().0 - &x;
+    let error = |q: &LearnedQuantizer<u8, _>| &q.as_fake_quantize().forward(&x).unwrap().0 - &x;
     let before = error(&q).mapv(|e| e * e).sum();
     for _ in 0..2000 {
         let gradients = q.gradients(&x, &error(&q)).unwrap();
@@ -90,13 +90,15 @@ fn lsq_plus() {
 
 #[test]
 fn schedule() {
-    let schedule = Schedule::new().delay(2).freeze_after(4);
+    let schedule = Schedule::new().quant_delay(2).freeze_after(4);
     let mut q =
         ScheduledQuantizer::new(Scheme::<u8>::asymmetric().per_axis(Axis(1)), MinMax::per_axis(Axis(1)), schedule);
     assert_eq!(q.evaluate(&ndarray::array![[0.3f32, 0.4]]).unwrap(), ndarray::array![[0.3, 0.4]]);
     for step in 0..6u8 {
         let x = ndarray::array![[0.3f32, -0.7], [1.0 + step as f32, 2.0]];
-        assert_eq!(q.phase(), schedule.phase(step.into()));
+        assert_eq!((q.observer_enabled(), q.fake_quant_enabled()), (step < 4, step >= 2));
+        assert_eq!(schedule.observer_enabled(step.into()), step < 4);
+        assert_eq!(schedule.fake_quant_enabled(step.into()), step >= 2);
         let (y, mask) = q.forward(&x).unwrap();
         let range = 1.0 + step.min(3) as f32;
         let scale = q.params().unwrap().scale()[[0, 0]];
@@ -106,8 +108,11 @@ fn schedule() {
         let grad = q.backward(&mask, &Array2::<f32>::ones(x.dim())).unwrap();
         assert_eq!(grad[[1, 0]], (step < 4) as u8 as f32);
     }
-    assert_eq!(q.phase(), Phase::Frozen);
+    assert!(!q.observer_enabled() && q.fake_quant_enabled());
     let before = q.clone();
     assert!(matches!(q.forward(&Array2::<f32>::zeros((1, 3))), Err(Error::Shape { .. })));
-    assert_eq!((q.phase(), q.params()), (before.phase(), before.params()));
+    assert_eq!((q.observer_enabled(), q.params()), (before.observer_enabled(), before.params()));
+    // Freezing before the delay is over quantizes.
+    let early = Schedule::new().quant_delay(9).freeze_after(3);
+    assert!(!early.fake_quant_enabled(2) && early.fake_quant_enabled(3));
 }

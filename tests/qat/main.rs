@@ -10,8 +10,8 @@ use ndarray_quant::{
     nn::{Arithmetic, Linear, Output},
     observer::MinMax,
     qat::{
-        BatchNormFold, Clipping, FakeLinear, FakeQuantize, GradientFactor, LearnedQuantizer, Pact, Phase, Schedule,
-        ScheduledQuantizer, fake_quantize_bias,
+        BatchNormFold, FakeLinear, FakeQuantize, GradientScale, LearnedQuantizer, Pact, Schedule, ScheduledQuantizer,
+        SteClipping, fake_quantize_bias,
     },
 };
 use proptest::prelude::*;
@@ -22,8 +22,8 @@ fn convention() -> impl Strategy<Value = Convention> {
     prop::sample::select(&[Convention::Onnx, Convention::Torch, Convention::TfLite])
 }
 
-fn clipping() -> impl Strategy<Value = Clipping> {
-    prop::sample::select(&[Clipping::Codes, Clipping::Values])
+fn clipping() -> impl Strategy<Value = SteClipping> {
+    prop::sample::select(&[SteClipping::Rounded, SteClipping::Unrounded])
 }
 
 fn granularity() -> impl Strategy<Value = Granularity> {
@@ -83,25 +83,31 @@ fn reference(
     zero: f32,
     (min, max): (i32, i32),
     convention: Convention,
-    clipping: Clipping,
+    clipping: SteClipping,
 ) -> (f32, f32, i32) {
     let v = if convention == Convention::Torch { x * (1.0 / scale) } else { x / scale };
     let (low, high) = (min as f32 - zero, max as f32 - zero);
     let rounded = round(v, convention);
     let side = match clipping {
-        Clipping::Codes => (rounded > high) as i32 - (rounded < low) as i32,
-        Clipping::Values => (v >= high) as i32 - (v <= low) as i32,
+        SteClipping::Rounded => (rounded > high) as i32 - (rounded < low) as i32,
+        SteClipping::Unrounded => (v >= high) as i32 - (v <= low) as i32,
     };
     (v, rounded.clamp(low, high), side)
 }
 
 /// The same with the zero point added before rounding: quotient, code and side.
-fn reference_after_zero(x: f32, scale: f32, zero: f32, (min, max): (i32, i32), clipping: Clipping) -> (f32, f32, i32) {
+fn reference_after_zero(
+    x: f32,
+    scale: f32,
+    zero: f32,
+    (min, max): (i32, i32),
+    clipping: SteClipping,
+) -> (f32, f32, i32) {
     let v = x * (1.0 / scale);
     let (sum, low, high) = (v + zero, min as f32, max as f32);
     let side = match clipping {
-        Clipping::Codes => (sum.round_ties_even() > high) as i32 - (sum.round_ties_even() < low) as i32,
-        Clipping::Values => (sum >= high) as i32 - (sum <= low) as i32,
+        SteClipping::Rounded => (sum.round_ties_even() > high) as i32 - (sum.round_ties_even() < low) as i32,
+        SteClipping::Unrounded => (sum >= high) as i32 - (sum <= low) as i32,
     };
     (v, sum.round_ties_even().clamp(low, high), side)
 }
@@ -111,7 +117,7 @@ fn forward_and_backward<T: Element>(
     granularity: Granularity,
     bits: u32,
     convention: Convention,
-    clipping: Clipping,
+    clipping: SteClipping,
     with_zero: bool,
     seed: u64,
 ) -> Result<(), TestCaseError> {
@@ -213,7 +219,7 @@ proptest! {
         };
         let h = 1e-6;
         let central = |f: &dyn Fn(f64) -> f64| (f(h) - f(-h)) / (2.0 * h);
-        let found = FakeQuantize::new(params).with_clipping(Clipping::Values)
+        let found = FakeQuantize::new(params).with_clipping(SteClipping::Unrounded)
             .gradients(&Array1::from_elem(1, x), &Array1::from_elem(1, 1.0f64)).unwrap();
         let expected = central(&|h| surrogate(x + h, scale, zero as f64));
         prop_assert!((found.input[0] - expected).abs() < 1e-4, "input: {} {expected}", found.input[0]);
@@ -255,11 +261,15 @@ proptest! {
         prop_assert!((by_alpha as f64 - expected).abs() < 1e-4);
     }
 
-    /// Whatever an optimizer proposes.
+    /// A proposed scale is taken within a factor of two of the present one, and a NaN never.
     #[test]
-    fn projected_scales(present: f32, proposed: f32) {
-        let scale = ndarray_quant::qat::project_scale(present, proposed);
-        prop_assert!(scale > 0.0 && scale.is_finite() && (scale * scale).is_normal(), "{scale}");
+    fn set_scales_are_usable(present in prop_oneof![1e-30f32..1e30, 0.01f32..1.0], proposed: f32) {
+        let params = QParams::<i8, _>::per_tensor(present, 0).unwrap();
+        let mut quantizer = LearnedQuantizer::new(params).unwrap();
+        let present = quantizer.scale()[0];
+        quantizer.set_scale(&Array1::from_elem(1, proposed)).unwrap();
+        let scale = quantizer.scale()[0];
+        prop_assert!(scale > 0.0 && scale.is_finite() && (0.5 * present..=2.0 * present).contains(&scale), "{scale}");
     }
 }
 
@@ -298,6 +308,6 @@ fn stochastic_rounding_is_unbiased() {
     let columns = x.t().as_standard_layout().into_owned();
     assert_eq!(fake.forward_stochastic(&columns.t(), 7).unwrap().0, y);
     assert_ne!(fake.forward_stochastic(&x, 8).unwrap().0, y);
-    let real = fake.with_real_zero_points(&Array2::from_elem((1, 1), 5.5)).unwrap();
+    let real = fake.with_float_zero_points(&Array2::from_elem((1, 1), 5.5)).unwrap();
     assert!(matches!(real.forward_stochastic(&x, 1), Err(Error::Argument { .. })));
 }

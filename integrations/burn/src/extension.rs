@@ -12,22 +12,22 @@ use burn::tensor::TensorData;
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
     Element,
-    qat::{FakeQuantize, LearnedQuantizer, Mask},
+    qat::{FakeQuantize, LearnedQuantizer, SteMask},
 };
 
 const CHECKED: &str = "shapes and types are checked before they are dispatched";
 
 /// Fake quantization of whatever element type.
 pub(crate) trait StraightThrough: Debug + Send + Sync {
-    fn forward(&self, x: &ArrayD<f32>) -> (ArrayD<f32>, Mask<IxDyn>);
-    fn backward(&self, mask: &Mask<IxDyn>, grad: &ArrayD<f32>) -> ArrayD<f32>;
+    fn forward(&self, x: &ArrayD<f32>) -> (ArrayD<f32>, SteMask<IxDyn>);
+    fn backward(&self, mask: &SteMask<IxDyn>, grad: &ArrayD<f32>) -> ArrayD<f32>;
 }
 
 impl<T: Element> StraightThrough for FakeQuantize<T, IxDyn> {
-    fn forward(&self, x: &ArrayD<f32>) -> (ArrayD<f32>, Mask<IxDyn>) {
+    fn forward(&self, x: &ArrayD<f32>) -> (ArrayD<f32>, SteMask<IxDyn>) {
         self.forward(x).expect(CHECKED)
     }
-    fn backward(&self, mask: &Mask<IxDyn>, grad: &ArrayD<f32>) -> ArrayD<f32> {
+    fn backward(&self, mask: &SteMask<IxDyn>, grad: &ArrayD<f32>) -> ArrayD<f32> {
         self.backward(mask, grad).expect(CHECKED)
     }
 }
@@ -73,7 +73,7 @@ impl QuantizationBackend for Flex {
 struct FixedBackward;
 
 impl Backward<Flex, 1> for FixedBackward {
-    type State = (Fixed, Mask<IxDyn>);
+    type State = (Fixed, SteMask<IxDyn>);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (fake, mask) = ops.state;

@@ -34,7 +34,7 @@ use burn::tensor::{DType, Tensor};
 use ndarray::IxDyn;
 use ndarray_quant::{
     Element, Error, QParams, Result,
-    qat::{FakeQuantize, GradientFactor, LearnedQuantizer},
+    qat::{FakeQuantize, GradientScale, LearnedQuantizer},
 };
 
 use extension::{Fixed, Learned, QuantizationBackend};
@@ -56,14 +56,14 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 /// ```
 /// use burn::tensor::{Device, Tensor};
 /// use ndarray::array;
-/// use ndarray_quant::{Scheme, qat::{GradientFactor, LearnedQuantizer}};
+/// use ndarray_quant::{Scheme, qat::{GradientScale, LearnedQuantizer}};
 /// use ndarray_quant_burn::learned_fake_quantize;
 ///
 /// let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2)?, &array![0.3f32, -0.8, 2.0].into_dyn())?;
 /// let device = Device::flex().autodiff();
 /// let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
 /// let scale = Tensor::<1>::from_floats([start.scale()[0]], &device).require_grad();
-/// let y = learned_fake_quantize(x, scale.clone(), start.params(), GradientFactor::PerElement)?;
+/// let y = learned_fake_quantize(x, scale.clone(), start.params(), GradientScale::Weights)?;
 /// let gradients = y.sum().backward();
 /// assert!(scale.grad(&gradients).is_some());
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -75,7 +75,7 @@ pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     x: Tensor<D>,
     scale: Tensor<S>,
     like: &QParams<T, IxDyn>,
-    factor: GradientFactor,
+    factor: GradientScale,
 ) -> Result<Tensor<D>> {
     check_dtype(&x)?;
     check_dtype(&scale)?;
@@ -84,7 +84,7 @@ pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     let (min, max) = like.code_range();
     let params = QParams::<T, _>::new(like.granularity(), values, like.zero_point().cloned())?;
     let params = params.with_convention(like.convention()).with_code_range(min, max)?;
-    let quantizer = LearnedQuantizer::new(params)?.with_gradient_factor(factor);
+    let quantizer = LearnedQuantizer::new(params)?.with_gradient_scale(factor);
     let learned = Learned(Arc::new(quantizer));
     let y = <Dispatch as QuantizationBackend>::learned(x.into_dispatch(), scale.into_dispatch(), learned);
     Ok(Tensor::from_dispatch(y))

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use ndarray::{ArrayD, Axis, IxDyn};
 use ndarray_quant::{
     Scheme,
-    qat::{FakeQuantize, GradientFactor, LearnedQuantizer, project_scale},
+    qat::{FakeQuantize, GradientScale, LearnedQuantizer, project_scale},
 };
 use ndarray_quant_burn::{fake_quantize, learned_fake_quantize};
 
@@ -53,14 +53,13 @@ fn learned_scales() {
     let start = LearnedQuantizer::lsq(scheme, &x).unwrap();
     let device = Device::flex().autodiff();
     let (input, scale) = (tensor(&x, &device).require_grad(), tensor(start.scale(), &device).require_grad());
-    let output =
-        learned_fake_quantize(input.clone(), scale.clone(), start.params(), GradientFactor::PerElement).unwrap();
+    let output = learned_fake_quantize(input.clone(), scale.clone(), start.params(), GradientScale::Weights).unwrap();
     let gradients = (output * tensor(&grad, &device)).sum().backward();
     let expected = start.gradients(&x, &grad).unwrap();
     assert_eq!(flat(input.grad(&gradients).unwrap()), values(&expected.input));
     assert_eq!(flat(scale.grad(&gradients).unwrap()), values(&expected.scale));
     let negative = scale.neg();
-    assert!(learned_fake_quantize(input, negative, start.params(), GradientFactor::PerElement).is_err());
+    assert!(learned_fake_quantize(input, negative, start.params(), GradientScale::Weights).is_err());
 }
 
 /// A linear map with 2-bit weights, fitted by gradient descent on weights and scales.
@@ -77,7 +76,7 @@ fn training() {
     for _ in 0..300 {
         let (weights, steps) = (tensor(&w, &device).require_grad(), tensor(&scale, &device).require_grad());
         let rounded =
-            learned_fake_quantize(weights.clone(), steps.clone(), start.params(), GradientFactor::PerElement).unwrap();
+            learned_fake_quantize(weights.clone(), steps.clone(), start.params(), GradientScale::Weights).unwrap();
         let error = x.clone().matmul(rounded) - target.clone();
         let loss = (error.clone() * error).sum();
         let gradients = loss.clone().backward();

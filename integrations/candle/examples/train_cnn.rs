@@ -8,7 +8,7 @@ use candle_core::{D, Device, Module, Result, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
 use indicatif::ProgressBar;
 use ndarray::Axis;
-use ndarray_quant::{Scheme, qat::GradientFactor};
+use ndarray_quant::{Scheme, qat::GradientScale};
 use ndarray_quant_candle::Learned;
 
 const BITS: u32 = 4;
@@ -58,7 +58,7 @@ impl Network {
         // The first steps come from what the untrained network puts out; they are learned from then on.
         let (first, features) = (convolve(images, &weights[0])?, [16 * 49, 32 * 9]);
         let second = convolve(&first.max_pool2d(2)?, &weights[1])?;
-        let learned = |x: &Tensor, n| Ok(Learned::lsq(scheme, x)?.with_gradient_factor(GradientFactor::Features(n)));
+        let learned = |x: &Tensor, n| Ok(Learned::lsq(scheme, x)?.with_gradient_scale(GradientScale::Activations(n)));
         let activations: [Result<Learned<u8>>; 2] = [learned(&first, features[0]), learned(&second, features[1])];
         let [first, second] = activations;
         Ok(Self { weights, activations: [first?, second?] })

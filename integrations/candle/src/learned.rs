@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor, V
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
     Element, QParams, Scheme,
-    qat::{GradientFactor, LearnedQuantizer, project_scale},
+    qat::{GradientScale, LearnedQuantizer, project_scale},
 };
 
 use crate::tensor::{self, Float, storage_of, view_of, with_float};
@@ -37,7 +37,7 @@ use crate::tensor::{self, Float, storage_of, view_of, with_float};
 pub struct Learned<T: Element> {
     /// All but the scales.
     like: QParams<T, IxDyn>,
-    factor: GradientFactor,
+    factor: GradientScale,
     scale: Var,
     /// The scales as they were projected last.
     last: Mutex<ArrayD<f32>>,
@@ -65,11 +65,11 @@ impl<T: Element> Learned<T> {
         let params = LearnedQuantizer::new(params).map_err(Error::wrap)?.params().clone();
         let scale = Var::from_tensor(&tensor::from_array(params.scale().clone())?)?;
         let last = Mutex::new(params.scale().clone());
-        Ok(Self { like: params, factor: GradientFactor::PerElement, scale, last })
+        Ok(Self { like: params, factor: GradientScale::Weights, scale, last })
     }
 
     /// With the gradients of the scales multiplied by this.
-    pub fn with_gradient_factor(mut self, factor: GradientFactor) -> Self {
+    pub fn with_gradient_scale(mut self, factor: GradientScale) -> Self {
         self.factor = factor;
         self
     }
@@ -121,13 +121,13 @@ fn params<T: Element>(like: &QParams<T, IxDyn>, scale: ArrayD<f32>) -> Result<QP
 
 struct Operation<T: Element> {
     like: QParams<T, IxDyn>,
-    factor: GradientFactor,
+    factor: GradientScale,
 }
 
 impl<T: Element> Operation<T> {
     fn quantizer(&self, storage: &CpuStorage, layout: &Layout) -> Result<LearnedQuantizer<T, IxDyn>> {
         let params = params(&self.like, view_of::<f32>(storage, layout)?.to_owned())?;
-        Ok(LearnedQuantizer::new(params).map_err(Error::wrap)?.with_gradient_factor(self.factor))
+        Ok(LearnedQuantizer::new(params).map_err(Error::wrap)?.with_gradient_scale(self.factor))
     }
 
     fn backward<F: Float>(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {

@@ -34,7 +34,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use ndarray::IxDyn;
 use ndarray_quant::{
     Element,
-    qat::{FakeQuantize, Mask},
+    qat::{FakeQuantize, SteMask},
 };
 
 pub use learned::Learned;
@@ -45,13 +45,13 @@ use tensor::{Float, storage_of, view_of, with_float};
 /// # Errors
 /// If the parameters do not fit `x`, or it is not a float tensor on the CPU.
 pub fn fake_quantize<T: Element>(x: &Tensor, fake: &FakeQuantize<T, IxDyn>) -> Result<Tensor> {
-    x.apply_op1(StraightThrough { fake: fake.clone(), mask: Mutex::new(Mask::default()) })
+    x.apply_op1(StraightThrough { fake: fake.clone(), mask: Mutex::new(SteMask::default()) })
 }
 
 /// One application; between forward and backward it keeps one bit per element.
 struct StraightThrough<T: Element> {
     fake: FakeQuantize<T, IxDyn>,
-    mask: Mutex<Mask<IxDyn>>,
+    mask: Mutex<SteMask<IxDyn>>,
 }
 
 impl<T: Element> StraightThrough<T> {

@@ -50,7 +50,7 @@ fn learned_scales() -> Result<()> {
     let expected = LearnedQuantizer::lsq(scheme, &x_array).unwrap();
     let learned = Learned::lsq(scheme, &x)?;
     let y = learned.forward(&x)?;
-    assert_eq!(flat(&y)?, expected.fake().forward(&x_array).unwrap().0.into_iter().collect::<Vec<_>>());
+    assert_eq!(flat(&y)?, expected.as_fake_quantize().forward(&x_array).unwrap().0.into_iter().collect::<Vec<_>>());
     let found = (y * &grad)?.sum_all()?.backward()?;
     let expected = expected.gradients(&x_array, &grad_array).unwrap();
     assert_eq!(flat(found.get(&x).unwrap())?, expected.input.into_iter().collect::<Vec<_>>());

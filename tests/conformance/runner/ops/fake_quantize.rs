@@ -4,7 +4,7 @@ use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
     Convention, QParams,
     element::Code,
-    qat::{FakeQuantize, GradientFactor, LearnedQuantizer},
+    qat::{FakeQuantize, GradientScale, LearnedQuantizer},
 };
 
 use super::affine::granularity;
@@ -22,7 +22,7 @@ pub(crate) fn fake_quantize(case: &Case) -> Outcome<Vec<Tensor>> {
     let (params, zero_points) = parameters(case)?;
     let fake = if case.attr("zero_point_dtype").is_some() {
         case.expects("zero_point_dtype", "f32")?;
-        FakeQuantize::new(params).with_real_zero_points(&zero_points)?
+        FakeQuantize::new(params).with_float_zero_points(&zero_points)?
     } else {
         FakeQuantize::new(with_zero_points(params, &zero_points)?)
     };
@@ -36,10 +36,10 @@ pub(crate) fn fake_quantize_learnable(case: &Case) -> Outcome<Vec<Tensor>> {
     case.expects("rounding", "half_even")?;
     let (params, zero_points) = parameters(case)?;
     let factor = case.number("grad_factor")?.unwrap_or(1.0) as f32;
-    let mut quantizer = LearnedQuantizer::lsq_plus(params)?.with_gradient_factor(GradientFactor::Fixed(factor));
+    let mut quantizer = LearnedQuantizer::lsq_plus(params)?.with_gradient_scale(GradientScale::Fixed(factor));
     quantizer.set_zero_point(&zero_points)?;
     let x = case.values::<f32>(0)?;
-    let (y, _) = quantizer.fake().forward(x)?;
+    let (y, _) = quantizer.as_fake_quantize().forward(x)?;
     let gradients = quantizer.gradients(x, case.values::<f32>(3)?)?;
     Ok(vec![
         f32::tensor(y),
