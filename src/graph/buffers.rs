@@ -1,4 +1,4 @@
-//! Which tensors share memory: those that do not live at the same time.
+//! Buffer assignment: tensors with disjoint lifetimes share a buffer.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -6,15 +6,15 @@ use alloc::vec::Vec;
 use super::kernel::Kind;
 use super::plan::{Ports, Step, Tensor};
 
-/// Gives each tensor a buffer: the smallest free one that is large enough, else the greatest free one, made larger.
-/// Returns the sizes of the buffers of each kind.
-pub(super) fn share_buffers(
+/// Assigns a buffer to each tensor: the smallest free buffer that is large enough, else the largest free buffer, which
+/// grows. Returns the sizes of the f32 buffers and of the code buffers.
+pub(super) fn assign_buffers(
     tensors: &mut [Tensor],
     steps: &[Step],
     inputs: &Ports,
     outputs: &Ports,
 ) -> (Vec<usize>, Vec<usize>) {
-    // Names of the same memory live as long as the last of them.
+    // An alias extends the lifetime of the tensor whose buffer it names.
     let mut origin: Vec<usize> = (0..tensors.len()).collect();
     for step in steps.iter().filter(|step| step.kernel.is_none()) {
         origin[step.output] = origin[step.inputs[0]];
@@ -25,17 +25,17 @@ pub(super) fn share_buffers(
     }
     outputs.all().for_each(|t| last_use[origin[t]] = usize::MAX);
 
-    let mut real = Pool::default();
-    let mut code = Pool::default();
+    let mut floats = Pool::default();
+    let mut codes = Pool::default();
     let mut place = |tensors: &mut [Tensor], t: usize, free: bool| {
-        let pool = if tensors[t].kind == Kind::Float { &mut real } else { &mut code };
+        let pool = if tensors[t].kind == Kind::F32 { &mut floats } else { &mut codes };
         if free {
             pool.free.insert((pool.sizes[tensors[t].buffer], tensors[t].buffer));
         } else {
             tensors[t].buffer = pool.take(tensors[t].len());
         }
     };
-    inputs.reals.iter().for_each(|&t| place(tensors, t, false));
+    inputs.floats.iter().for_each(|&t| place(tensors, t, false));
     for (i, step) in steps.iter().enumerate() {
         if step.kernel.is_some() {
             place(tensors, step.output, false);
@@ -47,7 +47,7 @@ pub(super) fn share_buffers(
         done.dedup();
         done.into_iter().filter(|&t| last_use[t] == i).for_each(|t| place(tensors, t, true));
     }
-    (real.sizes, code.sizes)
+    (floats.sizes, codes.sizes)
 }
 
 /// The buffers of one element type.

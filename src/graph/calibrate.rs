@@ -74,7 +74,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// Those of [`observe`](Self::observe).
     pub fn observe_many(&mut self, inputs: &[ArrayViewD<'_, f32>]) -> Result<()> {
         let observers = &mut self.observers;
-        self.network.plan.run_tapped(inputs, &mut self.memory, &mut |tensor, values, _| {
+        self.network.plan.run_observed(inputs, &mut self.memory, &mut |tensor, values, _| {
             let observed = observers.get_mut(&tensor.name);
             observed
                 .map_or(Ok(()), |o| o.observe(&ArrayView1::from(values.as_slice::<f32>())))

@@ -1,4 +1,4 @@
-//! Operators without weights on codes.
+//! Kernels of operators without weights on codes. The arithmetic is in [`ops`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -9,8 +9,8 @@ use ndarray::{
 
 use super::codes::requantize;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut};
-use super::layout::{broadcast_constant, broadcast_shape, is_row_major, physical, physical_axis};
-use super::movement::{Pad, Reorder, Repeat};
+use super::layout::{broadcast_constant, broadcast_shape, nhwc_axis, nhwc_is_nchw, nhwc_shape};
+use super::movement::{Pad, TransposedReshape, Upsample};
 use super::network::{Constant, Node};
 use super::op::Op;
 use crate::error::Result;
@@ -20,22 +20,22 @@ use crate::quantize::Quantize;
 use crate::scheme::Scheme;
 use crate::window::Window;
 
-/// What an operator reads: codes with these parameters, or a constant.
+/// An input of an operator: codes with their parameters, or a constant.
 #[allow(clippy::large_enum_variant, reason = "lives while a plan is made")]
 pub(crate) enum Operand {
     Codes(QParams<u8, IxDyn>),
     Constant(Constant),
 }
 
-/// A constant as codes of its own range.
+/// Quantizes a constant by its own range.
 pub(crate) fn constant_codes(value: &Constant) -> Result<(QParams<u8, IxDyn>, ArrayD<u8>)> {
     let (codes, params) = Scheme::<u8>::asymmetric().quantize(&**value)?.into_parts();
     let (scale, zero_point) = params.of_tensor("parameters of a constant")?;
     Ok((QParams::per_tensor(scale, zero_point)?, codes))
 }
 
-/// The kernel of a node on codes with these parameters. `None` if there is none, and floats must do; `Some(None)` if
-/// the output is the input.
+/// The kernel of a node on codes. `None` if the node must run in floats, `Some(None)` if the output is an alias of the
+/// input.
 #[allow(clippy::option_option, reason = "three different things")]
 pub(crate) fn kernel(
     node: &Node,
@@ -62,44 +62,44 @@ pub(crate) fn kernel(
     let images = of_other_rank::<u8, IxDyn, Ix4>;
     let (_, zero) = to.of_tensor("parameters")?;
     let clamped = crate::nn::Output::to(to).clamp(node.clamp.low, node.clamp.high);
-    let call = match &node.op {
-        Op::Add => Call::Add(Add::new(&params[0], &params[1], &clamped)?),
-        Op::Mul => Call::Mul(Mul::new(&params[0], &params[1], &clamped)?),
+    let op = match &node.op {
+        Op::Add => CodeOp::Add(Add::new(&params[0], &params[1], &clamped)?),
+        Op::Mul => CodeOp::Mul(Mul::new(&params[0], &params[1], &clamped)?),
         Op::Activation(f) => {
             let (x, y) = (of_other_rank(&params[0])?, of_other_rank(to)?);
-            Call::Lookup(Lookup::new(&x, &y, |x| f.eval(x as f32).into())?)
+            CodeOp::Lookup(Lookup::new(&x, &y, |x| f.eval(x as f32).into())?)
         }
-        Op::MaxPool { kernel, window } if all_same => Call::MaxPool(*kernel, *window),
+        Op::MaxPool { kernel, window } if all_same => CodeOp::MaxPool(*kernel, *window),
         Op::AveragePool { kernel, window, count_include_pad } => {
             let to = requantize(&images(to)?, node.clamp);
             let pool = AveragePool::new(&images(&params[0])?, *kernel, window, &to)?;
-            Call::AveragePool(pool.count_include_pad(*count_include_pad))
+            CodeOp::AveragePool(pool.count_include_pad(*count_include_pad))
         }
-        Op::GlobalAveragePool => Call::GlobalAveragePool(GlobalAveragePool::new(
+        Op::GlobalAveragePool => CodeOp::GlobalAveragePool(GlobalAveragePool::new(
             &images(&params[0])?,
             &requantize(&images(to)?, node.clamp),
         )?),
         Op::Concat { axis } => {
-            let axis = Axis(physical_axis(*axis, x.len()));
-            Call::Concat(Concat::new(axis, &params.iter().collect::<Vec<_>>(), to)?)
+            let axis = Axis(nhwc_axis(*axis, x.len()));
+            CodeOp::Concat(Concat::new(axis, &params.iter().collect::<Vec<_>>(), to)?)
         }
-        Op::Softmax { axis } if physical_axis(*axis, x.len()) + 1 == x.len() => {
-            Call::Softmax(Softmax::new(&params[0], to)?)
+        Op::Softmax { axis } if nhwc_axis(*axis, x.len()) + 1 == x.len() => {
+            CodeOp::Softmax(Softmax::new(&params[0], to)?)
         }
         Op::Pad { pads } if all_same => return Ok(Some(Some(Box::new(Pad::new(*pads, x, output, zero))))),
-        Op::Repeat { factors } if all_same => return Ok(Some(Some(Box::new(Repeat::<u8>::new(*factors, x))))),
-        Op::Reshape { .. } if all_same && is_row_major(x) && is_row_major(output) => return Ok(Some(None)),
-        Op::Reshape { .. } if all_same => return Ok(Some(Some(Box::new(Reorder::<u8>::new(x, output))))),
+        Op::Repeat { factors } if all_same => return Ok(Some(Some(Box::new(Upsample::<u8>::new(*factors, x))))),
+        Op::Reshape { .. } if all_same && nhwc_is_nchw(x) && nhwc_is_nchw(output) => return Ok(Some(None)),
+        Op::Reshape { .. } if all_same => return Ok(Some(Some(Box::new(TransposedReshape::<u8>::new(x, output))))),
         _ => return Ok(None),
     };
-    let inputs = shapes.iter().map(|shape| physical(&broadcast_shape(shape, output.len()))).collect();
-    Ok(Some(Some(Box::new(IntegerZeroPoint { call, constants, inputs, output: physical(output) }))))
+    let inputs = shapes.iter().map(|shape| nhwc_shape(&broadcast_shape(shape, output.len()))).collect();
+    Ok(Some(Some(Box::new(CodeKernel { op, constants, inputs, output: nhwc_shape(output) }))))
 }
 
-/// An operator of [`ops`] with its parameters.
+/// An operator on codes with its parameters.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one for each node")]
-enum Call {
+enum CodeOp {
     Add(Add<u8, IxDyn>),
     Mul(Mul<u8, IxDyn>),
     Lookup(Lookup<u8, u8, Ix1>),
@@ -111,29 +111,29 @@ enum Call {
 }
 
 #[derive(Debug)]
-struct IntegerZeroPoint {
-    call: Call,
-    /// The codes of those inputs that are constant.
+struct CodeKernel {
+    op: CodeOp,
+    /// The codes of each constant input.
     constants: Vec<Option<ArrayD<u8>>>,
-    /// In the order of memory, for one image.
+    /// Shapes in memory for a batch of one.
     inputs: Vec<Vec<usize>>,
     output: Vec<usize>,
 }
 
-impl Kernel for IntegerZeroPoint {
-    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
+impl Kernel for CodeKernel {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let out = output.into_slice::<u8>();
-        if let Call::Lookup(table) = &self.call {
+        if let CodeOp::Lookup(table) = &self.op {
             let x = ArrayView1::from(inputs[0].as_slice::<u8>());
             return table.forward_into(&x, &mut ArrayViewMut1::from(out));
         }
-        if let (Call::Add(add), [a, b], [None, None]) = (&self.call, inputs, &self.constants[..])
+        if let (CodeOp::Add(add), [a, b], [None, None]) = (&self.op, inputs, &self.constants[..])
             && self.inputs[0] == self.inputs[1]
         {
             let [a, b] = [a, b].map(|values| ArrayView1::from(values.as_slice::<u8>()).into_dyn());
             return add.forward_into(&a, &b, &mut ArrayViewMut1::from(out).into_dyn());
         }
-        // Constants are not among the inputs of a step.
+        // Only the inputs that are not constant are inputs of the step.
         let mut values = inputs.iter();
         let views: Vec<ArrayViewD<'_, u8>> = self
             .inputs
@@ -147,21 +147,21 @@ impl Kernel for IntegerZeroPoint {
         let mut dims = self.output.clone();
         dims[0] = images;
         let mut out = ArrayViewMutD::from_shape(dims, out).expect("lengths were planned");
-        match &self.call {
-            Call::Add(add) => add.forward_into(&views[0], &views[1], &mut out),
-            Call::Mul(mul) => mul.forward_into(&views[0], &views[1], &mut out),
-            Call::MaxPool(kernel, window) => {
-                ops::max_pool_into(&images_of(&views[0]), *kernel, window, &mut images_of_mut(out), &mut memory.gemm)
+        match &self.op {
+            CodeOp::Add(add) => add.forward_into(&views[0], &views[1], &mut out),
+            CodeOp::Mul(mul) => mul.forward_into(&views[0], &views[1], &mut out),
+            CodeOp::MaxPool(kernel, window) => {
+                ops::max_pool_into(&as_images(&views[0]), *kernel, window, &mut as_images_mut(out), &mut scratch.gemm)
             }
-            Call::AveragePool(pool) => {
-                pool.forward_into(&images_of(&views[0]), &mut images_of_mut(out), &mut memory.gemm)
+            CodeOp::AveragePool(pool) => {
+                pool.forward_into(&as_images(&views[0]), &mut as_images_mut(out), &mut scratch.gemm)
             }
-            Call::GlobalAveragePool(pool) => {
-                pool.forward_into(&images_of(&views[0]), &mut images_of_mut(out), &mut memory.gemm)
+            CodeOp::GlobalAveragePool(pool) => {
+                pool.forward_into(&as_images(&views[0]), &mut as_images_mut(out), &mut scratch.gemm)
             }
-            Call::Concat(concat) => concat.forward_into(&views, &mut out),
-            Call::Softmax(softmax) => softmax.forward_into(&views[0], &mut out),
-            Call::Lookup(_) => Ok(()),
+            CodeOp::Concat(concat) => concat.forward_into(&views, &mut out),
+            CodeOp::Softmax(softmax) => softmax.forward_into(&views[0], &mut out),
+            CodeOp::Lookup(_) => Ok(()),
         }
     }
 }
@@ -172,10 +172,10 @@ fn batch<'a>(values: &'a [u8], shape: &[usize], images: usize) -> ArrayViewD<'a,
     ArrayViewD::from_shape(dims, values).expect("lengths were planned")
 }
 
-fn images_of<'a>(x: &ArrayViewD<'a, u8>) -> ArrayView4<'a, u8> {
-    x.clone().into_dimensionality().expect("poolings are of four axes")
+fn as_images<'a>(x: &ArrayViewD<'a, u8>) -> ArrayView4<'a, u8> {
+    x.clone().into_dimensionality().expect("pooling takes four axes")
 }
 
-fn images_of_mut(out: ArrayViewMutD<'_, u8>) -> ArrayViewMut4<'_, u8> {
-    out.into_dimensionality().expect("poolings are of four axes")
+fn as_images_mut(out: ArrayViewMutD<'_, u8>) -> ArrayViewMut4<'_, u8> {
+    out.into_dimensionality().expect("pooling takes four axes")
 }

@@ -1,9 +1,9 @@
-//! Kernels on codes, each a layer of [`ops`](crate::ops) with its parameters, and the ways between codes and floats.
+//! Kernels that quantize, dequantize and multiply codes. The arithmetic is in [`ops`](crate::ops).
 
 use ndarray::{Array4, ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4, Ix1, Ix4};
 
 use super::index::map_index;
-use super::kernel::{Kernel, Scratch, Values, ValuesMut, scratch};
+use super::kernel::{Kernel, Scratch, Values, ValuesMut, resized};
 use super::op::Clamp;
 use crate::arch::{self, Task};
 use crate::error::{Error, Result};
@@ -38,21 +38,21 @@ impl Kernel for Quantize {
     }
 }
 
-/// Codes to floats.
+/// Converts codes to floats.
 #[derive(Debug)]
-pub(crate) struct DequantizeEpilogue(pub(crate) QParams<u8, Ix1>);
+pub(crate) struct Dequantize(pub(crate) QParams<u8, Ix1>);
 
-impl Kernel for DequantizeEpilogue {
+impl Kernel for Dequantize {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let x = ArrayView1::from(inputs[0].as_slice::<u8>());
         self.0.dequantize_into(&x, &mut ArrayViewMut1::from(output.into_slice::<f32>()))
     }
 }
 
-/// Floats to the reals of their codes: what a network of integers sees.
+/// Quantizes and dequantizes: rounds floats to the values that codes represent.
 #[derive(Debug)]
 pub(crate) struct FakeQuantize {
-    /// By the range of each image, if there are none.
+    /// `None` takes the range of each image.
     pub(crate) params: Option<QParams<u8, Ix1>>,
 }
 
@@ -76,53 +76,54 @@ impl Kernel for FakeQuantize {
     }
 }
 
-/// What a layer with integer weights makes of its input.
+/// A convolution with `i8` weights, by the types of its input and output.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one for each layer")]
-pub(crate) enum LayerKind {
-    /// Codes to codes.
+pub(crate) enum QuantizedConv {
+    /// Codes to codes: full integer.
     Static(PreparedConv2d<u8, i8, u8>),
-    /// Codes with these parameters to floats.
-    ToReal(Conv2d<i8>, QParams<u8, Ix4>),
-    /// Floats to floats, each image quantized by its own range.
-    Dynamic(Conv2d<i8>),
+    /// Codes to floats. Holds the parameters of the input.
+    StaticToF32(Conv2d<i8>, QParams<u8, Ix4>),
+    /// Floats to floats: quantizes each image on the fly, by its own range.
+    DynamicRange(Conv2d<i8>),
 }
 
-/// A convolution, or a linear layer as a convolution of single pixels.
+/// A convolution, or a linear layer as a 1×1 convolution of one pixel.
 #[derive(Debug)]
 pub(crate) struct Conv {
-    pub(crate) kind: LayerKind,
-    /// Height, width, channels.
+    pub(crate) layer: QuantizedConv,
+    /// Height, width and channels of the input.
     pub(crate) input: [usize; 3],
+    /// Height, width and channels of the output.
     pub(crate) output: [usize; 3],
-    /// Of floats; the clamp of codes is in the layer.
+    /// The clamp of a float output. Output codes are clamped by the layer.
     pub(crate) clamp: Clamp,
 }
 
 impl Kernel for Conv {
-    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
-        match &self.kind {
-            LayerKind::Static(layer) => {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
+        match &self.layer {
+            QuantizedConv::Static(layer) => {
                 let x = view(inputs[0].as_slice(), images, self.input);
-                layer.forward_into(&x, &mut view_mut(output.into_slice(), images, self.output), &mut memory.gemm)
+                layer.forward_into(&x, &mut view_mut(output.into_slice(), images, self.output), &mut scratch.gemm)
             }
-            LayerKind::ToReal(layer, params) => {
+            QuantizedConv::StaticToF32(layer, params) => {
                 let x = view(inputs[0].as_slice(), images, self.input);
                 let mut y = view_mut(output.into_slice(), images, self.output);
-                layer.forward_clamped_into(params, &x, self.clamp.bounds(), &mut y, &mut memory.gemm)
+                layer.forward_clamped_into(params, &x, self.clamp.bounds(), &mut y, &mut scratch.gemm)
             }
-            LayerKind::Dynamic(layer) => {
+            QuantizedConv::DynamicRange(layer) => {
                 let [x_len, y_len] = [self.input, self.output].map(|dims| dims.iter().product::<usize>().max(1));
                 let y = output.into_slice::<f32>();
                 let x = inputs[0].as_slice::<f32>();
                 for (image, (x, y)) in x.chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)).enumerate() {
-                    let codes = scratch(&mut memory.codes, x_len);
+                    let codes = resized(&mut scratch.codes, x_len);
                     let params = params_of(x).map_err(|e| map_index(e, |i| alloc::vec![image * x_len + i[0]]))?;
                     // An image with a NaN has no range.
                     quantize(&of_other_rank(&params)?, x, codes, true)?;
                     let codes = view(codes, 1, self.input);
                     let mut y = view_mut(y, 1, self.output);
-                    layer.forward_clamped_into(&params, &codes, self.clamp.bounds(), &mut y, &mut memory.gemm)?;
+                    layer.forward_clamped_into(&params, &codes, self.clamp.bounds(), &mut y, &mut scratch.gemm)?;
                 }
                 Ok(())
             }
@@ -130,16 +131,16 @@ impl Kernel for Conv {
     }
 }
 
-/// One element takes as long to convert, or to look at for its range, as so many products of codes.
-const PRODUCTS: usize = 16;
+/// The cost of quantizing one element, or of including it in a range, in multiply-accumulates of codes.
+const MACS_PER_ELEMENT: usize = 16;
 
-/// Elements that are searched for NaN before they are quantized: they stay in L2 for the second pass.
+/// The elements that are searched for NaN before they are quantized. They stay in L2 for the second pass.
 const NAN_BLOCK: usize = 32 * 1024;
 
 /// Quantizes `x` into `codes`, on several threads where it is large enough. Unless `nan_as_zero`, NaN is an error with
 /// its position in `x`.
 fn quantize(params: &QParams<u8, Ix1>, x: &[f32], codes: &mut [u8], nan_as_zero: bool) -> Result<()> {
-    let mut done = alloc::vec![Ok(()); threads::worth(x.len().saturating_mul(PRODUCTS))];
+    let mut done = alloc::vec![Ok(()); threads::worth(x.len().saturating_mul(MACS_PER_ELEMENT))];
     threads::each_part(codes, 1, &mut done, &|first, codes, done| {
         let blocks = x[first..first + codes.len()].chunks(NAN_BLOCK).zip(codes.chunks_mut(NAN_BLOCK));
         *done = blocks.enumerate().try_for_each(|(block, (x, codes))| {
@@ -154,7 +155,7 @@ fn quantize(params: &QParams<u8, Ix1>, x: &[f32], codes: &mut [u8], nan_as_zero:
     done.into_iter().collect()
 }
 
-/// Searches for NaN without branches, for SIMD.
+/// Returns whether a slice holds a NaN. Has no branches, so that it vectorizes.
 struct HasNan<'a>(&'a [f32]);
 
 impl Task for HasNan<'_> {
@@ -166,14 +167,14 @@ impl Task for HasNan<'_> {
     }
 }
 
-/// Parameters by the range of an image, which is that of the ranges of its parts.
+/// Chooses the parameters of one image by its range, on several threads where it is large enough.
 fn params_of(x: &[f32]) -> Result<QParams<u8, Ix4>> {
     let scheme = Scheme::<u8>::asymmetric();
-    let parts = threads::worth(x.len().saturating_mul(PRODUCTS));
-    let mut ranges = alloc::vec![None; parts];
-    if parts > 1 {
-        threads::each_part(&mut ranges, 1, &mut alloc::vec![(); parts], &|first, ranges, ()| {
-            let [start, end] = [first, first + ranges.len()].map(|part| x.len() * part / parts);
+    let chunks = threads::worth(x.len().saturating_mul(MACS_PER_ELEMENT));
+    let mut ranges = alloc::vec![None; chunks];
+    if chunks > 1 {
+        threads::each_part(&mut ranges, 1, &mut alloc::vec![(); chunks], &|first, ranges, ()| {
+            let [start, end] = [first, first + ranges.len()].map(|chunk| x.len() * chunk / chunks);
             let range = Ranges::of(&ArrayView1::from(&x[start..end]), Granularity::PerTensor);
             ranges.fill(range.ok().map(|range| (range.min()[0], range.max()[0])));
         });
@@ -188,7 +189,7 @@ fn params_of(x: &[f32]) -> Result<QParams<u8, Ix4>> {
     }
 }
 
-/// Output parameters with a fused clamp.
+/// The output spec with a fused clamp.
 pub(crate) fn requantize(params: &QParams<u8, Ix4>, clamp: Clamp) -> Output<u8, Ix4> {
     Output::to(params).clamp(clamp.low, clamp.high)
 }

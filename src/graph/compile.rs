@@ -1,4 +1,4 @@
-//! Float network → plan.
+//! Compilation of a float graph to a plan.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -7,20 +7,20 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 
+use super::float::{self, Weights};
 use super::kernel::{Kernel, Kind};
-use super::movement::Fill;
+use super::movement::BroadcastConstant;
 use super::network::{Constant, Graph, Node};
 use super::op::Op;
 use super::plan::{Arena, Plan, Ports, Role, Step, Tensor};
-use super::real::{self, Weights};
 use crate::error::{Error, Result};
 
-/// A plan in the making.
+/// Builds a plan for a graph.
 pub(crate) struct Planner<'g> {
     graph: &'g Graph,
     tensors: Vec<Tensor>,
     steps: Vec<Step>,
-    /// The tensor of each name and kind.
+    /// The latest tensor of each name, as f32 or (`true`) as codes.
     known: BTreeMap<(String, bool), usize>,
 }
 
@@ -29,29 +29,31 @@ impl<'g> Planner<'g> {
         Self { graph, tensors: Vec::new(), steps: Vec::new(), known: BTreeMap::new() }
     }
 
-    /// A new tensor, in this form.
+    /// Adds a tensor that later steps find by its name.
     pub(crate) fn define(&mut self, name: &str, kind: Kind) -> usize {
         self.tensors.push(Tensor::new(name, self.shape(name), kind));
         self.known.insert((name.into(), kind == Kind::Code), self.tensors.len() - 1);
         self.tensors.len() - 1
     }
 
-    /// A tensor that an earlier step made in this form.
+    /// Finds the tensor of this name and kind, if a step has computed it.
     pub(crate) fn find(&self, name: &str, kind: Kind) -> Option<usize> {
         self.known.get(&(name.into(), kind == Kind::Code)).copied()
     }
 
-    /// A new tensor that only looks at the network: nothing later reads it.
-    pub(crate) fn aside(&mut self, name: &str, like: &str) -> usize {
-        self.tensors.push(Tensor::new(name, self.shape(like), Kind::Float));
+    /// Adds an f32 tensor that later steps do not find by name. It has the shape of the tensor `like`.
+    pub(crate) fn define_unnamed(&mut self, name: &str, like: &str) -> usize {
+        self.tensors.push(Tensor::new(name, self.shape(like), Kind::F32));
         self.tensors.len() - 1
     }
 
+    /// Adds a step that all runs include.
     pub(crate) fn step(&mut self, node: &str, kernel: Option<Box<dyn Kernel>>, inputs: Vec<usize>, output: usize) {
-        self.role(node, Role::Body, kernel, inputs, output);
+        self.step_with_role(node, Role::Body, kernel, inputs, output);
     }
 
-    pub(crate) fn role(
+    /// Adds a step.
+    pub(crate) fn step_with_role(
         &mut self,
         node: &str,
         role: Role,
@@ -62,59 +64,62 @@ impl<'g> Planner<'g> {
         self.steps.push(Step { node: node.into(), role, kernel, inputs, output });
     }
 
+    /// The logical shape of a tensor for a batch of one.
     pub(crate) fn shape(&self, name: &str) -> &'g [usize] {
         self.graph.shape(name).expect("every tensor of a graph has a shape")
     }
 
-    /// The tensor as floats; a constant is written where it is read.
-    pub(crate) fn real(&mut self, name: &str) -> usize {
-        if let Some(tensor) = self.find(name, Kind::Float) {
+    /// The tensor as f32. A constant is copied into a buffer for each image.
+    pub(crate) fn f32_tensor(&mut self, name: &str) -> usize {
+        if let Some(tensor) = self.find(name, Kind::F32) {
             return tensor;
         }
-        let value = self.graph.constant(name).expect("what is not constant was made before it is read").view();
-        let kernel = Fill::new(value);
-        let tensor = self.define(name, Kind::Float);
+        let value = self.graph.constant(name).expect("nodes come after the nodes whose outputs they read").view();
+        let kernel = BroadcastConstant::new(value);
+        let tensor = self.define(name, Kind::F32);
         self.step(name, Some(Box::new(kernel)), Vec::new(), tensor);
         tensor
     }
 
-    /// An output as floats. `constant` gives the values of constants.
+    /// The output of this name as f32. `constant` returns the value if it is a constant.
     pub(crate) fn output(&mut self, name: &str, constant: impl Fn(&str) -> Option<Constant>) -> usize {
         match constant(name) {
             Some(value) => {
                 self.tensors.push(Tensor::constant(name, value));
                 self.tensors.len() - 1
             }
-            None => self.real(name),
+            None => self.f32_tensor(name),
         }
     }
 
-    /// A float operator. `weights` gives the constants that the kernel takes into itself.
+    /// Adds a step that computes a node in f32. `weights` returns the constants that the kernel stores.
     pub(crate) fn float_node(&mut self, node: &Node, weights: impl Fn(&str) -> Option<Weights>) {
         let (kernel, inputs) = self.float_kernel(node, weights);
-        let output = self.define(&node.output, Kind::Float);
+        let output = self.define(&node.output, Kind::F32);
         self.step(&node.name, kernel, inputs, output);
     }
 
-    /// A float operator and what it reads.
+    /// The f32 kernel of a node and its inputs. `None` instead of a kernel if the output is an alias of the input.
     pub(crate) fn float_kernel(
         &mut self,
         node: &Node,
         weights: impl Fn(&str) -> Option<Weights>,
     ) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
-        let holds = matches!(node.op, Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } | Op::Add | Op::Mul);
-        let held: Vec<Option<Weights>> = node.inputs.iter().map(|name| weights(name).filter(|_| holds)).collect();
-        // Biases of quantized layers are not in the float graph that errors are measured in.
+        let stores_constants =
+            matches!(node.op, Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } | Op::Add | Op::Mul);
+        let held: Vec<Option<Weights>> =
+            node.inputs.iter().map(|name| weights(name).filter(|_| stores_constants)).collect();
+        // The bias of a quantized layer need not be a tensor of this graph.
         let shape = |(name, held): (&String, &Option<Weights>)| match held {
-            Some(Weights::Float(w)) => w.shape().to_vec(),
-            Some(Weights::Half(w)) => w.shape().to_vec(),
+            Some(Weights::F32(w)) => w.shape().to_vec(),
+            Some(Weights::F16(w)) => w.shape().to_vec(),
             None => self.shape(name).to_vec(),
         };
         let shapes: Vec<Vec<usize>> = node.inputs.iter().zip(&held).map(shape).collect();
         let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
         let free = node.inputs.iter().zip(&held).filter(|(_, held)| held.is_none());
-        let inputs = free.map(|(name, _)| self.real(name)).collect();
-        (real::kernel(node, &shapes, self.shape(&node.output), &held), inputs)
+        let inputs = free.map(|(name, _)| self.f32_tensor(name)).collect();
+        (float::kernel(node, &shapes, self.shape(&node.output), &held), inputs)
     }
 
     pub(crate) fn finish(self, inputs: Ports, outputs: Ports) -> Plan {
@@ -122,7 +127,7 @@ impl<'g> Planner<'g> {
     }
 }
 
-/// A float network that is ready to run.
+/// A float network, ready to run.
 ///
 /// ```
 /// use ndarray::array;
@@ -133,8 +138,8 @@ impl<'g> Planner<'g> {
 /// let y = g.activation("relu", &y, Activation::relu())?;
 /// let network = g.build(&[&y])?.compile()?;
 ///
-/// let mut memory = Arena::new(); // allocated in the first run
-/// assert_eq!(network.run_with(&array![[3.0, 1.0], [1.0, 3.0]], &mut memory)?, array![[2.0], [0.0]].into_dyn());
+/// let mut arena = Arena::new(); // allocates in the first run
+/// assert_eq!(network.run_with(&array![[3.0, 1.0], [1.0, 3.0]], &mut arena)?, array![[2.0], [0.0]].into_dyn());
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug)]
@@ -143,59 +148,66 @@ pub struct FloatNetwork {
 }
 
 impl Graph {
-    /// Prepares the network to run: weights in the order that kernels read, memory planned.
+    /// Prepares the network to run: packs the weights and assigns buffers to the tensors.
     ///
     /// # Errors
-    /// None for graphs that could be made; for what later versions may not be able to run.
+    /// None at present.
     pub fn compile(&self) -> Result<FloatNetwork> {
         let mut planner = Planner::new(self);
-        let inputs = self.inputs().iter().map(|input| planner.define(&input.name, Kind::Float)).collect();
+        let inputs = self.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
         for node in self.nodes() {
-            planner.float_node(node, |name| self.constant(name).cloned().map(Weights::Float));
+            planner.float_node(node, |name| self.constant(name).cloned().map(Weights::F32));
         }
         let weights = |name: &str| self.constant(name).cloned();
         let outputs = self.outputs().iter().map(|name| planner.output(name, weights)).collect();
-        let ports = |reals| Ports { reals, codes: Vec::new() };
+        let ports = |floats| Ports { floats, codes: Vec::new() };
         Ok(FloatNetwork { plan: planner.finish(ports(inputs), ports(outputs)) })
     }
 
-    /// Compiles and runs a network of one input and one output. To run it more than once, keep what
-    /// [`compile`](Self::compile) returns.
+    /// Compiles and runs a network of one input and one output. To run it more than once, keep the result of
+    /// [`compile`](Self::compile).
     ///
     /// # Errors
-    /// Those of [`FloatNetwork::run`].
+    /// Same as [`FloatNetwork::run`].
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.compile()?.run(x)
     }
 }
 
 impl FloatNetwork {
-    /// Runs a network of one input and one output on any number of images, the first axis of `x`. Any strides.
+    /// Runs a network of one input and one output. The first axis of `x` is the batch, of any length. Any strides.
+    ///
+    /// NaN and infinities propagate.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input, or the network more than one input or output.
+    /// [`Error::Shape`] if `x` has another shape than the input, or the network has more than one input or output.
+    /// [`Error::Argument`] if the run needs more memory than the limit of the arena, by default 1 GiB (see
+    /// [`Arena::with_max_bytes`]).
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.run_with(x, &mut Arena::new())
     }
 
-    /// As [`run`](Self::run), with memory that lasts from call to call.
+    /// Same as [`run`](Self::run), with the buffers of a caller-provided arena.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run).
-    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, memory: &mut Arena) -> Result<ArrayD<f32>> {
-        single(self.run_many(&[x.view().into_dyn()], memory)?)
+    /// Same as [`run`](Self::run).
+    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, arena: &mut Arena) -> Result<ArrayD<f32>> {
+        single(self.run_many(&[x.view().into_dyn()], arena)?)
     }
 
-    /// Runs a network of any number of inputs and outputs.
+    /// Runs a network of any number of inputs and outputs, in the order of [`Graph::inputs`] and [`Graph::outputs`].
+    ///
+    /// An output that is a constant is returned as it is, without a batch axis.
     ///
     /// # Errors
-    /// [`Error::Shape`] if an input has another shape, or there are not as many.
-    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
-        self.plan.run(inputs, memory)
+    /// [`Error::Shape`] if the number of inputs or the shape of an input differs from the network's.
+    /// [`Error::Argument`] if the run needs more memory than the limit of the arena.
+    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], arena: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
+        self.plan.run(inputs, arena)
     }
 }
 
-/// The only output.
+/// Returns the only output.
 pub(crate) fn single<T>(outputs: Vec<ArrayD<T>>) -> Result<ArrayD<T>> {
     let found = outputs.len();
     match <[ArrayD<T>; 1]>::try_from(outputs) {

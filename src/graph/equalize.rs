@@ -54,7 +54,7 @@ impl ChannelAbsMax {
     /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the network's one input.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
         let magnitudes = &mut self.magnitudes;
-        self.network.plan.run_tapped(&[x.view().into_dyn()], &mut self.memory, &mut |tensor, values, _| {
+        self.network.plan.run_observed(&[x.view().into_dyn()], &mut self.memory, &mut |tensor, values, _| {
             let &[_, channels, ..] = &tensor.shape[..] else { return Ok(()) };
             // Channels come last in memory for two and for four axes, and those are all that layers read.
             let values = values.as_slice::<f32>();

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::layout::physical;
+use super::layout::nhwc_shape;
 use crate::error::Error;
 
 /// Replaces the index of an [`Error::NonFinite`]; other errors stay.
@@ -25,7 +25,7 @@ pub(crate) fn shift_batch(error: Error, images: usize) -> Error {
 
 /// The logical index of element `position` of a buffer. `shape` is the logical shape.
 pub(crate) fn from_buffer(position: usize, shape: &[usize]) -> Vec<usize> {
-    match from_row_major(position, &physical(shape))[..] {
+    match from_row_major(position, &nhwc_shape(shape))[..] {
         [n, h, w, c] => alloc::vec![n, c, h, w],
         ref index => index.to_vec(),
     }

@@ -1,4 +1,4 @@
-//! What a step computes: one operator, on floats or on codes in the order of memory.
+//! The kernels of a plan: one operator each, prepared for its shapes, on f32 or on codes.
 
 use alloc::vec::Vec;
 use core::fmt::Debug;
@@ -6,47 +6,47 @@ use core::fmt::Debug;
 use crate::error::Result;
 use crate::gemm::Workspace;
 
-/// The elements of a tensor in a buffer.
+/// The element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Float,
+    F32,
     Code,
 }
 
-/// The elements of a tensor, in the order of memory.
+/// The elements of a tensor in its buffer: NHWC for four axes, else row-major.
 #[derive(Clone, Copy)]
 pub(crate) enum Values<'a> {
-    Float(&'a [f32]),
+    F32(&'a [f32]),
     Code(&'a [u8]),
 }
 
 pub(crate) enum ValuesMut<'a> {
-    Float(&'a mut [f32]),
+    F32(&'a mut [f32]),
     Code(&'a mut [u8]),
 }
 
-/// The two types of elements. The plan gives each step tensors of the kinds that it was made for.
-pub(crate) trait Item: Copy + Default + Send + Sync + Debug + 'static {
+/// `f32` or `u8`. The plan gives each kernel tensors of the element type that it was made for.
+pub(crate) trait Scalar: Copy + Default + Send + Sync + Debug + 'static {
     const KIND: Kind;
     fn of(values: Values<'_>) -> &[Self];
     fn of_mut(values: ValuesMut<'_>) -> &mut [Self];
     fn values(slice: &[Self]) -> Values<'_>;
 }
 
-macro_rules! items {
+macro_rules! scalars {
     ($($t:ident $kind:ident),*) => {$(
-        impl Item for $t {
+        impl Scalar for $t {
             const KIND: Kind = Kind::$kind;
             fn of(values: Values<'_>) -> &[Self] {
                 match values {
                     Values::$kind(values) => values,
-                    _ => unreachable!("the plan gives steps the kinds that they are for"),
+                    _ => unreachable!("the plan gives kernels the element type that they are made for"),
                 }
             }
             fn of_mut(values: ValuesMut<'_>) -> &mut [Self] {
                 match values {
                     ValuesMut::$kind(values) => values,
-                    _ => unreachable!("the plan gives steps the kinds that they are for"),
+                    _ => unreachable!("the plan gives kernels the element type that they are made for"),
                 }
             }
             fn values(slice: &[Self]) -> Values<'_> {
@@ -55,54 +55,54 @@ macro_rules! items {
         }
     )*};
 }
-items!(f32 Float, u8 Code);
+scalars!(f32 F32, u8 Code);
 
 impl<'a> Values<'a> {
-    pub(crate) fn as_slice<T: Item>(self) -> &'a [T] {
+    pub(crate) fn as_slice<T: Scalar>(self) -> &'a [T] {
         T::of(self)
     }
 }
 
 impl<'a> ValuesMut<'a> {
-    pub(crate) fn into_slice<T: Item>(self) -> &'a mut [T] {
+    pub(crate) fn into_slice<T: Scalar>(self) -> &'a mut [T] {
         T::of_mut(self)
     }
 }
 
-/// One operator with everything prepared for its shapes.
+/// One operator, prepared for its shapes.
 pub(crate) trait Kernel: Debug + Send + Sync {
-    /// Computes as many images as there are in the inputs.
+    /// Computes the output of a batch of `images`.
     ///
-    /// The position in an [`Error::NonFinite`](crate::Error::NonFinite) is that in the slice of the first input; the
-    /// plan makes it an index of the tensor.
+    /// The index in an [`Error::NonFinite`](crate::Error::NonFinite) is the position in the slice of the first input;
+    /// the plan converts it to an index of the tensor.
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()>;
 
     /// Chooses between the code of zero and an error for NaN. Only kernels that quantize floats do anything.
     fn set_nan_as_zero(&mut self, _: bool) {}
 }
 
-/// Arena that steps use while they run, and that they find in any state.
+/// Temporary buffers of kernels, reused from step to step. Kernels find them with any content.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scratch {
-    /// Of each thread.
-    pub(crate) parts: Vec<Vec<f32>>,
-    pub(crate) wide: Vec<f32>,
+    /// The im2col blocks of float convolutions, one per thread.
+    pub(crate) im2col: Vec<Vec<f32>>,
+    /// The weights of one layer, widened from half precision.
+    pub(crate) widened: Vec<f32>,
+    /// The codes of one image that is quantized on the fly, or of an input before it is transposed to NHWC.
     pub(crate) codes: Vec<u8>,
     pub(crate) gemm: Workspace,
 }
 
-impl Scratch {
-    /// Arena for so many threads.
-    pub(crate) fn parts(parts: &mut Vec<Vec<f32>>, count: usize) -> &mut [Vec<f32>] {
-        parts.resize_with(parts.len().max(count), Vec::new);
-        &mut parts[..count]
-    }
+/// Returns one buffer per thread.
+pub(crate) fn per_thread(buffers: &mut Vec<Vec<f32>>, threads: usize) -> &mut [Vec<f32>] {
+    buffers.resize_with(buffers.len().max(threads), Vec::new);
+    &mut buffers[..threads]
 }
 
-/// A slice of this length; what it holds is left over from before.
-pub(crate) fn scratch<T: Copy + Default>(memory: &mut Vec<T>, len: usize) -> &mut [T] {
-    if memory.len() < len {
-        memory.resize(len, T::default());
+/// Returns the first `len` elements of a buffer, which grows if it is shorter. Their values are arbitrary.
+pub(crate) fn resized<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
     }
-    &mut memory[..len]
+    &mut buffer[..len]
 }

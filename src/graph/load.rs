@@ -1,92 +1,93 @@
-//! The caller's tensors, of any strides, on their way into the buffers of a plan.
+//! Input of a run: copies the caller's tensors into the buffers of the plan, or quantizes them on the way.
 
 use core::mem::take;
 
 use ndarray::{ArrayView, ArrayViewD};
 
 use super::index::{from_buffer, from_row_major, map_index};
-use super::kernel::{Item, Kind, ValuesMut, scratch};
-use super::layout::{copy_to_physical, to_physical};
+use super::kernel::{Kind, Scalar, ValuesMut, resized};
+use super::layout::{copy_into_nhwc, to_nhwc};
 use super::plan::{Arena, Plan, Step, grow};
 use crate::error::Result;
 
 impl Plan {
     /// Copies the inputs into their buffers.
-    pub(super) fn load<'a, T: Item>(
+    pub(super) fn load<'a, T: Scalar>(
         &self,
         inputs: impl Iterator<Item = ArrayViewD<'a, T>>,
         images: usize,
-        memory: &mut Arena,
+        arena: &mut Arena,
     ) {
-        self.grow(images, memory);
+        self.grow(images, arena);
         for (&t, x) in self.inputs.of::<T>().iter().zip(inputs) {
-            self.load_one(t, x, images, memory);
+            self.load_one(t, x, images, arena);
         }
     }
 
-    /// Copies the inputs into their buffers and runs the steps that make codes of them.
+    /// Copies the inputs into their buffers and runs the steps that quantize them.
     ///
-    /// Floats that nothing else reads become codes where they are. If these are to be brought into order, bytes move
-    /// faster.
-    pub(super) fn enter<'a, T: Item>(
+    /// An input that only such a step reads is quantized from the caller's tensor and transposed to NHWC as codes, which
+    /// moves a quarter of the bytes.
+    pub(super) fn enter<'a, T: Scalar>(
         &self,
         inputs: impl Iterator<Item = ArrayViewD<'a, T>>,
         images: usize,
-        memory: &mut Arena,
+        arena: &mut Arena,
     ) -> Result<()> {
-        self.grow(images, memory);
-        let entries = if T::KIND == Kind::Float { &self.entries[..] } else { &[] };
+        self.grow(images, arena);
+        let entries = if T::KIND == Kind::F32 { &self.entries[..] } else { &[] };
         for (i, (&t, x)) in self.inputs.of::<T>().iter().zip(inputs).enumerate() {
             let entry = entries.get(i).copied().flatten();
             let entered = match entry {
-                Some(entry) if entry.only_reader => self.enter_one(&self.steps[entry.step], &x, images, memory)?,
+                Some(entry) if entry.only_reader => {
+                    self.quantize_contiguous(&self.steps[entry.step], &x, images, arena)?
+                }
                 _ => false,
             };
             if !entered {
-                self.load_one(t, x, images, memory);
-                entry.map_or(Ok(()), |entry| self.step(&self.steps[entry.step], images, memory))?;
+                self.load_one(t, x, images, arena);
+                entry.map_or(Ok(()), |entry| self.step(&self.steps[entry.step], images, arena))?;
             }
         }
         Ok(())
     }
 
-    fn grow(&self, images: usize, memory: &mut Arena) {
-        grow(&mut memory.reals, &self.real_sizes, images);
-        grow(&mut memory.codes, &self.code_sizes, images);
+    fn grow(&self, images: usize, arena: &mut Arena) {
+        grow(&mut arena.floats, &self.float_sizes, images);
+        grow(&mut arena.codes, &self.code_sizes, images);
     }
 
-    fn load_one<T: Item>(&self, t: usize, x: ArrayViewD<'_, T>, images: usize, memory: &mut Arena) {
+    fn load_one<T: Scalar>(&self, t: usize, x: ArrayViewD<'_, T>, images: usize, arena: &mut Arena) {
         let tensor = &self.tensors[t];
-        let values = tensor.buffer_mut(memory).into_slice::<T>();
-        copy_to_physical(x, &mut values[..tensor.len() * images]);
+        let values = tensor.buffer_mut(arena).into_slice::<T>();
+        copy_into_nhwc(x, &mut values[..tensor.len() * images]);
     }
 
-    /// Runs an entry step on the caller's tensor, if that lies without gaps in its own order or that of buffers.
-    /// Returns whether it does.
-    fn enter_one<T: Item>(
+    /// Runs an entry step on the caller's tensor if that is contiguous, in NHWC or in NCHW. Returns whether it is.
+    fn quantize_contiguous<T: Scalar>(
         &self,
         step: &Step,
         x: &ArrayViewD<'_, T>,
         images: usize,
-        memory: &mut Arena,
+        arena: &mut Arena,
     ) -> Result<bool> {
-        let ordered = to_physical(x.view());
+        let ordered = to_nhwc(x.view());
         let (Some(kernel), Some(values)) = (&step.kernel, ordered.as_slice().or(x.as_slice())) else {
             return Ok(false);
         };
         let buffer = self.tensors[step.output].buffer;
-        let (mut codes, mut room) = (take(&mut memory.codes[buffer]), take(&mut memory.scratch.codes));
-        let mut run = |to| kernel.run(images, &[T::values(values)], ValuesMut::Code(to), &mut memory.scratch);
+        let (mut codes, mut unordered_buffer) = (take(&mut arena.codes[buffer]), take(&mut arena.scratch.codes));
+        let mut run = |to| kernel.run(images, &[T::values(values)], ValuesMut::Code(to), &mut arena.scratch);
         let done = if ordered.is_standard_layout() {
             run(&mut codes[..values.len()])
         } else {
-            let unordered = scratch(&mut room, values.len());
+            let unordered = resized(&mut unordered_buffer, values.len());
             let done = run(unordered);
-            let unordered = ArrayView::from_shape(x.raw_dim(), unordered).expect("as many codes as values");
-            copy_to_physical(unordered, &mut codes[..values.len()]);
+            let unordered = ArrayView::from_shape(x.raw_dim(), unordered).expect("one code per value");
+            copy_into_nhwc(unordered, &mut codes[..values.len()]);
             done
         };
-        (memory.codes[buffer], memory.scratch.codes) = (codes, room);
+        (arena.codes[buffer], arena.scratch.codes) = (codes, unordered_buffer);
         done.map(|()| true).map_err(|e| {
             let located = map_index(e, |i| match ordered.is_standard_layout() {
                 true => from_buffer(i[0], x.shape()),

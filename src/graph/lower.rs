@@ -1,4 +1,4 @@
-//! Quantized network → plan: on codes, or on floats that have been rounded to them.
+//! Lowering of a quantized network to a plan: on codes, or a simulation on fake-quantized floats.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -6,21 +6,21 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::code_ops::{self, Operand};
-use super::codes::{Conv, DequantizeEpilogue, FakeQuantize, LayerKind, Quantize, requantize};
+use super::codes::{Conv, Dequantize, FakeQuantize, Quantize, QuantizedConv, requantize};
 use super::compile::Planner;
+use super::float::Weights;
 use super::kernel::{Kernel, Kind};
-use super::layout::physical;
+use super::layout::nhwc_shape;
 use super::network::{Constant, Graph, Node};
 use super::op::{Clamp, Op};
 use super::plan::{Plan, Ports, Role};
-use super::real::Weights;
 use super::recipe::{Precision, Recipe, weights_of};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::ops::Conv2d;
 use crate::window::Window;
 
-/// A network whose weights are in fewer bits, with what tells how to run it.
+/// A graph with quantized weights and the recipe of its tensors.
 #[derive(Clone, Copy)]
 pub(crate) struct Quantized<'a> {
     pub(crate) graph: &'a Graph,
@@ -28,17 +28,21 @@ pub(crate) struct Quantized<'a> {
     pub(crate) recipe: &'a Recipe,
 }
 
-/// How a node computes.
+/// The arithmetic of a node.
 enum Mode {
-    Codes,
-    /// Codes in, floats out.
-    CodesToReal,
-    Dynamic,
+    /// Codes to codes.
+    Static,
+    /// Codes to floats. Layers only.
+    StaticToF32,
+    /// Floats to floats, through codes of each image's own range. Layers only.
+    DynamicRange,
+    /// Floats to floats; the weights may be stored in fewer bits.
     Float,
 }
 
 impl Quantized<'_> {
-    fn is_coded(&self, name: &str) -> bool {
+    /// Returns whether a tensor is an activation that is kept as codes.
+    fn is_code(&self, name: &str) -> bool {
         self.recipe.precision(name) == Precision::Int8 && !self.graph.is_constant(name)
     }
 
@@ -47,37 +51,37 @@ impl Quantized<'_> {
             return Mode::Float;
         }
         if let Some(weights) = weights_of(node) {
-            let coded = matches!(self.stored.get(weights), Some(Stored::Int8(_) | Stored::Int4(_)));
-            return match (coded, self.is_coded(&node.inputs[0]), self.is_coded(&node.output)) {
+            let integer_weights = matches!(self.stored.get(weights), Some(Stored::Int8(_) | Stored::Int4(_)));
+            return match (integer_weights, self.is_code(&node.inputs[0]), self.is_code(&node.output)) {
                 (false, ..) => Mode::Float,
-                (true, false, _) => Mode::Dynamic,
-                (true, true, false) => Mode::CodesToReal,
-                (true, true, true) => Mode::Codes,
+                (true, false, _) => Mode::DynamicRange,
+                (true, true, false) => Mode::StaticToF32,
+                (true, true, true) => Mode::Static,
             };
         }
-        let pair = matches!(node.op, Op::Add | Op::Mul);
-        let inputs = node.inputs.iter().all(|name| self.is_coded(name) || (pair && self.graph.is_constant(name)));
-        if inputs && self.is_coded(&node.output) { Mode::Codes } else { Mode::Float }
+        let binary = matches!(node.op, Op::Add | Op::Mul);
+        let inputs = node.inputs.iter().all(|name| self.is_code(name) || (binary && self.graph.is_constant(name)));
+        if inputs && self.is_code(&node.output) { Mode::Static } else { Mode::Float }
     }
 
     fn weights(&self, name: &str) -> Option<Weights> {
         let stored = self.stored.get(name).map(Stored::to_weights);
-        stored.or_else(|| self.graph.constant(name).cloned().map(Weights::Float))
+        stored.or_else(|| self.graph.constant(name).cloned().map(Weights::F32))
     }
 
     /// The value of a constant, whether it is stored as codes or as floats.
     fn constant(&self, name: &str) -> Option<Constant> {
-        self.weights(name).map(|weights| weights.to_real())
+        self.weights(name).map(|weights| weights.to_f32())
     }
 
-    /// The plan that runs on codes wherever the recipe says so.
+    /// The plan that runs on codes where the recipe says `Int8`.
     pub(crate) fn plan(self) -> Result<Plan> {
         let mut lowering = Lowering { network: self, planner: Planner::new(self.graph) };
         let mut inputs = Ports::default();
         for input in self.graph.inputs() {
-            inputs.reals.push(lowering.planner.define(&input.name, Kind::Float));
+            inputs.floats.push(lowering.planner.define(&input.name, Kind::F32));
         }
-        for input in self.graph.inputs().iter().filter(|input| self.is_coded(&input.name)) {
+        for input in self.graph.inputs().iter().filter(|input| self.is_code(&input.name)) {
             inputs.codes.push(lowering.quantize(&input.name, Role::Entry)?);
         }
         for node in self.graph.nodes() {
@@ -86,67 +90,67 @@ impl Quantized<'_> {
         let mut outputs = Ports::default();
         for name in self.graph.outputs() {
             outputs.codes.extend(lowering.planner.find(name, Kind::Code));
-            outputs.reals.push(match self.constant(name) {
+            outputs.floats.push(match self.constant(name) {
                 Some(_) => lowering.planner.output(name, |name| self.constant(name)),
-                None => lowering.real(name, Role::Exit)?,
+                None => lowering.as_f32(name, Role::Exit)?,
             });
         }
-        // Codes are taken or given for all, or not at all.
+        // A run takes or returns codes for all tensors or for none.
         for ports in [&mut inputs, &mut outputs] {
-            if ports.codes.len() < ports.reals.len() {
+            if ports.codes.len() < ports.floats.len() {
                 ports.codes.clear();
             }
         }
         Ok(lowering.planner.finish(inputs, outputs))
     }
 
-    /// A plan on floats, each rounded to what it would be as a code.
+    /// The same network on floats: each tensor that is kept as codes is fake-quantized.
     pub(crate) fn simulation(self) -> Result<Plan> {
         let mut planner = Planner::new(self.graph);
-        let reals = self.graph.inputs().iter().map(|input| planner.define(&input.name, Kind::Float)).collect();
+        let floats = self.graph.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
         for input in self.graph.inputs() {
-            self.round(&mut planner, &input.name)?;
+            self.fake_quantize(&mut planner, &input.name)?;
         }
         for node in self.graph.nodes() {
             let (kernel, inputs) = self.simulated(&mut planner, node);
-            let output = planner.define(&node.output, Kind::Float);
+            let output = planner.define(&node.output, Kind::F32);
             planner.step(&node.name, kernel, inputs, output);
-            self.round(&mut planner, &node.output)?;
+            self.fake_quantize(&mut planner, &node.output)?;
         }
         let outputs = self.graph.outputs().iter();
         let outputs = outputs.map(|name| planner.output(name, |name| self.constant(name))).collect();
-        let ports = |reals| Ports { reals, codes: Vec::new() };
-        Ok(planner.finish(ports(reals), ports(outputs)))
+        let ports = |floats| Ports { floats, codes: Vec::new() };
+        Ok(planner.finish(ports(floats), ports(outputs)))
     }
 
-    /// The kernel of a node on floats, with its weights as they are stored, and its inputs: those of a dynamic range
-    /// rounded first.
+    /// The float kernel of a node with its quantized weights, and its inputs. The input of a dynamic-range layer is
+    /// fake-quantized first.
     pub(crate) fn simulated(&self, planner: &mut Planner<'_>, node: &Node) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
-        let on_codes = matches!(self.mode(node), Mode::Codes) && weights_of(node).is_none();
+        let on_codes = matches!(self.mode(node), Mode::Static) && weights_of(node).is_none();
         let constant = |name: &str| {
             let rounded = self.graph.constant(name).filter(|_| on_codes).map(code_ops::constant_codes);
             let Some(Ok((params, codes))) = rounded else { return self.weights(name) };
-            let mut real = ndarray::ArrayD::zeros(codes.raw_dim());
-            let fits = params.dequantize_into(&codes, &mut real);
+            let mut values = ndarray::ArrayD::zeros(codes.raw_dim());
+            let fits = params.dequantize_into(&codes, &mut values);
             debug_assert_eq!(fits, Ok(()));
-            Some(Weights::Float(real.into_shared()))
+            Some(Weights::F32(values.into_shared()))
         };
         let (kernel, mut inputs) = planner.float_kernel(node, constant);
-        if let Mode::Dynamic = self.mode(node) {
-            let rounded = planner.aside("", &node.inputs[0]);
+        if let Mode::DynamicRange = self.mode(node) {
+            let rounded = planner.define_unnamed("", &node.inputs[0]);
             planner.step(&node.name, Some(Box::new(FakeQuantize { params: None })), inputs, rounded);
             inputs = alloc::vec![rounded];
         }
         (kernel, inputs)
     }
 
-    /// Rounds the last tensor of this name to its codes, if it has some.
-    fn round(&self, planner: &mut Planner<'_>, name: &str) -> Result<()> {
-        if self.is_coded(name) {
+    /// Fake-quantizes the tensor if it is kept as codes.
+    fn fake_quantize(&self, planner: &mut Planner<'_>, name: &str) -> Result<()> {
+        if self.is_code(name) {
             let params = Some(self.recipe.tensors[name].activation_params()?);
-            let raw = planner.real(name);
-            let rounded = planner.define(name, Kind::Float);
-            planner.step(name, Some(Box::new(FakeQuantize { params })), alloc::vec![raw], rounded);
+            let exact = planner.f32_tensor(name);
+            let rounded = planner.define(name, Kind::F32);
+            planner.step(name, Some(Box::new(FakeQuantize { params })), alloc::vec![exact], rounded);
         }
         Ok(())
     }
@@ -162,38 +166,38 @@ impl Lowering<'_> {
         self.network.recipe.tensors[name].activation_params()
     }
 
-    /// A step from the tensor as floats to codes.
+    /// Adds a step that quantizes the tensor.
     fn quantize(&mut self, name: &str, role: Role) -> Result<usize> {
-        let real = self.planner.real(name);
+        let floats = self.planner.f32_tensor(name);
         let kernel = Quantize::new(self.params(name)?);
         let codes = self.planner.define(name, Kind::Code);
-        self.planner.role(name, role, Some(Box::new(kernel)), alloc::vec![real], codes);
+        self.planner.step_with_role(name, role, Some(Box::new(kernel)), alloc::vec![floats], codes);
         Ok(codes)
     }
 
-    /// The tensor as codes.
-    fn code(&mut self, name: &str) -> Result<usize> {
+    /// The tensor as codes, quantized if need be.
+    fn as_codes(&mut self, name: &str) -> Result<usize> {
         self.planner.find(name, Kind::Code).map_or_else(|| self.quantize(name, Role::Body), Ok)
     }
 
-    /// The tensor as floats.
-    fn real(&mut self, name: &str, role: Role) -> Result<usize> {
-        if let (None, Some(codes)) = (self.planner.find(name, Kind::Float), self.planner.find(name, Kind::Code)) {
-            let kernel = DequantizeEpilogue(self.params(name)?);
-            let real = self.planner.define(name, Kind::Float);
-            self.planner.role(name, role, Some(Box::new(kernel)), alloc::vec![codes], real);
+    /// The tensor as floats, dequantized if need be.
+    fn as_f32(&mut self, name: &str, role: Role) -> Result<usize> {
+        if let (None, Some(codes)) = (self.planner.find(name, Kind::F32), self.planner.find(name, Kind::Code)) {
+            let kernel = Dequantize(self.params(name)?);
+            let floats = self.planner.define(name, Kind::F32);
+            self.planner.step_with_role(name, role, Some(Box::new(kernel)), alloc::vec![codes], floats);
         }
-        Ok(self.planner.real(name))
+        Ok(self.planner.f32_tensor(name))
     }
 
     fn node(&mut self, node: &Node) -> Result<()> {
         let mode = self.network.mode(node);
         match mode {
             Mode::Float => {}
-            Mode::Codes if weights_of(node).is_none() => {
+            Mode::Static if weights_of(node).is_none() => {
                 if let Some(kernel) = self.code_kernel(node)? {
                     let codes = node.inputs.iter().filter(|name| !self.network.graph.is_constant(name));
-                    let inputs = codes.map(|name| self.code(name)).collect::<Result<_>>()?;
+                    let inputs = codes.map(|name| self.as_codes(name)).collect::<Result<_>>()?;
                     let output = self.planner.define(&node.output, Kind::Code);
                     self.planner.step(&node.name, kernel, inputs, output);
                     return Ok(());
@@ -203,21 +207,21 @@ impl Lowering<'_> {
         }
         for name in &node.inputs {
             if !self.network.graph.is_constant(name) {
-                self.real(name, Role::Body)?;
+                self.as_f32(name, Role::Body)?;
             }
         }
         let network = self.network;
         self.planner.float_node(node, |name| network.weights(name));
-        if self.network.is_coded(&node.output) {
+        if self.network.is_code(&node.output) {
             self.quantize(&node.output, Role::Body)?;
         }
         Ok(())
     }
 
-    /// A convolution or linear layer with integer weights.
+    /// Adds a convolution or linear layer with integer weights.
     fn conv(&mut self, node: &Node, mode: Mode) -> Result<()> {
         let stored = weights_of(node).and_then(|name| self.network.stored.get(name)).and_then(Stored::to_conv);
-        let weights = stored.expect("the mode is that of a layer with codes")?;
+        let weights = stored.expect("only layers with integer weights have this mode")?;
         let bias = node.inputs.get(2).and_then(|name| self.network.graph.constant(name));
         let bias = bias.map(|b| b.iter().copied().collect::<ndarray::Array1<f32>>());
         let (window, groups) = match node.op {
@@ -225,31 +229,31 @@ impl Lowering<'_> {
             _ => (Window::new(), 1),
         };
         let layer = Conv2d::new(&weights, bias.as_deref(), &window, groups)?;
-        let dims = |name: &str| match &physical(self.planner.shape(name))[..] {
+        let dims = |name: &str| match &nhwc_shape(self.planner.shape(name))[..] {
             &[_, h, w, c] => [h, w, c],
             rest => [1, 1, rest[1..].iter().product()],
         };
         let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
-        let (kind, kinds) = match mode {
-            Mode::Codes => {
+        let (layer, kinds) = match mode {
+            Mode::Static => {
                 let to = requantize(&self.params(&node.output)?, node.clamp);
                 let layer = layer.prepare(&self.params(&node.inputs[0])?, &to)?;
-                (LayerKind::Static(layer), (Kind::Code, Kind::Code))
+                (QuantizedConv::Static(layer), (Kind::Code, Kind::Code))
             }
-            Mode::CodesToReal => {
+            Mode::StaticToF32 => {
                 let params = self.params(&node.inputs[0])?;
                 layer.check_input(&params)?;
-                (LayerKind::ToReal(layer, params), (Kind::Code, Kind::Float))
+                (QuantizedConv::StaticToF32(layer, params), (Kind::Code, Kind::F32))
             }
-            Mode::Dynamic | Mode::Float => (LayerKind::Dynamic(layer), (Kind::Float, Kind::Float)),
+            Mode::DynamicRange | Mode::Float => (QuantizedConv::DynamicRange(layer), (Kind::F32, Kind::F32)),
         };
-        let clamp = if kinds.1 == Kind::Float { node.clamp } else { Clamp::NONE };
+        let clamp = if kinds.1 == Kind::F32 { node.clamp } else { Clamp::NONE };
         let x = match kinds.0 {
-            Kind::Code => self.code(&node.inputs[0])?,
-            Kind::Float => self.real(&node.inputs[0], Role::Body)?,
+            Kind::Code => self.as_codes(&node.inputs[0])?,
+            Kind::F32 => self.as_f32(&node.inputs[0], Role::Body)?,
         };
         let y = self.planner.define(&node.output, kinds.1);
-        let kernel = Conv { kind, input, output, clamp };
+        let kernel = Conv { layer, input, output, clamp };
         self.planner.step(&node.name, Some(Box::new(kernel)), alloc::vec![x], y);
         Ok(())
     }

@@ -51,13 +51,13 @@
 // | `op`, `shape` | what operators there are, and the shapes that they make |
 // | `network`, `builder` | operators over named tensors, checked; written in Rust |
 // | `fold` | fewer operators that compute the same |
-// | `kernel`, `plan`, `buffers`, `layout`, `compile` | steps over buffers that tensors share; the order in memory |
-// | `movement`, `real/` | operators that only move elements, and those on floats |
+// | `kernel`, `plan`, `buffers`, `layout`, `index`, `load`, `compile` | execution plan, buffer assignment, NHWC layout |
+// | `movement`, `float/` | kernels of data movement and of float operators |
 // | `recipe`, `calibrate` | how each tensor is kept; ranges from batches |
 // | `moments`, `rounding` | what inputs of layers are like, and the codes of weights that suit it |
 // | `equalize` | the same function with channels of more equal range |
 // | `quantize`, `stored` | weights in fewer bits |
-// | `codes`, `code_ops`, `lower`, `qnetwork` | operators on codes; the plan on codes, and its simulation on floats |
+// | `codes`, `code_ops`, `lower`, `qnetwork` | kernels on codes; lowering to codes, or to their simulation on floats |
 // | `mixed` | precision where it matters, under a budget |
 // | `report` | which layer hurts |
 
@@ -68,6 +68,7 @@ mod code_ops;
 mod codes;
 mod compile;
 mod equalize;
+mod float;
 mod fold;
 mod index;
 mod kernel;
@@ -82,7 +83,7 @@ mod op;
 mod plan;
 mod qnetwork;
 mod quantize;
-mod real;
+
 mod recipe;
 mod report;
 mod rounding;

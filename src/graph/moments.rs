@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 use ndarray::{ArrayRef, ArrayView2, Dimension};
 
 use super::compile::FloatNetwork;
-use super::kernel::{Values, scratch};
+use super::float::Geometry;
+use super::kernel::{Values, resized};
 use super::network::{Graph, Node};
 use super::op::Op;
 use super::plan::Arena;
-use super::real::Geometry;
 use super::rounding::Moments;
 use crate::error::Result;
 
@@ -90,7 +90,7 @@ impl InputStatistics {
     /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the network's one input.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
         let (readers, im2col) = (&mut self.readers, &mut self.im2col);
-        self.network.plan.run_tapped(&[x.view().into_dyn()], &mut self.memory, &mut |tensor, values, images| {
+        self.network.plan.run_observed(&[x.view().into_dyn()], &mut self.memory, &mut |tensor, values, images| {
             let readers = readers.get_mut(&tensor.name).into_iter().flatten();
             readers.for_each(|reader| reader.observe(values, images, im2col));
             Ok(())
@@ -132,11 +132,11 @@ impl Reader {
                 let (image, pixels) = (geometry.input_len().max(1), geometry.output_pixels());
                 let step = pixels.div_ceil(WINDOWS).max(1);
                 let (count, depth) = (pixels.div_ceil(step), self.moments.depth());
-                let im2col = scratch(im2col, count * depth);
+                let im2col = resized(im2col, count * depth);
                 for image in values.chunks_exact(image) {
                     for group in 0..geometry.groups {
                         for (i, patch) in im2col.chunks_exact_mut(depth.max(1)).enumerate() {
-                            geometry.gather(image, group, i * step, patch, 0.0);
+                            geometry.im2col(image, group, i * step, patch, 0.0);
                         }
                         let rows = ArrayView2::from_shape((count, depth), &*im2col).expect("lengths were planned");
                         self.moments.add(group, rows);

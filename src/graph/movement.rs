@@ -1,29 +1,29 @@
-//! Operators that move elements and compute nothing: the same for floats and codes.
+//! Data movement: operators that copy elements, the same for f32 and codes.
 
 use alloc::vec::Vec;
 
-use ndarray::ArrayView;
+use ndarray::{ArrayViewD, ArrayViewMut};
 
-use super::kernel::{Item, Kernel, Scratch, Values, ValuesMut};
-use super::layout::{physical, physical_axis, to_logical};
+use super::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
+use super::layout::{nhwc_axis, nhwc_shape, to_nchw, to_nhwc};
 use crate::error::Result;
 
 /// [`Op::Concat`](super::Op::Concat).
 #[derive(Debug)]
 pub(crate) struct Concat<T> {
-    /// For each input, the elements that lie together.
+    /// For each input, the length of its contiguous runs: the product of the axes from the concatenated one on.
     runs: Vec<usize>,
-    item: core::marker::PhantomData<T>,
+    element: core::marker::PhantomData<T>,
 }
 
-impl<T: Item> Concat<T> {
+impl<T: Scalar> Concat<T> {
     pub(crate) fn new(axis: usize, inputs: &[&[usize]]) -> Self {
-        let run = |shape: &&[usize]| physical(shape)[physical_axis(axis, shape.len())..].iter().product();
-        Self { runs: inputs.iter().map(run).collect(), item: core::marker::PhantomData }
+        let run = |shape: &&[usize]| nhwc_shape(shape)[nhwc_axis(axis, shape.len())..].iter().product();
+        Self { runs: inputs.iter().map(run).collect(), element: core::marker::PhantomData }
     }
 }
 
-impl<T: Item> Kernel for Concat<T> {
+impl<T: Scalar> Kernel for Concat<T> {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let total: usize = self.runs.iter().sum();
         let mut at = 0;
@@ -42,24 +42,24 @@ impl<T: Item> Kernel for Concat<T> {
 /// [`Op::Pad`](super::Op::Pad).
 #[derive(Debug)]
 pub(crate) struct Pad<T> {
-    /// Height, and width times channels, of the input.
+    /// Rows of the input and elements per row.
     input: [usize; 2],
-    /// Of the output.
+    /// Rows of the output and elements per row.
     output: [usize; 2],
-    /// Above, and to the left in elements.
+    /// Rows above the input and elements before each of its rows.
     before: [usize; 2],
     zero: T,
 }
 
-impl<T: Item> Pad<T> {
-    /// With this element for zero.
+impl<T: Scalar> Pad<T> {
+    /// Pads with `zero`: 0.0 or the zero point. Shapes are logical.
     pub(crate) fn new(pads: [usize; 4], input: &[usize], output: &[usize], zero: T) -> Self {
         let rows = |shape: &[usize]| [shape[2], shape[3] * shape[1]];
         Self { input: rows(input), output: rows(output), before: [pads[0], pads[1] * input[1]], zero }
     }
 }
 
-impl<T: Item> Kernel for Pad<T> {
+impl<T: Scalar> Kernel for Pad<T> {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let ([height, width], [top, left]) = (self.input, self.before);
         let output = output.into_slice::<T>();
@@ -76,84 +76,83 @@ impl<T: Item> Kernel for Pad<T> {
     }
 }
 
-/// [`Op::Repeat`](super::Op::Repeat).
+/// [`Op::Repeat`](super::Op::Repeat): nearest-neighbour upsampling by integer factors.
 #[derive(Debug)]
-pub(crate) struct Repeat<T> {
+pub(crate) struct Upsample<T> {
     factors: [usize; 2],
     width: usize,
     channels: usize,
-    item: core::marker::PhantomData<T>,
+    element: core::marker::PhantomData<T>,
 }
 
-impl<T: Item> Repeat<T> {
+impl<T: Scalar> Upsample<T> {
     pub(crate) fn new(factors: [usize; 2], input: &[usize]) -> Self {
-        Self { factors, width: input[3], channels: input[1], item: core::marker::PhantomData }
+        Self { factors, width: input[3], channels: input[1], element: core::marker::PhantomData }
     }
 }
 
-impl<T: Item> Kernel for Repeat<T> {
+impl<T: Scalar> Kernel for Upsample<T> {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let [down, right] = self.factors;
+        let [rows, columns] = self.factors;
         let (row, output) = (self.width * self.channels, output.into_slice::<T>());
         if output.is_empty() {
             return Ok(());
         }
-        let output = output.chunks_exact_mut(row * right * down);
+        let output = output.chunks_exact_mut(row * columns * rows);
         for (x, y) in inputs[0].as_slice::<T>().chunks_exact(row).zip(output) {
-            let (first, others) = y.split_at_mut(row * right);
-            for (x, y) in x.chunks_exact(self.channels).zip(first.chunks_exact_mut(self.channels * right)) {
+            let (first, copies) = y.split_at_mut(row * columns);
+            for (x, y) in x.chunks_exact(self.channels).zip(first.chunks_exact_mut(self.channels * columns)) {
                 y.chunks_exact_mut(self.channels).for_each(|y| y.copy_from_slice(x));
             }
-            others.chunks_exact_mut(row * right).for_each(|y| y.copy_from_slice(first));
+            copies.chunks_exact_mut(row * columns).for_each(|y| y.copy_from_slice(first));
         }
         Ok(())
     }
 }
 
-/// [`Op::Reshape`](super::Op::Reshape) where the order in memory is not the logical one.
+/// [`Op::Reshape`](super::Op::Reshape) where NHWC and NCHW differ: transposes to NCHW, reshapes, transposes back.
 #[derive(Debug)]
-pub(crate) struct Reorder<T> {
+pub(crate) struct TransposedReshape<T> {
     input: Vec<usize>,
     output: Vec<usize>,
-    item: core::marker::PhantomData<T>,
+    element: core::marker::PhantomData<T>,
 }
 
-impl<T: Item> Reorder<T> {
+impl<T: Scalar> TransposedReshape<T> {
     pub(crate) fn new(input: &[usize], output: &[usize]) -> Self {
-        Self { input: input.into(), output: output.into(), item: core::marker::PhantomData }
+        Self { input: input.into(), output: output.into(), element: core::marker::PhantomData }
     }
 }
 
-impl<T: Item> Kernel for Reorder<T> {
+impl<T: Scalar> Kernel for TransposedReshape<T> {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let (mut input, mut shape) = (self.input.clone(), self.output.clone());
         (input[0], shape[0]) = (images, images);
-        // The logical order of the input is that of a row-major output, which lies in memory in its physical order.
-        let x = to_logical(inputs[0].as_slice::<T>(), &input);
+        let x = to_nchw(inputs[0].as_slice::<T>(), &input);
         let x = x.to_shape(&shape[..]).expect("shapes were checked when the graph was made");
-        let x = super::layout::to_physical(x.view());
-        let mut y = ndarray::ArrayViewMut::from_shape(x.raw_dim(), output.into_slice::<T>()).expect("of equal length");
+        let x = to_nhwc(x.view());
+        let mut y = ArrayViewMut::from_shape(x.raw_dim(), output.into_slice::<T>()).expect("lengths were planned");
         y.assign(&x);
         Ok(())
     }
 }
 
-/// Constants that stand where an activation is expected: a tensor for any batch.
+/// Copies a constant into each image of the batch, for operators that read it as an activation.
 #[derive(Debug)]
-pub(crate) struct Fill<T> {
-    /// One image.
+pub(crate) struct BroadcastConstant<T> {
+    /// The constant in NHWC.
     values: Vec<T>,
 }
 
-impl<T: Item> Fill<T> {
-    pub(crate) fn new(value: ndarray::ArrayViewD<'_, T>) -> Self {
-        let value = super::layout::to_physical(value);
+impl<T: Scalar> BroadcastConstant<T> {
+    pub(crate) fn new(value: ArrayViewD<'_, T>) -> Self {
+        let value = to_nhwc(value);
         let values = value.iter().copied().collect();
         Self { values }
     }
 }
 
-impl<T: Item> Kernel for Fill<T> {
+impl<T: Scalar> Kernel for BroadcastConstant<T> {
     fn run(&self, _: usize, _: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         if !self.values.is_empty() {
             let images = output.into_slice::<T>().chunks_exact_mut(self.values.len());
@@ -161,11 +160,4 @@ impl<T: Item> Kernel for Fill<T> {
         }
         Ok(())
     }
-}
-
-/// A physical view of a batch.
-pub(crate) fn view<'a, T>(values: &'a [T], shape: &[usize], images: usize) -> ndarray::ArrayViewD<'a, T> {
-    let mut dims = physical(shape);
-    dims[0] = images;
-    ArrayView::from_shape(dims, values).expect("the memory of a tensor has its length")
 }

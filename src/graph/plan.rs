@@ -1,4 +1,4 @@
-//! What runs: steps over a few buffers that tensors share, one after the other, as their lifetimes allow.
+//! Execution plan: steps in order, on tensors in shared buffers.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 
 use ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
-use super::buffers::share_buffers;
+use super::buffers::assign_buffers;
 use super::index::{from_buffer, map_index, shift_batch};
-use super::kernel::{Item, Kernel, Kind, Scratch, Values, ValuesMut};
-use super::layout::{physical, to_logical, to_physical, to_physical_mut};
+use super::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
+use super::layout::{nhwc_shape, to_nchw, to_nhwc, to_nhwc_mut};
 use super::network::Constant;
 use crate::error::{Error, Result, elements};
 use crate::threads;
@@ -20,10 +20,10 @@ use crate::threads;
 /// See [`FloatNetwork`](super::FloatNetwork) for an example.
 ///
 /// A run that needs more than [`with_max_bytes`](Self::with_max_bytes) for activations and outputs fails before it
-/// allocates, so a network from an untrusted file cannot exhaust the memory. Calibration and reports have no limit.
+/// allocates, so a network from an untrusted file cannot exhaust the arena. Calibration and reports have no limit.
 #[derive(Debug, Clone)]
 pub struct Arena {
-    pub(super) reals: Vec<Vec<f32>>,
+    pub(super) floats: Vec<Vec<f32>>,
     pub(super) codes: Vec<Vec<u8>>,
     pub(super) scratch: Scratch,
     max_bytes: usize,
@@ -32,7 +32,7 @@ pub struct Arena {
 impl Arena {
     /// An empty arena for runs of at most 1 GiB.
     pub fn new() -> Self {
-        Self { reals: Vec::new(), codes: Vec::new(), scratch: Scratch::default(), max_bytes: 1 << 30 }
+        Self { floats: Vec::new(), codes: Vec::new(), scratch: Scratch::default(), max_bytes: 1 << 30 }
     }
 
     /// Limits what a run may need: the bytes of the activation buffers of all threads and of the outputs. The default
@@ -58,10 +58,10 @@ impl Default for Arena {
 #[derive(Debug, Clone)]
 pub(crate) struct Tensor {
     pub(crate) name: String,
-    /// For one image, logical.
+    /// The logical shape for a batch of one.
     pub(crate) shape: Vec<usize>,
     pub(crate) kind: Kind,
-    /// Which buffer of its kind it lies in.
+    /// The index of its buffer among those of its kind.
     pub(super) buffer: usize,
     /// The value of an output that does not depend on the inputs. It has no buffer and no batch.
     pub(super) constant: Option<Constant>,
@@ -74,16 +74,16 @@ impl Tensor {
 
     /// An output of constant value.
     pub(crate) fn constant(name: &str, value: Constant) -> Self {
-        Self { constant: Some(value.clone()), ..Self::new(name, value.shape(), Kind::Float) }
+        Self { constant: Some(value.clone()), ..Self::new(name, value.shape(), Kind::F32) }
     }
 
-    /// The elements of one image.
+    /// The number of elements per image.
     pub(crate) fn len(&self) -> usize {
         self.shape.iter().product()
     }
 }
 
-/// One step. Without a kernel the output is its first input under another name.
+/// One step. Without a kernel, the output is an alias of the first input.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) node: String,
@@ -93,31 +93,31 @@ pub(crate) struct Step {
     pub(crate) output: usize,
 }
 
-/// When a step runs.
+/// The runs that include a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Always.
+    /// All runs.
     Body,
-    /// Before all others, unless the caller brings codes: from an input to its codes, element by element.
+    /// Runs on f32 inputs, before all other steps: quantizes an input.
     Entry,
-    /// Unless the caller takes codes.
+    /// Runs with f32 outputs: dequantizes an output.
     Exit,
 }
 
-/// The tensors that the caller fills or takes, as floats and, where the network has them so, as codes.
+/// The input or output tensors of a plan: as f32, and as codes if all of them are quantized.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ports {
-    pub(crate) reals: Vec<usize>,
+    pub(crate) floats: Vec<usize>,
     pub(crate) codes: Vec<usize>,
 }
 
 impl Ports {
-    pub(super) fn of<T: Item>(&self) -> &[usize] {
-        if T::KIND == Kind::Float { &self.reals } else { &self.codes }
+    pub(super) fn of<T: Scalar>(&self) -> &[usize] {
+        if T::KIND == Kind::F32 { &self.floats } else { &self.codes }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = usize> {
-        self.reals.iter().chain(&self.codes).copied()
+        self.floats.iter().chain(&self.codes).copied()
     }
 }
 
@@ -128,12 +128,12 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) inputs: Ports,
     pub(crate) outputs: Ports,
-    /// The elements per image of each buffer.
-    pub(super) real_sizes: Vec<usize>,
+    /// The elements per image of each f32 buffer and of each code buffer.
+    pub(super) float_sizes: Vec<usize>,
     pub(super) code_sizes: Vec<usize>,
-    /// For each float input, how it becomes codes.
+    /// For each f32 input, the step that quantizes it.
     pub(super) entries: Vec<Option<Entry>>,
-    /// Images that run through all steps together.
+    /// The images that run through all steps together.
     chunk: usize,
 }
 
@@ -141,30 +141,30 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) step: usize,
-    /// Nothing else reads the floats, so they need no buffer.
+    /// No other step reads the input as f32.
     pub(super) only_reader: bool,
 }
 
-/// Images run together as long as the greatest tensor is about this large, so that it stays in the cache.
+/// The size of the largest tensor of a chunk of images, so that a chunk stays in L2.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// What is called with the number of a tensor, its values and how many images these are.
-pub(crate) type Tap<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>, usize) -> Result<()>;
+/// Receives a tensor, its values and the number of images in them.
+pub(crate) type Observe<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>, usize) -> Result<()>;
 
 impl Plan {
     pub(crate) fn new(mut tensors: Vec<Tensor>, steps: Vec<Step>, inputs: Ports, outputs: Ports) -> Self {
-        let (real_sizes, code_sizes) = share_buffers(&mut tensors, &steps, &inputs, &outputs);
-        let bytes = |t: &Tensor| t.len() * if t.kind == Kind::Float { 4 } else { 1 };
-        let greatest = tensors.iter().map(bytes).max().unwrap_or(0);
-        let chunk = (CHUNK_BYTES / greatest.max(1)).clamp(1, 256);
+        let (float_sizes, code_sizes) = assign_buffers(&mut tensors, &steps, &inputs, &outputs);
+        let bytes = |t: &Tensor| t.len() * if t.kind == Kind::F32 { 4 } else { 1 };
+        let largest = tensors.iter().map(bytes).max().unwrap_or(0);
+        let chunk = (CHUNK_BYTES / largest.max(1)).clamp(1, 256);
         let mut readers = alloc::vec![0; tensors.len()];
         let mut entry_of = alloc::vec![None; tensors.len()];
         steps.iter().flat_map(|step| &step.inputs).copied().chain(outputs.all()).for_each(|t| readers[t] += 1);
         for (i, step) in steps.iter().enumerate().filter(|(_, step)| step.role == Role::Entry) {
             entry_of[step.inputs[0]] = Some(Entry { step: i, only_reader: readers[step.inputs[0]] == 1 });
         }
-        let entries = inputs.reals.iter().map(|&t| entry_of[t]).collect();
-        Self { tensors, steps, inputs, outputs, real_sizes, code_sizes, entries, chunk }
+        let entries = inputs.floats.iter().map(|&t| entry_of[t]).collect();
+        Self { tensors, steps, inputs, outputs, float_sizes, code_sizes, entries, chunk }
     }
 
     /// Chooses for every step that quantizes floats whether NaN becomes the code of zero or is an error.
@@ -172,23 +172,23 @@ impl Plan {
         self.steps.iter_mut().filter_map(|s| s.kernel.as_mut()).for_each(|k| k.set_nan_as_zero(nan_as_zero));
     }
 
-    /// Runs any number of images: from the caller's tensors to new ones, both logical.
-    pub(crate) fn run<T: Item, U: Item>(
+    /// Runs a batch. Inputs and outputs are logical.
+    pub(crate) fn run<T: Scalar, U: Scalar>(
         &self,
         inputs: &[ArrayViewD<'_, T>],
-        memory: &mut Arena,
+        arena: &mut Arena,
     ) -> Result<Vec<ArrayD<U>>> {
         let images = self.check_inputs(inputs)?;
-        self.check_bytes::<U>(images, memory.max_bytes)?;
+        self.check_bytes::<U>(images, arena.max_bytes)?;
         let output = |&t: &usize| {
             let shape = self.tensors[t].shape_of(images);
             if let Some(constant) = &self.tensors[t].constant {
                 let values = constant.iter().copied().collect::<Vec<f32>>();
-                let values = U::of(Values::Float(&values)).to_vec();
-                return Ok(Array::from_shape_vec(constant.raw_dim(), values).expect("as many values"));
+                let values = U::of(Values::F32(&values)).to_vec();
+                return Ok(Array::from_shape_vec(constant.raw_dim(), values).expect("the values of the constant"));
             }
             elements("output of the network", &shape)?;
-            let mut strided = Array::from_elem(IxDyn(&physical(&shape)), U::default());
+            let mut strided = Array::from_elem(IxDyn(&nhwc_shape(&shape)), U::default());
             if shape.len() == 4 {
                 strided = strided.permuted_axes(&[0, 3, 1, 2][..]);
             }
@@ -198,7 +198,7 @@ impl Plan {
         let computed = self.outputs.of::<U>().iter().zip(&mut outputs).filter(|(t, _)| self.is_computed(**t));
         let views: Vec<_> = computed.map(|(_, output)| output.view_mut()).collect();
         if views.iter().any(|output| !output.is_empty()) {
-            self.split(inputs.to_vec(), views, images, memory)?;
+            self.split(inputs.to_vec(), views, images, arena)?;
         }
         Ok(outputs)
     }
@@ -206,9 +206,9 @@ impl Plan {
     /// Returns an error if a run needs more than `max_bytes` for buffers and outputs.
     fn check_bytes<U>(&self, images: usize, max_bytes: usize) -> Result<()> {
         let sum = |sizes: &[usize]| sizes.iter().fold(0usize, |sum, &size| sum.saturating_add(size));
-        let buffers = sum(&self.real_sizes).saturating_mul(size_of::<f32>()).saturating_add(sum(&self.code_sizes));
+        let buffers = sum(&self.float_sizes).saturating_mul(size_of::<f32>()).saturating_add(sum(&self.code_sizes));
         let buffers = buffers.saturating_mul(images.min(self.chunk)).saturating_mul(self.threads(images));
-        let outputs = self.outputs.reals.iter().filter(|&&t| self.is_computed(t));
+        let outputs = self.outputs.floats.iter().filter(|&&t| self.is_computed(t));
         let outputs = sum(&outputs.map(|&t| self.tensors[t].len()).collect::<Vec<_>>());
         let bytes = outputs.saturating_mul(size_of::<U>()).saturating_mul(images).saturating_add(buffers);
         if bytes <= max_bytes {
@@ -216,7 +216,7 @@ impl Plan {
         }
         let found = alloc::format!("{bytes} bytes for a batch of {images}");
         let found = alloc::format!("{found}, over the limit of {max_bytes} (see Arena::with_max_bytes)");
-        Err(Error::Argument { what: "memory of a run", expected: "at most the limit of the arena", found })
+        Err(Error::Argument { what: "arena of a run", expected: "at most the limit of the arena", found })
     }
 
     /// The number of threads that share the chunks of a batch.
@@ -229,39 +229,41 @@ impl Plan {
         self.tensors[t].constant.is_none()
     }
 
-    /// Splits the images over the threads of the caller's pool, in whole chunks.
-    fn split<T: Item, U: Item>(
+    /// Splits the batch over the threads of the caller's pool, in whole chunks.
+    fn split<T: Scalar, U: Scalar>(
         &self,
         inputs: Vec<ArrayViewD<'_, T>>,
         outputs: Vec<ArrayViewMutD<'_, U>>,
         images: usize,
-        memory: &mut Arena,
+        arena: &mut Arena,
     ) -> Result<()> {
         let parts = self.threads(images);
         if parts < 2 {
-            return self.part(inputs, outputs, images, memory);
+            return self.run_chunks(inputs, outputs, images, arena);
         }
         let first = (images * (parts / 2) / parts).next_multiple_of(self.chunk).min(images - 1);
-        let (a, b) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
-        let (c, d) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
-        let (front, back) =
-            threads::join(|| self.split(a, c, first, memory), || self.split(b, d, images - first, &mut Arena::new()));
+        let (x_front, x_back) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
+        let (y_front, y_back) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
+        let (front, back) = threads::join(
+            || self.split(x_front, y_front, first, arena),
+            || self.split(x_back, y_back, images - first, &mut Arena::new()),
+        );
         front.and(back.map_err(|e| shift_batch(e, first)))
     }
 
-    fn part<T: Item, U: Item>(
+    fn run_chunks<T: Scalar, U: Scalar>(
         &self,
         inputs: Vec<ArrayViewD<'_, T>>,
         mut outputs: Vec<ArrayViewMutD<'_, U>>,
         images: usize,
-        memory: &mut Arena,
+        arena: &mut Arena,
     ) -> Result<()> {
         for (range, count) in self.chunks(images) {
             let chunk = inputs.iter().map(|x| x.slice_axis(Axis(0), range));
-            self.compute::<T, U>(chunk, count, memory).map_err(|e| shift_batch(e, range.start as usize))?;
+            self.compute::<T, U>(chunk, count, arena).map_err(|e| shift_batch(e, range.start as usize))?;
             let computed = self.outputs.of::<U>().iter().filter(|&&t| self.is_computed(t));
             for (&t, y) in computed.zip(&mut outputs) {
-                let values = self.values(t, count, memory).as_slice::<U>();
+                let values = self.values(t, count, arena).as_slice::<U>();
                 self.store(t, values, count, y.slice_axis_mut(Axis(0), range));
             }
         }
@@ -269,45 +271,50 @@ impl Plan {
     }
 
     /// Runs all steps on one chunk of images.
-    fn compute<'a, T: Item, U: Item>(
+    fn compute<'a, T: Scalar, U: Scalar>(
         &self,
         chunk: impl Iterator<Item = ArrayViewD<'a, T>>,
         images: usize,
-        memory: &mut Arena,
+        arena: &mut Arena,
     ) -> Result<()> {
-        self.enter(chunk, images, memory)?;
+        self.enter(chunk, images, arena)?;
         let mut steps = self.steps.iter().filter(|step| match step.role {
             Role::Body => true,
             Role::Entry => false,
-            Role::Exit => U::KIND == Kind::Float,
+            Role::Exit => U::KIND == Kind::F32,
         });
-        steps.try_for_each(|step| self.step(step, images, memory))
+        steps.try_for_each(|step| self.step(step, images, arena))
     }
 
-    /// Runs all images together and shows every tensor, the inputs too, as soon as it is there.
-    pub(crate) fn run_tapped(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Arena, tap: Tap<'_>) -> Result<()> {
+    /// Runs a batch on one thread and calls `observe` with each input and with the output of each step.
+    pub(crate) fn run_observed(
+        &self,
+        inputs: &[ArrayViewD<'_, f32>],
+        arena: &mut Arena,
+        observe: Observe<'_>,
+    ) -> Result<()> {
         let images = self.check_inputs(inputs)?;
         for (range, count) in self.chunks(images) {
-            self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, memory);
-            for &t in &self.inputs.reals {
-                tap(&self.tensors[t], self.values(t, count, memory), count)?;
+            self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, arena);
+            for &t in &self.inputs.floats {
+                observe(&self.tensors[t], self.values(t, count, arena), count)?;
             }
             for step in &self.steps {
-                self.step(step, count, memory).map_err(|e| shift_batch(e, range.start as usize))?;
-                tap(&self.tensors[step.output], self.values(step.output, count, memory), count)?;
+                self.step(step, count, arena).map_err(|e| shift_batch(e, range.start as usize))?;
+                observe(&self.tensors[step.output], self.values(step.output, count, arena), count)?;
             }
         }
         Ok(())
     }
 
-    /// Which images run together, and how many these are.
+    /// Splits a batch into chunks: a slice and its length each.
     fn chunks(&self, images: usize) -> impl Iterator<Item = (Slice, usize)> {
         let ends = move |start| start..images.min(start + self.chunk);
         (0..images).step_by(self.chunk).map(ends).map(|range| (Slice::from(range.clone()), range.len()))
     }
 
-    /// The number of images; all inputs must have as many.
-    fn check_inputs<T: Item>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
+    /// Checks the number and shapes of the inputs. Returns the batch size.
+    fn check_inputs<T: Scalar>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
         let expected = self.inputs.of::<T>();
         if inputs.len() != expected.len() {
             return Err(Error::shape("number of inputs", &[expected.len()], &[inputs.len()]));
@@ -322,45 +329,45 @@ impl Plan {
         Ok(images)
     }
 
-    fn store<U: Item>(&self, t: usize, values: &[U], images: usize, y: ArrayViewMutD<'_, U>) {
+    fn store<U: Scalar>(&self, t: usize, values: &[U], images: usize, y: ArrayViewMutD<'_, U>) {
         let shape = self.tensors[t].shape_of(images);
-        let x = to_physical(to_logical(values, &shape));
-        to_physical_mut(y).assign(&x);
+        let x = to_nhwc(to_nchw(values, &shape));
+        to_nhwc_mut(y).assign(&x);
     }
 
-    /// The values of a tensor that is in its buffer.
-    pub(crate) fn values<'m>(&self, t: usize, images: usize, memory: &'m Arena) -> Values<'m> {
+    /// The values of a tensor.
+    pub(crate) fn values<'m>(&self, t: usize, images: usize, arena: &'m Arena) -> Values<'m> {
         let tensor = &self.tensors[t];
         let len = tensor.len() * images;
         match tensor.kind {
-            Kind::Float => Values::Float(&memory.reals[tensor.buffer][..len]),
-            Kind::Code => Values::Code(&memory.codes[tensor.buffer][..len]),
+            Kind::F32 => Values::F32(&arena.floats[tensor.buffer][..len]),
+            Kind::Code => Values::Code(&arena.codes[tensor.buffer][..len]),
         }
     }
 
-    pub(super) fn step(&self, step: &Step, images: usize, memory: &mut Arena) -> Result<()> {
+    pub(super) fn step(&self, step: &Step, images: usize, arena: &mut Arena) -> Result<()> {
         let Some(kernel) = &step.kernel else { return Ok(()) };
         let output = &self.tensors[step.output];
         let len = output.len() * images;
-        let mut scratch = core::mem::take(&mut memory.scratch);
-        // The output's buffer leaves the memory while the inputs' are read there: no step writes where it reads.
+        let mut scratch = core::mem::take(&mut arena.scratch);
+        // The output's buffer leaves the arena while the inputs' are read there: no step writes where it reads.
         let done = match output.kind {
-            Kind::Float => {
-                let mut buffer = core::mem::take(&mut memory.reals[output.buffer]);
+            Kind::F32 => {
+                let mut buffer = core::mem::take(&mut arena.floats[output.buffer]);
                 let done =
-                    self.call(&**kernel, step, images, ValuesMut::Float(&mut buffer[..len]), memory, &mut scratch);
-                memory.reals[output.buffer] = buffer;
+                    self.run_kernel(&**kernel, step, images, ValuesMut::F32(&mut buffer[..len]), arena, &mut scratch);
+                arena.floats[output.buffer] = buffer;
                 done
             }
             Kind::Code => {
-                let mut buffer = core::mem::take(&mut memory.codes[output.buffer]);
+                let mut buffer = core::mem::take(&mut arena.codes[output.buffer]);
                 let done =
-                    self.call(&**kernel, step, images, ValuesMut::Code(&mut buffer[..len]), memory, &mut scratch);
-                memory.codes[output.buffer] = buffer;
+                    self.run_kernel(&**kernel, step, images, ValuesMut::Code(&mut buffer[..len]), arena, &mut scratch);
+                arena.codes[output.buffer] = buffer;
                 done
             }
         };
-        memory.scratch = scratch;
+        arena.scratch = scratch;
         done.map_err(|e| {
             let located = map_index(e, |i| match step.inputs.first() {
                 Some(&t) => from_buffer(i[0], &self.tensors[t].shape),
@@ -370,31 +377,32 @@ impl Plan {
         })
     }
 
-    fn call(
+    fn run_kernel(
         &self,
         kernel: &dyn Kernel,
         step: &Step,
         images: usize,
         output: ValuesMut<'_>,
-        memory: &Arena,
+        arena: &Arena,
         scratch: &mut Scratch,
     ) -> Result<()> {
-        const FEW: usize = 4;
-        let mut few = [Values::Float(&[]); FEW];
-        if step.inputs.len() <= FEW {
-            for (value, &t) in few.iter_mut().zip(&step.inputs) {
-                *value = self.values(t, images, memory);
+        // Most steps have few inputs and allocate nothing.
+        const INLINE: usize = 4;
+        let mut inline = [Values::F32(&[]); INLINE];
+        if step.inputs.len() <= INLINE {
+            for (value, &t) in inline.iter_mut().zip(&step.inputs) {
+                *value = self.values(t, images, arena);
             }
-            kernel.run(images, &few[..step.inputs.len()], output, scratch)
+            kernel.run(images, &inline[..step.inputs.len()], output, scratch)
         } else {
-            let many: Vec<Values<'_>> = step.inputs.iter().map(|&t| self.values(t, images, memory)).collect();
-            kernel.run(images, &many, output, scratch)
+            let values: Vec<Values<'_>> = step.inputs.iter().map(|&t| self.values(t, images, arena)).collect();
+            kernel.run(images, &values, output, scratch)
         }
     }
 }
 
 impl Tensor {
-    /// The logical shape for so many images.
+    /// The logical shape for a batch of `images`.
     fn shape_of(&self, images: usize) -> Vec<usize> {
         let mut shape = self.shape.clone();
         if let Some(batch) = shape.first_mut() {
@@ -403,10 +411,10 @@ impl Tensor {
         shape
     }
 
-    pub(super) fn buffer_mut<'m>(&self, memory: &'m mut Arena) -> ValuesMut<'m> {
+    pub(super) fn buffer_mut<'m>(&self, arena: &'m mut Arena) -> ValuesMut<'m> {
         match self.kind {
-            Kind::Float => ValuesMut::Float(&mut memory.reals[self.buffer]),
-            Kind::Code => ValuesMut::Code(&mut memory.codes[self.buffer]),
+            Kind::F32 => ValuesMut::F32(&mut arena.floats[self.buffer]),
+            Kind::Code => ValuesMut::Code(&mut arena.codes[self.buffer]),
         }
     }
 }

@@ -10,11 +10,11 @@ use ndarray::{ArrayRef, Axis, Dimension, Slice};
 
 use super::codes::FakeQuantize;
 use super::compile::Planner;
+use super::float::Weights;
 use super::kernel::{Kind, Values};
 use super::network::Graph;
 use super::plan::{Arena, Plan, Ports, Tensor};
 use super::qnetwork::QuantizedNetwork;
-use super::real::Weights;
 use super::recipe::{Precision, weights_of};
 use crate::error::{Error, Result};
 
@@ -147,12 +147,12 @@ impl QuantizedNetwork {
         for i in 0..x.shape().first().copied().unwrap_or(0) {
             let image = [x.slice_axis(Axis(0), Slice::from(i..i + 1))];
             let mut values = BTreeMap::<String, Vec<f32>>::new();
-            exact.run_tapped(&image, &mut memory, &mut |tensor, found, _| {
+            exact.run_observed(&image, &mut memory, &mut |tensor, found, _| {
                 self.look(tensor, found, &mut values, &mut seen)
             })?;
             // A tensor that is rounded comes twice; the second one counts.
             let mut last = BTreeMap::<String, Sums>::new();
-            simulation.run_tapped(&image, &mut memory, &mut |tensor, found, _| {
+            simulation.run_observed(&image, &mut memory, &mut |tensor, found, _| {
                 if let Some(expected) = values.get(&tensor.name) {
                     let mut sums = Sums::default();
                     sums.add(expected, found.as_slice());
@@ -199,7 +199,7 @@ impl QuantizedNetwork {
     fn with_local(&self, float: &Graph) -> Result<Plan> {
         let parts = self.parts();
         let mut planner = Planner::new(float);
-        let reals = float.inputs().iter().map(|input| planner.define(&input.name, Kind::Float)).collect();
+        let floats = float.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
         for node in float.nodes() {
             let quantized = parts.graph.node(&node.name);
             if let Some(quantized) = quantized {
@@ -207,21 +207,21 @@ impl QuantizedNetwork {
                 let name = alloc::format!("{LOCAL}{}", node.output);
                 let params = self.activation(&node.output);
                 if kernel.is_some() {
-                    let output = planner.aside(if params.is_some() { "" } else { &name }, &node.output);
+                    let output = planner.define_unnamed(if params.is_some() { "" } else { &name }, &node.output);
                     planner.step(&node.name, kernel, inputs, output);
                     inputs = alloc::vec![output];
                 }
                 if params.is_some() {
-                    let rounded = planner.aside(&name, &node.output);
+                    let rounded = planner.define_unnamed(&name, &node.output);
                     planner.step(&node.name, Some(Box::new(FakeQuantize { params })), inputs, rounded);
                 }
             }
-            planner.float_node(node, |name| float.constant(name).cloned().map(Weights::Float));
+            planner.float_node(node, |name| float.constant(name).cloned().map(Weights::F32));
         }
         let outputs = float.outputs().iter();
         let outputs = outputs.map(|name| planner.output(name, |name| float.constant(name).cloned())).collect();
-        let ports = |reals| Ports { reals, codes: Vec::new() };
-        Ok(planner.finish(ports(reals), ports(outputs)))
+        let ports = |floats| Ports { floats, codes: Vec::new() };
+        Ok(planner.finish(ports(floats), ports(outputs)))
     }
 
     /// Takes in a tensor of the float network, or one that a layer made of exact inputs just before.

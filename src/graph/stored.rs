@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use half::f16;
 use ndarray::{Array1, ArrayD, Axis, Dimension, Ix4, IxDyn};
 
+use super::float::Weights;
 use super::network::Constant;
-use super::real::Weights;
 use crate::element::{Element, I4};
 use crate::error::Result;
 use crate::granularity::Granularity;
@@ -46,7 +46,7 @@ impl Stored {
         }
     }
 
-    /// The reals that it stands for.
+    /// The floats that it stands for.
     pub(crate) fn dequantize(&self) -> Constant {
         match self {
             Stored::Int4(w) => w.dequantize().into_shared(),
@@ -58,8 +58,8 @@ impl Stored {
     /// For float operators: halves as they are.
     pub(crate) fn to_weights(&self) -> Weights {
         match self {
-            Stored::Half(w) => Weights::Half(w.clone()),
-            codes => Weights::Float(codes.dequantize()),
+            Stored::Half(w) => Weights::F16(w.clone()),
+            codes => Weights::F32(codes.dequantize()),
         }
     }
 

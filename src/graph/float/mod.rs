@@ -1,7 +1,7 @@
-//! Float operators, on tensors in the order of memory.
+//! Kernels of float operators, on NHWC tensors.
 //!
-//! They are the reference that quantized networks are compared with, and what calibration runs. Sums are ordered as
-//! suits the machine, so the last bits may differ between machines.
+//! Calibration runs them, and quantized networks are compared with them. The order of sums depends on the instruction
+//! set, so the last bits may differ between machines.
 
 mod conv;
 mod elementwise;
@@ -15,9 +15,9 @@ use half::f16;
 use ndarray::{Array2, ArrayView2, ArrayViewD, Axis, Slice};
 
 use super::kernel::Kernel;
-use super::kernel::scratch;
-use super::layout::is_row_major;
-use super::movement::{Concat, Pad, Reorder, Repeat};
+use super::kernel::resized;
+use super::layout::nhwc_is_nchw;
+use super::movement::{Concat, Pad, TransposedReshape, Upsample};
 use super::network::{Constant, Node};
 use super::op::Clamp;
 use super::op::Op;
@@ -27,17 +27,19 @@ use crate::element::Float;
 
 pub(crate) use conv::Geometry;
 
-/// Weights as they are stored; half-precision ones are widened a layer at a time while the
-/// network runs: that takes a fiftieth of the time, and half of the memory.
+/// Weights in f32 or half precision.
+///
+/// Half-precision weights are widened layer by layer while the network runs. That halves the memory and takes about 2 %
+/// of the time.
 #[derive(Debug, Clone)]
 pub(crate) enum Weights {
-    Float(Constant),
-    Half(ndarray::ArrayD<f16>),
+    F32(Constant),
+    F16(ndarray::ArrayD<f16>),
 }
 
-/// The kernel of a node on floats, given the shapes of its inputs and output and those inputs that are constant.
+/// The float kernel of a node, given the shapes of its inputs and output and its constant inputs.
 ///
-/// `None` if the output is the input under another shape.
+/// `None` if the output is an alias of the input.
 pub(crate) fn kernel(
     node: &Node,
     inputs: &[&[usize]],
@@ -45,7 +47,7 @@ pub(crate) fn kernel(
     constants: &[Option<Weights>],
 ) -> Option<Box<dyn Kernel>> {
     let constant = |i: usize| constants.get(i).and_then(Option::as_ref);
-    let values = |i: usize| constant(i).map(Weights::to_real);
+    let values = |i: usize| constant(i).map(Weights::to_f32);
     let (x, clamp) = (inputs[0], node.clamp);
     Some(match &node.op {
         Op::Conv { window, groups } => {
@@ -61,11 +63,11 @@ pub(crate) fn kernel(
         Op::BatchNorm { epsilon } => {
             let [scale, shift, mean, variance] =
                 [1, 2, 3, 4].map(|i| values(i).expect("checked when the graph was made"));
-            Box::new(elementwise::PerChannel::batch_norm(x, &scale, &shift, &mean, &variance, *epsilon, clamp))
+            Box::new(elementwise::BatchNorm::new(x, &scale, &shift, &mean, &variance, *epsilon, clamp))
         }
-        Op::Add => elementwise::binary(elementwise::Sum, inputs, output, constants, clamp),
-        Op::Mul => elementwise::binary(elementwise::Product, inputs, output, constants, clamp),
-        Op::Activation(activation) => Box::new(elementwise::Map::new(*activation)),
+        Op::Add => elementwise::binary(elementwise::Add, inputs, output, constants, clamp),
+        Op::Mul => elementwise::binary(elementwise::Mul, inputs, output, constants, clamp),
+        Op::Activation(activation) => Box::new(elementwise::Activate::new(*activation)),
         Op::MaxPool { kernel, window } => Box::new(pool::Pool::max(Geometry::new(*kernel, window, 1, x, output))),
         Op::AveragePool { kernel, window, count_include_pad } => {
             Box::new(pool::Pool::average(Geometry::new(*kernel, window, 1, x, output), *count_include_pad))
@@ -73,28 +75,28 @@ pub(crate) fn kernel(
         Op::GlobalAveragePool => Box::new(pool::GlobalAverage::new(x)),
         Op::Concat { axis } => Box::new(Concat::<f32>::new(*axis, inputs)),
         Op::Pad { pads } => Box::new(Pad::new(*pads, x, output, 0f32)),
-        Op::Repeat { factors } => Box::new(Repeat::<f32>::new(*factors, x)),
-        Op::Reshape { .. } if is_row_major(x) && is_row_major(output) => return None,
-        Op::Reshape { .. } => Box::new(Reorder::<f32>::new(x, output)),
+        Op::Repeat { factors } => Box::new(Upsample::<f32>::new(*factors, x)),
+        Op::Reshape { .. } if nhwc_is_nchw(x) && nhwc_is_nchw(output) => return None,
+        Op::Reshape { .. } => Box::new(TransposedReshape::<f32>::new(x, output)),
         Op::Softmax { axis } => Box::new(elementwise::Softmax::new(*axis, x)),
     })
 }
 
 impl Weights {
     /// The weights as floats.
-    pub(crate) fn to_real(&self) -> Constant {
+    pub(crate) fn to_f32(&self) -> Constant {
         match self {
-            Weights::Float(w) => w.clone(),
-            Weights::Half(w) => w.mapv(f32::from).into_shared(),
+            Weights::F32(w) => w.clone(),
+            Weights::F16(w) => w.mapv(f32::from).into_shared(),
         }
     }
 
-    /// The weights of one group of output channels as a matrix `[depth, out]`, in the order in which windows are read:
+    /// The weights of one group of output channels as a matrix `[depth, out]`, with the depth in the order of im2col:
     /// `[out, in, height, width]` becomes `[height * width * in, out]`, and `[out, in]` becomes `[in, out]`.
     fn matrix(&self, group: usize, groups: usize) -> Matrix {
         match self {
-            Weights::Float(w) => Matrix::Float(depth_by_out(w.view(), group, groups)),
-            Weights::Half(w) => Matrix::Half(depth_by_out(w.view(), group, groups)),
+            Weights::F32(w) => Matrix::F32(depth_by_out(w.view(), group, groups)),
+            Weights::F16(w) => Matrix::F16(depth_by_out(w.view(), group, groups)),
         }
     }
 }
@@ -104,48 +106,48 @@ fn depth_by_out<T: Copy>(w: ArrayViewD<'_, T>, group: usize, groups: usize) -> A
     let w = w.slice_axis_move(Axis(0), Slice::from(group * out..(group + 1) * out));
     let depth = w.len().checked_div(out).unwrap_or(0);
     let w = if w.ndim() == 4 { w.permuted_axes(&[2, 3, 1, 0][..]) } else { w.reversed_axes() };
-    Array2::from_shape_vec((depth, out), w.iter().copied().collect()).expect("as many elements")
+    Array2::from_shape_vec((depth, out), w.iter().copied().collect()).expect("depth times out elements")
 }
 
-/// Weights `[depth, out]`.
+/// A weight matrix `[depth, out]`.
 #[derive(Debug)]
 pub(crate) enum Matrix {
-    Float(Array2<f32>),
-    Half(Array2<f16>),
+    F32(Array2<f32>),
+    F16(Array2<f16>),
 }
 
 impl Matrix {
     fn dim(&self) -> (usize, usize) {
         match self {
-            Matrix::Float(w) => w.dim(),
-            Matrix::Half(w) => w.dim(),
+            Matrix::F32(w) => w.dim(),
+            Matrix::F16(w) => w.dim(),
         }
     }
 
-    /// As floats, widened into `wide` if need be.
-    fn view<'a>(&'a self, wide: &'a mut Vec<f32>) -> ArrayView2<'a, f32> {
+    /// Views the matrix in f32. Half-precision weights are widened into `widened`.
+    fn view<'a>(&'a self, widened: &'a mut Vec<f32>) -> ArrayView2<'a, f32> {
         match self {
-            Matrix::Float(w) => w.view(),
-            Matrix::Half(w) => {
-                let wide = scratch(wide, w.len());
-                f16::widen_slice(w.as_slice().expect("in row-major order"), wide);
-                ArrayView2::from_shape(w.dim(), wide).expect("as many elements")
+            Matrix::F32(w) => w.view(),
+            Matrix::F16(w) => {
+                let widened = resized(widened, w.len());
+                f16::widen_slice(w.as_slice().expect("in row-major order"), widened);
+                ArrayView2::from_shape(w.dim(), widened).expect("depth times out elements")
             }
         }
     }
 }
 
-/// One product of floats takes as long as so many of codes.
-const PRODUCTS: usize = 4;
+/// The cost of one multiply-accumulate of floats in multiply-accumulates of codes.
+const CODE_MACS_PER_MAC: usize = 4;
 
-/// Adds the bias to each row, and clamps.
-struct Finish<'a> {
+/// Adds the bias to each row and clamps.
+struct AddBiasAndClamp<'a> {
     rows: &'a mut [f32],
     bias: &'a [f32],
     clamp: Clamp,
 }
 
-impl Task for Finish<'_> {
+impl Task for AddBiasAndClamp<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Operators on elements, and along one axis.
+//! Elementwise float operators, batch normalization and softmax.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -11,24 +11,23 @@ use crate::affine::clamp_f32;
 use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::graph::layout::{broadcast_constant, broadcast_shape, physical, physical_axis};
-use crate::graph::movement::view;
+use crate::graph::layout::{broadcast_constant, broadcast_shape, nhwc_axis, nhwc_batch, nhwc_shape};
 use crate::graph::network::Constant;
 use crate::graph::op::{Activation, Clamp};
 
-/// A function of each element.
+/// [`Op::Activation`](crate::graph::Op::Activation).
 #[derive(Debug)]
-pub(super) struct Map {
+pub(super) struct Activate {
     activation: Activation,
 }
 
-impl Map {
+impl Activate {
     pub(super) fn new(activation: Activation) -> Self {
         Self { activation }
     }
 }
 
-impl Kernel for Map {
+impl Kernel for Activate {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
         if let Activation::Clip(clamp) = self.activation {
@@ -56,17 +55,17 @@ impl Task for Clip<'_> {
     }
 }
 
-/// `x * scale + shift`, per channel.
+/// [`Op::BatchNorm`](crate::graph::Op::BatchNorm): `x * scale + shift` per channel.
 #[derive(Debug)]
-pub(super) struct PerChannel {
+pub(super) struct BatchNorm {
     shape: Vec<usize>,
     scale: Vec<f32>,
     shift: Vec<f32>,
     clamp: Clamp,
 }
 
-impl PerChannel {
-    pub(super) fn batch_norm(
+impl BatchNorm {
+    pub(super) fn new(
         x: &[usize],
         scale: &Constant,
         shift: &Constant,
@@ -81,11 +80,11 @@ impl PerChannel {
     }
 }
 
-impl Kernel for PerChannel {
+impl Kernel for BatchNorm {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let x = view(inputs[0].as_slice::<f32>(), &self.shape, images);
-        let mut y = ArrayViewMut::from_shape(x.raw_dim(), output.into_slice::<f32>()).expect("of equal length");
-        let axis = Axis(physical_axis(1, self.shape.len()));
+        let x = nhwc_batch(inputs[0].as_slice::<f32>(), &self.shape, images);
+        let mut y = ArrayViewMut::from_shape(x.raw_dim(), output.into_slice::<f32>()).expect("lengths were planned");
+        let axis = Axis(nhwc_axis(1, self.shape.len()));
         for (c, (x, mut y)) in x.axis_iter(axis).zip(y.axis_iter_mut(axis)).enumerate() {
             let (scale, shift) = (self.scale[c], self.shift[c]);
             Zip::from(&mut y).and(&x).for_each(|y, &x| *y = self.clamp.apply(x * scale + shift));
@@ -94,15 +93,15 @@ impl Kernel for PerChannel {
     }
 }
 
-/// A function of two elements.
-pub(super) trait ScaleZeroPoint: Debug + Copy + Send + Sync + 'static {
+/// A binary elementwise operator.
+pub(super) trait BinaryOp: Debug + Copy + Send + Sync + 'static {
     fn of(self, a: f32, b: f32) -> f32;
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sum;
+pub(super) struct Add;
 
-impl ScaleZeroPoint for Sum {
+impl BinaryOp for Add {
     #[inline(always)]
     fn of(self, a: f32, b: f32) -> f32 {
         a + b
@@ -110,27 +109,27 @@ impl ScaleZeroPoint for Sum {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Product;
+pub(super) struct Mul;
 
-impl ScaleZeroPoint for Product {
+impl BinaryOp for Mul {
     #[inline(always)]
     fn of(self, a: f32, b: f32) -> f32 {
         a * b
     }
 }
 
-/// The sum or product of two tensors that broadcast to each other.
-pub(super) fn binary<P: ScaleZeroPoint>(
-    pair: P,
+/// The kernel of [`Op::Add`](crate::graph::Op::Add) or [`Op::Mul`](crate::graph::Op::Mul), with broadcasting.
+pub(super) fn binary<P: BinaryOp>(
+    op: P,
     inputs: &[&[usize]],
     output: &[usize],
     constants: &[Option<Weights>],
     clamp: Clamp,
 ) -> Box<dyn Kernel> {
     let weights = |i: usize| constants.get(i).and_then(Option::as_ref);
-    let constant = |i: usize| weights(i).map(|w| broadcast_constant(w.to_real().into_owned(), output.len()));
+    let constant = |i: usize| weights(i).map(|w| broadcast_constant(w.to_f32().into_owned(), output.len()));
     Box::new(Binary {
-        pair,
+        op,
         shapes: [0, 1].map(|i| broadcast_shape(inputs[i], output.len())),
         output: output.into(),
         constants: [constant(0), constant(1)],
@@ -140,58 +139,58 @@ pub(super) fn binary<P: ScaleZeroPoint>(
 
 #[derive(Debug)]
 struct Binary<P> {
-    pair: P,
-    /// Logical, and of the rank of the output.
+    op: P,
+    /// The logical shapes of the operands, with the rank of the output.
     shapes: [Vec<usize>; 2],
     output: Vec<usize>,
     constants: [Option<ArrayD<f32>>; 2],
     clamp: Clamp,
 }
 
-/// Two tensors of one shape.
+/// Two operands of one shape.
 struct SameShape<'a, P> {
     a: &'a [f32],
     b: &'a [f32],
     y: &'a mut [f32],
     clamp: Clamp,
-    pair: P,
+    op: P,
 }
 
-impl<P: ScaleZeroPoint> Task for SameShape<'_, P> {
+impl<P: BinaryOp> Task for SameShape<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         let (low, high) = self.clamp.bounds();
         for ((y, &a), &b) in self.y.iter_mut().zip(self.a).zip(self.b) {
-            *y = clamp_f32(self.pair.of(a, b), low, high);
+            *y = clamp_f32(self.op.of(a, b), low, high);
         }
     }
 }
 
-impl<P: ScaleZeroPoint> Kernel for Binary<P> {
+impl<P: BinaryOp> Kernel for Binary<P> {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let y = output.into_slice::<f32>();
         let variable = self.constants.each_ref().map(Option::is_none);
         if variable == [true, true] && self.shapes[0] == self.shapes[1] {
             let (a, b) = (inputs[0].as_slice(), inputs[1].as_slice());
-            arch::run(SameShape { a, b, y, clamp: self.clamp, pair: self.pair });
+            arch::run(SameShape { a, b, y, clamp: self.clamp, op: self.op });
             return Ok(());
         }
-        // Constants are not among the inputs of a step.
-        let mut rest = inputs.iter();
+        // Only the operands that are not constant are inputs of the step.
+        let mut activations = inputs.iter();
         let operands = [0, 1].map(|i| match &self.constants[i] {
             Some(constant) => constant.view(),
             None => {
-                let values = rest.next().map_or(&[][..], |values| values.as_slice::<f32>());
-                view(values, &self.shapes[i], images)
+                let values = activations.next().map_or(&[][..], |values| values.as_slice::<f32>());
+                nhwc_batch(values, &self.shapes[i], images)
             }
         });
-        let mut dims = physical(&self.output);
+        let mut dims = nhwc_shape(&self.output);
         dims[0] = images;
         let mut y = ArrayViewMut::from_shape(&dims[..], y).expect("lengths were planned");
         let [a, b] = operands.each_ref().map(|o| o.broadcast(&dims[..]).expect("shapes were checked"));
-        Zip::from(&mut y).and(&a).and(&b).for_each(|y, &a, &b| *y = self.clamp.apply(self.pair.of(a, b)));
+        Zip::from(&mut y).and(&a).and(&b).for_each(|y, &a, &b| *y = self.clamp.apply(self.op.of(a, b)));
         Ok(())
     }
 }
@@ -205,20 +204,20 @@ pub(super) struct Softmax {
 
 impl Softmax {
     pub(super) fn new(axis: usize, x: &[usize]) -> Self {
-        Self { shape: x.into(), axis: Axis(physical_axis(axis, x.len())) }
+        Self { shape: x.into(), axis: Axis(nhwc_axis(axis, x.len())) }
     }
 }
 
 impl Kernel for Softmax {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let mut dims = physical(&self.shape);
+        let mut dims = nhwc_shape(&self.shape);
         dims[0] = images;
         let x = ArrayView::from_shape(&dims[..], inputs[0].as_slice::<f32>()).expect("lengths were planned");
         let mut y = ArrayViewMut::from_shape(&dims[..], output.into_slice::<f32>()).expect("lengths were planned");
         for (x, mut y) in x.lanes(self.axis).into_iter().zip(y.lanes_mut(self.axis)) {
-            // Less the greatest element, so that nothing overflows.
-            let top = x.fold(f32::NEG_INFINITY, |top, &x| top.max(x));
-            Zip::from(&mut y).and(&x).for_each(|y, &x| *y = num_traits::Float::exp(x - top));
+            // Subtracting the maximum keeps `exp` from overflowing.
+            let max = x.fold(f32::NEG_INFINITY, |max, &x| max.max(x));
+            Zip::from(&mut y).and(&x).for_each(|y, &x| *y = num_traits::Float::exp(x - max));
             let sum: f32 = y.sum();
             y.mapv_inplace(|y| y / sum);
         }

@@ -1,4 +1,4 @@
-//! Poolings on floats.
+//! Float pooling.
 
 use crate::arch::{self, Task};
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
 
 use super::Geometry;
 
-/// What becomes of a window.
+/// The reduction of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Reduce {
     Max,
@@ -56,9 +56,9 @@ impl Task for PoolImage<'_> {
         let ([_, width], [_, columns]) = (window.image, window.output);
         for (pixel, y) in self.y.chunks_exact_mut(channels.max(1)).enumerate() {
             let (row, column) = (pixel / columns, pixel % columns);
-            let (down, right) = (window.kernel_range(0, row), window.kernel_range(1, column));
+            let (kernel_rows, kernel_columns) = (window.kernel_range(0, row), window.kernel_range(1, column));
             y.fill(if reduce == Reduce::Max { f32::NEG_INFINITY } else { 0.0 });
-            for (ky, kx) in down.clone().flat_map(|ky| right.clone().map(move |kx| (ky, kx))) {
+            for (ky, kx) in kernel_rows.clone().flat_map(|ky| kernel_columns.clone().map(move |kx| (ky, kx))) {
                 let (Some(iy), Some(ix)) = (window.source(0, row, ky), window.source(1, column, kx)) else { continue };
                 let x = &self.image[(iy * width + ix) * channels..][..channels];
                 if reduce == Reduce::Max {
@@ -73,9 +73,10 @@ impl Task for PoolImage<'_> {
             }
             if let Reduce::Average { count_include_pad } = reduce {
                 let padded = || window.padded_count(0, row) * window.padded_count(1, column);
-                let share = 1.0 / if count_include_pad { padded() } else { down.len() * right.len() } as f32;
+                let factor =
+                    1.0 / if count_include_pad { padded() } else { kernel_rows.len() * kernel_columns.len() } as f32;
                 for y in y {
-                    *y *= share;
+                    *y *= factor;
                 }
             }
         }

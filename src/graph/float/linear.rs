@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 
-use super::{Finish, Matrix, Weights};
+use super::{AddBiasAndClamp, Matrix, Weights};
 use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::graph::op::Clamp;
 
-/// Fewer images than this are not worth packing the weights for.
-const FEW: usize = 4;
+/// Below this batch size, a GEMV per image is faster than a GEMM, which packs the weights.
+const MIN_GEMM_ROWS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Linear {
@@ -30,33 +30,33 @@ impl Linear {
 }
 
 impl Kernel for Linear {
-    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, memory: &mut Scratch) -> Result<()> {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let (depth, out) = self.weights.dim();
-        let weights = self.weights.view(&mut memory.wide);
+        let weights = self.weights.view(&mut scratch.widened);
         let x = ArrayView2::from_shape((images, depth), inputs[0].as_slice::<f32>()).expect("lengths were planned");
         let y = output.into_slice::<f32>();
-        if images < FEW {
+        if images < MIN_GEMM_ROWS {
             for (x, y) in x.rows().into_iter().zip(y.chunks_exact_mut(out.max(1))) {
-                arch::run(Accumulate { x, weights, y });
+                arch::run(Gemv { x, weights, y });
             }
-            arch::run(Finish { rows: y, bias: &self.bias, clamp: self.clamp });
+            arch::run(AddBiasAndClamp { rows: y, bias: &self.bias, clamp: self.clamp });
             return Ok(());
         }
         let mut product = ArrayViewMut2::from_shape((images, out), &mut *y).expect("lengths were planned");
         general_mat_mul(1.0, &x, &weights, 0.0, &mut product);
-        arch::run(Finish { rows: y, bias: &self.bias, clamp: self.clamp });
+        arch::run(AddBiasAndClamp { rows: y, bias: &self.bias, clamp: self.clamp });
         Ok(())
     }
 }
 
-/// `y = x · weights`, a row of the weights at a time.
-struct Accumulate<'a> {
+/// GEMV: `y = x · weights`, accumulated over the rows of the weights.
+struct Gemv<'a> {
     x: ArrayView1<'a, f32>,
     weights: ArrayView2<'a, f32>,
     y: &'a mut [f32],
 }
 
-impl Task for Accumulate<'_> {
+impl Task for Gemv<'_> {
     type Output = ();
 
     #[inline(always)]
