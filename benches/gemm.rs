@@ -1,6 +1,6 @@
-//! Integer products with every epilogue: `cargo bench --bench gemm`.
+//! Integer GEMM with every epilogue: `cargo bench --bench gemm`.
 //!
-//! Throughput counts operations, two per multiply and add; for packing, bytes.
+//! Throughput counts operations, two per multiply–accumulate; for packing, bytes.
 
 mod data;
 
@@ -14,7 +14,7 @@ use ndarray_quant::gemm::{
 };
 use ndarray_quant::{QParams, compat::gemmlowp::FixedPointRounding, nn::Arithmetic};
 
-/// Rows, depth, columns: vectors by matrices, a transformer's and a convolution's layers, a cube, an odd one.
+/// M, K, N: GEMV, a skinny product, layers of a transformer and of a convolution, a cube, an odd shape.
 const SHAPES: [(usize, usize, usize); 6] =
     [(1, 768, 3072), (16, 768, 3072), (128, 384, 1536), (784, 1152, 128), (512, 512, 512), (17, 33, 65)];
 
@@ -41,7 +41,7 @@ fn product<E: Epilogue>(c: &mut Criterion, name: &str, epilogue: impl Fn(usize) 
     group.finish();
 }
 
-/// To `u8`, with a scale and a bias per output channel.
+/// Requantizes to `u8`, with a scale and a bias per output channel.
 fn requantize(channels: usize, arithmetic: Arithmetic) -> RequantizeEpilogue<u8> {
     let to = QParams::<u8, Ix2>::per_tensor(0.5, 128).expect("a scale");
     RequantizeEpilogue::new(0.02, &vec![0.01; channels], Some(&vec![7; channels]), &to, arithmetic).expect("scales")
@@ -52,14 +52,14 @@ fn products(c: &mut Criterion) {
     product(c, "dequantize", |n| {
         DequantizeEpilogue::new(&[0.02], &vec![0.01; n], Some(&vec![0.5; n])).expect("scales")
     });
-    product(c, "requantize in floats", |n| requantize(n, Arithmetic::F32));
+    product(c, "requantize, f32", |n| requantize(n, Arithmetic::F32));
     let fixed_point = Arithmetic::FixedPoint(FixedPointRounding::Double);
-    product(c, "requantize in integers", |n| requantize(n, fixed_point));
+    product(c, "requantize, fixed point", |n| requantize(n, fixed_point));
 }
 
-/// Done once per matrix of weights, so it may allocate.
+/// Packing is done once per weight matrix, so it may allocate.
 fn pack(c: &mut Criterion) {
-    let mut group = c.benchmark_group("pack the right side");
+    let mut group = c.benchmark_group("pack the RHS");
     for (_, k, n) in [SHAPES[0], SHAPES[4]] {
         group.throughput(Throughput::Bytes((k * n) as u64));
         let b = rhs(k, n);

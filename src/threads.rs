@@ -27,8 +27,8 @@ pub(crate) fn join<A, B>(first: impl FnOnce() -> A, second: impl FnOnce() -> B) 
     (first(), second())
 }
 
-/// Splits `out` into ranges of whole rows, at most one per element of `scratch`, and calls `task(first_row, rows, scratch)`
-/// on each.
+/// Splits `out` into ranges of whole rows, at most one per element of `scratch`, and calls
+/// `task(first_row, rows, scratch)` on each.
 pub(crate) fn each_part<T: Send, S: Send>(
     out: &mut [T],
     row_len: usize,

@@ -138,8 +138,8 @@ pub(crate) fn unsupported(what: &'static str, found: Arithmetic) -> Error {
     Error::Argument { what, expected: "F32 or FixedPoint arithmetic", found: alloc::format!("{found:?}") }
 }
 
-/// Mean in `f32`: `clamp(rne(sum / count / y_scale + y_zero))`, where `sum` adds `(x - x_zero) * x_scale` in the order of the
-/// window. The zero point is added before rounding (ONNX Runtime: `QLinearAveragePool`).
+/// Mean in `f32`: `clamp(rne(sum / count / y_scale + y_zero))`, where `sum` adds `(x - x_zero) * x_scale` in the order
+/// of the window. The zero point is added before rounding (ONNX Runtime: `QLinearAveragePool`).
 #[inline(always)]
 pub(crate) fn float_mean(sum: f32, count: f32, y: ScaleZeroPoint, codes: Codes) -> i32 {
     clamp_to_code(sum / count / y.0 + y.1 as f32, codes.min as f32, codes.max as f32, false)
@@ -147,9 +147,9 @@ pub(crate) fn float_mean(sum: f32, count: f32, y: ScaleZeroPoint, codes: Codes) 
 
 /// Mean of `count` codes in integers, halves away from zero, clamped to `codes` (TFLite: `AVERAGE_POOL_2D`).
 ///
-/// The division is a multiplication: with `2^shift >= 256 * count^2`, `reciprocal = 2^shift / count` rounded up is too large by
-/// less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`. The product is below
-/// `2^(shift + 8)`.
+/// The division is a multiplication: with `2^shift >= 256 * count^2`, `reciprocal = 2^shift / count` rounded up is too
+/// large by less than 1 part in `2^shift / count`, which changes no quotient of a number below `256 * count`. The
+/// product is below `2^(shift + 8)`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IntegerMean {
     half: u32,

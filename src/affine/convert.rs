@@ -7,9 +7,9 @@ use crate::element::{Code, Compute};
 
 /// The rounding mode of a convention. A type, so that loops are compiled for each.
 pub(crate) trait Rounding: Copy {
-    /// Whether halves round away from zero. Otherwise they round to even.
+    /// True if halves round away from zero. Otherwise they round to even.
     const HALVES_AWAY: bool;
-    /// Whether `x / scale` is a true division, rounded once.
+    /// True if `x / scale` is a true division, rounded once.
     const DIVIDES: bool;
     /// Returns the factor of [`Self::quotient`]: the scale or its reciprocal.
     fn factor<C: Compute>(scale: C) -> C;

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum FixedPointRounding {
-    /// Two roundings, halves up and then halves away from zero: `RoundingDivideByPOT(SRDHM(x << left, q31), right)`, with
-    /// `left = max(shift, 0)` and `right = max(-shift, 0)` (gemmlowp; the reference kernels of TFLite and TFLM).
+    /// Two roundings, halves up and then halves away from zero: `RoundingDivideByPOT(SRDHM(x << left, q31), right)`,
+    /// with `left = max(shift, 0)` and `right = max(-shift, 0)` (gemmlowp; the reference kernels of TFLite and TFLM).
     #[default]
     Double,
     /// One rounding, halves up: `(x * q31 + (1 << (30 - shift))) >> (31 - shift)` (TFLite's `TFLITE_SINGLE_ROUNDING`).
@@ -49,8 +49,8 @@ impl TryFrom<(i32, i32)> for FixedPoint {
 }
 
 impl FixedPoint {
-    /// Returns the nearest fixed-point multiplier: `q31 = rha(fraction * 2^31)`, where `factor = fraction * 2^shift` and
-    /// `fraction` is in `0.5..1`. Factors below `2^-32` become 0.
+    /// Returns the nearest fixed-point multiplier: `q31 = rha(fraction * 2^31)`, where `factor = fraction * 2^shift`
+    /// and `fraction` is in `0.5..1`. Factors below `2^-32` become 0.
     ///
     /// # Errors
     /// [`Error::Argument`] if the factor is negative, not finite, or at least `2^30`.
@@ -115,8 +115,8 @@ impl FixedPoint {
         match rounding {
             FixedPointRounding::Double => {
                 let (left, right) = (self.shift.max(0), (-self.shift).max(0));
-                // C++ wraps here. No accumulator that large is near a code, so this saturates: to the limit with all low bits
-                // set, without branches, so that it vectorizes.
+                // C++ wraps here. No accumulator that large is near a code, so this saturates: to the limit with all
+                // low bits set, without branches, so that it vectorizes.
                 let limit = i32::MAX >> left;
                 let low_bits = -((x > limit) as i32) & ((1u32 << left) - 1) as i32;
                 let shifted = x.clamp(!limit, limit) << left | low_bits;

@@ -1,4 +1,5 @@
-//! Fixed-point multiplication for vectorized loops: the results of [`FixedPoint::multiply`] by a product, a sum and a shift.
+//! Fixed-point multiplication for vectorized loops: the results of [`FixedPoint::multiply`] by a product, a sum and a
+//! shift.
 //!
 //! Let `q` be the significand, at least `2^30`, `r >= 0` the shift to the right, and `h = 2^r / 2`, rounded down. Then
 //! `Double` is `floor((floor((x * q + 2^30) / 2^31) + h - n) / 2^r)`, where `n` is 1 if `x < 0` and `r > 0`: halves go

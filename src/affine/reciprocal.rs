@@ -1,28 +1,29 @@
 //! Quantize without a division, by FMA: the codes of [`Quantizer`](super::Quantizer), several times as fast.
 //!
-//! The quotient `x / scale` is only rounded to an integer. So it suffices to know whether the correctly rounded quotient is
-//! below, at or above each tie `t = k + 1/2`. With `1 / scale` as the sum of two floats, `near + rest`, the approximation
-//! (Brisebarre, Muller and Raina, "Accelerating correctly rounded floating-point division when the divisor is known in
-//! advance", 2004)
+//! The quotient `x / scale` is only rounded to an integer. So it suffices to know whether the correctly rounded
+//! quotient is below, at or above each tie `t = k + 1/2`. With `1 / scale` as the sum of two floats, `near + rest`, the
+//! approximation (Brisebarre, Muller and Raina, "Accelerating correctly rounded floating-point division when the
+//! divisor is known in advance", 2004)
 //!
 //! ```text
 //! q = round(x * near + round(x * rest))
 //! ```
 //!
-//! decides this as the division does, for all codes of at most 8 bits. Proof: let `v = x / scale`, in significands `X / S` with
-//! `2^23 <= X, S < 2^24`.
+//! decides this as the division does, for all codes of at most 8 bits. Proof: let `v = x / scale`, in significands
+//! `X / S` with `2^23 <= X, S < 2^24`.
 //!
 //! 1. *The error of `q` before rounding is small.* `near` is within `2^-24 / scale` of `1 / scale`; `rest` makes that
-//!    `2^-48 / scale`, with `2^-53 / scale` for the reciprocal in `f64` that both are taken from; and `x * rest` rounds by
-//!    `2^-48 v`. So the value that rounds to `q` is within `η v` of `v`, `η = 1.04 · 2^-47`.
-//! 2. *No exact quotient lies that close to a rounding boundary.* The boundaries are midpoints `M / 2^24` between two floats
-//!    (for `X >= S`; otherwise `M / 2^25`), `M` odd. `v` is at least `N / (2^24 S)` away, where `N = |2^24 X - M S|` is a positive integer,
-//!    because `S` has at most 24 bits. If the midpoint separates `v` from the approximation, `N <= 2^25 η X < 4.2`.
-//! 3. *Midpoints next to ties belong to few scales.* Ties below 2^8 have 9 significant bits, so the midpoints next to them
-//!    have `M = ±1` modulo 2^16. Then `N <= 4` means that `S` is within 4 of a multiple of 2^16, but not equal to one, where
-//!    `N` would be a multiple of 2^16.
-//! 4. *These scales agree as well.* There are 1024 such significands; a test below tries each with every tie and the floats
-//!    next to it.
+//!    `2^-48 / scale`, with `2^-53 / scale` for the reciprocal in `f64` that both are taken from; and `x * rest` rounds
+//!    by `2^-48 v`. So the value that rounds to `q` is within `η v` of `v`, `η = 1.04 · 2^-47`.
+//! 2. *No exact quotient lies that close to a rounding boundary.* The boundaries are midpoints `M / 2^24` between two
+//!    floats (for `X >= S`; otherwise `M / 2^25`), `M` odd. `v` is at least `N / (2^24 S)` away, where
+//!    `N = |2^24 X - M S|` is a positive integer, because `S` has at most 24 bits. If the midpoint separates `v` from
+//!    the approximation, `N <= 2^25 η X < 4.2`.
+//! 3. *Midpoints next to ties belong to few scales.* Ties below 2^8 have 9 significant bits, so the midpoints next to
+//!    them have `M = ±1` modulo 2^16. Then `N <= 4` means that `S` is within 4 of a multiple of 2^16, but not equal to
+//!    one, where `N` would be a multiple of 2^16.
+//! 4. *These scales agree as well.* There are 1024 such significands; a test below tries each with every tie and the
+//!    floats next to it.
 //!
 //! 16-bit codes have ties with 17 significant bits and too many exceptions to test, so they keep the division.
 
@@ -37,8 +38,8 @@ use crate::element::Code;
 #[derive(Clone, Copy)]
 pub(crate) struct ReciprocalQuantizer<Z, R> {
     reciprocal: Reciprocal,
-    /// Bounds of `x` before the multiplication: the values of the smallest and the greatest code. Their quotients are within
-    /// one ulp of these codes, so they round to them.
+    /// Bounds of `x` before the multiplication: the values of the smallest and the greatest code. Their quotients are
+    /// within one ulp of these codes, so they round to them.
     low: f32,
     high: f32,
     zero_point: i32,

@@ -1,4 +1,5 @@
-//! Requantize an accumulator: `clamp(round(acc * multiplier) + zero_point)`, `multiplier = x_scale * w_scale / y_scale`.
+//! Requantize an accumulator: `clamp(round(acc * multiplier) + zero_point)`,
+//! `multiplier = x_scale * w_scale / y_scale`.
 
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
 use crate::arch::{RequantizeOp, SimdF32};

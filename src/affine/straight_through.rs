@@ -36,9 +36,9 @@ pub(crate) struct Rounded<C> {
     pub(crate) quotient: C,
     /// Dequantized value of the code.
     pub(crate) value: C,
-    /// Whether it was clipped at the lower bound.
+    /// True if it was clipped at the lower bound.
     pub(crate) below: bool,
-    /// Whether it was clipped at the upper bound.
+    /// True if it was clipped at the upper bound.
     pub(crate) above: bool,
 }
 
@@ -49,8 +49,8 @@ impl<C: Compute> Rounded<C> {
         !(self.below | self.above)
     }
 
-    /// Returns the derivative of the fake-quantized value by the scale: `centred - v` where the gradient passes, otherwise
-    /// `centred`.
+    /// Returns the derivative of the fake-quantized value by the scale: `centred - v` where the gradient passes,
+    /// otherwise `centred`.
     #[inline(always)]
     pub(crate) fn by_scale(self) -> C {
         self.centred - if self.in_range() { self.quotient } else { C::ZERO }
@@ -174,8 +174,8 @@ impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
     }
 }
 
-/// The grid of [`IntegerZeroPoint`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in `0..1`. The
-/// expected centred code is `v` where nothing is clipped.
+/// The grid of [`IntegerZeroPoint`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in
+/// `0..1`. The expected centred code is `v` where nothing is clipped.
 #[derive(Clone, Copy)]
 pub(crate) struct StochasticRounding<C, R> {
     grid: IntegerZeroPoint<C, R>,
@@ -210,8 +210,8 @@ impl<C: Compute, R: Rounding> Grid<C> for StochasticRounding<C, R> {
 
 /// Returns the random number of an element: a multiple of 2^-24 in `0..1`.
 ///
-/// It is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) at this position of its
-/// sequence, so neither order nor instruction set matters.
+/// It is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) at this position of
+/// its sequence, so neither order nor instruction set matters.
 #[inline(always)]
 fn uniform<C: Compute>(seed: u64, position: u64) -> C {
     let bits = split_mix(seed.wrapping_add(position.wrapping_mul(0x9e37_79b9_7f4a_7c15)));

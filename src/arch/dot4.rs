@@ -62,8 +62,8 @@ impl Dot4Output<'_> {
     }
 }
 
-/// Interleaves four rows of pixels for dot4: `vectors[x][4 * c + r] = rows[r][x * pixel + c] ^ sign_xor` for `c < channels`.
-/// Channels past the last one of a pixel's last vector are unspecified.
+/// Interleaves four rows of pixels for dot4: `vectors[x][4 * c + r] = rows[r][x * pixel + c] ^ sign_xor` for
+/// `c < channels`. Channels past the last one of a pixel's last vector are unspecified.
 pub(crate) struct Interleave4<'a> {
     pub(crate) rows: [&'a [u8]; 4],
     /// 0x80 adds the sign offset to signed codes.

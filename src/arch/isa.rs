@@ -1,10 +1,10 @@
 //! The list of instruction sets and the choice among them.
 //!
-//! Detection reads CPUID and changes nothing in the process. It starts at the set that `NDARRAY_QUANT_ISA` names and goes
-//! down from there, so a set that the variable rules out is never detected.
+//! Detection reads CPUID and changes nothing in the process. It starts at the set that `NDARRAY_QUANT_ISA` names and
+//! goes down from there, so a set that the variable rules out is never detected.
 //!
-//! AMX takes one more step: the operating system grants tiles per process, on request. Only [`Isa::for_gemm`] asks, when the
-//! first operand is packed that AMX would multiply. All other code runs on the AVX-512 that comes with AMX.
+//! AMX takes one more step: the operating system grants tiles per process, on request. Only [`Isa::for_gemm`] asks,
+//! when the first operand is packed that AMX would multiply. All other code runs on the AVX-512 that comes with AMX.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -63,8 +63,8 @@ impl Isa {
 
     /// Returns the instruction set to pack a GEMM operand of this depth for.
     ///
-    /// It is [`Self::current`], or AMX if the machine has it, the depth keeps its tiles busy and the operating system grants
-    /// them. The first call that passes the other conditions requests the permission; a denial is remembered.
+    /// It is [`Self::current`], or AMX if the machine has it, the depth keeps its tiles busy and the operating system
+    /// grants them. The first call that passes the other conditions requests the permission; a denial is remembered.
     pub(crate) fn for_gemm(depth: usize) -> Self {
         #[cfg(target_arch = "x86_64")]
         return for_gemm(Self::level(), depth, Self::current, || Amx::new().map(Isa::Amx));
@@ -151,9 +151,9 @@ fn choose_level(name: Option<&str>, mut detect: impl FnMut(u8) -> bool) -> u8 {
 fn for_gemm<T>(level: u8, depth: usize, simd: impl FnOnce() -> T, amx: impl FnOnce() -> Option<T>) -> T {
     /// AMX multiplies from this depth on.
     ///
-    /// A tile takes as long for few steps of depth as it takes to load and store accumulators through memory. Measured on
-    /// Emerald Rapids in GOPS: at depth 32 (12544 × 32 × 64) AMX 151, AVX512-VNNI 400; at depth 64 (3136 × 64 × 64) 127
-    /// and 569. AMX wins from a depth between 64 and 128 on.
+    /// A tile takes as long for few steps of depth as it takes to load and store accumulators through memory. Measured
+    /// on Emerald Rapids in GOPS: at depth 32 (12544 × 32 × 64) AMX 151, AVX512-VNNI 400; at depth 64 (3136 × 64 × 64)
+    /// 127 and 569. AMX wins from a depth between 64 and 128 on.
     const MIN_DEPTH: usize = 128;
     if NAMES[level as usize] == AMX && depth >= MIN_DEPTH { amx().unwrap_or_else(simd) } else { simd() }
 }

@@ -1,8 +1,8 @@
 //! Instruction sets: the list, the choice, and the only code that differs between them.
 //!
 //! Each instruction set is a token that can only be made where the machine has it, so holding one proves that its
-//! instructions may run. A token does two things: it is a micro-kernel ([`Kernel::multiply`]), and it runs portable loops
-//! compiled for its instruction set ([`Kernel::run`]), which vectorizes everything else without `unsafe`.
+//! instructions may run. A token does two things: it is a micro-kernel ([`Kernel::multiply`]), and it runs portable
+//! loops compiled for its instruction set ([`Kernel::run`]), which vectorizes everything else without `unsafe`.
 
 mod dot4;
 mod fma;
@@ -81,7 +81,7 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     const KR: usize;
     /// Columns are computed in multiples of this, which may be half a panel.
     const NR_STEP: usize = Self::NR;
-    /// Whether the LHS must be unsigned. The micro-kernel then adds the sign offset to signed codes: XOR 0x80 adds 128.
+    /// True if the LHS must be unsigned. The micro-kernel then adds the sign offset to signed codes: XOR 0x80 adds 128.
     const UNSIGNED_LHS: bool = true;
     /// Row strides that are multiples of this make rows of a tile compete for the same cache sets of L1.
     const ALIASING_STRIDE: usize = 4096;
@@ -91,28 +91,29 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         depth.next_multiple_of(Self::KR)
     }
 
-    /// Returns whether rows of this depth can be read in place. Otherwise the micro-kernel reads beyond the end of rows, which
-    /// takes a padded copy.
+    /// Returns whether rows of this depth can be read in place. Otherwise the micro-kernel reads beyond the end of
+    /// rows, which takes a padded copy.
     fn reads_in_place(_depth: usize) -> bool {
         true
     }
 
-    /// Computes a tile: `acc[i][j] = start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for `i < rows` and each
-    /// `j` of `b.start`, with the row sums of `a`. All arithmetic wraps.
+    /// Computes a tile: `acc[i][j] = start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for `i < rows` and
+    /// each `j` of `b.start`, with the row sums of `a`. All arithmetic wraps.
     ///
     /// `acc` is `[rows][b.start.len()]` with rows `acc_stride` apart; `rows` is 1 to `MR`.
     fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize);
 
-    /// Whether accumulators can go to an output stage from registers: see [`multiply_into`](Self::multiply_into).
+    /// True if accumulators can go to an output stage from registers: see [`multiply_into`](Self::multiply_into).
     const FUSES_STAGE: bool = false;
 
-    /// Computes tiles as [`multiply`](Self::multiply) does and passes accumulators to `stage` from registers. `rows` is a
-    /// multiple of `MR`. Implemented where [`FUSES_STAGE`](Self::FUSES_STAGE).
+    /// Computes tiles as [`multiply`](Self::multiply) does and passes accumulators to `stage` from registers. `rows` is
+    /// a multiple of `MR`. Implemented where [`FUSES_STAGE`](Self::FUSES_STAGE).
     fn multiply_into(self, _rows: usize, _a: LhsRows<'_>, _b: RhsPanels<'_>, _stage: impl OutputStage) {
         debug_assert!(false, "not implemented: accumulators go to memory");
     }
 
-    /// Whether accumulators can be requantized to bytes in registers: see [`multiply_requantize`](Self::multiply_requantize).
+    /// True if accumulators can be requantized to bytes in registers: see
+    /// [`multiply_requantize`](Self::multiply_requantize).
     const FUSES_REQUANTIZE: bool = false;
 
     /// Computes tiles as [`multiply_into`](Self::multiply_into) does and requantizes them to bytes. Implemented where
@@ -128,8 +129,9 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         debug_assert!(false, "not implemented: accumulators go to memory");
     }
 
-    /// Computes rows of depthwise outputs: `out[r][x][c] = start[c] + Σ_t Σ_i input[x][t][c][i] * weights[r][t][c][i]` for all
-    /// outputs `x`, 16 channels `c`, taps `t` and `i < 4`. `input[x][t]` is vector `x * step + offsets[t]`. All arithmetic wraps.
+    /// Computes rows of depthwise outputs: `out[r][x][c] = start[c] + Σ_t Σ_i input[x][t][c][i] * weights[r][t][c][i]`
+    /// for all outputs `x`, 16 channels `c`, taps `t` and `i < 4`. `input[x][t]` is vector `x * step + offsets[t]`. All
+    /// arithmetic wraps.
     ///
     /// Input codes are unsigned, weights the bits of signed codes. The number of rows follows from `weights.len()`.
     #[inline(always)]
@@ -137,13 +139,13 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         dot4::dot4(input, weights, start, out);
     }
 
-    /// Whether [`Self::dot4_requantize`] is faster than [`Self::dot4`] and a loop over accumulators in memory.
+    /// True if [`Self::dot4_requantize`] is faster than [`Self::dot4`] and a loop over accumulators in memory.
     const FUSES_DOT4_REQUANTIZE: bool = false;
 
-    /// Requantizes depthwise outputs: `out[r][x][c] = op(acc[r][x][c], multipliers[c]) ^ sign_xor`, with the accumulators
-    /// of [`Self::dot4`], for `start.len()` blocks of 16 channels whose first vectors are neighbours.
+    /// Requantizes depthwise outputs: `out[r][x][c] = op(acc[r][x][c], multipliers[c]) ^ sign_xor`, with the
+    /// accumulators of [`Self::dot4`], for `start.len()` blocks of 16 channels whose first vectors are neighbours.
     ///
-    /// The weights are `[blocks][rows][taps]`, with at least as many rows as `out`.
+    /// The weights are `[blocks][rows][taps]`, with at least the rows of `out`.
     #[inline(always)]
     fn dot4_requantize<F: RequantizeOp>(
         self,
@@ -162,8 +164,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         self.run(task);
     }
 
-    /// Looks up codes in a table: `to[i] = table[codes[i]]`, for contiguous rows of `len` codes into rows `stride` apart. Stops
-    /// at the end of either.
+    /// Looks up codes in a table: `to[i] = table[codes[i]]`, for contiguous rows of `len` codes into rows `stride`
+    /// apart. Stops at the end of either.
     fn lookup(self, table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
         for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {
             to.iter_mut().zip(codes).for_each(|(to, &code)| *to = table[code as usize]);

@@ -2,8 +2,8 @@
 
 use core::marker::PhantomData;
 
-/// Calls that read and write at least this number of bytes use non-temporal stores. It is more than a core's part of any L3:
-/// the first results would be evicted before the last one is written.
+/// Calls that read and write at least this number of bytes use non-temporal stores. It is more than a core's part of
+/// any L3: the first results would be evicted before the last one is written.
 #[cfg(target_arch = "x86_64")]
 const MIN_BYTES: usize = 32 << 20;
 
@@ -39,8 +39,8 @@ impl NonTemporal<'_> {
         }
         let (from, to) = (from.as_ptr().cast::<__m256i>(), to.as_mut_ptr().cast::<__m256i>());
         for i in 0..size_of::<[T; N]>() / size_of::<__m256i>() {
-            // SAFETY: both arrays have this number of registers, `to` is aligned, the token proves AVX, and the fence comes
-            // before any other thread can read `to`.
+            // SAFETY: both arrays have this number of registers, `to` is aligned, the token proves AVX, and the fence
+            // comes before any other thread can read `to`.
             unsafe { _mm256_stream_si256(to.add(i), _mm256_loadu_si256(from.add(i))) }
         }
     }

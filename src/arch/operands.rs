@@ -12,7 +12,7 @@ pub(crate) struct LhsRows<'a> {
     pub(crate) stride: usize,
     /// Number of codes in a row.
     pub(crate) depth: usize,
-    /// Whether the codes are signed; see [`Kernel::UNSIGNED_LHS`].
+    /// True if the codes are signed; see [`Kernel::UNSIGNED_LHS`].
     pub(crate) signed: bool,
     /// Sum of each row's codes, with the sign offset if the micro-kernel adds it. Empty if the RHS has no zero points.
     pub(crate) sums: &'a [i32],

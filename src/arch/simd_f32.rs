@@ -1,7 +1,7 @@
 //! The arithmetic that requantization is written in: one `f32`, or SIMD registers of them.
 //!
-//! Portable loops compute one accumulator after the other and leave vectorization to the compiler. A micro-kernel has its
-//! accumulators in registers already. Both evaluate the same [`RequantizeOp`].
+//! Portable loops compute one accumulator after the other and leave vectorization to the compiler. A micro-kernel has
+//! its accumulators in registers already. Both evaluate the same [`RequantizeOp`].
 
 /// One `f32`, or SIMD registers of them.
 pub trait SimdF32: Copy {

@@ -6,7 +6,8 @@
 use super::ops::{AffineOp, ElementwiseOp};
 use crate::arch::{self, NonTemporal, Task};
 
-/// Runs a loop, compiled for the instruction set in use. Loops on `f64` and wide codes are compiled once: they are rare.
+/// Runs a loop, compiled for the instruction set in use. Loops on `f64` and wide codes are compiled once: they are
+/// rare.
 pub(super) fn run<F: ElementwiseOp>(task: impl Task<Output = ()> + ElementwiseLoop<F>) {
     if F::PER_ISA { arch::run(task) } else { task.run() }
 }

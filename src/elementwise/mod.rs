@@ -1,8 +1,8 @@
 //! Elementwise quantize, dequantize and fake-quantize, vectorized for the instruction set in use.
 //!
-//! There is one loop per code type, operator and convention. Contiguous data of these types is processed in place. Other
-//! float types, strides, and parameters that change with every element pass through a small buffer, so that they do not
-//! multiply the loops.
+//! There is one loop per code type, operator and convention. Contiguous data of these types is processed in place.
+//! Other float types, strides, and parameters that change with every element pass through a small buffer, so that they
+//! do not multiply the loops.
 
 mod loops;
 mod ops;

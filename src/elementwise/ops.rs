@@ -9,7 +9,7 @@ use crate::element::{Code, Compute};
 pub(super) trait ElementwiseOp: Copy {
     type In: Copy + Default;
     type Out: Copy + Default;
-    /// Whether loops are compiled for each instruction set: `f32` and codes of at most 16 bits.
+    /// True if loops are compiled for each instruction set: `f32` and codes of at most 16 bits.
     const PER_ISA: bool;
     fn eval(self, x: Self::In) -> Self::Out;
 }

@@ -95,7 +95,7 @@ impl<E: Epilogue> Gemm<'_, E> {
         );
     }
 
-    /// Computes the outputs from this row and column on, as many as `out` has, on one thread.
+    /// Computes the block `out`, which starts at this row and column, on one thread.
     fn compute<A: Int8>(
         &self,
         a: LhsSource<'_, A>,
@@ -119,7 +119,8 @@ impl<E: Epilogue> Gemm<'_, E> {
         }
     }
 
-    /// Computes the initial accumulators of the columns from `col` on: the bias less the zero-point compensation of the LHS.
+    /// Computes the initial accumulators of the columns from `col` on: the bias less the zero-point compensation of the
+    /// LHS.
     #[inline(always)]
     fn column_starts(&self, col: usize, start: &mut Vec<i32>, len: usize) {
         let sums = &self.b.column_sums[col..];

@@ -12,8 +12,8 @@ use crate::elementwise::{Params, quantize_run};
 
 /// An f32 matrix with the parameters that quantize it to `u8`: `clamp(rne(x / scale) + zero_point)`.
 ///
-/// A block of rows is quantized right before it is multiplied, so the micro-kernel reads its codes from L2. Symmetric `i8`
-/// codes are the same codes with zero point 128: a product depends on `code - zero_point` only.
+/// A block of rows is quantized right before it is multiplied, so the micro-kernel reads its codes from L2. Symmetric
+/// `i8` codes are the same codes with zero point 128: a product depends on `code - zero_point` only.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DynamicLhs<'a> {
     pub(crate) values: ArrayView2<'a, f32>,

@@ -45,8 +45,8 @@ impl Im2col<'_> {
         copy_width(self.window.kernel[1] * self.channels)
     }
 
-    /// Writes the rows of `range` to `to`, `stride` bytes apart. `stride` leaves [`Self::overhang`] bytes behind the depth; bytes
-    /// beyond the depth are unspecified.
+    /// Writes the rows of `range` to `to`, `stride` bytes apart. `stride` leaves [`Self::overhang`] bytes behind the
+    /// depth; bytes beyond the depth are unspecified.
     pub(super) fn fill_rows(self, range: Range<usize>, stride: usize, to: &mut [u8]) {
         arch::run(FillRows { im2col: self, first: range.start, stride, to });
     }

@@ -61,13 +61,13 @@ impl<A: Int8> LhsSource<'_, A> {
 /// The layout in which a micro-kernel reads the LHS.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LhsLayout {
-    /// Whether the micro-kernel multiplies unsigned codes and adds the sign offset to signed ones.
+    /// True if the micro-kernel multiplies unsigned codes and adds the sign offset to signed ones.
     unsigned: bool,
     /// Strides that are multiples of this alias in L1.
     aliasing_stride: usize,
-    /// Whether rows of this depth can be read from the caller's matrix.
+    /// True if rows of this depth can be read from the caller's matrix.
     in_place: bool,
-    /// Whether to add the sign offset in a copy, not in the micro-kernel at each read.
+    /// True to add the sign offset in a copy, not in the micro-kernel at each read.
     offset_in_copy: bool,
 }
 
@@ -135,7 +135,8 @@ impl LhsBlock {
 
     /// Returns the rows of `range`, with row sums if `with_sums`.
     ///
-    /// Rows of a matrix are read in place if they are contiguous, do not alias in L1 and need no sign offset. All others are copied.
+    /// Rows of a matrix are read in place if they are contiguous, do not alias in L1 and need no sign offset. All
+    /// others are copied.
     pub(crate) fn read<'a: 'b, 'b, A: Int8>(
         &'b mut self,
         a: LhsSource<'a, A>,
@@ -241,7 +242,8 @@ fn copy_stride(depth: usize, layout: LhsLayout) -> usize {
     layout.padded_stride(depth, AlignedBytes::LINE)
 }
 
-/// Returns the stride of im2col rows: with little padding, so that more rows fit in L1, if the micro-kernel reads in place.
+/// Returns the stride of im2col rows: with little padding, so that more rows fit in L1, if the micro-kernel reads in
+/// place.
 fn im2col_stride(im2col: &Im2col<'_>, layout: LhsLayout) -> usize {
     layout.padded_stride(im2col.depth(), if layout.in_place { im2col.overhang() } else { AlignedBytes::LINE })
 }

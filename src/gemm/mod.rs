@@ -5,7 +5,7 @@
 //! B (RHS)  → pack once into panels of NR columns                           ┴→ micro-kernel (MR × NR) → epilogue → out
 //! ```
 //!
-//! Names and blocking are those of BLIS: A of shape `[m, k]` is the left-hand side (LHS), B of shape `[k, n]` the
+//! Names and blocking follow BLIS: A of shape `[m, k]` is the left-hand side (LHS), B of shape `[k, n]` the
 //! right-hand side (RHS). An accumulator is the exact `i32` sum for every input; a product whose depth `k` could
 //! overflow returns [`Error::Depth`]. Zero points enter as compensation through row and column sums. The
 //! [`Epilogue`] turns accumulators into outputs while they are in registers or in L1.
@@ -17,11 +17,13 @@
 //! [`PackedRhs::from_rows`]. One query against 50,000 × 384 embeddings takes 0.98 ms with the embeddings as RHS and
 //! 4.7 ms with them as LHS.
 //!
-//! **The LHS is the operand that changes**: activations, queries. Pass a reference to the matrix; most are read in place.
-//! [`PackedLhs`] pays off only for an LHS that meets many RHS and is signed, not contiguous, or multiplied by RHS
-//! with zero points. Otherwise the matrix itself is as fast, and one product costs less than packing plus the product.
+//! **The LHS is the operand that changes**: activations, queries. Pass a reference to the matrix; most are read in
+//! place. [`PackedLhs`] pays off only for an LHS that meets many RHS and is signed, not contiguous, or multiplied by
+//! RHS with zero points. Otherwise the matrix itself is as fast or faster, and one product costs less than packing plus the
+//! product.
 //!
-//! A product of few rows (a matrix–vector product, GEMV, and other skinny products) streams the RHS once and is bound by memory.
+//! A product of few rows (a matrix–vector product, GEMV, and other skinny products) streams the RHS once and is bound
+//! by memory.
 //!
 //! # Instruction sets
 //!
@@ -29,11 +31,11 @@
 //! `NDARRAY_QUANT_ISA`. Sets above the cap are not even detected. Results are the same bits on all of them.
 //!
 //! AMX needs tiles, which Linux grants per process on request (`arch_prctl(ARCH_REQ_XCOMP_PERM)`). Tiles enlarge signal
-//! frames, so from then on `sigaltstack` fails for small stacks, and a strict seccomp filter may kill the process. The crate therefore
-//! requests them only when it packs the first operand that AMX would multiply: depth 128 or more, on a machine with AMX.
-//! Nothing else does: neither detection nor quantization nor elementwise operators, which run on AVX-512. If the request
-//! is denied, products run on AVX512-VNNI. Set `NDARRAY_QUANT_ISA=avx512vnni` to rule AMX out. AVX512-VNNI also multiplies
-//! shallower products and those of at most 8 rows, where it is faster.
+//! frames, so from then on `sigaltstack` fails for small stacks, and a strict seccomp filter may kill the process. The
+//! crate therefore requests them only when it packs the first operand that AMX would multiply: depth 128 or more, on a
+//! machine with AMX. Nothing else does: neither detection nor quantization nor elementwise operators, which run on
+//! AVX-512. If the request is denied, products run on AVX512-VNNI. Set `NDARRAY_QUANT_ISA=avx512vnni` to rule AMX out.
+//! AVX512-VNNI also multiplies shallower products and products of at most 8 rows, where it is faster.
 //!
 //! # Example
 //!
@@ -83,8 +85,8 @@ pub use workspace::Workspace;
 
 /// Returns the name of the instruction set in use: the best of this machine, capped by `NDARRAY_QUANT_ISA`.
 ///
-/// One of `portable`, `avx2`, `avxvnni`, `avx512vnni`, `amx`. The variable is read once; results are the same bits on all
-/// of them. `amx` means that deep products use it; see the [module](self) for when.
+/// One of `portable`, `avx2`, `avxvnni`, `avx512vnni`, `amx`. The variable is read once; results are the same bits on
+/// all of them. `amx` means that deep products use it; see the [module](self) for when.
 pub fn kernel_name() -> &'static str {
     crate::arch::Isa::gemm_name()
 }
@@ -92,7 +94,8 @@ pub fn kernel_name() -> &'static str {
 /// Runs the micro-kernel `rounds` times on operands in registers or L1 and returns the number of multiply–accumulates
 /// (MACs) of 8-bit codes it executed.
 ///
-/// For benchmarks: twice this number over the time taken is the peak throughput of one core in operations a second, the roof of every product.
+/// For benchmarks: twice this number over the time taken is the peak throughput of one core in operations a second, the
+/// roof of every product.
 pub fn peak_macs(rounds: usize) -> u64 {
     crate::arch::peak_macs(rounds)
 }
@@ -121,8 +124,8 @@ pub fn gemm<'a, A: Int8, B: Int8, E: Epilogue>(
 
 /// [`gemm`] that writes into `out`, of any strides.
 ///
-/// Allocates nothing once `workspace` has grown to the problem. With the feature `rayon`, each thread has its own scratch
-/// in `workspace`.
+/// Allocates nothing once `workspace` has grown to the problem. With the feature `rayon`, each thread has its own
+/// scratch in `workspace`.
 ///
 /// # Errors
 /// Same as [`gemm`], and [`Error::Shape`] if `out` is not of shape `[m, n]`. `out` is unchanged then.

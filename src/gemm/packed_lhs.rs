@@ -39,9 +39,9 @@ impl<'a, A: Int8> From<&'a PackedLhs<A>> for Lhs<'a, A> {
 /// An LHS copied once into the layout that the micro-kernel reads best, with its row sums.
 ///
 /// Pack an LHS that is multiplied by many RHS and that is signed, non-contiguous, or multiplied by RHS with zero
-/// points. Then the sign offset, the gather and the row sums are paid for once. For one product, and for a contiguous `u8` matrix, pass
-/// the matrix itself: it is read in place, and packing is a copy for nothing. The large fixed matrix of a
-/// product belongs on the RHS, see [`PackedRhs`](super::PackedRhs).
+/// points. Then the sign offset, the gather and the row sums are paid for once. For one product, and for a contiguous
+/// `u8` matrix, pass the matrix itself: it is read in place, and packing is a copy for nothing. The large fixed matrix
+/// of a product belongs on the RHS, see [`PackedRhs`](super::PackedRhs).
 ///
 /// ```
 /// use ndarray::array;
@@ -60,7 +60,7 @@ pub struct PackedLhs<A: Int8> {
     block: LhsBlock,
     /// Distance between rows in bytes.
     stride: usize,
-    /// Whether the packed codes are signed.
+    /// True if the packed codes are signed.
     signed: bool,
     element: PhantomData<A>,
 }

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 
 /// The right-hand side of products, packed once for the micro-kernel of this machine, with column sums and zero points.
 ///
-/// The large fixed matrix of a product belongs here: weights, or a table of embeddings. Use [`pack`](Self::pack) for `[k, n]`
-/// and [`from_rows`](Self::from_rows) for `[n, k]`.
+/// The large fixed matrix of a product belongs here: weights, or a table of embeddings. Use [`pack`](Self::pack) for
+/// `[k, n]` and [`from_rows`](Self::from_rows) for `[n, k]`.
 #[derive(Debug, Clone)]
 pub struct PackedRhs<B: Int8> {
     panels: Panels,
@@ -48,13 +48,14 @@ impl<B: Int8> PackedRhs<B> {
     /// Packs `b` of shape `[k, n]`, of any strides, with one zero point for all columns or one per column.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there are 1 or `n` zero points; [`Error::Depth`] if column sums of `k` codes could leave `i32`.
+    /// [`Error::Shape`] unless there are 1 or `n` zero points; [`Error::Depth`] if column sums of `k` codes could leave
+    /// `i32`.
     pub fn pack(b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
         Self::pack_for(Isa::for_gemm(b.nrows()), b, zero_points)
     }
 
-    /// Packs B given by the rows of its transpose: `b_transposed` has shape `[n, k]`, one row per output, like the weights of
-    /// a linear layer or a table of embeddings. Equals [`pack`](Self::pack) of the transposed view.
+    /// Packs B given by the rows of its transpose: `b_transposed` has shape `[n, k]`, one row per output, like the
+    /// weights of a linear layer or a table of embeddings. Equals [`pack`](Self::pack) of the transposed view.
     ///
     /// # Errors
     /// Same as [`pack`](Self::pack).
@@ -87,8 +88,8 @@ impl<B: Int8> PackedRhs<B> {
         Ok(packed)
     }
 
-    /// Packs another matrix, of any shape, into the memory of this one. For RHS that change with each product; allocates only
-    /// to grow.
+    /// Packs another matrix, of any shape, into the memory of this one. For RHS that change with each product;
+    /// allocates only to grow.
     ///
     /// # Errors
     /// Same as [`pack`](Self::pack). `self` is unchanged then.

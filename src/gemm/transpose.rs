@@ -99,7 +99,8 @@ impl Transpose<'_> {
         }
     }
 
-    /// Transposes a matrix of at least one square. At the end of rows and columns the last square overlaps the one before.
+    /// Transposes a matrix of at least one square. At the end of rows and columns the last square overlaps the one
+    /// before.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn simd_squares(self) {

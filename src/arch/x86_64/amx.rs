@@ -8,8 +8,9 @@ use crate::arch::{Kernel, LhsRows, RhsPanels, Task};
 
 /// AMX: tiles of 16 rows of 64 bytes. `tdpbusd` multiplies 16 × 64 by 64 × 16 codes.
 ///
-/// Four tiles of accumulators, two of the LHS and two of the RHS make a 32 × 32 micro-kernel: four multiplications and four
-/// loads per step of depth. Skinny products would leave tiles empty; AVX512-VNNI multiplies them from the same panels.
+/// Four tiles of accumulators, two of the LHS and two of the RHS make a 32 × 32 micro-kernel: four multiplications and
+/// four loads per step of depth. Skinny products would leave tiles empty; AVX512-VNNI multiplies them from the same
+/// panels.
 ///
 /// The token proves that the operating system granted tiles, see [`Self::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,8 @@ const PANELS: usize = 4;
 impl Amx {
     /// Products of at most this many LHS rows go to AVX512-VNNI.
     ///
-    /// They read the RHS once and fill a tile in part, so memory bounds them and not the multiplier: 8 × 768 × 3072 runs at
-    /// 531 GOPS by AMX and at 554 by AVX512-VNNI on Emerald Rapids; 16 rows are faster by AMX.
+    /// They read the RHS once and fill a tile in part, so memory bounds them and not the multiplier: 8 × 768 × 3072
+    /// runs at 531 GOPS by AMX and at 554 by AVX512-VNNI on Emerald Rapids; 16 rows are faster by AMX.
     pub(crate) const SKINNY_ROWS: usize = 8;
 
     /// Detects AMX by CPUID and returns the AVX-512 that comes with it. Requests nothing.
@@ -60,15 +61,16 @@ static PERMITTED: Presence = Presence::unknown();
 
 /// Requests the state of tiles for all threads of the process (Linux: `arch_prctl(ARCH_REQ_XCOMP_PERM)`).
 ///
-/// From then on signal frames grow by 8 KiB: `sigaltstack` fails for stacks that are too small for them, and the request
-/// itself fails if a thread has such a stack. A seccomp filter may deny it or kill the process.
+/// From then on signal frames grow by 8 KiB: `sigaltstack` fails for stacks that are too small for them, and the
+/// request itself fails if a thread has such a stack. A seccomp filter may deny it or kill the process.
 #[cfg(target_os = "linux")]
 fn request_permission() -> bool {
     const ARCH_PRCTL: i64 = 158;
     const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
     const XFEATURE_XTILEDATA: i64 = 18;
     let result: i64;
-    // SAFETY: the system call takes two integers and touches no memory of the program; the kernel may change `rcx` and `r11`.
+    // SAFETY: the system call takes two integers and touches no memory of the program; the kernel may change `rcx` and
+    // `r11`.
     unsafe {
         asm!(
             "syscall",
@@ -225,9 +227,9 @@ impl Kernel for Amx {
             acc.chunks_mut(acc_stride).take(rows).for_each(|acc| acc[..start.len()].copy_from_slice(start));
             return;
         }
-        // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. `args` bounds all
-        // reads and writes: `rows` rows of `depth` bytes, `panels` panels of `NR * depth` bytes, and `panels * NR` integers of
-        // `start` and of each row of `acc`. The assertions above checked them.
+        // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. `args` bounds
+        // all reads and writes: `rows` rows of `depth` bytes, `panels` panels of `NR * depth` bytes, and `panels * NR`
+        // integers of `start` and of each row of `acc`. The assertions above checked them.
         unsafe {
             match (rows > TILE_ROWS, a.signed) {
                 (true, false) => micro_kernel!("tdpbusd", high, args, b.as_ptr(), panels),
@@ -250,8 +252,8 @@ impl Kernel for Amx {
     /// Multiplies in registers only: four independent accumulators.
     fn peak_macs(self, rounds: usize) -> u64 {
         let config = Config::new(MR, TILE_BYTES);
-        // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. The block reads
-        // the configuration only and writes no memory.
+        // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. The block
+        // reads the configuration only and writes no memory.
         unsafe {
             asm!(
                 "ldtilecfg [{config}]",
@@ -293,8 +295,8 @@ impl Task for SubtractCompensation<'_> {
     }
 }
 
-/// Tile configuration. Tiles 0 and 1 accumulate the first 16 rows, 2 and 3 the others; 4 and 5 hold the LHS of these rows, 6
-/// and 7 two times 16 columns of the RHS.
+/// Tile configuration. Tiles 0 and 1 accumulate the first 16 rows, 2 and 3 the others; 4 and 5 hold the LHS of these
+/// rows, 6 and 7 two times 16 columns of the RHS.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,

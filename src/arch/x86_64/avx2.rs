@@ -17,7 +17,7 @@ const MR: usize = 6;
 const NR: usize = 16;
 const PANELS: usize = 2;
 const KR: usize = 2;
-/// SIMD lanes of `i32` in a register.
+/// `i32` elements of a register.
 const LANES: usize = 8;
 
 impl Avx2 {
@@ -235,7 +235,8 @@ fn store(to: &mut [i32; LANES], value: __m256i) {
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), value) }
 }
 
-/// Computes rows of depthwise outputs in 16-bit pairs, the even and the odd bytes of each lane: `vpmaddubsw` would saturate.
+/// Computes rows of depthwise outputs in 16-bit pairs, the even and the odd bytes apart: `vpmaddubsw` would
+/// saturate.
 #[target_feature(enable = "avx2")]
 fn dot4_rows(input: Dot4Input<'_>, weights: &[Vector64], start: &[i32; CHANNELS], out: Dot4Accumulators<'_>) {
     input.check(1);

@@ -1,4 +1,5 @@
-//! Depthwise convolution by dot4 on AVX-512: interleaves by shuffles, accumulates by `vpdpbusd`, requantizes in registers.
+//! Depthwise convolution by dot4 on AVX-512: interleaves by shuffles, accumulates by `vpdpbusd`, requantizes in
+//! registers.
 
 use core::arch::x86_64::*;
 

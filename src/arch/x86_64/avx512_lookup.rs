@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-/// SIMD lanes of bytes in a register.
+/// Bytes of a register.
 const LANES: usize = 64;
 
 /// Implements [`Kernel::lookup`](crate::arch::Kernel::lookup).

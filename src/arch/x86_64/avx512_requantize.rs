@@ -103,7 +103,7 @@ unsafe fn store_half(to: *mut u8, bytes: __m256i, width: usize) {
     }
 }
 
-/// Returns a mask of the first `count` of 16 lanes.
+/// Returns a mask of the first `count` of 16 elements.
 pub(super) fn first(count: usize) -> u16 {
     u16::MAX.checked_shr(16 - count.min(16) as u32).unwrap_or(0)
 }

@@ -9,7 +9,8 @@ use crate::arch::{
     NonTemporal, OutputStage, Portable, RequantizeOp, RhsPanel, RhsPanels, Task, Vector64,
 };
 
-/// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds each four products to an accumulator, without saturation.
+/// AVX-512 with VNNI: `vpdpbusd` multiplies 64 pairs of bytes and adds each four products to an accumulator, without
+/// saturation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Vnni(());
 
@@ -20,7 +21,7 @@ const PANELS: usize = 2;
 pub(super) const KR: usize = 4;
 /// Prefetch distance of the RHS in bytes.
 const AHEAD: usize = 4096;
-/// SIMD lanes of `i32` in a register.
+/// `i32` elements of a register.
 pub(super) const LANES: usize = 16;
 
 impl Avx512Vnni {

@@ -19,7 +19,7 @@ const PANELS: usize = 2;
 const KR: usize = 4;
 /// Prefetch distance of the RHS in bytes.
 const AHEAD: usize = 2048;
-/// SIMD lanes of `i32` in a register.
+/// `i32` elements of a register.
 const LANES: usize = 8;
 
 impl AvxVnni {

@@ -7,8 +7,8 @@ type Square = [[u8; 16]; 16];
 
 /// Transposes a square in registers.
 ///
-/// Each of four rounds interleaves row `i` with row `i + 8`, which moves one bit of a byte's row index to its column index
-/// and back.
+/// Each of four rounds interleaves row `i` with row `i + 8`, which moves one bit of a byte's row index to its column
+/// index and back.
 #[inline(always)]
 pub(crate) fn transposed(square: &Square) -> Square {
     // SAFETY: every x86-64 processor has SSE2.

@@ -1,8 +1,9 @@
 //! The VNNI micro-kernel, for registers of 256 and of 512 bits.
 
-/// Defines `multiply_panels`, `multiply_into`, `dot4_rows` and `peak_macs` on the given registers by the given intrinsics.
+/// Defines `multiply_panels`, `multiply_into`, `dot4_rows` and `peak_macs` on the given registers by the given
+/// intrinsics.
 ///
-/// The module defines `MR`, `NR`, `KR`, the `LANES` of a register and the prefetch distance `AHEAD`.
+/// The module defines `MR`, `NR`, `KR`, the elements of a register as `LANES` and the prefetch distance `AHEAD`.
 macro_rules! vnni_tiles {
     (
         $features:literal, $register:ty, rows: [$($row:literal)*],
@@ -150,8 +151,8 @@ macro_rules! vnni_tiles {
             let (whole, b_rest) = b.split_at(steps);
             let (groups, b_left) = whole.as_chunks::<CHAINS>();
             for (g, b) in groups.iter().enumerate() {
-                // Prefetch the RHS: skinny products always wait for it, others where it does not fit in L2. A prefetch past its
-                // end is harmless.
+                // Prefetch the RHS: skinny products always wait for it, others where it does not fit in L2. A prefetch
+                // past its end is harmless.
                 for line in 0..CHAINS * NR * KR / 64 {
                     _mm_prefetch::<_MM_HINT_T0>(b.as_ptr().cast::<i8>().wrapping_add(AHEAD + line * 64));
                 }
@@ -199,7 +200,8 @@ macro_rules! vnni_tiles {
             }
         }
 
-        /// Computes rows of depthwise outputs: two rows of a 3-tap kernel together, which share input vectors, otherwise one by one.
+        /// Computes rows of depthwise outputs: two rows of a 3-tap kernel together, which share input vectors,
+        /// otherwise one by one.
         #[target_feature(enable = $features)]
         #[inline]
         fn dot4_rows(

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 
 /// Dequantizes accumulators to `f32`: `f32(acc) * (row_scale * col_scale) + bias`, in this order, without FMA.
 ///
-/// Row scales belong to the LHS: one, or one per row (dynamic quantization per row). Column scales belong to the RHS: one,
-/// or one per column (weights quantized per output channel).
+/// Row scales belong to the LHS: one, or one per row (dynamic quantization per row). Column scales belong to the RHS:
+/// one, or one per column (weights quantized per output channel).
 #[derive(Debug, Clone)]
 pub struct DequantizeEpilogue {
     /// One per row. A single row scale is multiplied into `col_scale`.

@@ -17,12 +17,12 @@ use crate::qparams::QParams;
 
 /// Requantizes accumulators to codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
 ///
-/// The multiplier is `x_scale * w_scale / y_scale`: one, or one per column, in the chosen [`Arithmetic`]. A fused activation is
-/// a narrower clamp.
+/// The multiplier is `x_scale * w_scale / y_scale`: one, or one per column, in the chosen [`Arithmetic`]. A fused
+/// activation is a narrower clamp.
 #[derive(Debug, Clone)]
 pub struct RequantizeEpilogue<T: Element> {
     multipliers: Multipliers,
-    /// Whether all multipliers are `f32` below 1, as is usual. Then `acc * multiplier` rounds to an `i32`.
+    /// True if all multipliers are `f32` below 1, as is usual. Then `acc * multiplier` rounds to an `i32`.
     below_one: bool,
     bias: Option<Vec<i32>>,
     zero_point: i32,

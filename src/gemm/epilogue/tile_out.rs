@@ -38,8 +38,8 @@ fn store_prefix<O: Copy, const COLS: usize>(out: &mut [O], values: [O; COLS]) {
     }
 }
 
-/// Returns the parameters of `COLS` columns from `col` on: the single one for all, or one for each. Columns past the end, if
-/// not `WHOLE`, get arbitrary ones.
+/// Returns the parameters of `COLS` columns from `col` on: the single one for all, or one for each. Columns past the
+/// end, if not `WHOLE`, get arbitrary ones.
 #[inline(always)]
 pub(super) fn columns<M: Copy, const COLS: usize, const WHOLE: bool>(of: &[M], col: usize) -> [M; COLS] {
     match of {
