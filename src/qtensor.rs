@@ -1,9 +1,9 @@
 //! Codes together with their parameters.
 
-use ndarray::{Array, ArrayRef, CowArray, Dimension};
+use ndarray::{Array, ArrayRef, CowArray, Dimension, IntoDimension, Ix2};
 
 use crate::element::{Element, Float, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::qparams::QParams;
 
 /// A quantized tensor: codes and the parameters that give them their meaning.
@@ -117,5 +117,55 @@ impl<T: Element, D: Dimension, S: Float> QTensor<T, D, S> {
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape.
     pub fn dequantize_into<F: Float>(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
         self.params.dequantize_into(&self.unpacked_codes(), out)
+    }
+}
+
+/// Shapes.
+impl<T: Element, D: Dimension> QTensor<T, D> {
+    /// Returns the same codes in row-major order in another shape (ONNX: `Reshape`; TFLite: `RESHAPE`).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the shape has another number of elements.
+    /// [`Error::Argument`](crate::Error::Argument) unless the parameters are per tensor.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndarray_quant::{QParams, Quantize};
+    /// let x = QParams::<u8, _>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, 2.0], [3.0, 4.0]])?;
+    /// assert_eq!(x.into_shape([4])?.dequantize(), array![1.0, 2.0, 3.0, 4.0]);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    pub fn into_shape<Sh: IntoDimension>(self, shape: Sh) -> Result<QTensor<T, Sh::Dim>> {
+        let shape = shape.into_dimension();
+        let params = crate::ops::of_other_rank(self.params())?;
+        let codes = self.unpacked_codes().into_owned();
+        let found = codes.shape().to_vec();
+        let codes = codes.to_shape(shape.clone()).map(|codes| codes.into_owned());
+        let codes = codes.map_err(|_| Error::shape("reshaped tensor", shape.slice(), &found))?;
+        QTensor::from_codes(codes, params)
+    }
+
+    /// Joins all axes before `axis` into one, and `axis` and all after it into another (ONNX: `Flatten`).
+    ///
+    /// # Errors
+    /// [`Error::Axis`](crate::Error::Axis) if `axis` is greater than the rank. [`Error::Argument`](crate::Error::Argument)
+    /// unless the parameters are per tensor.
+    ///
+    /// ```
+    /// use ndarray::{Array4, Ix4};
+    /// use ndarray_quant::{QParams, QTensor};
+    /// let x = QTensor::<u8, Ix4>::new(Array4::zeros((2, 3, 4, 5)), QParams::per_tensor(0.5, 0)?)?;
+    /// assert_eq!(x.flatten(1)?.codes().dim(), (2, 60));
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    pub fn flatten(self, axis: usize) -> Result<QTensor<T, Ix2>> {
+        let dim = self.raw_dim();
+        let shape = dim.slice();
+        if axis > shape.len() {
+            return Err(Error::Axis { ndim: shape.len(), found: axis });
+        }
+        let (outer, inner) = shape.split_at(axis);
+        let shape = (outer.iter().product(), inner.iter().product());
+        self.into_shape(shape)
     }
 }

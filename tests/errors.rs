@@ -13,7 +13,7 @@ use ndarray_quant::{
 };
 use ndarray_quant::{
     nn::{Conv2d, Padding, PreparedConv2d, Window},
-    ops::{GlobalAveragePool, Nearest, max_pool, pad, resize_nearest},
+    ops::{GlobalAveragePool, MaxPool, NearestMode, Pad, Resize},
 };
 
 /// The message names both sides.
@@ -278,13 +278,14 @@ fn serialized_tensors() {
 fn extremes() {
     let far = usize::MAX;
     let x = QTensor::<u8, Ix4>::new(Array4::zeros((1, 0, 2, 3)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
-    let error = resize_nearest(&x, [0, far], Nearest::Floor).unwrap_err();
+    let error = Resize::new([0, far], NearestMode::AsymmetricFloor).forward(&x).unwrap_err();
     says(&error, &["fits in memory", &format!("{far}")]);
-    assert!(matches!(pad(&x, &[(0, 0), (far, 0), (0, 0), (0, 1)]), Err(Error::Argument { .. })));
+    let pad = Pad::new(x.params(), &[(0, 0), (far, 0), (0, 0), (0, 1)]).unwrap();
+    assert!(matches!(pad.forward(&x), Err(Error::Argument { .. })));
     let half = 1 << 30;
     let wide = Window::new().with_padding(Padding::Explicit([half, half, half, half]));
     let x = QTensor::<u8, Ix4>::new(Array4::ones((1, 2, 2, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
-    assert!(matches!(max_pool(&x, [1, 1], &wide), Err(Error::Argument { .. })));
+    assert!(matches!(MaxPool::new([1, 1], &wide).unwrap().forward(&x), Err(Error::Argument { .. })));
 
     // Steps that are never made may be of any length.
     let same = Window::new().with_padding(Padding::Same);

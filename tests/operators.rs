@@ -3,16 +3,13 @@
 use ndarray::{Array1, Array2, Array4, Axis, Ix4, Zip, s};
 use ndarray_quant::gemm::{Int8, Workspace};
 use ndarray_quant::{
-    Element, QParams, QTensor, Quantize, Scheme,
+    Convention, Element, QParams, QTensor, Quantize, Scheme,
     compat::gemmlowp::{FixedPoint, FixedPointRounding},
-    nn::{Arithmetic, Linear, Multiplier, Output},
+    nn::{Arithmetic, Conv2d, HalfLinear, Linear, Multiplier, Output},
 };
 use ndarray_quant::{
     nn::{Padding, Window},
-    ops::{
-        Add, AveragePool, Concat, GlobalAveragePool, Lookup, Mul, Nearest, Softmax, max_pool, pad_into,
-        resize_nearest_into,
-    },
+    ops::{Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, NearestMode, Pad, Resize, Softmax},
 };
 use proptest::prelude::*;
 
@@ -128,10 +125,172 @@ fn large_sums_and_products() {
 }
 
 #[test]
-fn dynamic_layers_whose_rows_crowd_one_another() {
+fn dynamic_layers_with_rows_in_cache_set_conflict() {
     let x = Array2::from_shape_fn((70, 4096), |(i, j)| ((i * 7 + j * 5) % 23) as f32 - 9.0);
     let w = Array2::from_shape_fn((2, 4096), |(i, j)| ((i + j * 3) % 11) as f32 - 5.0);
     dynamic_layer(&x, &Scheme::<i8>::symmetric().quantize(&w).unwrap());
+}
+
+/// Every form of a layer and its `_into` variant agree, into arrays that are not contiguous and hold NaN.
+#[test]
+fn into_variants_agree_with_allocating_forms() {
+    let mut workspace = Workspace::new();
+    let x = Array2::from_shape_fn((5, 9), |(i, j)| ((i * 7 + j * 5) % 23) as f32 * 0.1 - 0.9);
+    let w = Array2::from_shape_fn((6, 9), |(i, j)| ((i + j * 3) % 11) as f32 * 0.1 - 0.5);
+    let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&w).unwrap();
+    let layer = Linear::new(&w, Some(&Array1::from_elem(6, 0.25))).unwrap();
+    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 100).unwrap()).relu();
+    let codes = Scheme::<u8>::asymmetric().quantize(&x).unwrap();
+    let rows = Scheme::<u8>::asymmetric().per_axis(Axis(0)).quantize(&x).unwrap();
+    let half = x.mapv(half::f16::from_f32).slice(s![..4, ..]).to_owned();
+    let (mut y, mut y_codes) = (Array2::from_elem((6, 5), f32::NAN), Array2::zeros((6, 5)));
+    for codes in [&codes, &rows] {
+        let mut out = y.view_mut().reversed_axes();
+        layer.forward_dequantize_into(codes.params(), codes.codes(), &mut out, &mut workspace).unwrap();
+        assert_eq!(out, layer.forward_dequantize(codes).unwrap());
+    }
+    let mut out = y_codes.view_mut().reversed_axes();
+    layer.forward_into(codes.params(), codes.codes(), &to, &mut out, &mut workspace).unwrap();
+    assert_eq!(out, layer.forward(&codes, &to).unwrap().codes());
+    let prepared = layer.clone().prepare(codes.params(), &to).unwrap();
+    assert_eq!(out, prepared.forward(&codes).unwrap().codes());
+    assert_eq!(layer.output_shape(&[5, 9]).unwrap(), prepared.output_shape(&[5, 9]).unwrap());
+    assert!(layer.size_in_bytes() >= 6 * 9 + 12 * 4 && prepared.size_in_bytes() >= 6 * 9 + 6 * 4);
+    let half_layer = HalfLinear::new(half, Some(&Array1::ones(4))).unwrap();
+    let mut out = Array2::from_elem((4, 5), f32::NAN).reversed_axes();
+    half_layer.forward_into(&x, &mut out).unwrap();
+    assert_eq!(out, half_layer.forward(&x).unwrap());
+
+    let x = Array4::from_shape_fn((2, 5, 4, 3), |(n, h, w, c)| ((n * 7 + h * 5 + w * 3 + c) % 23) as f32 * 0.1 - 0.9);
+    let w = Array4::from_shape_fn((6, 3, 2, 3), |(o, h, w, c)| ((o + h * 3 + w + c * 5) % 11) as f32 * 0.1 - 0.5);
+    let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&w).unwrap();
+    let layer = Conv2d::new(&w, Some(&Array1::from_elem(6, 0.25)), &Window::new().with_padding(1), 1).unwrap();
+    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 100).unwrap()).relu();
+    let codes = Scheme::<u8>::asymmetric().quantize(&x).unwrap();
+    let [n, h, w, c] = layer.output_shape(x.shape()).unwrap();
+    assert_eq!([n, h, w, c], [2, 5, 5, 6]);
+    let nhwc = [0, 2, 3, 1];
+    let mut out = Array4::from_elem((n, c, h, w), f32::NAN).permuted_axes(nhwc);
+    layer.forward_dequantize_into(codes.params(), codes.codes(), &mut out, &mut workspace).unwrap();
+    assert_eq!(out, layer.forward_dequantize(&codes).unwrap());
+    for x in [x.view(), x.view().permuted_axes([0, 3, 1, 2]).as_standard_layout().view().permuted_axes(nhwc)] {
+        out.fill(f32::NAN);
+        layer.forward_dynamic_into(&x, &mut out, &mut workspace).unwrap();
+        assert_eq!(out, layer.forward_dequantize(&codes).unwrap());
+        assert_eq!(out, layer.forward_dynamic(&x).unwrap());
+    }
+    let mut out = Array4::zeros((n, c, h, w)).permuted_axes(nhwc);
+    layer.forward_into(codes.params(), codes.codes(), &to, &mut out, &mut workspace).unwrap();
+    assert_eq!(out, layer.forward(&codes, &to).unwrap().codes());
+    let prepared = layer.clone().prepare(codes.params(), &to).unwrap();
+    assert_eq!(out, prepared.forward(&codes).unwrap().codes());
+    assert!(layer.size_in_bytes() >= 6 * 18 + 12 * 4 && prepared.size_in_bytes() >= 6 * 18 + 6 * 4);
+}
+
+/// Prepared operators check scale and zero point, not convention and code range.
+#[test]
+fn prepared_layers_accept_every_input_with_their_scale_and_zero_point() {
+    let x = QParams::<u8, _>::per_tensor(0.01, 3).unwrap();
+    let weights = Scheme::<i8>::symmetric().quantize(&Array2::<f32>::ones((2, 3))).unwrap();
+    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 0).unwrap());
+    let layer = Linear::new(&weights, None).unwrap().prepare(&x, &to).unwrap();
+    let values = Array2::from_elem((1, 3), 0.5f32);
+    let expected = layer.forward(&x.quantize(&values).unwrap()).unwrap();
+    for other in [
+        x.clone().with_convention(Convention::TfLite),
+        x.clone().with_convention(Convention::Torch),
+        x.clone().with_code_range(0, 127).unwrap(),
+    ] {
+        assert_eq!(layer.forward(&other.quantize(&values).unwrap()).unwrap(), expected);
+    }
+    for (scale, zero_point) in [(0.02, 3), (0.01, 0)] {
+        let other = QParams::<u8, _>::per_tensor(scale, zero_point).unwrap();
+        let text = layer.forward(&other.quantize(&values).unwrap()).unwrap_err().to_string();
+        for part in
+            ["input", "prepared for", "scale 0.01, zero point 3", &format!("scale {scale}, zero point {zero_point}")]
+        {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("Blocks") && !text.contains("18446744073709551615"), "{text}");
+    }
+}
+
+/// Errors name the argument of the call, with expected and found shapes, and say what to do about another layout.
+#[test]
+fn errors_speak_of_the_callers_arguments() {
+    fn says<T: std::fmt::Debug>(result: ndarray_quant::Result<T>, parts: &[&str]) {
+        let text = result.unwrap_err().to_string();
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        assert!(!text.contains("side"), "{text}");
+    }
+    let w = Scheme::<i8>::symmetric().quantize(&Array2::<f32>::ones((6, 4))).unwrap();
+    let fc = Linear::new(&w, None).unwrap();
+    let wrong = Array2::<f32>::ones((2, 3));
+    let codes = Scheme::<u8>::asymmetric().quantize(&wrong).unwrap();
+    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 0).unwrap());
+    let x_says = ["x, [batch, in]", "[2, 4]", "[2, 3]"];
+    says(fc.forward_dynamic(&wrong), &x_says);
+    says(fc.forward_dynamic_per_row(&wrong), &x_says);
+    says(fc.forward_dequantize(&codes), &x_says);
+    says(fc.forward(&codes, &to), &x_says);
+    says(fc.clone().prepare(codes.params(), &to).unwrap().forward(&codes), &x_says);
+    says(ops::fully_connected(&codes, &w, None, &to), &x_says);
+    says(ops::matmul_integer(&codes.codes().view(), 0, &w.codes().t(), &[0]), &["a, [m, k]", "[2, 4]", "[2, 3]"]);
+    says(ops::qlinear_matmul(&codes, &w, &QParams::<u8, _>::per_tensor(0.1, 0).unwrap()), &["a, [m, k]", "[2, 6]"]);
+
+    // Outputs per axis.
+    let per_axis = Output::to(&QParams::<u8, _>::per_axis(Axis(1), Array1::ones(6), None).unwrap());
+    let x = QParams::<u8, _>::per_tensor(0.1, 0).unwrap();
+    says(fc.prepare(&x, &per_axis), &["output", "per tensor", "per axis 1"]);
+
+    // NCHW images and OIHW weights.
+    let conv = |shape: [usize; 4], groups| {
+        let w = Scheme::<i8>::symmetric().quantize(&Array4::<f32>::ones(shape)).unwrap();
+        Conv2d::new(&w, None, &Window::new(), groups).unwrap()
+    };
+    let image = |shape: [usize; 4]| Array4::<f32>::ones(shape);
+    let nchw = conv([6, 3, 3, 3], 1).forward_dynamic(&image([2, 3, 8, 8]));
+    says(nchw, &["image", "4-D NHWC", "3 channels", "shape [2, 3, 8, 8]", "NCHW? use permuted_axes"]);
+    let oihw = ["image", "shape [2, 8, 8, 3]", "weights OIHW? use permuted_axes"];
+    says(conv([6, 3, 5, 5], 1).forward_dynamic(&image([2, 8, 8, 3])), &oihw);
+    says(conv([3, 1, 5, 5], 3).forward_dynamic(&image([2, 8, 8, 3])), &oihw);
+    says(conv([6, 3, 3, 3], 1).output_shape(&[2, 3]), &["image", "4-D NHWC", "3 channels", "shape [2, 3]"]);
+    says(conv([6, 3, 3, 3], 1).forward_dynamic(&image([2, 8, 8, 5])), &["shape [2, 8, 8, 5]", "[6, 3, 3, 3]"]);
+
+    // A NaN has the index of the caller's array, whatever its strides.
+    let mut x = image([2, 3, 8, 8]);
+    x[[1, 2, 4, 5]] = f32::NAN;
+    says(conv([6, 3, 3, 3], 1).forward_dynamic(&x.permuted_axes([0, 2, 3, 1])), &["[1, 4, 5, 2]"]);
+
+    // Windows that fit no image fail when the operator is made.
+    let strides = Window::new().with_strides([0, 1]);
+    says(MaxPool::new([2, 2], &strides), &["strides", "at least 1", "[0, 1]"]);
+    says(MaxPool::new([2, 0], &Window::new()), &["kernel", "at least 1", "[2, 0]"]);
+    says(MaxPool::new([2, 2], &Window::new()).unwrap().output_shape(&[1, 2]), &["image", "4-D NHWC", "[1, 2]"]);
+    assert!(MaxPool::new([7, 7], &Window::new()).is_ok());
+}
+
+#[test]
+fn shapes_of_quantized_tensors() {
+    let x = QTensor::<u8, Ix4>::new(
+        Array4::from_shape_fn((2, 3, 4, 5), |(a, b, c, d)| (60 * a + 20 * b + 5 * c + d) as u8),
+        QParams::per_tensor(0.5, 3).unwrap(),
+    )
+    .unwrap();
+    for axis in 0..=4 {
+        let flat = x.clone().flatten(axis).unwrap();
+        let rows = [1, 2, 6, 24, 120][axis];
+        assert_eq!(flat.codes().dim(), (rows, 120 / rows));
+        assert!(flat.codes().iter().zip(0u8..).all(|(&code, expected)| code == expected));
+    }
+    assert!(x.clone().flatten(5).is_err() && x.clone().into_shape([7, 11]).is_err());
+    let packed = Scheme::<ndarray_quant::I4>::symmetric().quantize(&Array2::<f32>::ones((3, 5))).unwrap();
+    assert_eq!(
+        packed.clone().into_shape([15]).unwrap().dequantize().to_vec(),
+        packed.dequantize().into_iter().collect::<Vec<_>>()
+    );
+    let per_axis = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&Array2::<f32>::ones((3, 5))).unwrap();
+    assert!(per_axis.into_shape([15]).is_err());
 }
 
 proptest! {
@@ -209,7 +368,7 @@ proptest! {
         let to = Output::to(&px).with_arithmetic(fixed);
         let pool = AveragePool::new(&px, [kernel; 2], &window, &to).unwrap();
         let mean_of_codes = pool.count_include_pad(include).forward(&tensor).unwrap();
-        let max = max_pool(&tensor, [kernel; 2], &window).unwrap();
+        let max = MaxPool::new([kernel; 2], &window).unwrap().forward(&tensor).unwrap();
         let ((sx, zx), (sy, zy)) = (pair(&px), pair(&py));
         for ((n, y, x_out, c), &got) in mean.codes().indexed_iter() {
             let (mut sum, mut codes, mut inside, mut padded, mut greatest) = (0f32, 0, 0, 0, 0);
@@ -276,16 +435,18 @@ proptest! {
     fn movements(x in images(), top in 0usize..3, left in 0usize..3, rows in 1usize..9, columns in 1usize..9) {
         let (n, h, w, c) = x.dim();
         let mut out = Array4::zeros((n, h + top, w + left, c));
-        pad_into(&x, 7, &[(0, 0), (top, 0), (left, 0), (0, 0)], &mut out).unwrap();
+        let params = Params::per_tensor(0.1, 7).unwrap();
+        let pad = Pad::new(&params, &[(0, 0), (top, 0), (left, 0), (0, 0)]).unwrap();
+        pad.forward_into(&x, &mut out).unwrap();
         prop_assert_eq!(out.slice(s![.., top.., left.., ..]), x.view());
         prop_assert!(out.slice(s![.., ..top, .., ..]).iter().all(|&code| code == 7));
         let half_pixel = |at: usize, from: usize, to: usize| {
             ((at as f64 + 0.5) * from as f64 / to as f64 - 1.0).ceil().clamp(0.0, (from - 1) as f64) as usize
         };
         let mut out = Array4::zeros((n, rows, columns, c));
-        resize_nearest_into(&x, Nearest::Floor, &mut out).unwrap();
+        Resize::new([rows, columns], NearestMode::AsymmetricFloor).forward_into(&x, &mut out).unwrap();
         prop_assert!(out.indexed_iter().all(|((n, y, at, c), &code)| code == x[[n, y * h / rows, at * w / columns, c]]));
-        resize_nearest_into(&x, Nearest::HalfPixel, &mut out).unwrap();
+        Resize::new([rows, columns], NearestMode::HalfPixelPreferFloor).forward_into(&x, &mut out).unwrap();
         let source = |y, at| (half_pixel(y, h, rows), half_pixel(at, w, columns));
         prop_assert!(out.indexed_iter().all(|((n, y, at, c), &code)| code == x[[n, source(y, at).0, source(y, at).1, c]]));
     }

@@ -14,11 +14,10 @@ use super::movement::{Pad, TransposedReshape, Upsample};
 use super::network::{Constant, Node};
 use super::op::Op;
 use crate::error::Result;
-use crate::ops::{self, Add, AveragePool, Concat, GlobalAveragePool, Lookup, Mul, Softmax, of_other_rank};
+use crate::ops::{Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, Softmax, of_other_rank};
 use crate::qparams::QParams;
 use crate::quantize::Quantize;
 use crate::scheme::Scheme;
-use crate::window::Window;
 
 /// An input of an operator: codes with their parameters, or a constant.
 #[allow(clippy::large_enum_variant, reason = "lives while a plan is made")]
@@ -69,7 +68,7 @@ pub(crate) fn kernel(
             let (x, y) = (of_other_rank(&params[0])?, of_other_rank(to)?);
             CodeOp::Lookup(Lookup::new(&x, &y, |x| f.eval(x as f32).into())?)
         }
-        Op::MaxPool { kernel, window } if all_same => CodeOp::MaxPool(*kernel, *window),
+        Op::MaxPool { kernel, window } if all_same => CodeOp::MaxPool(MaxPool::new(*kernel, window)?),
         Op::AveragePool { kernel, window, count_include_pad } => {
             let to = requantize(&images(to)?, node.clamp);
             let pool = AveragePool::new(&images(&params[0])?, *kernel, window, &to)?;
@@ -103,7 +102,7 @@ enum CodeOp {
     Add(Add<u8, IxDyn>),
     Mul(Mul<u8, IxDyn>),
     Lookup(Lookup<u8, u8, Ix1>),
-    MaxPool([usize; 2], Window),
+    MaxPool(MaxPool),
     AveragePool(AveragePool<u8>),
     GlobalAveragePool(GlobalAveragePool<u8>),
     Concat(Concat<u8, IxDyn>),
@@ -150,9 +149,7 @@ impl Kernel for CodeKernel {
         match &self.op {
             CodeOp::Add(add) => add.forward_into(&views[0], &views[1], &mut out),
             CodeOp::Mul(mul) => mul.forward_into(&views[0], &views[1], &mut out),
-            CodeOp::MaxPool(kernel, window) => {
-                ops::max_pool_into(&as_images(&views[0]), *kernel, window, &mut as_images_mut(out), &mut scratch.gemm)
-            }
+            CodeOp::MaxPool(pool) => pool.forward_into(&as_images(&views[0]), &mut as_images_mut(out), &mut scratch.gemm),
             CodeOp::AveragePool(pool) => {
                 pool.forward_into(&as_images(&views[0]), &mut as_images_mut(out), &mut scratch.gemm)
             }

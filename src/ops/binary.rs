@@ -1,9 +1,10 @@
-//! Sums and products of two tensors of codes, element by element.
+//! Binary elementwise operators: sum and product of two quantized tensors.
 
 use ndarray::{Array, ArrayRef, Dimension};
 
 use super::broadcast::binary_op;
-use super::requantize::{Output, check_params};
+use super::output::Output;
+use super::params::{check_params, scale_zero_point};
 use crate::affine::{
     Arithmetic, DoubleProduct, FixedSum, FloatProduct, FloatSum, Multiplier, ProductOf, RequantizeFixed, unsupported,
 };
@@ -16,9 +17,14 @@ use crate::qtensor::QTensor;
 
 /// The sum of two quantized tensors: `y = a + b` (ONNX Runtime: `QLinearAdd`; TFLite: `ADD`).
 ///
-/// The parameters of both sides and of the output are fixed when it is built. The arithmetic decides whose formula
-/// it is: [`Arithmetic::F32`] that of ONNX Runtime, [`Arithmetic::FixedPoint`] that of TFLite; no system has
-/// one in `f64`. Tensors broadcast as those of `ndarray` and numpy do: an axis of length 1 stands for any length.
+/// It is prepared for the parameters of both operands and of the output. The arithmetic of the output selects the formula:
+///
+/// | arithmetic | formula | source |
+/// |---|---|---|
+/// | [`Arithmetic::F32`] | `clamp(rne(a * a_scale / y_scale + b * b_scale / y_scale + offset))` in `f32` | ONNX Runtime |
+/// | [`Arithmetic::FixedPoint`] | both operands scaled to a common unit, shifted left by 20 bits, added, scaled | TFLite |
+///
+/// Operands broadcast as in numpy, to the shape of the output. Both must have its rank: axes of length 1 are repeated.
 ///
 /// ```
 /// use ndarray::array;
@@ -33,72 +39,73 @@ use crate::qtensor::QTensor;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Add<T: Int8, D: Dimension> {
-    sides: Sides<T, D>,
-    formula: Sum,
+    operands: Operands<T, D>,
+    op: SumOp,
 }
 
 #[derive(Debug, Clone)]
-enum Sum {
+enum SumOp {
     Float(FloatSum),
     Fixed(FixedSum),
-    /// The second side comes first, because its scale is greater.
+    /// The operands are swapped, because the second one has the greater scale.
     FixedSwapped(FixedSum),
 }
 
 impl<T: Int8, D: Dimension> Add<T, D> {
-    /// For sides with these parameters and an output with those of `to`, all per tensor.
+    /// Prepares for operands with these parameters and this output.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or if a
-    /// factor between the scales is beyond what fixed-point numbers hold.
+    /// [`Error::Argument`] unless all parameters are per tensor, for [`Arithmetic::F64`], and if a ratio of scales is
+    /// outside the range of fixed-point numbers.
     pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Output<T, D>) -> Result<Self> {
-        let sides = Sides { a: a.clone(), b: b.clone(), y: to.params.clone() };
-        let (pair_a, pair_b, pair_y) = sides.pairs()?;
+        let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
+        let (a_params, b_params, y_params) = operands.scale_zero_points()?;
         let codes = to.codes();
-        let formula = match to.arithmetic {
-            Arithmetic::F32 => Sum::Float(FloatSum::new(pair_a, pair_b, pair_y, codes)),
-            Arithmetic::FixedPoint(rounding) if pair_a.0 >= pair_b.0 => {
-                Sum::Fixed(FixedSum::new(pair_a, pair_b, pair_y, rounding, codes)?)
+        let op = match to.arithmetic {
+            Arithmetic::F32 => SumOp::Float(FloatSum::new(a_params, b_params, y_params, codes)),
+            Arithmetic::FixedPoint(rounding) if a_params.0 >= b_params.0 => {
+                SumOp::Fixed(FixedSum::new(a_params, b_params, y_params, rounding, codes)?)
             }
             Arithmetic::FixedPoint(rounding) => {
-                Sum::FixedSwapped(FixedSum::new(pair_b, pair_a, pair_y, rounding, codes)?)
+                SumOp::FixedSwapped(FixedSum::new(b_params, a_params, y_params, rounding, codes)?)
             }
             other => return Err(unsupported("arithmetic of a sum", other)),
         };
-        Ok(Self { sides, formula })
+        Ok(Self { operands, op })
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<T, D> {
-        &self.sides.y
+        &self.operands.y
     }
 
-    /// The sum of two tensors that broadcast to one shape.
+    /// Computes the sum of two tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a side has other parameters, [`Error::Shape`] if the shapes do not broadcast.
+    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not broadcast.
     pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
-        self.sides.forward(a, b, |a, b, out| self.forward_into(a, b, out))
+        self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))
     }
 
-    /// The sum of codes that broadcast to the shape of `out`, which is memory that exists. Any strides.
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. All arrays may have any
+    /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
+    /// [`Error::Shape`] if an operand does not broadcast to the shape of `out`. Nothing is written then.
     pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
-        match &self.formula {
-            Sum::Float(sum) => binary_op([a, b], out, *sum),
-            Sum::Fixed(sum) => binary_op([a, b], out, *sum),
-            Sum::FixedSwapped(sum) => binary_op([b, a], out, *sum),
+        match &self.op {
+            SumOp::Float(sum) => binary_op([a, b], out, *sum),
+            SumOp::Fixed(sum) => binary_op([a, b], out, *sum),
+            SumOp::FixedSwapped(sum) => binary_op([b, a], out, *sum),
         }
     }
 }
 
-/// The product of two quantized tensors: `y = a * b` (ONNX Runtime: `QLinearMul`; TFLite: `MUL`).
+/// The product of two quantized tensors: `y = a * b` (ONNX Runtime: `QLinearMul`; TFLite: `MUL`):
+/// `clamp(round((a - a_zero) * (b - b_zero) * (a_scale * b_scale / y_scale)) + y_zero)`.
 ///
-/// The parameters of both sides and of the output are fixed when it is built. The arithmetic decides whose formula
-/// it is: [`Arithmetic::F32`] that of ONNX Runtime, [`Arithmetic::FixedPoint`] that of TFLite. Tensors
-/// broadcast.
+/// It is prepared for the parameters of both operands and of the output. [`Arithmetic::F32`] is ONNX Runtime's formula,
+/// [`Arithmetic::FixedPoint`] TFLite's. Operands broadcast as in [`Add`].
 ///
 /// ```
 /// use ndarray::array;
@@ -112,70 +119,72 @@ impl<T: Int8, D: Dimension> Add<T, D> {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Mul<T: Int8, D: Dimension> {
-    sides: Sides<T, D>,
-    formula: Product,
+    operands: Operands<T, D>,
+    op: ProductOp,
 }
 
 #[derive(Debug, Clone)]
-enum Product {
+enum ProductOp {
     Float(ProductOf<FloatProduct>),
     Double(ProductOf<DoubleProduct>),
     Fixed(ProductOf<RequantizeFixed>),
 }
 
 impl<T: Int8, D: Dimension> Mul<T, D> {
-    /// For sides with these parameters and an output with those of `to`, all per tensor.
+    /// Prepares for operands with these parameters and this output.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless all parameters are per tensor, and those of [`Multiplier::new`].
+    /// [`Error::Argument`] unless all parameters are per tensor, and if the multiplier is outside the range of fixed-point
+    /// numbers. [`Error::Scale`] if the multiplier is 0 or infinite in `f32`.
     pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Output<T, D>) -> Result<Self> {
-        let sides = Sides { a: a.clone(), b: b.clone(), y: to.params.clone() };
-        let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = sides.pairs()?;
+        let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
+        let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = operands.scale_zero_points()?;
         let codes = to.codes();
-        let formula = match Multiplier::new(a_scale, b_scale, y_scale, to.arithmetic)? {
+        let op = match Multiplier::new(a_scale, b_scale, y_scale, to.arithmetic)? {
             Multiplier::F32(factor) => {
-                Product::Float(ProductOf { a_zero, b_zero, to: FloatProduct { factor, zero_point, codes } })
+                ProductOp::Float(ProductOf { a_zero, b_zero, to: FloatProduct { factor, zero_point, codes } })
             }
             Multiplier::F64(factor) => {
-                Product::Double(ProductOf { a_zero, b_zero, to: DoubleProduct { factor, zero_point, codes } })
+                ProductOp::Double(ProductOf { a_zero, b_zero, to: DoubleProduct { factor, zero_point, codes } })
             }
             Multiplier::FixedPoint(factor, rounding) => {
                 let to = RequantizeFixed::new(factor, rounding, zero_point, codes);
-                Product::Fixed(ProductOf { a_zero, b_zero, to })
+                ProductOp::Fixed(ProductOf { a_zero, b_zero, to })
             }
         };
-        Ok(Self { sides, formula })
+        Ok(Self { operands, op })
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<T, D> {
-        &self.sides.y
+        &self.operands.y
     }
 
-    /// The product of two tensors that broadcast to one shape.
+    /// Computes the product of two tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a side has other parameters, [`Error::Shape`] if the shapes do not broadcast.
+    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not broadcast.
     pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
-        self.sides.forward(a, b, |a, b, out| self.forward_into(a, b, out))
+        self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))
     }
 
-    /// The product of codes that broadcast to the shape of `out`, which is memory that exists. Any strides.
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. All arrays may have any
+    /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a side does not broadcast to the shape of `out`. Then nothing was written.
+    /// [`Error::Shape`] if an operand does not broadcast to the shape of `out`. Nothing is written then.
     pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
-        match self.formula {
-            Product::Float(product) => binary_op([a, b], out, product),
-            Product::Double(product) => binary_op([a, b], out, product),
-            Product::Fixed(product) => binary_op([a, b], out, product),
+        match self.op {
+            ProductOp::Float(product) => binary_op([a, b], out, product),
+            ProductOp::Double(product) => binary_op([a, b], out, product),
+            ProductOp::Fixed(product) => binary_op([a, b], out, product),
         }
     }
 }
 
-/// The parameters of both sides and of the output.
+/// The parameters of both operands and of the output.
 #[derive(Debug, Clone)]
-struct Sides<T: Int8, D: Dimension> {
+struct Operands<T: Int8, D: Dimension> {
     a: QParams<T, D>,
     b: QParams<T, D>,
     y: QParams<T, D>,
@@ -183,10 +192,10 @@ struct Sides<T: Int8, D: Dimension> {
 
 type ScaleZeroPoint = (f32, i32);
 
-impl<T: Int8, D: Dimension> Sides<T, D> {
-    /// Scales and zero points, which must be per tensor.
-    fn pairs(&self) -> Result<(ScaleZeroPoint, ScaleZeroPoint, ScaleZeroPoint)> {
-        Ok((self.a.pair("left parameters")?, self.b.pair("right parameters")?, self.y.pair("output parameters")?))
+impl<T: Int8, D: Dimension> Operands<T, D> {
+    /// Returns scales and zero points. Returns an error unless all are per tensor.
+    fn scale_zero_points(&self) -> Result<(ScaleZeroPoint, ScaleZeroPoint, ScaleZeroPoint)> {
+        Ok((scale_zero_point("a", &self.a)?, scale_zero_point("b", &self.b)?, scale_zero_point("output", &self.y)?))
     }
 
     fn forward(
@@ -195,8 +204,8 @@ impl<T: Int8, D: Dimension> Sides<T, D> {
         b: &QTensor<T, D>,
         run: impl Fn(&ArrayRef<T, D>, &ArrayRef<T, D>, &mut ArrayRef<T, D>) -> Result<()>,
     ) -> Result<QTensor<T, D>> {
-        check_params(a.params(), &self.a)?;
-        check_params(b.params(), &self.b)?;
+        check_params("a", a.params(), &self.a)?;
+        check_params("b", b.params(), &self.b)?;
         let (a, b) = (a.unpacked_codes(), b.unpacked_codes());
         let mut shape = a.raw_dim();
         if a.ndim() == b.ndim() {

@@ -1,9 +1,10 @@
-//! Pooling of whole images.
+//! Global average pooling.
 
 use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::with_nhwc;
-use super::requantize::{Output, check_params};
+use super::output::Output;
+use super::params::{check_params, scale_zero_point};
 use crate::affine::{Codes, Multiplier};
 use crate::arch::{self, Task};
 use crate::error::{Error, Result};
@@ -11,10 +12,11 @@ use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
-/// The mean over each image, channel by channel (ONNX Runtime: `QLinearGlobalAveragePool`).
+/// Global average pooling: the mean over all pixels of each image, channel by channel (ONNX Runtime:
+/// `QLinearGlobalAveragePool`; PyTorch: `nn.AdaptiveAvgPool2d(1)`).
 ///
-/// In `f32`: `clamp(rne(f32(Σ (x - x_zero)) * (x_scale / (y_scale * f32(n)))) + y_zero)`, `n` pixels. The other
-/// arithmetics multiply the same sum by `x_scale / (y_scale * n)` as any accumulator.
+/// In `f32` it computes `clamp(rne(f32(Σ (x - x_zero)) * (x_scale / (y_scale * f32(n)))) + y_zero)` for `n` pixels. The
+/// other arithmetics multiply the same sum by `x_scale / (y_scale * n)` as an output stage does.
 ///
 /// ```
 /// use ndarray::{Array4, Ix4};
@@ -34,27 +36,32 @@ pub struct GlobalAveragePool<T: Int8> {
 }
 
 impl<T: Int8> GlobalAveragePool<T> {
-    /// For images with these parameters.
+    /// Prepares for input parameters and an output.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless all parameters are per tensor.
+    /// [`Error::Argument`] unless all parameters are per tensor.
     pub fn new(x: &QParams<T, Ix4>, to: &Output<T, Ix4>) -> Result<Self> {
-        x.pair("parameters of the input")?;
-        to.params.pair("parameters of the output")?;
+        scale_zero_point("input", x)?;
+        scale_zero_point("output", &to.params)?;
         Ok(Self { x: x.clone(), to: to.clone() })
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the input.
+    pub fn input(&self) -> &QParams<T, Ix4> {
+        &self.x
+    }
+
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<T, Ix4> {
         &self.to.params
     }
 
-    /// `[images, height, width, channels]` to `[images, 1, 1, channels]`.
+    /// Computes `[images, 1, 1, channels]` from `[images, height, width, channels]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has other parameters, and those of [`Self::forward_into`].
+    /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::forward_into`].
     pub fn forward(&self, x: &QTensor<T, Ix4>) -> Result<QTensor<T, Ix4>> {
-        check_params(x.params(), &self.x)?;
+        check_params("input", x.params(), &self.x)?;
         let codes = x.unpacked_codes();
         let (images, _, _, channels) = codes.dim();
         let mut out = Array4::from_elem((images, 1, 1, channels), T::default());
@@ -62,11 +69,13 @@ impl<T: Int8> GlobalAveragePool<T> {
         QTensor::from_codes(out, self.to.params.clone())
     }
 
-    /// [`Self::forward`] of codes into memory that exists. Any strides.
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any
+    /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` is not `[images, 1, 1, channels]` or the images have no pixels, [`Error::Depth`] if
-    /// they have so many that a sum could overflow, and those of [`Multiplier::new`].
+    /// [`Error::Shape`] unless `out` is `[images, 1, 1, channels]` and images have pixels. [`Error::Depth`] if they have so
+    /// many that a sum could overflow. [`Error::Scale`] or [`Error::Argument`] if the multiplier is out of range. Nothing
+    /// is written then.
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
         let (images, height, width, channels) = x.dim();
         if out.dim() != (images, 1, 1, channels) {
@@ -80,22 +89,22 @@ impl<T: Int8> GlobalAveragePool<T> {
             return Err(Error::Depth { max, found: pixels });
         }
         let ((x_scale, zero), (y_scale, y_zero)) =
-            (self.x.pair("parameters of the input")?, self.to.params.pair("parameters of the output")?);
+            (scale_zero_point("input", &self.x)?, scale_zero_point("output", &self.to.params)?);
         let factor = Multiplier::mean(x_scale, y_scale, pixels, self.to.arithmetic)?;
         let codes = self.to.codes();
         with_nhwc(x, out, workspace, |x, out, _| {
             let images = x.chunks_exact(pixels * channels.max(1)).zip(out.chunks_exact_mut(channels.max(1)));
-            images.for_each(|(x, out)| arch::run(Global { x, out, zero, factor, y_zero, codes }));
+            images.for_each(|(x, out)| arch::run(ChannelMeans { x, out, zero, factor, y_zero, codes }));
         });
         Ok(())
     }
 }
 
-/// Channels that are pooled together.
-const LANES: usize = 64;
+/// Channels per call of the vectorized loop.
+const BLOCK: usize = 64;
 
-/// The mean over one image.
-struct Global<'a, T> {
+/// The means of all channels of one image.
+struct ChannelMeans<'a, T> {
     x: &'a [T],
     out: &'a mut [T],
     zero: i32,
@@ -104,7 +113,7 @@ struct Global<'a, T> {
     codes: Codes,
 }
 
-impl<T: Int8> Task for Global<'_, T> {
+impl<T: Int8> Task for ChannelMeans<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -112,10 +121,10 @@ impl<T: Int8> Task for Global<'_, T> {
         let Self { x, out, zero, factor, y_zero, codes } = self;
         let channels = out.len().max(1);
         let shift = zero * (x.len() / channels) as i32;
-        // Some pixels of few channels are summed as one of more.
-        let pixels = (LANES / channels).max(1);
-        for (c, out) in out.chunks_mut(LANES).enumerate() {
-            let mut sums = lane_sums(&x[c * LANES..], pixels * channels, pixels * out.len());
+        // With few channels, several pixels are summed as one pixel with more channels.
+        let pixels = (BLOCK / channels).max(1);
+        for (c, out) in out.chunks_mut(BLOCK).enumerate() {
+            let mut sums = strided_sums(&x[c * BLOCK..], pixels * channels, pixels * out.len());
             for i in channels..pixels * channels {
                 sums[i % channels] += sums[i];
             }
@@ -126,14 +135,14 @@ impl<T: Int8> Task for Global<'_, T> {
     }
 }
 
-/// The sums of every `step`-th element, from each of the first `len` ones on. Those behind these have no meaning.
+/// Sums every `step`-th element, starting at each of the first `len` elements. The other sums are unspecified.
 #[inline(always)]
-fn lane_sums<T: Int8>(x: &[T], step: usize, len: usize) -> [i32; LANES] {
-    let mut sums = [0; LANES];
-    let whole = x.len().checked_sub(LANES).map_or(0, |last| last / step + 1);
+fn strided_sums<T: Int8>(x: &[T], step: usize, len: usize) -> [i32; BLOCK] {
+    let mut sums = [0; BLOCK];
+    let whole = x.len().checked_sub(BLOCK).map_or(0, |last| last / step + 1);
     for at in 0..whole {
-        let from = &x[at * step..][..LANES];
-        for i in 0..LANES {
+        let from = &x[at * step..][..BLOCK];
+        for i in 0..BLOCK {
             sums[i] += from[i].to_i32();
         }
     }

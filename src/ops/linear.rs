@@ -1,29 +1,33 @@
+//! Linear layers with integer weights.
+
 use alloc::vec::Vec;
 
-use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
+use ndarray::{Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
-use super::matmul::ChannelParams;
-use super::requantize::{Output, check_params};
-use super::stage::{Stage, check_bias};
+use super::output::Output;
+use super::output_stage::{OutputStage, check_bias};
+use super::params::{ChannelParams, check_params};
 use crate::element::Element;
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
-use crate::gemm::{DequantizeEpilogue, DynamicLhs, Finish, Int8, PackedRhs, Workspace, check_depth, gemm, gemm_into};
+use crate::error::{Error, Result, check_shapes};
+use crate::gemm::{DequantizeEpilogue, DynamicLhs, Finish, Int8, PackedRhs, Workspace, check_depth, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
 
-/// A linear layer with integer weights: `y = x · wᵀ + bias`.
+/// A linear layer with integer weights: `y = x · wᵀ + bias` (PyTorch: `nn.Linear`; TFLite: `FULLY_CONNECTED`).
 ///
-/// Weights are `[out, in]`, per tensor or per output channel (axis 0), of 8 bits or fewer, and packed once. The bias
-/// stays in `f32` until the scale of the input is known. Three ways to run it:
+/// Weights are `[out, in]`, per tensor or per output channel (axis 0), of 8 bits or fewer. They are packed once. The bias
+/// stays in `f32` until the scale of the input is known.
 ///
-/// | | input | output | for |
+/// | form | input | output | use it for |
 /// |---|---|---|---|
-/// | [`forward`](Self::forward) | codes | codes | full-integer networks; [`prepare`](Self::prepare) does its set-up once |
+/// | [`prepare`](Self::prepare) | codes | codes | full-integer networks: returns a [`PreparedLinear`] |
+/// | [`forward`](Self::forward) | codes | codes | the same once, without preparing |
 /// | [`forward_dequantize`](Self::forward_dequantize) | codes | `f32` | the last layer |
-/// | [`forward_dynamic`](Self::forward_dynamic) | `f32`, quantized per call | `f32` | dynamic-range networks |
+/// | [`forward_dynamic`](Self::forward_dynamic) | `f32`, quantized per call | `f32` | dynamic quantization |
+/// | [`forward_dynamic_per_row`](Self::forward_dynamic_per_row) | `f32`, quantized per row | `f32` | batches whose rows have different ranges |
+///
+/// Every form has an `_into` variant that writes into a caller-provided array.
 ///
 /// ```
 /// use ndarray::{array, Axis};
@@ -33,8 +37,8 @@ use crate::scheme::Scheme;
 /// let fc = Linear::new(&w, Some(&array![0.5, -4.0]))?;
 ///
 /// let x = array![[2.0f32, 1.0]];
-/// let real = fc.forward_dynamic(&x)?;
-/// assert!((real[[0, 0]] - 1.5).abs() < 0.02 && (real[[0, 1]] + 2.75).abs() < 0.02);
+/// let y = fc.forward_dynamic(&x)?;
+/// assert!((y[[0, 0]] - 1.5).abs() < 0.02 && (y[[0, 1]] + 2.75).abs() < 0.02);
 ///
 /// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&x)?;
 /// let to = QParams::<u8, _>::per_tensor(0.02, 0)?;
@@ -50,136 +54,204 @@ pub struct Linear<W: Int8 = i8> {
 }
 
 impl<W: Int8> Linear<W> {
-    /// Packs the weights, `[out, in]`, and keeps the bias, `[out]`.
+    /// Packs weights `[out, in]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
-    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Depth`] if the weights are so deep that
-    /// an accumulator could overflow whatever the zero point of the input.
+    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not have
+    /// one element per output. [`Error::NonFinite`] if the bias holds a NaN or an infinity. [`Error::Depth`] if an
+    /// accumulator could overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         check_bias(bias, weights.ncols())?;
         Ok(Self { weights, scales, bias: bias.map(|b| b.iter().copied().collect()) })
     }
 
-    /// Codes to codes, set up for this very input: `clamp(round((x · wᵀ + bias) * multiplier) + zero_point)`.
+    /// Returns the shape of the output, `[batch, out]`, for an input of this shape.
     ///
     /// # Errors
-    /// Those of [`Self::prepare`], and [`Error::Shape`] if `x` is not `[batch, in]`.
-    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix2>, to: &Output<Y, Ix2>) -> Result<QTensor<Y, Ix2>> {
-        let Stage { x_zero_point, epilogue, y, .. } = Stage::new(x.params(), &self.scales, self.bias.as_deref(), to)?;
-        let codes = gemm(&x.unpacked_codes(), x_zero_point, &self.weights, &epilogue)?;
-        QTensor::from_codes(codes, y)
+    /// [`Error::Shape`] unless `x` is `[batch, in]`.
+    pub fn output_shape(&self, x: &[usize]) -> Result<[usize; 2]> {
+        output_shape(&self.weights, x)
     }
 
-    /// Fixes the parameters of input and output, so that every later step from codes to codes is integer.
+    /// Computes codes from codes: `clamp(round((x · wᵀ + bias) * multiplier) + zero_point)`.
     ///
-    /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
+    /// The multiplier and the integer bias are computed in every call. To compute them once, call
+    /// [`prepare`](Self::prepare).
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an
-    /// accumulator could overflow, and those of [`Multiplier::new`](crate::nn::Multiplier::new).
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. Otherwise the same as [`Self::prepare`].
+    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix2>, to: &Output<Y, Ix2>) -> Result<QTensor<Y, Ix2>> {
+        let codes = x.unpacked_codes();
+        let mut out = Array2::from_elem(self.output_shape(codes.shape())?, Y::Code::default());
+        self.forward_into(x.params(), &codes, to, &mut out, &mut Workspace::new())?;
+        QTensor::from_codes(out, to.params.clone())
+    }
+
+    /// [`Self::forward`] of codes with these parameters into a caller-provided array of any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. Otherwise the same as
+    /// [`Self::prepare`]. Nothing is written then.
+    pub fn forward_into<X: Int8, Y: Element>(
+        &self,
+        x_params: &QParams<X, Ix2>,
+        x: &ArrayRef2<X>,
+        to: &Output<Y, Ix2>,
+        out: &mut ArrayRef2<Y::Code>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        self.check_shapes(x.shape(), out.shape())?;
+        let stage = OutputStage::new(x_params, &self.scales, self.bias.as_deref(), to)?;
+        gemm_into(x, stage.x_zero_point, &self.weights, &stage.epilogue, out, workspace)
+    }
+
+    /// Fixes the parameters of input and output, so that inference only runs integer products and the output stage.
+    ///
+    /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`. To round biases in training as well, use
+    /// [`FakeLinear`](crate::qat::FakeLinear).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
+    /// fixed-point numbers. [`Error::Scale`] if a multiplier is 0 or infinite in `f32`. [`Error::Depth`] and
+    /// [`Error::Bias`] if an accumulator could overflow.
     pub fn prepare<X: Int8, Y: Element>(
         self,
         x: &QParams<X, Ix2>,
         to: &Output<Y, Ix2>,
     ) -> Result<PreparedLinear<X, W, Y>> {
-        let stage = Stage::new(x, &self.scales, self.bias.as_deref(), to)?;
+        let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedLinear::checked(self.weights, stage)
     }
 
-    /// Codes to reals: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
+    /// Computes `f32` from codes: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` is not `[batch, in]`, [`Error::Granularity`] for another granularity of `x`,
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Granularity`] unless `x` is per tensor or per axis 0.
     /// [`Error::Depth`] if an accumulator could overflow.
     pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix2>) -> Result<Array2<f32>> {
-        let x_params = ChannelParams::new(x.params(), Axis(0))?;
-        let epilogue = DequantizeEpilogue::new(&x_params.scales, &self.scales, self.bias.as_deref())?;
-        match x_params.zero_points.as_slice() {
-            [zero_point] => gemm(&x.unpacked_codes(), *zero_point, &self.weights, &epilogue),
-            zero_points => self.per_row(x, zero_points, &x_params.scales),
-        }
-    }
-
-    /// Rows with zero points of their own, one product each.
-    fn per_row<X: Int8>(&self, x: &QTensor<X, Ix2>, zero_points: &[X], scales: &[f32]) -> Result<Array2<f32>> {
         let codes = x.unpacked_codes();
-        let mut out = Array2::zeros((codes.nrows(), self.weights.ncols()));
-        let mut workspace = Workspace::new();
-        let rows = codes.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
-        for (((x, mut out), &zero_point), &scale) in rows.zip(zero_points).zip(scales) {
-            let epilogue = DequantizeEpilogue::new(&[scale], &self.scales, self.bias.as_deref())?;
-            gemm_into(&x, zero_point, &self.weights, &epilogue, &mut out, &mut workspace)?;
-        }
+        let mut out = Array2::zeros(self.output_shape(codes.shape())?);
+        self.forward_dequantize_into(x.params(), &codes, &mut out, &mut Workspace::new())?;
         Ok(out)
     }
 
-    /// Reals to reals, the input quantized to `u8` by its own range (ONNX: `DynamicQuantizeLinear`, `MatMulInteger`).
+    /// [`Self::forward_dequantize`] of codes with these parameters into a caller-provided array of any strides.
     ///
     /// # Errors
-    /// Those of [`Self::forward_dynamic_into`].
+    /// [`Error::Shape`] unless `x` is `[batch, in]`, `out` is `[batch, out]` and parameters per axis are one per row.
+    /// [`Error::Granularity`] unless `x` is per tensor or per axis 0. [`Error::Depth`] if an accumulator could overflow.
+    /// Nothing is written then.
+    pub fn forward_dequantize_into<X: Int8>(
+        &self,
+        x_params: &QParams<X, Ix2>,
+        x: &ArrayRef2<X>,
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        self.check_shapes(x.shape(), out.shape())?;
+        let ChannelParams { scales, zero_points } = ChannelParams::new(x_params, Axis(0))?;
+        if scales.len() != 1 && scales.len() != x.nrows() {
+            return Err(Error::shape("parameters of x, one per row", &[x.nrows()], &[scales.len()]));
+        }
+        if let &[zero_point] = zero_points.as_slice() {
+            let epilogue = DequantizeEpilogue::new(&scales, &self.scales, self.bias.as_deref())?;
+            return gemm_into(x, zero_point, &self.weights, &epilogue, out, workspace);
+        }
+        // Rows with zero points of their own are one GEMM each. All are checked before the first one writes.
+        for &zero_point in &zero_points {
+            check_depth(X::max_abs_diff(zero_point), self.weights.max_abs_diff(), self.weights.nrows(), None)?;
+        }
+        let rows = x.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
+        for (((x, mut out), zero_point), scale) in rows.zip(zero_points).zip(scales) {
+            let epilogue = DequantizeEpilogue::new(&[scale], &self.scales, self.bias.as_deref())?;
+            gemm_into(&x, zero_point, &self.weights, &epilogue, &mut out, workspace)?;
+        }
+        Ok(())
+    }
+
+    /// Computes `f32` from `f32`: the input is quantized to `u8` by its own range on the fly (ONNX:
+    /// `DynamicQuantizeLinear`, `MatMulInteger`; PyTorch: dynamic quantization).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::NonFinite`] if `x` holds a NaN or an infinity.
+    /// [`Error::Depth`] if an accumulator could overflow.
     pub fn forward_dynamic(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
-        let mut out = Array2::zeros((x.nrows(), self.weights.ncols()));
+        let mut out = Array2::zeros(self.output_shape(x.shape())?);
         self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
         Ok(out)
     }
 
-    /// [`Self::forward_dynamic`] into memory that exists. Any strides on either side.
+    /// [`Self::forward_dynamic`] into a caller-provided array. `x` and `out` may have any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` is not `[batch, in]` or `out` not `[batch, out]`, [`Error::NonFinite`] if `x` holds a
-    /// NaN or an infinity, [`Error::Depth`] if an accumulator could overflow. Then nothing was written.
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::NonFinite`] if `x` holds a NaN
+    /// or an infinity. [`Error::Depth`] if an accumulator could overflow. Nothing is written then.
     pub fn forward_dynamic_into(
         &self,
         x: &ArrayRef2<f32>,
         out: &mut ArrayRef2<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let (scale, zero_point) = Scheme::<u8>::asymmetric().params_of(x)?.of_tensor("parameters of the input")?;
-        self.quantizing(DynamicLhs { values: x.view(), scales: &[scale], zero_point }, out, workspace)
+        self.check_shapes(x.shape(), out.shape())?;
+        let (scale, zero_point) = Scheme::<u8>::asymmetric().params_of(x)?.of_tensor("input")?;
+        self.quantize_and_multiply(DynamicLhs { values: x.view(), scales: &[scale], zero_point }, out, workspace)
     }
 
-    /// As [`Self::forward_dynamic`], each row symmetrically to `i8` by its own range: rows of a batch do not share one.
+    /// Computes `f32` from `f32` with each row quantized symmetrically to `i8` by its own range, so that an outlier in one
+    /// row does not cost the others precision.
     ///
     /// # Errors
-    /// Those of [`Self::forward_dynamic_into`].
+    /// Same as [`Self::forward_dynamic`].
     pub fn forward_dynamic_per_row(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
-        let mut out = Array2::zeros((x.nrows(), self.weights.ncols()));
+        let mut out = Array2::zeros(self.output_shape(x.shape())?);
         self.forward_dynamic_per_row_into(x, &mut out, &mut Workspace::new())?;
         Ok(out)
     }
 
-    /// [`Self::forward_dynamic_per_row`] into memory that exists. Any strides on either side.
+    /// [`Self::forward_dynamic_per_row`] into a caller-provided array. `x` and `out` may have any strides.
     ///
     /// # Errors
-    /// Those of [`Self::forward_dynamic_into`].
+    /// Same as [`Self::forward_dynamic_into`].
     pub fn forward_dynamic_per_row_into(
         &self,
         x: &ArrayRef2<f32>,
         out: &mut ArrayRef2<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
+        self.check_shapes(x.shape(), out.shape())?;
         let params = Scheme::<i8>::symmetric().per_axis(Axis(0)).params_of(x)?;
         let scales = params.scale().as_slice().unwrap_or_default();
-        self.quantizing(DynamicLhs { values: x.view(), scales, zero_point: 128 }, out, workspace)
+        // Codes of `i8` are used as `u8` with the sign bit flipped, so their zero point 0 is 128.
+        self.quantize_and_multiply(DynamicLhs { values: x.view(), scales, zero_point: 128 }, out, workspace)
     }
 
-    /// The product with reals that become codes on the way.
-    fn quantizing(&self, x: DynamicLhs<'_>, out: &mut ArrayRef2<f32>, workspace: &mut Workspace) -> Result<()> {
+    /// Multiplies an LHS of `f32` that is quantized while it is packed.
+    fn quantize_and_multiply(
+        &self,
+        x: DynamicLhs<'_>,
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         let epilogue = DequantizeEpilogue::new(x.scales, &self.scales, self.bias.as_deref())?;
         gemm_into(x, x.zero_point, &self.weights, &epilogue, out, workspace)
     }
 
-    /// The bytes that packed weights, scales and bias take in memory.
+    fn check_shapes(&self, x: &[usize], out: &[usize]) -> Result<()> {
+        check_shapes("out, [batch, out]", &self.output_shape(x)?, out)
+    }
+
+    /// Returns the size of packed weights, scales and bias in memory, in bytes.
     pub fn size_in_bytes(&self) -> usize {
         let floats = self.scales.len() + self.bias.as_ref().map_or(0, Vec::len);
         self.weights.size_in_bytes() + size_of::<f32>() * floats
     }
 }
 
-/// A linear layer from codes to codes with everything prepared. With integer-only arithmetic no float instruction
-/// runs in [`forward_into`](Self::forward_into).
+/// A [`Linear`] layer from codes to codes, prepared for fixed parameters of input and output.
+///
+/// With [integer-only](Output::integer_only) arithmetic, [`forward_into`](Self::forward_into) executes no floating-point
+/// instruction. It allocates nothing once the workspace has grown to the problem, unless work is split over threads.
 ///
 /// ```
 /// use ndarray::{array, Axis};
@@ -195,14 +267,15 @@ impl<W: Int8> Linear<W> {
 #[derive(Debug, Clone)]
 pub struct PreparedLinear<X: Int8, W: Int8, Y: Element> {
     weights: PackedRhs<W>,
-    stage: Stage<X, Y, Ix2>,
+    stage: OutputStage<X, Y, Ix2>,
 }
 
 impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
-    /// From weights `[out, in]` and a bias that is already in units of the accumulator, as integer files hold it.
+    /// Prepares from weights `[out, in]` and a bias in units of the accumulator, `x_scale * w_scale`, as integer model
+    /// files (TFLite, ONNX QDQ) store it.
     ///
     /// # Errors
-    /// Those of [`Linear::new`] and [`Linear::prepare`].
+    /// Same as [`Linear::new`] and [`Linear::prepare`].
     pub fn new<T: Element<Code = W>>(
         x: &QParams<X, Ix2>,
         weights: &QTensor<T, Ix2>,
@@ -211,59 +284,77 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
     ) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
-        Self::checked(weights, Stage::with_bias(x, &scales, bias.as_deref(), to)?)
+        Self::checked(weights, OutputStage::with_bias(x, &scales, bias.as_deref(), to)?)
     }
 
-    /// Refuses what could overflow an accumulator.
-    fn checked(weights: PackedRhs<W>, stage: Stage<X, Y, Ix2>) -> Result<Self> {
+    /// Returns an error if an accumulator could overflow.
+    fn checked(weights: PackedRhs<W>, stage: OutputStage<X, Y, Ix2>) -> Result<Self> {
         check_depth(stage.max_abs_diff(), weights.max_abs_diff(), weights.nrows(), stage.epilogue.bias())?;
         Ok(Self { weights, stage })
     }
 
-    /// The parameters that inputs must have.
+    /// The parameters of the input.
     pub fn input(&self) -> &QParams<X, Ix2> {
         &self.stage.x
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<Y, Ix2> {
         &self.stage.y
     }
 
-    /// `[batch, in]` to `[batch, out]`.
+    /// Returns the shape of the output, `[batch, out]`, for an input of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another depth, [`Error::Argument`] if its parameters are not those of the input.
-    pub fn forward(&self, x: &QTensor<X, Ix2>) -> Result<QTensor<Y, Ix2>> {
-        check_params(x.params(), &self.stage.x)?;
-        let x = x.unpacked_codes();
-        let mut codes = Array::from_elem((x.nrows(), self.weights.ncols()), Y::Code::default());
-        self.forward_into(&x, &mut codes, &mut Workspace::new())?;
-        QTensor::from_codes(codes, self.stage.y.clone())
+    /// [`Error::Shape`] unless `x` is `[batch, in]`.
+    pub fn output_shape(&self, x: &[usize]) -> Result<[usize; 2]> {
+        output_shape(&self.weights, x)
     }
 
-    /// Codes `[batch, in]` with the parameters of the input, to codes `[batch, out]` in memory that exists.
+    /// Computes `[batch, out]` from `[batch, in]`. The input must have the prepared scale and zero point; its convention
+    /// and code range may differ.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a shape is another. Then nothing was written.
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Argument`] if it has another scale or zero point.
+    pub fn forward(&self, x: &QTensor<X, Ix2>) -> Result<QTensor<Y, Ix2>> {
+        check_params("input", x.params(), &self.stage.x)?;
+        let x = x.unpacked_codes();
+        let mut out = Array2::from_elem(self.output_shape(x.shape())?, Y::Code::default());
+        self.forward_into(&x, &mut out, &mut Workspace::new())?;
+        QTensor::from_codes(out, self.stage.y.clone())
+    }
+
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any
+    /// strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. Nothing is written then.
     pub fn forward_into(
         &self,
         x: &ArrayRef2<X>,
         out: &mut ArrayRef2<Y::Code>,
         workspace: &mut Workspace,
     ) -> Result<()> {
+        check_shapes("out, [batch, out]", &self.output_shape(x.shape())?, out.shape())?;
         gemm_into(x, self.stage.x_zero_point, &self.weights, &self.stage.epilogue, out, workspace)
+    }
+
+    /// Returns the size of packed weights and bias in memory, in bytes.
+    pub fn size_in_bytes(&self) -> usize {
+        self.weights.size_in_bytes() + self.stage.size_in_bytes()
     }
 }
 
-/// A quantized linear layer in one call (TFLite: `FULLY_CONNECTED`): weights `[out, in]`, bias in units of the
-/// accumulator. For repeated calls prepare a [`PreparedLinear`].
+/// Computes a quantized linear layer in one call (TFLite: `FULLY_CONNECTED`).
+///
+/// Weights are `[out, in]`, the bias `[out]` is in units of the accumulator, `x_scale * w_scale`. The weights are packed in
+/// every call; for repeated calls prepare a [`PreparedLinear`].
 ///
 /// # Errors
-/// Those of [`PreparedLinear::new`] and [`PreparedLinear::forward`].
+/// Same as [`PreparedLinear::new`] and [`PreparedLinear::forward`].
 ///
 /// ```
-/// use ndarray::{Axis, array};
+/// use ndarray::array;
 /// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output, ops::fully_connected};
 /// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&array![[2.0f32, 1.0]])?;
 /// let w = Scheme::<i8>::symmetric().narrow_range().quantize(&array![[1.27f32, -1.0], [0.5, 0.25]])?;
@@ -275,21 +366,29 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
 pub fn fully_connected<X: Int8, W: Int8, Y: Element>(
     x: &QTensor<X, Ix2>,
     weights: &QTensor<W, Ix2>,
-    bias: Option<&Array1<i32>>,
+    bias: Option<&ArrayRef1<i32>>,
     to: &Output<Y, Ix2>,
 ) -> Result<QTensor<Y, Ix2>> {
-    PreparedLinear::new(x.params(), weights, bias.map(|b| &**b), to)?.forward(x)
+    PreparedLinear::new(x.params(), weights, bias, to)?.forward(x)
 }
 
-/// The least that [`Int8::reach`] is, for the zero points 0 of `i8` and 127 and 128 of `u8`.
-pub(super) const LEAST_REACH: i64 = 128;
+/// Returns `[batch, out]` for an input `[batch, in]`.
+fn output_shape<W: Int8>(weights: &PackedRhs<W>, x: &[usize]) -> Result<[usize; 2]> {
+    match *x {
+        [batch, depth] if depth == weights.nrows() => Ok([batch, weights.ncols()]),
+        _ => Err(Error::shape("x, [batch, in]", &[x.first().copied().unwrap_or(1), weights.nrows()], x)),
+    }
+}
 
-/// Scales and packed weights, unless they are so deep that no input would do.
+/// The minimum of `Int8::max_abs_diff` over all zero points: 0 of `i8`, 127 and 128 of `u8`.
+pub(super) const MIN_MAX_ABS_DIFF: i64 = 128;
+
+/// Returns scales and packed weights. Returns an error if an accumulator could overflow for every zero point of the input.
 pub(crate) fn pack_weights<T: Element<Code = W>, W: Int8>(
     weights: &QTensor<T, Ix2>,
 ) -> Result<(Vec<f32>, PackedRhs<W>)> {
     let params = ChannelParams::new(weights.params(), Axis(0))?;
     let packed = PackedRhs::pack(&weights.unpacked_codes().t(), &params.zero_points)?;
-    check_depth(LEAST_REACH, packed.max_abs_diff(), packed.nrows(), None)?;
+    check_depth(MIN_MAX_ABS_DIFF, packed.max_abs_diff(), packed.nrows(), None)?;
     Ok((params.scales, packed))
 }

@@ -1,10 +1,10 @@
-//! Functions of one code, by a table of all 256.
+//! Unary elementwise functions by a lookup table.
 
 use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
-use super::requantize::check_params;
+use super::params::{check_params, scale_zero_point};
 use crate::affine::dequantize;
 use crate::arch;
 use crate::error::{Error, Result};
@@ -12,11 +12,12 @@ use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
-/// A function of each element, as a table of 256 codes: `table[x] = quantize(f((x - x_zero) * x_scale))`.
+/// A unary function by a lookup table (LUT) of 256 codes: `table[x] = quantize(f((x - x_zero) * x_scale))`.
 ///
-/// The function is evaluated in `f64` for each code once, when the table is built. That is how ONNX Runtime
-/// (`QLinearSigmoid`, `QLinearLeakyRelu`) and TFLite (`LOGISTIC`, `TANH`, `HARD_SWISH`, `GELU`) run functions of 8-bit
-/// codes.
+/// The function is evaluated in `f64` once per code when the table is built, so applying it costs one byte lookup per
+/// element for any function. ONNX Runtime (`QLinearSigmoid`, `QLinearLeakyRelu`) and TFLite (`LOGISTIC`, `TANH`,
+/// `HARD_SWISH`, `GELU`) compute functions of 8-bit codes the same way. ReLU and ReLU6 need no table: fuse them into the
+/// operator before, see [`Output::relu`](crate::nn::Output::relu).
 ///
 /// ```
 /// use ndarray::array;
@@ -35,84 +36,85 @@ use crate::qtensor::QTensor;
 pub struct Lookup<X: Int8, Y: Int8, D: Dimension> {
     x: QParams<X, D>,
     y: QParams<Y, D>,
-    /// By the bits of the code.
+    /// Indexed by the bits of the input code.
     table: Box<[Y; 256]>,
 }
 
 impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
-    /// Any function of one real.
+    /// Builds the table of any function.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless both parameters are per tensor.
+    /// [`Error::Argument`] unless both parameters are per tensor.
     pub fn new(x: &QParams<X, D>, y: &QParams<Y, D>, f: impl Fn(f64) -> f64) -> Result<Self> {
-        let (scale, zero_point) = x.pair("parameters of the input")?;
-        y.pair("parameters of the output")?;
+        let (scale, zero_point) = scale_zero_point("input", x)?;
+        scale_zero_point("output", y)?;
         let mut table = Box::new([Y::default(); 256]);
         for code in X::MIN..=X::MAX {
-            let real: f32 = dequantize(X::from_i32(code), zero_point, scale);
-            table[code as u8 as usize] = Y::from_i32(y.code_of(f(f64::from(real)) as f32));
+            let value: f32 = dequantize(X::from_i32(code), zero_point, scale);
+            table[code as u8 as usize] = Y::from_i32(y.code_of(f(f64::from(value)) as f32));
         }
         Ok(Self { x: x.clone(), y: y.clone(), table })
     }
 
-    /// The same real in other parameters (TFLite: `QUANTIZE` of codes). Errors as [`Self::new`].
+    /// Requantizes: the same values with other parameters (TFLite: `QUANTIZE` of codes). Same errors as [`Self::new`].
     pub fn requantize(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
         Self::new(x, y, |x| x)
     }
 
-    /// `1 / (1 + exp(-x))` (ONNX Runtime: `QLinearSigmoid`; TFLite: `LOGISTIC`). Errors as [`Self::new`].
+    /// `1 / (1 + exp(-x))` (ONNX Runtime: `QLinearSigmoid`; TFLite: `LOGISTIC`). Same errors as [`Self::new`].
     pub fn sigmoid(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
         Self::new(x, y, |x| 1.0 / (1.0 + num_traits::Float::exp(-x)))
     }
 
-    /// `tanh(x)` (TFLite: `TANH`). Errors as [`Self::new`].
+    /// `tanh(x)` (TFLite: `TANH`). Same errors as [`Self::new`].
     pub fn tanh(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
         Self::new(x, y, num_traits::Float::tanh)
     }
 
-    /// `x / (1 + exp(-x))`, also called swish. Errors as [`Self::new`].
+    /// `x / (1 + exp(-x))`, also called swish. Same errors as [`Self::new`].
     pub fn silu(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
         Self::new(x, y, |x| x / (1.0 + num_traits::Float::exp(-x)))
     }
 
-    /// `x * clamp(x + 3, 0, 6) / 6` (ONNX: `HardSwish`; TFLite: `HARD_SWISH`). Errors as [`Self::new`].
+    /// `x * clamp(x + 3, 0, 6) / 6` (ONNX: `HardSwish`; TFLite: `HARD_SWISH`). Same errors as [`Self::new`].
     pub fn hard_swish(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
         Self::new(x, y, |x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0)
     }
 
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))` (ONNX: `Gelu` with `approximate` "tanh"; Hendrycks and
-    /// Gimpel, "Gaussian Error Linear Units", 2016). Errors as [`Self::new`].
+    /// Gimpel, "Gaussian Error Linear Units", 2016). Same errors as [`Self::new`].
     pub fn gelu_tanh(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
         let factor = num_traits::Float::sqrt(core::f64::consts::FRAC_2_PI);
         Self::new(x, y, |x| 0.5 * x * (1.0 + num_traits::Float::tanh(factor * (x + 0.044715 * x * x * x))))
     }
 
-    /// `x` where it is positive, else `slope * x` (ONNX Runtime: `QLinearLeakyRelu`). Errors as [`Self::new`].
+    /// `x` where it is positive, else `slope * x` (ONNX Runtime: `QLinearLeakyRelu`). Same errors as [`Self::new`].
     pub fn leaky_relu(x: &QParams<X, D>, y: &QParams<Y, D>, slope: f64) -> Result<Self> {
         Self::new(x, y, |x| if x < 0.0 { slope * x } else { x })
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<Y, D> {
         &self.y
     }
 
-    /// The function of each element.
+    /// Applies the function to each element.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has other parameters than the table was built for.
+    /// [`Error::Argument`] if `x` has another scale or zero point than the table was built for.
     pub fn forward(&self, x: &QTensor<X, D>) -> Result<QTensor<Y, D>> {
-        check_params(x.params(), &self.x)?;
+        check_params("input", x.params(), &self.x)?;
         let x = x.unpacked_codes();
         let mut out = Array::from_elem(x.raw_dim(), Y::default());
         self.forward_into(&x, &mut out)?;
         QTensor::from_codes(out, self.y.clone())
     }
 
-    /// The function of each code, into memory that exists. Any strides.
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any
+    /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape.
+    /// [`Error::Shape`] if `out` has another shape than `x`. Nothing is written then.
     pub fn forward_into(&self, x: &ArrayRef<X, D>, out: &mut ArrayRef<Y, D>) -> Result<()> {
         if x.shape() != out.shape() {
             return Err(Error::shape("output", x.shape(), out.shape()));
@@ -121,20 +123,20 @@ impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
             && let (Some(x), Some(out)) = (x.as_slice_memory_order(), out.as_slice_memory_order_mut())
         {
             let len = x.len();
-            self.look_up((x, len), (out, len));
+            self.apply_rows((x, len), (out, len));
             return Ok(());
         }
         for (x, mut out) in x.rows().into_iter().zip(out.rows_mut()) {
             match (x.to_slice(), out.as_slice_mut()) {
-                (Some(x), Some(out)) => self.look_up((x, x.len()), (out, x.len())),
+                (Some(x), Some(out)) => self.apply_rows((x, x.len()), (out, x.len())),
                 _ => Zip::from(out).and(x).for_each(|out, &code| *out = self.table[code.to_i32() as u8 as usize]),
             }
         }
         Ok(())
     }
 
-    /// The function of rows of so many codes, whose results are so far apart.
-    pub(super) fn look_up(&self, (x, len): (&[X], usize), (out, stride): (&mut [Y], usize)) {
+    /// Applies the table to contiguous rows of `len` codes. Output rows are `stride` apart.
+    pub(super) fn apply_rows(&self, (x, len): (&[X], usize), (out, stride): (&mut [Y], usize)) {
         let (table, _) = Y::as_bytes(&*self.table).as_chunks();
         if let (Some(table), Some(out)) = (table.first(), arch::as_bytes_mut(out)) {
             arch::lookup(table, (X::as_bytes(x), len), (out, stride));

@@ -1,22 +1,25 @@
-use alloc::vec::Vec;
+//! Products of quantized matrices by their ONNX names.
 
 use ndarray::{Array2, ArrayRef2, Axis, Dimension, Ix2};
 
+use super::params::{ChannelParams, per_tensor};
 use crate::affine::Arithmetic;
 use crate::element::Element;
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{Result, check_shapes};
 use crate::gemm::{I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, gemm};
-use crate::granularity::Granularity;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
-/// `(a - a_zero) · (b - b_zero)` in exact `i32` (ONNX: `MatMulInteger`).
+/// Computes `(a - a_zero) · (b - b_zero)` in exact `i32` (ONNX: `MatMulInteger`).
 ///
-/// `a` is `[m, k]`, `b` is `[k, n]` with one zero point, or one per column.
+/// `a` is `[m, k]`, `b` is `[k, n]` with one zero point, or one per column. `b` is packed in every call; if it is reused,
+/// pack it once as [`PackedRhs`] and call [`gemm`].
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner lengths differ or there are neither 1 nor `n` zero points, [`Error::Depth`] if an
-/// accumulator could overflow.
+/// [`Error::Shape`] unless `a` has as many columns as `b` has rows, and there are 1 or `n` zero points.
+/// [`Error::Depth`] if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;
@@ -30,17 +33,19 @@ pub fn matmul_integer<A: Int8, B: Int8>(
     b: &ArrayRef2<B>,
     b_zero_points: &[B],
 ) -> Result<Array2<i32>> {
+    check_shapes("a, [m, k]", &[a.nrows(), b.nrows()], a.shape())?;
     gemm(a, a_zero_point, &PackedRhs::pack(b, b_zero_points)?, &I32Epilogue::new())
 }
 
-/// The quantized product of two quantized matrices (ONNX: `QLinearMatMul`):
-/// `clamp(rne(f32((a - a_zero) · (b - b_zero)) * m) + y_zero)`, `m = (a_scale * b_scale) / y_scale`.
+/// Multiplies two quantized matrices and quantizes the product (ONNX: `QLinearMatMul`):
+/// `clamp(rne(f32((a - a_zero) · (b - b_zero)) * m) + y_zero)` with `m = (a_scale * b_scale) / y_scale`.
 ///
-/// `a` and `to` are per tensor, `b` per tensor or per column (axis 1).
+/// `a` is `[m, k]` and `b` is `[k, n]`. `a` and `to` are per tensor, `b` is per tensor or per column (axis 1). `b` is packed
+/// in every call; for weights that are reused prepare a [`Linear`](crate::nn::Linear).
 ///
 /// # Errors
-/// [`Error::Shape`] if the inner lengths differ or parameters are not per tensor, [`Error::Granularity`] for other
-/// parameters of `b`, [`Error::Depth`] if an accumulator could overflow.
+/// [`Error::Shape`] unless `a` has as many columns as `b` has rows. [`Error::Argument`] unless `a` and `to` are per tensor.
+/// [`Error::Granularity`] unless `b` is per tensor or per axis 1. [`Error::Depth`] if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;
@@ -56,29 +61,11 @@ pub fn qlinear_matmul<A: Int8, B: Int8, Y: Element>(
     b: &QTensor<B, Ix2>,
     to: &QParams<Y, Ix2>,
 ) -> Result<QTensor<Y, Ix2>> {
-    let (a_scale, a_zero_point) = a.params().of_tensor("parameters of the left side")?;
+    let (a_scale, a_zero_point) = per_tensor("a", a.params())?;
+    per_tensor("output", to)?;
+    check_shapes("a, [m, k]", &[a.raw_dim()[0], b.raw_dim()[0]], a.raw_dim().slice())?;
     let b_params = ChannelParams::new(b.params(), Axis(1))?;
     let packed = PackedRhs::pack(&b.unpacked_codes(), &b_params.zero_points)?;
     let epilogue = RequantizeEpilogue::new(a_scale, &b_params.scales, None, to, Arithmetic::F32)?;
     QTensor::from_codes(gemm(&a.unpacked_codes(), a_zero_point, &packed, &epilogue)?, to.clone())
-}
-
-/// The scales and zero points of weights: one, or one per output channel.
-pub(crate) struct ChannelParams<Z> {
-    pub(crate) scales: Vec<f32>,
-    pub(crate) zero_points: Vec<Z>,
-}
-
-impl<Z: Copy + Default> ChannelParams<Z> {
-    /// Refuses other granularities than per tensor and per `axis`.
-    pub(crate) fn new<T: Element<Code = Z>, D: Dimension>(params: &QParams<T, D>, axis: Axis) -> Result<Self> {
-        let expected = Granularity::per_axis(axis);
-        let found = params.granularity();
-        if found != Granularity::PerTensor && found != expected {
-            return Err(Error::Granularity { expected, found });
-        }
-        let zero_points =
-            params.zero_point().map_or_else(|| alloc::vec![Z::default()], |z| z.iter().copied().collect());
-        Ok(Self { scales: params.scale().iter().copied().collect(), zero_points })
-    }
 }

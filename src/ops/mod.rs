@@ -1,26 +1,45 @@
-//! Quantized operators, each named for the ONNX or TFLite operator that it equals.
+//! Quantized operators under the names of ONNX, TFLite and PyTorch.
 //!
-//! | operator | ONNX, ONNX Runtime | TFLite | on |
-//! |---|---|---|---|
-//! | [`matmul_integer`], [`qlinear_matmul`] | `MatMulInteger`, `QLinearMatMul` | | matrices |
-//! | [`Linear`], [`PreparedLinear`], [`fully_connected`] | | `FULLY_CONNECTED` | `[batch, in]`, weights `[out, in]` |
-//! | [`HalfLinear`] | | | the same, with half-precision weights |
-//! | [`conv_integer`], [`qlinear_conv`], [`Conv2d`], [`PreparedConv2d`] | `ConvInteger`, `QLinearConv` | `CONV_2D`, `DEPTHWISE_CONV_2D` | images, weights `[out, kh, kw, in / groups]` |
-//! | [`max_pool`], [`AveragePool`] | `MaxPool`, `QLinearAveragePool` | `MAX_POOL_2D`, `AVERAGE_POOL_2D` | images |
-//! | [`GlobalAveragePool`] | `QLinearGlobalAveragePool` | | images |
-//! | [`Add`], [`Mul`] | `QLinearAdd`, `QLinearMul` | `ADD`, `MUL` | any tensors that broadcast |
-//! | [`Lookup`] | `QLinearSigmoid`, `QLinearLeakyRelu` | `LOGISTIC`, `TANH`, `HARD_SWISH`, `QUANTIZE` | any tensor |
-//! | [`Softmax`] | `QLinearSoftmax` | `SOFTMAX` | the last axis |
-//! | [`Concat`] | `QLinearConcat` | `CONCATENATION` | any axis |
-//! | [`pad`], [`resize_nearest`], [`reshape`], [`flatten`] | `Pad`, `Resize`, `Reshape`, `Flatten` | `PAD`, `RESIZE_NEAREST_NEIGHBOR`, `RESHAPE` | any tensor; images |
+//! | operator | ONNX, ONNX Runtime | TFLite | PyTorch | works on |
+//! |---|---|---|---|---|
+//! | [`matmul_integer`], [`qlinear_matmul`] | `MatMulInteger`, `QLinearMatMul` | | `torch._int_mm` | matrices |
+//! | [`fully_connected`] | | `FULLY_CONNECTED` | `nn.Linear` | `[batch, in]`, weights `[out, in]` |
+//! | [`conv_integer`], [`qlinear_conv`] | `ConvInteger`, `QLinearConv` | `CONV_2D`, `DEPTHWISE_CONV_2D` | `nn.Conv2d` | images, weights `[out, kh, kw, in / groups]` |
+//! | [`MaxPool`] | `MaxPool` | `MAX_POOL_2D` | `nn.MaxPool2d` | images |
+//! | [`AveragePool`] | `QLinearAveragePool` | `AVERAGE_POOL_2D` | `nn.AvgPool2d` | images |
+//! | [`GlobalAveragePool`] | `QLinearGlobalAveragePool` | `MEAN` | `nn.AdaptiveAvgPool2d` | images |
+//! | [`Add`], [`Mul`] | `QLinearAdd`, `QLinearMul` | `ADD`, `MUL` | `add`, `mul` | tensors that broadcast |
+//! | [`Lookup`] | `QLinearSigmoid`, `QLinearLeakyRelu` | `LOGISTIC`, `TANH`, `HARD_SWISH`, `GELU`, `QUANTIZE` | `nn.Sigmoid`, `nn.Tanh`, `nn.Hardswish`, … | tensors |
+//! | [`Softmax`] | `QLinearSoftmax` | `SOFTMAX` | `nn.Softmax` | the last axis |
+//! | [`Concat`] | `QLinearConcat` | `CONCATENATION` | `cat` | any axis |
+//! | [`Pad`] | `Pad` | `PAD` | `pad` | tensors |
+//! | [`Resize`] | `Resize` (nearest) | `RESIZE_NEAREST_NEIGHBOR` | `interpolate` (nearest) | images |
+//! | [`QTensor::into_shape`](crate::QTensor::into_shape), [`QTensor::flatten`](crate::QTensor::flatten) | `Reshape`, `Flatten` | `RESHAPE` | `reshape`, `flatten` | tensors |
 //!
-//! Images are `[images, height, width, channels]`; other layouts come as views with permuted axes. Whoever runs an
-//! operator more than once prepares it, with the parameters of its inputs and what comes out as [`Output`] says,
-//! and calls the form that ends in `_into`, which writes to memory of the caller. The [numerics](crate::numerics) page
-//! has all formulas.
+//! Images are `[images, height, width, channels]` (NHWC). Pass other layouts as views with permuted axes.
+//!
+//! The functions prepare and compute in one call. The types are prepared once for the parameters of input and output and
+//! then applied to any number of tensors: `forward` takes and returns a [`QTensor`](crate::QTensor), `forward_into` takes
+//! codes and writes into a caller-provided array. [`nn`](crate::nn) has linear and convolution layers in this form. An
+//! operator that changes values takes its output as [`Output`](crate::nn::Output): parameters, arithmetic, and fused
+//! activation. The [numerics](crate::numerics) page lists all formulas.
+//!
+//! ```
+//! use ndarray::array;
+//! use ndarray_quant::{QParams, Quantize, nn::Output, ops::{Add, Lookup}};
+//!
+//! let a = QParams::<u8, _>::per_tensor(0.05, 128)?.quantize(&array![[1.0f32, -2.0]])?;
+//! let b = QParams::<u8, _>::per_tensor(0.02, 0)?.quantize(&array![[0.5f32, 3.0]])?;
+//! let add = Add::new(a.params(), b.params(), &Output::to(&QParams::per_tensor(0.05, 128)?))?;
+//! let sigmoid = Lookup::sigmoid(add.output(), &QParams::<u8, _>::per_tensor(1.0 / 256.0, 0)?)?;
+//! let y = sigmoid.forward(&add.forward(&a, &b)?)?;
+//! assert_eq!(y.codes(), array![[209, 187]]); // sigmoid(1.5), sigmoid(1.0)
+//! # Ok::<(), ndarray_quant::Error>(())
+//! ```
 
 mod binary;
 mod broadcast;
+mod concat;
 pub(crate) mod conv;
 mod global_pool;
 pub(crate) mod half_linear;
@@ -28,24 +47,27 @@ mod layout;
 pub(crate) mod linear;
 mod lookup;
 mod matmul;
+pub(crate) mod output;
+mod output_stage;
+mod pad;
+mod params;
 mod pool;
-pub(crate) mod requantize;
-mod shape;
+mod resize;
 mod softmax;
-mod stage;
 
 pub use binary::{Add, Mul};
+pub use concat::Concat;
 pub(crate) use conv::{Conv2d, PreparedConv2d};
 pub use conv::{conv_integer, qlinear_conv};
 pub use global_pool::GlobalAveragePool;
 pub(crate) use layout::copy_to_nhwc;
 pub use linear::fully_connected;
 pub use lookup::Lookup;
-pub(crate) use matmul::ChannelParams;
 pub use matmul::{matmul_integer, qlinear_matmul};
-pub use pool::{AveragePool, max_pool, max_pool_into};
-pub(crate) use requantize::Output;
-pub(crate) use shape::of_other_rank;
-pub use shape::{Concat, Nearest, flatten, pad, pad_into, reshape, resize_nearest, resize_nearest_into};
+pub(crate) use output::Output;
+pub(crate) use output_stage::{bias_scale, check_bias, quantize_bias};
+pub use pad::Pad;
+pub(crate) use params::{ChannelParams, of_other_rank};
+pub use pool::{AveragePool, MaxPool};
+pub use resize::{NearestMode, Resize};
 pub use softmax::Softmax;
-pub(crate) use stage::{bias_scale, check_bias, quantize_bias};

@@ -1,20 +1,20 @@
-//! The softmax of rows of codes.
+//! Softmax.
 
 use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, Zip};
 
-use super::requantize::check_params;
+use super::params::{check_params, scale_zero_point};
 use crate::error::{Error, Result};
 use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
-/// `exp(x) / Σ exp(x)` along the last axis (ONNX Runtime: `QLinearSoftmax`; TFLite: `SOFTMAX`).
+/// Softmax along the last axis: `exp(x) / Σ exp(x)` (ONNX Runtime: `QLinearSoftmax`; TFLite: `SOFTMAX`).
 ///
-/// `y = clamp(round(e[max - x] / Σ e[max - x] / y_scale) + y_zero)`, with a table of `e[d] = exp(-d * x_scale)` in
-/// `f32`. TFLite's output has a scale of 1/256 and its smallest code as zero point; its own kernels round the
-/// exponential in fixed point and may differ by a code.
+/// Computes `y = clamp(round(e[max - x] / Σ e[max - x] / y_scale) + y_zero)` with a table `e[d] = exp(-d * x_scale)` in
+/// `f32`. TFLite's output has a scale of 1/256 and the smallest code as zero point. Its kernels round the exponential in
+/// fixed point, so their codes may differ by one.
 ///
 /// ```
 /// use ndarray::array;
@@ -29,49 +29,50 @@ use crate::qtensor::QTensor;
 pub struct Softmax<T: Int8, D: Dimension> {
     x: QParams<T, D>,
     y: QParams<T, D>,
-    /// By the distance from the greatest code of the row.
+    /// Indexed by the difference from the greatest code of the row.
     exp: Box<[f32; 256]>,
 }
 
-/// Elements of a row that are quantized at a time.
-const PIECE: usize = 512;
+/// Elements of a row per chunk of the buffer.
+const CHUNK: usize = 512;
 
 impl<T: Int8, D: Dimension> Softmax<T, D> {
-    /// For inputs and outputs with these parameters.
+    /// Prepares for input and output parameters.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless both are per tensor.
+    /// [`Error::Argument`] unless both are per tensor.
     pub fn new(x: &QParams<T, D>, y: &QParams<T, D>) -> Result<Self> {
-        let (scale, _) = x.pair("parameters of the input")?;
-        y.pair("parameters of the output")?;
+        let (scale, _) = scale_zero_point("input", x)?;
+        scale_zero_point("output", y)?;
         let mut exp = Box::new([0.0; 256]);
-        for (distance, entry) in exp.iter_mut().enumerate() {
-            *entry = num_traits::Float::exp(-(distance as f64) * f64::from(scale)) as f32;
+        for (difference, entry) in exp.iter_mut().enumerate() {
+            *entry = num_traits::Float::exp(-(difference as f64) * f64::from(scale)) as f32;
         }
         Ok(Self { x: x.clone(), y: y.clone(), exp })
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<T, D> {
         &self.y
     }
 
-    /// The softmax along the last axis.
+    /// Computes the softmax along the last axis.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has other parameters, and those of [`Self::forward_into`].
+    /// [`Error::Argument`] if `x` has another scale or zero point. [`Error::Axis`] if it has no axes.
     pub fn forward(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
-        check_params(x.params(), &self.x)?;
+        check_params("input", x.params(), &self.x)?;
         let x = x.unpacked_codes();
         let mut out = Array::from_elem(x.raw_dim(), T::default());
         self.forward_into(&x, &mut out)?;
         QTensor::from_codes(out, self.y.clone())
     }
 
-    /// [`Self::forward`] of codes into memory that exists. Any strides.
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any
+    /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape, [`Error::Axis`] if there is no axis.
+    /// [`Error::Shape`] if `out` has another shape than `x`. [`Error::Axis`] if there are no axes. Nothing is written then.
     pub fn forward_into(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         if x.shape() != out.shape() {
             return Err(Error::shape("output", x.shape(), out.shape()));
@@ -79,16 +80,16 @@ impl<T: Int8, D: Dimension> Softmax<T, D> {
         let Some(last) = x.ndim().checked_sub(1) else {
             return Err(Error::Axis { ndim: 0, found: 0 });
         };
-        let mut reals = [0.0; PIECE];
+        let mut values = [0.0; CHUNK];
         for (x, mut out) in x.lanes(Axis(last)).into_iter().zip(out.lanes_mut(Axis(last))) {
-            let greatest = x.fold(T::MIN, |greatest, code| greatest.max(code.to_i32()));
-            let exp = |code: &T| self.exp[(greatest - code.to_i32()) as u8 as usize];
+            let max = x.fold(T::MIN, |max, code| max.max(code.to_i32()));
+            let exp = |code: &T| self.exp[(max - code.to_i32()) as u8 as usize];
             let sum = x.fold(0.0, |sum, code| sum + exp(code));
-            let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(out.axis_chunks_iter_mut(Axis(0), PIECE));
-            for (x, out) in pieces {
-                let reals = &mut reals[..x.len()];
-                Zip::from(ArrayViewMut1::from(&mut *reals)).and(x).for_each(|real, code| *real = exp(code) / sum);
-                self.y.quantize_run(ArrayView1::from(&*reals), out);
+            let chunks = x.axis_chunks_iter(Axis(0), CHUNK).zip(out.axis_chunks_iter_mut(Axis(0), CHUNK));
+            for (x, out) in chunks {
+                let values = &mut values[..x.len()];
+                Zip::from(ArrayViewMut1::from(&mut *values)).and(x).for_each(|value, code| *value = exp(code) / sum);
+                self.y.quantize_run(ArrayView1::from(&*values), out);
             }
         }
         Ok(())

@@ -1,3 +1,5 @@
+//! Convolutions in one call by their ONNX names.
+
 use ndarray::{Array4, ArrayRef1, ArrayRef4, Ix4};
 
 use super::layer::PreparedConv2d;
@@ -5,19 +7,20 @@ use super::weights::ConvWeights;
 use crate::element::Element;
 use crate::error::Result;
 use crate::gemm::{I32Epilogue, Int8, Workspace};
-use crate::ops::Output;
+use crate::ops::output::Output;
 use crate::qtensor::QTensor;
 use crate::window::Window;
 
-/// `Σ (x - x_zero) * (w - w_zero)` under a sliding kernel, in exact `i32` (ONNX: `ConvInteger`). The padding is real 0.
+/// Convolves in exact `i32`: `Σ (x - x_zero) * (w - w_zero)` over the kernel (ONNX: `ConvInteger`). Padding is 0.
 ///
-/// `x` is `[images, height, width, channels]`, `w` is `[out, kh, kw, channels / groups]` with one zero point, or one
-/// per output channel. Tensors of other layouts pass as views with permuted axes.
+/// `x` is `[images, height, width, channels]` (NHWC), `w` is `[out, kh, kw, channels / groups]` (OHWI) with one zero point,
+/// or one per output channel. Pass NCHW images and OIHW weights as `permuted_axes([0, 2, 3, 1])`.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if channels or zero points do not fit or the image is smaller than the kernel,
-/// [`Error::Argument`](crate::Error::Argument) for strides, dilations or groups that no convolution has,
-/// [`Error::Depth`](crate::Error::Depth) if an accumulator could overflow.
+/// [`Error::Argument`](crate::Error::Argument) unless `x` has the channels of the weights, if a stride, a dilation or the
+/// kernel is 0, or `groups` does not divide the output channels. [`Error::Shape`](crate::Error::Shape) if there are
+/// neither 1 nor `out` zero points, or the padded image is smaller than the kernel. [`Error::Depth`](crate::Error::Depth)
+/// if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;
@@ -42,11 +45,14 @@ pub fn conv_integer<X: Int8, W: Int8>(
     Ok(y)
 }
 
-/// A quantized convolution in one call, the bias in units of the accumulator (ONNX: `QLinearConv`; TFLite: `CONV_2D`,
-/// and with as many groups as channels `DEPTHWISE_CONV_2D`). For repeated calls prepare a [`PreparedConv2d`].
+/// Computes a quantized convolution in one call (ONNX: `QLinearConv`; TFLite: `CONV_2D`, and with as many groups as
+/// channels `DEPTHWISE_CONV_2D`).
+///
+/// `x` is NHWC, the weights are OHWI, the bias `[out]` is in units of the accumulator, `x_scale * w_scale`. The weights are
+/// packed in every call; for repeated calls prepare a [`PreparedConv2d`].
 ///
 /// # Errors
-/// Those of [`PreparedConv2d::new`] and [`PreparedConv2d::forward`].
+/// Same as [`PreparedConv2d::new`] and [`PreparedConv2d::forward`].
 ///
 /// ```
 /// use ndarray::{Array4, array};

@@ -1,35 +1,38 @@
+//! Convolution layers with integer weights.
+
 use alloc::vec::Vec;
 
-use ndarray::{Array4, ArrayRef1, ArrayRef4, Axis, Ix4};
+use ndarray::{Array4, ArrayRef1, ArrayRef4, ArrayViewMut4, Axis, Ix4};
 
 use super::weights::ConvWeights;
 use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Result, check_shapes};
 use crate::gemm::{DequantizeEpilogue, Finish, Int8, Workspace};
-use crate::ops::matmul::ChannelParams;
-use crate::ops::requantize::{Output, check_params};
-use crate::ops::stage::{Stage, check_bias};
+use crate::ops::output::Output;
+use crate::ops::output_stage::{OutputStage, check_bias};
+use crate::ops::params::{ChannelParams, check_params, per_tensor};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
-use crate::quantize::Quantize;
 use crate::scheme::Scheme;
 use crate::window::Window;
 
-/// A convolution with integer weights.
+/// A 2-D convolution with integer weights (PyTorch: `nn.Conv2d`; TFLite: `CONV_2D`, `DEPTHWISE_CONV_2D`).
 ///
-/// Images are `[images, height, width, channels]`, which is the fast layout; weights are
-/// `[out, kh, kw, channels / groups]`, per tensor or per output channel (axis 0), of 8 bits or fewer, and packed once.
-/// Tensors of other layouts come as views with permuted axes: `permuted_axes([0, 2, 3, 1])` for images in NCHW and for
-/// weights in OIHW. As many groups as channels make a depthwise convolution. The bias stays in `f32` until the scale of
-/// the input is known. As for [`Linear`](crate::nn::Linear) there are three ways to run it:
+/// Images are `[images, height, width, channels]` (NHWC), weights are `[out, kh, kw, channels / groups]` (OHWI), per tensor
+/// or per output channel (axis 0), of 8 bits or fewer. Weights are packed once. Other layouts come as views with permuted
+/// axes: `permuted_axes([0, 2, 3, 1])` for NCHW images and for OIHW weights. As many groups as channels make a depthwise
+/// convolution. The bias stays in `f32` until the scale of the input is known.
 ///
-/// | | input | output | for |
+/// | form | input | output | use it for |
 /// |---|---|---|---|
-/// | [`forward`](Self::forward) | codes | codes | full-integer networks; [`prepare`](Self::prepare) does its set-up once |
-/// | [`forward_dequantize`](Self::forward_dequantize) | codes | `f32` | where floats go on |
-/// | [`forward_dynamic`](Self::forward_dynamic) | `f32`, quantized per call | `f32` | dynamic-range networks |
+/// | [`prepare`](Self::prepare) | codes | codes | full-integer networks: returns a [`PreparedConv2d`] |
+/// | [`forward`](Self::forward) | codes | codes | the same once, without preparing |
+/// | [`forward_dequantize`](Self::forward_dequantize) | codes | `f32` | the last quantized layer |
+/// | [`forward_dynamic`](Self::forward_dynamic) | `f32`, quantized per call | `f32` | dynamic quantization |
+///
+/// Every form has an `_into` variant that writes into a caller-provided array.
 ///
 /// ```
 /// use ndarray::{Array4, Axis, array};
@@ -41,8 +44,8 @@ use crate::window::Window;
 /// let conv = Conv2d::new(&w, Some(&array![0.5, -1.0]), &Window::new().with_padding(Padding::Same), 1)?;
 ///
 /// let x = Array4::from_elem((1, 4, 4, 1), 1.0f32);
-/// let real = conv.forward_dynamic(&x)?;
-/// assert!((real[[0, 1, 1, 0]] - 5.0).abs() < 0.05 && (real[[0, 1, 1, 1]] - 2.6).abs() < 0.05);
+/// let y = conv.forward_dynamic(&x)?;
+/// assert!((y[[0, 1, 1, 0]] - 5.0).abs() < 0.05 && (y[[0, 1, 1, 1]] - 2.6).abs() < 0.05);
 ///
 /// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&x)?;
 /// let y = conv.forward(&x, &Output::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu())?;
@@ -57,13 +60,13 @@ pub struct Conv2d<W: Int8 = i8> {
 }
 
 impl<W: Int8> Conv2d<W> {
-    /// Packs the weights, `[out, kh, kw, channels / groups]`, and keeps the bias, `[out]`.
+    /// Packs weights `[out, kh, kw, channels / groups]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0, [`Error::Shape`] if the bias has another
-    /// length, [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Argument`] for strides, dilations or
-    /// groups that no convolution has, [`Error::Depth`] if the weights are so deep that an accumulator could overflow
-    /// whatever the zero point of the input.
+    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not have
+    /// one element per output channel. [`Error::NonFinite`] if the bias holds a NaN or an infinity. [`Error::Argument`] if
+    /// a stride, a dilation or the kernel is 0, or `groups` does not divide the output channels. [`Error::Depth`] if an
+    /// accumulator could overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<f32>>,
@@ -75,56 +78,80 @@ impl<W: Int8> Conv2d<W> {
         Ok(Self { weights, scales, bias: bias.map(|b| b.iter().copied().collect()) })
     }
 
-    /// The shape of the output for images of this shape.
+    /// Returns the shape of the output, `[images, out_height, out_width, out]`, for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they have other channels or are smaller than the kernel.
+    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they are
+    /// smaller than the kernel.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(self.weights.place(images)?.0)
     }
 
-    /// Codes to codes, set up for this very input: `clamp(round((conv(x, w) + bias) * multiplier) + zero_point)`.
+    /// Computes codes from codes: `clamp(round((conv(x, w) + bias) * multiplier) + zero_point)`.
+    ///
+    /// The multiplier and the integer bias are computed in every call. To compute them once, call
+    /// [`prepare`](Self::prepare).
     ///
     /// # Errors
-    /// Those of [`Self::prepare`] and of [`PreparedConv2d::forward`].
+    /// Same as [`Self::output_shape`] and [`Self::prepare`].
     pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix4>, to: &Output<Y, Ix4>) -> Result<QTensor<Y, Ix4>> {
-        let Stage { x_zero_point, epilogue, y, .. } = Stage::new(x.params(), &self.scales, self.bias.as_deref(), to)?;
-        let mut codes = Array4::from_elem(self.output_shape(x.unpacked_codes().shape())?, Y::Code::default());
-        self.weights.run(&x.unpacked_codes(), x_zero_point, &epilogue, &mut codes, &mut Workspace::new())?;
-        QTensor::from_codes(codes, y)
+        let codes = x.unpacked_codes();
+        let mut out = Array4::from_elem(self.output_shape(codes.shape())?, Y::Code::default());
+        self.forward_into(x.params(), &codes, to, &mut out, &mut Workspace::new())?;
+        QTensor::from_codes(out, to.params.clone())
     }
 
-    /// Fixes the parameters of input and output, so that every later step from codes to codes is integer.
+    /// [`Self::forward`] of codes with these parameters into a caller-provided array of any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as [`Self::forward`].
+    /// Nothing is written then.
+    pub fn forward_into<X: Int8, Y: Element>(
+        &self,
+        x_params: &QParams<X, Ix4>,
+        x: &ArrayRef4<X>,
+        to: &Output<Y, Ix4>,
+        out: &mut ArrayRef4<Y::Code>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let stage = OutputStage::new(x_params, &self.scales, self.bias.as_deref(), to)?;
+        self.weights.run(x, stage.x_zero_point, &stage.epilogue, out, workspace)
+    }
+
+    /// Fixes the parameters of input and output, so that inference only runs integer products and the output stage.
     ///
     /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` and the output are per tensor, [`Error::Depth`] and [`Error::Bias`] if an
-    /// accumulator could overflow, and those of [`Multiplier::new`](crate::nn::Multiplier::new).
+    /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
+    /// fixed-point numbers. [`Error::Scale`] if a multiplier is 0 or infinite in `f32`. [`Error::Depth`] and
+    /// [`Error::Bias`] if an accumulator could overflow.
     pub fn prepare<X: Int8, Y: Element>(
         self,
         x: &QParams<X, Ix4>,
         to: &Output<Y, Ix4>,
     ) -> Result<PreparedConv2d<X, W, Y>> {
-        let stage = Stage::new(x, &self.scales, self.bias.as_deref(), to)?;
+        let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedConv2d::checked(self.weights, stage)
     }
 
-    /// Codes to reals: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
+    /// Computes `f32` from codes: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` does not fit or is not per tensor, [`Error::Depth`] if an accumulator could overflow.
+    /// [`Error::Argument`] unless `x` is per tensor. [`Error::Depth`] if an accumulator could overflow. Otherwise the same
+    /// as [`Self::output_shape`].
     pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix4>) -> Result<Array4<f32>> {
-        let mut y = Array4::zeros(self.output_shape(x.unpacked_codes().shape())?);
-        self.forward_dequantize_into(x.params(), &x.unpacked_codes(), &mut y, &mut Workspace::new())?;
-        Ok(y)
+        let codes = x.unpacked_codes();
+        let mut out = Array4::zeros(self.output_shape(codes.shape())?);
+        self.forward_dequantize_into(x.params(), &codes, &mut out, &mut Workspace::new())?;
+        Ok(out)
     }
 
-    /// [`Self::forward_dequantize`] of codes with these parameters, into memory that exists.
+    /// [`Self::forward_dequantize`] of codes with these parameters into a caller-provided array of any strides.
     ///
     /// # Errors
-    /// Those of [`Self::forward_dequantize`], and [`Error::Shape`] if `out` has another shape. Then nothing was
-    /// written.
+    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as
+    /// [`Self::forward_dequantize`]. Nothing is written then.
     pub fn forward_dequantize_into<X: Int8>(
         &self,
         x_params: &QParams<X, Ix4>,
@@ -135,7 +162,7 @@ impl<W: Int8> Conv2d<W> {
         self.forward_clamped_into(x_params, x, (f32::NEG_INFINITY, f32::INFINITY), out, workspace)
     }
 
-    /// As [`Self::forward_dequantize_into`], with outputs clamped to these bounds: a fused activation.
+    /// [`Self::forward_dequantize_into`] with a fused clamp of the outputs.
     pub(crate) fn forward_clamped_into<X: Int8>(
         &self,
         x_params: &QParams<X, Ix4>,
@@ -144,34 +171,63 @@ impl<W: Int8> Conv2d<W> {
         out: &mut ArrayRef4<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let (x_scale, zero_point) = x_params.of_tensor("parameters of the input")?;
+        let (x_scale, zero_point) = per_tensor("input", x_params)?;
         let epilogue = DequantizeEpilogue::new(&[x_scale], &self.scales, self.bias.as_deref())?.with_clamp(low, high);
         self.weights.run(x, zero_point, &epilogue, out, workspace)
     }
 
-    /// Reals to reals, the input quantized to `u8` by its own range (ONNX: `DynamicQuantizeLinear`, `ConvInteger`).
+    /// Computes `f32` from `f32`: the input is quantized to `u8` by its own range on the fly (ONNX:
+    /// `DynamicQuantizeLinear`, `ConvInteger`). All images of the batch share one range.
     ///
     /// # Errors
-    /// Those of [`Self::forward_dequantize`], [`Error::NonFinite`] if `x` holds a NaN or an infinity.
+    /// [`Error::NonFinite`] if `x` holds a NaN or an infinity. [`Error::Depth`] if an accumulator could overflow. Otherwise
+    /// the same as [`Self::output_shape`].
     pub fn forward_dynamic(&self, x: &ArrayRef4<f32>) -> Result<Array4<f32>> {
-        self.forward_dequantize(&Scheme::<u8>::asymmetric().quantize(x)?)
+        let mut out = Array4::zeros(self.output_shape(x.shape())?);
+        self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
+        Ok(out)
     }
 
-    /// Refuses inputs with these parameters if an accumulator could overflow.
+    /// [`Self::forward_dynamic`] into a caller-provided array. `x` and `out` may have any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as
+    /// [`Self::forward_dynamic`]. Nothing is written then.
+    pub fn forward_dynamic_into(
+        &self,
+        x: &ArrayRef4<f32>,
+        out: &mut ArrayRef4<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        check_shapes("output", &self.output_shape(x.shape())?, out.shape())?;
+        let params = Scheme::<u8>::asymmetric().params_of(x)?;
+        let mut codes = workspace.input.take::<Vec<u8>>();
+        codes.resize(x.len(), 0);
+        let mut view = ArrayViewMut4::from_shape(x.raw_dim(), &mut codes).expect("the length is that of x");
+        let result = params
+            .quantize_into(x, &mut view)
+            .and_then(|()| self.forward_dequantize_into(&params, &view, out, workspace));
+        workspace.input.put(codes);
+        result
+    }
+
+    /// Returns an error if an accumulator could overflow for inputs with these parameters.
     pub(crate) fn check_input<X: Int8>(&self, x: &QParams<X, Ix4>) -> Result<()> {
-        let (_, zero_point) = x.of_tensor("parameters of the input")?;
+        let (_, zero_point) = per_tensor("input", x)?;
         self.weights.check_depth(X::max_abs_diff(zero_point), None)
     }
 
-    /// The bytes that packed weights, scales and bias take in memory.
+    /// Returns the size of packed weights, scales and bias in memory, in bytes.
     pub fn size_in_bytes(&self) -> usize {
         let floats = self.scales.len() + self.bias.as_ref().map_or(0, Vec::len);
         self.weights.size_in_bytes() + size_of::<f32>() * floats
     }
 }
 
-/// A convolution from codes to codes with everything prepared. With integer-only arithmetic no float instruction
-/// runs in [`forward_into`](Self::forward_into).
+/// A [`Conv2d`] layer from codes to codes, prepared for fixed parameters of input and output.
+///
+/// With [integer-only](Output::integer_only) arithmetic, [`forward_into`](Self::forward_into) executes no floating-point
+/// instruction. It allocates nothing once the workspace has grown to the problem, unless work is split over threads.
 ///
 /// ```
 /// use ndarray::{Array4, Axis};
@@ -179,7 +235,7 @@ impl<W: Int8> Conv2d<W> {
 /// use ndarray_quant::nn::{Conv2d, Padding, Window};
 /// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output};
 ///
-/// // Depthwise: a 3×3 kernel of its own for each of 8 channels.
+/// // Depthwise: one 3×3 kernel for each of 8 channels.
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&Array4::from_elem((8, 3, 3, 1), 0.25f32))?;
 /// let (x, y) = (QParams::<u8, _>::per_tensor(0.1, 0)?, QParams::<u8, _>::per_tensor(0.1, 0)?);
 /// let window = Window::new().with_strides([2, 2]).with_padding(Padding::Same);
@@ -195,15 +251,15 @@ impl<W: Int8> Conv2d<W> {
 #[derive(Debug, Clone)]
 pub struct PreparedConv2d<X: Int8, W: Int8, Y: Element> {
     weights: ConvWeights<W>,
-    stage: Stage<X, Y, Ix4>,
+    stage: OutputStage<X, Y, Ix4>,
 }
 
 impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
-    /// From weights `[out, kh, kw, channels / groups]` and a bias that is already in units of the accumulator, as
-    /// integer files hold it.
+    /// Prepares from weights `[out, kh, kw, channels / groups]` and a bias in units of the accumulator,
+    /// `x_scale * w_scale`, as integer model files (TFLite, ONNX QDQ) store it.
     ///
     /// # Errors
-    /// Those of [`Conv2d::new`] and [`Conv2d::prepare`].
+    /// Same as [`Conv2d::new`] and [`Conv2d::prepare`].
     pub fn new<T: Element<Code = W>>(
         x: &QParams<X, Ix4>,
         weights: &QTensor<T, Ix4>,
@@ -214,50 +270,53 @@ impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
     ) -> Result<Self> {
         let (scales, weights) = pack(weights, window, groups)?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
-        Self::checked(weights, Stage::with_bias(x, &scales, bias.as_deref(), to)?)
+        Self::checked(weights, OutputStage::with_bias(x, &scales, bias.as_deref(), to)?)
     }
 
-    /// Refuses what could overflow an accumulator.
-    fn checked(weights: ConvWeights<W>, stage: Stage<X, Y, Ix4>) -> Result<Self> {
+    /// Returns an error if an accumulator could overflow.
+    fn checked(weights: ConvWeights<W>, stage: OutputStage<X, Y, Ix4>) -> Result<Self> {
         weights.check_depth(stage.max_abs_diff(), stage.epilogue.bias())?;
         Ok(Self { weights, stage })
     }
 
-    /// The parameters that inputs must have.
+    /// The parameters of the input.
     pub fn input(&self) -> &QParams<X, Ix4> {
         &self.stage.x
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<Y, Ix4> {
         &self.stage.y
     }
 
-    /// The shape of the output for images of this shape.
+    /// Returns the shape of the output, `[images, out_height, out_width, out]`, for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they have other channels or are smaller than the kernel.
+    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they are
+    /// smaller than the kernel.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(self.weights.place(images)?.0)
     }
 
-    /// `[images, height, width, channels]` to `[images, out_height, out_width, out]`.
+    /// Computes `[images, out_height, out_width, out]` from `[images, height, width, channels]`. The input must have the
+    /// prepared scale and zero point; its convention and code range may differ.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has other channels or is smaller than the kernel, [`Error::Argument`] if its parameters
-    /// are not those of the input.
+    /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
     pub fn forward(&self, x: &QTensor<X, Ix4>) -> Result<QTensor<Y, Ix4>> {
-        check_params(x.params(), &self.stage.x)?;
-        let mut codes = Array4::from_elem(self.output_shape(x.unpacked_codes().shape())?, Y::Code::default());
-        self.forward_into(&x.unpacked_codes(), &mut codes, &mut Workspace::new())?;
-        QTensor::from_codes(codes, self.stage.y.clone())
+        check_params("input", x.params(), &self.stage.x)?;
+        let x = x.unpacked_codes();
+        let mut out = Array4::from_elem(self.output_shape(x.shape())?, Y::Code::default());
+        self.forward_into(&x, &mut out, &mut Workspace::new())?;
+        QTensor::from_codes(out, self.stage.y.clone())
     }
 
-    /// Codes with the parameters of the input, to codes in memory that exists; any strides on either side. Allocates
-    /// nothing once `workspace` has grown to the problem, unless the work is split over threads.
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any
+    /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a shape is another. Then nothing was written.
+    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as
+    /// [`Self::output_shape`]. Nothing is written then.
     pub fn forward_into(
         &self,
         x: &ArrayRef4<X>,
@@ -267,9 +326,9 @@ impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
         self.weights.run(x, self.stage.x_zero_point, &self.stage.epilogue, out, workspace)
     }
 
-    /// The bytes that packed weights take in memory.
+    /// Returns the size of packed weights and bias in memory, in bytes.
     pub fn size_in_bytes(&self) -> usize {
-        self.weights.size_in_bytes()
+        self.weights.size_in_bytes() + self.stage.size_in_bytes()
     }
 }
 

@@ -1,10 +1,10 @@
-//! Convolution of codes.
+//! Quantized convolution.
 //!
 //! | file | content |
 //! |---|---|
-//! | `weights` | weights packed once, and the integer convolution of any image with them |
-//! | `depthwise` | weights and loops where every channel has a kernel of its own |
-//! | `layer` | [`Conv2d`] and [`PreparedConv2d`]: scales, bias and output around it |
+//! | `weights` | packed weights and the exact integer convolution: one GEMM per group by im2col, or depthwise |
+//! | `depthwise` | depthwise convolution: one kernel per channel |
+//! | `layer` | [`Conv2d`] and [`PreparedConv2d`]: scales, bias and output stage |
 //! | `functions` | one-call operators by their ONNX names |
 
 mod depthwise;

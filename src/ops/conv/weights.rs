@@ -9,7 +9,7 @@ use crate::arch::Isa;
 use crate::error::{Error, Result, elements};
 use crate::gemm::{self, Epilogue, Im2col, Int8, LhsSource, PackedRhs, Workspace};
 use crate::ops::layout::with_nhwc;
-use crate::ops::linear::LEAST_REACH;
+use crate::ops::linear::MIN_MAX_ABS_DIFF;
 use crate::window::{Placed, Window};
 
 /// Packed weights `[out, kh, kw, in / groups]` with their window.
@@ -61,13 +61,13 @@ impl<W: Int8> ConvWeights<W> {
         }
         // Before packing with the smallest deviation that zero points allow, after it with the weights' own.
         let depth = (kh * kw).saturating_mul(channels);
-        gemm::check_depth(LEAST_REACH, LEAST_REACH, depth, None)?;
+        gemm::check_depth(MIN_MAX_ABS_DIFF, MIN_MAX_ABS_DIFF, depth, None)?;
         let per_group = outputs / groups;
         if channels == 1 && groups > 1 {
             let isa = isa.unwrap_or_else(Isa::current);
             let packed = Packed::Depthwise(DepthwiseWeights::new(isa, codes, zero_points, &window, groups));
             let weights = Self { window, kernel: [kh, kw], inputs: groups, outputs, depth, packed };
-            return weights.check_depth(LEAST_REACH, None).map(|()| weights);
+            return weights.check_depth(MIN_MAX_ABS_DIFF, None).map(|()| weights);
         }
         let isa = isa.unwrap_or_else(|| Isa::for_gemm(depth));
         let pack = |group: usize| {
@@ -80,7 +80,7 @@ impl<W: Int8> ConvWeights<W> {
         };
         let packed = Packed::Groups((0..groups).map(pack).collect::<Result<_>>()?);
         let weights = Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, depth, packed };
-        weights.check_depth(LEAST_REACH, None).map(|()| weights)
+        weights.check_depth(MIN_MAX_ABS_DIFF, None).map(|()| weights)
     }
 
     /// Returns an error if an accumulator could overflow for inputs with this maximal `|x - x_zero|`.
@@ -105,16 +105,38 @@ impl<W: Int8> ConvWeights<W> {
 
     /// Returns the output shape for images of this shape, and the placed window.
     pub(super) fn place(&self, image: &[usize]) -> Result<([usize; 4], Placed)> {
-        let &[images, height, width, channels] = image else {
-            return Err(Error::shape("image", &[0, 0, 0, self.inputs], image));
-        };
+        let &[images, height, width, channels] = image else { return Err(self.wrong_image(image)) };
         if channels != self.inputs {
-            return Err(Error::shape("image", &[images, height, width, self.inputs], image));
+            return Err(self.wrong_image(image));
         }
         let placed = self.window.place(self.kernel, [height, width])?;
         let output = [images, placed.output[0], placed.output[1], self.outputs];
         elements("output of a convolution", &output)?;
         Ok((output, placed))
+    }
+
+    /// The error for images that are not NHWC or have other channels, with a hint at NCHW images and OIHW weights.
+    fn wrong_image(&self, image: &[usize]) -> Error {
+        let groups = match &self.packed {
+            Packed::Groups(groups) => groups.len(),
+            Packed::Depthwise(_) => self.inputs,
+        };
+        let weights = [self.outputs, self.kernel[0], self.kernel[1], self.inputs / groups];
+        let hint = match *image {
+            [_, channels, _, _] if channels == self.inputs => " (NCHW? use permuted_axes([0, 2, 3, 1]))",
+            [_, _, _, channels] if channels == self.kernel[0] * groups => {
+                " (are the weights OIHW? use permuted_axes([0, 2, 3, 1]))"
+            }
+            _ => "",
+        };
+        Error::Argument {
+            what: "image",
+            expected: "4-D NHWC with the channels of the weights",
+            found: alloc::format!(
+                "shape {image:?} where {} channels are needed by weights [out, kh, kw, in / groups] = {weights:?}{hint}",
+                self.inputs
+            ),
+        }
     }
 
     /// Computes `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`. Padding is 0.

@@ -1,4 +1,10 @@
-//! Pooling: the greatest or the mean code of each window, channel by channel.
+//! Pooling: the maximum or the mean of each window, channel by channel.
+//!
+//! | file | content |
+//! |---|---|
+//! | `mod` | [`MaxPool`] and [`AveragePool`] |
+//! | `pool_op` | the reductions of a window |
+//! | `windows` | the loops over output rows, pixels and blocks of elements |
 
 mod pool_op;
 #[cfg(test)]
@@ -8,9 +14,10 @@ mod windows;
 use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::with_nhwc;
-use super::requantize::{Output, check_params};
+use super::output::Output;
+use super::params::{check_params, display, scale_zero_point};
 use crate::affine::{Arithmetic, Codes, unsupported};
-use crate::error::{Error, Result, elements};
+use crate::error::{Error, Result, check_shapes, elements};
 use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -18,57 +25,85 @@ use crate::window::{Placed, Window};
 use pool_op::{FloatMean, IntegerMean, Max};
 use windows::pool_windows;
 
-/// The greatest code of each window (ONNX: `MaxPool`; TFLite: `MAX_POOL_2D`). Parameters stay; the padding counts for
-/// nothing.
+/// Max pooling: the greatest code of each window (ONNX: `MaxPool`; TFLite: `MAX_POOL_2D`; PyTorch: `nn.MaxPool2d`).
 ///
-/// Images are `[images, height, width, channels]`.
-///
-/// # Errors
-/// Those of [`max_pool_into`].
+/// Images are `[images, height, width, channels]` (NHWC). Codes keep their parameters, so it is exact for any input.
+/// Padding is ignored.
 ///
 /// ```
 /// use ndarray::{Array4, Ix4};
-/// use ndarray_quant::{nn::Window, ops::max_pool};
+/// use ndarray_quant::{nn::Window, ops::MaxPool};
 /// use ndarray_quant::{QParams, QTensor};
 /// let codes = Array4::from_shape_fn((1, 4, 4, 1), |(_, y, x, _)| (4 * y + x) as u8);
 /// let x = QTensor::<u8, Ix4>::new(codes, QParams::per_tensor(0.1, 0)?)?;
-/// let y = max_pool(&x, [2, 2], &Window::new().with_strides([2, 2]))?;
+/// let y = MaxPool::new([2, 2], &Window::new().with_strides([2, 2]))?.forward(&x)?;
 /// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [5, 7, 13, 15]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-pub fn max_pool<T: Int8>(x: &QTensor<T, Ix4>, kernel: [usize; 2], window: &Window) -> Result<QTensor<T, Ix4>> {
-    let codes = x.unpacked_codes();
-    let mut out = Array4::from_elem(pooled_shape(codes.shape(), kernel, window)?, T::default());
-    max_pool_into(&codes, kernel, window, &mut out, &mut Workspace::new())?;
-    QTensor::from_codes(out, x.params().clone())
-}
-
-/// [`max_pool`] of codes into memory that exists. Any strides.
-///
-/// # Errors
-/// [`Error::Shape`] if `out` has another shape or the padded image is smaller than the kernel, and those of
-/// [`Window::output_size`].
-pub fn max_pool_into<T: Int8>(
-    x: &ArrayRef4<T>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxPool {
     kernel: [usize; 2],
-    window: &Window,
-    out: &mut ArrayRef4<T>,
-    workspace: &mut Workspace,
-) -> Result<()> {
-    let placed = placed_for(x, kernel, window, out)?;
-    let channels = x.dim().3;
-    with_nhwc(x, out, workspace, |x, out, _| {
-        pool_windows(x, out, channels, &placed, Max);
-    });
-    Ok(())
+    window: Window,
 }
 
-/// The mean of each window (ONNX Runtime: `QLinearAveragePool`; TFLite: `AVERAGE_POOL_2D`).
+impl MaxPool {
+    /// Takes the height and width of the kernel, and the window.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0.
+    pub fn new(kernel: [usize; 2], window: &Window) -> Result<Self> {
+        check_window(kernel, window)?;
+        Ok(Self { kernel, window: *window })
+    }
+
+    /// Returns the shape of the output for images of this shape.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless the images are 4-D. Otherwise the same as [`Window::output_size`].
+    pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
+        Ok(place(images, self.kernel, &self.window)?.0)
+    }
+
+    /// Computes the maximum of each window.
+    ///
+    /// # Errors
+    /// Same as [`Self::output_shape`].
+    pub fn forward<T: Int8>(&self, x: &QTensor<T, Ix4>) -> Result<QTensor<T, Ix4>> {
+        let codes = x.unpacked_codes();
+        let mut out = Array4::from_elem(self.output_shape(codes.shape())?, T::default());
+        self.forward_into(&codes, &mut out, &mut Workspace::new())?;
+        QTensor::from_codes(out, x.params().clone())
+    }
+
+    /// [`Self::forward`] of codes into a caller-provided array. `x` and `out` may have any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as
+    /// [`Self::output_shape`]. Nothing is written then.
+    pub fn forward_into<T: Int8>(
+        &self,
+        x: &ArrayRef4<T>,
+        out: &mut ArrayRef4<T>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let (shape, placed) = place(x.shape(), self.kernel, &self.window)?;
+        check_shapes("output", &shape, out.shape())?;
+        with_nhwc(x, out, workspace, |x, out, _| pool_windows(x, out, shape[3], &placed, Max));
+        Ok(())
+    }
+}
+
+/// Average pooling: the mean of each window (ONNX Runtime: `QLinearAveragePool`; TFLite: `AVERAGE_POOL_2D`; PyTorch:
+/// `nn.AvgPool2d`).
 ///
-/// The arithmetic decides whose formula it is. [`Arithmetic::F32`] is that of ONNX Runtime: the mean of
-/// reals, in `f32`, to any output. [`Arithmetic::FixedPoint`] is that of TFLite: the mean of codes, halves away
-/// from zero, whose output has the parameters of the input. Padding does not count, unless
-/// [`count_include_pad`](Self::count_include_pad) has it count as real zeros.
+/// Images are `[images, height, width, channels]` (NHWC). The arithmetic of the output selects the formula:
+///
+/// | arithmetic | formula | source |
+/// |---|---|---|
+/// | [`Arithmetic::F32`] | mean of the dequantized codes in `f32`, quantized to any output parameters | ONNX Runtime |
+/// | [`Arithmetic::FixedPoint`] | integer mean of the codes, halves away from zero; the output has the input's parameters | TFLite |
+///
+/// Padding is not counted unless [`count_include_pad`](Self::count_include_pad) is set.
 ///
 /// ```
 /// use ndarray::{Array4, Ix4};
@@ -87,99 +122,120 @@ pub struct AveragePool<T: Int8> {
     y: QParams<T, Ix4>,
     kernel: [usize; 2],
     window: Window,
-    include_pad: bool,
+    count_include_pad: bool,
     codes: Codes,
-    in_integers: bool,
+    fixed_point: bool,
 }
 
 impl<T: Int8> AveragePool<T> {
-    /// For images with these parameters.
+    /// Prepares for input parameters, a kernel of this height and width, a window and an output.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless all parameters are per tensor, [`Error::Argument`] for an arithmetic in `f64`, or for
-    /// one in integers if the output has other parameters than the input, [`Error::Depth`] in integers if the kernel has
-    /// so many taps that a sum could overflow.
+    /// [`Error::Argument`] unless all parameters are per tensor, for [`Arithmetic::F64`], for fixed point if input and
+    /// output have different parameters, and if a stride, a dilation or the kernel is 0. [`Error::Depth`] in fixed point
+    /// if the kernel is so large that a sum could overflow.
     pub fn new(x: &QParams<T, Ix4>, kernel: [usize; 2], window: &Window, to: &Output<T, Ix4>) -> Result<Self> {
-        let (x_pair, y_pair) = (x.pair("parameters of the input")?, to.params.pair("parameters of the output")?);
-        let in_integers = match to.arithmetic {
+        let (x_params, y_params) = (scale_zero_point("input", x)?, scale_zero_point("output", &to.params)?);
+        check_window(kernel, window)?;
+        let fixed_point = match to.arithmetic {
             Arithmetic::F32 => false,
-            Arithmetic::FixedPoint(_) if x_pair == y_pair => {
-                let (taps, max) = (kernel[0].saturating_mul(kernel[1]), i32::MAX as usize / 255);
-                if taps > max {
-                    return Err(Error::Depth { max, found: taps });
+            Arithmetic::FixedPoint(_) if x_params == y_params => {
+                let (count, max) = (kernel[0].saturating_mul(kernel[1]), i32::MAX as usize / 255);
+                if count > max {
+                    return Err(Error::Depth { max, found: count });
                 }
                 true
             }
             Arithmetic::FixedPoint(_) => {
                 return Err(Error::Argument {
-                    what: "output of a mean in integers",
+                    what: "output of a fixed-point mean",
                     expected: "the scale and zero point of the input",
-                    found: alloc::format!("{y_pair:?}, not {x_pair:?}"),
+                    found: alloc::format!("{}; the input has {}", display(y_params), display(x_params)),
                 });
             }
             other => return Err(unsupported("arithmetic of a mean", other)),
         };
         let (codes, y) = (to.codes(), to.params.clone());
-        Ok(Self { x: x.clone(), y, kernel, window: *window, include_pad: false, codes, in_integers })
+        Ok(Self { x: x.clone(), y, kernel, window: *window, count_include_pad: false, codes, fixed_point })
     }
 
-    /// With the padding counted as real zeros (ONNX: `count_include_pad`). What [`Window::ceil`] lets a kernel cover
-    /// beyond the padding does not count.
+    /// Counts padding as values of 0, so that every full window is divided by the size of the kernel (ONNX, PyTorch:
+    /// `count_include_pad`). Pixels beyond the padding, which [`Window::with_ceil_mode`] may add, are never counted.
     pub fn count_include_pad(mut self, include: bool) -> Self {
-        self.include_pad = include;
+        self.count_include_pad = include;
         self
     }
 
-    /// The parameters of outputs.
+    /// The parameters of the input.
+    pub fn input(&self) -> &QParams<T, Ix4> {
+        &self.x
+    }
+
+    /// The parameters of the output.
     pub fn output(&self) -> &QParams<T, Ix4> {
         &self.y
     }
 
-    /// `[images, height, width, channels]` to the means of all windows.
+    /// Returns the shape of the output for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has other parameters, and those of [`Window::output_size`].
+    /// [`Error::Argument`] unless the images are 4-D. Otherwise the same as [`Window::output_size`].
+    pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
+        Ok(place(images, self.kernel, &self.window)?.0)
+    }
+
+    /// Computes the mean of each window.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
     pub fn forward(&self, x: &QTensor<T, Ix4>) -> Result<QTensor<T, Ix4>> {
-        check_params(x.params(), &self.x)?;
+        check_params("input", x.params(), &self.x)?;
         let codes = x.unpacked_codes();
-        let mut out = Array4::from_elem(pooled_shape(codes.shape(), self.kernel, &self.window)?, T::default());
+        let mut out = Array4::from_elem(self.output_shape(codes.shape())?, T::default());
         self.forward_into(&codes, &mut out, &mut Workspace::new())?;
         QTensor::from_codes(out, self.y.clone())
     }
 
-    /// [`Self::forward`] of codes into memory that exists. Any strides.
+    /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any
+    /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape, and those of [`Window::output_size`].
+    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as
+    /// [`Self::output_shape`]. Nothing is written then.
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
-        let window = placed_for(x, self.kernel, &self.window, out)?;
-        let (x_pair, y_pair) = (self.x.pair("parameters of the input")?, self.y.pair("parameters of the output")?);
-        let (channels, codes) = (x.dim().3, self.codes);
-        let include_pad = self.include_pad;
+        let (shape, placed) = place(x.shape(), self.kernel, &self.window)?;
+        check_shapes("output", &shape, out.shape())?;
+        let (x_params, y_params) = (scale_zero_point("input", &self.x)?, scale_zero_point("output", &self.y)?);
+        let (channels, include, codes) = (shape[3], self.count_include_pad, self.codes);
         with_nhwc(x, out, workspace, |x, out, _| {
-            if self.in_integers && self.kernel[0] * self.kernel[1] <= i16::MAX as usize / 255 {
-                pool_windows(x, out, channels, &window, IntegerMean::<i16>::new(x_pair.1, include_pad, codes));
-            } else if self.in_integers {
-                pool_windows(x, out, channels, &window, IntegerMean::<i32>::new(x_pair.1, include_pad, codes));
+            if self.fixed_point && self.kernel[0] * self.kernel[1] <= i16::MAX as usize / 255 {
+                pool_windows(x, out, channels, &placed, IntegerMean::<i16>::new(x_params.1, include, codes));
+            } else if self.fixed_point {
+                pool_windows(x, out, channels, &placed, IntegerMean::<i32>::new(x_params.1, include, codes));
             } else {
-                pool_windows(x, out, channels, &window, FloatMean::new(x_pair, y_pair, include_pad, codes));
+                pool_windows(x, out, channels, &placed, FloatMean::new(x_params, y_params, include, codes));
             }
         });
         Ok(())
     }
 }
 
-fn pooled_shape(image: &[usize], kernel: [usize; 2], window: &Window) -> Result<[usize; 4]> {
-    let [height, width] = window.output_size(kernel, [image[1], image[2]])?;
-    let output = [image[0], height, width, image[3]];
-    elements("output of a pooling", &output)?;
-    Ok(output)
+/// Returns an error for windows that fit no image.
+fn check_window(kernel: [usize; 2], window: &Window) -> Result<()> {
+    match window.place(kernel, [i32::MAX as usize / 2; 2]) {
+        // The padded image is too large, or smaller than the kernel: whether it fits depends on the image.
+        Err(Error::Argument { what: "padded image", .. } | Error::Shape { .. }) | Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
-fn placed_for<T>(x: &ArrayRef4<T>, kernel: [usize; 2], window: &Window, out: &ArrayRef4<T>) -> Result<Placed> {
-    let shape = pooled_shape(x.shape(), kernel, window)?;
-    if out.shape() != shape {
-        return Err(Error::shape("output", &shape, out.shape()));
-    }
-    window.place(kernel, [x.dim().1, x.dim().2])
+/// Returns the output shape for images of this shape, and the placed window.
+fn place(images: &[usize], kernel: [usize; 2], window: &Window) -> Result<([usize; 4], Placed)> {
+    let &[count, height, width, channels] = images else {
+        return Err(Error::Argument { what: "image", expected: "4-D NHWC", found: alloc::format!("shape {images:?}") });
+    };
+    let placed = window.place(kernel, [height, width])?;
+    let output = [count, placed.output[0], placed.output[1], channels];
+    elements("output of a pooling", &output)?;
+    Ok((output, placed))
 }

@@ -92,7 +92,7 @@ where
         Some(other) => return Err(Stop::not_covered(format!("activation {other}"))),
     };
     let to = to.with_arithmetic(arithmetic(&case.source)?);
-    let y = ops::fully_connected(&x, &weights, bias.as_ref(), &to)?;
+    let y = ops::fully_connected(&x, &weights, bias.as_deref(), &to)?;
     let y = y.unpacked_codes().iter().copied().collect();
     Ok(vec![case.like_output::<Y>(0, y)?])
 }

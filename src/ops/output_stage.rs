@@ -1,51 +1,57 @@
-//! What layers from codes to codes have around their product, of whatever weights.
+//! The parameters and the output stage of prepared layers: everything around the integer product.
 
 use alloc::vec::Vec;
 
 use ndarray::{ArrayRef1, Dimension};
 
-use super::requantize::Output;
+use super::output::Output;
+use super::params::per_tensor;
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::gemm::{Int8, RequantizeEpilogue};
+use crate::gemm::{Finish, Int8, RequantizeEpilogue};
 use crate::qparams::QParams;
 
-/// The parameters of a layer's input and output, and how its accumulators become codes of the output.
+/// The parameters of a layer's input and output, and the epilogue from accumulators to output codes.
 #[derive(Debug, Clone)]
-pub(super) struct Stage<X: Int8, Y: Element, D: Dimension> {
+pub(super) struct OutputStage<X: Int8, Y: Element, D: Dimension> {
     pub(super) x: QParams<X, D>,
     pub(super) x_zero_point: X,
     pub(super) epilogue: RequantizeEpilogue<Y>,
     pub(super) y: QParams<Y, D>,
 }
 
-impl<X: Int8, Y: Element, D: Dimension> Stage<X, Y, D> {
-    /// For weights of these scales, and a bias in reals.
+impl<X: Int8, Y: Element, D: Dimension> OutputStage<X, Y, D> {
+    /// Prepares for weights of these scales and a bias in `f32`.
     pub(super) fn new(x: &QParams<X, D>, scales: &[f32], bias: Option<&[f32]>, to: &Output<Y, D>) -> Result<Self> {
-        let (x_scale, _) = x.of_tensor("parameters of the input")?;
+        let (x_scale, _) = per_tensor("input", x)?;
         let bias = bias.map(|bias| quantize_bias(bias, x_scale, scales)).transpose()?;
         Self::with_bias(x, scales, bias.as_deref(), to)
     }
 
-    /// For a bias that is already in units of the accumulator.
+    /// Prepares for weights of these scales and a bias in units of the accumulator.
     pub(super) fn with_bias(
         x: &QParams<X, D>,
         scales: &[f32],
         bias: Option<&[i32]>,
         to: &Output<Y, D>,
     ) -> Result<Self> {
-        let (x_scale, x_zero_point) = x.of_tensor("parameters of the input")?;
+        let (x_scale, x_zero_point) = per_tensor("input", x)?;
         let epilogue = to.epilogue(x_scale, scales, bias)?;
         Ok(Self { x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
     }
 
-    /// The greatest distance of an input's code from its zero point.
+    /// The greatest `|x - x_zero|` of an input code.
     pub(super) fn max_abs_diff(&self) -> i64 {
         X::max_abs_diff(self.x_zero_point)
     }
+
+    /// The bytes of the integer bias.
+    pub(super) fn size_in_bytes(&self) -> usize {
+        size_of::<i32>() * self.epilogue.bias().map_or(0, <[i32]>::len)
+    }
 }
 
-/// Checks that the bias has one finite value for each output channel.
+/// Checks that a bias has one finite value per output channel.
 pub(crate) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Result<()> {
     let Some(bias) = bias else { return Ok(()) };
     if bias.len() != channels {
@@ -57,9 +63,10 @@ pub(crate) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Resu
     }
 }
 
-/// The bias in units of the accumulator, `rne(bias / (x_scale * w_scale))`; an error if it leaves `i32`.
+/// Rounds a bias to units of the accumulator: `rne(bias / (x_scale * w_scale))`. Returns an error if a value does not
+/// fit `i32`.
 ///
-/// `w_scales` has one element, or one for each element of `bias`.
+/// `w_scales` has one element, or one per element of `bias`.
 pub(crate) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Result<Vec<i32>> {
     let code = |(channel, &bias): (usize, &f32)| {
         let code = crate::element::Compute::round_ties_even(bias as f64 / bias_scale(x_scale, w_scales, channel));
@@ -72,7 +79,7 @@ pub(crate) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Res
     bias.iter().enumerate().map(code).collect()
 }
 
-/// The unit of the accumulator of an output channel, `x_scale * w_scale` in `f64`.
+/// Returns the unit of the accumulator of an output channel, `x_scale * w_scale` in `f64`.
 pub(crate) fn bias_scale(x_scale: f32, w_scales: &[f32], channel: usize) -> f64 {
     let w_scale = if w_scales.len() == 1 { w_scales[0] } else { w_scales[channel] };
     x_scale as f64 * w_scale as f64

@@ -1,12 +1,25 @@
+//! The output specification of integer operators.
+
 use ndarray::Dimension;
 
+use super::params::per_tensor;
 use crate::affine::{Arithmetic, Codes, FixedPointRounding};
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gemm::RequantizeEpilogue;
 use crate::qparams::QParams;
 
-/// What an integer layer puts out: the parameters of its codes, the arithmetic that leads there, a fused activation.
+/// The output specification of an integer layer or operator: parameters, arithmetic, fused activation.
+///
+/// Accumulators become `clamp(round(acc * multiplier) + zero_point)`, where `multiplier` is the product of the input scales
+/// divided by the output scale, evaluated in the given [`Arithmetic`]. The clamp is the code range of the parameters,
+/// narrowed by the activation.
+///
+/// | method | effect |
+/// |---|---|
+/// | [`Output::to`] | parameters of the output codes, arithmetic in `f32` (ONNX Runtime), no activation |
+/// | [`relu`](Self::relu), [`relu6`](Self::relu6), [`clamp`](Self::clamp) | fused activation |
+/// | [`integer_only`](Self::integer_only), [`with_arithmetic`](Self::with_arithmetic) | arithmetic of the multiplication |
 ///
 /// ```
 /// use ndarray::Ix2;
@@ -27,40 +40,42 @@ pub struct Output<Y: Element, D: Dimension> {
 }
 
 impl<Y: Element, D: Dimension> Output<Y, D> {
-    /// To codes with these parameters, which must be per tensor, in `f32` arithmetic and without activation.
+    /// Output codes with these parameters, by `f32` arithmetic and without activation. The parameters must be per tensor:
+    /// operators check this when they are prepared.
     pub fn to(params: &QParams<Y, D>) -> Self {
         Self { params: params.clone(), arithmetic: Arithmetic::F32, low: None, high: None }
     }
 
-    /// With `max(y, 0)` fused: a clamp of the codes.
+    /// Fuses `max(y, 0)`, as a clamp of the codes.
     pub fn relu(self) -> Self {
         self.clamp(Some(0.0), None)
     }
 
-    /// With `min(max(y, 0), 6)` fused.
+    /// Fuses `min(max(y, 0), 6)`, as a clamp of the codes.
     pub fn relu6(self) -> Self {
         self.clamp(Some(0.0), Some(6.0))
     }
 
-    /// With the real output clamped to these bounds, `min(max(y, low), high)`, where they are given: the codes are
-    /// clamped to the bounds' codes. A NaN does not bound. Replaces an activation that was there.
+    /// Fuses `min(max(y, low), high)`: codes are clamped to the codes of the bounds. `None` and NaN are no bound.
+    /// Replaces an activation set before.
     pub fn clamp(mut self, low: Option<f32>, high: Option<f32>) -> Self {
         (self.low, self.high) = (low, high);
         self
     }
 
-    /// By this arithmetic.
+    /// Sets the arithmetic of the multiplication by the output multiplier.
     pub fn with_arithmetic(mut self, arithmetic: Arithmetic) -> Self {
         self.arithmetic = arithmetic;
         self
     }
 
-    /// By multiplier and shift with gemmlowp's double rounding: no float instruction runs from codes to codes.
+    /// Multiplies by an integer multiplier and a shift with two roundings, as gemmlowp and TFLite do. A prepared layer
+    /// then runs without floating-point instructions.
     pub fn integer_only(self) -> Self {
         self.with_arithmetic(Arithmetic::FixedPoint(FixedPointRounding::Double))
     }
 
-    /// The smallest and greatest code that come out.
+    /// Returns the smallest and the greatest output code.
     pub fn clamp_range(&self) -> (i32, i32) {
         let code = |bound: Option<f32>| bound.filter(|bound| !bound.is_nan()).map(|bound| self.params.code_of(bound));
         let (min, max) = self.params.code_range();
@@ -68,32 +83,21 @@ impl<Y: Element, D: Dimension> Output<Y, D> {
         (code(self.low).unwrap_or(min).min(high), high)
     }
 
-    /// The codes that come out.
+    /// The range of output codes.
     pub(super) fn codes(&self) -> Codes {
         let (min, max) = self.clamp_range();
         Codes { min, max }
     }
 
-    /// The epilogue of a product with these input scales.
+    /// Prepares the epilogue of a GEMM. Returns an error unless the output parameters are per tensor.
     pub(super) fn epilogue(
         &self,
         x_scale: f32,
         w_scale: &[f32],
         bias: Option<&[i32]>,
     ) -> Result<RequantizeEpilogue<Y>> {
+        per_tensor("output", &self.params)?;
         let (min, max) = self.clamp_range();
         RequantizeEpilogue::new(x_scale, w_scale, bias, &self.params, self.arithmetic)?.with_clamp(min, max)
     }
-}
-
-/// Refuses an input whose parameters are not those that a layer was prepared for.
-pub(super) fn check_params<X: Element, D: Dimension>(found: &QParams<X, D>, expected: &QParams<X, D>) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(Error::Argument {
-        what: "parameters of the input",
-        expected: "those that the layer was prepared for",
-        found: alloc::format!("{found:?}"),
-    })
 }

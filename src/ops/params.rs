@@ -1,0 +1,80 @@
+//! Checks of the parameters that operators and layers take.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use ndarray::{Axis, Dimension};
+
+use crate::element::Element;
+use crate::error::{Error, Result};
+use crate::granularity::Granularity;
+use crate::qparams::QParams;
+
+/// Returns the scale and zero point of parameters per tensor. Returns an error that names `what` for any other.
+pub(super) fn per_tensor<T: Element, D: Dimension>(what: &'static str, p: &QParams<T, D>) -> Result<(f32, T::Code)> {
+    p.of_tensor(what).map_err(|_| not_per_tensor(what, p))
+}
+
+/// As [`per_tensor`], with the zero point as a number.
+pub(super) fn scale_zero_point<T: Element, D: Dimension>(what: &'static str, p: &QParams<T, D>) -> Result<(f32, i32)> {
+    p.pair(what).map_err(|_| not_per_tensor(what, p))
+}
+
+fn not_per_tensor<T: Element, D: Dimension>(what: &'static str, p: &QParams<T, D>) -> Error {
+    let found = match p.granularity() {
+        Granularity::PerAxis { axis } => alloc::format!("parameters per axis {axis}"),
+        Granularity::PerGroup { axis, size } => alloc::format!("parameters per group of {size} along axis {axis}"),
+        _ => alloc::format!("parameters of {} blocks", p.scale().len()),
+    };
+    Error::Argument { what, expected: "parameters per tensor", found }
+}
+
+/// Checks that an input has the scale and zero point of `prepared`. Convention and code range may differ, because they
+/// do not change the meaning of a code.
+pub(super) fn check_params<T: Element, D: Dimension>(
+    what: &'static str,
+    found: &QParams<T, D>,
+    prepared: &QParams<T, D>,
+) -> Result<()> {
+    let (found, prepared) = (scale_zero_point(what, found)?, scale_zero_point(what, prepared)?);
+    if found == prepared {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        what,
+        expected: "the scale and zero point that the layer was prepared for",
+        found: alloc::format!("{}; the layer was prepared for {}", display(found), display(prepared)),
+    })
+}
+
+/// Displays a scale and a zero point.
+pub(super) fn display((scale, zero_point): (f32, i32)) -> String {
+    alloc::format!("scale {scale}, zero point {zero_point}")
+}
+
+/// The scales and zero points of weights: one, or one per output channel.
+pub(crate) struct ChannelParams<Z> {
+    pub(crate) scales: Vec<f32>,
+    pub(crate) zero_points: Vec<Z>,
+}
+
+impl<Z: Copy + Default> ChannelParams<Z> {
+    /// Returns an error for granularities other than per tensor and per `axis`.
+    pub(crate) fn new<T: Element<Code = Z>, D: Dimension>(params: &QParams<T, D>, axis: Axis) -> Result<Self> {
+        let expected = Granularity::per_axis(axis);
+        let found = params.granularity();
+        if found != Granularity::PerTensor && found != expected {
+            return Err(Error::Granularity { expected, found });
+        }
+        let zero_points =
+            params.zero_point().map_or_else(|| alloc::vec![Z::default()], |z| z.iter().copied().collect());
+        Ok(Self { scales: params.scale().iter().copied().collect(), zero_points })
+    }
+}
+
+/// Returns parameters per tensor for tensors of another rank.
+pub(crate) fn of_other_rank<T: Element, D: Dimension, E: Dimension>(params: &QParams<T, D>) -> Result<QParams<T, E>> {
+    let (scale, zero_point) = per_tensor("input", params)?;
+    let (min, max) = params.code_range();
+    QParams::per_tensor(scale, zero_point)?.with_convention(params.convention()).with_code_range(min, max)
+}
