@@ -9,7 +9,7 @@ use ndarray_quant::{
 };
 use ndarray_quant::{
     nn::{Padding, Window},
-    ops::{Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, NearestMode, Pad, Resize, Softmax},
+    ops::{self, Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, NearestMode, Pad, Resize, Softmax},
 };
 use proptest::prelude::*;
 
