@@ -149,7 +149,9 @@ impl Kernel for CodeKernel {
         match &self.op {
             CodeOp::Add(add) => add.forward_into(&views[0], &views[1], &mut out),
             CodeOp::Mul(mul) => mul.forward_into(&views[0], &views[1], &mut out),
-            CodeOp::MaxPool(pool) => pool.forward_into(&as_images(&views[0]), &mut as_images_mut(out), &mut scratch.gemm),
+            CodeOp::MaxPool(pool) => {
+                pool.forward_into(&as_images(&views[0]), &mut as_images_mut(out), &mut scratch.gemm)
+            }
             CodeOp::AveragePool(pool) => {
                 pool.forward_into(&as_images(&views[0]), &mut as_images_mut(out), &mut scratch.gemm)
             }
