@@ -1,4 +1,4 @@
-//! Batch normalization folded into the weights while the network still trains.
+//! Batch normalization folded into the weights during training.
 
 use alloc::string::ToString;
 
@@ -6,21 +6,22 @@ use ndarray::{Array, Array1, ArrayRef, ArrayRef1, ArrayViewMut1, Axis, Dimension
 
 use crate::error::{Error, Result, check_shapes};
 
-/// Batch normalization whose scale is folded into the weights during training, so that the weights that are quantized
-/// are those that will run (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018,
-/// section 3.2.2).
+/// Batch normalization folded into the weights during training, so that training quantizes the weights of the deployed
+/// network. (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, section 3.2.2; Jacob et
+/// al. 2018, section 3.2; PyTorch: the fused modules of `torch.ao.nn.intrinsic.qat`, such as `ConvBn2d`.)
 ///
-/// With `σ = sqrt(variance + ε)`, running statistics `μ, σ` and those of the batch `μ_b, σ_b`, of `z = w · x`:
+/// `z = w · x` is the product with unfolded weights, `μ` and `σ = sqrt(variance + ε)` are the running statistics of `z`, and
+/// `μ_b`, `σ_b` the statistics of the batch:
 ///
 /// | | |
 /// |---|---|
-/// | [`fold`](Self::fold) | `ŵ = w γ / σ`, which are quantized; `u = quantize(ŵ) · x` |
-/// | [`normalize`](Self::normalize) with statistics | `y = u σ / σ_b + β - γ μ_b / σ_b` |
-/// | [`normalize`](Self::normalize) without, when frozen | `y = u + β - γ μ / σ` |
+/// | [`fold`](Self::fold) | `ŵ = w γ / σ`, to be fake-quantized; then `u = fake_quantize(ŵ) · x` |
+/// | [`normalize`](Self::normalize) with batch statistics | `y = u σ / σ_b + β - γ μ_b / σ_b` |
+/// | [`normalize`](Self::normalize) without, frozen | `y = u + β - γ μ / σ` |
 ///
-/// Weights are always folded by the running statistics, so that their grid does not jump from batch to batch; the
-/// correction `σ / σ_b` makes the output that of batch normalization. After freezing, `y` is that of the folded
-/// network, bias [`folded_bias`](Self::folded_bias). Channels are axis 0 of weights and axis 1 of outputs.
+/// Weights are folded by the running statistics, so that their scale does not change from batch to batch; the correction
+/// `σ / σ_b` turns the output into that of batch normalization. Frozen, `y` is the output of the deployed network with the
+/// bias [`folded_bias`](Self::folded_bias). Channels are axis 0 of weights and axis 1 of outputs.
 ///
 /// ```
 /// use ndarray::{Array1, array};
@@ -29,14 +30,14 @@ use crate::error::{Error, Result, check_shapes};
 /// let (w, x) = (array![[2.0f32, 0.0], [0.0, 1.0]], array![[1.0f32, 1.0], [3.0, 2.0], [2.0, 6.0]]);
 /// let mut bn = BatchNormFold::new(array![1.0, 2.0], array![0.0, 0.5])?;
 ///
-/// // A step of training, with nothing quantized: this is batch normalization.
+/// // A training step without quantization equals batch normalization.
 /// let z = x.dot(&w.t());
 /// let batch = bn.observe(&z)?;
 /// let y = bn.normalize(&x.dot(&bn.fold(&w)?.t()), Some(&batch))?;
 /// let mean = y.mean_axis(ndarray::Axis(0)).unwrap();
 /// assert!(mean[0].abs() < 1e-5 && (mean[1] - 0.5).abs() < 1e-5);
 ///
-/// // Frozen: the network that will run.
+/// // Frozen: the deployed network.
 /// let y = bn.normalize(&x.dot(&bn.fold(&w)?.t()), None)?;
 /// assert_eq!(y, x.dot(&bn.fold(&w)?.t()) + bn.folded_bias());
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -51,13 +52,13 @@ pub struct BatchNormFold {
     momentum: f32,
 }
 
-/// Mean and variance of each channel over a batch.
+/// The mean and the standard deviation of each channel over a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchStatistics {
     mean: Array1<f32>,
-    /// `sqrt(variance + ε)` of the batch as it is.
+    /// `sqrt(variance + ε)` with the biased variance of the batch.
     deviation: Array1<f32>,
-    /// Values per channel.
+    /// The number of values per channel.
     count: usize,
 }
 
@@ -73,21 +74,22 @@ impl BatchStatistics {
     }
 }
 
-/// The derivatives of a loss by what went into [`BatchNormFold::normalize`].
+/// The gradients of a loss by the inputs of [`BatchNormFold::normalize`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoldGradients<D: Dimension> {
-    /// By the product with folded weights, `u`.
+    /// The gradient by `u`, the product with folded weights.
     pub folded: Array<f32, D>,
-    /// By the product with plain weights, `z`, through the statistics of the batch; 0 when frozen.
-    pub plain: Array<f32, D>,
-    /// By `γ`, without what comes through the folded weights: [`BatchNormFold::fold_backward`] has that.
+    /// The gradient by `z`, the product with unfolded weights, through the batch statistics; 0 if frozen.
+    pub unfolded: Array<f32, D>,
+    /// The gradient by `γ`, to which the gradient through the folded weights, from [`BatchNormFold::fold_backward`], must be
+    /// added.
     pub gamma: Array1<f32>,
-    /// By `β`.
+    /// The gradient by `β`.
     pub beta: Array1<f32>,
 }
 
 impl BatchNormFold {
-    /// With these `γ` and `β`, running means of 0 and variances of 1, `ε = 1e-5`, and a momentum of 0.1 as in PyTorch.
+    /// Starts with running means of 0, variances of 1, `ε = 1e-5` and a momentum of 0.1, PyTorch's defaults.
     ///
     /// # Errors
     /// [`Error::Shape`] if their lengths differ.
@@ -97,11 +99,10 @@ impl BatchNormFold {
         Ok(Self { gamma, beta, mean, variance, epsilon: 1e-5, momentum: 0.1 })
     }
 
-    /// With running statistics of earlier training.
+    /// Sets the running statistics, such as those of a pretrained network.
     ///
     /// # Errors
-    /// [`Error::Shape`] if their lengths are not the number of channels, [`Error::Range`] if a variance is negative or
-    /// not finite.
+    /// [`Error::Shape`] if a length is not the number of channels, [`Error::Range`] if a variance is negative or not finite.
     pub fn with_running_statistics(mut self, mean: Array1<f32>, variance: Array1<f32>) -> Result<Self> {
         check_channels("running mean", self.gamma.len(), &mean)?;
         check_channels("running variance", self.gamma.len(), &variance)?;
@@ -147,7 +148,7 @@ impl BatchNormFold {
         &self.gamma
     }
 
-    /// `γ`, for an optimizer to write to.
+    /// `γ`, mutable for an optimizer.
     pub fn gamma_mut(&mut self) -> ArrayViewMut1<'_, f32> {
         self.gamma.view_mut()
     }
@@ -157,21 +158,22 @@ impl BatchNormFold {
         &self.beta
     }
 
-    /// `β`, for an optimizer to write to.
+    /// `β`, mutable for an optimizer.
     pub fn beta_mut(&mut self) -> ArrayViewMut1<'_, f32> {
         self.beta.view_mut()
     }
 
-    /// The running means and variances.
+    /// The running means and variances, one per channel.
     pub fn running_statistics(&self) -> (&Array1<f32>, &Array1<f32>) {
         (&self.mean, &self.variance)
     }
 
-    /// The statistics of a batch of products with plain weights, `z`. The running ones move toward them, their variance
-    /// with `n - 1` in the denominator.
+    /// Computes the statistics of a batch of `z`, the product with unfolded weights, and updates the running statistics:
+    /// `running += momentum * (batch - running)`, with the unbiased variance (denominator `n - 1`) as in PyTorch.
     ///
     /// # Errors
-    /// [`Error::Shape`] if axis 1 is not the channels, or there are no values.
+    /// [`Error::Shape`] if the length of axis 1 is not the number of channels, or `z` is empty; [`Error::Axis`] if there is
+    /// no axis 1.
     pub fn observe<D: RemoveAxis>(&mut self, z: &ArrayRef<f32, D>) -> Result<BatchStatistics> {
         self.check(z)?;
         let channels = self.gamma.len();
@@ -192,10 +194,10 @@ impl BatchNormFold {
         Ok(batch)
     }
 
-    /// The folded weights: `w γ / σ`, channel by channel of axis 0.
+    /// The folded weights `ŵ = w γ / σ`, with channels on axis 0.
     ///
     /// # Errors
-    /// [`Error::Shape`] if axis 0 is not the channels.
+    /// [`Error::Shape`] if the length of axis 0 is not the number of channels.
     pub fn fold<D: RemoveAxis>(&self, w: &ArrayRef<f32, D>) -> Result<Array<f32, D>> {
         self.check_weights(w)?;
         let mut folded = w.to_owned();
@@ -205,16 +207,16 @@ impl BatchNormFold {
         Ok(folded)
     }
 
-    /// The bias of the folded network: `β - γ μ / σ`.
+    /// The bias of the deployed network, `β - γ μ / σ`.
     pub fn folded_bias(&self) -> Array1<f32> {
         (0..self.gamma.len()).map(|c| self.beta[c] - self.gamma[c] * self.mean[c] / self.deviation(c)).collect()
     }
 
-    /// The output for products with folded weights: corrected to the statistics of a batch, or, when frozen,
-    /// `u + bias`.
+    /// The output for `u`, the product with folded weights: `u σ / σ_b + β - γ μ_b / σ_b` with batch statistics, otherwise
+    /// `u + folded_bias`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if axis 1 is not the channels.
+    /// [`Error::Shape`] if the length of axis 1 is not the number of channels; [`Error::Axis`] if there is no axis 1.
     pub fn normalize<D: RemoveAxis>(
         &self,
         u: &ArrayRef<f32, D>,
@@ -235,11 +237,12 @@ impl BatchNormFold {
         Ok(y)
     }
 
-    /// The gradients of [`Self::normalize`], the running statistics taken as constants. With a batch, its `z` is
-    /// needed.
+    /// The backward pass of [`normalize`](Self::normalize), with the running statistics as constants. `batch` holds `z` and
+    /// its statistics, or is `None` if frozen.
     ///
     /// # Errors
-    /// [`Error::Shape`] if shapes differ or axis 1 is not the channels.
+    /// [`Error::Shape`] if shapes differ or the length of axis 1 is not the number of channels; [`Error::Axis`] if there is no
+    /// axis 1.
     pub fn normalize_backward<D: RemoveAxis>(
         &self,
         u: &ArrayRef<f32, D>,
@@ -251,12 +254,12 @@ impl BatchNormFold {
         let channels = self.gamma.len();
         let mut out = FoldGradients {
             folded: grad.to_owned(),
-            plain: Array::zeros(u.raw_dim()),
+            unfolded: Array::zeros(u.raw_dim()),
             gamma: Array1::zeros(channels),
             beta: Array1::zeros(channels),
         };
         if let Some((z, _)) = batch {
-            check_shapes("products with plain weights", u.shape(), z.shape())?;
+            check_shapes("products with unfolded weights", u.shape(), z.shape())?;
         }
         for c in 0..channels {
             let (u, grad) = (u.index_axis(Axis(1), c), grad.index_axis(Axis(1), c));
@@ -270,22 +273,23 @@ impl BatchNormFold {
             let running = self.deviation(c) as f64;
             out.folded.index_axis_mut(Axis(1), c).mapv_inplace(|g| (g as f64 * running / deviation) as f32);
             out.gamma[c] = (-total * mean / deviation) as f32;
-            // y = u σ / σ_b + β - γ μ_b / σ_b, by μ_b and by σ_b.
+            // The derivatives of y = u σ / σ_b + β - γ μ_b / σ_b by μ_b and by σ_b.
             let along: f64 = grad.iter().zip(u).map(|(&g, &u)| g as f64 * u as f64).sum();
             let by_mean = -gamma / deviation * total;
             let by_deviation = (-running * along + gamma * mean * total) / (deviation * deviation);
             let count = b.count as f64;
-            Zip::from(out.plain.index_axis_mut(Axis(1), c)).and(z.index_axis(Axis(1), c)).for_each(|out, &z| {
+            Zip::from(out.unfolded.index_axis_mut(Axis(1), c)).and(z.index_axis(Axis(1), c)).for_each(|out, &z| {
                 *out = ((by_mean + by_deviation * (z as f64 - mean) / deviation) / count) as f32;
             });
         }
         Ok(out)
     }
 
-    /// The gradients by plain weights and by `γ` of what comes through the folded weights, whose gradient is given.
+    /// The backward pass of [`fold`](Self::fold): the gradients by `w`, `∂L/∂ŵ γ / σ`, and by `γ`, `sum(∂L/∂ŵ w) / σ` per
+    /// channel, given `grad = ∂L/∂ŵ`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if shapes differ or axis 0 is not the channels.
+    /// [`Error::Shape`] if shapes differ or the length of axis 0 is not the number of channels.
     pub fn fold_backward<D: RemoveAxis>(
         &self,
         w: &ArrayRef<f32, D>,
@@ -298,11 +302,11 @@ impl BatchNormFold {
             let along: f64 = w.iter().zip(grad).map(|(&w, &g)| w as f64 * g as f64).sum();
             gamma[c] = (along / self.deviation(c) as f64) as f32;
         }
-        // Folding is linear in the weights.
+        // Folding is linear in the weights, so their gradient is folded alike.
         Ok((self.fold(grad)?, gamma))
     }
 
-    /// `σ` of the running variance.
+    /// `σ` of a channel, from the running variance.
     fn deviation(&self, channel: usize) -> f32 {
         num_traits::Float::sqrt(self.variance[channel] + self.epsilon)
     }

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use ndarray::{Array1, Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
 use super::fake_quantize::{FakeQuantize, Gradients};
-
 use crate::affine::{Arithmetic, Codes, Multiplier, SteClipping};
 use crate::element::{Code, Element};
 use crate::error::{Result, check_shapes};
@@ -15,12 +14,16 @@ use crate::ops::{Output, check_bias, quantize_bias};
 use crate::qparams::QParams;
 use crate::quantize::Quantize;
 
-/// A linear layer in training whose outputs are those of the integer layer that it becomes, bit for bit.
+/// A linear layer in training, `y = fake_quantize(x̂ · ŵᵀ + b̂)`, whose output codes equal its integer form's, bit for bit.
 ///
-/// The forward pass is the integer layer itself: inputs and weights become codes, their product is an exact `i32`, the
-/// bias is rounded to its unit, and the accumulator is requantized. A product of fake-quantized floats would be the
-/// same but for its rounding: in `f32` that now and then ends on the other side of a tie. The backward pass does as if
-/// nothing had been rounded. So [`to_integer`](Self::to_integer) changes no code of the output.
+/// The forward pass is the integer layer: inputs and weights are quantized, their product is an exact `i32`, the bias is
+/// rounded to the unit of the accumulator ([`fake_quantize_bias`](super::fake_quantize_bias)), and the accumulator is
+/// requantized. A float product of fake-quantized values would be rounded, and could fall on the other side of a tie.
+/// [`to_integer`](Self::to_integer) therefore changes no output code.
+///
+/// The backward pass is straight-through: with `g` the gradient that passes the fake quantization of the output,
+/// `∂L/∂x = g · ŵ`, `∂L/∂ŵ = gᵀ · x` (then through the fake quantization of the weights), and `∂L/∂b` is the sum of the rows
+/// of `g`. (Jacob et al. 2018, section 3.)
 ///
 /// Weights are `[out, in]`, per tensor or per axis 0, of 8 bits or fewer.
 ///
@@ -49,57 +52,56 @@ pub struct FakeLinear<X: Int8, T: Element, Y: Element> {
     x: QParams<X, Ix2>,
     weights: FakeQuantize<T, Ix2>,
     to: Output<Y, Ix2>,
-    /// The outputs in units of their scale, with the bounds of the activation.
+    /// Fake quantization of outputs in units of their scale, clamped to the bounds of the activation.
     unit: FakeQuantize<Y, Ix2>,
 }
 
-/// What the forward pass of a [`FakeLinear`] computed.
+/// The output of a forward pass of [`FakeLinear`], and the values that its backward pass needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearPass<Y: Element> {
     codes: Array2<Y::Code>,
     output: Array2<f32>,
-    /// The outputs in units of their scale, before they were rounded.
-    steps: Array2<f32>,
-    /// The weights as they were rounded.
+    /// The outputs in units of their scale, before rounding.
+    unrounded: Array2<f32>,
+    /// The fake-quantized weights.
     weights: Array2<f32>,
 }
 
 impl<Y: Element> LinearPass<Y> {
-    /// The codes of the outputs.
+    /// The codes of the outputs, `[batch, out]`.
     pub fn codes(&self) -> &Array2<Y::Code> {
         &self.codes
     }
 
-    /// The outputs, `[batch, out]`: what the next layer sees.
+    /// The dequantized outputs, `[batch, out]`, which the next layer sees.
     pub fn output(&self) -> &Array2<f32> {
         &self.output
     }
 }
 
-/// The derivatives of a loss by what went into a [`FakeLinear`].
+/// The gradients of a loss by the inputs of [`FakeLinear`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearGradients {
-    /// By the inputs, `[batch, in]`. The layer before takes them as those of its outputs.
+    /// The gradient by the input, `[batch, in]`, which is the gradient by the output of the layer before.
     pub input: Array2<f32>,
-    /// By the weights, `[out, in]`, their scales and zero points.
+    /// The gradients by the weights, `[out, in]`, by their scales and by their zero points.
     pub weights: Gradients<f32, Ix2>,
-    /// By the bias.
+    /// The gradient by the bias, `[out]`.
     pub bias: Array1<f32>,
-    /// By the scale of the outputs.
+    /// The gradient by the output scale.
     pub output_scale: f32,
-    /// By the zero point of the outputs.
+    /// The gradient by the output zero point.
     pub output_zero_point: f32,
 }
 
 impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
-    /// From inputs with these parameters, with weights fake-quantized so, to outputs with an activation fused.
+    /// A layer with input parameters `x`, fake-quantized weights, and the output spec `to`, which may fuse an activation.
     ///
-    /// The gradient of the outputs passes as that of the weights does, see [`FakeQuantize::with_clipping`].
+    /// The outputs take the clipping condition of the weights; change it by [`with_output_clipping`](Self::with_output_clipping).
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
-    /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation clamps to bounds without zero, and for weights
-    /// what [`Linear::new`] refuses.
+    /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation's bounds exclude zero.
     pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Output<Y, Ix2>) -> Result<Self> {
         x.of_tensor("parameters of the input")?;
         let (_, zero_point) = to.params.of_tensor("parameters of the output")?;
@@ -109,16 +111,16 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
         Ok(Self { x: x.clone(), weights: weights.clone(), to: to.clone(), unit })
     }
 
-    /// With the gradient of the outputs passing there.
+    /// Sets the clipping condition for the outputs. The default is the weights' condition.
     pub fn with_output_clipping(mut self, clipping: SteClipping) -> Self {
         self.unit = self.unit.with_clipping(clipping);
         self
     }
 
-    /// `[batch, in]` to `[batch, out]`.
+    /// The forward pass: `x` is `[batch, in]`, `weights` `[out, in]`, `bias` `[out]`; the output is `[batch, out]`.
     ///
     /// # Errors
-    /// Those of [`Linear::new`] and [`Linear::forward`].
+    /// Same as [`Linear::new`] and [`Linear::forward`].
     pub fn forward(
         &self,
         x: &ArrayRef2<f32>,
@@ -138,27 +140,28 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
             let channel = |&w_scale: &f32| Multiplier::new(x_scale, w_scale, y_scale, arithmetic);
             w_scales.iter().map(channel).collect::<Result<Vec<_>>>()
         };
-        let (to_code, to_steps) = (multiplier(self.to.arithmetic)?, multiplier(Arithmetic::F32)?);
+        let (to_code, to_unrounded) = (multiplier(self.to.arithmetic)?, multiplier(Arithmetic::F32)?);
         let (min, max) = self.to.clamp_range();
         let mut codes = Array2::from_elem(acc.raw_dim(), Y::Code::default());
-        let mut steps = Array2::zeros(acc.raw_dim());
-        for ((acc, mut codes), mut steps) in acc.rows().into_iter().zip(codes.rows_mut()).zip(steps.rows_mut()) {
+        let mut unrounded = Array2::zeros(acc.raw_dim());
+        for ((acc, mut codes), mut unrounded) in acc.rows().into_iter().zip(codes.rows_mut()).zip(unrounded.rows_mut())
+        {
             for (j, &acc) in acc.iter().enumerate() {
                 let channel = if w_scales.len() == 1 { 0 } else { j };
                 let code = to_code[channel].apply::<Y>(acc, y_zero_point.to_i32(), Codes { min, max });
                 codes[j] = Y::Code::from_i32(code);
-                steps[j] = to_steps[channel].centred(acc);
+                unrounded[j] = to_unrounded[channel].centred(acc);
             }
         }
         let mut output = Array2::zeros(codes.raw_dim());
         self.to.params.dequantize_into(&codes, &mut output)?;
-        Ok(LinearPass { codes, output, steps, weights: weights.dequantize() })
+        Ok(LinearPass { codes, output, unrounded, weights: weights.dequantize() })
     }
 
-    /// The gradients, from what went into the forward pass, what it computed, and the gradient of its output.
+    /// The backward pass, given the input and weights of the forward pass, its result, and the gradient of its output.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if shapes are not those of the forward pass.
+    /// [`Error::Shape`](crate::Error::Shape) if a shape differs from the forward pass.
     pub fn backward(
         &self,
         x: &ArrayRef2<f32>,
@@ -166,11 +169,11 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
         pass: &LinearPass<Y>,
         grad: &ArrayRef2<f32>,
     ) -> Result<LinearGradients> {
-        check_shapes("input", &[pass.steps.nrows(), pass.weights.ncols()], x.shape())?;
+        check_shapes("input", &[pass.unrounded.nrows(), pass.weights.ncols()], x.shape())?;
         let (y_scale, _) = self.to.params.of_tensor("parameters of the output")?;
-        // In units of the scale the output is `y_scale * round(v)`, with `v = z / y_scale` of the plain output `z`: the
-        // scale cancels from the derivative by `z`, and the one by the scale is that of the rounding.
-        let by_output = self.unit.gradients(&pass.steps, grad)?;
+        // The output is `y_scale * round(v)`, with `v = z / y_scale` of the unrounded output `z`. The scale cancels from the
+        // derivative by `z`, so gradients are computed in units of `y_scale`.
+        let by_output = self.unit.gradients(&pass.unrounded, grad)?;
         let by_weights = by_output.input.t().dot(x);
         Ok(LinearGradients {
             input: by_output.input.dot(&pass.weights),
@@ -181,10 +184,10 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
         })
     }
 
-    /// The layer from codes to codes: its outputs are the codes of [`Self::forward`].
+    /// The integer layer, whose output codes equal the codes of [`forward`](Self::forward).
     ///
     /// # Errors
-    /// Those of [`Linear::new`] and [`Linear::prepare`].
+    /// Same as [`Linear::new`] and [`Linear::prepare`].
     pub fn to_integer(
         &self,
         weights: &ArrayRef2<f32>,

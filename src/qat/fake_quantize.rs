@@ -1,10 +1,10 @@
-//! Fake quantization with given parameters, forward and backward.
+//! Fake quantization with fixed parameters, forward and backward.
 
 use alloc::vec::Vec;
 
 use ndarray::{Array, ArrayRef, Dimension};
 
-use super::loops::{self, Bits, Sums, Table};
+use super::loops::{self, Bits, BlockParams, GradientSums};
 use super::mask::SteMask;
 use crate::affine::rounding::{Onnx, TfLite, Torch};
 use crate::affine::{
@@ -15,22 +15,24 @@ use crate::element::{Code, Element, Float};
 use crate::error::{Error, Result, check_shapes};
 use crate::qparams::QParams;
 
-/// Quantization as a network in training sees it: the forward pass rounds to the grid, the backward pass does as if it
-/// had not (the straight-through estimator: Bengio, Léonard and Courville 2013; Jacob et al. 2018).
+/// Fake quantization: the forward pass quantizes and dequantizes, the backward pass is the straight-through estimator.
+/// (Bengio, Léonard and Courville 2013; Jacob et al. 2018, section 3; PyTorch:
+/// `fake_quantize_per_tensor_affine`, `fake_quantize_per_channel_affine`.)
 ///
 /// With `v = x / scale` and `q = clamp(round(v) + zero_point)`, by the formulas of the parameters' [`Convention`]:
 ///
-/// | | where `v` passes, see [`SteClipping`] | where it is clipped |
+/// | | not clipped, see [`SteClipping`] | clipped |
 /// |---|---|---|
 /// | `y` | `(q - zero_point) * scale` | the same |
 /// | `∂y/∂x` | 1 | 0 |
 /// | `∂y/∂scale` | `q - zero_point - v` | `q - zero_point` |
 /// | `∂y/∂zero_point` | 0 | `-scale` |
 ///
-/// The values of the forward pass are exactly those of [`QParams::quantize`](crate::Quantize::quantize) and
-/// dequantize. A NaN is taken for 0, and its gradient passes.
+/// The gradients by scale and zero point are those of LSQ and LSQ+ (Esser et al. 2020, equation 3; Bhalgat et al. 2020,
+/// section 3). Forward values equal [`QParams::quantize`](crate::Quantize::quantize) followed by dequantize, bit for bit.
+/// A NaN becomes 0, and its gradient passes.
 ///
-/// Codes have 16 bits at most: an `i32` does not compile. For any number of bits from 2 to 16, see
+/// Codes have at most 16 bits; `FakeQuantize<i32, _>` does not compile. For 2 to 16 bits, see
 /// [`Scheme::bits`](crate::Scheme::bits).
 ///
 /// ```
@@ -43,10 +45,10 @@ use crate::qparams::QParams;
 /// let (y, mask) = fake.forward(&w)?;
 /// assert_eq!(y, array![[0.75, -0.25, 0.0], [-3.0, 1.0, 2.0]]);
 ///
-/// // Nothing was clipped, so the gradient passes everywhere.
+/// // No value is clipped, so the gradient passes everywhere.
 /// let grad = array![[1.0f32, 2.0, 3.0], [4.0, 5.0, 6.0]];
 /// assert_eq!(fake.backward(&mask, &grad)?, grad);
-/// // If the scales are to be trained too:
+/// // To train the scales too:
 /// let gradients = fake.gradients(&w, &grad)?;
 /// assert_eq!(gradients.input, grad);
 /// let by_scale = 1.0 * (3.0 - 3.0) + 2.0 * (-1.0 + 1.2) + 3.0 * (0.0 - 0.4);
@@ -57,45 +59,45 @@ use crate::qparams::QParams;
 pub struct FakeQuantize<T: Element, D: Dimension> {
     params: QParams<T, D>,
     clipping: SteClipping,
-    /// Of each block in row-major order, as a float.
+    /// The zero point of each block in row-major order.
     zero_points: Vec<f32>,
-    /// Whether those are of the caller's, and need not be integers.
-    real: bool,
+    /// Set if the zero points are floats of the caller, added before rounding.
+    float_zero_point: bool,
 }
 
-/// The derivatives of a loss by what went into fake quantization.
+/// The gradients of a loss by the inputs of [`FakeQuantize`]: `∂L/∂x`, `∂L/∂scale` and `∂L/∂zero_point`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gradients<F, D: Dimension> {
-    /// By the values, of their shape.
+    /// The gradient by the input, with its shape.
     pub input: Array<F, D>,
-    /// By the scales, one per block.
+    /// The gradient by each scale, one per block.
     pub scale: Array<f32, D>,
-    /// By the zero points, one per block.
+    /// The gradient by each zero point, one per block.
     pub zero_point: Array<f32, D>,
 }
 
 impl<T: Element, D: Dimension> FakeQuantize<T, D> {
-    /// With these parameters, and the gradient passing as PyTorch has it: [`SteClipping::Rounded`].
+    /// Quantizes with these parameters. The clipping condition is PyTorch's, [`SteClipping::Rounded`].
     pub fn new(params: QParams<T, D>) -> Self {
         const { assert!(T::BITS <= 16, "fake quantization is for codes of 16 bits at most") };
         let zero_points = match params.zero_point() {
             Some(zero_points) => zero_points.iter().map(|z| z.to_i32() as f32).collect(),
             None => alloc::vec![0.0; params.scale().len()],
         };
-        Self { params, clipping: SteClipping::default(), zero_points, real: false }
+        Self { params, clipping: SteClipping::default(), zero_points, float_zero_point: false }
     }
 
-    /// With the gradient passing there.
+    /// Sets the clipping condition of the straight-through estimator.
     pub fn with_clipping(mut self, clipping: SteClipping) -> Self {
         self.clipping = clipping;
         self
     }
 
-    /// With zero points that need not be integers, instead of those of the parameters:
-    /// `q = clamp(round(v + zero_point))`, `y = (q - zero_point) * scale` in `f64`, rounded once (PyTorch:
-    /// `fake_quantize_per_channel_affine` with zero points of type float; LSQ+ with its offset `-zero_point * scale`).
+    /// Replaces the integer zero points by floats, which are added before rounding: `q = clamp(round(v + zero_point))`,
+    /// `y = (q - zero_point) * scale` in `f64`, rounded once. (PyTorch: `fake_quantize_per_channel_affine` with zero points
+    /// of type float; LSQ+: the offset `-zero_point * scale`.)
     ///
-    /// Float zero has no code of its own then, and integer arithmetic cannot follow.
+    /// Float zero then has no exact code, and integer layers cannot reproduce the values.
     ///
     /// ```
     /// use ndarray::array;
@@ -107,8 +109,8 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not one per block, [`Error::NonFinite`] unless all are finite, [`Error::ZeroPoint`]
-    /// if one is outside of the codes.
+    /// [`Error::Shape`] unless there is one zero point per block, [`Error::NonFinite`] if one is NaN or infinite,
+    /// [`Error::ZeroPoint`] if one is outside the code range.
     pub fn with_float_zero_points(mut self, zero_points: &ArrayRef<f32, D>) -> Result<Self> {
         check_shapes("zero points", self.params.scale().shape(), zero_points.shape())?;
         let (min, max) = self.params.code_range();
@@ -121,26 +123,26 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
             }
         }
         self.zero_points = zero_points.iter().copied().collect();
-        self.real = true;
+        self.float_zero_point = true;
         Ok(self)
     }
 
-    /// The same with other parameters, which have integer zero points.
+    /// The same clipping condition with other parameters and their integer zero points.
     pub(super) fn with_params(&self, params: QParams<T, D>) -> Self {
         Self::new(params).with_clipping(self.clipping)
     }
 
-    /// The parameters: what the trained network is quantized with.
+    /// The parameters, with which the trained network is quantized.
     pub fn params(&self) -> &QParams<T, D> {
         &self.params
     }
 
-    /// Where the gradient passes.
+    /// The clipping condition of the straight-through estimator.
     pub fn clipping(&self) -> SteClipping {
         self.clipping
     }
 
-    /// The values on their grid, and which of them were not clipped.
+    /// Returns the fake-quantized values, and the straight-through mask for [`backward`](Self::backward).
     ///
     /// # Errors
     /// [`Error::Shape`] if the parameters do not fit `x`.
@@ -150,10 +152,11 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         Ok((y, mask))
     }
 
-    /// [`Self::forward`] into memory that exists. Any strides on either side; the mask is given the shape of `x`.
+    /// Same as [`forward`](Self::forward), into a caller-provided array and mask. `x` and `y` may have any strides; the mask is
+    /// resized to the shape of `x`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `y` has another shape than `x`, or the parameters do not fit it.
+    /// [`Error::Shape`] if `x` and `y` differ in shape, or the parameters do not fit it.
     pub fn forward_into<F: Float>(
         &self,
         x: &ArrayRef<F, D>,
@@ -161,7 +164,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         mask: &mut SteMask<D>,
     ) -> Result<()> {
         with_rounding!(self.params.convention(), R => {
-            if self.real {
+            if self.float_zero_point {
                 self.run::<F, FloatZeroPoint<F::Compute, R>>(x, y, mask, 0)
             } else {
                 self.run::<F, IntegerZeroPoint<F::Compute, R>>(x, y, mask, 0)
@@ -169,34 +172,36 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         })
     }
 
-    /// As [`Self::forward`] with stochastic rounding: up with the probability of the fraction of `v`, else down, so
-    /// that the mean of `y` is `x` where nothing is clipped (Gupta et al. 2015). The probability is a multiple of 2⁻²⁴.
+    /// Same as [`forward`](Self::forward), with stochastic rounding: `v` is rounded up with probability `v - floor(v)`, a
+    /// multiple of 2⁻²⁴, otherwise down, so that the mean of `y` is `x` unless clipped. (Gupta et al., "Deep learning with
+    /// limited numerical precision", 2015, section 3.)
     ///
-    /// The random number of an element is a function of the seed and of its position in row-major order alone. Take
-    /// another seed for every call, such as the number of the step.
+    /// The random number of an element depends only on the seed and its position in row-major order. Use a different seed
+    /// for every call, such as the number of the training step.
     ///
     /// ```
     /// use ndarray::Array1;
     /// use ndarray_quant::{QParams, qat::FakeQuantize};
     /// let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(1.0, 0)?);
     /// let x = Array1::from_elem(10_000, 0.3f32);
-    /// assert_eq!(fake.forward(&x)?.0.sum(), 0.0); // to nearest, what is small is lost
+    /// assert_eq!(fake.forward(&x)?.0.sum(), 0.0); // rounding to nearest loses small values
     /// assert!((fake.forward_stochastic(&x, 1)?.0.mean().unwrap() - 0.3).abs() < 0.02);
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     ///
     /// # Errors
-    /// Those of [`Self::forward_stochastic_into`].
+    /// Same as [`forward_stochastic_into`](Self::forward_stochastic_into).
     pub fn forward_stochastic<F: Float>(&self, x: &ArrayRef<F, D>, seed: u64) -> Result<(Array<F, D>, SteMask<D>)> {
         let (mut y, mut mask) = (Array::from_elem(x.raw_dim(), F::default()), SteMask::default());
         self.forward_stochastic_into(x, seed, &mut y, &mut mask)?;
         Ok((y, mask))
     }
 
-    /// [`Self::forward_stochastic`] into memory that exists.
+    /// Same as [`forward_stochastic`](Self::forward_stochastic), into a caller-provided array and mask.
     ///
     /// # Errors
-    /// Those of [`Self::forward_into`], and [`Error::Argument`] with real zero points.
+    /// [`Error::Shape`] if `x` and `y` differ in shape, or the parameters do not fit it; [`Error::Argument`] with float zero
+    /// points.
     pub fn forward_stochastic_into<F: Float>(
         &self,
         x: &ArrayRef<F, D>,
@@ -204,11 +209,11 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         y: &mut ArrayRef<F, D>,
         mask: &mut SteMask<D>,
     ) -> Result<()> {
-        if self.real {
+        if self.float_zero_point {
             return Err(Error::Argument {
                 what: "zero points of stochastic rounding",
                 expected: "integers",
-                found: "real ones".into(),
+                found: "floats".into(),
             });
         }
         let seed = split_mix(seed);
@@ -224,26 +229,26 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), y.shape())?;
         self.params.check(&x.raw_dim())?;
-        let (table, mut bits) = (self.table(seed), Bits::new(mask.reset(x.raw_dim())));
+        let (block_params, mut bits) = (self.block_params(seed), Bits::new(mask.reset(x.raw_dim())));
         let blocks = self.params.blocks();
-        blocks.for_each_run_pair(x, y, |run, x, y| loops::forward::<F, G>(table, run, x, y, &mut bits));
+        blocks.for_each_run_pair(x, y, |run, x, y| loops::forward::<F, G>(block_params, run, x, y, &mut bits));
         Ok(())
     }
 
-    /// The gradient by the input: that of the output where nothing was clipped, else 0.
+    /// The gradient by the input, `∂L/∂x = ∂L/∂y` where the value was not clipped, otherwise 0.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the mask is of another shape than `grad`.
+    /// [`Error::Shape`] if `mask` and `grad` differ in shape.
     pub fn backward<F: Float>(&self, mask: &SteMask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
         let mut input = Array::from_elem(grad.raw_dim(), F::default());
         self.backward_into(mask, grad, &mut input)?;
         Ok(input)
     }
 
-    /// [`Self::backward`] into memory that exists. Any strides on either side.
+    /// Same as [`backward`](Self::backward), into a caller-provided array. Any strides work.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless all three have one shape.
+    /// [`Error::Shape`] if `mask`, `grad` and `input` differ in shape.
     pub fn backward_into<F: Float>(
         &self,
         mask: &SteMask<D>,
@@ -253,17 +258,18 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         mask.apply(grad, input)
     }
 
-    /// The gradients by the input, the scales and the zero points, from the input of the forward pass and the gradient
-    /// of its output.
+    /// The gradients by the input, the scales and the zero points, given the input `x` of the forward pass and the gradient
+    /// `grad` of its output.
     ///
-    /// With [`Convention::Torch`] they are those of `_fake_quantize_learnable_per_tensor_affine` and its per-channel
-    /// form, which add the zero point before they round: `q = clamp(rne(v + zero_point))`. At ties that may be another
-    /// code than the one of the forward pass.
+    /// `∂L/∂scale` and `∂L/∂zero_point` are sums over the elements of a block, in a fixed order: partial sums in the type of
+    /// the tensor, added in `f64`, rounded to `f32` at the end.
     ///
-    /// Sums are in the order of the elements, in `f64` over every 64th partial sum, and are rounded to `f32` last.
+    /// With [`Convention::Torch`] the gradients equal `_fake_quantize_learnable_per_tensor_affine` and its per-channel form,
+    /// which add the zero point before rounding: `q = clamp(rne(v + zero_point))`. At ties, `q` may differ from the code of
+    /// the forward pass.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `grad` has another shape than `x`, or the parameters do not fit it.
+    /// [`Error::Shape`] if `x` and `grad` differ in shape, or the parameters do not fit it.
     pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<Gradients<F, D>> {
         let mut input = Array::from_elem(x.raw_dim(), F::default());
         let mut scale = Array::zeros(self.params.scale().raw_dim());
@@ -272,10 +278,11 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         Ok(Gradients { input, scale, zero_point })
     }
 
-    /// [`Self::gradients`] into memory that exists. What is not contiguous is copied first.
+    /// Same as [`gradients`](Self::gradients), into caller-provided arrays. Arrays that are not contiguous are copied first.
     ///
     /// # Errors
-    /// Those of [`Self::gradients`], and [`Error::Shape`] if memory has another shape.
+    /// [`Error::Shape`] if `x`, `grad` and `input` differ in shape, the parameters do not fit it, or `scale` or `zero_point` has
+    /// not one element per block.
     pub fn gradients_into<F: Float>(
         &self,
         x: &ArrayRef<F, D>,
@@ -287,7 +294,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         let scales = self.params.scale();
         check_shapes("gradient of the scales", scales.shape(), scale.shape())?;
         check_shapes("gradient of the zero points", scales.shape(), zero_point.shape())?;
-        let sums = self.sums(x, grad, input)?;
+        let sums = self.block_sums(x, grad, input)?;
         let places = scale.iter_mut().zip(zero_point.iter_mut()).zip(scales).zip(&sums);
         for (((by_scale, by_zero_point), &scale), sums) in places {
             *by_scale = sums.by_scale as f32;
@@ -296,20 +303,22 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         Ok(())
     }
 
-    /// The gradient by the input, and the sums of every block.
-    pub(super) fn sums<F: Float>(
+    /// Writes the gradient by the input, and returns the sums of each block.
+    pub(super) fn block_sums<F: Float>(
         &self,
         x: &ArrayRef<F, D>,
         grad: &ArrayRef<F, D>,
         input: &mut ArrayRef<F, D>,
-    ) -> Result<Vec<Sums>> {
+    ) -> Result<Vec<GradientSums>> {
         check_shapes("gradient", x.shape(), grad.shape())?;
         check_shapes("gradient of the input", x.shape(), input.shape())?;
         self.params.check(&x.raw_dim())?;
         Ok(match self.params.convention() {
             Convention::Torch => self.run_backward::<F, FloatZeroPoint<F::Compute, Torch>>(x, grad, input),
-            Convention::Onnx if self.real => self.run_backward::<F, FloatZeroPoint<F::Compute, Onnx>>(x, grad, input),
-            Convention::TfLite if self.real => {
+            Convention::Onnx if self.float_zero_point => {
+                self.run_backward::<F, FloatZeroPoint<F::Compute, Onnx>>(x, grad, input)
+            }
+            Convention::TfLite if self.float_zero_point => {
                 self.run_backward::<F, FloatZeroPoint<F::Compute, TfLite>>(x, grad, input)
             }
             Convention::Onnx => self.run_backward::<F, IntegerZeroPoint<F::Compute, Onnx>>(x, grad, input),
@@ -322,15 +331,15 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         x: &ArrayRef<F, D>,
         grad: &ArrayRef<F, D>,
         input: &mut ArrayRef<F, D>,
-    ) -> Vec<Sums> {
-        let mut sums = alloc::vec![Sums::default(); self.zero_points.len()];
+    ) -> Vec<GradientSums> {
+        let mut sums = alloc::vec![GradientSums::default(); self.zero_points.len()];
         let (x, grad) = (x.as_standard_layout(), grad.as_standard_layout());
         let (Some(x), Some(grad)) = (x.as_slice(), grad.as_slice()) else { return sums };
         let shape = input.raw_dim();
         let mut walk = |out: &mut [F]| {
             self.params.blocks().for_each_range(&shape, |run, range| {
                 loops::gradients::<F, G>(
-                    self.table(0),
+                    self.block_params(0),
                     run,
                     &x[range.clone()],
                     &grad[range.clone()],
@@ -349,8 +358,8 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         sums
     }
 
-    fn table(&self, seed: u64) -> Table<'_> {
-        Table {
+    fn block_params(&self, seed: u64) -> BlockParams<'_> {
+        BlockParams {
             scale: self.params.scale().as_slice().unwrap_or_default(),
             zero_point: &self.zero_points,
             settings: Settings { codes: self.params.codes(), clipping: self.clipping, seed },

@@ -1,4 +1,4 @@
-//! Step sizes and zero points that are trained with the weights.
+//! LSQ and LSQ+: scales and zero points that are trained with the weights.
 
 use ndarray::{Array, ArrayRef, Dimension};
 
@@ -10,7 +10,7 @@ use crate::granularity::{Blocks, Granularity, Run, positions};
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 
-/// Learned scales stay within these bounds: the product of two of them is a normal `f32`.
+/// The bounds of learned scales, chosen so that the product of two scales is a normal `f32`.
 const SMALLEST: f32 = 1.0 / (1u64 << 60) as f32;
 const GREATEST: f32 = (1u64 << 60) as f32;
 
@@ -35,21 +35,21 @@ pub enum GradientScale {
     Fixed(f32),
 }
 
-/// Fake quantization whose scales, and zero points if asked for, are trained: LSQ and LSQ+.
+/// Fake quantization with trained scales, and optionally trained zero points: LSQ and LSQ+. Use it for 4 bits and fewer.
 ///
-/// | | trained | starts from | published in |
+/// | | trained | initial values | source |
 /// |---|---|---|---|
 /// | [`lsq`](Self::lsq) | scales; zero points are 0 | `2 * mean(abs(x)) / sqrt(q_max)` | Esser et al., "Learned step size quantization", 2020 |
-/// | [`lsq_plus`](Self::lsq_plus) | scales and zero points | calibrated parameters | Bhalgat et al., "LSQ+", 2020 |
+/// | [`lsq_plus`](Self::lsq_plus) | scales and zero points | calibrated parameters | Bhalgat et al., "LSQ+: improving low-bit quantization through learnable offsets and better initialization", 2020 |
 /// | [`new`](Self::new) | scales | calibrated parameters | |
 ///
-/// The gradients are those of [`FakeQuantize`] with [`SteClipping::Unrounded`], times a [`GradientScale`]. LSQ+'s offset `β`
-/// is `-zero_point * scale`; the zero point is kept as a real number and rounded for use, so that integer arithmetic
-/// can follow. With [`Convention::Torch`] everything is as in PyTorch's `_fake_quantize_learnable_*`, whose gradient
-/// passes by [`SteClipping::Rounded`].
+/// Gradients are the gradients of [`FakeQuantize`] with [`SteClipping::Unrounded`], multiplied by a [`GradientScale`]. LSQ+'s
+/// offset `β` is `-zero_point * scale`; the zero point is trained as a float and rounded for the forward pass, so that
+/// integer layers reproduce the values. With [`Convention::Torch`] everything equals PyTorch's
+/// `_fake_quantize_learnable_*`, which clips by [`SteClipping::Rounded`].
 ///
-/// An optimizer of any kind works: propose new values to [`set_scale`](Self::set_scale), which keeps them positive and
-/// finite by [`project_scale`]. [`sgd_step`](Self::sgd_step) is the plainest one.
+/// Any optimizer works: pass its new values to [`set_scale`](Self::set_scale), which keeps scales positive and finite.
+/// [`sgd_step`](Self::sgd_step) is plain gradient descent.
 ///
 /// ```
 /// use ndarray::Array1;
@@ -72,16 +72,16 @@ pub enum GradientScale {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LearnedQuantizer<T: Element, D: Dimension> {
     fake: FakeQuantize<T, D>,
-    /// Before they are rounded, if they are trained.
+    /// The trained zero points before rounding; `None` if they are fixed.
     zero_point: Option<Array<f32, D>>,
     factor: GradientScale,
 }
 
 impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
-    /// Trains the scales of these parameters.
+    /// Trains the scales, starting from these parameters; zero points stay fixed.
     ///
     /// # Errors
-    /// Those of [`QParams::new`].
+    /// None for valid parameters; the `Result` is that of [`QParams::new`].
     pub fn new(params: QParams<T, D>) -> Result<Self> {
         let clipping = match params.convention() {
             Convention::Torch => SteClipping::Rounded,
@@ -92,12 +92,13 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         Ok(Self { fake, zero_point: None, factor: GradientScale::Weights })
     }
 
-    /// LSQ: the codes, granularity and convention of a scheme, no zero point, and scales that start from `x`:
-    /// `2 * mean(abs(x)) / sqrt(q_max)`, or 1 for blocks of zeros.
+    /// LSQ: trains scales with a zero point of 0, and the codes, granularity and convention of `scheme`. The initial scale of
+    /// a block is `2 * mean(abs(x)) / sqrt(q_max)` with `q_max = code_max` (Esser et al. 2020, section 2.1), or 1 if all its
+    /// elements are zero.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the position of the first NaN or infinity, [`Error::ZeroPoint`] if 0 is none of the
-    /// codes, [`Error::Axis`] or [`Error::GroupSize`] for a granularity that `x` cannot have.
+    /// [`Error::NonFinite`] with the index of the first NaN or infinity, [`Error::ZeroPoint`] if the scheme's codes exclude 0,
+    /// [`Error::Axis`] or [`Error::GroupSize`] if `x` cannot have the scheme's granularity.
     pub fn lsq<F: Float>(scheme: Scheme<T>, x: &ArrayRef<F, D>) -> Result<Self> {
         let mean = mean_magnitudes(x, scheme.granularity())?;
         let Codes { min, max } = scheme.codes();
@@ -108,10 +109,11 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         Self::new(params.with_code_range(min, max)?)
     }
 
-    /// LSQ+: trains the zero points as well. For activations, start from the parameters of an observer.
+    /// LSQ+: trains scales and zero points, starting from these parameters. For activations, start from the parameters that an
+    /// observer found.
     ///
     /// # Errors
-    /// Those of [`Self::new`].
+    /// None for valid parameters; the `Result` is that of [`QParams::new`].
     pub fn lsq_plus(params: QParams<T, D>) -> Result<Self> {
         let zero_point = match params.zero_point() {
             Some(zero_point) => zero_point.mapv(|z| z.to_i32() as f32),
@@ -120,43 +122,43 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         Ok(Self { zero_point: Some(zero_point), ..Self::new(params)? })
     }
 
-    /// With the gradients of the parameters multiplied by this.
+    /// Sets the gradient scale. The default is [`GradientScale::Weights`].
     pub fn with_gradient_scale(mut self, factor: GradientScale) -> Self {
         self.factor = factor;
         self
     }
 
-    /// With the gradient passing there.
+    /// Sets the clipping condition of the straight-through estimator.
     pub fn with_clipping(mut self, clipping: SteClipping) -> Self {
         self.fake = self.fake.with_clipping(clipping);
         self
     }
 
-    /// Forward and backward with the present parameters, the zero points rounded.
+    /// The forward and backward pass with the current parameters and rounded zero points.
     pub fn as_fake_quantize(&self) -> &FakeQuantize<T, D> {
         &self.fake
     }
 
-    /// The present parameters, the zero points rounded: what the trained network is quantized with.
+    /// The current parameters with rounded zero points, with which the trained network is quantized.
     pub fn params(&self) -> &QParams<T, D> {
         self.fake.params()
     }
 
-    /// The present scales.
+    /// The current scales.
     pub fn scale(&self) -> &Array<f32, D> {
         self.params().scale()
     }
 
-    /// The present zero points before they are rounded, if they are trained.
+    /// The current zero points before rounding; `None` if they are not trained.
     pub fn zero_point(&self) -> Option<&Array<f32, D>> {
         self.zero_point.as_ref()
     }
 
-    /// The gradients by the input and, multiplied by [`Self::gradient_scales`], by scales and zero points. Those of
-    /// the zero points are 0 unless they are trained.
+    /// The gradients by the input, by the scales and by the zero points, the last two multiplied by
+    /// [`gradient_scales`](Self::gradient_scales). The gradient by the zero points is 0 if they are not trained.
     ///
     /// # Errors
-    /// Those of [`FakeQuantize::gradients`].
+    /// [`Error::Shape`] if `x` and `grad` differ in shape, or the parameters do not fit it.
     pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<Gradients<F, D>> {
         let mut gradients = match self.zero_points_of_torch() {
             Some(zero_points) => self.fake.clone().with_float_zero_points(&zero_points)?.gradients(x, grad)?,
@@ -171,7 +173,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         Ok(gradients)
     }
 
-    /// What the gradients are multiplied by for a tensor of this many elements, one per block.
+    /// The gradient scale of each block, for a tensor of `len` elements.
     pub fn gradient_scales(&self, len: usize) -> Array<f32, D> {
         let params = self.params();
         let elements = match self.factor {
@@ -190,10 +192,13 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         }
     }
 
-    /// Takes new scales, each as near as [`project_scale`] lets it.
+    /// Sets the scales to the values that an optimizer proposes, after projection: each is clamped to between half and twice
+    /// the current scale and to `2^-60..=2^60`; a NaN changes nothing.
+    ///
+    /// A scale therefore stays positive and finite at any learning rate, and one bad step cannot destroy it.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not one per block.
+    /// [`Error::Shape`] unless there is one scale per block.
     pub fn set_scale(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
         check_shapes("scales", self.scale().shape(), proposed.shape())?;
         let mut scale = self.scale().clone();
@@ -202,10 +207,10 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         Ok(())
     }
 
-    /// Takes new zero points, each clamped to the codes; a NaN changes nothing.
+    /// Sets the zero points to the values that an optimizer proposes, clamped to the code range; a NaN changes nothing.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not one per block, [`Error::Argument`] unless zero points are trained.
+    /// [`Error::Shape`] unless there is one zero point per block, [`Error::Argument`] if zero points are not trained.
     pub fn set_zero_point(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
         check_shapes("zero points", self.scale().shape(), proposed.shape())?;
         let Some(zero_point) = &mut self.zero_point else {
@@ -227,23 +232,24 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         Ok(())
     }
 
-    /// One step of gradient descent: `scale - rate * gradient` is proposed, and the same for trained zero points.
+    /// One step of gradient descent: [`set_scale`](Self::set_scale) to `scale - learning_rate * gradient`, and the same for
+    /// trained zero points.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the gradients are those of another granularity.
-    pub fn sgd_step<F>(&mut self, gradients: &Gradients<F, D>, rate: f32) -> Result<()> {
+    /// [`Error::Shape`] if the gradients have not one element per block.
+    pub fn sgd_step<F>(&mut self, gradients: &Gradients<F, D>, learning_rate: f32) -> Result<()> {
         check_shapes("gradient of the scales", self.scale().shape(), gradients.scale.shape())?;
-        let scale = self.scale() - &(&gradients.scale * rate);
+        let scale = self.scale() - &(&gradients.scale * learning_rate);
         if let Some(zero_point) = &self.zero_point {
             check_shapes("gradient of the zero points", zero_point.shape(), gradients.zero_point.shape())?;
-            let zero_point = zero_point - &(&gradients.zero_point * rate);
+            let zero_point = zero_point - &(&gradients.zero_point * learning_rate);
             self.set_zero_point(&zero_point)?;
         }
         self.set_scale(&scale)
     }
 
-    /// PyTorch's backward pass per tensor rounds zero points by adding a half and dropping the fraction, also of
-    /// negative ones: -3.7 becomes -3 there, and -4 in the forward pass.
+    /// The zero points of PyTorch's backward pass per tensor, which rounds by adding one half and truncating, also for negative
+    /// zero points: -3.7 becomes -3 there, but -4 in the forward pass.
     fn zero_points_of_torch(&self) -> Option<Array<f32, D>> {
         let params = self.params();
         if params.convention() != Convention::Torch || params.granularity() != Granularity::PerTensor {
@@ -255,7 +261,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     }
 }
 
-/// The same parameters with other scales, and zero points if given.
+/// `params` with other scales, and other zero points if given.
 fn with_values<T: Element, D: Dimension>(
     params: &QParams<T, D>,
     scale: Array<f32, D>,
@@ -267,7 +273,7 @@ fn with_values<T: Element, D: Dimension>(
     params.with_code_range(min, max)
 }
 
-/// The mean magnitude of each block.
+/// The mean of `abs(x)` in each block.
 fn mean_magnitudes<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Array<f64, D>> {
     let blocks = Blocks::new(granularity, x.ndim())?;
     let mut sums = Array::<(f64, f64), D>::from_elem(blocks.grid(&x.raw_dim()), (0.0, 0.0));

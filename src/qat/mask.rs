@@ -1,4 +1,4 @@
-//! One bit per element.
+//! The straight-through mask: one bit per element.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,10 @@ use super::loops;
 use crate::element::Float;
 use crate::error::{Result, check_shapes};
 
-/// Which elements of a tensor were not clipped: one bit per element. The backward pass of fake quantization needs
-/// nothing else.
+/// The straight-through mask of a forward pass: one bit per element, set where the value was not clipped. The gradient
+/// passes where the bit is set. (PyTorch: the mask of `fake_quantize_per_tensor_affine_cachemask`.)
+///
+/// [`FakeQuantize::backward`](super::FakeQuantize::backward) needs only the mask, not the input.
 ///
 /// ```
 /// use ndarray::array;
@@ -23,14 +25,14 @@ use crate::error::{Result, check_shapes};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SteMask<D: Dimension> {
     dim: D,
-    /// In row-major order, the first element in the lowest bit; unused bits are 0.
+    /// Row-major, with the first element in the lowest bit; unused bits are 0.
     words: Vec<u64>,
 }
 
 pub(super) const WORD: usize = u64::BITS as usize;
 
 impl<D: Dimension> SteMask<D> {
-    /// The mask of a tensor of this shape of which nothing was clipped.
+    /// A mask for a tensor of this shape without clipped elements.
     pub fn unclipped(shape: D) -> Self {
         let mut mask = Self { dim: shape, words: Vec::new() };
         let len = mask.dim.size();
@@ -51,17 +53,17 @@ impl<D: Dimension> SteMask<D> {
         self.dim.size() - self.words.iter().map(|word| word.count_ones() as usize).sum::<usize>()
     }
 
-    /// The bits as `bool`: false where the element was clipped.
+    /// The mask as `bool`: `false` where the element was clipped.
     pub fn to_array(&self) -> Array<bool, D> {
         Array::from_shape_vec(self.raw_dim(), self.bits().collect()).expect("one bit per element")
     }
 
-    /// The bytes that the bits take in memory.
+    /// The size of the mask in memory.
     pub fn size_in_bytes(&self) -> usize {
         size_of::<u64>() * self.words.len()
     }
 
-    /// Makes room for a tensor of this shape, all clipped, and returns the words. Arena is used again.
+    /// Resizes to a tensor of this shape with all bits cleared, reusing the allocation, and returns the words.
     pub(super) fn reset(&mut self, shape: D) -> &mut [u64] {
         self.words.clear();
         self.words.resize(shape.size().div_ceil(WORD), 0);
@@ -69,7 +71,7 @@ impl<D: Dimension> SteMask<D> {
         &mut self.words
     }
 
-    /// `out[i] = grad[i]` where nothing was clipped, else 0.
+    /// `out[i] = grad[i]` where the bit is set, otherwise 0.
     pub(super) fn apply<F: Float>(&self, grad: &ArrayRef<F, D>, out: &mut ArrayRef<F, D>) -> Result<()> {
         check_shapes("gradient", self.dim.slice(), grad.shape())?;
         check_shapes("gradient of the input", self.dim.slice(), out.shape())?;

@@ -1,4 +1,4 @@
-//! Activations whose upper bound is trained.
+//! PACT: activations with a trained upper bound.
 
 use ndarray::{Array, ArrayRef, Dimension};
 
@@ -10,16 +10,21 @@ use crate::element::{Element, Float};
 use crate::error::Result;
 use crate::qparams::QParams;
 
-/// PACT: a ReLU with a trained clipping value `α` instead of infinity, quantized (Choi et al., "PACT: parameterized
-/// clipping activation for quantized neural networks", 2018).
+/// PACT: a ReLU with a trained upper bound `α`, quantized (Choi et al., "PACT: parameterized clipping activation for
+/// quantized neural networks", 2018, section 3).
 ///
-/// `y = round(clip(x, 0, α) * (2^bits - 1) / α) * α / (2^bits - 1)`. The gradient passes to `x` where `0 < x < α`, and
-/// to `α` where `x >= α`. PACT adds `λ α²` to the loss: add `2 λ α` to the gradient of `α`.
+/// | | |
+/// |---|---|
+/// | `y` | `round(clip(x, 0, α) * (2^bits - 1) / α) * α / (2^bits - 1)` |
+/// | `∂y/∂x` | 1 where `0 < x < α`, otherwise 0 |
+/// | `∂y/∂α` | 1 where `x >= α`, otherwise 0 |
+///
+/// The paper regularizes the loss by `λ α²`: add `2 λ α` to the gradient of `α`.
 ///
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::qat::Pact;
-/// let mut pact = Pact::<u8, _>::new(3.0, 2)?; // 0, 1, 2 and 3
+/// let mut pact = Pact::<u8, _>::new(3.0, 2)?; // the values 0, 1, 2 and 3
 /// let x = array![-1.0f32, 0.4, 1.6, 5.0];
 /// let (y, _) = pact.forward(&x)?;
 /// assert_eq!(y, array![0.0, 0.0, 2.0, 3.0]);
@@ -36,7 +41,7 @@ pub struct Pact<T: Element, D: Dimension> {
 }
 
 impl<T: Element, D: Dimension> Pact<T, D> {
-    /// With this clipping value, and codes from 0 to `2^bits - 1`.
+    /// Clips to `0..=alpha` and quantizes to the codes `0..=2^bits - 1`.
     ///
     /// # Errors
     /// [`Error::Scale`](crate::Error::Scale) unless `alpha` is positive and finite,
@@ -47,38 +52,39 @@ impl<T: Element, D: Dimension> Pact<T, D> {
         Ok(Self { alpha, fake: FakeQuantize::new(params).with_clipping(SteClipping::Unrounded) })
     }
 
-    /// The present clipping value.
+    /// The current upper bound.
     pub fn alpha(&self) -> f32 {
         self.alpha
     }
 
-    /// The present parameters: what the trained network is quantized with.
+    /// The current parameters, with which the trained network is quantized.
     pub fn params(&self) -> &QParams<T, D> {
         self.fake.params()
     }
 
-    /// The clipped values on their grid, and which of them were not clipped.
+    /// Returns the clipped and fake-quantized values, and the straight-through mask.
     ///
     /// # Errors
-    /// As [`FakeQuantize::forward`].
+    /// None for parameters per tensor; the `Result` is that of [`FakeQuantize::forward`].
     pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
         self.fake.forward(x)
     }
 
-    /// The gradients by the input and by `α`, from the input of the forward pass and the gradient of its output.
+    /// The gradients by the input and by `α`, given the input of the forward pass and the gradient of its output.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `grad` has another shape than `x`.
     pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<(Array<F, D>, f32)> {
         let mut input = Array::from_elem(x.raw_dim(), F::default());
-        let sums = self.fake.sums(x, grad, &mut input)?;
+        let sums = self.fake.block_sums(x, grad, &mut input)?;
         Ok((input, sums.iter().map(|sums| sums.above).sum::<f64>() as f32))
     }
 
-    /// Takes a new clipping value, projected as in [`LearnedQuantizer::set_scale`](super::LearnedQuantizer::set_scale).
+    /// Sets `α` to the value that an optimizer proposes, projected as in
+    /// [`LearnedQuantizer::set_scale`](super::LearnedQuantizer::set_scale).
     ///
     /// # Errors
-    /// Those of [`Self::new`], which a projected value does not meet.
+    /// None for a projected value; the `Result` is that of [`Self::new`].
     pub fn set_alpha(&mut self, proposed: f32) -> Result<()> {
         let alpha = project_scale(self.alpha, proposed);
         let (min, max) = self.params().code_range();

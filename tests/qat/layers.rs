@@ -1,8 +1,8 @@
-//! Layers in training: folded batch normalization, and the linear layer that becomes an integer layer.
+//! Layers in training: folded batch normalization, rounded biases, and the linear layer with an integer form.
 
 use super::*;
 
-/// With nothing quantized: in training the outputs of batch normalization, frozen those of the folded float network.
+/// Without quantization, training gives the outputs of batch normalization, and frozen those of the folded network.
 #[test]
 fn batch_norm_folding() {
     let mut rng = Pcg64Mcg::seed_from_u64(5);
@@ -36,7 +36,7 @@ fn assert_close(found: &Array2<f32>, expected: &Array2<f32>, tolerance: f32) {
     }
 }
 
-/// Every gradient of a folded layer against central differences of its loss, with batch statistics and frozen.
+/// Gradients of a folded layer against central differences of its loss, with batch statistics and frozen.
 #[test]
 fn batch_norm_gradients() {
     let mut rng = Pcg64Mcg::seed_from_u64(6);
@@ -63,7 +63,7 @@ fn batch_norm_gradients() {
         let batch = Some((&*z, &batch)).filter(|_| !frozen);
         let g = bn.normalize_backward(&u, batch, &towards).unwrap();
         let (by_w, by_gamma) = bn.fold_backward(&w, &g.folded.t().dot(&x)).unwrap();
-        let (by_w, by_gamma) = (by_w + g.plain.t().dot(&x), by_gamma + &g.gamma);
+        let (by_w, by_gamma) = (by_w + g.unfolded.t().dot(&x), by_gamma + &g.gamma);
         let h = 1e-2;
         let close = |found: f32, up: f64, down: f64| {
             let expected = (up - down) / (2.0 * h as f64);
@@ -92,8 +92,8 @@ fn batch_norm_gradients() {
     }
 }
 
-/// The integer layer puts out the codes of the layer in training, for all arithmetics and activations; and the
-/// gradients are those of fake quantization around a plain product.
+/// The integer layer outputs the codes of the layer in training, for all arithmetic modes and activations, and the gradients
+/// are close to the gradients of fake quantization around a float product.
 #[test]
 fn a_layer_in_training_is_the_integer_layer() {
     let mut rng = Pcg64Mcg::seed_from_u64(9);
@@ -181,7 +181,7 @@ fn plain_gradients(
     let on_grid = weights.params().fake_quantize(w).unwrap();
     let by_weights = weights.gradients(w, &by_output.input.t().dot(x)).unwrap();
     let found = layer.backward(x, w, &pass, grad).unwrap();
-    // Values at the very bounds may pass in one and not in the other: the bias is rounded in the layer.
+    // The layer rounds its bias, so a value at a bound may be clipped in one and not in the other.
     assert_close(&found.input, &by_output.input.dot(&on_grid), 0.2);
     assert_close(&found.weights.input, &by_weights.input, 0.2);
     let rough = |found: f32, expected: f32| {

@@ -1,8 +1,8 @@
-//! Scales and zero points that are learned, and the schedule of training.
+//! Learned scales and zero points, and the training schedule.
 
 use super::*;
 
-/// LSQ by the formulas of the paper: initial value, gradient and its factor.
+/// LSQ by the paper's formulas: initial scale, gradient and gradient scale.
 #[test]
 fn lsq() {
     let w = Array2::from_shape_fn((2, 50), |(i, j)| ((i * 50 + j) as f32 * 0.7).sin() * (1.0 + i as f32));
@@ -35,7 +35,7 @@ fn lsq() {
     assert!(matches!(nan, Err(Error::NonFinite { index, .. }) if index == [1]));
 }
 
-/// Ten thousand steps at ten times the rate of the paper (0.01), on ordinary gradients and on impossible ones.
+/// Ten thousand steps at ten times the paper's learning rate of 0.01, with finite and infinite gradients.
 #[test]
 fn scales_stay_positive_and_finite() {
     let mut rng = Pcg64Mcg::seed_from_u64(3);
@@ -64,12 +64,12 @@ fn scales_stay_positive_and_finite() {
     }
 }
 
-/// LSQ+ learns an offset: zero points move to where the data is.
+/// LSQ+ learns an offset: zero points move to cover the data.
 #[test]
 fn lsq_plus() {
     let x = Array1::linspace(1.0f32, 3.0, 200);
     let params = QParams::<u8, _>::per_tensor(0.25, 0).unwrap().with_code_range(0, 15).unwrap();
-    // Symmetric about the middle of the codes; the data is all in the upper half.
+    // The range starts centred on the middle code; all data is in the upper half.
     let mut q = LearnedQuantizer::lsq_plus(params).unwrap();
     q.set_zero_point(&ndarray::array![8.4]).unwrap();
     assert_eq!(q.params().zero_point().unwrap()[0], 8);

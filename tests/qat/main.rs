@@ -1,4 +1,4 @@
-//! Fake quantization against slow plain references, published formulas and differences of smooth surrogates.
+//! Fake quantization against plain references, published formulas and central differences of smooth surrogates.
 
 mod layers;
 mod learned;
@@ -34,7 +34,7 @@ fn granularity() -> impl Strategy<Value = Granularity> {
     ]
 }
 
-/// Values inside and outside of the codes, ties among them, and gradients. One row is longer than a word of the mask.
+/// Values inside and outside the code range, with ties, and gradients. Some rows are longer than a word of the mask.
 fn tensors() -> impl Strategy<Value = (Array3<f32>, Array3<f32>)> {
     let value = prop_oneof![4 => -3.0f32..3.0, 1 => (-40i32..40).prop_map(|i| i as f32 * 0.125), 1 => -1e3f32..1e3];
     (0usize..4, 0usize..4, prop_oneof![0usize..9, 60usize..70]).prop_flat_map(move |(a, b, c)| {
@@ -45,7 +45,7 @@ fn tensors() -> impl Strategy<Value = (Array3<f32>, Array3<f32>)> {
     })
 }
 
-/// Random parameters for a tensor of this shape, with zero points if wanted.
+/// Random parameters for a tensor of this shape, optionally with zero points.
 fn params<T: Element>(shape: Ix3, granularity: Granularity, bits: u32, with_zero: bool, seed: u64) -> QParams<T, Ix3> {
     let scheme = Scheme::<T>::symmetric().bits(bits).expect("as many as the type has").with_granularity(granularity);
     let like = scheme.params_of(&Array3::<f32>::zeros(shape)).expect("zeros have a range");
@@ -76,7 +76,7 @@ fn round(v: f32, convention: Convention) -> f32 {
     if convention == Convention::TfLite { v.round() } else { v.round_ties_even() }
 }
 
-/// What the papers say of one value: quotient, steps, and whether it is clipped below (-1), above (1) or not.
+/// The papers' formulas for one value: `v`, the centred code, and -1, 0 or 1 if it is clipped below, not, or above.
 fn reference(
     x: f32,
     scale: f32,
@@ -95,7 +95,7 @@ fn reference(
     (v, rounded.clamp(low, high), side)
 }
 
-/// The same with the zero point added before rounding: quotient, code and side.
+/// The formulas with the zero point added before rounding: `v`, the code, and -1, 0 or 1.
 fn reference_after_zero(
     x: f32,
     scale: f32,
@@ -133,10 +133,10 @@ fn forward_and_backward<T: Element>(
     for (index, &x) in x.indexed_iter() {
         let block = block_of(granularity, index);
         let (s, z) = (params.scale()[block], zero_at(block));
-        let (_, steps, side) = reference(x, s, z, params.code_range(), convention, clipping);
-        prop_assert_eq!((y[index], passes[index]), (steps * s, side == 0));
-        // PyTorch rounds after it has added the zero point, in its backward pass.
-        let (v, steps, side) = if convention == Convention::Torch {
+        let (_, centred, side) = reference(x, s, z, params.code_range(), convention, clipping);
+        prop_assert_eq!((y[index], passes[index]), (centred * s, side == 0));
+        // PyTorch's backward pass adds the zero point before rounding.
+        let (v, centred, side) = if convention == Convention::Torch {
             let (v, code, side) = reference_after_zero(x, s, z, params.code_range(), clipping);
             (v, code - z, side)
         } else {
@@ -144,7 +144,7 @@ fn forward_and_backward<T: Element>(
         };
         let g = grad[index];
         prop_assert_eq!(gradients.input[index], if side == 0 { g } else { 0.0 });
-        let by_scale = if side == 0 { steps - v } else { steps };
+        let by_scale = if side == 0 { centred - v } else { centred };
         scale[block] += g as f64 * by_scale as f64;
         magnitude[block] += (g * by_scale).abs() as f64 + (g * s).abs() as f64;
         zero_point[block] -= if side == 0 { 0.0 } else { g as f64 * s as f64 };
@@ -159,7 +159,7 @@ fn forward_and_backward<T: Element>(
     prop_assert_eq!(&input, &Array3::from_shape_fn(x.dim(), |i| if passes[i] { grad[i] } else { 0.0 }));
     prop_assert_eq!(mask.clipped(), passes.iter().filter(|p| !**p).count());
 
-    // Strides and memory of the caller change nothing.
+    // Strides and caller-provided arrays do not change the results.
     let wide = |from: &Array3<f32>| {
         let (a, b, c) = from.dim();
         let mut wide = Array3::<f32>::zeros((c, a, 2 * b));
@@ -198,7 +198,7 @@ proptest! {
         forward_and_backward::<u16>(t, g, bits, c, clip, zero, seed)?;
     }
 
-    /// The rounding error is held constant: what remains is smooth, and its differences are the gradients.
+    /// With a constant rounding error the function is smooth, and its central differences are the gradients.
     #[test]
     fn gradients_are_differences_of_the_surrogate(x in -3.0f64..3.0, scale in 0.05f64..0.5, zero in 0i32..8, signed: bool) {
         let (min, max) = if signed { (-8, 7) } else { (0, 15) };
@@ -206,16 +206,16 @@ proptest! {
         let params = QParams::<i8, _>::per_tensor(scale as f32, zero as i8).unwrap().with_code_range(min, max).unwrap();
         let scale = scale as f32 as f64;
         let v = x / scale;
-        // Not beside a kink, where differences mean nothing.
+        // Differences are meaningless at a kink.
         prop_assume!(((v + zero as f64 - min as f64).abs() > 1e-3) && ((v + zero as f64 - max as f64).abs() > 1e-3));
         let residual = v.round_ties_even() - v;
         let surrogate = |x: f64, scale: f64, zero: f64| {
             let v = x / scale;
-            // Inside, the rounding moves a value by a constant; outside it is clipped.
-            let steps = if v + zero <= min as f64 { min as f64 - zero }
+            // Inside the range, rounding moves a value by a constant; outside, it is clipped.
+            let centred = if v + zero <= min as f64 { min as f64 - zero }
                 else if v + zero >= max as f64 { max as f64 - zero }
                 else { v + residual };
-            scale * steps
+            scale * centred
         };
         let h = 1e-6;
         let central = |f: &dyn Fn(f64) -> f64| (f(h) - f(-h)) / (2.0 * h);
@@ -229,7 +229,7 @@ proptest! {
         prop_assert!((found.zero_point[0] as f64 - expected).abs() < 1e-4, "zero: {} {expected}", found.zero_point[0]);
     }
 
-    /// Half precision is computed as f32; f64 by itself.
+    /// Half precision is computed in `f32`, and `f64` in `f64`.
     #[test]
     fn other_float_types((x, grad) in tensors(), g in granularity(), seed: u64) {
         let fake = FakeQuantize::new(params::<i8>(x.raw_dim(), g, 4, true, seed));
@@ -243,7 +243,7 @@ proptest! {
         prop_assert_eq!(double.input.dim(), x.dim());
     }
 
-    /// The gradient of the clipping value is that of all that lies beyond it.
+    /// The gradient by `α` is the sum of the gradients of all values clipped at `α`.
     #[test]
     fn pact((x, grad) in tensors(), alpha in 0.1f32..3.0, bits in 2u32..=8) {
         let pact = Pact::<u8, _>::new(alpha, bits).unwrap();
@@ -283,7 +283,7 @@ fn nan_is_zero_and_infinities_are_clipped() {
     assert_eq!((gradients.scale[0], gradients.zero_point[0]), (252.0 - 3.0, -1.0));
 }
 
-/// The mean of many roundings is the value: within five standard deviations of what chance allows.
+/// The mean over many seeds is the value, within five standard deviations.
 #[test]
 fn stochastic_rounding_is_unbiased() {
     const SEEDS: u64 = 2000;
@@ -303,7 +303,7 @@ fn stochastic_rounding_is_unbiased() {
         total += mean - x as f64;
     }
     assert!((total / x.len() as f64).abs() < 5.0 * 0.125 / ((SEEDS as f64 * x.len() as f64).sqrt()));
-    // A function of seed and position: not of strides, and another one for another seed.
+    // The result depends on the seed and the position, not on strides.
     let (y, _) = fake.forward_stochastic(&x, 7).unwrap();
     let columns = x.t().as_standard_layout().into_owned();
     assert_eq!(fake.forward_stochastic(&columns.t(), 7).unwrap().0, y);

@@ -1,4 +1,4 @@
-//! The operations as burn's backends see them: data in, data out, and a backward step.
+//! The backend extension: forward and backward passes of the operations on backend tensors.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use ndarray_quant::{
     qat::{FakeQuantize, LearnedQuantizer, SteMask},
 };
 
-const CHECKED: &str = "shapes and types are checked before they are dispatched";
+const CHECKED: &str = "shapes and types are checked before dispatch";
 
-/// Fake quantization of whatever element type.
+/// [`FakeQuantize`] of any element type.
 pub(crate) trait StraightThrough: Debug + Send + Sync {
     fn forward(&self, x: &ArrayD<f32>) -> (ArrayD<f32>, SteMask<IxDyn>);
     fn backward(&self, mask: &SteMask<IxDyn>, grad: &ArrayD<f32>) -> ArrayD<f32>;
@@ -32,7 +32,7 @@ impl<T: Element> StraightThrough for FakeQuantize<T, IxDyn> {
     }
 }
 
-/// The same with a gradient by the scales.
+/// [`LearnedQuantizer`] of any element type, with a gradient by the scales.
 pub(crate) trait LearnsScale: Debug + Send + Sync {
     fn forward(&self, x: &ArrayD<f32>) -> ArrayD<f32>;
     fn backward(&self, x: &ArrayD<f32>, grad: &ArrayD<f32>) -> (ArrayD<f32>, ArrayD<f32>);
@@ -116,7 +116,7 @@ impl<C: CheckpointStrategy> QuantizationBackend for Autodiff<Flex, C> {
     }
 }
 
-/// The values of a tensor of `f32`.
+/// Converts a tensor of `f32` to an array.
 pub(crate) fn array(data: TensorData) -> ArrayD<f32> {
     let shape: Vec<usize> = data.shape().iter().copied().collect();
     ArrayD::from_shape_vec(shape, data.try_to_vec().expect(CHECKED)).expect(CHECKED)

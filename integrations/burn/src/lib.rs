@@ -1,12 +1,12 @@
-//! Fake quantization of [`ndarray_quant`] as operations of burn, with gradients through burn's own autodiff.
+//! Quantization-aware training in burn: fake quantization by [`ndarray_quant`], with gradients through burn's autodiff.
 //!
 //! | | gradients | use it for |
 //! |---|---|---|
-//! | [`fake_quantize`] | by the input (straight-through) | parameters that are known or observed |
-//! | [`learned_fake_quantize`] | by the input and by the scales (LSQ) | four bits and fewer |
+//! | [`fake_quantize`] | by the input (straight-through) | fixed or observed parameters, 8 bits |
+//! | [`learned_fake_quantize`] | by the input and by the scales (LSQ) | 4 bits and fewer |
 //!
-//! Since version 0.22 burn's tensors do not name their backend: operations of one's own are a *backend extension*,
-//! routed at run time. These are for the CPU backend `Flex`, with and without autodiff, on tensors of `f32`.
+//! Since version 0.22 the type of a burn tensor does not name its backend, and custom operations are *backend extensions*
+//! that are dispatched at run time. These run on the CPU backend `Flex`, with or without autodiff, on `f32` tensors.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -19,7 +19,7 @@
 //! let y = fake_quantize(x.clone(), &fake)?;
 //! assert_eq!(y.to_data().try_to_vec::<f32>().unwrap(), [0.5, -1.0, 0.5]);
 //! let gradients = y.sum().backward();
-//! assert_eq!(x.grad(&gradients).unwrap().to_data().try_to_vec::<f32>().unwrap(), [1.0, 1.0, 0.0]); // 2.0 was clipped
+//! assert_eq!(x.grad(&gradients).unwrap().to_data().try_to_vec::<f32>().unwrap(), [1.0, 1.0, 0.0]); // 2.0 is clipped
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 
@@ -39,10 +39,11 @@ use ndarray_quant::{
 
 use extension::{Fixed, Learned, QuantizationBackend};
 
-/// Fake quantization with these parameters; the gradient passes where nothing was clipped.
+/// Fake quantization with fixed parameters. The gradient by `x` is straight-through: the gradient of the output where the
+/// value was not clipped, otherwise 0.
 ///
 /// # Errors
-/// [`Error::Shape`] if the parameters do not fit `x`, [`Error::Argument`] unless it is of `f32`.
+/// [`Error::Shape`] if the parameters do not fit `x`, [`Error::Argument`] unless `x` is of type `f32`.
 pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuantize<T, IxDyn>) -> Result<Tensor<D>> {
     check_dtype(&x)?;
     fake.params().check(&IxDyn(&x.dims()))?;
@@ -50,8 +51,11 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
     Ok(Tensor::from_dispatch(<Dispatch as QuantizationBackend>::fixed(x.into_dispatch(), fixed)))
 }
 
-/// Fake quantization with these scales and everything else of `like`, with gradients by both (LSQ). The scales are of
-/// the shape of those of `like`; those of a step of an optimizer go through [`ndarray_quant::qat::project_scale`] first.
+/// Fake quantization with scales that are trained: gradients by `x` and by `scale` (LSQ).
+///
+/// `like` gives all other parameters: granularity, zero points, code range and convention. `scale` has the shape of
+/// `like.scale()`. After each optimizer step, project the scales with [`LearnedQuantizer::set_scale`], which keeps them
+/// positive and finite.
 ///
 /// ```
 /// use burn::tensor::{Device, Tensor};
@@ -70,12 +74,12 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 /// ```
 ///
 /// # Errors
-/// Those of [`fake_quantize`], and [`Error::Scale`] unless all scales are positive and finite.
+/// Same as [`fake_quantize`], and [`Error::Scale`] unless all scales are positive and finite.
 pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     x: Tensor<D>,
     scale: Tensor<S>,
     like: &QParams<T, IxDyn>,
-    factor: GradientScale,
+    gradient_scale: GradientScale,
 ) -> Result<Tensor<D>> {
     check_dtype(&x)?;
     check_dtype(&scale)?;
@@ -84,7 +88,7 @@ pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     let (min, max) = like.code_range();
     let params = QParams::<T, _>::new(like.granularity(), values, like.zero_point().cloned())?;
     let params = params.with_convention(like.convention()).with_code_range(min, max)?;
-    let quantizer = LearnedQuantizer::new(params)?.with_gradient_scale(factor);
+    let quantizer = LearnedQuantizer::new(params)?.with_gradient_scale(gradient_scale);
     let learned = Learned(Arc::new(quantizer));
     let y = <Dispatch as QuantizationBackend>::learned(x.into_dispatch(), scale.into_dispatch(), learned);
     Ok(Tensor::from_dispatch(y))

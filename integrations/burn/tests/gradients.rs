@@ -1,10 +1,10 @@
-//! Values and gradients are those of `ndarray_quant`, and burn's autodiff trains through them.
+//! Values and gradients equal `ndarray_quant`'s, and burn's autodiff trains through them.
 
 use burn::tensor::{Device, Tensor};
 use ndarray::{ArrayD, Axis, IxDyn};
 use ndarray_quant::{
     Scheme,
-    qat::{FakeQuantize, GradientScale, LearnedQuantizer, project_scale},
+    qat::{FakeQuantize, GradientScale, LearnedQuantizer},
 };
 use ndarray_quant_burn::{fake_quantize, learned_fake_quantize};
 
@@ -62,7 +62,7 @@ fn learned_scales() {
     assert!(learned_fake_quantize(input, negative, start.params(), GradientScale::Weights).is_err());
 }
 
-/// A linear map with 2-bit weights, fitted by gradient descent on weights and scales.
+/// Fits a linear map with 2-bit weights by gradient descent on weights and scales.
 #[test]
 fn training() {
     let (x, _) = data();
@@ -70,13 +70,12 @@ fn training() {
     let device = Device::flex().autodiff();
     let (x, target) = (tensor(&x, &device), tensor(&target, &device));
     let mut w = ArrayD::from_shape_fn(IxDyn(&[7, 3]), |i| ((i[0] * 3 + i[1]) as f32 * 1.3).sin() * 0.5);
-    let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2).unwrap(), &w).unwrap();
-    let mut scale = start.scale().clone();
+    let mut quantizer = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2).unwrap(), &w).unwrap();
     let mut losses = Vec::new();
     for _ in 0..300 {
-        let (weights, steps) = (tensor(&w, &device).require_grad(), tensor(&scale, &device).require_grad());
+        let (weights, scale) = (tensor(&w, &device).require_grad(), tensor(quantizer.scale(), &device).require_grad());
         let rounded =
-            learned_fake_quantize(weights.clone(), steps.clone(), start.params(), GradientScale::Weights).unwrap();
+            learned_fake_quantize(weights.clone(), scale.clone(), quantizer.params(), GradientScale::Weights).unwrap();
         let error = x.clone().matmul(rounded) - target.clone();
         let loss = (error.clone() * error).sum();
         let gradients = loss.clone().backward();
@@ -85,8 +84,8 @@ fn training() {
             values - &(ArrayD::from_shape_vec(values.raw_dim(), flat(grad)).unwrap() * rate)
         };
         w = step(&w, weights.grad(&gradients).unwrap(), 0.01);
-        let proposed = step(&scale, steps.grad(&gradients).unwrap(), 0.01);
-        scale.zip_mut_with(&proposed, |scale, &proposed| *scale = project_scale(*scale, proposed));
+        let proposed = step(quantizer.scale(), scale.grad(&gradients).unwrap(), 0.01);
+        quantizer.set_scale(&proposed).unwrap();
     }
     let best = losses.iter().copied().fold(f32::INFINITY, f32::min);
     assert!(best < 0.5 * losses[0], "from {} to {best}", losses[0]);

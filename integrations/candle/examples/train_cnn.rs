@@ -1,4 +1,4 @@
-//! Trains a small convolutional network with 4-bit weights and activations, by candle's autograd and optimizer.
+//! Trains a small convolutional network with 4-bit weights and activations, with candle's autograd and optimizer.
 //!
 //! ```text
 //! cargo run --release --example train_cnn
@@ -39,13 +39,13 @@ impl Weights {
         Ok(Self { weight, bias, quantizer })
     }
 
-    /// As the network sees them.
+    /// The fake-quantized weights.
     fn rounded(&self) -> Result<Tensor> {
         self.quantizer.forward(&self.weight)
     }
 }
 
-/// Two convolutions and a linear layer; what leaves a ReLU is rounded to codes from 0 on.
+/// Two convolutions and a linear layer; activations after a ReLU are quantized to unsigned codes.
 struct Network {
     weights: [Weights; 3],
     activations: [Learned<u8>; 2],
@@ -55,7 +55,7 @@ impl Network {
     fn new(images: &Tensor) -> Result<Self> {
         let weights = [Weights::new(&[16, 1, 3, 3])?, Weights::new(&[32, 16, 3, 3])?, Weights::new(&[10, 32 * 9])?];
         let scheme = Scheme::asymmetric().bits(BITS).map_err(candle_core::Error::wrap)?;
-        // The first steps come from what the untrained network puts out; they are learned from then on.
+        // The scales are initialized from the outputs of the untrained network, and learned from then on.
         let (first, features) = (convolve(images, &weights[0])?, [16 * 49, 32 * 9]);
         let second = convolve(&first.max_pool2d(2)?, &weights[1])?;
         let learned = |x: &Tensor, n| Ok(Learned::lsq(scheme, x)?.with_gradient_scale(GradientScale::Activations(n)));
@@ -76,7 +76,7 @@ impl Network {
         weights.chain(self.activations.iter().map(Learned::scale)).cloned().collect()
     }
 
-    /// After every step: scales stay positive and finite.
+    /// Projects all scales after an optimizer step, so that they stay positive and finite.
     fn project(&self) -> Result<()> {
         self.weights.iter().try_for_each(|w| w.quantizer.project())?;
         self.activations.iter().try_for_each(Learned::project)

@@ -1,4 +1,4 @@
-//! Scales that are variables of candle.
+//! Fake quantization with scales that are candle variables.
 
 use std::sync::Mutex;
 
@@ -6,12 +6,13 @@ use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor, V
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
     Element, QParams, Scheme,
-    qat::{GradientScale, LearnedQuantizer, project_scale},
+    qat::{GradientScale, LearnedQuantizer},
 };
 
 use crate::tensor::{self, Float, storage_of, view_of, with_float};
 
-/// Fake quantization whose scales are trained by the optimizer that trains the weights (LSQ).
+/// Fake quantization with scales that candle's optimizers train together with the weights (LSQ). After each optimizer step,
+/// call [`project`](Self::project).
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -28,26 +29,26 @@ use crate::tensor::{self, Float, storage_of, view_of, with_float};
 /// let mut optimizer = SGD::new(vec![quantizer.scale().clone()], 0.02)?;
 /// for _ in 0..50 {
 ///     optimizer.backward_step(&error()?)?;
-///     quantizer.project()?; // after every step: positive and finite, whatever the learning rate
+///     quantizer.project()?; // keeps scales positive and finite at any learning rate
 /// }
 /// assert!(error()?.to_scalar::<f32>()? < 0.8 * before);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Learned<T: Element> {
-    /// All but the scales.
+    /// Granularity, zero points, code range and convention; the scales are in `scale`.
     like: QParams<T, IxDyn>,
-    factor: GradientScale,
+    gradient_scale: GradientScale,
     scale: Var,
-    /// The scales as they were projected last.
-    last: Mutex<ArrayD<f32>>,
+    /// Holds the scales after the last projection.
+    projected: Mutex<LearnedQuantizer<T, IxDyn>>,
 }
 
 impl<T: Element> Learned<T> {
-    /// With scales that start from `x` by LSQ's formula, see [`LearnedQuantizer::lsq`].
+    /// Initializes the scales from `x` by LSQ's formula, see [`LearnedQuantizer::lsq`].
     ///
     /// # Errors
-    /// Those of [`LearnedQuantizer::lsq`], and if `x` is not a float tensor on the CPU.
+    /// Same as [`LearnedQuantizer::lsq`], and if `x` is not a float tensor on the CPU.
     pub fn lsq(scheme: Scheme<T>, x: &Tensor) -> Result<Self> {
         let (storage, layout) = x.storage_and_layout();
         let storage = storage_of(&storage)?;
@@ -57,20 +58,20 @@ impl<T: Element> Learned<T> {
         Self::new(quantizer.params().clone())
     }
 
-    /// With scales that start from these parameters; zero points stay as they are.
+    /// Initializes the scales from `params`; its zero points stay fixed.
     ///
     /// # Errors
-    /// Those of [`LearnedQuantizer::new`].
+    /// Same as [`LearnedQuantizer::new`].
     pub fn new(params: QParams<T, IxDyn>) -> Result<Self> {
-        let params = LearnedQuantizer::new(params).map_err(Error::wrap)?.params().clone();
-        let scale = Var::from_tensor(&tensor::from_array(params.scale().clone())?)?;
-        let last = Mutex::new(params.scale().clone());
-        Ok(Self { like: params, factor: GradientScale::Weights, scale, last })
+        let quantizer = LearnedQuantizer::new(params).map_err(Error::wrap)?;
+        let like = quantizer.params().clone();
+        let scale = Var::from_tensor(&tensor::from_array(like.scale().clone())?)?;
+        Ok(Self { like, gradient_scale: GradientScale::Weights, scale, projected: Mutex::new(quantizer) })
     }
 
-    /// With the gradients of the scales multiplied by this.
-    pub fn with_gradient_scale(mut self, factor: GradientScale) -> Self {
-        self.factor = factor;
+    /// Sets LSQ's gradient scale. The default is [`GradientScale::Weights`].
+    pub fn with_gradient_scale(mut self, gradient_scale: GradientScale) -> Self {
+        self.gradient_scale = gradient_scale;
         self
     }
 
@@ -79,39 +80,39 @@ impl<T: Element> Learned<T> {
         &self.scale
     }
 
-    /// The present parameters: what the trained network is quantized with.
+    /// The current parameters, with which the trained network is quantized.
     ///
     /// # Errors
-    /// If a scale is not positive and finite: [`Self::project`] was not called after a step.
+    /// If a scale is not positive and finite, because [`Self::project`] was not called after an optimizer step.
     pub fn params(&self) -> Result<QParams<T, IxDyn>> {
         let (storage, layout) = self.scale.storage_and_layout();
         params(&self.like, view_of::<f32>(storage_of(&storage)?, layout)?.to_owned())
     }
 
-    /// `x` on its grid, with gradients by `x` and by the scales.
+    /// Fake-quantizes `x`, with gradients by `x` and by the scales.
     ///
     /// # Errors
-    /// Those of [`Self::params`], and if the parameters do not fit `x`, or it is not a float tensor on the CPU.
+    /// Same as [`Self::params`], and if the parameters do not fit `x` or `x` is not a float tensor on the CPU.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op2(&self.scale, Operation { like: self.like.clone(), factor: self.factor })
+        x.apply_op2(&self.scale, Operation { like: self.like.clone(), gradient_scale: self.gradient_scale })
     }
 
-    /// Brings the scales to where [`project_scale`] lets them be. Call it after every step of the optimizer.
+    /// Projects the scales: each changes at most by a factor of two per call, and stays positive and finite, see
+    /// [`LearnedQuantizer::set_scale`]. Call it after every optimizer step.
     ///
     /// # Errors
-    /// If candle fails.
+    /// If candle returns an error.
     pub fn project(&self) -> Result<()> {
-        let mut scale = self.last.lock().map_err(Error::msg)?;
+        let mut quantizer = self.projected.lock().map_err(Error::msg)?;
         {
             let (storage, layout) = self.scale.storage_and_layout();
-            let proposed = view_of::<f32>(storage_of(&storage)?, layout)?;
-            scale.zip_mut_with(&proposed, |scale, &proposed| *scale = project_scale(*scale, proposed));
+            quantizer.set_scale(&view_of::<f32>(storage_of(&storage)?, layout)?).map_err(Error::wrap)?;
         }
-        self.scale.set(&tensor::from_array(scale.clone())?)
+        self.scale.set(&tensor::from_array(quantizer.scale().clone())?)
     }
 }
 
-/// The same parameters with other scales.
+/// The parameters `like` with other scales.
 fn params<T: Element>(like: &QParams<T, IxDyn>, scale: ArrayD<f32>) -> Result<QParams<T, IxDyn>> {
     let (min, max) = like.code_range();
     QParams::new(like.granularity(), scale, like.zero_point().cloned())
@@ -121,13 +122,13 @@ fn params<T: Element>(like: &QParams<T, IxDyn>, scale: ArrayD<f32>) -> Result<QP
 
 struct Operation<T: Element> {
     like: QParams<T, IxDyn>,
-    factor: GradientScale,
+    gradient_scale: GradientScale,
 }
 
 impl<T: Element> Operation<T> {
     fn quantizer(&self, storage: &CpuStorage, layout: &Layout) -> Result<LearnedQuantizer<T, IxDyn>> {
         let params = params(&self.like, view_of::<f32>(storage, layout)?.to_owned())?;
-        Ok(LearnedQuantizer::new(params).map_err(Error::wrap)?.with_gradient_scale(self.factor))
+        Ok(LearnedQuantizer::new(params).map_err(Error::wrap)?.with_gradient_scale(self.gradient_scale))
     }
 
     fn backward<F: Float>(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {

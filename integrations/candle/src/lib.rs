@@ -1,13 +1,12 @@
-//! Fake quantization of [`ndarray_quant`] as operations of candle, so that candle's own autograd and optimizers train
-//! networks for few bits.
+//! Quantization-aware training in candle: fake quantization by [`ndarray_quant`], with gradients through candle's autograd.
 //!
 //! | | gradients | use it for |
 //! |---|---|---|
-//! | [`fake_quantize`] | by the input (straight-through) | parameters that are known or observed |
-//! | [`Learned`] | by the input and by the scales (LSQ) | four bits and fewer |
+//! | [`fake_quantize`] | by the input (straight-through) | fixed or observed parameters, 8 bits |
+//! | [`Learned`] | by the input and by the scales (LSQ) | 4 bits and fewer |
 //!
-//! Values are those of `ndarray_quant`: what the network sees in training is what integers will stand for. Tensors are
-//! on the CPU, of type `f32`, `f64`, `f16` or `bf16`, with any strides.
+//! Values equal `ndarray_quant`'s, so the network is trained with the values that its integer form represents. Tensors
+//! must be on the CPU and of type `f32`, `f64`, `f16` or `bf16`; any strides work.
 //!
 //! ```
 //! use candle_core::{Device, Var};
@@ -19,7 +18,7 @@
 //! let y = fake_quantize(&x, &FakeQuantize::new(params.map_err(candle_core::Error::wrap)?))?;
 //! assert_eq!(y.to_vec1::<f32>()?, [0.5, -1.0, 0.5]);
 //! let gradients = y.sum_all()?.backward()?;
-//! assert_eq!(gradients.get(&x).unwrap().to_vec1::<f32>()?, [1.0, 1.0, 0.0]); // 2.0 was clipped
+//! assert_eq!(gradients.get(&x).unwrap().to_vec1::<f32>()?, [1.0, 1.0, 0.0]); // 2.0 is clipped
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
@@ -40,15 +39,16 @@ use ndarray_quant::{
 pub use learned::Learned;
 use tensor::{Float, storage_of, view_of, with_float};
 
-/// Fake quantization with these parameters; the gradient passes where nothing was clipped.
+/// Fake quantization with fixed parameters. The gradient by `x` is straight-through: the gradient of the output where the
+/// value was not clipped, otherwise 0.
 ///
 /// # Errors
-/// If the parameters do not fit `x`, or it is not a float tensor on the CPU.
+/// If the parameters do not fit `x`, or `x` is not a float tensor on the CPU.
 pub fn fake_quantize<T: Element>(x: &Tensor, fake: &FakeQuantize<T, IxDyn>) -> Result<Tensor> {
     x.apply_op1(StraightThrough { fake: fake.clone(), mask: Mutex::new(SteMask::default()) })
 }
 
-/// One application; between forward and backward it keeps one bit per element.
+/// One application of the operation. It keeps one bit per element from the forward to the backward pass.
 struct StraightThrough<T: Element> {
     fake: FakeQuantize<T, IxDyn>,
     mask: Mutex<SteMask<IxDyn>>,

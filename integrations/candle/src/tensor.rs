@@ -1,10 +1,10 @@
-//! Tensors of candle as views of ndarray, without copying.
+//! Views candle tensors as ndarray views, without copying.
 
 use candle_core::{CpuStorage, DType, Device, Error, Layout, Result, Storage, Tensor, WithDType};
 use ndarray::{ArrayD, ArrayViewD, IxDyn, ShapeBuilder};
 use ndarray_quant::Float;
 
-/// The float types that both sides have.
+/// The float types that candle and `ndarray_quant` share.
 pub(crate) trait Float: Float + WithDType {}
 impl Float for f32 {}
 impl Float for f64 {}
@@ -54,7 +54,7 @@ pub(crate) fn view_of<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) ->
     ArrayViewD::from_shape(shape, values).map_err(Error::wrap)
 }
 
-/// The values in a tensor of their own.
+/// Copies an array into a new tensor.
 pub(crate) fn from_array<F: Float>(values: ArrayD<F>) -> Result<Tensor> {
     let shape = values.shape().to_vec();
     Tensor::from_vec(values.into_iter().collect(), shape, &Device::Cpu)

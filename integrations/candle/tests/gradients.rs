@@ -1,4 +1,4 @@
-//! Values and gradients are those of `ndarray_quant`, for all float types and for tensors with strides.
+//! Values and gradients equal `ndarray_quant`'s, for all float types and for strided tensors.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use ndarray::{ArrayD, Axis, IxDyn};
@@ -56,7 +56,7 @@ fn learned_scales() -> Result<()> {
     assert_eq!(flat(found.get(&x).unwrap())?, expected.input.into_iter().collect::<Vec<_>>());
     assert_eq!(flat(found.get(learned.scale()).unwrap())?, expected.scale.into_iter().collect::<Vec<_>>());
 
-    // Whatever an optimizer does.
+    // Scales stay usable for any proposal of an optimizer.
     for bad in [-1f32, f32::NAN, f32::INFINITY] {
         learned.scale().set(&Tensor::full(bad, learned.scale().shape(), &Device::Cpu)?)?;
         assert!(learned.params().is_err());

@@ -1,53 +1,53 @@
-//! Gradients by the input, and the sums that those of scales and zero points are made of.
+//! The gradient by the input, and the sums for the gradients by scales and zero points.
 
 use core::marker::PhantomData;
 
-use super::{Grids, Same, Table, run};
+use super::{BlockParams, ElementGrids, SharedGrid, run};
 use crate::affine::{Grid, Rounded};
 use crate::arch::Task;
 use crate::element::{Compute, Float};
 use crate::granularity::Run;
 
-/// Elements of the sums of gradients that are computed together.
-const LANES: usize = 32;
+/// Number of elements that are computed together.
+const CHUNK: usize = 32;
 
-/// Chunks whose sums are formed in the type of the tensor before they are added in `f64`.
+/// Number of chunks that are summed in the type of the tensor before the sums are added in `f64`.
 const CHUNKS: usize = 64;
 
-/// The sums over one block that the gradients of its parameters are made of.
+/// Sums over one block, from which the gradients of its parameters are computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(in crate::qat) struct Sums {
-    /// Of the gradient times the derivative by the scale.
+pub(in crate::qat) struct GradientSums {
+    /// Sum of `grad * ∂y/∂scale`.
     pub(in crate::qat) by_scale: f64,
-    /// Of the gradients of what was clipped at the lower end.
+    /// Sum of `grad` where the value was clipped to the smallest code.
     pub(in crate::qat) below: f64,
-    /// Of the gradients of what was clipped at the upper end.
+    /// Sum of `grad` where the value was clipped to the greatest code.
     pub(in crate::qat) above: f64,
 }
 
-/// The gradient by the input over a run of row-major data, and the sums for the blocks it crosses.
+/// Computes the gradient by the input over a run of row-major data, and adds to the sums of the run's blocks.
 ///
-/// The order of the sums is that of the elements, whatever the instruction set.
+/// The order of summation depends only on the positions of the elements, not on the instruction set.
 pub(in crate::qat) fn gradients<F: Float, G: Grid<F::Compute>>(
-    table: Table<'_>,
+    params: BlockParams<'_>,
     block: Run,
     x: &[F],
     grad: &[F],
     out: &mut [F],
-    sums: &mut [Sums],
+    sums: &mut [GradientSums],
 ) {
     match block {
         Run::Constant(block) => {
-            let grid = table.grid::<_, G>(block);
+            let grid = params.grid::<_, G>(block);
             let in_place = (F::as_compute(x), F::as_compute(grad), F::as_compute_mut(out));
             if let (Some(x), Some(grad), Some(out)) = in_place {
                 run::<F::Compute, _>(Backward { grid, x, grad, out, sums: &mut sums[block] });
                 return;
             }
-            const PIECE: usize = LANES * CHUNKS;
+            const BUFFER: usize = CHUNK * CHUNKS;
             let (mut wide, mut wide_grad, mut wide_out) =
-                ([Compute::ZERO; PIECE], [Compute::ZERO; PIECE], [Compute::ZERO; PIECE]);
-            for ((x, grad), out) in x.chunks(PIECE).zip(grad.chunks(PIECE)).zip(out.chunks_mut(PIECE)) {
+                ([Compute::ZERO; BUFFER], [Compute::ZERO; BUFFER], [Compute::ZERO; BUFFER]);
+            for ((x, grad), out) in x.chunks(BUFFER).zip(grad.chunks(BUFFER)).zip(out.chunks_mut(BUFFER)) {
                 let len = x.len();
                 wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
                 wide_grad.iter_mut().zip(grad).for_each(|(wide, grad)| *wide = grad.widen());
@@ -57,11 +57,11 @@ pub(in crate::qat) fn gradients<F: Float, G: Grid<F::Compute>>(
             }
         }
         Run::Consecutive(first) => {
-            let pieces = x.chunks(LANES).zip(grad.chunks(LANES)).zip(out.chunks_mut(LANES));
-            for (k, ((x, grad), out)) in pieces.enumerate() {
-                let first = first + k * LANES;
-                let grids = table.each::<LANES, F::Compute>(first, x.len());
-                let (mut wide, mut wide_grad) = ([Compute::ZERO; LANES], [Compute::ZERO; LANES]);
+            let chunks = x.chunks(CHUNK).zip(grad.chunks(CHUNK)).zip(out.chunks_mut(CHUNK));
+            for (k, ((x, grad), out)) in chunks.enumerate() {
+                let first = first + k * CHUNK;
+                let grids = params.per_element::<CHUNK, F::Compute>(first, x.len());
+                let (mut wide, mut wide_grad) = ([Compute::ZERO; CHUNK], [Compute::ZERO; CHUNK]);
                 wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
                 wide_grad.iter_mut().zip(grad).for_each(|(wide, grad)| *wide = grad.widen());
                 let terms =
@@ -77,29 +77,29 @@ pub(in crate::qat) fn gradients<F: Float, G: Grid<F::Compute>>(
     }
 }
 
-/// The derivatives of some elements, each times its gradient.
+/// The derivatives of a chunk of elements, times their gradients.
 struct Derivatives<C> {
-    input: [C; LANES],
-    by_scale: [C; LANES],
-    below: [C; LANES],
-    above: [C; LANES],
+    input: [C; CHUNK],
+    by_scale: [C; CHUNK],
+    below: [C; CHUNK],
+    above: [C; CHUNK],
 }
 
 struct Terms<P, C, G> {
     grids: P,
-    x: [C; LANES],
-    grad: [C; LANES],
+    x: [C; CHUNK],
+    grad: [C; CHUNK],
     grid: PhantomData<G>,
 }
 
-impl<C: Compute, G: Grid<C>, P: Grids<LANES, C, G>> Task for Terms<P, C, G> {
+impl<C: Compute, G: Grid<C>, P: ElementGrids<CHUNK, C, G>> Task for Terms<P, C, G> {
     type Output = Derivatives<C>;
 
     #[inline(always)]
     fn run(self) -> Derivatives<C> {
-        let zeros = [C::ZERO; LANES];
+        let zeros = [C::ZERO; CHUNK];
         let mut all = Derivatives { input: zeros, by_scale: zeros, below: zeros, above: zeros };
-        for i in 0..LANES {
+        for i in 0..CHUNK {
             let (grad, rounded): (C, Rounded<C>) = (self.grad[i], self.grids.grid(i).round(self.x[i], 0));
             all.input[i] = if rounded.in_range() { grad } else { C::ZERO };
             all.by_scale[i] = grad * rounded.by_scale();
@@ -110,22 +110,22 @@ impl<C: Compute, G: Grid<C>, P: Grids<LANES, C, G>> Task for Terms<P, C, G> {
     }
 }
 
-/// One grid for a whole slice.
+/// The backward pass over a slice in one block.
 struct Backward<'a, G, C> {
     grid: G,
     x: &'a [C],
     grad: &'a [C],
     out: &'a mut [C],
-    sums: &'a mut Sums,
+    sums: &'a mut GradientSums,
 }
 
 impl<C: Compute, G: Grid<C>> Backward<'_, G, C> {
-    /// The gradients by some elements of the input; their terms are added to `part`.
+    /// Returns the gradients by a chunk of the input and adds its terms to `partial`.
     #[inline(always)]
-    fn step(&self, x: [C; LANES], grad: [C; LANES], part: &mut [[C; LANES]; 3]) -> [C; LANES] {
-        let terms = Terms { grids: Same(self.grid), x, grad, grid: PhantomData::<G> }.run();
-        let [by_scale, below, above] = part;
-        for i in 0..LANES {
+    fn step(&self, x: [C; CHUNK], grad: [C; CHUNK], partial: &mut [[C; CHUNK]; 3]) -> [C; CHUNK] {
+        let terms = Terms { grids: SharedGrid(self.grid), x, grad, grid: PhantomData::<G> }.run();
+        let [by_scale, below, above] = partial;
+        for i in 0..CHUNK {
             by_scale[i] = by_scale[i] + terms.by_scale[i];
             below[i] = below[i] + terms.below[i];
             above[i] = above[i] + terms.above[i];
@@ -139,28 +139,28 @@ impl<C: Compute, G: Grid<C>> Task for Backward<'_, G, C> {
 
     #[inline(always)]
     fn run(mut self) {
-        const PIECE: usize = LANES * CHUNKS;
+        const BUFFER: usize = CHUNK * CHUNKS;
         let out = core::mem::take(&mut self.out);
-        let mut total = [[0f64; LANES]; 3];
-        for ((x, grad), out) in self.x.chunks(PIECE).zip(self.grad.chunks(PIECE)).zip(out.chunks_mut(PIECE)) {
-            let (x, x_rest) = x.as_chunks::<LANES>();
-            let (grad, grad_rest) = grad.as_chunks::<LANES>();
-            let (out, out_rest) = out.as_chunks_mut::<LANES>();
-            let mut part = [[C::ZERO; LANES]; 3];
+        let mut total = [[0f64; CHUNK]; 3];
+        for ((x, grad), out) in self.x.chunks(BUFFER).zip(self.grad.chunks(BUFFER)).zip(out.chunks_mut(BUFFER)) {
+            let (x, x_rest) = x.as_chunks::<CHUNK>();
+            let (grad, grad_rest) = grad.as_chunks::<CHUNK>();
+            let (out, out_rest) = out.as_chunks_mut::<CHUNK>();
+            let mut partial = [[C::ZERO; CHUNK]; 3];
             for ((out, &x), &grad) in out.iter_mut().zip(x).zip(grad) {
-                *out = self.step(x, grad, &mut part);
+                *out = self.step(x, grad, &mut partial);
             }
             if !x_rest.is_empty() {
-                // Zeros add nothing to the sums.
-                let (mut x, mut grad) = ([C::ZERO; LANES], [C::ZERO; LANES]);
+                // The chunk is padded with zeros, which add nothing to the sums.
+                let (mut x, mut grad) = ([C::ZERO; CHUNK], [C::ZERO; CHUNK]);
                 x[..x_rest.len()].copy_from_slice(x_rest);
                 grad[..grad_rest.len()].copy_from_slice(grad_rest);
-                let all = self.step(x, grad, &mut part);
+                let all = self.step(x, grad, &mut partial);
                 out_rest.copy_from_slice(&all[..out_rest.len()]);
             }
             for k in 0..3 {
-                for i in 0..LANES {
-                    total[k][i] += part[k][i].to_f64();
+                for i in 0..CHUNK {
+                    total[k][i] += partial[k][i].to_f64();
                 }
             }
         }

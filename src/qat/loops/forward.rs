@@ -1,10 +1,10 @@
-//! Values on the grid, and a bit for each: whether the gradient passes.
+//! Fake-quantized values, and the straight-through mask.
 
 use core::marker::PhantomData;
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis};
 
-use super::{Grids, Same, Table, run};
+use super::{BlockParams, ElementGrids, SharedGrid, run};
 use crate::affine::Grid;
 use crate::arch::{self, Task};
 use crate::element::{Compute, Float};
@@ -12,19 +12,19 @@ use crate::elementwise::{round, widen};
 use crate::granularity::Run;
 use crate::qat::mask::WORD;
 
-/// Writes bits one after the other.
+/// Appends bits to the words of a mask.
 pub(in crate::qat) struct Bits<'a> {
     words: &'a mut [u64],
     position: usize,
 }
 
 impl<'a> Bits<'a> {
-    /// Into words that are 0.
+    /// Starts at the first bit of `words`, which must be 0.
     pub(in crate::qat) fn new(words: &'a mut [u64]) -> Self {
         Self { words, position: 0 }
     }
 
-    /// Appends the lowest `len` bits of a word whose others are 0.
+    /// Appends the lowest `len` bits of `word`; its other bits must be 0.
     #[inline(always)]
     fn push(&mut self, word: u64, len: usize) {
         let (at, shift) = (self.position / WORD, self.position % WORD);
@@ -36,43 +36,43 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Fake-quantizes a run and appends its bits.
+/// Fake-quantizes a run and appends its mask.
 pub(in crate::qat) fn forward<F: Float, G: Grid<F::Compute>>(
-    table: Table<'_>,
+    params: BlockParams<'_>,
     block: Run,
     x: ArrayView1<'_, F>,
     mut y: ArrayViewMut1<'_, F>,
     bits: &mut Bits<'_>,
 ) {
-    /// Elements that pass through buffers at a time where they are of another type or strided.
-    const PIECE: usize = 4 * WORD;
+    /// Number of elements per buffer, through which elements of another type or stride pass.
+    const BUFFER: usize = 4 * WORD;
     let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Some(x), Some(y)) = in_place {
-        return in_slices::<_, G>(table, block, x, y, bits);
+        return in_slices::<_, G>(params, block, x, y, bits);
     }
-    let (mut wide, mut values) = ([Compute::ZERO; PIECE], [Compute::ZERO; PIECE]);
-    let pieces = x.axis_chunks_iter(Axis(0), PIECE).zip(y.axis_chunks_iter_mut(Axis(0), PIECE));
-    for (k, (x, y)) in pieces.enumerate() {
+    let (mut wide, mut values) = ([Compute::ZERO; BUFFER], [Compute::ZERO; BUFFER]);
+    let chunks = x.axis_chunks_iter(Axis(0), BUFFER).zip(y.axis_chunks_iter_mut(Axis(0), BUFFER));
+    for (k, (x, y)) in chunks.enumerate() {
         let (wide, values) = (&mut wide[..x.len()], &mut values[..x.len()]);
         let block = match block {
             Run::Constant(block) => Run::Constant(block),
-            Run::Consecutive(first) => Run::Consecutive(first + k * PIECE),
+            Run::Consecutive(first) => Run::Consecutive(first + k * BUFFER),
         };
         widen(x, wide);
-        in_slices::<_, G>(table, block, wide, values, bits);
+        in_slices::<_, G>(params, block, wide, values, bits);
         round(values, y);
     }
 }
 
-fn in_slices<C: Compute, G: Grid<C>>(table: Table<'_>, block: Run, x: &[C], y: &mut [C], bits: &mut Bits<'_>) {
+fn in_slices<C: Compute, G: Grid<C>>(params: BlockParams<'_>, block: Run, x: &[C], y: &mut [C], bits: &mut Bits<'_>) {
     let grid = PhantomData::<G>;
     match block {
         Run::Constant(block) => {
-            let all = Same(table.grid::<C, G>(block));
+            let all = SharedGrid(params.grid::<C, G>(block));
             run::<C, _>(Forward { grids: |_, _| all, x, y, bits, grid });
         }
         Run::Consecutive(first) => {
-            let grids = |start, len| table.each::<WORD, C>(first + start, len);
+            let grids = |start, len| params.per_element::<WORD, C>(first + start, len);
             run::<C, _>(Forward { grids, x, y, bits, grid });
         }
     }
@@ -82,7 +82,7 @@ fn low_bits(len: usize) -> u64 {
     if len < WORD { (1 << len) - 1 } else { u64::MAX }
 }
 
-/// A whole slice; `grids` tells those of so many elements from a place on.
+/// The forward pass over a slice; `grids(start, len)` gives the grids of the elements `start..start + len`.
 struct Forward<'a, 'b, P, C, G> {
     grids: P,
     x: &'a [C],
@@ -96,7 +96,7 @@ where
     C: Compute,
     G: Grid<C>,
     P: Fn(usize, usize) -> Q,
-    Q: Grids<WORD, C, G>,
+    Q: ElementGrids<WORD, C, G>,
 {
     type Output = ();
 
@@ -106,7 +106,7 @@ where
         let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<WORD>(), y.as_chunks_mut::<WORD>());
         let whole = x.len() * WORD;
         for (k, (y, x)) in y.iter_mut().zip(x).enumerate() {
-            let chunk = Chunk { grids: grids(k * WORD, WORD), x, position: bits.position as u64 };
+            let chunk = WordInput { grids: grids(k * WORD, WORD), x, position: bits.position as u64 };
             let (values, word) = chunk.of::<G>().run();
             *y = values;
             bits.push(word, WORD);
@@ -115,7 +115,7 @@ where
         if rest > 0 {
             let mut x = [C::ZERO; WORD];
             x[..rest].copy_from_slice(x_rest);
-            let chunk = Chunk { grids: grids(whole, rest), x: &x, position: bits.position as u64 };
+            let chunk = WordInput { grids: grids(whole, rest), x: &x, position: bits.position as u64 };
             let (values, word) = chunk.of::<G>().run();
             y_rest.copy_from_slice(&values[..rest]);
             bits.push(word & low_bits(rest), rest);
@@ -123,32 +123,32 @@ where
     }
 }
 
-/// As many elements as a word of the mask has bits.
-struct Chunk<'a, P, C> {
+/// The input of one word of the mask: one element per bit.
+struct WordInput<'a, P, C> {
     grids: P,
     x: &'a [C; WORD],
     position: u64,
 }
 
-impl<'a, P, C> Chunk<'a, P, C> {
+impl<'a, P, C> WordInput<'a, P, C> {
     #[inline(always)]
-    fn of<G>(self) -> ChunkOf<'a, P, C, G> {
-        ChunkOf { chunk: self, grid: PhantomData }
+    fn of<G>(self) -> ForwardWord<'a, P, C, G> {
+        ForwardWord { chunk: self, grid: PhantomData }
     }
 }
 
-/// A chunk and the type of its grids.
-struct ChunkOf<'a, P, C, G> {
-    chunk: Chunk<'a, P, C>,
+/// [`WordInput`] with the type of its grids.
+struct ForwardWord<'a, P, C, G> {
+    chunk: WordInput<'a, P, C>,
     grid: PhantomData<G>,
 }
 
-impl<C: Compute, G: Grid<C>, P: Grids<WORD, C, G>> Task for ChunkOf<'_, P, C, G> {
+impl<C: Compute, G: Grid<C>, P: ElementGrids<WORD, C, G>> Task for ForwardWord<'_, P, C, G> {
     type Output = ([C; WORD], u64);
 
     #[inline(always)]
     fn run(self) -> ([C; WORD], u64) {
-        let Chunk { grids, x, position } = self.chunk;
+        let WordInput { grids, x, position } = self.chunk;
         let x = *x;
         let (mut values, mut passes) = ([C::ZERO; WORD], [0u8; WORD]);
         for i in 0..WORD {
@@ -160,19 +160,19 @@ impl<C: Compute, G: Grid<C>, P: Grids<WORD, C, G>> Task for ChunkOf<'_, P, C, G>
     }
 }
 
-/// The lowest bits of bytes, side by side.
+/// Packs the lowest bit of each byte into a word.
 #[inline(always)]
 fn pack(bytes: &[u8; WORD]) -> u64 {
     let mut word = 0;
     for (i, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        // Each factor moves one of the eight bits to the top byte; none of the sums carries into it.
+        // PerElement factor moves one of the eight bits to the top byte; none of the sums carries into it.
         let top = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
         word |= top << (8 * i);
     }
     word
 }
 
-/// `out[i] = grad[i]` where the bit is set, else 0.
+/// `out[i] = grad[i]` where the bit is set, otherwise 0.
 pub(in crate::qat) fn select<F: Float>(words: &[u64], grad: &[F], out: &mut [F]) {
     arch::run(Select { words, grad, out });
 }
@@ -192,14 +192,14 @@ impl<F: Float> Task for Select<'_, F> {
         let (grad, grad_rest) = self.grad.as_chunks::<WORD>();
         let (out, out_rest) = self.out.as_chunks_mut::<WORD>();
         for ((out, grad), &word) in out.iter_mut().zip(grad).zip(self.words) {
-            let (grad, mut lanes) = (*grad, [F::default(); WORD]);
+            let (grad, mut selected) = (*grad, [F::default(); WORD]);
             for half in 0..2 {
                 let bits = (word >> (HALF * half)) as u32;
                 for i in 0..HALF {
-                    lanes[HALF * half + i] = grad[HALF * half + i].only_if(bits & (1 << i) != 0);
+                    selected[HALF * half + i] = grad[HALF * half + i].only_if(bits & (1 << i) != 0);
                 }
             }
-            *out = lanes;
+            *out = selected;
         }
         let last = self.words.last().copied().unwrap_or(0);
         for (i, (out, &grad)) in out_rest.iter_mut().zip(grad_rest).enumerate() {
