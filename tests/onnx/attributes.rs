@@ -264,7 +264,7 @@ fn shapes_of_unknown_inputs() {
 }
 
 #[test]
-fn inputs_of_integers_and_sparse_initializers() {
+fn integer_inputs_sparse_initializers_and_functions() {
     let typed = |elem_type: i64| {
         let shape =
             Message::default().message(1, Message::default().int(1, 1)).message(1, Message::default().int(1, 2));
@@ -281,6 +281,10 @@ fn inputs_of_integers_and_sparse_initializers() {
     assert!(text.contains("UINT8") && text.contains("\"x\""), "{text}");
     let text = file(typed(1), Message::default().bytes(15, &[])).unwrap_err().to_string();
     assert!(text.contains("sparse"), "{text}");
+    // A function of the model would take the place of the operator.
+    let file = Message(model(&[node("Relu", &["x"], "y", &[])], &[], &[1, 2], "y"));
+    let text = read(&file.message(25, Message::default().text(1, "Relu")).0).unwrap_err().to_string();
+    assert!(text.contains("function") && text.contains("\"Relu\""), "{text}");
 }
 
 #[test]

@@ -23,6 +23,11 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         let found = format!("a sparse initializer of {} bytes", sparse.len());
         return Err(malformed("ONNX file", "dense initializers", found));
     }
+    // A function of another domain is an error at the node that calls it.
+    if let Some(function) = model.functions.iter().find(|function| is_default_domain(&function.domain)) {
+        let found = format!("a definition of {:?}", function.name);
+        return Err(malformed("ONNX file", "no functions in the domain ai.onnx", found));
+    }
     let mut importer = Importer {
         opset: opset(model)?,
         batch: 1,
