@@ -54,7 +54,7 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
     if graph.output.is_empty() {
         return Err(malformed("ONNX file", "at least one output of the graph", "none".into()));
     }
-    let outputs = graph.output.iter().map(|output| importer.output(&output.name)).collect::<Result<Vec<_>>>()?;
+    let outputs = graph.output.iter().map(|output| importer.operand(&output.name)).collect::<Result<Vec<_>>>()?;
     importer.builder.build(&outputs.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -198,18 +198,6 @@ impl Importer {
                 Err(Error::Name { what: "tensor", expected: "a tensor of floats, not of integers", found: name })
             }
             _ => Ok(name),
-        }
-    }
-
-    /// Returns the name that the builder has for an output of the graph.
-    fn output(&mut self, name: &str) -> Result<String> {
-        let output = self.operand(name)?;
-        match self.builder.constant_value(&output) {
-            Some(value) => {
-                let found = format!("{name:?}, a constant of shape {:?}", value.shape());
-                Err(malformed("output of the graph", "a tensor that depends on an input", found))
-            }
-            None => Ok(output),
         }
     }
 
