@@ -33,7 +33,7 @@ pub use requantize::{Arithmetic, Multiplier};
 pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::SteClipping;
 pub(crate) use straight_through::{
-    FloatZeroPoint, Grid, IntegerZeroPoint, Rounded, Settings, StochasticRounding, split_mix,
+    FakeQuantized, FloatZeroPoint, Grid, IntegerZeroPoint, Settings, StochasticRounding, split_mix,
 };
 
 /// The rounding modes of the conventions, as types.

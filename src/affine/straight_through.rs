@@ -29,7 +29,7 @@ pub enum SteClipping {
 
 /// A fake-quantized value.
 #[derive(Clone, Copy)]
-pub(crate) struct Rounded<C> {
+pub(crate) struct FakeQuantized<C> {
     /// Centred code: code - zero point.
     pub(crate) centred: C,
     /// `x / scale`; 0 for a NaN.
@@ -42,7 +42,7 @@ pub(crate) struct Rounded<C> {
     pub(crate) above: bool,
 }
 
-impl<C: Compute> Rounded<C> {
+impl<C: Compute> FakeQuantized<C> {
     /// Returns whether the gradient passes: the straight-through mask.
     #[inline(always)]
     pub(crate) fn in_range(self) -> bool {
@@ -70,10 +70,10 @@ pub(crate) struct Settings {
 pub(crate) trait Grid<C: Compute>: Copy {
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self;
     /// Fake-quantizes the element at `position` in row-major order.
-    fn round(&self, x: C, position: u64) -> Rounded<C>;
+    fn round(&self, x: C, position: u64) -> FakeQuantized<C>;
 }
 
-/// The open interval in which the gradient passes.
+/// The open interval of unclipped values, in which the gradient passes.
 #[derive(Clone, Copy)]
 struct StraightThrough<C> {
     above: C,
@@ -105,7 +105,7 @@ pub(crate) struct IntegerZeroPoint<C, R> {
     scale: C,
     low: C,
     high: C,
-    passing: StraightThrough<C>,
+    unclipped: StraightThrough<C>,
     rounding: PhantomData<R>,
 }
 
@@ -120,17 +120,17 @@ impl<C: Compute, R: Rounding> Grid<C> for IntegerZeroPoint<C, R> {
             scale,
             low: C::from_i32(low),
             high: C::from_i32(high),
-            passing: StraightThrough::new(low, high, clipping, R::HALVES_AWAY),
+            unclipped: StraightThrough::new(low, high, clipping, R::HALVES_AWAY),
             rounding: PhantomData,
         }
     }
 
     #[inline(always)]
-    fn round(&self, x: C, _: u64) -> Rounded<C> {
+    fn round(&self, x: C, _: u64) -> FakeQuantized<C> {
         let quotient = quotient::<C, R>(x, self.factor);
         let centred = C::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY));
-        let (below, above) = (quotient <= self.passing.above, quotient >= self.passing.below);
-        Rounded { centred, quotient, value: dequantize_centred(centred, self.scale), below, above }
+        let (below, above) = (quotient <= self.unclipped.above, quotient >= self.unclipped.below);
+        FakeQuantized { centred, quotient, value: dequantize_centred(centred, self.scale), below, above }
     }
 }
 
@@ -144,7 +144,7 @@ pub(crate) struct FloatZeroPoint<C, R> {
     zero_point: C,
     min: C,
     max: C,
-    passing: StraightThrough<C>,
+    unclipped: StraightThrough<C>,
     rounding: PhantomData<R>,
 }
 
@@ -158,19 +158,19 @@ impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
             zero_point,
             min: C::from_i32(codes.min),
             max: C::from_i32(codes.max),
-            passing: StraightThrough::new(codes.min, codes.max, clipping, R::HALVES_AWAY),
+            unclipped: StraightThrough::new(codes.min, codes.max, clipping, R::HALVES_AWAY),
             rounding: PhantomData,
         }
     }
 
     #[inline(always)]
-    fn round(&self, x: C, _: u64) -> Rounded<C> {
+    fn round(&self, x: C, _: u64) -> FakeQuantized<C> {
         let quotient = quotient::<C, R>(x, self.factor);
         let sum = quotient + self.zero_point;
         let code = C::from_i32(clamp_to_code(sum, self.min, self.max, R::HALVES_AWAY));
-        let (below, above) = (sum <= self.passing.above, sum >= self.passing.below);
+        let (below, above) = (sum <= self.unclipped.above, sum >= self.unclipped.below);
         let value = C::from_f64((code.to_f64() - self.zero_point.to_f64()) * self.scale.to_f64());
-        Rounded { centred: code - self.zero_point, quotient, value, below, above }
+        FakeQuantized { centred: code - self.zero_point, quotient, value, below, above }
     }
 }
 
@@ -190,7 +190,7 @@ impl<C: Compute, R: Rounding> Grid<C> for StochasticRounding<C, R> {
     }
 
     #[inline(always)]
-    fn round(&self, x: C, position: u64) -> Rounded<C> {
+    fn round(&self, x: C, position: u64) -> FakeQuantized<C> {
         let IntegerZeroPoint { factor, scale, low, high, .. } = self.grid;
         let quotient = quotient::<C, R>(x, factor);
         let nearest = quotient.round_ties_even();
@@ -204,7 +204,7 @@ impl<C: Compute, R: Rounding> Grid<C> for StochasticRounding<C, R> {
         };
         let centred = if rounded > low { rounded } else { low };
         let centred = if centred < high { centred } else { high };
-        Rounded { centred, quotient, value: dequantize_centred(centred, scale), below, above }
+        FakeQuantized { centred, quotient, value: dequantize_centred(centred, scale), below, above }
     }
 }
 

@@ -69,7 +69,7 @@ fn is_byte<T: 'static>() -> bool {
 
 /// The micro-kernels of an instruction set, and its way to compile loops.
 ///
-/// The codes of a packed RHS are signed; `gemm::pack` adds the sign offset where they are not.
+/// The codes of a packed RHS are signed; `gemm::pack` subtracts the sign offset where they are not.
 pub(crate) trait Kernel: Copy + Send + Sync {
     /// Rows of a tile.
     const MR: usize;

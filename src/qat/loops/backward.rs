@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::{BlockParams, ElementGrids, SharedGrid, run};
-use crate::affine::{Grid, Rounded};
+use crate::affine::{FakeQuantized, Grid};
 use crate::arch::Task;
 use crate::element::{Compute, Float};
 use crate::granularity::Run;
@@ -100,7 +100,7 @@ impl<C: Compute, G: Grid<C>, P: ElementGrids<CHUNK, C, G>> Task for Terms<P, C, 
         let zeros = [C::ZERO; CHUNK];
         let mut all = Derivatives { input: zeros, by_scale: zeros, below: zeros, above: zeros };
         for i in 0..CHUNK {
-            let (grad, rounded): (C, Rounded<C>) = (self.grad[i], self.grids.grid(i).round(self.x[i], 0));
+            let (grad, rounded): (C, FakeQuantized<C>) = (self.grad[i], self.grids.grid(i).round(self.x[i], 0));
             all.input[i] = if rounded.in_range() { grad } else { C::ZERO };
             all.by_scale[i] = grad * rounded.by_scale();
             all.below[i] = if rounded.below { grad } else { C::ZERO };
