@@ -1,4 +1,4 @@
-//! A full-integer network runs on integers alone between its quantized input and its dequantized output.
+//! A full-integer network executes no floating-point instruction between its quantized input and its output codes.
 
 use ndarray::{Array1, Array2, Axis, Ix2};
 use ndarray_quant::gemm::Workspace;
@@ -8,7 +8,7 @@ use ndarray_quant::{
     nn::{Arithmetic, Linear, Output, PreparedLinear},
 };
 
-/// A layer's weights, bias and output parameters, not simple in binary, so that float arithmetic would have to round.
+/// The weights, bias and output parameters of a layer. They have no short binary form, so float arithmetic would round.
 struct Layer {
     weights: QTensor<i8, Ix2>,
     bias: Array1<f32>,
@@ -44,7 +44,7 @@ fn network(arithmetic: Arithmetic) -> Vec<PreparedLinear<u8, i8, u8>> {
     network
 }
 
-/// Runs the codes through all layers, without anything but integers in sight of the caller.
+/// Runs the codes through all layers.
 fn run(network: &[PreparedLinear<u8, i8, u8>], x: &Array2<u8>, workspace: &mut Workspace, out: &mut [Array2<u8>]) {
     for (i, layer) in network.iter().enumerate() {
         let (done, rest) = out.split_at_mut(i);
@@ -68,7 +68,7 @@ fn outputs(network: &[PreparedLinear<u8, i8, u8>], batch: usize) -> Vec<Array2<u
         .collect()
 }
 
-/// The float unit of x86-64 keeps sticky flags: set by any operation that rounds, until they are cleared.
+/// The sticky exception flags of MXCSR: an operation that rounds sets one, and it stays set until it is cleared.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "the flags have no safe interface")]
 mod flags {
@@ -112,7 +112,7 @@ fn no_float_instruction_rounds_anything() {
     assert!(!rounded(Arithmetic::FixedPoint(FixedPointRounding::Single)));
 }
 
-/// Each arithmetic, over the whole network, against its formula written out on naive sums.
+/// Each arithmetic over the whole network equals its formula on naive sums.
 #[test]
 fn every_requantization_equals_its_formula() {
     for arithmetic in [
@@ -156,7 +156,7 @@ fn reference(x: &QTensor<u8, Ix2>, layer: &Layer, arithmetic: Arithmetic) -> Arr
     })
 }
 
-/// The multiplication in wide integers, from the parts of the multiplier.
+/// Multiplies in `i128` by the mantissa and the shift of the multiplier.
 fn fixed_point(acc: i64, factor: f64, rounding: FixedPointRounding) -> i64 {
     let parts = FixedPoint::from_f64(factor).unwrap();
     assert!((parts.q31() as f64 * 2f64.powi(parts.shift() - 31) / factor - 1.0).abs() < 1e-9);
@@ -165,7 +165,7 @@ fn fixed_point(acc: i64, factor: f64, rounding: FixedPointRounding) -> i64 {
     (match rounding {
         FixedPointRounding::Single => (product + (1i128 << (30 - parts.shift()))) >> (31 - parts.shift()),
         FixedPointRounding::Double => {
-            // Multipliers are below one here, so that nothing is shifted left first.
+            // Multipliers are below 1 here, so the shift is to the right.
             assert!(parts.shift() <= 0);
             let high = (product + if product >= 0 { 1 << 30 } else { 1 - (1 << 30) }) / (1 << 31);
             away(high, -parts.shift()) * high.signum()

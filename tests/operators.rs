@@ -19,7 +19,7 @@ fn params() -> impl Strategy<Value = Params> {
     (0.005f32..0.5, any::<u8>()).prop_map(|(scale, zero)| QParams::per_tensor(scale, zero).unwrap())
 }
 
-fn pair(params: &Params) -> (f32, f32) {
+fn scale_zero_point(params: &Params) -> (f32, f32) {
     (params.scale()[[0, 0, 0, 0]], params.zero_point().map_or(0.0, |z| z[[0, 0, 0, 0]].into()))
 }
 
@@ -30,7 +30,7 @@ fn images() -> impl Strategy<Value = Array4<u8>> {
     })
 }
 
-/// The same elements with other strides.
+/// The same elements in NCHW memory order.
 fn channels_first(x: &Array4<u8>) -> Array4<u8> {
     x.view().permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned().permuted_axes([0, 2, 3, 1])
 }
@@ -39,7 +39,7 @@ fn code(x: f32) -> u8 {
     x.clamp(0.0, 255.0).round_ties_even() as u8
 }
 
-/// Quantizing on the way is quantizing first, for inputs of any strides.
+/// Dynamic quantization equals quantizing first, for inputs of any strides.
 fn dynamic_layer<W: ndarray_quant::gemm::Int8 + Element<Code = W>>(x: &Array2<f32>, w: &QTensor<W, ndarray::Ix2>) {
     let layer = Linear::new(w, Some(&Array1::from_elem(w.unpacked_codes().nrows(), 0.25))).unwrap();
     let (of_all, of_rows) = (Scheme::<u8>::asymmetric(), Scheme::<i8>::symmetric().per_axis(Axis(0)));
@@ -55,9 +55,9 @@ fn dynamic_layer<W: ndarray_quant::gemm::Int8 + Element<Code = W>>(x: &Array2<f3
     }
 }
 
-/// Sums and products by every arithmetic, of sides whose axes are of length 1 where `ones` says it, and with channels
-/// first in memory where `first` does, against formulas for one element.
-fn pairs_that_broadcast<T: Int8 + Into<i32> + Into<f32>>(
+/// Compares sums and products in every arithmetic with formulas for one element. `ones` selects axes of length 1 of the
+/// operands, `first` selects operands in NCHW memory order.
+fn check_broadcast<T: Int8 + Into<i32> + Into<f32>>(
     lens: [usize; 4],
     ones: [[bool; 4]; 2],
     first: [bool; 3],
@@ -73,8 +73,8 @@ fn pairs_that_broadcast<T: Int8 + Into<i32> + Into<f32>>(
         });
         if channels_first { codes.permuted_axes([0, 2, 3, 1]) } else { codes }
     };
-    let side = |i: usize| std::array::from_fn(|axis| if ones[i][axis] { 1 } else { lens[axis] });
-    let (a, b, mut y) = (array(side(0), 1, first[0]), array(side(1), 2, first[1]), array(lens, 3, first[2]));
+    let shape = |i: usize| std::array::from_fn(|axis| if ones[i][axis] { 1 } else { lens[axis] });
+    let (a, b, mut y) = (array(shape(0), 1, first[0]), array(shape(1), 2, first[1]), array(lens, 3, first[2]));
     let (wide_a, wide_b) = (a.broadcast(y.raw_dim()).unwrap(), b.broadcast(y.raw_dim()).unwrap());
     let [pa, pb, py] = [(sa, za), (sb, zb), (sy, zy)].map(|(s, z)| QParams::<T, Ix4>::per_tensor(s, z).unwrap());
     let least = if relu { zy } else { T::from_i32(T::MIN) };
@@ -113,15 +113,15 @@ fn pairs_that_broadcast<T: Int8 + Into<i32> + Into<f32>>(
     }
 }
 
-/// Rows that are longer than what passes through a buffer at a time, and tensors that are split over threads.
+/// Rows longer than a chunk, and tensors that are split over threads.
 #[test]
 fn large_sums_and_products() {
     let params = [(0.03, 120u8), (0.07, 130), (0.05, 7)];
     let [no, yes] = [false, true];
-    pairs_that_broadcast([1, 2, 2, 1500], [[no; 4], [yes, no, no, yes]], [no; 3], params, no);
-    pairs_that_broadcast([1, 1, 2, 1500], [[no; 4], [yes; 4]], [no, no, yes], params, no);
-    pairs_that_broadcast([3, 24, 64, 64], [[no; 4], [no, yes, yes, no]], [no; 3], params, no);
-    pairs_that_broadcast([1, 1, 1, 280000], [[no; 4], [no; 4]], [no; 3], params, no);
+    check_broadcast([1, 2, 2, 1500], [[no; 4], [yes, no, no, yes]], [no; 3], params, no);
+    check_broadcast([1, 1, 2, 1500], [[no; 4], [yes; 4]], [no, no, yes], params, no);
+    check_broadcast([3, 24, 64, 64], [[no; 4], [no, yes, yes, no]], [no; 3], params, no);
+    check_broadcast([1, 1, 1, 280000], [[no; 4], [no; 4]], [no; 3], params, no);
 }
 
 #[test]
@@ -306,7 +306,7 @@ proptest! {
     fn sums_and_products(a in images(), pa in params(), pb in params(), py in params()) {
         let b = a.slice(s![.., ..;-1, ..;-1, ..]).to_owned();
         let one_row = b.slice(s![..1, ..1, ..1, ..]);
-        let ((sa, za), (sb, zb), (sy, zy)) = (pair(&pa), pair(&pb), pair(&py));
+        let ((sa, za), (sb, zb), (sy, zy)) = (scale_zero_point(&pa), scale_zero_point(&pb), scale_zero_point(&py));
         let sum = |a: u8, b: u8| {
             let (ra, rb) = (sa / sy, sb / sy);
             code((zy - (ra * za + rb * zb)) + a as f32 * ra + b as f32 * rb)
@@ -324,7 +324,7 @@ proptest! {
                 prop_assert!(ndarray::Zip::from(&a).and(&wide).and(&y).all(|&a, &b, &y| product(a, b) == y));
             }
         }
-        // In integers the sum is within a code of the real one.
+        // In fixed point the sum differs by at most one code.
         let fixed = Arithmetic::FixedPoint(FixedPointRounding::Double);
         if let Ok(add) = Add::new(&pa, &pb, &Output::to(&py).with_arithmetic(fixed)) {
             let mut y = Array4::zeros(a.raw_dim());
@@ -341,8 +341,8 @@ proptest! {
     ) {
         let lens = [lens.0, lens.1, lens.2, lens.3];
         let params = [0, 1, 2].map(|i| (scales[i].exp2(), zeros[i]));
-        pairs_that_broadcast::<u8>(lens, ones, first, params, relu);
-        pairs_that_broadcast::<i8>(lens, ones, first, params.map(|(scale, zero)| (scale, zero as i8)), relu);
+        check_broadcast::<u8>(lens, ones, first, params, relu);
+        check_broadcast::<i8>(lens, ones, first, params.map(|(scale, zero)| (scale, zero as i8)), relu);
     }
 
     #[test]
@@ -369,7 +369,7 @@ proptest! {
         let pool = AveragePool::new(&px, [kernel; 2], &window, &to).unwrap();
         let mean_of_codes = pool.count_include_pad(include).forward(&tensor).unwrap();
         let max = MaxPool::new([kernel; 2], &window).unwrap().forward(&tensor).unwrap();
-        let ((sx, zx), (sy, zy)) = (pair(&px), pair(&py));
+        let ((sx, zx), (sy, zy)) = (scale_zero_point(&px), scale_zero_point(&py));
         for ((n, y, x_out, c), &got) in mean.codes().indexed_iter() {
             let (mut sum, mut codes, mut inside, mut padded, mut greatest) = (0f32, 0, 0, 0, 0);
             for (ky, kx) in (0..kernel).flat_map(|ky| (0..kernel).map(move |kx| (ky, kx))) {

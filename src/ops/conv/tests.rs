@@ -1,4 +1,4 @@
-//! Convolutions against the definition, on every instruction set.
+//! Convolution against its definition, on every instruction set.
 
 use alloc::{vec, vec::Vec};
 
@@ -12,7 +12,7 @@ use crate::gemm::{I32Epilogue, Int8, RequantizeEpilogue, Workspace};
 use crate::qparams::QParams;
 use crate::window::{Padding, Window};
 
-/// The definition: `bias + Σ (x - x_zero) * (w - w_zero)`, nothing where the kernel leaves the image.
+/// The definition: `bias + Σ (x - x_zero) * (w - w_zero)` over the kernel positions inside the image.
 fn naive<X: Int8, W: Int8>(case: &Case<X, W>) -> Array4<i32> {
     let placed = case.window.place([case.w.dim().1, case.w.dim().2], [case.x.dim().1, case.x.dim().2]).unwrap();
     let (outputs, kh, kw, channels) = case.w.dim();
@@ -65,7 +65,7 @@ fn window() -> impl Strategy<Value = Window> {
     })
 }
 
-/// Channels of a group, outputs of a group, groups: ordinary, grouped, depthwise, depthwise with several outputs.
+/// Channels per group, outputs per group, groups: ordinary, grouped, depthwise, depthwise with a channel multiplier.
 fn channels() -> impl Strategy<Value = (usize, usize, usize)> {
     prop_oneof![
         2 => (1usize..20, 1usize..40, Just(1)),
@@ -79,7 +79,7 @@ fn case<X: Int8, W: Int8>() -> impl Strategy<Value = Case<X, W>> {
     case_of((0usize..3, 1usize..10, 1usize..12), channels())
 }
 
-/// More columns and channels than fit the cache at a time.
+/// More columns and channels than one tile holds.
 fn large_depthwise<X: Int8, W: Int8>() -> impl Strategy<Value = Case<X, W>> {
     let channels = prop_oneof![90usize..110, 180usize..210];
     case_of((Just(1), 3usize..6, 40usize..90), channels.prop_map(|groups| (1, 1, groups)))
@@ -105,12 +105,12 @@ fn case_of<X: Int8, W: Int8>(
         })
 }
 
-/// The same elements in NCHW.
+/// The same elements in NCHW memory order.
 fn channels_first<T: Clone>(x: &ArrayRef4<T>) -> Array4<T> {
     x.view().permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned().permuted_axes([0, 2, 3, 1])
 }
 
-/// The codes of accumulators of images that are 0.5 a step, one by one.
+/// The output codes of accumulators for input scale 0.5, computed element by element.
 fn requantized_to<T: Int8>(
     sums: &Array4<i32>,
     scales: &[f32],
@@ -128,7 +128,7 @@ fn agrees<X: Int8, W: Int8>(case: Case<X, W>) -> Result<(), TestCaseError> {
     let expected = naive(&case);
     let scales: Vec<f32> = (0..case.bias.len()).map(|o| 0.001 + o as f32 * 0.0001).collect();
     let requantized = requantized_to::<u8>(&expected, &scales, 0.3, 17, [0, 255]);
-    // Signed codes and activations: products beyond any integer, beyond codes, and all of them below the zero point.
+    // Signed codes and activations: outputs beyond `i32`, beyond the codes, and below the zero point.
     let clamps = [(1e-12, [-100, 90]), (0.01, [-100, 90]), (0.05, [-100, -20])];
     let clamped = clamps.map(|(scale, clamp)| requantized_to::<i8>(&expected, &scales, scale, -5, clamp));
     let x_first = channels_first(&case.x);
@@ -170,7 +170,7 @@ proptest! {
     fn u8_by_u8(case in case::<u8, u8>()) { agrees(case)?; }
 }
 
-/// Many threads, each with some bands or rows, give the same bits as one.
+/// The bits do not depend on the number of threads.
 #[cfg(feature = "rayon")]
 #[test]
 fn threads() {

@@ -1,46 +1,46 @@
-//! The loops of a depthwise convolution: bands of output rows, and of them parts whose quads stay in the first-level
-//! cache.
+//! The loops of a depthwise convolution: blocks of output rows, and tiles whose interleaved rows fit the L1 cache.
 
 use core::ops::Range;
 
-use super::sums::Sums;
-use super::{BandSpace, DepthwiseWeights};
+use super::tile::TileTask;
+use super::{DepthwiseWeights, ThreadScratch};
 use crate::affine::RequantizeFloat;
 use crate::arch::{ByteStage, CHANNELS, Interleave4, Kernel, Vector64, with_kernel};
 use crate::gemm::Epilogue;
 use crate::threads::join;
 use crate::window::Placed;
 
-/// The bytes of quads that are made at a time: they stay in the first-level cache.
-const QUADS: usize = 16 * 1024;
+/// Bytes of interleaved rows per tile, so that they stay in the L1 cache.
+const TILE_BYTES: usize = 16 * 1024;
 
-/// Up to so many channels are interleaved together: then rows are read without gaps.
-const JOINED: usize = 192;
+/// Up to this many channels a tile takes all of them, so that rows are read contiguously.
+const MAX_JOINT_CHANNELS: usize = 192;
 
-/// Of more channels as many as a line of the cache holds, or a multiple.
-const CHUNK: usize = 64;
+/// With more channels a tile takes a multiple of a cache line of them.
+const CHANNEL_BLOCK: usize = 64;
 
-/// A convolution that is ready to run.
+/// The arguments of one convolution.
 pub(super) struct Job<'a, E: Epilogue> {
     pub(super) weights: &'a DepthwiseWeights,
     pub(super) codes: &'a [u8],
-    /// What makes codes unsigned, and the zero point of those.
-    pub(super) flip: u8,
+    /// The sign offset: XOR with it makes codes unsigned.
+    pub(super) sign_offset: u8,
+    /// The zero point of the unsigned codes.
     pub(super) zero: u8,
-    /// A row of zero points, as the codes of the image are.
-    pub(super) fill: &'a [u8],
+    /// A row of zero points, in codes of the image: the padding.
+    pub(super) padding_row: &'a [u8],
     pub(super) start: &'a [i32],
     pub(super) window: Placed,
-    /// Bands of an image.
-    pub(super) bands: usize,
+    /// Row blocks per image.
+    pub(super) blocks: usize,
     pub(super) epilogue: &'a E,
     pub(super) to_bytes: Option<ByteStage<'a, RequantizeFloat>>,
-    /// For each channel, as `start`, if there is a formula to bytes.
+    /// The multiplier of each channel, padded as `start` is. Empty unless the epilogue writes bytes.
     pub(super) factors: &'a [f32],
 }
 
-/// Of a band of output rows some outputs of each row and some channels of these.
-pub(super) struct Part {
+/// One work item: output rows of a row block × a range of output columns × a range of channels.
+pub(super) struct Tile {
     pub(super) image: usize,
     pub(super) row: usize,
     pub(super) rows: usize,
@@ -48,123 +48,128 @@ pub(super) struct Part {
     pub(super) channels: Range<usize>,
 }
 
-impl Part {
-    /// The lines of its channels.
-    pub(super) fn lines(&self) -> usize {
+impl Tile {
+    /// Returns the number of vectors per pixel.
+    pub(super) fn vectors(&self) -> usize {
         self.channels.len().div_ceil(CHANNELS)
     }
 }
 
 impl<E: Epilogue> Job<'_, E> {
-    /// The image and its first output row of a band.
-    fn place(&self, band: usize) -> (usize, usize) {
-        (band / self.bands, band % self.bands * self.weights.band)
+    /// Returns the image and the first output row of a row block.
+    fn place(&self, block: usize) -> (usize, usize) {
+        (block / self.blocks, block % self.blocks * self.weights.block_rows)
     }
 
-    /// The outputs before a band.
-    fn offset(&self, band: usize) -> usize {
-        let (image, row) = self.place(band);
+    /// Returns the number of output elements before a row block.
+    fn offset(&self, block: usize) -> usize {
+        let (image, row) = self.place(block);
         (image * self.window.output[0] + row) * self.window.output[1] * self.weights.outputs
     }
 
-    /// Halves the bands until there is a part for each of `spaces`.
-    pub(super) fn fork(&self, bands: Range<usize>, out: &mut [E::Out], spaces: &mut [BandSpace]) {
-        let threads = spaces.len();
-        let at = bands.start + bands.len() * (threads / 2) / threads;
-        if threads < 2 || at == bands.start {
-            let space = &mut spaces[0];
-            return with_kernel!(self.weights.isa, kernel => self.bands(kernel, bands, out, space));
+    /// Splits the row blocks over threads, one for each element of `scratch`.
+    pub(super) fn fork(&self, blocks: Range<usize>, out: &mut [E::Out], scratches: &mut [ThreadScratch]) {
+        let threads = scratches.len();
+        let at = blocks.start + blocks.len() * (threads / 2) / threads;
+        if threads < 2 || at == blocks.start {
+            let scratch = &mut scratches[0];
+            return with_kernel!(self.weights.isa, kernel => self.run_blocks(kernel, blocks, out, scratch));
         }
-        let (first, second) = out.split_at_mut(self.offset(at) - self.offset(bands.start));
-        let (first_spaces, second_spaces) = spaces.split_at_mut(threads / 2);
-        join(|| self.fork(bands.start..at, first, first_spaces), || self.fork(at..bands.end, second, second_spaces));
+        let (first, second) = out.split_at_mut(self.offset(at) - self.offset(blocks.start));
+        let (first_scratches, second_scratches) = scratches.split_at_mut(threads / 2);
+        join(
+            || self.fork(blocks.start..at, first, first_scratches),
+            || self.fork(at..blocks.end, second, second_scratches),
+        );
     }
 
-    /// The columns that so many outputs of a row see.
+    /// Returns the number of image columns that a number of adjacent outputs read.
     fn columns(&self, outputs: usize) -> usize {
         let Placed { kernel, strides, dilations, .. } = self.window;
         (outputs - 1) * strides[1] + (kernel[1] - 1) * dilations[1] + 1
     }
 
-    /// The outputs of a row and the channels that are computed at a time.
-    fn part_size(&self) -> (usize, usize) {
+    /// Returns the output columns and the channels of a tile.
+    fn tile_size(&self) -> (usize, usize) {
         let (width, channels) = (self.window.output[1], self.weights.outputs);
-        let chunk = if channels <= JOINED { channels.next_multiple_of(CHANNELS) } else { CHUNK };
-        let fit = QUADS / (4 * self.weights.quads * chunk);
+        let chunk = if channels <= MAX_JOINT_CHANNELS { channels.next_multiple_of(CHANNELS) } else { CHANNEL_BLOCK };
+        let fit = TILE_BYTES / (4 * self.weights.row_groups * chunk);
         if self.columns(width) > fit {
-            // In fours, as kernels like them.
+            // A multiple of four, because micro-kernels compute four outputs together.
             let outputs = fit.saturating_sub(self.columns(1)) / self.window.strides[1] + 1;
             return (outputs.next_multiple_of(4).min(width), chunk);
         }
         (width, fit / self.columns(width) * chunk)
     }
 
-    fn bands<K: Kernel>(&self, kernel: K, bands: Range<usize>, out: &mut [E::Out], space: &mut BandSpace) {
-        let DepthwiseWeights { outputs, band, .. } = *self.weights;
+    fn run_blocks<K: Kernel>(&self, kernel: K, blocks: Range<usize>, out: &mut [E::Out], scratch: &mut ThreadScratch) {
+        let DepthwiseWeights { outputs, block_rows, .. } = *self.weights;
         let [height, width] = self.window.output;
-        let first = self.offset(bands.start);
-        let (xs_at_once, channels_at_once) = self.part_size();
-        for at in bands {
+        let first = self.offset(blocks.start);
+        let (tile_columns, tile_channels) = self.tile_size();
+        for at in blocks {
             let (image, row) = self.place(at);
-            let rows = band.min(height - row);
+            let rows = block_rows.min(height - row);
             let from = self.offset(at) - first;
             let out = &mut out[from..from + rows * width * outputs];
-            for x in (0..width).step_by(xs_at_once) {
-                for channel in (0..outputs).step_by(channels_at_once) {
-                    let xs = x..width.min(x + xs_at_once);
-                    let channels = channel..outputs.min(channel + channels_at_once);
-                    self.part(kernel, Part { image, row, rows, xs, channels }, out, space);
+            for x in (0..width).step_by(tile_columns) {
+                for channel in (0..outputs).step_by(tile_channels) {
+                    let xs = x..width.min(x + tile_columns);
+                    let channels = channel..outputs.min(channel + tile_channels);
+                    self.tile(kernel, Tile { image, row, rows, xs, channels }, out, scratch);
                 }
             }
         }
     }
 
-    fn part<K: Kernel>(&self, kernel: K, part: Part, out: &mut [E::Out], space: &mut BandSpace) {
-        let BandSpace { quads, tile, offsets } = space;
-        let (columns, lines) = (self.columns(part.xs.len()), part.lines());
-        let len = self.weights.quads * columns * lines;
-        quads.resize(len.max(quads.len()), [0; 64]);
-        let quads = &mut quads[..len];
-        self.fill_quads(kernel, &part, columns, quads);
+    fn tile<K: Kernel>(&self, kernel: K, tile: Tile, out: &mut [E::Out], scratch: &mut ThreadScratch) {
+        let ThreadScratch { interleaved, acc, offsets } = scratch;
+        let (columns, vectors) = (self.columns(tile.xs.len()), tile.vectors());
+        let len = self.weights.row_groups * columns * vectors;
+        interleaved.resize(len.max(interleaved.len()), [0; 64]);
+        let interleaved = &mut interleaved[..len];
+        self.interleave_rows(kernel, &tile, columns, interleaved);
         offsets.clear();
         let dilation = self.window.dilations[1];
-        let offset = |&(quad, kx): &(usize, usize)| (quad * columns + kx * dilation) * lines;
-        offsets.extend(self.weights.taps.iter().map(offset));
-        kernel.run(Sums { job: self, kernel, part, quads, offsets, tile, out });
+        let offset = |&(group, kx): &(usize, usize)| (group * columns + kx * dilation) * vectors;
+        offsets.extend(self.weights.steps.iter().map(offset));
+        kernel.run(TileTask { job: self, kernel, tile, interleaved, offsets, acc, out });
     }
 
-    /// Interleaves the rows of a part.
-    fn fill_quads<K: Kernel>(&self, kernel: K, part: &Part, columns: usize, quads: &mut [Vector64]) {
+    /// Interleaves the image rows of a tile in groups of four.
+    fn interleave_rows<K: Kernel>(&self, kernel: K, tile: &Tile, columns: usize, interleaved: &mut [Vector64]) {
         let Placed { strides, dilations, before, image: [height, width], .. } = self.window;
-        let (multiplier, lines_of_pixel) = (self.weights.multiplier, part.lines());
+        let (multiplier, vectors_per_pixel) = (self.weights.multiplier, tile.vectors());
         let pixel = self.weights.outputs / multiplier;
-        // The columns of the part that the image has, and the first of the image's.
-        let left = part.xs.start * strides[1];
+        // The columns of the tile that fall inside the image, and the first image column.
+        let left = tile.xs.start * strides[1];
         let inner = before[1].saturating_sub(left).min(columns)..(before[1] + width).saturating_sub(left).min(columns);
         let from = (left + inner.start).saturating_sub(before[1]).min(width);
-        for (quad, lines) in quads.chunks_exact_mut(columns * lines_of_pixel).enumerate() {
+        for (group, vectors) in interleaved.chunks_exact_mut(columns * vectors_per_pixel).enumerate() {
             let rows: [&[u8]; 4] = core::array::from_fn(|i| {
-                let y = (part.row * strides[0] + (4 * quad + i) * dilations[0]).wrapping_sub(before[0]);
-                let start = (part.image * height + y.min(height)) * width * pixel;
-                let row = if y < height { &self.codes[start..start + width * pixel] } else { self.fill };
+                let y = (tile.row * strides[0] + (4 * group + i) * dilations[0]).wrapping_sub(before[0]);
+                let start = (tile.image * height + y.min(height)) * width * pixel;
+                let row = if y < height { &self.codes[start..start + width * pixel] } else { self.padding_row };
                 &row[from * pixel..]
             });
-            lines[..inner.start * lines_of_pixel].fill([self.zero; 64]);
-            lines[inner.end * lines_of_pixel..].fill([self.zero; 64]);
-            let flip = self.flip;
-            let lines = &mut lines[inner.start * lines_of_pixel..inner.end * lines_of_pixel];
+            vectors[..inner.start * vectors_per_pixel].fill([self.zero; 64]);
+            vectors[inner.end * vectors_per_pixel..].fill([self.zero; 64]);
+            let sign_offset = self.sign_offset;
+            let vectors = &mut vectors[inner.start * vectors_per_pixel..inner.end * vectors_per_pixel];
             if multiplier == 1 && !inner.is_empty() {
-                let rows = rows.map(|row| &row[part.channels.start..]);
-                let (pixels, channels) = (inner.len(), part.channels.len());
-                // Pixels that follow one another on both sides are one.
+                let rows = rows.map(|row| &row[tile.channels.start..]);
+                let (pixels, channels) = (inner.len(), tile.channels.len());
+                // Contiguous pixels are interleaved as one pixel.
                 let joined = channels == pixel && pixel.is_multiple_of(CHANNELS);
                 let (pixels, channels) = if joined { (1, channels * pixels) } else { (pixels, channels) };
-                kernel.interleave4(Interleave4 { rows, sign_xor: flip, pixels, pixel, channels, vectors: lines });
+                kernel.interleave4(Interleave4 { rows, sign_xor: sign_offset, pixels, pixel, channels, vectors });
                 continue;
             }
-            for (x, lines) in lines.chunks_exact_mut(lines_of_pixel).enumerate() {
-                for (quad, output) in lines.as_flattened_mut().as_chunks_mut().0.iter_mut().zip(part.channels.clone()) {
-                    *quad = rows.map(|row| row[x * pixel + output / multiplier] ^ flip);
+            for (x, vectors) in vectors.chunks_exact_mut(vectors_per_pixel).enumerate() {
+                for (group, output) in
+                    vectors.as_flattened_mut().as_chunks_mut().0.iter_mut().zip(tile.channels.clone())
+                {
+                    *group = rows.map(|row| row[x * pixel + output / multiplier] ^ sign_offset);
                 }
             }
         }

@@ -1,21 +1,21 @@
-//! Depthwise convolution: every channel has a kernel of its own, so there is no product of matrices in it.
+//! Depthwise convolution: one kernel per channel.
 //!
-//! Four rows of the image are interleaved, so that the bytes of each channel lie side by side as the instructions want
-//! them: a *quad*. A *band* of output rows shares its quads: what a kernel of three rows leaves idle of four, the next
-//! output row uses. Each tap of an output is then one product of 16 channels by four rows.
+//! Four rows of the image are interleaved, so that the four bytes of a channel are adjacent, as dot-product instructions
+//! (VNNI) read them. One instruction then multiplies 16 channels by four kernel rows. A block of output rows shares the
+//! interleaved rows: a kernel of three rows leaves one of the four idle, which the next output row uses.
 //!
 //! ```text
-//! band of rows → quads [rows / 4][columns][channels][4] → sums of a few outputs → epilogue → out
+//! block of rows → interleaved [rows / 4][columns][channels][4] → accumulators of a tile → epilogue → out
 //! ```
 //!
 //! | file | content |
 //! |---|---|
-//! | `mod` | weights, and one convolution with them |
-//! | `job` | bands, the parts of these that fit the cache, and their quads |
-//! | `sums` | from quads to outputs |
+//! | `mod` | packed weights, and a convolution with them |
+//! | `job` | row blocks, tiles that fit the L1 cache, and interleaving |
+//! | `tile` | from interleaved rows to outputs |
 
 mod job;
-mod sums;
+mod tile;
 
 use alloc::{vec, vec::Vec};
 
@@ -27,31 +27,32 @@ use crate::threads;
 use crate::window::{Placed, Window};
 use job::Job;
 
-/// One product takes as long as so many in a product of matrices.
-const PRODUCTS: usize = 4;
+/// Cost of a multiply-accumulate, in multiply-accumulates of a GEMM.
+const COST: usize = 4;
 
-/// Weights of a depthwise convolution, packed for bands of output rows.
+/// Weights of a depthwise convolution, packed for blocks of output rows.
 #[derive(Debug, Clone)]
 pub(super) struct DepthwiseWeights {
     isa: Isa,
     outputs: usize,
     /// Output channels of each channel of the image.
     multiplier: usize,
-    /// Output rows of a band, and quads of rows that they need.
-    band: usize,
-    quads: usize,
-    /// For each tap of an output row the quad of rows and the column of the kernel.
-    taps: Vec<(usize, usize)>,
-    /// `[channels / 16][band][taps]` lines.
-    lines: Vec<Vector64>,
-    /// `Σ (w - w_zero)` of each output channel.
+    /// Output rows per block.
+    block_rows: usize,
+    /// Groups of four image rows per block.
+    row_groups: usize,
+    /// The row group and the kernel column of each dot product of an output.
+    steps: Vec<(usize, usize)>,
+    /// `[channels / 16][block_rows][steps]` vectors.
+    vectors: Vec<Vector64>,
+    /// `Σ (w - w_zero)` per output channel, for zero-point compensation.
     sums: Vec<i32>,
-    /// The greatest distance of a weight's code from its zero point.
-    reach: i64,
+    /// The greatest `|w - w_zero|` that the codes of weights allow.
+    max_abs_diff: i64,
 }
 
 impl DepthwiseWeights {
-    /// Packs weights `[out, kh, kw, 1]` with one zero point, or one for each output channel.
+    /// Packs weights `[out, kh, kw, 1]` with one zero point, or one per output channel.
     pub(super) fn new<W: Int8>(
         isa: Isa,
         codes: &ArrayRef4<W>,
@@ -61,46 +62,46 @@ impl DepthwiseWeights {
     ) -> Self {
         let (outputs, kh, kw, _) = codes.dim();
         let zero_point = |o: usize| if zero_points.len() == 1 { zero_points[0] } else { zero_points[o] };
-        let quads = kh.div_ceil(4);
+        let row_groups = kh.div_ceil(4);
         let (stride, contiguous) = window.vertical();
-        let band = if contiguous { 1 + (4 * quads - kh) / stride } else { 1 };
-        // What is left of each weight when as much as a signed byte holds is taken away, again and again.
-        let mut left = codes.map(|_| 0i32);
-        for ((o, ky, kx, c), left) in left.indexed_iter_mut() {
-            *left = codes[[o, ky, kx, c]].to_i32() - zero_point(o).to_i32();
+        let block_rows = if contiguous { 1 + (4 * row_groups - kh) / stride } else { 1 };
+        // Centred weights have 9 bits. They are split into a sum of terms of 8 bits, usually one.
+        let mut rest = codes.map(|_| 0i32);
+        for ((o, ky, kx, c), rest) in rest.indexed_iter_mut() {
+            *rest = codes[[o, ky, kx, c]].to_i32() - zero_point(o).to_i32();
         }
-        let sums = left.outer_iter().map(|weights| weights.sum()).collect();
-        let (mut taps, mut parts) = (Vec::new(), Vec::new());
-        while parts.is_empty() || left.iter().any(|&weight| weight != 0) {
-            let part = left.mapv(|weight| weight.clamp(-128, 127));
-            left -= &part;
-            parts.push(part);
-            taps.extend((0..quads).flat_map(|quad| (0..kw).map(move |kx| (quad, kx))));
+        let sums = rest.outer_iter().map(|weights| weights.sum()).collect();
+        let (mut steps, mut terms) = (Vec::new(), Vec::new());
+        while terms.is_empty() || rest.iter().any(|&weight| weight != 0) {
+            let term = rest.mapv(|weight| weight.clamp(-128, 127));
+            rest -= &term;
+            terms.push(term);
+            steps.extend((0..row_groups).flat_map(|group| (0..kw).map(move |kx| (group, kx))));
         }
-        let mut lines = vec![[0; 64]; outputs.div_ceil(CHANNELS) * band * taps.len()];
-        let per_part = quads * kw;
-        for (at, line) in lines.iter_mut().enumerate() {
-            let (tap, row, block) = (at % taps.len(), at / taps.len() % band, at / taps.len() / band);
-            let (quad, kx) = taps[tap];
-            for (i, weight) in line.iter_mut().enumerate() {
-                let ky = (4 * quad + i % 4).wrapping_sub(row * stride);
+        let mut vectors = vec![[0; 64]; outputs.div_ceil(CHANNELS) * block_rows * steps.len()];
+        let per_term = row_groups * kw;
+        for (at, vector) in vectors.iter_mut().enumerate() {
+            let (step, row, block) = (at % steps.len(), at / steps.len() % block_rows, at / steps.len() / block_rows);
+            let (group, kx) = steps[step];
+            for (i, weight) in vector.iter_mut().enumerate() {
+                let ky = (4 * group + i % 4).wrapping_sub(row * stride);
                 let place = [block * CHANNELS + i / 4, ky, kx, 0];
-                *weight = parts[tap / per_part].get(place).map_or(0, |&weight| weight as u8);
+                *weight = terms[step / per_term].get(place).map_or(0, |&weight| weight as u8);
             }
         }
-        let reach = (0..outputs).map(|o| W::max_abs_diff(zero_point(o))).max().unwrap_or(1);
-        Self { isa, outputs, multiplier: outputs / groups, band, quads, taps, lines, sums, reach }
+        let max_abs_diff = (0..outputs).map(|o| W::max_abs_diff(zero_point(o))).max().unwrap_or(1);
+        Self { isa, outputs, multiplier: outputs / groups, block_rows, row_groups, steps, vectors, sums, max_abs_diff }
     }
 
     pub(super) fn max_abs_diff(&self) -> i64 {
-        self.reach
+        self.max_abs_diff
     }
 
     pub(super) fn size_in_bytes(&self) -> usize {
-        size_of::<Vector64>() * self.lines.len() + size_of::<i32>() * self.sums.len()
+        size_of::<Vector64>() * self.vectors.len() + size_of::<i32>() * self.sums.len()
     }
 
-    /// The convolution of images `[images, height, width, channels]`, checked.
+    /// Convolves images `[images, height, width, channels]` whose shapes were checked.
     pub(super) fn run<X: Int8, E: Epilogue>(
         &self,
         codes: &[X],
@@ -108,12 +109,12 @@ impl DepthwiseWeights {
         window: Placed,
         epilogue: &E,
         out: &mut [E::Out],
-        workspace: &mut DepthwiseSpace,
+        workspace: &mut DepthwiseScratch,
     ) {
         let image = window.output[0] * window.output[1] * self.outputs;
-        // Padding and the spare channels of the last line are multiplied too, by zeros.
+        // Padding and the spare channels of the last vector are multiplied as well; they contribute 0.
         let zero = zero_point.to_i32() + X::SIGN_OFFSET;
-        let DepthwiseSpace { start, factors, fill, threads } = workspace;
+        let DepthwiseScratch { start, factors, padding_row, threads } = workspace;
         start.clear();
         start.extend(self.sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()));
         if let Some(bias) = epilogue.bias() {
@@ -127,43 +128,43 @@ impl DepthwiseWeights {
             factors.extend((0..self.outputs).map(factor));
             factors.resize(self.outputs.next_multiple_of(CHANNELS), 0.0);
         }
-        fill.clear();
-        fill.resize(window.image[1] * self.outputs / self.multiplier, zero_point.to_i32() as u8);
-        let bands = window.output[0].div_ceil(self.band);
+        padding_row.clear();
+        padding_row.resize(window.image[1] * self.outputs / self.multiplier, zero_point.to_i32() as u8);
+        let blocks = window.output[0].div_ceil(self.block_rows);
         let job = Job {
             weights: self,
             codes: X::as_bytes(codes),
-            flip: if X::SIGN_OFFSET == 0 { 0 } else { 0x80 },
+            sign_offset: if X::SIGN_OFFSET == 0 { 0 } else { 0x80 },
             zero: zero as u8,
-            fill,
+            padding_row,
             start,
             window,
-            bands,
+            blocks,
             epilogue,
             to_bytes,
             factors,
         };
-        let count = out.len() / image * bands;
+        let count = out.len() / image * blocks;
         let products = out.len().saturating_mul(window.kernel[0] * window.kernel[1]);
-        let parts = threads::worth(products.saturating_mul(PRODUCTS));
-        threads.resize_with(threads.len().max(parts), BandSpace::default);
-        job.fork(0..count, out, &mut threads[..parts]);
+        let thread_count = threads::worth(products.saturating_mul(COST));
+        threads.resize_with(threads.len().max(thread_count), ThreadScratch::default);
+        job.fork(0..count, out, &mut threads[..thread_count]);
     }
 }
 
-/// Arena of depthwise convolutions.
+/// Scratch memory of depthwise convolutions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DepthwiseSpace {
+pub(super) struct DepthwiseScratch {
     start: Vec<i32>,
     factors: Vec<f32>,
-    fill: Vec<u8>,
-    threads: Vec<BandSpace>,
+    padding_row: Vec<u8>,
+    threads: Vec<ThreadScratch>,
 }
 
-/// The memory of one thread.
+/// Scratch memory of one thread.
 #[derive(Debug, Clone, Default)]
-struct BandSpace {
-    quads: Vec<Vector64>,
-    tile: Vec<i32>,
+struct ThreadScratch {
+    interleaved: Vec<Vector64>,
+    acc: Vec<i32>,
     offsets: Vec<usize>,
 }
