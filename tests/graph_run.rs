@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use ndarray::{Array, ArrayD, Axis, IxDyn, arr0, array};
 use ndarray_quant::Error;
 use ndarray_quant::graph::{
-    Activation, Arena, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorRecipe,
+    Activation, Arena, Calibration, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorRecipe,
 };
 use ndarray_quant::nn::Window;
+use ndarray_quant::observer::MinMax;
 
 /// A recipe that keeps every activation as codes of `-1..=1`.
 fn full_integer(graph: &Graph) -> Recipe {
@@ -171,8 +172,11 @@ fn constant_outputs_are_whole() {
     let constants = [scalar, empty, empty_row, vector, image.unwrap(), row];
     let names: Vec<&str> = [&y, &sum].into_iter().chain(&constants).map(String::as_str).chain(["y.weight"]).collect();
     let Ok(graph) = g.build(&names) else { return }; // rejecting them is sound, too
-    let recipes = [full_integer(&graph), Recipe::dynamic_range(&graph).unwrap(), Recipe::float16(&graph)];
     let x = Array::from_shape_fn((5, 2), |(n, i)| (n as f32 - i as f32) / 5.0).into_dyn();
+    let mut calibration = Calibration::new(&graph, MinMax::per_tensor()).unwrap();
+    calibration.observe(&x).unwrap();
+    let calibrated = calibration.recipe().unwrap();
+    let recipes = [full_integer(&graph), calibrated, Recipe::dynamic_range(&graph).unwrap(), Recipe::float16(&graph)];
     let check = |outputs: Vec<ArrayD<f32>>| {
         assert_eq!(outputs.len(), names.len());
         assert_eq!((outputs[0].shape(), outputs[1].shape()), (&[5, 2][..], &[5, 4][..]));
@@ -223,4 +227,85 @@ fn runs_are_limited_in_memory() {
     let network = g.build(&[&x, &y]).unwrap().compile().unwrap();
     let x = Array::zeros((1 << 60, 0));
     is_limit(network.run_many(&[x.view().into_dyn()], &mut Arena::new()).unwrap_err());
+}
+
+/// Runs a network in floats and quantized in every way, on batches of 0, 1 and 3. Errors are sound, panics are not.
+fn run_every_way(graph: &Graph) {
+    let recipes = [full_integer(graph), Recipe::dynamic_range(graph).unwrap(), Recipe::float16(graph)];
+    let float = graph.compile().unwrap();
+    let quantized: Vec<QuantizedNetwork> = recipes.iter().filter_map(|recipe| graph.quantize(recipe).ok()).collect();
+    for images in [0, 1, 3] {
+        let mut shape = graph.inputs()[0].shape.clone();
+        shape[0] = images;
+        let x = Array::from_elem(IxDyn(&shape), 0.5f32);
+        let expected = graph.shape(&graph.outputs()[0]).unwrap();
+        let check = |y: ArrayD<f32>| assert_eq!((y.len_of(Axis(0)), &y.shape()[1..]), (images, &expected[1..]));
+        let _ = float.run(&x).map(check);
+        for network in &quantized {
+            let _ = network.run(&x).map(check);
+            let _ = network.run_codes(&x.mapv(|_| 7u8), &mut Arena::new());
+            let _ = network.report(graph, &x);
+        }
+        let _ = graph.clone().simplify().map(|graph| graph.run(&x));
+    }
+}
+
+#[test]
+fn empty_tensors_do_not_panic() {
+    let window = Window::new();
+    let ops = [
+        Op::Activation(Activation::relu()),
+        Op::Activation(Activation::Sigmoid),
+        Op::MaxPool { kernel: [1, 1], window },
+        Op::MaxPool { kernel: [0, 0], window },
+        Op::AveragePool { kernel: [1, 1], window, count_include_pad: true },
+        Op::AveragePool { kernel: [0, 1], window, count_include_pad: false },
+        Op::GlobalAveragePool,
+        Op::Pad { pads: [0, 0, 0, 0] },
+        Op::Pad { pads: [1, 0, 2, 3] },
+        Op::Repeat { factors: [0, 2] },
+        Op::Repeat { factors: [2, 2] },
+        Op::Softmax { axis: 1 },
+        Op::Softmax { axis: 3 },
+        Op::Concat { axis: 1 },
+        Op::Concat { axis: 2 },
+        Op::Reshape { shape: vec![0] },
+        Op::Reshape { shape: vec![0, 4] },
+        Op::Reshape { shape: vec![2, 0, 3] },
+    ];
+    for shape in [[1, 0, 3, 2], [1, 2, 0, 3], [1, 2, 3, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 2, 1, 3]] {
+        let mut g = GraphBuilder::new();
+        let x = g.input("x", &shape).unwrap();
+        for (i, op) in ops.iter().enumerate() {
+            let two = matches!(op, Op::Concat { .. });
+            let inputs = if two { vec![&x[..], &x] } else { vec![&x[..]] };
+            if let Ok(y) = g.node(&format!("y{i}"), op.clone(), &inputs) {
+                run_every_way(&g.clone().build(&[&y]).unwrap());
+            }
+        }
+        for name in ["sum", "product"] {
+            let add = name == "sum";
+            for constant in [vec![1], vec![1, 1, 1], vec![shape[1], 1, 1], vec![shape[3]], vec![]] {
+                let mut g = g.clone();
+                let Ok(c) = g.constant("c", &ArrayD::from_elem(constant, 0.25f32)) else { continue };
+                let y = if add { g.add(name, &x, &c) } else { g.mul(name, &c, &x) };
+                let _ = y.map(|y| run_every_way(&g.build(&[&y]).unwrap()));
+            }
+        }
+        for (out, kernel) in [(0, 1), (2, 1), (2, 0), (0, 0), (2, 2)] {
+            for groups in [0, 1, 2] {
+                let mut g = g.clone();
+                let weights = Array::from_elem((out, shape[1] / groups.max(1), kernel, kernel), 0.5f32);
+                let y = g.conv("y", &x, &weights, None, window, groups);
+                let _ = y.map(|y| run_every_way(&g.build(&[&y]).unwrap()));
+            }
+        }
+    }
+    for (depth, out) in [(0, 0), (0, 3), (3, 0), (3, 2)] {
+        let mut g = GraphBuilder::new();
+        let x = g.input("x", &[1, depth]).unwrap();
+        if let Ok(y) = g.linear("y", &x, &Array::from_elem((out, depth), 0.5f32), None) {
+            run_every_way(&g.build(&[&y]).unwrap());
+        }
+    }
 }

@@ -130,7 +130,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
                 recipe.tensor_mut(&node.output)?.ranges = kept;
             }
         }
-        for name in self.graph.outputs() {
+        for name in self.graph.outputs().iter().filter(|name| !self.graph.is_constant(name)) {
             recipe.tensor_mut(name)?.precision = Precision::Float32;
         }
         debug_assert!(weights(self.graph).all(|(_, name)| recipe.tensors.contains_key(name)));

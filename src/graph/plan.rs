@@ -20,7 +20,7 @@ use crate::threads;
 /// See [`FloatNetwork`](super::FloatNetwork) for an example.
 ///
 /// A run that needs more than [`with_max_bytes`](Self::with_max_bytes) for activations and outputs fails before it
-/// allocates, so a network from an untrusted file cannot exhaust the arena. Calibration and reports have no limit.
+/// allocates, so a network from an untrusted file cannot exhaust the memory. Calibration and reports have no limit.
 #[derive(Debug, Clone)]
 pub struct Arena {
     pub(super) floats: Vec<Vec<f32>>,
@@ -216,7 +216,7 @@ impl Plan {
         }
         let found = alloc::format!("{bytes} bytes for a batch of {images}");
         let found = alloc::format!("{found}, over the limit of {max_bytes} (see Arena::with_max_bytes)");
-        Err(Error::Argument { what: "arena of a run", expected: "at most the limit of the arena", found })
+        Err(Error::Argument { what: "memory of a run", expected: "at most the limit of the arena", found })
     }
 
     /// The number of threads that share the chunks of a batch.
@@ -237,11 +237,11 @@ impl Plan {
         images: usize,
         arena: &mut Arena,
     ) -> Result<()> {
-        let parts = self.threads(images);
-        if parts < 2 {
+        let threads = self.threads(images);
+        if threads < 2 {
             return self.run_chunks(inputs, outputs, images, arena);
         }
-        let first = (images * (parts / 2) / parts).next_multiple_of(self.chunk).min(images - 1);
+        let first = (images * (threads / 2) / threads).next_multiple_of(self.chunk).min(images - 1);
         let (x_front, x_back) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
         let (y_front, y_back) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
         let (front, back) = threads::join(

@@ -130,7 +130,7 @@ impl Matrix {
             Matrix::F32(w) => w.view(),
             Matrix::F16(w) => {
                 let widened = resized(widened, w.len());
-                f16::widen_slice(w.as_slice().expect("in row-major order"), widened);
+                f16::widen_slice(w.as_slice().expect("weights are row-major"), widened);
                 ArrayView2::from_shape(w.dim(), widened).expect("depth times out elements")
             }
         }
