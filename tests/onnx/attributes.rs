@@ -236,7 +236,7 @@ fn names_are_defined_once() -> Result<()> {
     twice(&[relu("x", "y")], &[], &[x(), x()], "x");
     twice(&[relu("x", "y")], &[], &[x(), value("", &[1])], "");
 
-    // Constants that the reader adds do not collide with those of the file, and nodes may share a name.
+    // Constants that the reader adds do not collide with constants of the file, and nodes may share a name.
     let tensors = [floats("w", &[2, 2], &[1., 0., 0., 1.]), floats("g.weight", &[2], &[1.0, 2.0])];
     let named = |node: Message| node.text(3, "same");
     let nodes = [

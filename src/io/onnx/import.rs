@@ -118,8 +118,8 @@ pub(super) struct Importer {
 }
 
 impl Importer {
-    /// Returns the name of a node in the graph: its name in the file, or the name of its output if it has none or another
-    /// node has the same.
+    /// Returns the name of a node in the graph: its name in the file, or the name of its output if it has none or
+    /// another node has the same.
     fn node_name(&mut self, name: &str, output: Option<&String>) -> String {
         if name.is_empty() || self.node_names.contains(name) {
             return self.new_node_name(output.map_or(name, String::as_str));

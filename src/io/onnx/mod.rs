@@ -1,7 +1,7 @@
 //! Import float networks from ONNX files.
 //!
-//! [`Graph::from_onnx`] reads a file with the default settings. An [`OnnxReader`] sets the shapes of inputs that have none
-//! in the file, and limits for files that are not trusted.
+//! [`Graph::from_onnx`] reads a file with the default settings. An [`OnnxReader`] sets the shapes of inputs that have
+//! none in the file, and limits for files that are not trusted.
 //!
 //! All axes but the batch must have a fixed length, and the weights must be in the file itself. Layout is ONNX's: NCHW.
 //!
@@ -60,8 +60,8 @@
 //!   `coordinate_transformation_mode` is `asymmetric` with `nearest_mode` `floor`, or `half_pixel` with
 //!   `round_prefer_floor` or `round_prefer_ceil`.
 //! - `ceil_mode` places windows as opset 19 defines it. Earlier versions left it open.
-//! - Before opset 7, `BatchNormalization` and `Dropout` are in inference mode only with `is_test`, and operands broadcast
-//!   only with `broadcast` and `axis`, which are not supported.
+//! - Before opset 7, `BatchNormalization` and `Dropout` are in inference mode only with `is_test`, and operands
+//!   broadcast only with `broadcast` and `axis`, which are not supported.
 //!
 //! Weights are of type float, double, float16 or bfloat16, and become `f32`; other constants are int32, int64 or bool.
 //!

@@ -1,7 +1,7 @@
 //! The operators that the reader knows: their inputs and attributes, by opset version.
 //!
-//! [`OnnxNode::check`] compares every node with this table before the node is read. An operator, an input or an attribute
-//! that is not in the table is an error, so nothing in a file that changes a result is skipped.
+//! [`OnnxNode::check`] compares every node with this table before the node is read. An operator, an input or an
+//! attribute that is not in the table is an error, so nothing in a file that changes a result is skipped.
 
 use alloc::format;
 use alloc::string::String;
