@@ -35,7 +35,7 @@ fn observe<S: Statistic>(c: &mut Criterion, name: &str, observer: BlockObserver<
     for len in SIZES {
         group.throughput(Throughput::Bytes(4 * len as u64));
         for (granularity_name, granularity) in granularities() {
-            // The inner axis has one block per column; transpose, so that there are as few as a layer has channels.
+            // The inner axis has one block per column; transpose, so that their number is a layer's number of channels.
             let x = if granularity == Granularity::per_axis(Axis(1)) { batch(len).reversed_axes() } else { batch(len) };
             let x = x.as_standard_layout().into_owned();
             let mut observer = observer.clone().with_granularity(granularity);

@@ -20,7 +20,7 @@ use crate::error::{Error, Result, check_shapes};
 /// | [`normalize`](Self::normalize) without, frozen | `y = u + β - γ μ / σ` |
 ///
 /// Weights are folded by the running statistics, so that their scale does not change from batch to batch; the correction
-/// `σ / σ_b` turns the output into that of batch normalization. Frozen, `y` is the output of the deployed network with the
+/// `σ / σ_b` makes the output equal batch normalization's. Frozen, `y` is the output of the deployed network with the
 /// bias [`folded_bias`](Self::folded_bias). Channels are axis 0 of weights and axis 1 of outputs.
 ///
 /// ```
@@ -99,7 +99,7 @@ impl BatchNormFold {
         Ok(Self { gamma, beta, mean, variance, epsilon: 1e-5, momentum: 0.1 })
     }
 
-    /// Sets the running statistics, such as those of a pretrained network.
+    /// Sets the running statistics, for example from a pretrained network.
     ///
     /// # Errors
     /// [`Error::Shape`] if a length is not the number of channels, [`Error::Range`] if a variance is negative or not finite.

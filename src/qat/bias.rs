@@ -20,7 +20,7 @@ use crate::qparams::QParams;
 /// by itself. The gradient by the bias is straight-through: the gradient of `y`, unchanged. (Jacob et al., "Quantization
 /// and training of neural networks for efficient integer-arithmetic-only inference", 2018, section 2.4.)
 ///
-/// `x` holds the parameters of the layer's input, per tensor; `weights` those of its weights, per tensor or per axis 0,
+/// `x` holds the parameters of the layer's input, per tensor; `weights` the parameters of its weights, per tensor or per axis 0,
 /// the output channels, with one bias each.
 ///
 /// ```

@@ -28,7 +28,7 @@ use crate::qparams::QParams;
 /// | `∂y/∂scale` | `q - zero_point - v` | `q - zero_point` |
 /// | `∂y/∂zero_point` | 0 | `-scale` |
 ///
-/// The gradients by scale and zero point are those of LSQ and LSQ+ (Esser et al. 2020, equation 3; Bhalgat et al. 2020,
+/// The gradients by scale and zero point follow LSQ and LSQ+ (Esser et al. 2020, equation 3; Bhalgat et al. 2020,
 /// section 3). Forward values equal [`QParams::quantize`](crate::Quantize::quantize) followed by dequantize, bit for bit.
 /// A NaN becomes 0, and its gradient passes.
 ///

@@ -81,7 +81,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     /// Trains the scales, starting from these parameters; zero points stay fixed.
     ///
     /// # Errors
-    /// None for valid parameters; the `Result` is that of [`QParams::new`].
+    /// Never for valid parameters; errors come from [`QParams::new`].
     pub fn new(params: QParams<T, D>) -> Result<Self> {
         let clipping = match params.convention() {
             Convention::Torch => SteClipping::Rounded,
@@ -113,7 +113,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     /// observer found.
     ///
     /// # Errors
-    /// None for valid parameters; the `Result` is that of [`QParams::new`].
+    /// Never for valid parameters; errors come from [`QParams::new`].
     pub fn lsq_plus(params: QParams<T, D>) -> Result<Self> {
         let zero_point = match params.zero_point() {
             Some(zero_point) => zero_point.mapv(|z| z.to_i32() as f32),

@@ -13,7 +13,7 @@
 //!
 //! | | for |
 //! |---|---|
-//! | [`FakeLinear`] | a linear layer in training whose codes are exactly those of its integer form |
+//! | [`FakeLinear`] | a linear layer in training with exactly the codes of its integer form |
 //! | [`fake_quantize_bias`] | the same exactness for layers of another framework: rounds their biases |
 //! | [`BatchNormFold`] | batch normalization folded into the weights during training |
 //!

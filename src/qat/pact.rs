@@ -65,7 +65,7 @@ impl<T: Element, D: Dimension> Pact<T, D> {
     /// Returns the clipped and fake-quantized values, and the straight-through mask.
     ///
     /// # Errors
-    /// None for parameters per tensor; the `Result` is that of [`FakeQuantize::forward`].
+    /// Never for parameters per tensor; errors come from [`FakeQuantize::forward`].
     pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
         self.fake.forward(x)
     }
@@ -84,7 +84,7 @@ impl<T: Element, D: Dimension> Pact<T, D> {
     /// [`LearnedQuantizer::set_scale`](super::LearnedQuantizer::set_scale).
     ///
     /// # Errors
-    /// None for a projected value; the `Result` is that of [`Self::new`].
+    /// Never for a projected value; errors come from [`Self::new`].
     pub fn set_alpha(&mut self, proposed: f32) -> Result<()> {
         let alpha = project_scale(self.alpha, proposed);
         let (min, max) = self.params().code_range();

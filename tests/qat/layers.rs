@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Without quantization, training gives the outputs of batch normalization, and frozen those of the folded network.
+/// Without quantization, training gives the outputs of batch normalization, and a frozen layer gives the outputs of the folded network.
 #[test]
 fn batch_norm_folding() {
     let mut rng = Pcg64Mcg::seed_from_u64(5);

@@ -38,7 +38,7 @@ fn granularity() -> impl Strategy<Value = Granularity> {
 fn tensors() -> impl Strategy<Value = (Array3<f32>, Array3<f32>)> {
     let value = prop_oneof![4 => -3.0f32..3.0, 1 => (-40i32..40).prop_map(|i| i as f32 * 0.125), 1 => -1e3f32..1e3];
     (0usize..4, 0usize..4, prop_oneof![0usize..9, 60usize..70]).prop_flat_map(move |(a, b, c)| {
-        let array = move |v| Array3::from_shape_vec((a, b, c), v).expect("as many values");
+        let array = move |v| Array3::from_shape_vec((a, b, c), v).expect("matching length");
         let n = a * b * c;
         (prop::collection::vec(value.clone(), n), prop::collection::vec(-1.0f32..1.0, n))
             .prop_map(move |(x, grad)| (array(x), array(grad)))
@@ -47,7 +47,8 @@ fn tensors() -> impl Strategy<Value = (Array3<f32>, Array3<f32>)> {
 
 /// Random parameters for a tensor of this shape, optionally with zero points.
 fn params<T: Element>(shape: Ix3, granularity: Granularity, bits: u32, with_zero: bool, seed: u64) -> QParams<T, Ix3> {
-    let scheme = Scheme::<T>::symmetric().bits(bits).expect("as many as the type has").with_granularity(granularity);
+    let scheme =
+        Scheme::<T>::symmetric().bits(bits).expect("at most the bits of the type").with_granularity(granularity);
     let like = scheme.params_of(&Array3::<f32>::zeros(shape)).expect("zeros have a range");
     let (min, max) = like.code_range();
     let mut rng = Pcg64Mcg::seed_from_u64(seed);

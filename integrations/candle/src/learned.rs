@@ -9,7 +9,7 @@ use ndarray_quant::{
     qat::{GradientScale, LearnedQuantizer},
 };
 
-use crate::tensor::{self, Float, storage_of, view_of, with_float};
+use crate::tensor::{self, CandleFloat, storage_of, view_of, with_float};
 
 /// Fake quantization with scales that candle's optimizers train together with the weights (LSQ). After each optimizer step,
 /// call [`project`](Self::project).
@@ -131,7 +131,7 @@ impl<T: Element> Operation<T> {
         Ok(LearnedQuantizer::new(params).map_err(Error::wrap)?.with_gradient_scale(self.gradient_scale))
     }
 
-    fn backward<F: Float>(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+    fn backward<F: CandleFloat>(&self, x: &Tensor, scale: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
         let ((x, x_layout), (scale, scale_layout)) = (x.storage_and_layout(), scale.storage_and_layout());
         let (grad, grad_layout) = grad.storage_and_layout();
         let quantizer = self.quantizer(storage_of(&scale)?, scale_layout)?;

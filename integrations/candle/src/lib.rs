@@ -37,7 +37,7 @@ use ndarray_quant::{
 };
 
 pub use learned::Learned;
-use tensor::{Float, storage_of, view_of, with_float};
+use tensor::{CandleFloat, storage_of, view_of, with_float};
 
 /// Fake quantization with fixed parameters. The gradient by `x` is straight-through: the gradient of the output where the
 /// value was not clipped, otherwise 0.
@@ -55,13 +55,13 @@ struct StraightThrough<T: Element> {
 }
 
 impl<T: Element> StraightThrough<T> {
-    fn forward<F: Float>(&self, storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
+    fn forward<F: CandleFloat>(&self, storage: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
         let (y, mask) = self.fake.forward(&view_of::<F>(storage, layout)?).map_err(candle_core::Error::wrap)?;
         *self.mask.lock().map_err(candle_core::Error::msg)? = mask;
         Ok(F::to_cpu_storage_owned(y.into_raw_vec_and_offset().0))
     }
 
-    fn backward<F: Float>(&self, grad: &Tensor) -> Result<Tensor> {
+    fn backward<F: CandleFloat>(&self, grad: &Tensor) -> Result<Tensor> {
         let (storage, layout) = grad.storage_and_layout();
         let mask = self.mask.lock().map_err(candle_core::Error::msg)?;
         let grad = view_of::<F>(storage_of(&storage)?, layout)?;

@@ -2,14 +2,13 @@
 
 use candle_core::{CpuStorage, DType, Device, Error, Layout, Result, Storage, Tensor, WithDType};
 use ndarray::{ArrayD, ArrayViewD, IxDyn, ShapeBuilder};
-use ndarray_quant::Float;
 
 /// The float types that candle and `ndarray_quant` share.
-pub(crate) trait Float: Float + WithDType {}
-impl Float for f32 {}
-impl Float for f64 {}
-impl Float for half::f16 {}
-impl Float for half::bf16 {}
+pub(crate) trait CandleFloat: ndarray_quant::Float + WithDType {}
+impl CandleFloat for f32 {}
+impl CandleFloat for f64 {}
+impl CandleFloat for half::f16 {}
+impl CandleFloat for half::bf16 {}
 
 /// Evaluates `$body` with `$F` standing for the float type of a tensor.
 macro_rules! with_float {
@@ -48,14 +47,14 @@ pub(crate) fn storage_of(storage: &Storage) -> Result<&CpuStorage> {
     }
 }
 
-pub(crate) fn view_of<'a, F: Float>(storage: &'a CpuStorage, layout: &Layout) -> Result<ArrayViewD<'a, F>> {
+pub(crate) fn view_of<'a, F: CandleFloat>(storage: &'a CpuStorage, layout: &Layout) -> Result<ArrayViewD<'a, F>> {
     let values = &F::cpu_storage_as_slice(storage)?[layout.start_offset()..];
     let shape = IxDyn(layout.dims()).strides(IxDyn(layout.stride()));
     ArrayViewD::from_shape(shape, values).map_err(Error::wrap)
 }
 
 /// Copies an array into a new tensor.
-pub(crate) fn from_array<F: Float>(values: ArrayD<F>) -> Result<Tensor> {
+pub(crate) fn from_array<F: CandleFloat>(values: ArrayD<F>) -> Result<Tensor> {
     let shape = values.shape().to_vec();
     Tensor::from_vec(values.into_iter().collect(), shape, &Device::Cpu)
 }
