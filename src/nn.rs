@@ -21,8 +21,8 @@
 //! [`Workspace`](crate::gemm::Workspace) it allocates nothing once the workspace has grown.
 //!
 //! [`Output`] describes the output codes of a layer: their parameters, a fused activation, and the [`Arithmetic`] that
-//! multiplies accumulators by the [`Multiplier`] `x_scale * w_scale / y_scale`. [`Window`] and [`Padding`] describe how a
-//! kernel slides over an image.
+//! multiplies accumulators by the [`Multiplier`] `x_scale * w_scale / y_scale`. [`Window`] and [`Padding`] describe how
+//! a kernel slides over an image.
 //!
 //! ```
 //! use ndarray::{Axis, array};

@@ -6,13 +6,16 @@ use crate::error::{Error, Result};
 ///
 /// Padding has the real value 0 in convolutions. Pooling ignores it, unless `count_include_pad` says otherwise.
 ///
-/// `Same` and `SameLower` pad each axis by `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)`
-/// in all, so that the output has `ceil(size / stride)` elements. A number of pixels converts into padding of that size
-/// on all four sides, and an array into [`Padding::Explicit`].
+/// `Same` and `SameLower` pad each axis by
+/// `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)` in all, so that the output has
+/// `ceil(size / stride)` elements. A number of pixels converts into padding of
+/// that size on all four sides, and an array into [`Padding::Explicit`].
 ///
 /// ```
 /// use ndarray_quant::nn::{Padding, Window};
-/// let halved = |padding: Padding| Window::new().with_strides([2, 2]).with_padding(padding).output_size([3, 3], [8, 8]);
+/// let halved = |padding: Padding| {
+///     Window::new().with_strides([2, 2]).with_padding(padding).output_size([3, 3], [8, 8])
+/// };
 /// assert_eq!((halved(Padding::Valid)?, halved(Padding::Same)?), ([3, 3], [4, 4]));
 /// assert_eq!(halved(Padding::Explicit([0, 0, 1, 1]))?, [4, 4]); // equals `Same` here
 /// assert_eq!(Padding::from(1), Padding::Explicit([1, 1, 1, 1]));
@@ -47,8 +50,8 @@ impl From<[usize; 4]> for Padding {
     }
 }
 
-/// How a kernel slides over an image: strides, dilations and padding along height and width (the attributes of the same
-/// names of ONNX `Conv`, `MaxPool` and `AveragePool`).
+/// The strides, dilations and padding of a sliding kernel, along height and width (the attributes of the same names of
+/// ONNX `Conv`, `MaxPool` and `AveragePool`).
 ///
 /// The size of the kernel is not part of a window. For convolutions it is the shape of the weights, and pooling takes
 /// it beside the window.
@@ -123,8 +126,8 @@ impl Window {
     /// in the padding after the image.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0, or the padded image has more than 2³¹ - 1 rows or
-    /// columns. [`Error::Shape`] if the padded image is smaller than the kernel.
+    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0, or the padded image has more than 2³¹ - 1 rows
+    /// or columns. [`Error::Shape`] if the padded image is smaller than the kernel.
     pub fn output_size(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<[usize; 2]> {
         Ok(self.place(kernel, image)?.output)
     }

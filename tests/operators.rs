@@ -1,4 +1,4 @@
-//! Operators on codes against their formulas, one element at a time.
+//! Operators on codes against scalar formulas.
 
 use ndarray::{Array1, Array2, Array4, Axis, Ix4, Zip, s};
 use ndarray_quant::gemm::{Int8, Workspace};

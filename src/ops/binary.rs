@@ -17,7 +17,8 @@ use crate::qtensor::QTensor;
 
 /// The sum of two quantized tensors: `y = a + b` (ONNX Runtime: `QLinearAdd`; TFLite: `ADD`).
 ///
-/// It is prepared for the parameters of both operands and of the output. The arithmetic of the output selects the formula:
+/// It is prepared for the parameters of both operands and of the output. The arithmetic of the output selects the
+/// formula:
 ///
 /// | arithmetic | formula | source |
 /// |---|---|---|
@@ -82,7 +83,8 @@ impl<T: Int8, D: Dimension> Add<T, D> {
     /// Computes the sum of two tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not broadcast.
+    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
+    /// broadcast.
     pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))
     }
@@ -134,8 +136,8 @@ impl<T: Int8, D: Dimension> Mul<T, D> {
     /// Prepares for operands with these parameters and this output.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless all parameters are per tensor, and if the multiplier is outside the range of fixed-point
-    /// numbers. [`Error::Scale`] if the multiplier is 0 or infinite in `f32`.
+    /// [`Error::Argument`] unless all parameters are per tensor, and if the multiplier is outside the range of
+    /// fixed-point numbers. [`Error::Scale`] if the multiplier is 0 or infinite in `f32`.
     pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Output<T, D>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = operands.scale_zero_points()?;
@@ -163,7 +165,8 @@ impl<T: Int8, D: Dimension> Mul<T, D> {
     /// Computes the product of two tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not broadcast.
+    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
+    /// broadcast.
     pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))
     }

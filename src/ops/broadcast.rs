@@ -1,9 +1,9 @@
 //! Broadcasting binary elementwise operators on codes: `out = op(a, b)`.
 //!
-//! Axes that are contiguous in all three tensors are merged into one. The last two of the remaining axes are the rows and
-//! columns of a loop over chunks. A chunk is several whole rows, so that short rows fill vector registers too, or part of
-//! a long row. An operand that broadcasts within a chunk is expanded into a buffer, which is reused for the next chunk
-//! where the codes are the same.
+//! Axes that are contiguous in all three tensors are merged into one. The last two of the remaining axes are the rows
+//! and columns of a loop over chunks. A chunk is several whole rows, so that short rows fill vector registers too, or
+//! part of a long row. An operand that broadcasts within a chunk is expanded into a buffer, which is reused for the
+//! next chunk where the codes are the same.
 
 use alloc::vec::Vec;
 

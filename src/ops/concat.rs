@@ -58,8 +58,9 @@ impl<T: Int8, D: Dimension> Concat<T, D> {
     /// Concatenates tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an input has another scale or zero point. [`Error::Shape`] unless there are as many inputs as
-    /// parameters, at least one, and their shapes agree on the other axes. [`Error::Axis`] if they do not have the axis.
+    /// [`Error::Argument`] if an input has another scale or zero point. [`Error::Shape`] unless the inputs match the
+    /// parameters in number, there is at least one, and their shapes agree on the other axes. [`Error::Axis`] if they
+    /// do not have the axis.
     pub fn forward(&self, inputs: &[&QTensor<T, D>]) -> Result<QTensor<T, D>> {
         self.check_count(inputs.len())?;
         for (x, params) in inputs.iter().zip(&self.inputs) {
@@ -82,7 +83,7 @@ impl<T: Int8, D: Dimension> Concat<T, D> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there are as many inputs as parameters and together they have the shape of `out`.
+    /// [`Error::Shape`] unless the inputs match the parameters in number and together have the shape of `out`.
     /// [`Error::Axis`] if `out` does not have the axis. Nothing is written then.
     pub fn forward_into(&self, inputs: &[ArrayView<'_, T, D>], out: &mut ArrayRef<T, D>) -> Result<()> {
         self.check_count(inputs.len())?;

@@ -23,7 +23,8 @@ use crate::qtensor::QTensor;
 /// use ndarray_quant::ops::GlobalAveragePool;
 /// use ndarray_quant::{QParams, QTensor, nn::Output};
 /// let params = QParams::<u8, Ix4>::per_tensor(0.5, 0)?;
-/// let x = QTensor::new(Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8), params.clone())?;
+/// let codes = Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8);
+/// let x = QTensor::new(codes, params.clone())?;
 /// let y = GlobalAveragePool::new(&params, &Output::to(&QParams::per_tensor(0.25, 0)?))?.forward(&x)?;
 /// assert_eq!(y.codes().shape(), [1, 1, 1, 3]);
 /// assert_eq!(y.codes().iter().copied().collect::<Vec<_>>(), [3, 23, 43]);
@@ -73,9 +74,9 @@ impl<T: Int8> GlobalAveragePool<T> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `out` is `[images, 1, 1, channels]` and images have pixels. [`Error::Depth`] if they have so
-    /// many that a sum could overflow. [`Error::Scale`] or [`Error::Argument`] if the multiplier is out of range. Nothing
-    /// is written then.
+    /// [`Error::Shape`] unless `out` is `[images, 1, 1, channels]` and images have pixels. [`Error::Depth`] if they
+    /// have so many that a sum could overflow. [`Error::Scale`] or [`Error::Argument`] if the multiplier is out of
+    /// range. Nothing is written then.
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
         let (images, height, width, channels) = x.dim();
         if out.dim() != (images, 1, 1, channels) {

@@ -12,8 +12,8 @@ const ROWS: usize = 64;
 /// A linear layer with half-precision weights: `y = x · f32(w)ᵀ + bias`, products and sums in `f32`.
 ///
 /// Weights are stored in half precision, `[out, in]`, and converted to `f32` in blocks of rows while the layer runs, so
-/// memory is halved at little cost in time. Accuracy is close to `f32`; use [`Linear`](crate::nn::Linear) for 8 bits and
-/// fewer. `ndarray` (`matrixmultiply`) orders the sums, so their last bits may differ between machines.
+/// memory is halved at little cost in time. Accuracy is close to `f32`; use [`Linear`](crate::nn::Linear) for 8 bits
+/// and fewer. `ndarray` (`matrixmultiply`) orders the sums, so their last bits may differ between machines.
 ///
 /// ```
 /// use half::f16;

@@ -16,8 +16,8 @@ use crate::scheme::Scheme;
 
 /// A linear layer with integer weights: `y = x · wᵀ + bias` (PyTorch: `nn.Linear`; TFLite: `FULLY_CONNECTED`).
 ///
-/// Weights are `[out, in]`, per tensor or per output channel (axis 0), of 8 bits or fewer. They are packed once. The bias
-/// stays in `f32` until the scale of the input is known.
+/// Weights are `[out, in]`, per tensor or per output channel (axis 0), of 8 bits or fewer. They are packed once. The
+/// bias stays in `f32` until the scale of the input is known.
 ///
 /// | form | input | output | use it for |
 /// |---|---|---|---|
@@ -57,8 +57,8 @@ impl<W: Int8> Linear<W> {
     /// Packs weights `[out, in]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not have
-    /// one element per output. [`Error::NonFinite`] if the bias holds a NaN or an infinity. [`Error::Depth`] if an
+    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
+    /// have one element per output. [`Error::NonFinite`] if the bias holds a NaN or an infinity. [`Error::Depth`] if an
     /// accumulator could overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
@@ -124,7 +124,8 @@ impl<W: Int8> Linear<W> {
         PreparedLinear::checked(self.weights, stage)
     }
 
-    /// Computes `f32` from codes: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis 0).
+    /// Computes `f32` from codes: `f32(x · wᵀ) * (x_scale * w_scale) + bias`. The input is per tensor or per row (axis
+    /// 0).
     ///
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Granularity`] unless `x` is per tensor or per axis 0.
@@ -140,8 +141,8 @@ impl<W: Int8> Linear<W> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`, `out` is `[batch, out]` and parameters per axis are one per row.
-    /// [`Error::Granularity`] unless `x` is per tensor or per axis 0. [`Error::Depth`] if an accumulator could overflow.
-    /// Nothing is written then.
+    /// [`Error::Granularity`] unless `x` is per tensor or per axis 0. [`Error::Depth`] if an accumulator could
+    /// overflow. Nothing is written then.
     pub fn forward_dequantize_into<X: Int8>(
         &self,
         x_params: &QParams<X, Ix2>,
@@ -185,8 +186,8 @@ impl<W: Int8> Linear<W> {
     /// [`Self::forward_dynamic`] into a caller-provided array. `x` and `out` may have any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::NonFinite`] if `x` holds a NaN
-    /// or an infinity. [`Error::Depth`] if an accumulator could overflow. Nothing is written then.
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::NonFinite`] if `x` holds a
+    /// NaN or an infinity. [`Error::Depth`] if an accumulator could overflow. Nothing is written then.
     pub fn forward_dynamic_into(
         &self,
         x: &ArrayRef2<f32>,
@@ -198,8 +199,8 @@ impl<W: Int8> Linear<W> {
         self.quantize_and_multiply(DynamicLhs { values: x.view(), scales: &[scale], zero_point }, out, workspace)
     }
 
-    /// Computes `f32` from `f32` with each row quantized symmetrically to `i8` by its own range, so that an outlier in one
-    /// row does not cost the others precision.
+    /// Computes `f32` from `f32` with each row quantized symmetrically to `i8` by its own range, so that an outlier in
+    /// one row does not cost the others precision.
     ///
     /// # Errors
     /// Same as [`Self::forward_dynamic`].
@@ -250,8 +251,9 @@ impl<W: Int8> Linear<W> {
 
 /// A [`Linear`] layer from codes to codes, prepared for fixed parameters of input and output.
 ///
-/// With [integer-only](Output::integer_only) arithmetic, [`forward_into`](Self::forward_into) executes no floating-point
-/// instruction. It allocates nothing once the workspace has grown to the problem, unless work is split over threads.
+/// With [integer-only](Output::integer_only) arithmetic, [`forward_into`](Self::forward_into) executes no
+/// floating-point instruction. It allocates nothing once the workspace has grown to the problem, unless work is split
+/// over threads.
 ///
 /// ```
 /// use ndarray::{array, Axis};
@@ -311,8 +313,8 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
         output_shape(&self.weights, x)
     }
 
-    /// Computes `[batch, out]` from `[batch, in]`. The input must have the prepared scale and zero point; its convention
-    /// and code range may differ.
+    /// Computes `[batch, out]` from `[batch, in]`. The input must have the prepared scale and zero point; its
+    /// convention and code range may differ.
     ///
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Argument`] if it has another scale or zero point.
@@ -347,8 +349,8 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
 
 /// Computes a quantized linear layer in one call (TFLite: `FULLY_CONNECTED`).
 ///
-/// Weights are `[out, in]`, the bias `[out]` is in units of the accumulator, `x_scale * w_scale`. The weights are packed in
-/// every call; for repeated calls prepare a [`PreparedLinear`].
+/// Weights are `[out, in]`, the bias `[out]` is in units of the accumulator, `x_scale * w_scale`. The weights are
+/// packed in every call; for repeated calls prepare a [`PreparedLinear`].
 ///
 /// # Errors
 /// Same as [`PreparedLinear::new`] and [`PreparedLinear::forward`].
@@ -383,7 +385,8 @@ fn output_shape<W: Int8>(weights: &PackedRhs<W>, x: &[usize]) -> Result<[usize; 
 /// The minimum of `Int8::max_abs_diff` over all zero points: 0 of `i8`, 127 and 128 of `u8`.
 pub(super) const MIN_MAX_ABS_DIFF: i64 = 128;
 
-/// Returns scales and packed weights. Returns an error if an accumulator could overflow for every zero point of the input.
+/// Returns scales and packed weights. Returns an error if an accumulator could overflow for every zero point of the
+/// input.
 pub(crate) fn pack_weights<T: Element<Code = W>, W: Int8>(
     weights: &QTensor<T, Ix2>,
 ) -> Result<(Vec<f32>, PackedRhs<W>)> {

@@ -16,8 +16,8 @@ use crate::qtensor::QTensor;
 ///
 /// The function is evaluated in `f64` once per code when the table is built, so applying it costs one byte lookup per
 /// element for any function. ONNX Runtime (`QLinearSigmoid`, `QLinearLeakyRelu`) and TFLite (`LOGISTIC`, `TANH`,
-/// `HARD_SWISH`, `GELU`) compute functions of 8-bit codes the same way. ReLU and ReLU6 need no table: fuse them into the
-/// operator before, see [`Output::relu`](crate::nn::Output::relu).
+/// `HARD_SWISH`, `GELU`) compute functions of 8-bit codes the same way. ReLU and ReLU6 need no table: fuse them into
+/// the operator before, see [`Output::relu`](crate::nn::Output::relu).
 ///
 /// ```
 /// use ndarray::array;

@@ -14,11 +14,11 @@ use crate::qtensor::QTensor;
 
 /// Computes `(a - a_zero) · (b - b_zero)` in exact `i32` (ONNX: `MatMulInteger`).
 ///
-/// `a` is `[m, k]`, `b` is `[k, n]` with one zero point, or one per column. `b` is packed in every call; if it is reused,
-/// pack it once as [`PackedRhs`] and call [`gemm`].
+/// `a` is `[m, k]`, `b` is `[k, n]` with one zero point, or one per column. `b` is packed in every call; if it is
+/// reused, pack it once as [`PackedRhs`] and call [`gemm`].
 ///
 /// # Errors
-/// [`Error::Shape`] unless `a` has as many columns as `b` has rows, and there are 1 or `n` zero points.
+/// [`Error::Shape`] unless the columns of `a` match the rows of `b`, and there are 1 or `n` zero points.
 /// [`Error::Depth`] if an accumulator could overflow.
 ///
 /// ```
@@ -40,12 +40,13 @@ pub fn matmul_integer<A: Int8, B: Int8>(
 /// Multiplies two quantized matrices and quantizes the product (ONNX: `QLinearMatMul`):
 /// `clamp(rne(f32((a - a_zero) · (b - b_zero)) * m) + y_zero)` with `m = (a_scale * b_scale) / y_scale`.
 ///
-/// `a` is `[m, k]` and `b` is `[k, n]`. `a` and `to` are per tensor, `b` is per tensor or per column (axis 1). `b` is packed
-/// in every call; for weights that are reused prepare a [`Linear`](crate::nn::Linear).
+/// `a` is `[m, k]` and `b` is `[k, n]`. `a` and `to` are per tensor, `b` is per tensor or per column (axis 1). `b` is
+/// packed in every call; for weights that are reused prepare a [`Linear`](crate::nn::Linear).
 ///
 /// # Errors
-/// [`Error::Shape`] unless `a` has as many columns as `b` has rows. [`Error::Argument`] unless `a` and `to` are per tensor.
-/// [`Error::Granularity`] unless `b` is per tensor or per axis 1. [`Error::Depth`] if an accumulator could overflow.
+/// [`Error::Shape`] unless the columns of `a` match the rows of `b`. [`Error::Argument`] unless `a` and `to` are per
+/// tensor. [`Error::Granularity`] unless `b` is per tensor or per axis 1. [`Error::Depth`] if an accumulator could
+/// overflow.
 ///
 /// ```
 /// use ndarray::array;

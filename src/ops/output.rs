@@ -11,9 +11,9 @@ use crate::qparams::QParams;
 
 /// The output specification of an integer layer or operator: parameters, arithmetic, fused activation.
 ///
-/// Accumulators become `clamp(round(acc * multiplier) + zero_point)`, where `multiplier` is the product of the input scales
-/// divided by the output scale, evaluated in the given [`Arithmetic`]. The clamp is the code range of the parameters,
-/// narrowed by the activation.
+/// Accumulators become `clamp(round(acc * multiplier) + zero_point)`, where `multiplier` is the product of the input
+/// scales divided by the output scale, evaluated in the given [`Arithmetic`]. The clamp is the code range of the
+/// parameters, narrowed by the activation.
 ///
 /// | method | effect |
 /// |---|---|
@@ -40,8 +40,8 @@ pub struct Output<Y: Element, D: Dimension> {
 }
 
 impl<Y: Element, D: Dimension> Output<Y, D> {
-    /// Output codes with these parameters, by `f32` arithmetic and without activation. The parameters must be per tensor:
-    /// operators check this when they are prepared.
+    /// Output codes with these parameters, by `f32` arithmetic and without activation. The parameters must be per
+    /// tensor: operators check this when they are prepared.
     pub fn to(params: &QParams<Y, D>) -> Self {
         Self { params: params.clone(), arithmetic: Arithmetic::F32, low: None, high: None }
     }

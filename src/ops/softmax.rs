@@ -13,8 +13,8 @@ use crate::qtensor::QTensor;
 /// Softmax along the last axis: `exp(x) / Σ exp(x)` (ONNX Runtime: `QLinearSoftmax`; TFLite: `SOFTMAX`).
 ///
 /// Computes `y = clamp(round(e[max - x] / Σ e[max - x] / y_scale) + y_zero)` with a table `e[d] = exp(-d * x_scale)` in
-/// `f32`. TFLite's output has a scale of 1/256 and the smallest code as zero point. Its kernels round the exponential in
-/// fixed point, so their codes may differ by one.
+/// `f32`. TFLite's output has a scale of 1/256 and the smallest code as zero point. Its kernels round the exponential
+/// in fixed point, so their codes may differ by one.
 ///
 /// ```
 /// use ndarray::array;
@@ -72,7 +72,8 @@ impl<T: Int8, D: Dimension> Softmax<T, D> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape than `x`. [`Error::Axis`] if there are no axes. Nothing is written then.
+    /// [`Error::Shape`] if `out` has another shape than `x`. [`Error::Axis`] if there are no axes. Nothing is written
+    /// then.
     pub fn forward_into(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         if x.shape() != out.shape() {
             return Err(Error::shape("output", x.shape(), out.shape()));

@@ -13,14 +13,14 @@ use crate::window::Window;
 
 /// Convolves in exact `i32`: `Σ (x - x_zero) * (w - w_zero)` over the kernel (ONNX: `ConvInteger`). Padding is 0.
 ///
-/// `x` is `[images, height, width, channels]` (NHWC), `w` is `[out, kh, kw, channels / groups]` (OHWI) with one zero point,
-/// or one per output channel. Pass NCHW images and OIHW weights as `permuted_axes([0, 2, 3, 1])`.
+/// `x` is `[images, height, width, channels]` (NHWC), `w` is `[out, kh, kw, channels / groups]` (OHWI) with one zero
+/// point, or one per output channel. Pass NCHW images and OIHW weights as `permuted_axes([0, 2, 3, 1])`.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) unless `x` has the channels of the weights, if a stride, a dilation or the
-/// kernel is 0, or `groups` does not divide the output channels. [`Error::Shape`](crate::Error::Shape) if there are
-/// neither 1 nor `out` zero points, or the padded image is smaller than the kernel. [`Error::Depth`](crate::Error::Depth)
-/// if an accumulator could overflow.
+/// [`Error::Argument`](crate::Error::Argument) unless `x` has the channels of the weights, if a stride, a dilation or
+/// the kernel is 0, or `groups` does not divide the output channels. [`Error::Shape`](crate::Error::Shape) if there are
+/// neither 1 nor `out` zero points, or the padded image is smaller than the kernel.
+/// [`Error::Depth`](crate::Error::Depth) if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;
@@ -45,11 +45,11 @@ pub fn conv_integer<X: Int8, W: Int8>(
     Ok(y)
 }
 
-/// Computes a quantized convolution in one call (ONNX: `QLinearConv`; TFLite: `CONV_2D`, and with as many groups as
-/// channels `DEPTHWISE_CONV_2D`).
+/// Computes a quantized convolution in one call (ONNX: `QLinearConv`; TFLite: `CONV_2D`, and with one group per
+/// channel `DEPTHWISE_CONV_2D`).
 ///
-/// `x` is NHWC, the weights are OHWI, the bias `[out]` is in units of the accumulator, `x_scale * w_scale`. The weights are
-/// packed in every call; for repeated calls prepare a [`PreparedConv2d`].
+/// `x` is NHWC, the weights are OHWI, the bias `[out]` is in units of the accumulator, `x_scale * w_scale`. The weights
+/// are packed in every call; for repeated calls prepare a [`PreparedConv2d`].
 ///
 /// # Errors
 /// Same as [`PreparedConv2d::new`] and [`PreparedConv2d::forward`].

@@ -20,10 +20,10 @@ use crate::window::Window;
 
 /// A 2-D convolution with integer weights (PyTorch: `nn.Conv2d`; TFLite: `CONV_2D`, `DEPTHWISE_CONV_2D`).
 ///
-/// Images are `[images, height, width, channels]` (NHWC), weights are `[out, kh, kw, channels / groups]` (OHWI), per tensor
-/// or per output channel (axis 0), of 8 bits or fewer. Weights are packed once. Other layouts come as views with permuted
-/// axes: `permuted_axes([0, 2, 3, 1])` for NCHW images and for OIHW weights. As many groups as channels make a depthwise
-/// convolution. The bias stays in `f32` until the scale of the input is known.
+/// Images are `[images, height, width, channels]` (NHWC), weights are `[out, kh, kw, channels / groups]` (OHWI), per
+/// tensor or per output channel (axis 0), of 8 bits or fewer. Weights are packed once. Other layouts come as views with
+/// permuted axes: `permuted_axes([0, 2, 3, 1])` for NCHW images and for OIHW weights. As many groups as channels make a
+/// depthwise convolution. The bias stays in `f32` until the scale of the input is known.
 ///
 /// | form | input | output | use it for |
 /// |---|---|---|---|
@@ -63,10 +63,10 @@ impl<W: Int8> Conv2d<W> {
     /// Packs weights `[out, kh, kw, channels / groups]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not have
-    /// one element per output channel. [`Error::NonFinite`] if the bias holds a NaN or an infinity. [`Error::Argument`] if
-    /// a stride, a dilation or the kernel is 0, or `groups` does not divide the output channels. [`Error::Depth`] if an
-    /// accumulator could overflow for every zero point of the input.
+    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
+    /// have one element per output channel. [`Error::NonFinite`] if the bias holds a NaN or an infinity.
+    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0, or `groups` does not divide the output channels.
+    /// [`Error::Depth`] if an accumulator could overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<f32>>,
@@ -81,8 +81,8 @@ impl<W: Int8> Conv2d<W> {
     /// Returns the shape of the output, `[images, out_height, out_width, out]`, for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they are
-    /// smaller than the kernel.
+    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they
+    /// are smaller than the kernel.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(self.weights.place(images)?.0)
     }
@@ -104,8 +104,8 @@ impl<W: Int8> Conv2d<W> {
     /// [`Self::forward`] of codes with these parameters into a caller-provided array of any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as [`Self::forward`].
-    /// Nothing is written then.
+    /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as
+    /// [`Self::forward`]. Nothing is written then.
     pub fn forward_into<X: Int8, Y: Element>(
         &self,
         x_params: &QParams<X, Ix4>,
@@ -138,8 +138,8 @@ impl<W: Int8> Conv2d<W> {
     /// Computes `f32` from codes: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `x` is per tensor. [`Error::Depth`] if an accumulator could overflow. Otherwise the same
-    /// as [`Self::output_shape`].
+    /// [`Error::Argument`] unless `x` is per tensor. [`Error::Depth`] if an accumulator could overflow. Otherwise the
+    /// same as [`Self::output_shape`].
     pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix4>) -> Result<Array4<f32>> {
         let codes = x.unpacked_codes();
         let mut out = Array4::zeros(self.output_shape(codes.shape())?);
@@ -180,8 +180,8 @@ impl<W: Int8> Conv2d<W> {
     /// `DynamicQuantizeLinear`, `ConvInteger`). All images of the batch share one range.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if `x` holds a NaN or an infinity. [`Error::Depth`] if an accumulator could overflow. Otherwise
-    /// the same as [`Self::output_shape`].
+    /// [`Error::NonFinite`] if `x` holds a NaN or an infinity. [`Error::Depth`] if an accumulator could overflow.
+    /// Otherwise the same as [`Self::output_shape`].
     pub fn forward_dynamic(&self, x: &ArrayRef4<f32>) -> Result<Array4<f32>> {
         let mut out = Array4::zeros(self.output_shape(x.shape())?);
         self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
@@ -226,8 +226,9 @@ impl<W: Int8> Conv2d<W> {
 
 /// A [`Conv2d`] layer from codes to codes, prepared for fixed parameters of input and output.
 ///
-/// With [integer-only](Output::integer_only) arithmetic, [`forward_into`](Self::forward_into) executes no floating-point
-/// instruction. It allocates nothing once the workspace has grown to the problem, unless work is split over threads.
+/// With [integer-only](Output::integer_only) arithmetic, [`forward_into`](Self::forward_into) executes no
+/// floating-point instruction. It allocates nothing once the workspace has grown to the problem, unless work is split
+/// over threads.
 ///
 /// ```
 /// use ndarray::{Array4, Axis};
@@ -292,14 +293,14 @@ impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
     /// Returns the shape of the output, `[images, out_height, out_width, out]`, for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they are
-    /// smaller than the kernel.
+    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they
+    /// are smaller than the kernel.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(self.weights.place(images)?.0)
     }
 
-    /// Computes `[images, out_height, out_width, out]` from `[images, height, width, channels]`. The input must have the
-    /// prepared scale and zero point; its convention and code range may differ.
+    /// Computes `[images, out_height, out_width, out]` from `[images, height, width, channels]`. The input must have
+    /// the prepared scale and zero point; its convention and code range may differ.
     ///
     /// # Errors
     /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].

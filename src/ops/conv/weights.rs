@@ -139,7 +139,8 @@ impl<W: Int8> ConvWeights<W> {
         }
     }
 
-    /// Computes `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`. Padding is 0.
+    /// Computes `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`. Padding is
+    /// 0.
     pub(super) fn run<X: Int8, E: Epilogue>(
         &self,
         x: &ArrayRef4<X>,

@@ -57,7 +57,8 @@ fn case<T: Int8>() -> impl Strategy<Value = Case<T>> {
 }
 
 impl<T: Int8> Case<T> {
-    /// Calls `reduce(codes, inside, padded)` for each window: its codes, and the counts in the image and with the padding.
+    /// Calls `reduce(codes, inside, padded)` for each window: its codes, and the counts in the image and with the
+    /// padding.
     fn expected(&self, reduce: impl Fn(&[T], usize, usize) -> i32) -> Vec<T> {
         let (window, [rows, columns]) = (&self.window, self.window.output);
         let outputs = Array4::from_shape_fn((self.x.dim().0, rows, columns, self.x.dim().3), |(n, y, x, c)| {

@@ -1,8 +1,9 @@
 //! Depthwise convolution: one kernel per channel.
 //!
-//! Four rows of the image are interleaved, so that the four bytes of a channel are adjacent, as dot-product instructions
-//! (VNNI) read them. One instruction then multiplies 16 channels by four kernel rows. A block of output rows shares the
-//! interleaved rows: a kernel of three rows leaves one of the four idle, which the next output row uses.
+//! Four rows of the image are interleaved, so that the four bytes of a channel are adjacent, as dot-product
+//! instructions (VNNI) read them. One instruction then multiplies 16 channels by four kernel rows. A block of output
+//! rows shares the interleaved rows: a kernel of three rows leaves one of the four idle, which the next output row
+//! uses.
 //!
 //! ```text
 //! block of rows → interleaved [rows / 4][columns][channels][4] → accumulators of a tile → epilogue → out

@@ -104,7 +104,7 @@ where
     let w = quantized::<i8>(w, w_params)?;
     let (scale, zero) = (position(case, "y_scale")?, position(case, "y_zero_point")?);
     let to = to_tflite::<Y>(case, QParams::per_tensor(scalar(case, scale)?, zero_point::<Y>(case, zero)?)?)?;
-    // LiteRT's reference kernels of convolutions are still those of TFLite.
+    // LiteRT's reference kernels for convolution equal TFLite's.
     let to = to.with_arithmetic(match case.source.as_str() {
         "litert" => Arithmetic::FixedPoint(FixedPointRounding::Double),
         source => arithmetic(source)?,

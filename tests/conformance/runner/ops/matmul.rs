@@ -17,7 +17,7 @@ pub(crate) fn matmul_integer(case: &Case) -> Outcome<Vec<Tensor>> {
         let a_zero_point = optional_zero_points::<A>(case, "a_zero_point")?;
         let b_zero_points = optional_zero_points::<B>(case, "b_zero_point")?;
         let &[a_zero_point] = a_zero_point.as_slice() else {
-            return Err(Stop::not_covered("zero points per row of the left side"));
+            return Err(Stop::not_covered("zero points per row of the LHS"));
         };
         let (a, b) = (case.values::<A>(0)?, case.values::<B>(1)?);
         per_column(case, "b_zero_point", b)?;
@@ -134,7 +134,7 @@ fn optional_zero_points<T: Int8>(case: &Case, name: &str) -> Outcome<Vec<T>> {
     }
 }
 
-/// Refuses parameters that differ between the matrices of a batch, or along another axis than the last.
+/// Checks that parameters are shared by the matrices of a batch and vary along the last axis only.
 fn per_column<B>(case: &Case, name: &str, b: &ArrayD<B>) -> Outcome<()> {
     let shape = case.named(name).map_or(&[][..], Tensor::shape);
     let values: usize = shape.iter().product();
