@@ -142,7 +142,7 @@ fn small_case() -> BTreeMap<String, Vec<u8>> {
     ])
 }
 
-/// What the runner says of the small case after this change to it.
+/// Applies a change to the small case and returns the runner's verdict.
 fn verdict(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> String {
     let mut files = small_case();
     change(&mut files);

@@ -229,7 +229,7 @@ fn serialized_settings() {
     assert!(serde_json::from_str::<FixedPoint>("[-1, 0]").is_err());
 }
 
-/// What comes back is the tensor that was, and damaged ones are refused or sound.
+/// Deserialization restores the same tensor. Damaged input gives an error or a valid tensor.
 #[cfg(feature = "serde")]
 #[test]
 fn serialized_tensors() {

@@ -1,4 +1,4 @@
-//! What quantization promises, whatever the data: against slow plain references.
+//! Properties of quantization for arbitrary data, checked against slow scalar references.
 
 use half::{bf16, f16};
 use ndarray::{Array, Array1, Array2, Array3, ArrayD, Axis, Dimension, IxDyn, s};

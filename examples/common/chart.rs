@@ -1,4 +1,4 @@
-//! What pictures have in common: charts with numbers where they are wanted, lines and labels, in SVG.
+//! Draws charts in SVG: axes with chosen tick labels, lines and text. Shared by all examples.
 
 use std::error::Error;
 use std::fs;
@@ -28,7 +28,7 @@ pub(crate) fn save(path: &Path, size: (u32, u32), draw: impl FnOnce(&Area) -> Re
     Ok(())
 }
 
-/// A chart with a title, titled axes and numbers along them; `y_number` writes those of the vertical one.
+/// A chart with a title, titled axes and numbers along them; `y_number` formats the labels of the vertical axis.
 pub(crate) fn chart<'a, 'b>(
     area: &'a Area<'b>,
     title: &str,

@@ -8,7 +8,7 @@ pub(crate) const PIXELS: usize = 14 * 14;
 /// Kinds of clothing.
 pub(crate) const CLASSES: usize = 10;
 
-/// How many of the images are for training; the others are only ever tested with.
+/// Number of training images. The remaining images are the test set.
 const TRAIN: usize = 6000;
 
 static IMAGES: &[u8] = include_bytes!("../data/fashion14_x.u8");

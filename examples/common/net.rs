@@ -45,7 +45,7 @@ impl Network {
         outputs.pop().unwrap_or_else(|| images.to_owned())
     }
 
-    /// What each layer puts out, after its ReLU. Training and calibration look at all of it.
+    /// Returns the output of every layer, after its ReLU. Training and calibration use all of them.
     pub(crate) fn layer_outputs(&self, images: &ArrayRef2<f32>) -> Vec<Array2<f32>> {
         let mut outputs: Vec<Array2<f32>> = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What every program does around its work: the command line, help, errors and exit codes.
+//! The frame of a command-line program: options, help, errors and exit codes. Shared by all examples.
 
 use std::error::Error;
 use std::fmt::Display;

@@ -8,7 +8,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `common/data`, `idx` | the images: those of the repository, or the whole set |
+//! | `common/data`, `idx` | the images: the subset in the repository, or the whole set |
 //! | `common/net`, `common/train` | the float network and its training |
 //! | `network` | the network with few bits: calibrated, trained, and in integers |
 //! | `report` | the accuracies as a table and as JSON |
@@ -54,7 +54,7 @@ const BITS: [u32; 4] = [8, 4, 3, 2];
 /// Over the 6000 images of the repository; a greater set is gone through less often.
 const EPOCHS: usize = 40;
 
-/// How many of the training images ranges and first steps are taken from.
+/// Number of training images that calibrate the ranges and the initial scales.
 const CALIBRATION: usize = 512;
 
 fn main() -> ExitCode {
@@ -104,7 +104,7 @@ fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome
     Ok(outcomes)
 }
 
-/// The fraction of the images whose greatest score is that of their label.
+/// Returns top-1 accuracy: the fraction of images whose label has the greatest score.
 fn accuracy(
     data: &Dataset,
     scores: impl Fn(&ndarray::ArrayRef2<f32>) -> ndarray_quant::Result<ndarray::Array2<f32>>,

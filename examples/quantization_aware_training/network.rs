@@ -83,7 +83,7 @@ impl FewBits {
         Ok(passes.pop().map_or_else(|| images.to_owned(), |pass| pass.output().clone()))
     }
 
-    /// What each layer computes, and what it keeps for the way back.
+    /// Runs every layer and keeps what backpropagation needs.
     fn passes(&self, images: &ArrayRef2<f32>) -> Result<Vec<LinearPass<u8>>> {
         let mut passes: Vec<LinearPass<u8>> = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
@@ -101,13 +101,13 @@ impl FewBits {
         Ok(fake.with_output_clipping(SteClipping::Unrounded))
     }
 
-    /// The network in integers. Its codes are those of [`Self::forward`].
+    /// Returns the integer network. It computes the same codes as [`Self::forward`].
     fn to_integer(&self) -> Result<Vec<PreparedLinear<u8, i8, u8>>> {
         let layers = self.layers.iter().enumerate();
         layers.map(|(i, layer)| self.fake(i)?.to_integer(&layer.linear.weight, Some(&layer.linear.bias))).collect()
     }
 
-    /// How many codes of all layers and images are others in the integer network.
+    /// Counts the codes, over all layers and images, that differ in the integer network.
     pub(crate) fn codes_that_differ_in_integers(&self, data: &Dataset) -> Result<usize> {
         let integer = self.to_integer()?;
         let mut differ = 0;
@@ -188,7 +188,7 @@ fn scores(outputs: &ArrayRef2<f32>) -> Result<QParams<u8, Ix2>> {
     Scheme::symmetric().bits(OUTER_BITS)?.params(&range)
 }
 
-/// What Adam knows of a layer.
+/// Adam's state for one layer.
 struct State {
     weight: Moments<Ix2>,
     bias: Moments<ndarray::Ix1>,

@@ -1,4 +1,4 @@
-//! How well each network does.
+//! The accuracy of each network, as a table and as JSON.
 
 use std::fmt::Write;
 

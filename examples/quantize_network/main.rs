@@ -48,7 +48,7 @@ const SEED: u64 = 14;
 
 const EPOCHS: usize = 40;
 
-/// How many of the training images the ranges of the activations are taken from.
+/// Number of training images that calibrate the ranges of the activations.
 const CALIBRATION: usize = 256;
 
 /// The layer in the picture, counted from 0.

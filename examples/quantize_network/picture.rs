@@ -42,7 +42,7 @@ pub(crate) struct Layer {
     /// The scales of the channels, in ascending order.
     weight_scales: Vec<f64>,
     weight_codes: (f64, f64),
-    /// What the layer puts out for the test images.
+    /// The layer's outputs for the test images.
     outputs: Vec<f64>,
     output_grid: Grid,
 }
@@ -225,7 +225,7 @@ fn cells(chart: &mut Chart, codes: (f64, f64)) -> Result {
     Ok(())
 }
 
-/// A line at every code, that of the zero point darker.
+/// Draws a line at every code; the line of the zero point is darker.
 fn code_lines(chart: &mut Chart, codes: (f64, f64), zero_point: f64) -> Result {
     let y = 0.0..CODE_LINES * chart.y_range().end;
     for code in codes_in_sight(chart, codes).map(|code| code as f64) {

@@ -128,7 +128,7 @@ impl FullInteger {
             let weights = quantize_weights(layer)?;
             size_in_bytes += layer_size(&weights, layer);
 
-            // What comes out of one layer is what goes into the next.
+            // The output of each layer is the input of the next.
             let (input, output) = (&activations[i], &activations[i + 1]);
             let mut to = Output::to(output).integer_only();
             if !float.is_last(i) {

@@ -1,4 +1,4 @@
-//! What each network costs and how well it does.
+//! Measures the size, accuracy and speed of each network.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use crate::data::Dataset;
 use crate::net::{Network, predictions};
 use crate::quantized::Model;
 
-/// Images that a network sees at a time.
+/// Batch size.
 const BATCH: usize = 256;
 
-/// How often all test images go through each network. The time is the median.
+/// Number of timed passes over the test images. The reported time is the median.
 const PASSES: usize = 9;
 
 /// One line of the table.
 pub(crate) struct Row {
     mode: &'static str,
     bytes: usize,
-    /// Bytes, relative to those of the float network.
+    /// Bytes, as a fraction of the float network's bytes.
     ratio: f64,
     /// The fraction of the images that are classified as labelled.
     accuracy: f64,

@@ -20,7 +20,7 @@ use crate::train::{self, Adam, LEARNING_RATE, cross_entropy};
 const SEED: u64 = 15;
 const EPOCHS: usize = 10;
 
-/// How many of the training images are calibrated with.
+/// Number of training images used for calibration.
 const CALIBRATION: usize = 128;
 
 /// Height and width of an image, of what the first convolution puts out, and the second.

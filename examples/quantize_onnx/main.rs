@@ -45,7 +45,7 @@ use options::{Options, Source};
 use program::Result;
 use threads::with_threads;
 
-/// Images that are calibrated with at a time.
+/// Batch size of calibration.
 const BATCH: usize = 8;
 
 /// Images that the error of every layer is measured on.

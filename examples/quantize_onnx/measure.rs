@@ -1,4 +1,4 @@
-//! How close to the float network each network is, how large and how fast.
+//! Measures each network against the float network: error, size and speed.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use ndarray_quant::Result;
 use ndarray_quant::graph::{Arena, FloatNetwork, QuantizedNetwork};
 use serde_json::{Value, json};
 
-/// Images that are timed, one at a time; the time is the median.
+/// Number of images timed, in batches of one. The reported time is the median.
 const TIMED: usize = 41;
 
 /// One of the networks that are compared.
@@ -45,11 +45,11 @@ pub(crate) struct Row {
     mode: &'static str,
     bytes: usize,
     ms_per_image: f64,
-    /// The mean over all images of the cosine between its outputs and those of the float network.
+    /// Cosine similarity to the float network's outputs, averaged over all images.
     cosine_mean: f64,
     /// The ratio of signal to error over all images.
     sqnr_db: f64,
-    /// The share of images whose greatest output is that of the float network.
+    /// Top-1 agreement: the fraction of images whose greatest output has the same index as in the float network.
     top1_agreement: f64,
 }
 

@@ -64,7 +64,7 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result {
     case("linear_dynamic_f32", linear_dynamic)
 }
 
-/// What is timed. It owns its operands and its results.
+/// A timed operation, with its operands and results.
 type Call = Box<dyn FnMut() -> ndarray_quant::Result<()>>;
 
 fn lhs_unsigned(s: Shape) -> Array2<u8> {

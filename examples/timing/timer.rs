@@ -8,7 +8,7 @@ use ndarray_quant::gemm::kernel_name;
 use crate::options::Options;
 use crate::program::Result;
 
-/// What one call gets done.
+/// The work done by one call.
 #[derive(Clone, Copy)]
 pub(crate) enum Work {
     /// Operations, two per multiply and add.

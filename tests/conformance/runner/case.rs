@@ -7,9 +7,9 @@ use super::store::{Store, join};
 use super::tensor::{Tensor, Typed};
 use super::{Outcome, Stop};
 
-/// What is known about a case before its tensors are read.
+/// The description of a case, without its tensors.
 pub(crate) struct Description {
-    /// Where its files lie in the store.
+    /// Directory of its files in the store.
     pub(crate) path: String,
     pub(crate) id: String,
     /// The first part of the identifier: whose outputs they are.
@@ -34,14 +34,14 @@ impl Description {
         Self { path: path.to_owned(), source, op, id, content }
     }
 
-    /// Whether the case records a quirk that nobody has to reproduce.
+    /// True if the case records a quirk that need not be reproduced.
     pub(crate) fn is_informative(&self) -> bool {
         let flag = |map: &Map<String, Value>| map.get("attrs")?.get("informative")?.as_bool();
         self.content.as_ref().ok().and_then(flag).unwrap_or(false)
     }
 }
 
-/// How an output is compared.
+/// The comparison applied to an output.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Compare {
     Exact,

@@ -27,7 +27,7 @@ pub(crate) use store::Store;
 pub(crate) enum Stop {
     /// It asks for what the crate, or its glue here, does not have: an operation, a type, an attribute.
     NotCovered(String),
-    /// It is damaged, or the crate refused or miscomputed it.
+    /// The case is damaged, or the crate returned an error or a wrong result.
     Failed(String),
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use super::case::Description;
 use super::{Outcome, Stop};
 
-/// How many cases of one kind passed, failed and were not covered.
+/// Counts of passed, failed and uncovered cases of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Counts {
     pub(crate) passed: usize,
@@ -41,11 +41,11 @@ impl Counts {
 struct Row {
     required: Counts,
     informative: Counts,
-    /// What was not covered, and how often.
+    /// The features that are not covered, with counts.
     missing: BTreeMap<String, usize>,
 }
 
-/// What came of all cases.
+/// The results of all cases.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: BTreeMap<(String, String), Row>,

@@ -31,7 +31,7 @@ pub(crate) enum Tensor {
 
 /// A type whose tensors are one variant of [`Tensor`].
 pub(crate) trait Typed: 'static {
-    /// What one element is held in.
+    /// The type that holds one element.
     type Value: Copy;
     /// The name of the type in the format.
     const NAME: &'static str;
