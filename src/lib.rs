@@ -2,27 +2,26 @@
 //! [numerics]: crate::numerics
 #![doc = include_str!("../README.md")]
 //!
-//! ## Map
+//! ## Where to find what
 //!
-//! | to | see |
+//! | task | see |
 //! |---|---|
-//! | quantize a tensor by its own range | [`Scheme`], [`Quantize`] |
-//! | quantize with parameters that are known | [`QParams`], [`QTensor`] |
-//! | find ranges over many batches | [`Observer`], [`MinMax`], [`MovingAverage`], [`Percentile`], [`Entropy`], [`Mse`], [`HistogramObserver`] |
-//! | halve a tensor | [`HalfCast`], [`HalfLinear`] |
-//! | run a linear layer on codes | [`Linear`], [`PreparedLinear`], [`Output`] |
-//! | train with quantization | [`FakeQuantize`], [`LearnedQuantizer`], [`Pact`], [`ScheduledQuantizer`], [`BatchNormFold`] |
-//! | train a layer that becomes an integer layer | [`FakeLinear`] |
+//! | quantize a tensor by its own range | [`Scheme`], [`QTensor`] |
+//! | quantize with known parameters | [`QParams`] |
+//! | calibrate over many batches | [`observer`]: [`MinMax`](observer::MinMax), [`Entropy`](observer::Entropy), [`Mse`](observer::Mse) … |
+//! | halve a tensor | [`half`]: [`HalfCast`](half::HalfCast) |
+//! | run linear and convolution layers on codes | [`nn`]: [`Linear`](nn::Linear), [`Conv2d`](nn::Conv2d), [`Output`](nn::Output) |
+//! | train with quantization | [`qat`]: [`FakeQuantize`](qat::FakeQuantize), [`LearnedQuantizer`](qat::LearnedQuantizer), [`FakeLinear`](qat::FakeLinear) … |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
 //! | quantize a whole network | [`graph`] |
-//! | build on the integer product | [`gemm`] |
-//! | build on single formulas | [`choose_qparams`], [`Multiplier`], [`FixedPoint`] |
-//! | write a quantizer or an observer | [`Quantize`], [`Statistic`], [`Clip`](observer::Clip) |
+//! | multiply integer matrices | [`gemm`] |
+//! | call a formula of FBGEMM or gemmlowp | [`compat`] |
+//! | write a quantizer or an observer | [`Quantize`], [`Statistic`](observer::Statistic), [`Clip`](observer::Clip) |
 //!
-//! Public functions take `&ArrayRef<F, D>`, so that arrays and views both fit, and return owned arrays. Those that end
-//! in `_into` write to memory of the caller instead.
-// The README is shown where it has files beside it; here its pages are modules. Of two definitions of a link the first
-// one holds, hence those above.
+//! Public functions take `&ArrayRef<F, D>`, which arrays and views dereference to, and return owned arrays. Functions that
+//! end in `_into` write into a caller-provided array instead.
+// The README links to files. Here the pages are modules, so the links are defined above it: the first definition of a
+// link takes precedence.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
@@ -66,12 +65,12 @@ pub use qtensor::QTensor;
 pub use quantize::{Dequantize, Quantize};
 pub use scheme::Scheme;
 
-/// The ideas, and which of them to use when.
+/// Guide: the ideas, and when to use them.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 
-/// Every formula.
+/// Numerics: every formula.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/numerics.md")]
 pub mod numerics {}
