@@ -138,7 +138,17 @@ pub enum Error {
         /// The value found.
         found: String,
     },
-    /// A name that nothing has, or that more than one thing has.
+    /// A name that nothing has.
+    #[error("unknown {what} {name:?}{}", similar(nearest))]
+    Unknown {
+        /// What should have the name.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The most similar names that exist, best first.
+        nearest: Vec<String>,
+    },
+    /// A name that is already taken, or that does not fit what it names.
     #[error("{what}: expected {expected}, found {found:?}")]
     Name {
         /// What bears the name.
@@ -200,7 +210,29 @@ pub(crate) fn elements(what: &'static str, shape: &[usize]) -> Result<usize> {
     }
 }
 
+/// Lists names that exist, for the message of an unknown one.
+fn similar(nearest: &[String]) -> String {
+    let mut text = String::new();
+    for (i, name) in nearest.iter().enumerate() {
+        text += if i == 0 { "; similar: " } else { ", " };
+        text += &alloc::format!("{name:?}");
+    }
+    text
+}
+
 impl Error {
+    /// An unknown name, with the most similar names among `names`.
+    pub(crate) fn unknown<'a>(what: &'static str, name: &str, names: impl IntoIterator<Item = &'a String>) -> Self {
+        const NEAREST: usize = 3;
+        // Names come from files, too: the cost of an error is bounded.
+        const COMPARED: usize = 10_000;
+        let names = names.into_iter().take(COMPARED);
+        let mut names: Vec<(usize, &String)> = names.map(|other| (edit_distance(name, other), other)).collect();
+        names.sort();
+        let nearest = names.into_iter().take(NEAREST).map(|(_, name)| name.clone()).collect();
+        Error::Unknown { what, name: name.into(), nearest }
+    }
+
     /// The same error, said of a node.
     pub(crate) fn at(self, node: &str) -> Self {
         match self {
@@ -217,4 +249,21 @@ impl Error {
 /// Refuses a shape that must be another.
 pub(crate) fn check_shapes(what: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
     if expected == found { Ok(()) } else { Err(Error::shape(what, expected, found)) }
+}
+
+/// The Levenshtein distance of the first characters of two names.
+fn edit_distance(a: &str, b: &str) -> usize {
+    const CHARS: usize = 64;
+    let b: Vec<char> = b.chars().take(CHARS).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(CHARS).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
 }

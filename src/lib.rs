@@ -14,6 +14,7 @@
 //! | train with quantization | [`qat`]: [`FakeQuantize`](qat::FakeQuantize), [`LearnedQuantizer`](qat::LearnedQuantizer), [`FakeLinear`](qat::FakeLinear) … |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
 //! | quantize a whole network | [`graph`] |
+//! | measure the error: SQNR, cosine similarity | [`metrics`] |
 //! | multiply integer matrices | [`gemm`] |
 //! | call a formula of FBGEMM or gemmlowp | [`compat`] |
 //! | write a quantizer or an observer | [`Quantize`], [`Statistic`](observer::Statistic), [`Clip`](observer::Clip) |
@@ -41,6 +42,7 @@ pub mod graph;
 pub mod half;
 #[cfg(any(feature = "onnx", feature = "safetensors"))]
 pub mod io;
+pub mod metrics;
 pub mod nn;
 pub mod observer;
 pub mod ops;

@@ -313,13 +313,13 @@ fn extremes_in_graphs() {
     let mut g = GraphBuilder::new();
     assert!(g.input("none", &[1, 0, usize::MAX, 3]).is_err());
     let x = g.input("x", &[1, 2, 0, 2]).unwrap();
-    let far = g.node("far", Op::Repeat { factors: [usize::MAX, usize::MAX] }, &[&x]);
+    let far = g.node("far", Op::Resize { scales: [usize::MAX, usize::MAX] }, &[x]);
     assert!(matches!(far, Err(Error::Node { .. })));
     for activation in [
         Activation::LeakyRelu { alpha: f32::NAN },
         Activation::HardSigmoid { alpha: 1.0, beta: f32::INFINITY },
         Activation::Clip(Clamp { low: Some(f32::NAN), high: None }),
     ] {
-        says(&g.activation("odd", &x, activation).unwrap_err(), &["odd", "finite"]);
+        says(&g.activation("odd", x, activation).unwrap_err(), &["odd", "finite"]);
     }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use ndarray::{Array, ArrayD, Axis, IxDyn, arr0, array};
 use ndarray_quant::Error;
 use ndarray_quant::graph::{
-    Activation, Arena, Calibration, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorRecipe,
+    Activation, Arena, Calibration, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorId,
+    TensorRecipe,
 };
 use ndarray_quant::nn::Window;
 use ndarray_quant::observer::MinMax;
@@ -25,8 +26,8 @@ fn conv() -> Graph {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 2, 3, 4]).unwrap();
     let weights = Array::from_shape_fn((5, 2, 1, 1), |(o, i, ..)| (o as f32 - i as f32) / 4.0);
-    let y = g.conv("y", &x, &weights, None, Window::new(), 1).unwrap();
-    g.build(&[&y]).unwrap()
+    let y = g.conv("y", x, &weights, None, Window::new(), 1).unwrap();
+    g.build(&[y]).unwrap()
 }
 
 /// The index in the error of a NaN, and the name of the input or node around it.
@@ -74,8 +75,8 @@ fn nan_is_an_error_with_its_index_in_the_input() {
 fn nan_is_found_behind_the_first_block() {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 100_000]).unwrap();
-    let y = g.activation("y", &x, Activation::relu()).unwrap();
-    let graph = g.build(&[&y]).unwrap();
+    let y = g.relu("y", x).unwrap();
+    let graph = g.build(&[y]).unwrap();
     let network = graph.quantize(&full_integer(&graph)).unwrap();
     for at in [32_767, 32_768, 99_999] {
         let mut x = Array::zeros((2, 100_000));
@@ -88,9 +89,9 @@ fn nan_is_found_behind_the_first_block() {
 fn nan_in_the_middle_of_a_network_is_an_error() {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 2]).unwrap();
-    let sum = g.add("sum", &x, &x).unwrap();
-    let y = g.activation("y", &sum, Activation::relu()).unwrap();
-    let graph = g.build(&[&y]).unwrap();
+    let sum = g.add("sum", x, x).unwrap();
+    let y = g.relu("y", sum).unwrap();
+    let graph = g.build(&[y]).unwrap();
     let mut recipe = full_integer(&graph);
     recipe.tensor_mut("x").unwrap().precision = Precision::Float32;
     let network = graph.quantize(&recipe).unwrap();
@@ -123,10 +124,9 @@ fn nan_becomes_the_code_of_zero_by_choice() {
 /// The shortest of several runs of a network with this many inputs.
 fn time_of_run(inputs: usize, quantized: bool) -> Duration {
     let mut g = GraphBuilder::new();
-    let names: Vec<String> = (0..inputs).map(|i| g.input(&format!("x{i}"), &[1, 1]).unwrap()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let y = g.node("y", Op::Concat { axis: 1 }, &names).unwrap();
-    let graph = g.build(&[&y]).unwrap();
+    let x: Vec<TensorId> = (0..inputs).map(|i| g.input(&format!("x{i}"), &[1, 1]).unwrap()).collect();
+    let y = g.concat("y", &x, 1).unwrap();
+    let graph = g.build(&[y]).unwrap();
     let x = vec![array![[0.5f32]].into_dyn(); inputs];
     let x: Vec<_> = x.iter().map(|x| x.view()).collect();
     let mut arena = Arena::new();
@@ -160,7 +160,7 @@ fn runs_are_linear_in_the_number_of_inputs() {
 fn constant_outputs_are_whole() {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 2]).unwrap();
-    let y = g.linear("y", &x, &array![[1.0, -0.5], [0.25, 1.0]], None).unwrap();
+    let y = g.linear("y", x, &array![[1.0, -0.5], [0.25, 1.0]], None).unwrap();
     let scalar = g.constant("scalar", &arr0(2.5)).unwrap();
     let empty = g.constant("empty", &ndarray::Array2::zeros((0, 3))).unwrap();
     let empty_row = g.constant("empty_row", &ndarray::Array2::zeros((1, 0))).unwrap();
@@ -168,10 +168,12 @@ fn constant_outputs_are_whole() {
     let image =
         g.constant("image", &Array::from_shape_fn((2, 3, 2, 2), |(n, c, h, w)| (n * 12 + c * 4 + h * 2 + w) as f32));
     let row = g.constant("row", &array![[1.0, 0.5]]).unwrap();
-    let sum = g.node("both", Op::Concat { axis: 1 }, &[&y, &row]).unwrap();
-    let constants = [scalar, empty, empty_row, vector, image.unwrap(), row];
-    let names: Vec<&str> = [&y, &sum].into_iter().chain(&constants).map(String::as_str).chain(["y.weight"]).collect();
-    let Ok(graph) = g.build(&names) else { return }; // rejecting them is sound, too
+    let both = g.concat("both", &[y, row], 1).unwrap();
+    let w = g.constant("w", &array![[1.0, -0.5], [0.25, 1.0]]).unwrap();
+    let y = g.node("z", Op::Linear, &[y, w]).unwrap();
+    let outputs = [y, both, scalar, empty, empty_row, vector, image.unwrap(), row, w];
+    let graph = g.build(&outputs).unwrap();
+    let names = graph.outputs();
     let x = Array::from_shape_fn((5, 2), |(n, i)| (n as f32 - i as f32) / 5.0).into_dyn();
     let mut calibration = Calibration::new(&graph, MinMax::per_tensor()).unwrap();
     calibration.observe(&x).unwrap();
@@ -199,8 +201,8 @@ fn constant_outputs_are_whole() {
 fn runs_are_limited_in_memory() {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 1, 1, 1]).unwrap();
-    let y = g.node("y", Op::Pad { pads: [0, 0, (1 << 14) - 1, (1 << 14) - 1] }, &[&x]).unwrap();
-    let graph = g.build(&[&y]).unwrap();
+    let y = g.pad("y", x, [0, 0, (1 << 14) - 1, (1 << 14) - 1]).unwrap();
+    let graph = g.build(&[y]).unwrap();
     let x = Array::zeros((1, 1, 1, 1));
     let is_limit = |error: Error| {
         let Error::Argument { what, found, .. } = error else { panic!("{error:?}") };
@@ -213,8 +215,8 @@ fn runs_are_limited_in_memory() {
     // The limit is the caller's.
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 4]).unwrap();
-    let y = g.activation("y", &x, Activation::relu()).unwrap();
-    let network = g.build(&[&y]).unwrap().compile().unwrap();
+    let y = g.relu("y", x).unwrap();
+    let network = g.build(&[y]).unwrap().compile().unwrap();
     let x = Array::zeros((10, 4));
     let bytes = 4 * (4 + 4 + 4) * 10; // input, output, and the caller's output
     assert!(network.run_with(&x, &mut Arena::new().with_max_bytes(bytes)).is_ok());
@@ -223,8 +225,8 @@ fn runs_are_limited_in_memory() {
     // A batch of empty images, longer than any output could be.
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 0]).unwrap();
-    let y = g.linear("y", &x, &ndarray::Array2::zeros((3, 0)), None).unwrap();
-    let network = g.build(&[&x, &y]).unwrap().compile().unwrap();
+    let y = g.linear("y", x, &ndarray::Array2::zeros((3, 0)), None).unwrap();
+    let network = g.build(&[x, y]).unwrap().compile().unwrap();
     let x = Array::zeros((1 << 60, 0));
     is_limit(network.run_many(&[x.view().into_dyn()], &mut Arena::new()).unwrap_err());
 }
@@ -263,8 +265,8 @@ fn empty_tensors_do_not_panic() {
         Op::GlobalAveragePool,
         Op::Pad { pads: [0, 0, 0, 0] },
         Op::Pad { pads: [1, 0, 2, 3] },
-        Op::Repeat { factors: [0, 2] },
-        Op::Repeat { factors: [2, 2] },
+        Op::Resize { scales: [0, 2] },
+        Op::Resize { scales: [2, 2] },
         Op::Softmax { axis: 1 },
         Op::Softmax { axis: 3 },
         Op::Concat { axis: 1 },
@@ -278,9 +280,9 @@ fn empty_tensors_do_not_panic() {
         let x = g.input("x", &shape).unwrap();
         for (i, op) in ops.iter().enumerate() {
             let two = matches!(op, Op::Concat { .. });
-            let inputs = if two { vec![&x[..], &x] } else { vec![&x[..]] };
+            let inputs = if two { vec![x, x] } else { vec![x] };
             if let Ok(y) = g.node(&format!("y{i}"), op.clone(), &inputs) {
-                run_every_way(&g.clone().build(&[&y]).unwrap());
+                run_every_way(&g.clone().build(&[y]).unwrap());
             }
         }
         for name in ["sum", "product"] {
@@ -288,24 +290,24 @@ fn empty_tensors_do_not_panic() {
             for constant in [vec![1], vec![1, 1, 1], vec![shape[1], 1, 1], vec![shape[3]], vec![]] {
                 let mut g = g.clone();
                 let Ok(c) = g.constant("c", &ArrayD::from_elem(constant, 0.25f32)) else { continue };
-                let y = if add { g.add(name, &x, &c) } else { g.mul(name, &c, &x) };
-                let _ = y.map(|y| run_every_way(&g.build(&[&y]).unwrap()));
+                let y = if add { g.add(name, x, c) } else { g.mul(name, c, x) };
+                let _ = y.map(|y| run_every_way(&g.build(&[y]).unwrap()));
             }
         }
         for (out, kernel) in [(0, 1), (2, 1), (2, 0), (0, 0), (2, 2)] {
             for groups in [0, 1, 2] {
                 let mut g = g.clone();
                 let weights = Array::from_elem((out, shape[1] / groups.max(1), kernel, kernel), 0.5f32);
-                let y = g.conv("y", &x, &weights, None, window, groups);
-                let _ = y.map(|y| run_every_way(&g.build(&[&y]).unwrap()));
+                let y = g.conv("y", x, &weights, None, window, groups);
+                let _ = y.map(|y| run_every_way(&g.build(&[y]).unwrap()));
             }
         }
     }
     for (depth, out) in [(0, 0), (0, 3), (3, 0), (3, 2)] {
         let mut g = GraphBuilder::new();
         let x = g.input("x", &[1, depth]).unwrap();
-        if let Ok(y) = g.linear("y", &x, &Array::from_elem((out, depth), 0.5f32), None) {
-            run_every_way(&g.build(&[&y]).unwrap());
+        if let Ok(y) = g.linear("y", x, &Array::from_elem((out, depth), 0.5f32), None) {
+            run_every_way(&g.build(&[y]).unwrap());
         }
     }
 }

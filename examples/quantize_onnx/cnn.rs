@@ -3,10 +3,7 @@
 use std::convert::Infallible;
 
 use ndarray::{Array1, Array2, Array4, ArrayView2, Axis, Zip, s};
-use ndarray_quant::{
-    graph::{Activation, GraphBuilder},
-    nn::Window,
-};
+use ndarray_quant::{graph::GraphBuilder, nn::Window};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -50,17 +47,17 @@ pub(crate) fn task() -> Result<Task> {
         let shape = (CHANNELS[i + 1], 3, 3, CHANNELS[i]);
         let weights = layer.weight.to_shape(shape)?.permuted_axes([0, 3, 1, 2]).to_owned();
         let window = Window::new().with_strides([2, 2]).with_padding(1);
-        x = g.conv(&format!("conv{}", i + 1), &x, &weights, Some(&layer.bias), window, 1)?;
-        x = g.activation(&format!("relu{}", i + 1), &x, Activation::relu())?;
+        x = g.conv(&format!("conv{}", i + 1), x, &weights, Some(&layer.bias), window, 1)?;
+        x = g.relu(&format!("relu{}", i + 1), x)?;
     }
-    let x = g.flatten("features", &x)?;
+    let x = g.flatten("features", x)?;
     // Features are [height, width, channel] here, and [channel, height, width] in the graph.
     let [size, channels] = [SIZES[2], CHANNELS[2]];
     let last = &network.layers[2];
     let weights = last.weight.to_shape((CLASSES, size, size, channels))?.permuted_axes([0, 3, 1, 2]).to_owned();
     let weights = weights.to_shape((CLASSES, size * size * channels))?.to_owned();
-    let y = g.linear("scores", &x, &weights, Some(&last.bias))?;
-    Ok(Task { graph: g.build(&[&y])?, calibrate, check })
+    let y = g.linear("scores", x, &weights, Some(&last.bias))?;
+    Ok(Task { graph: g.build(&[y])?, calibrate, check })
 }
 
 struct Cnn {

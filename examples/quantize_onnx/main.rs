@@ -75,27 +75,27 @@ fn run(options: &Options) -> Result {
     let steps = 3 * calibrate.len_of(Axis(0)) as u64;
     let style = ProgressStyle::with_template("calibrating {bar:40} {pos}/{len}")?;
     let bar = ProgressBar::new(steps).with_style(style);
-    // First the same function with channels of more equal range, so that one scale serves all of a tensor.
+    // Equalize the ranges of channels first, so that one scale per tensor loses less.
     let mut channels = ChannelAbsMax::new(&graph)?;
     for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
         channels.observe(&batch)?;
         bar.inc(batch.len_of(Axis(0)) as u64);
     }
     let graph = graph.equalize(&channels)?;
-    // Then the ranges of activations, and what the weights will be multiplied with.
+    // Then observe the ranges of activations and the statistics of layer inputs.
     let mut ranges = Calibration::new(&graph, MinMax::per_tensor())?;
-    let mut seen = InputStatistics::new(&graph)?;
+    let mut statistics = InputStatistics::new(&graph)?;
     for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
         ranges.observe(&batch)?;
-        seen.observe(&batch)?;
+        statistics.observe(&batch)?;
         bar.inc(2 * batch.len_of(Axis(0)) as u64);
     }
     bar.finish_and_clear();
 
     let float = graph.compile()?;
     let float16 = graph.quantize(&Recipe::float16(&graph))?;
-    let dynamic_range = graph.quantize_tuned(&Recipe::dynamic_range(&graph)?, &seen)?;
-    let full_integer = graph.quantize_tuned(&ranges.recipe()?, &seen)?;
+    let dynamic_range = graph.quantize_with_coordinate_descent(&Recipe::dynamic_range(&graph)?, &statistics)?;
+    let full_integer = graph.quantize_with_coordinate_descent(&ranges.recipe()?, &statistics)?;
 
     let few = check.slice(s![..REPORTED.min(check.len_of(Axis(0))), .., .., ..]);
     let report = full_integer.report(&graph, &few)?;

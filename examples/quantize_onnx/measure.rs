@@ -29,7 +29,7 @@ impl<'a> Mode<'a> {
     }
 
     pub(crate) fn quantized(name: &'static str, network: &'a QuantizedNetwork) -> Self {
-        Mode { name, bytes: network.size_in_bytes(), network: Network::Quantized(network) }
+        Mode { name, bytes: network.weights_size_in_bytes(), network: Network::Quantized(network) }
     }
 
     fn run(&self, x: &ndarray::ArrayRef4<f32>, memory: &mut Arena) -> Result<ArrayD<f32>> {

@@ -1,181 +1,388 @@
-//! Networks written in Rust.
+//! Builds graphs in Rust.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-use ndarray::{ArrayD, ArrayRef, Axis, Dimension, Zip};
+use ndarray::{ArrayD, ArrayRef, ArrayRef1, ArrayRef2, ArrayRef4, ArrayViewD, Axis, Dimension, Zip};
 
-use super::network::{Constant, Graph, Input, Node, Parts, infer};
+use super::network::{Constant, Graph, Input, Node, Parts, check_input, duplicate, infer};
 use super::op::{Activation, Clamp, Op};
 use super::shape::{self, Shape};
 use crate::error::{Error, Result};
 use crate::window::Window;
 
-/// Builds a [`Graph`] node by node. Methods take the names of tensors and return the name of the one that is new.
+/// A handle of a tensor in a [`GraphBuilder`].
+///
+/// A handle is valid in the builder that returned it, and in clones made later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TensorId {
+    builder: usize,
+    index: usize,
+}
+
+/// Builds a [`Graph`], node by node.
+///
+/// Each method adds one tensor and returns its handle, which later methods take as an input. The first argument names the
+/// tensor; [recipes](super::Recipe), reports and errors use the name. The shape of every tensor is inferred and checked
+/// at once.
+///
+/// There is a method for each operator; [`node`](Self::node) takes the operator as a value.
 ///
 /// ```
 /// use ndarray::{Array, Array1, IxDyn};
-/// use ndarray_quant::{graph::{Activation, GraphBuilder}, nn::Window};
+/// use ndarray_quant::{graph::GraphBuilder, nn::Window};
 ///
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("image", &[1, 3, 8, 8])?;
 /// let weights = Array::from_elem((4, 3, 3, 3), 0.1);
-/// let x = g.conv("first", &x, &weights, Some(&Array1::zeros(4)), Window::new().with_padding(1), 1)?;
-/// let x = g.activation("relu", &x, Activation::relu())?;
-/// let x = g.global_average_pool("mean", &x)?;
-/// let x = g.flatten("features", &x)?;
-/// let x = g.linear("scores", &x, &Array::from_elem((2, 4), 0.5), None)?;
-/// let graph = g.build(&[&x])?;
+/// let x = g.conv("conv", x, &weights, Some(&Array1::zeros(4)), Window::new().with_padding(1), 1)?;
+/// let x = g.relu("relu", x)?;
+/// assert_eq!(g.shape(x)?, [1, 4, 8, 8]);
+/// let x = g.global_average_pool("pool", x)?;
+/// let x = g.flatten("features", x)?;
+/// let y = g.linear("scores", x, &Array::from_elem((2, 4), 0.5), None)?;
+/// let graph = g.build(&[y])?;
 ///
-/// assert_eq!(graph.shape("first"), Some(&[1, 4, 8, 8][..]));
-/// let y = graph.run(&Array::from_elem(IxDyn(&[2, 3, 8, 8]), 1.0))?;
-/// assert_eq!(y.shape(), [2, 2]); // any batch
+/// let y = graph.run(&Array::from_elem(IxDyn(&[2, 3, 8, 8]), 1.0))?; // a batch of two
+/// assert_eq!(y.shape(), [2, 2]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+///
+/// # Errors
+/// Methods that add a node return
+/// - [`Error::Argument`] for a handle of another builder,
+/// - [`Error::Name`] if a tensor already has the name,
+/// - [`Error::Node`] with the cause if the inputs do not have the shapes, or the attributes the values, that the operator
+///   needs,
+/// - [`Error::NonFinite`] if weights or biases hold a NaN or an infinity.
+#[derive(Debug)]
 pub struct GraphBuilder {
+    /// Unique in the process.
+    id: usize,
+    /// All tensors: their handles, by index, and their names.
+    tensors: Vec<(TensorId, String)>,
     parts: Parts,
     shapes: BTreeMap<String, Shape>,
 }
 
+impl Default for GraphBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clone for GraphBuilder {
+    /// The handles of this builder are valid in the clone. Handles that either of them returns later are not valid in the
+    /// other.
+    fn clone(&self) -> Self {
+        let Self { tensors, parts, shapes, .. } = self;
+        Self { id: next_id(), tensors: tensors.clone(), parts: parts.clone(), shapes: shapes.clone() }
+    }
+}
+
+fn next_id() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl GraphBuilder {
-    /// A graph of nothing.
+    /// Creates a builder of an empty graph.
     pub fn new() -> Self {
-        Self::default()
+        Self { id: next_id(), tensors: Vec::new(), parts: Parts::default(), shapes: BTreeMap::new() }
     }
 
-    /// A tensor that the caller will provide, of this shape for a batch of one.
+    /// Adds an input of this shape. The first axis is the batch and has length 1 here; the network runs on any batch.
     ///
     /// # Errors
-    /// [`Error::Name`] if a tensor has that name, [`Error::Shape`] unless the first axis has a length of 1.
-    pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<String> {
-        if shape.first() != Some(&1) {
-            return Err(Error::shape("input of the graph, for a batch of one", &[1], shape));
-        }
-        self.define(name, shape.to_vec())?;
+    /// [`Error::Argument`] unless the first axis has length 1, [`Error::Name`] if a tensor already has the name.
+    pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<TensorId> {
+        check_input(name, shape)?;
+        let x = self.define(name, shape.to_vec())?;
         self.parts.inputs.push(Input { name: name.into(), shape: shape.into() });
-        Ok(name.into())
+        Ok(x)
     }
 
-    /// A tensor that is known.
+    /// Adds a constant.
     ///
     /// # Errors
-    /// [`Error::Name`] if a tensor has that name, [`Error::NonFinite`] if it holds a NaN or an infinity.
-    pub fn constant<D: Dimension>(&mut self, name: &str, value: &ArrayRef<f32, D>) -> Result<String> {
-        if let Some((index, found)) =
-            crate::granularity::positions(value.raw_dim()).zip(value).find(|(_, x)| !x.is_finite())
-        {
-            return Err(Error::NonFinite { found: (*found).into(), index });
+    /// [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Name`] if a tensor already has the name.
+    pub fn constant<D: Dimension>(&mut self, name: &str, value: &ArrayRef<f32, D>) -> Result<TensorId> {
+        if !value.iter().all(|x| x.is_finite()) {
+            let mut values = crate::granularity::positions(value.raw_dim()).zip(value);
+            if let Some((index, &found)) = values.find(|(_, x)| !x.is_finite()) {
+                return Err(Error::NonFinite { found: found.into(), index });
+            }
         }
-        self.define(name, value.shape().to_vec())?;
+        let x = self.define(name, value.shape().to_vec())?;
         let value: Constant = value.as_standard_layout().into_owned().into_dyn().into_shared();
         self.parts.constants.insert(name.into(), value);
-        Ok(name.into())
+        Ok(x)
     }
 
-    /// Any operator on any tensors. Its output has the node's name. One on constants is computed now, and its output
-    /// is a constant too.
+    /// Adds a node of any operator. If all inputs are constant, the output is computed now and is a constant too;
+    /// that is supported for elementwise operators and `Concat`.
     ///
     /// # Errors
-    /// [`Error::Name`] if a tensor or a node has that name or an input is unknown, and [`Error::Node`] with what is
-    /// wrong with the shapes of the inputs.
-    pub fn node(&mut self, name: &str, op: Op, inputs: &[&str]) -> Result<String> {
-        let inputs = inputs.iter().map(|name| name.to_string()).collect();
-        self.push(Node { name: name.into(), op, inputs, clamp: Clamp::NONE, output: name.into() })
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn node(&mut self, name: &str, op: Op, inputs: &[TensorId]) -> Result<TensorId> {
+        let inputs = inputs.iter().map(|&x| self.name(x).map(String::from)).collect::<Result<_>>()?;
+        self.push(op, inputs, name).map_err(|e| match e {
+            Error::Name { .. } => e,
+            e => e.at(name),
+        })
     }
 
-    pub(crate) fn push(&mut self, node: Node) -> Result<String> {
+    /// Adds a node on named tensors. Errors do not name the node.
+    pub(crate) fn push(&mut self, op: Op, inputs: Vec<String>, output: &str) -> Result<TensorId> {
         let constants = &self.parts.constants;
-        let known = node.inputs.iter().map(|name| constants.get(name)).collect::<Option<Vec<_>>>();
+        let known = inputs.iter().map(|name| constants.get(name)).collect::<Option<Vec<_>>>();
         if let Some(inputs) = known.filter(|inputs| !inputs.is_empty()) {
-            let value = evaluate(&node.op, &inputs).map_err(|e| e.at(&node.name))?;
-            return self.constant(&node.output, &value);
+            let value = evaluate(&op, &inputs)?;
+            return self.constant(output, &value);
         }
-        let shape = infer(&node, &self.shapes, |name| constants.contains_key(name)).map_err(|e| e.at(&node.name))?;
-        self.define(&node.output, shape)?;
-        let output = node.output.clone();
+        let node = Node { op, inputs, clamp: Clamp::NONE, output: output.into() };
+        let shape = infer(&node, &self.shapes, |name| constants.contains_key(name))?;
+        let y = self.define(output, shape)?;
         self.parts.nodes.push(node);
-        Ok(output)
+        Ok(y)
     }
 
-    /// [`Op::Conv`] of `[batch, in, height, width]` with weights `[out, in / groups, kernel height, kernel width]` and
-    /// a bias `[out]`. They become constants with the node's name and `.weight` or `.bias` behind it. Errors as
-    /// [`Self::node`] and [`Self::constant`].
+    /// Convolution ([`Op::Conv`]) of `[batch, in, height, width]` with weights `[out, in / groups, kernel height, kernel
+    /// width]` and an optional bias `[out]`. The weights become the constant `name.weight`, the bias `name.bias`.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
     pub fn conv(
         &mut self,
         name: &str,
-        x: &str,
-        weights: &ndarray::ArrayRef4<f32>,
-        bias: Option<&ndarray::ArrayRef1<f32>>,
+        x: TensorId,
+        weights: &ArrayRef4<f32>,
+        bias: Option<&ArrayRef1<f32>>,
         window: Window,
         groups: usize,
-    ) -> Result<String> {
-        self.weighted(name, Op::Conv { window, groups }, x, weights, bias)
+    ) -> Result<TensorId> {
+        let constants = [("weight", Some(weights.view().into_dyn())), ("bias", bias.map(|b| b.view().into_dyn()))];
+        self.layer(name, Op::Conv { window, groups }, x, &constants)
     }
 
-    /// [`Op::Linear`] of `[batch, in]` with weights `[out, in]` and a bias `[out]`, which become constants as those of
-    /// [`conv`](Self::conv) do. Errors as [`Self::node`] and [`Self::constant`].
+    /// Linear layer ([`Op::Linear`]) on `[batch, in]` with weights `[out, in]` and an optional bias `[out]`. The weights
+    /// become the constant `name.weight`, the bias `name.bias`.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
     pub fn linear(
         &mut self,
         name: &str,
-        x: &str,
-        weights: &ndarray::ArrayRef2<f32>,
-        bias: Option<&ndarray::ArrayRef1<f32>>,
-    ) -> Result<String> {
-        self.weighted(name, Op::Linear, x, weights, bias)
+        x: TensorId,
+        weights: &ArrayRef2<f32>,
+        bias: Option<&ArrayRef1<f32>>,
+    ) -> Result<TensorId> {
+        let constants = [("weight", Some(weights.view().into_dyn())), ("bias", bias.map(|b| b.view().into_dyn()))];
+        self.layer(name, Op::Linear, x, &constants)
     }
 
-    fn weighted<D: Dimension>(
+    /// Adds constants named `name.part` and a node that reads `x` and them. Adds nothing on failure.
+    fn layer(
         &mut self,
         name: &str,
         op: Op,
-        x: &str,
-        weights: &ArrayRef<f32, D>,
-        bias: Option<&ndarray::ArrayRef1<f32>>,
-    ) -> Result<String> {
-        let mut inputs = alloc::vec![x.to_string(), self.constant(&alloc::format!("{name}.weight"), weights)?];
-        if let Some(bias) = bias {
-            inputs.push(self.constant(&alloc::format!("{name}.bias"), bias)?);
+        x: TensorId,
+        constants: &[(&str, Option<ArrayViewD<'_, f32>>)],
+    ) -> Result<TensorId> {
+        let before = self.tensors.len();
+        let mut inputs = alloc::vec![x];
+        let add = || {
+            for (part, value) in constants {
+                let Some(value) = value else { continue };
+                let name = alloc::format!("{name}.{part}");
+                let constant = self.constant(&name, value);
+                inputs.push(constant.map_err(|e| if let Error::NonFinite { .. } = e { e.at(&name) } else { e })?);
+            }
+            self.node(name, op, &inputs)
+        };
+        let added = add();
+        if added.is_err() {
+            for (_, name) in self.tensors.drain(before..) {
+                self.shapes.remove(&name);
+                self.parts.constants.remove(&name);
+            }
         }
-        self.push(Node { name: name.into(), op, inputs, clamp: Clamp::NONE, output: name.into() })
+        added
     }
 
-    /// [`Op::Activation`], of any shape. Errors as [`Self::node`].
-    pub fn activation(&mut self, name: &str, x: &str, activation: Activation) -> Result<String> {
-        self.node(name, Op::Activation(activation), &[x])
+    /// Batch normalization ([`Op::BatchNorm`]) of the channels (axis 1):
+    /// `(x - mean) / sqrt(variance + epsilon) * scale + shift`. All four arrays are `[channels]`; they become the
+    /// constants `name.scale`, `name.shift`, `name.mean` and `name.variance`.
+    ///
+    /// [`Graph::simplify`] folds it into the convolution or linear layer before it.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    #[allow(clippy::too_many_arguments, reason = "the inputs of ONNX BatchNormalization, in its order")]
+    pub fn batch_norm(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        scale: &ArrayRef1<f32>,
+        shift: &ArrayRef1<f32>,
+        mean: &ArrayRef1<f32>,
+        variance: &ArrayRef1<f32>,
+        epsilon: f32,
+    ) -> Result<TensorId> {
+        let constants = [("scale", scale), ("shift", shift), ("mean", mean), ("variance", variance)];
+        let constants = constants.map(|(part, value)| (part, Some(value.view().into_dyn())));
+        self.layer(name, Op::BatchNorm { epsilon }, x, &constants)
     }
 
-    /// [`Op::Add`] of tensors that broadcast: axes are matched from the last one on. Errors as [`Self::node`].
-    pub fn add(&mut self, name: &str, a: &str, b: &str) -> Result<String> {
+    /// Sum of two tensors ([`Op::Add`]), which broadcast as in ONNX and NumPy. One of them may be a constant.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn add(&mut self, name: &str, a: TensorId, b: TensorId) -> Result<TensorId> {
         self.node(name, Op::Add, &[a, b])
     }
 
-    /// [`Op::Mul`] of tensors that broadcast. Errors as [`Self::node`].
-    pub fn mul(&mut self, name: &str, a: &str, b: &str) -> Result<String> {
+    /// Elementwise product of two tensors ([`Op::Mul`]), which broadcast as in ONNX and NumPy. One of them may be a
+    /// constant.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn mul(&mut self, name: &str, a: TensorId, b: TensorId) -> Result<TensorId> {
         self.node(name, Op::Mul, &[a, b])
     }
 
-    /// [`Op::MaxPool`] of `[batch, channels, height, width]`. Errors as [`Self::node`].
-    pub fn max_pool(&mut self, name: &str, x: &str, kernel: [usize; 2], window: Window) -> Result<String> {
+    /// Elementwise function ([`Op::Activation`]) of a tensor of any shape.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn activation(&mut self, name: &str, x: TensorId, activation: Activation) -> Result<TensorId> {
+        self.node(name, Op::Activation(activation), &[x])
+    }
+
+    /// ReLU: `max(x, 0)`. [`Graph::simplify`] fuses it into the layer before it.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn relu(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        self.activation(name, x, Activation::relu())
+    }
+
+    /// ReLU6: `min(max(x, 0), 6)`. [`Graph::simplify`] fuses it into the layer before it.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn relu6(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        self.activation(name, x, Activation::relu6())
+    }
+
+    /// Max pooling ([`Op::MaxPool`]) of `[batch, channels, height, width]`. Padding is ignored.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn max_pool(&mut self, name: &str, x: TensorId, kernel: [usize; 2], window: Window) -> Result<TensorId> {
         self.node(name, Op::MaxPool { kernel, window }, &[x])
     }
 
-    /// [`Op::GlobalAveragePool`]: `[batch, channels, height, width]` to `[batch, channels, 1, 1]`. Errors as
-    /// [`Self::node`].
-    pub fn global_average_pool(&mut self, name: &str, x: &str) -> Result<String> {
+    /// Average pooling ([`Op::AveragePool`]) of `[batch, channels, height, width]`. `count_include_pad` counts padding as
+    /// zeros in the mean (PyTorch's default); otherwise it is ignored (ONNX's default).
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn average_pool(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        kernel: [usize; 2],
+        window: Window,
+        count_include_pad: bool,
+    ) -> Result<TensorId> {
+        self.node(name, Op::AveragePool { kernel, window, count_include_pad }, &[x])
+    }
+
+    /// Mean of each channel ([`Op::GlobalAveragePool`]): `[batch, channels, height, width]` to `[batch, channels, 1, 1]`.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn global_average_pool(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
         self.node(name, Op::GlobalAveragePool, &[x])
     }
 
-    /// [`Op::Reshape`] to one axis beside the batch: `[batch, c, h, w]` to `[batch, c * h * w]`. Errors as
-    /// [`Self::node`].
-    pub fn flatten(&mut self, name: &str, x: &str) -> Result<String> {
-        let features = self.shape(x).map_or(0, |shape| shape.iter().product());
-        self.node(name, Op::Reshape { shape: alloc::vec![features] }, &[x])
+    /// Concatenation along `axis` ([`Op::Concat`]), which is not the batch. All other axes have equal lengths.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn concat(&mut self, name: &str, inputs: &[TensorId], axis: usize) -> Result<TensorId> {
+        self.node(name, Op::Concat { axis }, inputs)
+    }
+
+    /// Zero padding ([`Op::Pad`]) of `[batch, channels, height, width]` by `[top, left, bottom, right]`.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn pad(&mut self, name: &str, x: TensorId, pads: [usize; 4]) -> Result<TensorId> {
+        self.node(name, Op::Pad { pads }, &[x])
+    }
+
+    /// Nearest-neighbour upsampling ([`Op::Resize`]) of `[batch, channels, height, width]` by integer factors of height
+    /// and width.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn resize(&mut self, name: &str, x: TensorId, scales: [usize; 2]) -> Result<TensorId> {
+        self.node(name, Op::Resize { scales }, &[x])
+    }
+
+    /// Reshapes a tensor ([`Op::Reshape`]). `shape` leaves out the batch.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn reshape(&mut self, name: &str, x: TensorId, shape: &[usize]) -> Result<TensorId> {
+        self.node(name, Op::Reshape { shape: shape.into() }, &[x])
+    }
+
+    /// Reshapes to `[batch, features]`: `[batch, c, h, w]` to `[batch, c * h * w]`.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn flatten(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        let features = self.shape(x)?.iter().product();
+        self.reshape(name, x, &[features])
+    }
+
+    /// Softmax ([`Op::Softmax`]) along `axis`, which is not the batch.
+    ///
+    /// # Errors
+    /// See [`GraphBuilder`](Self#errors).
+    pub fn softmax(&mut self, name: &str, x: TensorId, axis: usize) -> Result<TensorId> {
+        self.node(name, Op::Softmax { axis }, &[x])
+    }
+
+    /// The name of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a handle of another builder.
+    pub fn name(&self, x: TensorId) -> Result<&str> {
+        let tensor = self.tensors.get(x.index).filter(|(handle, _)| *handle == x);
+        tensor.map(|(_, name)| name.as_str()).ok_or_else(|| Error::Argument {
+            what: "tensor handle",
+            expected: "a handle that this graph builder returned",
+            found: "a handle of another graph builder".into(),
+        })
     }
 
     /// The shape of a tensor, for a batch of one.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a handle of another builder.
+    pub fn shape(&self, x: TensorId) -> Result<&[usize]> {
+        Ok(&self.shapes[self.name(x)?])
+    }
+
+    /// The shape of the tensor of this name, for a batch of one.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn shape_of(&self, name: &str) -> Option<&[usize]> {
         self.shapes.get(name).map(Vec::as_slice)
     }
 
@@ -185,37 +392,46 @@ impl GraphBuilder {
         self.parts.constants.get(name)
     }
 
-    /// The graph that computes these tensors.
+    /// Returns the graph that computes these tensors. A constant may be an output too; a run returns it as it is.
     ///
     /// # Errors
-    /// [`Error::Name`] if one of them is unknown or two nodes have the same name.
-    pub fn build(mut self, outputs: &[&str]) -> Result<Graph> {
-        self.parts.outputs = outputs.iter().map(|name| name.to_string()).collect();
+    /// [`Error::Argument`] for a handle of another builder.
+    pub fn build(self, outputs: &[TensorId]) -> Result<Graph> {
+        let outputs = outputs.iter().map(|&x| self.name(x).map(String::from)).collect::<Result<_>>()?;
+        self.build_named(outputs)
+    }
+
+    /// Returns the graph that computes the tensors of these names.
+    pub(crate) fn build_named(mut self, outputs: Vec<String>) -> Result<Graph> {
+        self.parts.outputs = outputs;
         Graph::new(self.parts)
     }
 
-    fn define(&mut self, name: &str, shape: Shape) -> Result<()> {
+    fn define(&mut self, name: &str, shape: Shape) -> Result<TensorId> {
         shape::elements(&shape)?;
         if self.shapes.contains_key(name) {
-            return Err(Error::Name { what: "tensor", expected: "a name of its own", found: name.into() });
+            return Err(duplicate(name));
         }
         self.shapes.insert(name.into(), shape);
-        Ok(())
+        let handle = TensorId { builder: self.id, index: self.tensors.len() };
+        self.tensors.push((handle, name.into()));
+        Ok(handle)
     }
 }
 
-/// The output of an operator on constants.
+/// Computes an operator on constants.
 fn evaluate(op: &Op, inputs: &[&Constant]) -> Result<ArrayD<f32>> {
-    let pair = |f: fn(f32, f32) -> f32| {
-        let [a, b] = inputs else { return Err(Error::shape("number of inputs", &[2], &[inputs.len()])) };
-        let shape = shape::broadcast(a.shape(), b.shape())?;
+    shape::check_op(op, inputs.len())?;
+    let binary = |f: fn(f32, f32) -> f32| {
+        let shape = shape::broadcast(inputs[0].shape(), inputs[1].shape())?;
         shape::elements(&shape)?;
-        let [a, b] = [a, b].map(|x| x.broadcast(&shape[..]).expect("the common shape of both"));
+        let [a, b] =
+            [inputs[0], inputs[1]].map(|x| x.broadcast(&shape[..]).expect("both broadcast to the common shape"));
         Ok(Zip::from(&a).and(&b).map_collect(|&a, &b| f(a, b)))
     };
     match op {
-        Op::Add => pair(|a, b| a + b),
-        Op::Mul => pair(|a, b| a * b),
+        Op::Add => binary(|a, b| a + b),
+        Op::Mul => binary(|a, b| a * b),
         Op::Activation(activation) => Ok(inputs[0].mapv(|x| activation.eval(x))),
         Op::Concat { axis } if *axis < inputs[0].ndim() => {
             let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();

@@ -1,11 +1,13 @@
-//! Float network and batches → the range of every activation → a recipe.
+//! Calibration: observes the activations of a float network and chooses their ranges.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use core::ops::Deref;
 
-use ndarray::{ArrayD, ArrayRef, ArrayView1, ArrayViewD, Dimension};
+use ndarray::{ArrayRef, ArrayView1, ArrayViewD, Dimension};
 
 use super::compile::FloatNetwork;
+use super::index::{from_buffer, map_index};
 use super::network::Graph;
 use super::op::Op;
 use super::plan::Arena;
@@ -14,23 +16,26 @@ use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::scheme::Scheme;
 
-/// Watches every activation of a network while batches pass, with an observer for each.
+/// Calibration of a float network: one observer per activation, over any number of batches.
+///
+/// [`Graph::calibrate`] does it in one call. Use a `Calibration` to show progress, to stop early, for several inputs, or
+/// to calibrate in shards that are [merged](Self::merge).
 ///
 /// ```
-/// use ndarray::{Array, array};
-/// use ndarray_quant::graph::{Activation, Calibration, GraphBuilder};
+/// use ndarray::array;
+/// use ndarray_quant::graph::{Calibration, GraphBuilder};
 /// use ndarray_quant::observer::MinMax;
 ///
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
-/// let y = g.linear("hidden", &x, &array![[1.0, -1.0], [0.5, 2.0]], None)?;
-/// let y = g.activation("relu", &y, Activation::relu())?;
-/// let y = g.linear("y", &y, &array![[1.0, 1.0]], None)?;
-/// let graph = g.build(&[&y])?.simplify()?;
+/// let y = g.linear("hidden", x, &array![[1.0, -1.0], [0.5, 2.0]], None)?;
+/// let y = g.relu("relu", y)?;
+/// let y = g.linear("y", y, &array![[1.0, 1.0]], None)?;
+/// let graph = g.build(&[y])?.simplify()?;
 ///
 /// let mut calibration = Calibration::new(&graph, MinMax::per_tensor())?;
 /// for batch in [array![[1.0f32, 0.0], [0.5, 0.25]], array![[0.0, 1.0], [1.0, 1.0]]] {
-///     calibration.observe(&batch)?; // the place for a progress bar
+///     calibration.observe(&batch)?;
 /// }
 /// let recipe = calibration.recipe()?;
 /// assert_eq!(recipe.tensors["relu"].ranges, [(0.0, 2.5)]);
@@ -45,75 +50,78 @@ pub struct Calibration<'g, O> {
     graph: &'g Graph,
     network: FloatNetwork,
     observers: BTreeMap<String, O>,
-    memory: Arena,
-    images: usize,
+    arena: Arena,
+    samples: usize,
 }
 
 impl<'g, O: Observer + Clone> Calibration<'g, O> {
-    /// Watches with a copy of this observer, which must be per tensor.
+    /// Compiles the network and gives each activation a clone of `observer`, which is per tensor.
     ///
     /// # Errors
-    /// Those of [`Graph::compile`].
+    /// Same as [`Graph::compile`].
     pub fn new(graph: &'g Graph, observer: O) -> Result<Self> {
         let names = graph.inputs().iter().map(|input| &input.name).chain(graph.nodes().iter().map(|node| &node.output));
         let observers = names.map(|name| (name.clone(), observer.clone())).collect();
-        Ok(Self { graph, network: graph.compile()?, observers, memory: Arena::new(), images: 0 })
+        Ok(Self { graph, network: graph.compile()?, observers, arena: Arena::new(), samples: 0 })
     }
 
-    /// Runs a batch and watches.
+    /// Runs a batch and observes every activation.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the network's one input, and those of [`Observer::observe`].
+    /// [`Error::Shape`] if `x` has another shape than the input, or the network has several inputs. [`Error::Node`] with
+    /// the observer's error, for example [`Error::NonFinite`] for a NaN; it names the tensor.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
         self.observe_many(&[x.view().into_dyn()])
     }
 
-    /// As [`observe`](Self::observe), for a network of any number of inputs.
+    /// Same as [`observe`](Self::observe), for a network of any number of inputs.
     ///
     /// # Errors
-    /// Those of [`observe`](Self::observe).
+    /// Same as [`observe`](Self::observe).
     pub fn observe_many(&mut self, inputs: &[ArrayViewD<'_, f32>]) -> Result<()> {
         let observers = &mut self.observers;
-        self.network.plan.run_observed(inputs, &mut self.memory, &mut |tensor, values, _| {
-            let observed = observers.get_mut(&tensor.name);
-            observed
-                .map_or(Ok(()), |o| o.observe(&ArrayView1::from(values.as_slice::<f32>())))
-                .map_err(|e| e.at(&tensor.name))
+        self.network.plan.run_observed(inputs, &mut self.arena, &mut |tensor, values, _| {
+            let observer = observers.get_mut(&tensor.name);
+            let observed = observer.map_or(Ok(()), |o| o.observe(&ArrayView1::from(values.as_slice::<f32>())));
+            observed.map_err(|e| map_index(e, |i| from_buffer(i[0], &tensor.shape)).at(&tensor.name))
         })?;
-        self.images += inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
+        self.samples += inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
         Ok(())
     }
 
-    /// How many images were seen.
-    pub fn images(&self) -> usize {
-        self.images
+    /// The number of samples observed: the sum of all batch sizes.
+    pub fn samples(&self) -> usize {
+        self.samples
     }
 
-    /// Takes in what another calibration of the same network saw.
+    /// Adds what another calibration of the same network observed.
     ///
     /// # Errors
-    /// [`Error::Name`] if it watched other tensors, and those of [`Observer::merge`].
+    /// [`Error::Unknown`] if it observed a tensor that this one does not have, otherwise the error of
+    /// [`Observer::merge`].
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         if let Some(name) = other.observers.keys().find(|name| !self.observers.contains_key(*name)) {
-            return Err(Error::Name { what: "tensor", expected: "one that both watched", found: name.clone() });
+            return Err(Error::unknown("tensor of the other calibration", name, self.observers.keys()));
         }
         for (name, observer) in &mut self.observers {
             if let Some(other) = other.observers.get(name) {
                 observer.merge(other)?;
             }
         }
-        self.images += other.images;
+        self.samples += other.samples;
         Ok(())
     }
 
-    /// Full-integer: every activation as `u8` in the range that the observer chose, weights as `i8` per output channel.
+    /// Returns a full-integer recipe: activations as `u8` in the range that their observer chose, weights as `i8` per
+    /// output channel.
     ///
-    /// What the network is for, its outputs, becomes floats without being rounded to codes first; set their precision
-    /// to [`Precision::Int8`] for a network of integers from end to end. Operators that only move elements keep the
-    /// range of their input.
+    /// The outputs of the network stay `Float32`: the last layer dequantizes its accumulators without rounding them to
+    /// codes. Set them to [`Precision::Int8`] for a network of integers from end to end. `MaxPool`, `Pad`, `Resize` and `Reshape`
+    /// keep the range of their input, so that they only move codes.
     ///
     /// # Errors
-    /// [`Error::EmptyCalibration`] if nothing was observed, [`Error::Granularity`] unless the observer is per tensor.
+    /// [`Error::Node`] with the name of the tensor and [`Error::EmptyCalibration`] if nothing was observed.
+    /// [`Error::Granularity`] if the observer is not per tensor.
     pub fn recipe(&self) -> Result<Recipe> {
         let mut recipe = Recipe::dynamic_range(self.graph)?;
         for (name, observer) in &self.observers {
@@ -125,7 +133,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
             recipe.tensors.insert(name.clone(), TensorRecipe::activation(ranges.min().sum(), ranges.max().sum()));
         }
         for node in self.graph.nodes() {
-            if matches!(node.op, Op::MaxPool { .. } | Op::Pad { .. } | Op::Repeat { .. } | Op::Reshape { .. }) {
+            if matches!(node.op, Op::MaxPool { .. } | Op::Pad { .. } | Op::Resize { .. } | Op::Reshape { .. }) {
                 let kept = recipe.tensors[&node.inputs[0]].ranges.clone();
                 recipe.tensor_mut(&node.output)?.ranges = kept;
             }
@@ -138,36 +146,39 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     }
 }
 
-/// The ranges of a whole data set in one call: [`Calibration`] over batches, with a report of progress after each, the
-/// number of images seen.
-///
-/// ```
-/// use ndarray::{Array, IxDyn, array};
-/// use ndarray_quant::observer::MinMax;
-/// use ndarray_quant::graph::{GraphBuilder, calibrate};
-/// let mut g = GraphBuilder::new();
-/// let x = g.input("x", &[1, 2])?;
-/// let y = g.linear("y", &x, &array![[1.0, -1.0]], None)?;
-/// let graph = g.build(&[&y])?;
-/// let batches = (0..3).map(|i| Array::from_elem(IxDyn(&[4, 2]), i as f32));
-/// let mut seen = 0;
-/// let recipe = calibrate(&graph, MinMax::per_tensor(), batches, |images| seen = images)?;
-/// assert_eq!((seen, &recipe.tensors["x"].ranges[..]), (12, &[(0.0, 2.0)][..]));
-/// # Ok::<(), ndarray_quant::Error>(())
-/// ```
-///
-/// # Errors
-/// Those of [`Calibration::observe`] and [`Calibration::recipe`].
-pub fn calibrate<O: Observer + Clone>(
-    graph: &Graph,
-    observer: O,
-    batches: impl IntoIterator<Item = ArrayD<f32>>,
-    mut progress: impl FnMut(usize),
-) -> Result<Recipe> {
-    let mut calibration = Calibration::new(graph, observer)?;
-    for batch in batches {
-        calibration.observe(&batch)?;
-        progress(calibration.images());
+impl Graph {
+    /// Calibrates the network on some batches and returns a full-integer recipe. Same as a [`Calibration`] that observes
+    /// each batch.
+    ///
+    /// A batch is an owned array or a view: `images.axis_chunks_iter(Axis(0), 32)`, or
+    /// `batches.iter().map(|batch| batch.view())`.
+    ///
+    /// ```
+    /// use ndarray::{Array, Axis, array};
+    /// use ndarray_quant::{graph::GraphBuilder, observer::MinMax};
+    /// let mut g = GraphBuilder::new();
+    /// let x = g.input("x", &[1, 2])?;
+    /// let y = g.linear("y", x, &array![[1.0, -1.0]], None)?;
+    /// let graph = g.build(&[y])?;
+    ///
+    /// let data = Array::from_shape_fn((12, 2), |(i, j)| (i + j) as f32 / 10.0);
+    /// let recipe = graph.calibrate(MinMax::per_tensor(), data.axis_chunks_iter(Axis(0), 4))?;
+    /// assert_eq!(recipe.tensors["x"].ranges, [(0.0, 1.2)]);
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Same as [`Calibration::new`], [`Calibration::observe`] and [`Calibration::recipe`].
+    pub fn calibrate<O, D, B>(&self, observer: O, batches: impl IntoIterator<Item = B>) -> Result<Recipe>
+    where
+        O: Observer + Clone,
+        D: Dimension,
+        B: Deref<Target = ArrayRef<f32, D>>,
+    {
+        let mut calibration = Calibration::new(self, observer)?;
+        for batch in batches {
+            calibration.observe(&*batch)?;
+        }
+        calibration.recipe()
     }
-    calibration.recipe()
 }

@@ -86,7 +86,7 @@ pub(crate) fn kernel(
             CodeOp::Softmax(Softmax::new(&params[0], to)?)
         }
         Op::Pad { pads } if all_same => return Ok(Some(Some(Box::new(Pad::new(*pads, x, output, zero))))),
-        Op::Repeat { factors } if all_same => return Ok(Some(Some(Box::new(Upsample::<u8>::new(*factors, x))))),
+        Op::Resize { scales } if all_same => return Ok(Some(Some(Box::new(Upsample::<u8>::new(*scales, x))))),
         Op::Reshape { .. } if all_same && nhwc_is_nchw(x) && nhwc_is_nchw(output) => return Ok(Some(None)),
         Op::Reshape { .. } if all_same => return Ok(Some(Some(Box::new(TransposedReshape::<u8>::new(x, output))))),
         _ => return Ok(None),
@@ -120,6 +120,11 @@ struct CodeKernel {
 }
 
 impl Kernel for CodeKernel {
+    fn size_in_bytes(&self) -> usize {
+        let table = if let CodeOp::Lookup(_) = self.op { 256 } else { 0 };
+        table + self.constants.iter().flatten().map(ArrayD::len).sum::<usize>()
+    }
+
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let out = output.into_slice::<u8>();
         if let CodeOp::Lookup(table) = &self.op {

@@ -101,6 +101,13 @@ pub(crate) struct Conv {
 }
 
 impl Kernel for Conv {
+    fn size_in_bytes(&self) -> usize {
+        match &self.layer {
+            QuantizedConv::Static(layer) => layer.size_in_bytes(),
+            QuantizedConv::StaticToF32(layer, _) | QuantizedConv::DynamicRange(layer) => layer.size_in_bytes(),
+        }
+    }
+
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         match &self.layer {
             QuantizedConv::Static(layer) => {

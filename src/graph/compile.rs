@@ -96,7 +96,7 @@ impl<'g> Planner<'g> {
     pub(crate) fn float_node(&mut self, node: &Node, weights: impl Fn(&str) -> Option<Weights>) {
         let (kernel, inputs) = self.float_kernel(node, weights);
         let output = self.define(&node.output, Kind::F32);
-        self.step(&node.name, kernel, inputs, output);
+        self.step(&node.output, kernel, inputs, output);
     }
 
     /// The f32 kernel of a node and its inputs. `None` instead of a kernel if the output is an alias of the input.
@@ -131,12 +131,12 @@ impl<'g> Planner<'g> {
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::graph::{Activation, Arena, GraphBuilder};
+/// use ndarray_quant::graph::{Arena, GraphBuilder};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
-/// let y = g.linear("y", &x, &array![[1.0, -1.0]], None)?;
-/// let y = g.activation("relu", &y, Activation::relu())?;
-/// let network = g.build(&[&y])?.compile()?;
+/// let y = g.linear("y", x, &array![[1.0, -1.0]], None)?;
+/// let y = g.relu("relu", y)?;
+/// let network = g.build(&[y])?.compile()?;
 ///
 /// let mut arena = Arena::new(); // allocates in the first run
 /// assert_eq!(network.run_with(&array![[3.0, 1.0], [1.0, 3.0]], &mut arena)?, array![[2.0], [0.0]].into_dyn());
@@ -151,14 +151,15 @@ impl Graph {
     /// Prepares the network to run: packs the weights and assigns buffers to the tensors.
     ///
     /// # Errors
-    /// None at present.
+    /// [`Error::Argument`] for the graph of a quantized network.
     pub fn compile(&self) -> Result<FloatNetwork> {
+        self.check_float()?;
         let mut planner = Planner::new(self);
         let inputs = self.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
         for node in self.nodes() {
-            planner.float_node(node, |name| self.constant(name).cloned().map(Weights::F32));
+            planner.float_node(node, |name| self.shared_constant(name).cloned().map(Weights::F32));
         }
-        let weights = |name: &str| self.constant(name).cloned();
+        let weights = |name: &str| self.shared_constant(name).cloned();
         let outputs = self.outputs().iter().map(|name| planner.output(name, weights)).collect();
         let ports = |floats| Ports { floats, codes: Vec::new() };
         Ok(FloatNetwork { plan: planner.finish(ports(inputs), ports(outputs)) })
@@ -180,8 +181,8 @@ impl FloatNetwork {
     /// NaN and infinities propagate.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input, or the network has more than one input or output.
-    /// [`Error::Argument`] if the run needs more memory than the limit of the arena, by default 1 GiB (see
+    /// [`Error::Shape`] if `x` has another shape than the input. [`Error::Argument`] if the network has several inputs or
+    /// outputs, or if the run needs more memory than the limit of the arena, by default 1 GiB (see
     /// [`Arena::with_max_bytes`]).
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.run_with(x, &mut Arena::new())
@@ -200,8 +201,8 @@ impl FloatNetwork {
     /// An output that is a constant is returned as it is, without a batch axis.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of inputs or the shape of an input differs from the network's.
-    /// [`Error::Argument`] if the run needs more memory than the limit of the arena.
+    /// [`Error::Shape`] if an input has another shape than the network's. [`Error::Argument`] if the number of inputs
+    /// differs, or if the run needs more memory than the limit of the arena.
     pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], arena: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
         self.plan.run(inputs, arena)
     }
@@ -212,6 +213,9 @@ pub(crate) fn single<T>(outputs: Vec<ArrayD<T>>) -> Result<ArrayD<T>> {
     let found = outputs.len();
     match <[ArrayD<T>; 1]>::try_from(outputs) {
         Ok([output]) => Ok(output),
-        Err(_) => Err(Error::shape("number of outputs", &[1], &[found])),
+        Err(_) => {
+            let found = alloc::format!("{found} outputs (see run_many)");
+            Err(Error::Argument { what: "network", expected: "one output", found })
+        }
     }
 }

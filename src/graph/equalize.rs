@@ -1,257 +1,330 @@
-//! The same function with channels of more equal range.
+//! Cross-layer equalization: scales channels to more equal ranges without changing the network's function.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ndarray::{Array1, ArrayRef, ArrayView2, Axis, Dimension, IxDyn};
+use ndarray::{Array1, ArrayD, ArrayRef, ArrayView2, Axis, Dimension};
 
 use super::compile::FloatNetwork;
-use super::network::{Graph, Node, Parts};
+use super::input_statistics::check_finite;
+use super::network::{FreshNames, Graph, Node, Parts};
 use super::op::Op;
 use super::plan::Arena;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// The greatest magnitude of each channel of every activation, over batches.
+/// The largest magnitude of each channel of every activation, over any number of batches. [`Graph::equalize`] reads it.
 ///
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::graph::{ChannelAbsMax, GraphBuilder};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 1])?;
-/// let x = g.linear("a", &x, &array![[100.0], [0.01]], None)?;
-/// let x = g.linear("b", &x, &array![[0.01, 100.0]], None)?;
-/// let graph = g.build(&[&x])?;
+/// let x = g.linear("a", x, &array![[100.0], [0.01]], None)?;
+/// let y = g.linear("b", x, &array![[0.01, 100.0]], None)?;
+/// let graph = g.build(&[y])?;
 ///
 /// let x = array![[1.0f32], [-0.5]];
-/// let mut ranges = ChannelAbsMax::new(&graph)?;
-/// ranges.observe(&x)?;
-/// let equal = graph.equalize(&ranges)?;
-/// assert_eq!(equal.run(&x)?, graph.run(&x)?);
-/// let weights = equal.constant(&equal.node("a").unwrap().inputs[1]).unwrap();
-/// assert!((weights[[0, 0]] / weights[[1, 0]] - 1.0).abs() < 1e-5); // one range for both channels
+/// let mut channels = ChannelAbsMax::new(&graph)?;
+/// channels.observe(&x)?;
+/// let equalized = graph.equalize(&channels)?;
+/// assert_eq!(equalized.run(&x)?, graph.run(&x)?);
+/// let weights = equalized.constant("a.weight").unwrap();
+/// assert!((weights[[0, 0]] / weights[[1, 0]] - 1.0).abs() < 1e-5); // equal ranges
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct ChannelAbsMax {
     network: FloatNetwork,
-    magnitudes: BTreeMap<String, Array1<f32>>,
-    memory: Arena,
+    max: BTreeMap<String, Array1<f32>>,
+    arena: Arena,
+    samples: usize,
 }
 
 impl ChannelAbsMax {
-    /// Watches every activation of a network.
+    /// Compiles the network to observe its activations.
     ///
     /// # Errors
-    /// Those of [`Graph::compile`].
+    /// Same as [`Graph::compile`].
     pub fn new(graph: &Graph) -> Result<Self> {
-        Ok(Self { network: graph.compile()?, magnitudes: BTreeMap::new(), memory: Arena::new() })
+        Ok(Self { network: graph.compile()?, max: BTreeMap::new(), arena: Arena::new(), samples: 0 })
     }
 
-    /// Runs a batch and watches.
+    /// Runs a batch and updates the maxima.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the network's one input.
+    /// [`Error::Shape`] if `x` has another shape than the input, or the network has several inputs.
+    /// [`Error::Node`] with [`Error::NonFinite`] if an activation holds a NaN or an infinity.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
-        let magnitudes = &mut self.magnitudes;
-        self.network.plan.run_observed(&[x.view().into_dyn()], &mut self.memory, &mut |tensor, values, _| {
-            let &[_, channels, ..] = &tensor.shape[..] else { return Ok(()) };
-            // Channels come last in memory for two and for four axes, and those are all that layers read.
-            let values = values.as_slice::<f32>();
-            if channels == 0 || tensor.shape.len() == 3 {
+        let max = &mut self.max;
+        self.network.plan.run_observed(&[x.view().into_dyn()], &mut self.arena, &mut |tensor, values, _| {
+            // Layers read activations of rank 2 or 4, whose channels are the last axis of the buffer.
+            let (&[_, channels] | &[_, channels, _, _]) = &tensor.shape[..] else { return Ok(()) };
+            if channels == 0 {
                 return Ok(());
             }
+            check_finite(tensor, values)?;
+            let values = values.as_slice::<f32>();
             let rows = ArrayView2::from_shape((values.len() / channels, channels), values).expect("whole rows");
-            let seen = magnitudes.entry(tensor.name.clone()).or_insert_with(|| Array1::zeros(channels));
-            rows.rows().into_iter().for_each(|row| seen.zip_mut_with(&row, |m, x| *m = m.max(x.abs())));
+            let max = max.entry(tensor.name.clone()).or_insert_with(|| Array1::zeros(channels));
+            rows.rows().into_iter().for_each(|row| max.zip_mut_with(&row, |m, x| *m = m.max(x.abs())));
             Ok(())
-        })
+        })?;
+        self.samples += x.shape().first().copied().unwrap_or(0);
+        Ok(())
     }
 }
 
-/// Tensors whose channels can only be scaled together: those that are added to each other.
-struct Ties<'g> {
-    parent: BTreeMap<&'g str, &'g str>,
+/// Tied channels: sets of tensors whose channels must share their scaling factors, for example both operands of a sum.
+/// A disjoint-set forest over the tensors of a graph.
+struct TiedChannels<'g> {
+    names: Vec<&'g str>,
+    index: BTreeMap<&'g str, usize>,
+    parent: Vec<usize>,
 }
 
-impl<'g> Ties<'g> {
+impl<'g> TiedChannels<'g> {
     fn new(graph: &'g Graph) -> Self {
-        let mut ties = Self { parent: BTreeMap::new() };
+        let names: Vec<&str> = graph.tensor_names().map(String::as_str).collect();
+        let index = names.iter().enumerate().map(|(i, &name)| (name, i)).collect();
+        let mut tied = Self { parent: (0..names.len()).collect(), names, index };
         for node in graph.nodes() {
             let keeps_channels = match node.op {
-                Op::Add => node.inputs.iter().all(|name| graph.shape(name) == graph.shape(&node.output)),
+                // A constant operand has no layer that could scale it.
+                Op::Add => node
+                    .inputs
+                    .iter()
+                    .all(|name| !graph.is_constant(name) && graph.shape(name) == graph.shape(&node.output)),
                 Op::MaxPool { .. }
                 | Op::AveragePool { .. }
                 | Op::GlobalAveragePool
-                | Op::Repeat { .. }
+                | Op::Resize { .. }
                 | Op::Pad { .. } => true,
-                Op::Reshape { .. } => is_flattened_pixel(graph, node),
+                Op::Reshape { .. } => flattens_one_pixel(graph, node),
                 _ => false,
             };
             if keeps_channels {
-                node.inputs.iter().for_each(|name| ties.join(name, &node.output));
+                node.inputs.iter().for_each(|name| tied.join(name, &node.output));
             }
         }
-        ties
+        tied
     }
 
-    fn root(&self, mut name: &'g str) -> &'g str {
-        while let Some(parent) = self.parent.get(name) {
-            name = parent;
-        }
-        name
+    /// The tensor that stands for the set of `name`.
+    fn root(&mut self, name: &str) -> &'g str {
+        let root = self.find(name);
+        self.names[root]
     }
 
-    fn join(&mut self, a: &'g str, b: &'g str) {
-        let (a, b) = (self.root(a), self.root(b));
-        if a != b {
-            self.parent.insert(a, b);
+    fn find(&mut self, name: &str) -> usize {
+        let mut at = self.index[name];
+        while self.parent[at] != at {
+            // Path halving keeps the trees flat.
+            self.parent[at] = self.parent[self.parent[at]];
+            at = self.parent[at];
         }
+        at
+    }
+
+    fn join(&mut self, a: &str, b: &str) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.parent[a] = b;
     }
 }
 
-/// Whether a reshape only drops a height and a width of 1.
-fn is_flattened_pixel(graph: &Graph, node: &Node) -> bool {
+/// Returns whether a reshape drops a height and a width of 1.
+fn flattens_one_pixel(graph: &Graph, node: &Node) -> bool {
     let shape = |name| graph.shape(name).unwrap_or_default();
     let (x, y) = (shape(&node.inputs[0]), shape(&node.output));
     x.len() == 4 && y.len() == 2 && x[1] == y[1]
 }
 
-/// What touches a group of tied tensors.
+/// A set of tied tensors with the layers that write and read them.
 #[derive(Default)]
-struct Group {
-    tensors: Vec<String>,
-    makers: Vec<usize>,
+struct Group<'g> {
+    tensors: Vec<&'g str>,
+    writers: Vec<usize>,
     readers: Vec<usize>,
+    /// Something other than a layer writes or reads a tensor, or its values are bounded.
     fixed: bool,
 }
 
 impl Graph {
-    /// The same function with channels of more equal range, so that those of small range lose less when one scale
-    /// serves all (Nagel and others, "Data-free quantization through weight equalization and bias correction", 2019).
+    /// Cross-layer equalization: returns a graph of the same function whose channels have more equal ranges, so that one
+    /// scale per tensor loses less. Call it after [`simplify`](Self::simplify) and before calibration, on networks with
+    /// depthwise convolutions above all (Nagel et al., "Data-free quantization through weight equalization and bias
+    /// correction", 2019).
     ///
-    /// Wherever convolutions or linear layers make a tensor, and convolutions or linear layers read it, channel `c` is
-    /// divided by `s_c` where it is made and multiplied by `s_c` where it is read. ReLU commutes with that, and tensors
-    /// that are added to each other share their factors. With the magnitudes `x_c` that were seen, and `w_c` of the
-    /// weights that read the channel, `s_c = sqrt(x_c / w_c)`: both become `sqrt(x_c * w_c)`. Where only filters of
-    /// single channels read, whose weights have scales of their own, `s_c = x_c`.
+    /// Where convolutions or linear layers write a tensor and convolutions or linear layers read it, channel `c` is
+    /// divided by `s_c` in the weights and bias of the writers, and multiplied by `s_c` in the weights of the readers. ReLU
+    /// commutes with that. Operands of a sum share their factors. With the largest observed activation `x_c` and the
+    /// largest weight `w_c` that reads the channel, `s_c = sqrt(x_c / w_c)`: both become `sqrt(x_c * w_c)`. If only
+    /// depthwise convolutions read the tensor, whose weights have a scale per channel, `s_c = x_c`.
     ///
-    /// Other tensors, those with an upper bound such as ReLU6 among them, stay as they are. Simplify the graph first.
+    /// All other tensors stay as they are, for example outputs of ReLU6, and inputs and outputs of the graph. See
+    /// [`ChannelAbsMax`] for an example.
     ///
     /// # Errors
-    /// None for graphs that could be made.
-    pub fn equalize(&self, seen: &ChannelAbsMax) -> Result<Graph> {
-        let ties = Ties::new(self);
+    /// [`Error::EmptyCalibration`] if `observed` observed nothing. [`Error::Argument`] if it is of another graph, or if
+    /// this is the graph of a quantized network.
+    pub fn equalize(&self, observed: &ChannelAbsMax) -> Result<Graph> {
+        self.check_float()?;
+        if observed.samples == 0 {
+            return Err(Error::EmptyCalibration);
+        }
+        let mut tied = TiedChannels::new(self);
         let mut groups = BTreeMap::<&str, Group>::new();
         for node in self.nodes() {
-            let root = ties.root(&node.output);
-            groups.entry(root).or_default().tensors.push(node.output.clone());
+            groups.entry(tied.root(&node.output)).or_default().tensors.push(&node.output);
         }
-        for input in self.inputs() {
-            groups.entry(ties.root(&input.name)).or_default().fixed = true;
-        }
-        for output in self.outputs() {
-            groups.entry(ties.root(output)).or_default().fixed = true;
+        for name in self.inputs().iter().map(|input| &input.name).chain(self.outputs()) {
+            groups.entry(tied.root(name)).or_default().fixed = true;
         }
         for (i, node) in self.nodes().iter().enumerate() {
             let layer = matches!(node.op, Op::Conv { .. } | Op::Linear);
-            let made = ties.root(&node.output);
+            let written = tied.root(&node.output);
             let bounded = node.clamp.high.is_some() || node.clamp.low.is_some_and(|low| low != 0.0);
-            let tied = |name: &String| ties.root(name) == made;
-            if let Some(group) = groups.get_mut(made) {
-                group.fixed |= bounded || !(layer || node.inputs.iter().all(tied));
-                group.makers.extend(layer.then_some(i));
+            let all_tied = node.inputs.iter().all(|name| tied.root(name) == written);
+            if let Some(group) = groups.get_mut(written) {
+                group.fixed |= bounded || !(layer || all_tied);
+                group.writers.extend(layer.then_some(i));
             }
             for name in node.inputs.iter().filter(|name| !self.is_constant(name)) {
-                if let Some(group) = groups.get_mut(ties.root(name)) {
-                    group.fixed |= !layer && ties.root(name) != made;
+                let read = tied.root(name);
+                if let Some(group) = groups.get_mut(read) {
+                    group.fixed |= !layer && read != written;
                     group.readers.extend(layer.then_some(i));
                 }
             }
         }
-        let mut parts = self.clone().into_parts();
-        for group in groups.values().filter(|g| !g.fixed && !g.makers.is_empty() && !g.readers.is_empty()) {
-            scale(&mut parts, group, seen);
+        let mut scaling = Scaling::new(self.clone().into_parts());
+        for group in groups.values().filter(|g| !g.fixed && !g.writers.is_empty() && !g.readers.is_empty()) {
+            if let Some(max) = self.max_of_group(group, observed)? {
+                scaling.scale(group, &max);
+            }
         }
-        Graph::new(parts)
+        Graph::new(scaling.parts)
+    }
+
+    /// The largest magnitude of each channel over the tensors of a group. `None` if they were not observed or differ in
+    /// their numbers of channels.
+    fn max_of_group(&self, group: &Group, observed: &ChannelAbsMax) -> Result<Option<Array1<f32>>> {
+        let mut max: Option<Array1<f32>> = None;
+        for name in &group.tensors {
+            let Some(channels) = observed.max.get(*name) else { continue };
+            if self.shape(name).and_then(|shape| shape.get(1)) != Some(&channels.len()) {
+                let found = alloc::format!("{} channels of {name:?}", channels.len());
+                return Err(Error::Argument { what: "ChannelAbsMax", expected: "one of the graph to equalize", found });
+            }
+            match &mut max {
+                None => max = Some(channels.clone()),
+                Some(max) if max.len() == channels.len() => max.zip_mut_with(channels, |m, c| *m = m.max(*c)),
+                Some(_) => return Ok(None),
+            }
+        }
+        Ok(max)
     }
 }
 
-fn scale(parts: &mut Parts, group: &Group, seen: &ChannelAbsMax) {
-    let mut magnitudes = group.tensors.iter().filter_map(|name| seen.magnitudes.get(name));
-    let Some(first) = magnitudes.next() else { return };
-    let mut x = first.clone();
-    for other in magnitudes {
-        if other.len() != x.len() {
+/// Scales the weights of a graph.
+struct Scaling {
+    parts: Parts,
+    names: FreshNames,
+    /// How often nodes and graph outputs read each tensor.
+    reads: BTreeMap<String, usize>,
+}
+
+impl Scaling {
+    fn new(parts: Parts) -> Self {
+        let mut reads = BTreeMap::new();
+        for name in parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs) {
+            *reads.entry(name.clone()).or_default() += 1;
+        }
+        Self { names: FreshNames::new(&parts), parts, reads }
+    }
+
+    /// Scales the channels of a group, whose largest magnitudes are `max`.
+    fn scale(&mut self, group: &Group, max: &Array1<f32>) {
+        let mut max_weight = Array1::<f32>::zeros(max.len());
+        let mut depthwise_only = true;
+        for &i in &group.readers {
+            let node = &self.parts.nodes[i];
+            if !is_depthwise(node, max.len()) {
+                depthwise_only = false;
+                for_each_weight(&self.parts.constants[&node.inputs[1]].view(), groups_of(node), |c, w| {
+                    max_weight[c] = max_weight[c].max(w.abs());
+                });
+            }
+        }
+        let factor = |(&x, &w): (&f32, &f32)| match depthwise_only {
+            true if x > 0.0 => x,
+            false if x > 0.0 && w > 0.0 => num_traits::Float::sqrt(x / w),
+            _ => 1.0,
+        };
+        let factors: Vec<f32> = max.iter().zip(&max_weight).map(factor).collect();
+        if factors.iter().any(|s| !(s.is_normal() && (1.0 / s).is_normal())) {
             return;
         }
-        x.zip_mut_with(other, |x, o| *x = x.max(*o));
-    }
-    let mut w = Array1::<f32>::zeros(x.len());
-    let mut shared = false;
-    for &i in &group.readers {
-        let node = parts.nodes[i].clone();
-        if !is_depthwise(&node, x.len()) {
-            shared = true;
-            each_read(parts, &node, x.len(), |c, value| w[c] = w[c].max(value.abs()));
-        }
-    }
-    let factor = |(&x, &w): (&f32, &f32)| match (shared, x > 0.0 && w > 0.0) {
-        (false, _) if x > 0.0 => x,
-        (true, true) => num_traits::Float::sqrt(x / w),
-        _ => 1.0,
-    };
-    let factors: Vec<f32> = x.iter().zip(&w).map(factor).collect();
-    if factors.iter().any(|s| !(s.is_normal() && (1.0 / s).is_normal())) {
-        return;
-    }
-    for &i in &group.makers {
-        let node = parts.nodes[i].clone();
-        for name in &node.inputs[1..] {
-            let mut value = parts.constants[name].clone().into_owned();
-            for (mut channel, s) in value.axis_iter_mut(Axis(0)).zip(&factors) {
-                channel.mapv_inplace(|w| w / s);
-            }
-            replace(parts, i, name, value);
-        }
-    }
-    for &i in &group.readers {
-        let node = parts.nodes[i].clone();
-        let name = node.inputs[1].clone();
-        let mut value = parts.constants[&name].clone().into_owned();
-        let groups = if let Op::Conv { groups, .. } = node.op { groups } else { 1 };
-        let (out, each) = (value.shape()[0] / groups, value.shape()[1]);
-        for (o, mut filter) in value.axis_iter_mut(Axis(0)).enumerate() {
-            for (c, mut w) in filter.axis_iter_mut(Axis(0)).enumerate() {
-                let s = factors[o / out.max(1) * each + c];
-                w.mapv_inplace(|w| w * s);
+        for &i in &group.writers {
+            for input in 1..self.parts.nodes[i].inputs.len() {
+                self.update_constant(i, input, |value| {
+                    for (mut channel, s) in value.axis_iter_mut(Axis(0)).zip(&factors) {
+                        channel.mapv_inplace(|w| w / s);
+                    }
+                });
             }
         }
-        replace(parts, i, &name, value);
+        for &i in &group.readers {
+            let groups = groups_of(&self.parts.nodes[i]);
+            self.update_constant(i, 1, |value| {
+                let (out, each) = (value.shape()[0] / groups, value.shape()[1]);
+                for (o, mut filter) in value.axis_iter_mut(Axis(0)).enumerate() {
+                    for (c, mut w) in filter.axis_iter_mut(Axis(0)).enumerate() {
+                        let s = factors[o / out.max(1) * each + c];
+                        w.mapv_inplace(|w| w * s);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Changes the constant that is an input of node `i`. If anything else reads it too, the node gets a copy under a new
+    /// name.
+    fn update_constant(&mut self, i: usize, input: usize, update: impl FnOnce(&mut ArrayD<f32>)) {
+        let Parts { nodes, constants, .. } = &mut self.parts;
+        let node = &mut nodes[i];
+        let name = node.inputs[input].clone();
+        let mut value = constants[&name].clone().into_owned();
+        update(&mut value);
+        let reads = self.reads.get_mut(&name);
+        let new = match reads {
+            Some(reads) if *reads > 1 => {
+                *reads -= 1;
+                let new = self.names.take(alloc::format!("{name}.{}", node.output));
+                self.reads.insert(new.clone(), 1);
+                new
+            }
+            _ => name,
+        };
+        node.inputs[input].clone_from(&new);
+        constants.insert(new, value.into_shared());
     }
 }
 
-/// Gives a node a constant of its own in the place of one that others may read.
-fn replace(parts: &mut Parts, i: usize, name: &str, value: ndarray::Array<f32, IxDyn>) {
-    let read = parts.nodes.iter().enumerate().any(|(k, node)| k != i && node.inputs.iter().any(|input| input == name));
-    let new = if read { alloc::format!("{name}.{}", parts.nodes[i].name) } else { name.into() };
-    parts.nodes[i].inputs.iter_mut().filter(|input| *input == name).for_each(|input| input.clone_from(&new));
-    parts.constants.insert(new, value.into_shared());
+fn groups_of(node: &Node) -> usize {
+    if let Op::Conv { groups, .. } = node.op { groups } else { 1 }
 }
 
 fn is_depthwise(node: &Node, channels: usize) -> bool {
     matches!(node.op, Op::Conv { groups, .. } if groups == channels)
 }
 
-/// Calls `f` with every weight that reads a channel, and that channel.
-fn each_read(parts: &Parts, node: &Node, channels: usize, mut f: impl FnMut(usize, f32)) {
-    let weights = &parts.constants[&node.inputs[1]];
-    let groups = if let Op::Conv { groups, .. } = node.op { groups } else { 1 };
+/// Calls `f` with the input channel and the value of each weight.
+fn for_each_weight(weights: &ndarray::ArrayViewD<'_, f32>, groups: usize, mut f: impl FnMut(usize, f32)) {
     let (out, each) = (weights.shape()[0] / groups, weights.shape()[1]);
     for (o, filter) in weights.axis_iter(Axis(0)).enumerate() {
         for (c, w) in filter.axis_iter(Axis(0)).enumerate() {
-            let channel = (o / out.max(1) * each + c).min(channels.saturating_sub(1));
-            w.iter().for_each(|&w| f(channel, w));
+            w.iter().for_each(|&w| f(o / out.max(1) * each + c, w));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Networks that compute the same with fewer operators.
+//! Graph simplification: batch-norm folding, activation fusion, dead-node elimination.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -6,44 +6,51 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, Axis};
 
-use super::network::{Constant, Graph, Node, Parts};
+use super::network::{Constant, FreshNames, Graph, Node, Parts};
 use super::op::{Activation, Clamp, Op};
 use crate::error::Result;
 
 impl Graph {
-    /// The same function with fewer operators: normalizations become part of the convolutions and linear layers before
-    /// them, clipping and ReLU become part of the operator before them, and what no output needs is dropped. (What
-    /// depends on constants only was computed when the graph was built.)
+    /// Returns an equivalent graph with fewer nodes. Call it before calibration.
     ///
-    /// Outputs keep their names. Sums are rounded differently in the last bits.
+    /// - Batch normalization is folded into the weights and bias of the convolution or linear layer before it.
+    /// - ReLU, ReLU6 and Clip become the [clamp](super::Node::clamp) of the convolution, linear layer, sum or product
+    ///   before them.
+    /// - `x * sigmoid(x)` becomes [`Activation::Silu`].
+    /// - Nodes and constants that no output depends on are removed.
+    ///
+    /// A tensor that remains keeps its name and its values, up to float rounding. So the fused layer has the name of the
+    /// last tensor: convolution `c1` with ReLU `r1` becomes node `r1`, with weights `c1.weight`. Folded weights are named
+    /// `c1.folded.weight`, with a number behind if that name is taken.
     ///
     /// ```
     /// use ndarray::{Array, Array1};
-    /// use ndarray_quant::{graph::{Activation, Clamp, GraphBuilder, Op}, nn::Window};
+    /// use ndarray_quant::{graph::{Clamp, GraphBuilder}, nn::Window};
     /// let mut g = GraphBuilder::new();
     /// let x = g.input("x", &[1, 1, 4, 4])?;
-    /// let x = g.conv("conv", &x, &Array::from_elem((2, 1, 3, 3), 0.5), None, Window::new(), 1)?;
-    /// let ones = g.constant("ones", &Array1::ones(2))?;
-    /// let x = g.node("norm", Op::BatchNorm { epsilon: 0.0 }, &[&x, &ones, &ones, &ones, &ones])?;
-    /// let x = g.activation("relu", &x, Activation::relu())?;
-    /// let graph = g.build(&[&x])?.simplify()?;
+    /// let x = g.conv("conv", x, &Array::from_elem((2, 1, 3, 3), 0.5), None, Window::new(), 1)?;
+    /// let ones = Array1::ones(2);
+    /// let x = g.batch_norm("norm", x, &ones, &ones, &ones, &ones, 1e-5)?;
+    /// let x = g.relu("relu", x)?;
+    /// let graph = g.build(&[x])?.simplify()?;
     /// assert_eq!(graph.nodes().len(), 1);
-    /// assert_eq!(graph.nodes()[0].clamp, Clamp::RELU);
+    /// assert_eq!(graph.node("relu").unwrap().op.name(), "Conv");
+    /// assert_eq!(graph.node("relu").unwrap().clamp, Clamp::RELU);
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     ///
     /// # Errors
-    /// None for graphs that could be made.
+    /// None at present.
     pub fn simplify(self) -> Result<Self> {
         let graph = fold_batch_norms(self)?;
         let graph = fuse_silu(graph)?;
         let graph = fuse_clamps(graph)?;
-        drop_unused(graph)
+        remove_unused(graph)
     }
 }
 
-/// What a normalization multiplies each channel by and adds to it:
-/// `scale / sqrt(variance + epsilon)`, and `shift - mean * that`.
+/// Rewrites batch normalization as `x * factor + shift` per channel: `factor = scale / sqrt(variance + epsilon)` and
+/// `shift = shift - mean * factor`.
 pub(crate) fn batch_norm_factors(
     scale: &Constant,
     shift: &Constant,
@@ -59,122 +66,136 @@ pub(crate) fn batch_norm_factors(
     factors.collect()
 }
 
-/// Who makes and who reads each tensor. Passes put a node in the place of another that made the same tensor, so this
-/// stays true while they run.
-struct Wiring {
+/// The producer and the number of readers of each tensor. A pass that replaces a producer by another node with the same
+/// output leaves it valid.
+struct Edges {
     producer: BTreeMap<String, usize>,
     reads: BTreeMap<String, usize>,
 }
 
-impl Wiring {
+impl Edges {
     fn new(parts: &Parts) -> Self {
         let producer = parts.nodes.iter().enumerate().map(|(i, node)| (node.output.clone(), i)).collect();
         let mut reads = BTreeMap::new();
-        // An output is read by the caller too.
+        // An output of the graph counts as two reads, so that it is never fused away.
         for name in parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs).chain(&parts.outputs) {
             *reads.entry(name.clone()).or_default() += 1;
         }
         Self { producer, reads }
     }
 
-    /// The node that makes this tensor, if only one other node reads it.
-    fn made_for_one(&self, name: &str) -> Option<usize> {
+    /// The producer of a tensor that has a single reader.
+    fn sole_producer(&self, name: &str) -> Option<usize> {
         self.producer.get(name).copied().filter(|_| self.reads.get(name) == Some(&1))
     }
 }
 
-/// Multiplies normalizations into the weights before them.
+/// Folds batch normalizations into the weights and biases of the layers before them.
 fn fold_batch_norms(graph: Graph) -> Result<Graph> {
     let mut parts = graph.into_parts();
-    let wiring = Wiring::new(&parts);
-    let mut dropped = BTreeSet::new();
+    let edges = Edges::new(&parts);
+    let mut names = FreshNames::new(&parts);
+    let mut removed = BTreeSet::new();
     for i in 0..parts.nodes.len() {
         let Op::BatchNorm { epsilon } = parts.nodes[i].op else { continue };
         let norm = parts.nodes[i].clone();
-        let Some(before) = wiring.made_for_one(&norm.inputs[0]) else { continue };
+        let Some(before) = edges.sole_producer(&norm.inputs[0]) else { continue };
         let layer = parts.nodes[before].clone();
         if !matches!(layer.op, Op::Conv { .. } | Op::Linear) || layer.clamp != Clamp::NONE {
             continue;
         }
-        let constant = |name: &String| parts.constants[name].clone();
-        let [scale, shift, mean, variance] = [1, 2, 3, 4].map(|k| constant(&norm.inputs[k]));
+        let constant = |name: &String| parts.constants.get(name).cloned();
+        let Some([scale, shift, mean, variance]) = constants(&norm.inputs[1..], constant) else { continue };
+        let Some(weights) = constant(&layer.inputs[1]) else { continue };
         let factors = batch_norm_factors(&scale, &shift, &mean, &variance, epsilon);
-        let mut weights = constant(&layer.inputs[1]).into_owned();
+        let mut weights = weights.into_owned();
         for (mut w, (factor, _)) in weights.axis_iter_mut(Axis(0)).zip(&factors) {
             w.mapv_inplace(|w| (w as f64 * factor) as f32);
         }
-        let old = layer.inputs.get(2).map(constant);
+        let old = layer.inputs.get(2).and_then(constant);
         let bias = |(c, (factor, shift)): (usize, &(f64, f64))| {
             let old = old.as_ref().map_or(0.0, |b| b[[c]] as f64);
             (old * factor + shift) as f32
         };
         let bias: Array1<f32> = factors.iter().enumerate().map(bias).collect();
-        // Under new names: the old constants may have other readers.
-        let names = [alloc::format!("{}.folded.weight", layer.name), alloc::format!("{}.folded.bias", layer.name)];
-        parts.constants.insert(names[0].clone(), weights.into_shared());
-        parts.constants.insert(names[1].clone(), bias.into_dyn().into_shared());
-        let [weight, bias] = names;
-        let inputs = alloc::vec![layer.inputs[0].clone(), weight, bias];
-        parts.nodes[i] = Node { name: layer.name, op: layer.op, inputs, clamp: norm.clamp, output: norm.output };
-        dropped.insert(before);
+        // A negative variance gives NaN, and f32 may overflow. The normalization stays where it is then.
+        if !weights.iter().chain(&bias).all(|x| x.is_finite()) {
+            continue;
+        }
+        // Other nodes may read the old constants, so these get new names.
+        let weight_name = names.take(alloc::format!("{}.folded.weight", layer.output));
+        let bias_name = names.take(alloc::format!("{}.folded.bias", layer.output));
+        parts.constants.insert(weight_name.clone(), weights.into_shared());
+        parts.constants.insert(bias_name.clone(), bias.into_dyn().into_shared());
+        let inputs = alloc::vec![layer.inputs[0].clone(), weight_name, bias_name];
+        parts.nodes[i] = Node { op: layer.op, inputs, clamp: norm.clamp, output: norm.output };
+        removed.insert(before);
     }
-    without(parts, &dropped)
+    without(parts, &removed)
 }
 
-/// `x * sigmoid(x)` is one function.
+/// The values of `N` constants.
+fn constants<const N: usize>(
+    names: &[String],
+    constant: impl Fn(&String) -> Option<Constant>,
+) -> Option<[Constant; N]> {
+    let values: Option<Vec<Constant>> = names.iter().map(constant).collect();
+    values?.try_into().ok()
+}
+
+/// Replaces `x * sigmoid(x)` by SiLU.
 fn fuse_silu(graph: Graph) -> Result<Graph> {
     let mut parts = graph.into_parts();
-    let wiring = Wiring::new(&parts);
-    let mut dropped = BTreeSet::new();
+    let edges = Edges::new(&parts);
+    let mut removed = BTreeSet::new();
     for i in 0..parts.nodes.len() {
-        if parts.nodes[i].op != Op::Mul {
+        if parts.nodes[i].op != Op::Mul || parts.nodes[i].clamp != Clamp::NONE {
             continue;
         }
         for (gate, x) in [(0, 1), (1, 0)] {
             let (gate, x) = (parts.nodes[i].inputs[gate].clone(), parts.nodes[i].inputs[x].clone());
-            let Some(at) = wiring.made_for_one(&gate) else { continue };
-            let node = &parts.nodes[at];
-            if node.op == Op::Activation(Activation::Sigmoid) && node.inputs[0] == x && node.clamp == Clamp::NONE {
+            let Some(sigmoid) = edges.sole_producer(&gate) else { continue };
+            let node = &parts.nodes[sigmoid];
+            if node.op == Op::Activation(Activation::Sigmoid) && node.inputs[0] == x {
                 parts.nodes[i].op = Op::Activation(Activation::Silu);
                 parts.nodes[i].inputs = alloc::vec![x];
-                dropped.insert(at);
+                removed.insert(sigmoid);
                 break;
             }
         }
     }
-    without(parts, &dropped)
+    without(parts, &removed)
 }
 
-/// Clips where the clipped value is made.
+/// Fuses ReLU, ReLU6 and Clip into the nodes before them.
 fn fuse_clamps(graph: Graph) -> Result<Graph> {
     let mut parts = graph.into_parts();
-    let wiring = Wiring::new(&parts);
-    let mut dropped = BTreeSet::new();
+    let edges = Edges::new(&parts);
+    let mut removed = BTreeSet::new();
     for i in 0..parts.nodes.len() {
         let Op::Activation(Activation::Clip(clamp)) = parts.nodes[i].op else { continue };
         let clip = parts.nodes[i].clone();
-        let Some(before) = wiring.made_for_one(&clip.inputs[0]) else { continue };
+        let Some(before) = edges.sole_producer(&clip.inputs[0]) else { continue };
         let layer = parts.nodes[before].clone();
-        if matches!(layer.op, Op::Conv { .. } | Op::Linear | Op::Add | Op::Mul | Op::BatchNorm { .. }) {
-            let clamp = layer.clamp.then(clamp).then(clip.clamp);
-            parts.nodes[i] = Node { clamp, output: clip.output, ..layer };
-            dropped.insert(before);
+        if layer.op.supports_clamp() {
+            parts.nodes[i] = Node { clamp: layer.clamp.then(clamp), output: clip.output, ..layer };
+            removed.insert(before);
         }
     }
-    without(parts, &dropped)
+    without(parts, &removed)
 }
 
-fn without(mut parts: Parts, dropped: &BTreeSet<usize>) -> Result<Graph> {
+fn without(mut parts: Parts, removed: &BTreeSet<usize>) -> Result<Graph> {
     let mut position = 0;
     parts.nodes.retain(|_| {
         position += 1;
-        !dropped.contains(&(position - 1))
+        !removed.contains(&(position - 1))
     });
     Graph::new(parts)
 }
 
-/// Drops nodes and constants that no output depends on.
-fn drop_unused(graph: Graph) -> Result<Graph> {
+/// Removes nodes and constants that no output depends on.
+fn remove_unused(graph: Graph) -> Result<Graph> {
     let mut parts = graph.into_parts();
     let mut needed: BTreeSet<String> = parts.outputs.iter().cloned().collect();
     let mut kept = Vec::new();

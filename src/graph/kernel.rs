@@ -77,6 +77,11 @@ pub(crate) trait Kernel: Debug + Send + Sync {
     /// the plan converts it to an index of the tensor.
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()>;
 
+    /// The memory that the kernel takes for weights and other constants, in bytes.
+    fn size_in_bytes(&self) -> usize {
+        0
+    }
+
     /// Chooses between the code of zero and an error for NaN. Only kernels that quantize floats do anything.
     fn set_nan_as_zero(&mut self, _: bool) {}
 }

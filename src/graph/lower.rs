@@ -42,12 +42,12 @@ enum Mode {
 
 impl Quantized<'_> {
     /// Returns whether a tensor is an activation that is kept as codes.
-    fn is_code(&self, name: &str) -> bool {
+    pub(crate) fn is_code(&self, name: &str) -> bool {
         self.recipe.precision(name) == Precision::Int8 && !self.graph.is_constant(name)
     }
 
     fn mode(&self, node: &Node) -> Mode {
-        if self.recipe.float_layers.contains(&node.name) {
+        if self.recipe.float_layers.contains(&node.output) {
             return Mode::Float;
         }
         if let Some(weights) = weights_of(node) {
@@ -66,7 +66,7 @@ impl Quantized<'_> {
 
     fn weights(&self, name: &str) -> Option<Weights> {
         let stored = self.stored.get(name).map(Stored::to_weights);
-        stored.or_else(|| self.graph.constant(name).cloned().map(Weights::F32))
+        stored.or_else(|| self.graph.shared_constant(name).cloned().map(Weights::F32))
     }
 
     /// The value of a constant, whether it is stored as codes or as floats.
@@ -85,7 +85,7 @@ impl Quantized<'_> {
             inputs.codes.push(lowering.quantize(&input.name, Role::Entry)?);
         }
         for node in self.graph.nodes() {
-            lowering.node(node).map_err(|e| e.at(&node.name))?;
+            lowering.node(node).map_err(|e| e.at(&node.output))?;
         }
         let mut outputs = Ports::default();
         for name in self.graph.outputs() {
@@ -114,7 +114,7 @@ impl Quantized<'_> {
         for node in self.graph.nodes() {
             let (kernel, inputs) = self.simulated(&mut planner, node);
             let output = planner.define(&node.output, Kind::F32);
-            planner.step(&node.name, kernel, inputs, output);
+            planner.step(&node.output, kernel, inputs, output);
             self.fake_quantize(&mut planner, &node.output)?;
         }
         let outputs = self.graph.outputs().iter();
@@ -128,7 +128,7 @@ impl Quantized<'_> {
     pub(crate) fn simulated(&self, planner: &mut Planner<'_>, node: &Node) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
         let on_codes = matches!(self.mode(node), Mode::Static) && weights_of(node).is_none();
         let constant = |name: &str| {
-            let rounded = self.graph.constant(name).filter(|_| on_codes).map(code_ops::constant_codes);
+            let rounded = self.graph.shared_constant(name).filter(|_| on_codes).map(code_ops::constant_codes);
             let Some(Ok((params, codes))) = rounded else { return self.weights(name) };
             let mut values = ndarray::ArrayD::zeros(codes.raw_dim());
             let fits = params.dequantize_into(&codes, &mut values);
@@ -138,7 +138,7 @@ impl Quantized<'_> {
         let (kernel, mut inputs) = planner.float_kernel(node, constant);
         if let Mode::DynamicRange = self.mode(node) {
             let rounded = planner.define_unnamed("", &node.inputs[0]);
-            planner.step(&node.name, Some(Box::new(FakeQuantize { params: None })), inputs, rounded);
+            planner.step(&node.output, Some(Box::new(FakeQuantize { params: None })), inputs, rounded);
             inputs = alloc::vec![rounded];
         }
         (kernel, inputs)
@@ -199,7 +199,7 @@ impl Lowering<'_> {
                     let codes = node.inputs.iter().filter(|name| !self.network.graph.is_constant(name));
                     let inputs = codes.map(|name| self.as_codes(name)).collect::<Result<_>>()?;
                     let output = self.planner.define(&node.output, Kind::Code);
-                    self.planner.step(&node.name, kernel, inputs, output);
+                    self.planner.step(&node.output, kernel, inputs, output);
                     return Ok(());
                 }
             }
@@ -254,7 +254,7 @@ impl Lowering<'_> {
         };
         let y = self.planner.define(&node.output, kinds.1);
         let kernel = Conv { layer, input, output, clamp };
-        self.planner.step(&node.name, Some(Box::new(kernel)), alloc::vec![x], y);
+        self.planner.step(&node.output, Some(Box::new(kernel)), alloc::vec![x], y);
         Ok(())
     }
 
@@ -262,7 +262,7 @@ impl Lowering<'_> {
     #[allow(clippy::option_option, reason = "three different things")]
     fn code_kernel(&self, node: &Node) -> Result<Option<Option<Box<dyn Kernel>>>> {
         let shapes: Vec<&[usize]> = node.inputs.iter().map(|name| self.planner.shape(name)).collect();
-        let operand = |name: &String| match self.network.graph.constant(name) {
+        let operand = |name: &String| match self.network.graph.shared_constant(name) {
             Some(value) => Ok(Operand::Constant(value.clone())),
             None => self.params(name).map(Operand::Codes),
         };

@@ -1,5 +1,6 @@
-//! Precision where it matters, under a budget.
+//! Mixed precision: chooses the precision of each layer under a budget.
 
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -8,41 +9,42 @@ use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 use super::network::{Graph, Parts};
 use super::plan::Arena;
 use super::qnetwork::QuantizedNetwork;
-use super::recipe::{Precision, Recipe, weights};
+use super::recipe::{Precision, Recipe, read_as_non_weights, weights};
 use crate::error::{Error, Result};
+use crate::metrics::ErrorSums;
 
-/// What a network may cost.
+/// A limit on the size or the error of a quantized network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Budget {
-    /// At most this many bytes, by [`QuantizedNetwork::size_in_bytes`].
+    /// At most this many bytes of weights, as [`QuantizedNetwork::weights_size_in_bytes`] counts them.
     Bytes(usize),
-    /// At least this ratio of signal to error of the outputs, in decibels.
+    /// At least this signal-to-quantization-noise ratio of the outputs, in decibels.
     SqnrDb(f64),
 }
 
 impl Graph {
-    /// Changes the precision of layers until the network keeps within a budget, as few and as harmless ones as
-    /// possible. The outputs on `x`, a few images, tell what is harmless.
+    /// Mixed precision: changes the precision of as few layers as possible until the network meets the budget, and returns
+    /// the new recipe. `x` are some samples; the error of the outputs on them ranks the layers.
     ///
-    /// - [`Budget::Bytes`]: weights of `Int8` become `Int4`, first those whose rounding alone adds the least error for
-    ///   each byte that it saves.
-    /// - [`Budget::SqnrDb`]: layers compute in floats, with weights in `f16` and an output that is not rounded to codes,
-    ///   first those that alone improve the outputs most.
+    /// - [`Budget::Bytes`]: weights go from `Int8` to `Int4`, those first that add the least error per byte saved.
+    /// - [`Budget::SqnrDb`]: layers compute in float, with `Float16` weights and an output that is not rounded to codes,
+    ///   those first that improve the outputs most.
     ///
-    /// A budget that the recipe keeps within already changes nothing.
+    /// A recipe that meets the budget is returned as it is. Each layer costs one run of the network, and for `SqnrDb` up to
+    /// two quantizations.
     ///
     /// ```
     /// use ndarray::{Array2, array};
     /// use ndarray_quant::graph::{Budget, GraphBuilder, Precision, Recipe};
     /// let mut g = GraphBuilder::new();
     /// let x = g.input("x", &[1, 2])?;
-    /// let x = g.linear("easy", &x, &array![[7.0, -3.0], [1.0, 7.0]], None)?; // exact in four bits
-    /// let x = g.linear("hard", &x, &array![[0.9, 0.123]], None)?;
-    /// let graph = g.build(&[&x])?;
+    /// let x = g.linear("easy", x, &array![[7.0, -3.0], [1.0, 7.0]], None)?; // exact in 4 bits
+    /// let y = g.linear("hard", x, &array![[0.9, 0.123]], None)?;
+    /// let graph = g.build(&[y])?;
     /// let recipe = Recipe::dynamic_range(&graph)?;
-    /// let size = graph.quantize(&recipe)?.size_in_bytes();
+    /// let size = graph.quantize(&recipe)?.weights_size_in_bytes();
     /// let x = Array2::from_shape_fn((8, 2), |(i, j)| (i + 5 * j) as f32);
     /// let smaller = graph.within_budget(&recipe, &x, Budget::Bytes(size - 1))?;
     /// assert_eq!(smaller.precision("easy.weight"), Precision::Int4);
@@ -51,15 +53,15 @@ impl Graph {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if no choice keeps within the budget, and those of [`Graph::quantize`] and
+    /// [`Error::Argument`] if no choice meets the budget, otherwise the same as [`Graph::quantize`] and
     /// [`QuantizedNetwork::run`].
     pub fn within_budget<D: Dimension>(&self, recipe: &Recipe, x: &ArrayRef<f32, D>, budget: Budget) -> Result<Recipe> {
         let x = [x.view().into_dyn()];
         let expected = self.compile()?.run_many(&x, &mut Arena::new().with_max_bytes(usize::MAX))?;
         let search = Search { graph: self, recipe, x: &x, expected: &expected };
         match budget {
-            Budget::Bytes(limit) => search.smaller(limit),
-            Budget::SqnrDb(target) => search.better(target),
+            Budget::Bytes(limit) => search.reduce_size(limit),
+            Budget::SqnrDb(target) => search.reduce_error(target),
         }
     }
 }
@@ -72,37 +74,44 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The names of weights, and of the outputs that their layers make.
+    /// The layers that do not stay in float: the names of their weights and of their outputs.
     fn layers(&self) -> impl Iterator<Item = (&String, &String)> {
-        let layers = weights(self.graph).filter(|(node, _)| !self.recipe.float_layers.contains(&node.name));
+        let layers = weights(self.graph).filter(|(node, _)| !self.recipe.float_layers.contains(&node.output));
         layers.map(|(node, name)| (name, &node.output))
     }
 
-    fn smaller(&self, limit: usize) -> Result<Recipe> {
+    fn reduce_size(&self, limit: usize) -> Result<Recipe> {
         let mut recipe = self.recipe.clone();
-        let mut size = self.graph.quantize(&recipe)?.size_in_bytes();
+        let mut size = self.graph.quantize(&recipe)?.weights_size_in_bytes();
         if size <= limit {
             return Ok(recipe);
         }
+        // Weights that something other than a layer reads too stay in f32; weights of several layers count once.
+        let fixed = read_as_non_weights(self.graph);
+        let mut counted = BTreeSet::new();
         let mut choices = Vec::new();
-        for (name, _) in self.layers().filter(|(name, _)| self.recipe.precision(name) == Precision::Int8) {
+        for (name, _) in self.layers() {
+            let fixed = self.recipe.precision(name) != Precision::Int8 || fixed.contains(name.as_str());
+            if fixed || !counted.insert(name) {
+                continue;
+            }
             let saved = self.graph.constant(name).map_or(0, |w| w.len() / 2);
-            choices.push((self.error_of_rounding(name)? / saved.max(1) as f64, saved, name.clone()));
+            choices.push((self.noise_of_int4(name)? / saved.max(1) as f64, saved, name));
         }
         choices.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (_, saved, name) in choices {
-            recipe.tensor_mut(&name)?.precision = Precision::Int4;
+            recipe.tensor_mut(name)?.precision = Precision::Int4;
             size = size.saturating_sub(saved);
             if size <= limit {
                 return Ok(recipe);
             }
         }
-        let found = alloc::format!("{limit} bytes, where {size} are needed");
-        Err(Error::Argument { what: "budget", expected: "one that four bits keep within", found })
+        let found = alloc::format!("{limit} bytes; with all weights in 4 bits, {size} bytes are needed");
+        Err(Error::Argument { what: "budget", expected: "a size that 4-bit weights can reach", found })
     }
 
-    /// The error of the outputs if these weights alone have four bits.
-    fn error_of_rounding(&self, name: &str) -> Result<f64> {
+    /// The squared error of the outputs if only these weights have 4 bits.
+    fn noise_of_int4(&self, name: &str) -> Result<f64> {
         let mut alone = Recipe::default();
         let mut tensor = self.recipe.tensors[name].clone();
         tensor.precision = Precision::Int4;
@@ -113,10 +122,10 @@ impl Search<'_> {
         parts.constants.extend(rounded.map(|rounded| (name.to_string(), rounded)));
         let mut arena = Arena::new().with_max_bytes(usize::MAX);
         let found = Graph::new(parts)?.compile()?.run_many(self.x, &mut arena)?;
-        Ok(self.error(&found))
+        Ok(self.errors(&found).noise)
     }
 
-    fn better(&self, target: f64) -> Result<Recipe> {
+    fn reduce_error(&self, target: f64) -> Result<Recipe> {
         let mut recipe = self.recipe.clone();
         let mut sqnr = self.sqnr(&self.graph.quantize(&recipe)?)?;
         if sqnr >= target {
@@ -136,23 +145,25 @@ impl Search<'_> {
                 return Ok(recipe);
             }
         }
-        let found = alloc::format!("{target} dB, where {sqnr:.1} dB are possible");
-        Err(Error::Argument { what: "budget", expected: "one that floats keep within", found })
+        let found = alloc::format!("{target} dB; with all layers in float, {sqnr:.1} dB are reached");
+        Err(Error::Argument { what: "budget", expected: "an SQNR that float layers can reach", found })
     }
 
     fn sqnr(&self, network: &QuantizedNetwork) -> Result<f64> {
         let found = network.run_many(self.x, &mut Arena::new().with_max_bytes(usize::MAX))?;
-        let signal: f64 = self.expected.iter().flatten().map(|&x| x as f64 * x as f64).sum();
-        Ok(10.0 * num_traits::Float::log10(signal / self.error(&found)))
+        Ok(self.errors(&found).sqnr_db())
     }
 
-    fn error(&self, found: &[ArrayD<f32>]) -> f64 {
-        let pairs = self.expected.iter().flatten().zip(found.iter().flatten());
-        pairs.map(|(&x, &y)| (x as f64 - y as f64) * (x as f64 - y as f64)).sum()
+    /// The error sums of all outputs.
+    fn errors(&self, found: &[ArrayD<f32>]) -> ErrorSums {
+        let mut sums = ErrorSums::default();
+        let values = |&x: &f32| f64::from(x);
+        sums.add(self.expected.iter().flatten().map(values), found.iter().flatten().map(values));
+        sums
     }
 }
 
-/// Lets a layer compute in floats.
+/// Lets a layer compute in float.
 fn raise(recipe: &mut Recipe, weights: &str, output: &str) {
     for (name, precision) in [(weights, Precision::Float16), (output, Precision::Float32)] {
         if let Some(tensor) = recipe.tensors.get_mut(name) {

@@ -1,65 +1,72 @@
-//! Networks: a float network of operators over named tensors, and the way from there to integers.
+//! Networks: build or import a float graph, calibrate it, quantize it, run it.
 //!
 //! ```text
-//! GraphBuilder or ONNX → Graph → simplify → Calibration → Recipe → quantize → QuantizedNetwork → run
-//!                                  └→ compile → FloatNetwork → run                   └→ report
+//!  GraphBuilder, ONNX ─→ Graph ─→ simplify ─→ equalize ─→ calibrate ─→ Recipe ─→ quantize ─→ QuantizedNetwork
+//!                          │      fold, fuse  (optional)   ranges      edit it                │    │      │
+//!                       compile                                                             run  save  report
+//!                          │
+//!                     FloatNetwork ─→ run
 //! ```
 //!
-//! | to | see |
+//! | task | see |
 //! |---|---|
-//! | write a network in Rust | [`GraphBuilder`], [`Op`], [`Window`] |
-//! | read one from a file | `io::onnx`, with the feature `onnx` |
-//! | run it in floats | [`Graph::run`]; [`Graph::compile`] and [`Arena`] to run it more than once |
-//! | have fewer operators compute the same | [`Graph::simplify`] |
-//! | find ranges, and a way to keep every tensor | [`Calibration`], [`Recipe`]; without data [`Recipe::float16`] and [`Recipe::dynamic_range`] |
-//! | run on integers | [`Graph::quantize`], [`QuantizedNetwork`] |
-//! | lose less accuracy | [`Graph::equalize`], [`Graph::quantize_tuned`], [`Graph::within_budget`] |
-//! | see which layer hurts | [`QuantizedNetwork::report`] |
-//! | save and load integers | `io::safetensors`, with the feature `safetensors` |
+//! | build a network in Rust | [`GraphBuilder`], [`TensorId`], [`Op`], [`Activation`] |
+//! | import ONNX (feature `onnx`) | `Graph::from_onnx`, `io::onnx` |
+//! | look at a graph | [`Graph`], [`Node`], [`Input`], [`Clamp`] |
+//! | run in float | [`Graph::run`]; [`Graph::compile`] and [`Arena`] to run more than once |
+//! | fold batch normalization, fuse activations | [`Graph::simplify`] |
+//! | calibrate | [`Graph::calibrate`], [`Calibration`] |
+//! | quantize without data | [`Recipe::float16`], [`Recipe::dynamic_range`] |
+//! | read and edit precisions and ranges | [`Recipe`], [`TensorRecipe`], [`Precision`] |
+//! | quantize and run | [`Graph::quantize`], [`QuantizedNetwork`] |
+//! | equalize channels | [`Graph::equalize`], [`ChannelAbsMax`] |
+//! | round weights by their effect on the output | [`Graph::quantize_with_coordinate_descent`], [`InputStatistics`] |
+//! | choose precisions under a budget | [`Graph::within_budget`], [`Budget`] |
+//! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
+//! | save and load (feature `safetensors`) | `QuantizedNetwork::save`, `QuantizedNetwork::load`, `io::safetensors` |
 //!
 //! ```
-//! use ndarray::{Array, Array1};
-//! use ndarray_quant::observer::MinMax;
-//! use ndarray_quant::graph::{Activation, Calibration, GraphBuilder};
+//! use ndarray::{Array, Array1, Axis};
+//! use ndarray_quant::{graph::GraphBuilder, observer::MinMax};
 //!
+//! // A float network: 4 inputs, 3 hidden units, 2 scores.
 //! let mut g = GraphBuilder::new();
-//! let x = g.input("x", &[1, 4])?; // for a batch of one; any batch runs
+//! let x = g.input("x", &[1, 4])?; // the first axis is the batch
 //! let w = Array::from_shape_fn((3, 4), |(o, i)| (o as f32 - i as f32) * 0.25);
-//! let x = g.linear("hidden", &x, &w, Some(&Array1::ones(3)))?;
-//! let x = g.activation("relu", &x, Activation::relu())?;
-//! let x = g.linear("scores", &x, &w.slice(ndarray::s![..2, ..3]), None)?;
-//! let graph = g.build(&[&x])?.simplify()?;
+//! let x = g.linear("hidden", x, &w, Some(&Array1::ones(3)))?;
+//! let x = g.relu("relu", x)?;
+//! let y = g.linear("scores", x, &w.slice(ndarray::s![..2, ..3]), None)?;
+//! let graph = g.build(&[y])?.simplify()?;
 //!
-//! let images = Array::from_shape_fn((16, 4), |(n, i)| ((n * 4 + i) as f32).sin());
-//! let mut calibration = Calibration::new(&graph, MinMax::per_tensor())?;
-//! calibration.observe(&images)?;
-//! let network = graph.quantize(&calibration.recipe()?)?;
+//! // Full-integer quantization.
+//! let samples = Array::from_shape_fn((16, 4), |(n, i)| ((n * 4 + i) as f32).sin());
+//! let recipe = graph.calibrate(MinMax::per_tensor(), samples.axis_chunks_iter(Axis(0), 8))?;
+//! println!("{recipe}");
+//! let network = graph.quantize(&recipe)?;
 //!
-//! let (found, float) = (network.run(&images)?, graph.run(&images)?);
+//! let (found, float) = (network.run(&samples)?, graph.run(&samples)?);
 //! assert!(found.iter().zip(&float).all(|(x, y)| (x - y).abs() < 0.05));
-//! println!("{}", network.report(&graph, &images)?);
+//! println!("{}", network.report(&graph, &samples)?);
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 //!
-//! Shapes are ONNX's, `[batch, channels, height, width]`; constants are `f32`. What runs on codes
-//! gives the same bits on every machine and for every number of threads.
+//! Layout is ONNX's, NCHW `[batch, channels, height, width]`; runs convert to NHWC. Constants are `f32`. Computation on
+//! codes gives the same bits on every machine and for every number of threads.
 
-// What lies where:
-//
-// | file | idea |
+// | file | content |
 // |---|---|
-// | `op`, `shape` | what operators there are, and the shapes that they make |
-// | `network`, `builder` | operators over named tensors, checked; written in Rust |
-// | `fold` | fewer operators that compute the same |
+// | `op`, `shape` | operators, shape inference |
+// | `network`, `builder` | the graph, its checks, its builder |
+// | `fold` | batch-norm folding, activation fusion, dead-node elimination |
 // | `kernel`, `plan`, `buffers`, `layout`, `index`, `load`, `compile` | execution plan, buffer assignment, NHWC layout |
 // | `movement`, `float/` | kernels of data movement and of float operators |
-// | `recipe`, `calibrate` | how each tensor is kept; ranges from batches |
-// | `moments`, `rounding` | what inputs of layers are like, and the codes of weights that suit it |
-// | `equalize` | the same function with channels of more equal range |
-// | `quantize`, `stored` | weights in fewer bits |
+// | `recipe`, `calibrate` | quantization recipes, calibration |
+// | `equalize` | cross-layer equalization |
+// | `input_statistics`, `coordinate_descent` | mean and covariance of layer inputs, weight rounding with bias correction |
+// | `quantize`, `stored` | quantized weights |
 // | `codes`, `code_ops`, `lower`, `qnetwork` | kernels on codes; lowering to codes, or to their simulation on floats |
-// | `mixed` | precision where it matters, under a budget |
-// | `report` | which layer hurts |
+// | `mixed` | mixed precision under a budget |
+// | `report` | quantization error per layer |
 
 mod buffers;
 mod builder;
@@ -67,40 +74,39 @@ mod calibrate;
 mod code_ops;
 mod codes;
 mod compile;
+mod coordinate_descent;
 mod equalize;
 mod float;
 mod fold;
 mod index;
+mod input_statistics;
 mod kernel;
 mod layout;
 mod load;
 mod lower;
 mod mixed;
-mod moments;
 mod movement;
 mod network;
 mod op;
 mod plan;
 mod qnetwork;
 mod quantize;
-
 mod recipe;
 mod report;
-mod rounding;
 mod shape;
 mod stored;
 
-#[doc(no_inline)]
-pub use crate::window::{Padding, Window};
-pub use builder::GraphBuilder;
-pub use calibrate::{Calibration, calibrate};
+pub use builder::{GraphBuilder, TensorId};
+pub use calibrate::Calibration;
 pub use compile::FloatNetwork;
 pub use equalize::ChannelAbsMax;
+pub use input_statistics::InputStatistics;
 pub use mixed::Budget;
-pub use moments::InputStatistics;
+#[cfg(feature = "onnx")]
+pub(crate) use network::Constant;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;
-pub use network::{Constant, Graph, Input, Node};
+pub use network::{Graph, Input, Node};
 pub use op::{Activation, Clamp, Op};
 pub use plan::Arena;
 pub use qnetwork::QuantizedNetwork;

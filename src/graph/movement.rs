@@ -76,24 +76,24 @@ impl<T: Scalar> Kernel for Pad<T> {
     }
 }
 
-/// [`Op::Repeat`](super::Op::Repeat): nearest-neighbour upsampling by integer factors.
+/// [`Op::Resize`](super::Op::Resize): nearest-neighbour upsampling by integer factors.
 #[derive(Debug)]
 pub(crate) struct Upsample<T> {
-    factors: [usize; 2],
+    scales: [usize; 2],
     width: usize,
     channels: usize,
     element: core::marker::PhantomData<T>,
 }
 
 impl<T: Scalar> Upsample<T> {
-    pub(crate) fn new(factors: [usize; 2], input: &[usize]) -> Self {
-        Self { factors, width: input[3], channels: input[1], element: core::marker::PhantomData }
+    pub(crate) fn new(scales: [usize; 2], input: &[usize]) -> Self {
+        Self { scales, width: input[3], channels: input[1], element: core::marker::PhantomData }
     }
 }
 
 impl<T: Scalar> Kernel for Upsample<T> {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let [rows, columns] = self.factors;
+        let [rows, columns] = self.scales;
         let (row, output) = (self.width * self.channels, output.into_slice::<T>());
         if output.is_empty() {
             return Ok(());
@@ -159,5 +159,9 @@ impl<T: Scalar> Kernel for BroadcastConstant<T> {
             images.for_each(|image| image.copy_from_slice(&self.values));
         }
         Ok(())
+    }
+
+    fn size_in_bytes(&self) -> usize {
+        size_of_val(&self.values[..])
     }
 }

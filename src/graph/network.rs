@@ -1,61 +1,63 @@
-//! A float network: operators over named tensors.
+//! The float graph: operators over named tensors.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ndarray::{ArcArray, IxDyn};
+use ndarray::{ArcArray, ArrayRef, IxDyn};
 
 use super::op::{Clamp, Op};
 use super::shape::{self, Shape};
 use crate::error::{Error, Result};
 
-/// A tensor that is known beforehand: weights, a bias. Cheap to clone.
-pub type Constant = ArcArray<f32, IxDyn>;
+/// The value of a constant tensor: weights, a bias. Cheap to clone.
+pub(crate) type Constant = ArcArray<f32, IxDyn>;
 
-/// One operator.
+/// An operator of a [`Graph`] with its inputs and its output.
+///
+/// A node has no name of its own: its output tensor names it in recipes, reports and errors.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Node {
-    /// Its name, which no other node of the graph has.
-    pub name: String,
-    /// What it computes.
+    /// The operator.
     pub op: Op,
-    /// The names of the tensors that it reads.
+    /// The names of the input tensors, in the order of the operator's inputs.
     pub inputs: Vec<String>,
-    /// What its outputs are clamped to: an activation that was fused with it.
+    /// Bounds of the output: a fused ReLU, ReLU6 or Clip. Only `Conv`, `Linear`, `BatchNorm`, `Add` and `Mul` have any.
     pub clamp: Clamp,
-    /// The name of the tensor that it makes.
+    /// The name of the output tensor.
     pub output: String,
 }
 
-/// A tensor that the caller provides.
+/// An input of a [`Graph`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Input {
-    /// Its name.
+    /// The name of the tensor.
     pub name: String,
-    /// Its shape for a batch of one.
+    /// The shape, for a batch of one.
     pub shape: Vec<usize>,
 }
 
-/// A float network: [`Node`]s in the order in which they run, over named tensors.
+/// A float network: a directed acyclic graph of operators over named tensors.
 ///
-/// Make one with a [`GraphBuilder`](super::GraphBuilder), or read it from ONNX. All shapes are known; the first axis of
-/// every activation is the batch, of any length, which the shapes here show as 1.
+/// Build one with a [`GraphBuilder`](super::GraphBuilder), or read it with `Graph::from_onnx` (feature `onnx`). The nodes
+/// are in topological order. Every tensor has a known shape; the first axis of an activation is the batch. Shapes here
+/// are for a batch of one, and the network runs on any batch.
 ///
 /// ```
 /// use ndarray::array;
-/// use ndarray_quant::graph::{Activation, GraphBuilder, Op};
+/// use ndarray_quant::graph::GraphBuilder;
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
-/// let y = g.linear("y", &x, &array![[1.0, -1.0]], None)?;
-/// let y = g.activation("relu", &y, Activation::relu())?;
-/// let graph = g.build(&[&y])?;
-/// let names: Vec<_> = graph.nodes().iter().map(|node| (node.name.as_str(), node.op.name())).collect();
-/// assert_eq!(names, [("y", "Linear"), ("relu", "Relu")]);
-/// assert_eq!(graph.node("y").unwrap().inputs, ["x", "y.weight"]);
-/// assert_eq!(graph.shape("y.weight"), Some(&[1, 2][..]));
+/// let y = g.linear("fc", x, &array![[1.0, -1.0]], None)?;
+/// let y = g.relu("relu", y)?;
+/// let graph = g.build(&[y])?;
+///
+/// let nodes: Vec<_> = graph.nodes().iter().map(|node| (node.output.as_str(), node.op.name())).collect();
+/// assert_eq!(nodes, [("fc", "Linear"), ("relu", "Relu")]);
+/// assert_eq!(graph.node("fc").unwrap().inputs, ["x", "fc.weight"]);
+/// assert_eq!(graph.shape("fc.weight"), Some(&[1, 2][..]));
 /// assert_eq!(graph.run(&array![[3.0f32, 1.0], [1.0, 3.0]])?, array![[2.0f32], [0.0]].into_dyn());
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
@@ -65,12 +67,14 @@ pub struct Graph {
     nodes: Vec<Node>,
     outputs: Vec<String>,
     constants: BTreeMap<String, Constant>,
-    /// The shapes of constants whose values are kept elsewhere, as codes.
+    /// The shapes of constants that are stored as codes or in half precision, outside of the graph.
     stored: BTreeMap<String, Shape>,
     shapes: BTreeMap<String, Shape>,
+    /// For each output tensor of a node, the index of the node.
+    producers: BTreeMap<String, usize>,
 }
 
-/// What a graph is made of, before it is checked.
+/// The parts of a graph, before they are checked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Parts {
     pub(crate) inputs: Vec<Input>,
@@ -80,14 +84,39 @@ pub(crate) struct Parts {
     pub(crate) stored: BTreeMap<String, Shape>,
 }
 
+/// Chooses names for new tensors of a graph.
+pub(crate) struct FreshNames {
+    taken: BTreeSet<String>,
+}
+
+impl FreshNames {
+    pub(crate) fn new(parts: &Parts) -> Self {
+        let inputs = parts.inputs.iter().map(|input| &input.name);
+        let outputs = parts.nodes.iter().map(|node| &node.output);
+        let names = parts.constants.keys().chain(parts.stored.keys()).chain(inputs).chain(outputs);
+        Self { taken: names.cloned().collect() }
+    }
+
+    /// Returns `base`, or `base.1`, `base.2`, … if a tensor has that name. The name is taken from then on.
+    pub(crate) fn take(&mut self, base: String) -> String {
+        let mut name = base.clone();
+        let mut i = 0;
+        while !self.taken.insert(name.clone()) {
+            i += 1;
+            name = alloc::format!("{base}.{i}");
+        }
+        name
+    }
+}
+
 impl Graph {
-    /// Checks names, order and shapes.
+    /// Checks names, order, shapes and clamps.
     pub(crate) fn new(parts: Parts) -> Result<Self> {
         let Parts { inputs, nodes, outputs, constants, stored } = parts;
         let mut shapes = BTreeMap::new();
         let mut define = |name: &str, shape: Shape| match shapes.insert(name.into(), shape) {
             None => Ok(()),
-            Some(_) => Err(Error::Name { what: "tensor", expected: "a name of its own", found: name.into() }),
+            Some(_) => Err(duplicate(name)),
         };
         for (name, constant) in &constants {
             shape::elements(constant.shape())?;
@@ -98,28 +127,22 @@ impl Graph {
             define(name, shape.clone())?;
         }
         for Input { name, shape } in &inputs {
-            if shape.first() != Some(&1) {
-                return Err(Error::shape("input of the graph, for a batch of one", &[1], shape));
-            }
-            shape::elements(shape)?;
+            check_input(name, shape)?;
             define(name, shape.clone())?;
         }
-        let mut names = BTreeSet::new();
-        for node in &nodes {
-            if !names.insert(&node.name) {
-                return Err(Error::Name { what: "node", expected: "a name of its own", found: node.name.clone() });
-            }
-            let shape = infer(node, &shapes, |name| constants.contains_key(name) || stored.contains_key(name))
-                .map_err(|e| e.at(&node.name))?;
+        let mut producers = BTreeMap::new();
+        for (i, node) in nodes.iter().enumerate() {
+            let is_constant = |name: &str| constants.contains_key(name) || stored.contains_key(name);
+            let shape = infer(node, &shapes, is_constant).map_err(|e| e.at(&node.output))?;
             if shapes.insert(node.output.clone(), shape).is_some() {
-                let found = node.output.clone();
-                return Err(Error::Name { what: "tensor", expected: "a name of its own", found });
+                return Err(duplicate(&node.output));
             }
+            producers.insert(node.output.clone(), i);
         }
         if let Some(found) = outputs.iter().find(|name| !shapes.contains_key(*name)) {
-            return Err(unknown(found));
+            return Err(Error::unknown("output of the graph", found, shapes.keys()));
         }
-        Ok(Self { inputs, nodes, outputs, constants, stored, shapes })
+        Ok(Self { inputs, nodes, outputs, constants, stored, shapes, producers })
     }
 
     pub(crate) fn into_parts(self) -> Parts {
@@ -127,39 +150,54 @@ impl Graph {
         Parts { inputs, nodes, outputs, constants, stored }
     }
 
-    /// What the caller provides.
+    /// The inputs.
     pub fn inputs(&self) -> &[Input] {
         &self.inputs
     }
 
-    /// The operators, each after those whose outputs it reads.
+    /// The nodes, in topological order: each after the nodes whose outputs it reads.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The node of this name.
-    pub fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.name == name)
+    /// The node whose output tensor has this name.
+    pub fn node(&self, output: &str) -> Option<&Node> {
+        self.producers.get(output).map(|&i| &self.nodes[i])
     }
 
-    /// The names of the tensors that the network is for.
+    /// The names of the output tensors.
     pub fn outputs(&self) -> &[String] {
         &self.outputs
     }
 
-    /// The constant of this name.
-    pub fn constant(&self, name: &str) -> Option<&Constant> {
+    /// The value of a constant tensor. `None` for activations, and in a quantized network for weights that are not
+    /// stored as `f32`.
+    pub fn constant(&self, name: &str) -> Option<&ArrayRef<f32, IxDyn>> {
+        self.constants.get(name).map(|value| &**value)
+    }
+
+    /// All constant tensors, by name.
+    pub fn constants(&self) -> impl Iterator<Item = (&str, &ArrayRef<f32, IxDyn>)> {
+        self.constants.iter().map(|(name, value)| (name.as_str(), &**value))
+    }
+
+    /// The value of a constant tensor, to be shared.
+    pub(crate) fn shared_constant(&self, name: &str) -> Option<&Constant> {
         self.constants.get(name)
     }
 
-    /// Whether a tensor is known beforehand.
-    pub(crate) fn is_constant(&self, name: &str) -> bool {
-        self.constants.contains_key(name) || self.stored.contains_key(name)
+    /// Returns an error for the graph of a quantized network, whose weights are not in the graph.
+    pub(crate) fn check_float(&self) -> Result<()> {
+        if self.stored.is_empty() {
+            return Ok(());
+        }
+        let found = "the graph of a quantized network, whose weights are codes or f16".into();
+        Err(Error::Argument { what: "graph", expected: "a float graph", found })
     }
 
-    /// All constants.
-    pub fn constants(&self) -> &BTreeMap<String, Constant> {
-        &self.constants
+    /// Returns whether a tensor is constant, whether it is stored as floats or not.
+    pub(crate) fn is_constant(&self, name: &str) -> bool {
+        self.constants.contains_key(name) || self.stored.contains_key(name)
     }
 
     /// The shape of a tensor, for a batch of one.
@@ -167,29 +205,61 @@ impl Graph {
         self.shapes.get(name).map(Vec::as_slice)
     }
 
-    /// The bytes of all constants, as floats.
+    /// The names of all tensors.
+    pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &String> {
+        self.shapes.keys()
+    }
+
+    /// The size of all `f32` constants in bytes.
     pub fn size_in_bytes(&self) -> usize {
         self.constants.values().map(|c| size_of::<f32>() * c.len()).sum()
     }
 }
 
-/// The shape of what a node makes.
+/// The error for a name that two tensors have.
+pub(crate) fn duplicate(name: &str) -> Error {
+    Error::Name { what: "tensor", expected: "a name that no other tensor of the graph has", found: name.into() }
+}
+
+/// Returns an error unless the shape of an input has a batch of one and a reasonable size.
+pub(crate) fn check_input(name: &str, shape: &[usize]) -> Result<()> {
+    if shape.first() != Some(&1) {
+        return Err(Error::Argument {
+            what: "shape of an input of the graph",
+            expected: "1 as the first axis (the batch; the network runs on any batch)",
+            found: alloc::format!("{shape:?} for {name:?}"),
+        });
+    }
+    shape::elements(shape)?;
+    Ok(())
+}
+
+/// The shape of a node's output.
 pub(crate) fn infer(node: &Node, shapes: &BTreeMap<String, Shape>, constant: impl Fn(&str) -> bool) -> Result<Shape> {
-    let shape = |name: &String| shapes.get(name).map(Vec::as_slice).ok_or_else(|| unknown(name));
+    let shape = |name: &String| match shapes.get(name) {
+        Some(shape) => Ok(shape.as_slice()),
+        None => Err(Error::unknown("tensor", name, shapes.keys())),
+    };
     let inputs = node.inputs.iter().map(shape).collect::<Result<Vec<_>>>()?;
     let constants: Vec<bool> = node.inputs.iter().map(|name| constant(name)).collect();
     if constants.iter().all(|&constant| constant) {
         let found = "constants only".into();
         return Err(Error::Argument { what: "inputs", expected: "at least one that is not constant", found });
     }
+    if node.clamp != Clamp::NONE {
+        if !node.op.supports_clamp() {
+            let expected = "none: only Conv, Linear, BatchNorm, Add and Mul have a fused clamp";
+            let (low, high) = node.clamp.bounds();
+            let found = alloc::format!("{low}..{high} on {}", node.op.name());
+            return Err(Error::Argument { what: "clamp of a node", expected, found });
+        }
+        shape::check_clamp(node.clamp)?;
+    }
     let shape = shape::infer(&node.op, &inputs, &constants)?;
-    // Constants broadcast to a batch of any length only if they have one for all images.
+    // A constant of several rows along the batch does not broadcast to other batches.
     if shape.first() != Some(&1) {
-        return Err(Error::shape("batch of the output", &[1], &shape));
+        let found = alloc::format!("shape {shape:?}");
+        return Err(Error::Argument { what: "output of a node", expected: "1 as the first axis (the batch)", found });
     }
     Ok(shape)
-}
-
-fn unknown(name: &str) -> Error {
-    Error::Name { what: "tensor", expected: "one that is known at this point", found: name.into() }
 }

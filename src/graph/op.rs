@@ -1,11 +1,11 @@
-//! The operators of a float network.
+//! The operators of a graph and their attributes.
 
 use alloc::vec::Vec;
 
 use crate::affine::clamp_f32;
 use crate::window::Window;
 
-/// Bounds that values are clamped to: `min(max(x, low), high)` (ONNX: `Clip`). One that is `None` does not bound.
+/// The bounds of a fused activation: `min(max(x, low), high)` (ONNX: `Clip`). `None` leaves that side unbounded.
 ///
 /// ```
 /// use ndarray_quant::graph::Clamp;
@@ -15,9 +15,9 @@ use crate::window::Window;
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Clamp {
-    /// The lower bound.
+    /// Lower bound.
     pub low: Option<f32>,
-    /// The upper bound.
+    /// Upper bound.
     pub high: Option<f32>,
 }
 
@@ -29,19 +29,19 @@ impl Clamp {
     /// `min(max(x, 0), 6)`.
     pub const RELU6: Self = Clamp { low: Some(0.0), high: Some(6.0) };
 
-    /// `min(max(x, low), high)`. NaN stays NaN.
+    /// Computes `min(max(x, low), high)`. NaN stays NaN.
     #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         let (low, high) = self.bounds();
         clamp_f32(x, low, high)
     }
 
-    /// Both bounds; infinite where there is none.
+    /// Both bounds; a bound of `None` is infinite.
     pub(crate) fn bounds(self) -> (f32, f32) {
         (self.low.unwrap_or(f32::NEG_INFINITY), self.high.unwrap_or(f32::INFINITY))
     }
 
-    /// The values of `then` after those of `self`, as one clamp.
+    /// The composition of two clamps: `then.apply(self.apply(x))` for every `x`.
     pub(crate) fn then(self, then: Clamp) -> Self {
         let ((low, high), (then_low, then_high)) = (self.bounds(), then.bounds());
         let bound = |x: f32| Some(then.apply(x)).filter(|x| x.is_finite());
@@ -52,7 +52,7 @@ impl Clamp {
     }
 }
 
-/// A function of single elements, by the formulas of the ONNX operators of the same names, in `f32`.
+/// An elementwise function, by the formula of the ONNX operator of the same name, in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -61,38 +61,38 @@ pub enum Activation {
     Clip(Clamp),
     /// `1 / (1 + exp(-x))`.
     Sigmoid,
-    /// The hyperbolic tangent.
+    /// `tanh(x)`.
     Tanh,
     /// `min(max(alpha * x + beta, 0), 1)`.
     HardSigmoid {
-        /// The slope.
+        /// Slope.
         alpha: f32,
-        /// The value at 0.
+        /// Value at 0.
         beta: f32,
     },
     /// `x * min(max(x / 6 + 1/2, 0), 1)`.
     HardSwish,
-    /// `x` where it is positive, else `alpha * x`.
+    /// `x` if `x > 0`, else `alpha * x`.
     LeakyRelu {
-        /// The slope below 0.
+        /// Slope for negative `x`.
         alpha: f32,
     },
-    /// `x / (1 + exp(-x))`, also called swish.
+    /// `x * sigmoid(x)`, also called swish.
     Silu,
 }
 
 impl Activation {
-    /// `max(x, 0)`.
+    /// ReLU: `max(x, 0)`.
     pub fn relu() -> Self {
         Activation::Clip(Clamp::RELU)
     }
 
-    /// `min(max(x, 0), 6)`.
+    /// ReLU6: `min(max(x, 0), 6)`.
     pub fn relu6() -> Self {
         Activation::Clip(Clamp::RELU6)
     }
 
-    /// The value at `x`.
+    /// Evaluates the function at `x`.
     ///
     /// ```
     /// use ndarray_quant::graph::Activation;
@@ -120,82 +120,89 @@ impl Activation {
     }
 }
 
-/// What a node computes. Shapes are those of ONNX: `[batch, channels, height, width]` and `[batch, features]`; the
-/// first axis of an activation is always the batch, and no operator mixes images of a batch.
+/// An operator of a [`Graph`](super::Graph), with its attributes.
 ///
-/// `W` and `B` below are inputs of the node like any other, though they must be constant.
+/// Layout is ONNX's: NCHW `[batch, channels, height, width]` for images, `[batch, features]` for vectors. The first axis
+/// of every activation is the batch, and no operator mixes samples of a batch.
+///
+/// `X` is the first input. Weights, biases and normalization statistics are further inputs, which must be constant.
+/// [`GraphBuilder`](super::GraphBuilder) has a method for each operator; use
+/// [`GraphBuilder::node`](super::GraphBuilder::node) to share constants between nodes.
 ///
 /// ```
-/// use ndarray_quant::{graph::{GraphBuilder, Op}, nn::Window};
+/// use ndarray::Array2;
+/// use ndarray_quant::graph::{GraphBuilder, Op};
 /// let mut g = GraphBuilder::new();
-/// let x = g.input("image", &[1, 3, 8, 8])?;
-/// let mean = Op::AveragePool { kernel: [2, 2], window: Window::new().with_strides([2, 2]), count_include_pad: false };
-/// let y = g.node("mean", mean, &[&x])?;
-/// let y = g.node("twice", Op::Concat { axis: 1 }, &[&y, &y])?;
-/// assert_eq!(g.shape(&y), Some(&[1, 6, 4, 4][..]));
+/// let x = g.input("x", &[1, 3])?;
+/// let w = g.constant("w", &Array2::eye(3))?; // one matrix, used twice
+/// let y = g.node("y", Op::Linear, &[x, w])?;
+/// let z = g.node("z", Op::Linear, &[y, w])?;
+/// assert_eq!(g.shape(z)?, [1, 3]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Op {
-    /// Convolution of `X` with `W: [out, in / groups, height, width]`, and `B: [out]` added if there is one (ONNX:
-    /// `Conv`).
+    /// Convolution of `X: [batch, in, h, w]` with weights `[out, in / groups, kh, kw]`, plus an optional bias `[out]`
+    /// (ONNX: `Conv`).
     Conv {
-        /// How the weights slide over height and width.
+        /// Strides, dilations and padding of the kernel.
         window: Window,
-        /// Groups of channels that do not see each other.
+        /// Number of channel groups: each group of outputs reads its own group of inputs.
         groups: usize,
     },
-    /// `X · Wᵀ + B` for `X: [batch, in]`, `W: [out, in]`, `B: [out]` (ONNX: `Gemm` with `transB`).
+    /// `X · Wᵀ + B` for `X: [batch, in]`, weights `W: [out, in]` and an optional bias `B: [out]` (ONNX: `Gemm` with
+    /// `transB = 1`).
     Linear,
-    /// `(X - mean) / sqrt(variance + epsilon) * scale + shift` per channel, for inputs `X`, `scale`, `shift`, `mean`,
-    /// `variance`, all constant but `X` (ONNX: `BatchNormalization`).
+    /// `(X - mean) / sqrt(variance + epsilon) * scale + shift` per channel, the second axis of `X`. The inputs after `X`
+    /// are `scale`, `shift`, `mean` and `variance`, each `[channels]` (ONNX: `BatchNormalization`).
     BatchNorm {
-        /// What keeps the root away from 0.
+        /// Added to the variance, so that the root is not 0.
         epsilon: f32,
     },
-    /// The sum of two tensors that broadcast to each other (ONNX: `Add`).
+    /// The sum of two tensors, with broadcasting (ONNX: `Add`).
     Add,
-    /// The product of two tensors that broadcast to each other (ONNX: `Mul`).
+    /// The product of two tensors, with broadcasting (ONNX: `Mul`).
     Mul,
-    /// A function of each element.
+    /// An elementwise function.
     Activation(Activation),
-    /// The greatest element under each place of a kernel; the padding counts for nothing (ONNX: `MaxPool`).
+    /// The maximum of each window; padding is ignored (ONNX: `MaxPool`).
     MaxPool {
-        /// The height and width of the kernel.
+        /// Height and width of the kernel.
         kernel: [usize; 2],
-        /// How it slides.
+        /// Strides, dilations and padding of the kernel.
         window: Window,
     },
-    /// The mean of the elements under each place of a kernel (ONNX: `AveragePool`).
+    /// The mean of each window (ONNX: `AveragePool`).
     AveragePool {
-        /// The height and width of the kernel.
+        /// Height and width of the kernel.
         kernel: [usize; 2],
-        /// How it slides.
+        /// Strides, dilations and padding of the kernel.
         window: Window,
-        /// Whether the padding counts as zeros, or not at all. What [`Window::ceil`] lets a kernel cover beyond the
-        /// padding never counts.
+        /// Counts padding as zeros in the mean. Elements beyond the padding, which
+        /// [`ceil_mode`](Window::with_ceil_mode) lets a kernel cover, never count.
         count_include_pad: bool,
     },
-    /// The mean of each channel, with height and width of 1 (ONNX: `GlobalAveragePool`).
+    /// The mean of each channel: `[batch, c, h, w]` to `[batch, c, 1, 1]` (ONNX: `GlobalAveragePool`).
     GlobalAveragePool,
-    /// All inputs one after the other along an axis other than the batch (ONNX: `Concat`).
+    /// Concatenation of all inputs along an axis other than the batch (ONNX: `Concat`).
     Concat {
         /// The axis.
         axis: usize,
     },
-    /// Zeros around height and width: at the top, the left, the bottom and the right (ONNX: `Pad`).
+    /// Zero padding of height and width (ONNX: `Pad`).
     Pad {
-        /// How many on each side.
+        /// Rows or columns added at the top, left, bottom and right.
         pads: [usize; 4],
     },
-    /// Each element repeated down and to the right (ONNX: `Resize`, nearest, asymmetric, by whole factors).
-    Repeat {
-        /// How often.
-        factors: [usize; 2],
+    /// Nearest-neighbour upsampling of height and width by integer factors (ONNX: `Resize`, mode `nearest`, coordinates
+    /// `asymmetric`).
+    Resize {
+        /// Factors of height and width.
+        scales: [usize; 2],
     },
-    /// The same elements in row-major order under another shape; the batch stays (ONNX: `Reshape`, `Flatten`).
+    /// The same elements, in row-major order, in another shape; the batch stays (ONNX: `Reshape`, `Flatten`).
     Reshape {
         /// The shape without the batch.
         shape: Vec<usize>,
@@ -208,7 +215,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The operator's name, as messages and reports write it.
+    /// The operator's name, as errors and reports print it.
     pub fn name(&self) -> &'static str {
         match self {
             Op::Conv { .. } => "Conv",
@@ -231,9 +238,14 @@ impl Op {
             Op::GlobalAveragePool => "GlobalAveragePool",
             Op::Concat { .. } => "Concat",
             Op::Pad { .. } => "Pad",
-            Op::Repeat { .. } => "Repeat",
+            Op::Resize { .. } => "Resize",
             Op::Reshape { .. } => "Reshape",
             Op::Softmax { .. } => "Softmax",
         }
+    }
+
+    /// Returns whether a node of this operator may have a [clamp](super::Node::clamp).
+    pub(crate) fn supports_clamp(&self) -> bool {
+        matches!(self, Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } | Op::Add | Op::Mul)
     }
 }

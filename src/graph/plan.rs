@@ -172,6 +172,11 @@ impl Plan {
         self.steps.iter_mut().filter_map(|s| s.kernel.as_mut()).for_each(|k| k.set_nan_as_zero(nan_as_zero));
     }
 
+    /// The memory that the kernels take for weights and other constants, in bytes.
+    pub(crate) fn size_in_bytes(&self) -> usize {
+        self.steps.iter().filter_map(|step| step.kernel.as_ref()).map(|kernel| kernel.size_in_bytes()).sum()
+    }
+
     /// Runs a batch. Inputs and outputs are logical.
     pub(crate) fn run<T: Scalar, U: Scalar>(
         &self,
@@ -296,13 +301,15 @@ impl Plan {
         let images = self.check_inputs(inputs)?;
         for (range, count) in self.chunks(images) {
             self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, arena);
-            for &t in &self.inputs.floats {
-                observe(&self.tensors[t], self.values(t, count, arena), count)?;
-            }
-            for step in &self.steps {
-                self.step(step, count, arena).map_err(|e| shift_batch(e, range.start as usize))?;
-                observe(&self.tensors[step.output], self.values(step.output, count, arena), count)?;
-            }
+            let mut observe = |t: usize, arena: &Arena| observe(&self.tensors[t], self.values(t, count, arena), count);
+            let mut run = || {
+                self.inputs.floats.iter().try_for_each(|&t| observe(t, arena))?;
+                self.steps.iter().try_for_each(|step| {
+                    self.step(step, count, arena)?;
+                    observe(step.output, arena)
+                })
+            };
+            run().map_err(|e| shift_batch(e, range.start as usize))?;
         }
         Ok(())
     }
@@ -317,7 +324,8 @@ impl Plan {
     fn check_inputs<T: Scalar>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
         let expected = self.inputs.of::<T>();
         if inputs.len() != expected.len() {
-            return Err(Error::shape("number of inputs", &[expected.len()], &[inputs.len()]));
+            let found = alloc::format!("{} for a network of {}", inputs.len(), expected.len());
+            return Err(Error::Argument { what: "number of inputs", expected: "the network's (see run_many)", found });
         }
         let images = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
         for (x, &t) in inputs.iter().zip(expected) {

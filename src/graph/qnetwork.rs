@@ -1,4 +1,4 @@
-//! A network of integers that is ready to run.
+//! Quantized networks.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -12,37 +12,36 @@ use super::network::Graph;
 use super::plan::{Arena, Plan};
 use super::recipe::{Precision, Recipe, TensorRecipe};
 use super::stored::Stored;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::qparams::QParams;
 
-/// A network whose tensors are kept as a [`Recipe`] says, ready to run.
+/// A quantized network, ready to run.
 ///
-/// Where everything is codes, results are the same bits on every instruction set and for every number of threads.
-///
-/// [`Graph::quantize`] makes one, and `io::safetensors` loads one.
+/// [`Graph::quantize`] makes one; with the feature `safetensors` it can be saved and loaded. A network whose nodes all
+/// compute on codes gives the same bits on every instruction set and for every number of threads.
 ///
 /// ```
 /// use ndarray::{Array2, array};
-/// use ndarray_quant::graph::{Arena, Calibration, GraphBuilder, Precision};
-/// use ndarray_quant::{QParams, observer::MinMax};
+/// use ndarray_quant::{QParams, graph::{Arena, GraphBuilder, Precision}, observer::MinMax};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
-/// let y = g.linear("y", &x, &array![[1.0, -0.5], [0.25, 2.0]], None)?;
-/// let graph = g.build(&[&y])?;
-/// let images = array![[1.0f32, 0.3], [0.2, -0.4], [-1.0, 1.0]];
-/// let mut calibration = Calibration::new(&graph, MinMax::per_tensor())?;
-/// calibration.observe(&images)?;
-/// let mut recipe = calibration.recipe()?;
+/// let y = g.linear("y", x, &array![[1.0, -0.5], [0.25, 2.0]], None)?;
+/// let graph = g.build(&[y])?;
+/// let samples = array![[1.0f32, 0.3], [0.2, -0.4], [-1.0, 1.0]];
+/// let mut recipe = graph.calibrate(MinMax::per_tensor(), [samples.view()])?;
 /// recipe.tensor_mut("y")?.precision = Precision::Int8; // integers from end to end
 /// let network = graph.quantize(&recipe)?;
 ///
-/// let input: QParams<u8, _> = network.activation("x").expect("codes");
+/// // Floats in, floats out.
+/// let y = network.run(&samples)?;
+/// assert!((&y - &graph.run(&samples)?).iter().all(|e| e.abs() < 0.02));
+///
+/// // Codes in.
+/// let input: QParams<u8, _> = network.activation("x").expect("x is Int8");
 /// let mut codes = Array2::zeros((3, 2));
-/// input.quantize_into(&images, &mut codes)?;
-/// let mut memory = Arena::new(); // reused from call to call
-/// let y = network.run_from_codes(&codes, &mut memory)?;
-/// assert_eq!(y, network.run(&images)?);
-/// assert!((y - graph.run(&images)?).iter().all(|e| e.abs() < 0.02));
+/// input.quantize_into(&samples, &mut codes)?;
+/// let mut arena = Arena::new(); // reused from run to run
+/// assert_eq!(network.run_from_codes(&codes, &mut arena)?, y);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug)]
@@ -59,7 +58,7 @@ impl QuantizedNetwork {
         Ok(Self { graph, stored, recipe, plan })
     }
 
-    /// From parts that come from a file: nothing of them is trusted.
+    /// Checks and assembles the parts of a file.
     #[cfg(feature = "safetensors")]
     pub(crate) fn from_file(
         parts: super::network::Parts,
@@ -68,18 +67,18 @@ impl QuantizedNetwork {
     ) -> Result<Self> {
         let graph = Graph::new(parts)?;
         recipe.check(&graph)?;
-        let otherwise = super::recipe::read_otherwise(&graph);
-        if let Some(name) = stored.keys().find(|name| otherwise.contains(name.as_str())) {
-            let expected = "one that only convolutions and linear layers read";
-            return Err(crate::Error::Name { what: "weight", expected, found: name.clone() });
+        let fixed = super::recipe::read_as_non_weights(&graph);
+        if let Some(name) = stored.keys().find(|name| fixed.contains(name.as_str())) {
+            let expected = "a tensor that only layers read, as their weights";
+            return Err(Error::Name { what: "quantized weights", expected, found: name.clone() });
         }
         Self::new(graph, stored, recipe)
     }
 
-    /// Chooses whether a NaN that is quantized becomes the code of zero. By default it is an error, see
+    /// Chooses whether NaN becomes the code of zero where floats are quantized. By default it is an error, see
     /// [`run`](Self::run).
     ///
-    /// Images quantized by their own range (dynamic-range layers) have none with a NaN: it stays an error there.
+    /// In the input of a dynamic-range layer NaN is always an error: a sample with a NaN has no range.
     #[must_use]
     pub fn with_nan_as_zero(mut self, nan_as_zero: bool) -> Self {
         self.plan.set_nan_as_zero(nan_as_zero);
@@ -92,77 +91,98 @@ impl QuantizedNetwork {
 
     /// Runs a network of one input and one output on floats. The first axis of `x` is the batch, of any length.
     ///
-    /// Infinities saturate where floats become codes. A NaN there is an error, since codes cannot represent it; with
-    /// [`with_nan_as_zero`](Self::with_nan_as_zero) it becomes the code of zero. Layers that compute in floats
-    /// propagate both.
+    /// NaN and infinities: where floats are quantized with calibrated parameters, infinities saturate and NaN is an error,
+    /// because no code represents it; [`with_nan_as_zero`](Self::with_nan_as_zero) turns it into the code of zero. The
+    /// input of a dynamic-range layer must be finite. Layers that compute in float propagate NaN and infinities.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `x` has another shape than the input, or the network has more than one
-    /// input or output. [`Error::NonFinite`](crate::Error::NonFinite) for a NaN where floats become codes, and for an
-    /// infinity in the input of a dynamic-range layer; it holds the index in the tensor that was quantized, and the
-    /// [`Error::Node`](crate::Error::Node) around it names the input or the node.
-    /// [`Error::Argument`](crate::Error::Argument) if the run needs more memory than the limit of the arena.
+    /// - [`Error::Shape`] if `x` has another shape than the input.
+    /// - [`Error::Argument`] if the network has several inputs or outputs, or if the run needs more memory than the limit
+    ///   of the arena.
+    /// - [`Error::Node`] with [`Error::NonFinite`] for a NaN or an infinity as above. The node is the input or layer, the
+    ///   index is the position in the tensor that is quantized.
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.run_with(x, &mut Arena::new())
     }
 
-    /// As [`run`](Self::run), with memory that lasts from call to call.
+    /// Same as [`run`](Self::run), with the buffers of a caller-provided arena. Use it to run a network more than once.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run).
-    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, memory: &mut Arena) -> Result<ArrayD<f32>> {
-        single(self.run_many(&[x.view().into_dyn()], memory)?)
+    /// Same as [`run`](Self::run).
+    pub fn run_with<D: Dimension>(&self, x: &ArrayRef<f32, D>, arena: &mut Arena) -> Result<ArrayD<f32>> {
+        single(self.run_many(&[x.view().into_dyn()], arena)?)
     }
 
-    /// Runs a network of any number of inputs and outputs.
+    /// Runs a network of any number of inputs and outputs, in the order of [`Graph::inputs`] and [`Graph::outputs`].
+    ///
+    /// An output that is a constant is returned as it is, without a batch axis.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run).
-    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], memory: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
-        self.plan.run(inputs, memory)
+    /// Same as [`run`](Self::run).
+    pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], arena: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
+        self.plan.run(inputs, arena)
     }
 
-    /// Codes in, floats out. The codes have the parameters that [`activation`](Self::activation) tells of the input.
+    /// Runs a network of one input and one output on codes. Returns floats. The codes have the parameters that
+    /// [`activation`](Self::activation) returns for the input.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run), and [`Error::Shape`](crate::Error::Shape) if an input is not of codes.
-    pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Arena) -> Result<ArrayD<f32>> {
-        single(self.plan.run(&[x.view().into_dyn()], memory)?)
+    /// Same as [`run`](Self::run), and [`Error::Argument`] if the input is not `Int8` in the recipe.
+    pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<f32>> {
+        self.check_codes("input of a network that runs on codes", self.graph.inputs().iter().map(|input| &input.name))?;
+        single(self.plan.run(&[x.view().into_dyn()], arena)?)
     }
 
-    /// Codes in, codes out: nothing but integers, if the recipe keeps everything so.
+    /// Runs a network of one input and one output on codes. Returns codes, with the parameters that
+    /// [`activation`](Self::activation) returns for the output.
     ///
     /// # Errors
-    /// Those of [`run_from_codes`](Self::run_from_codes), and [`Error::Shape`](crate::Error::Shape) if the output is
-    /// not of codes.
-    pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, memory: &mut Arena) -> Result<ArrayD<u8>> {
-        single(self.plan.run(&[x.view().into_dyn()], memory)?)
+    /// Same as [`run`](Self::run), and [`Error::Argument`] if the input or the output is not `Int8` in the recipe.
+    /// [`Calibration::recipe`](super::Calibration::recipe) leaves outputs in `Float32`.
+    pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<u8>> {
+        self.check_codes("input of a network that runs on codes", self.graph.inputs().iter().map(|input| &input.name))?;
+        self.check_codes("output of a network that returns codes", self.graph.outputs())?;
+        single(self.plan.run(&[x.view().into_dyn()], arena)?)
     }
 
-    /// The parameters of an activation, if it is kept as codes.
+    /// Returns an error unless all these tensors are codes.
+    fn check_codes<'a>(&self, what: &'static str, names: impl IntoIterator<Item = &'a String>) -> Result<()> {
+        match names.into_iter().find(|name| !self.parts().is_code(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let found = alloc::format!("{name:?} of precision Float32 (set it in the recipe)");
+                Err(Error::Argument { what, expected: "a tensor of precision Int8", found })
+            }
+        }
+    }
+
+    /// The parameters of an activation that is kept as codes. `None` for other tensors.
     pub fn activation<D: Dimension>(&self, name: &str) -> Option<QParams<u8, D>> {
-        let coded = |tensor: &&TensorRecipe| tensor.precision == Precision::Int8 && !self.graph.is_constant(name);
-        self.recipe.tensors.get(name).filter(coded)?.activation_params().ok()
+        let is_code = |tensor: &&TensorRecipe| tensor.precision == Precision::Int8 && !self.graph.is_constant(name);
+        self.recipe.tensors.get(name).filter(is_code)?.activation_params().ok()
     }
 
-    /// The recipe with the ranges that were used.
+    /// The recipe, with the ranges that were used.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
     }
 
-    /// The network's operators.
+    /// The graph. Quantized weights have a shape in it, but no value. It cannot be compiled or quantized again.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// The bytes of all weights, biases, scales and zero points.
+    /// The memory that weights, biases and other constants take in bytes: the stored codes or half-precision values, which
+    /// are kept for saving, and their packed form, which layers compute with. Activations are in the [`Arena`].
+    ///
+    /// See [`weights_size_in_bytes`](Self::weights_size_in_bytes) for the size of the weights in a file.
     pub fn size_in_bytes(&self) -> usize {
-        let activations = self
-            .recipe
-            .tensors
-            .iter()
-            .filter(|(name, tensor)| tensor.precision == Precision::Int8 && !self.graph.is_constant(name));
-        let stored: usize = self.stored.values().map(Stored::size_in_bytes).sum();
-        self.graph.size_in_bytes() + stored + activations.count() * (size_of::<f32>() + size_of::<u8>())
+        self.weights_size_in_bytes() + self.plan.size_in_bytes()
+    }
+
+    /// The size of weights, biases, scales and other constants as a file stores them, in bytes: a byte per `Int8` weight,
+    /// half a byte per `Int4` weight, 4 bytes per scale. The file adds a header with the operators and the recipe.
+    pub fn weights_size_in_bytes(&self) -> usize {
+        self.graph.size_in_bytes() + self.stored.values().map(Stored::size_in_bytes).sum::<usize>()
     }
 }

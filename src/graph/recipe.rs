@@ -1,8 +1,9 @@
-//! What is to be quantized, and how: to be read, saved and edited before it is carried out.
+//! Quantization recipes: the precision, scheme and range of every tensor.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt;
 
 use ndarray::{Array, ArrayD, ArrayRef, Axis, IxDyn};
 
@@ -15,61 +16,84 @@ use crate::qparams::QParams;
 use crate::range::Ranges;
 use crate::scheme::Scheme;
 
-/// How precisely a tensor is kept.
+/// The storage type of a tensor in a quantized network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Precision {
-    /// `I4` codes. Weights only.
+    /// 4-bit codes, for weights only.
     Int4,
-    /// `i8` codes of weights, `u8` codes of activations.
+    /// 8-bit codes: `i8` for weights, `u8` for activations.
     Int8,
-    /// `f16`. Weights only.
+    /// Half precision (`f16`), for weights only.
     Float16,
     /// `f32`.
     Float32,
 }
 
-/// How one tensor is kept.
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Precision::Int4 => "Int4",
+            Precision::Int8 => "Int8",
+            Precision::Float16 => "Float16",
+            Precision::Float32 => "Float32",
+        })
+    }
+}
+
+/// Precision, scheme and range of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TensorRecipe {
-    /// How precisely.
+    /// Storage type.
     pub precision: Precision,
-    /// Whether codes are centred on zero.
+    /// Symmetric scheme: the zero point is 0. Weights are always symmetric.
     pub symmetric: bool,
-    /// Which elements share a range: all of an activation; all of some weights, or those of an output channel (axis 0).
+    /// Blocks of elements that share a scale: per tensor for activations, per tensor or per output channel (axis 0) for
+    /// weights.
     pub granularity: Granularity,
-    /// The smallest and the greatest value that has a code, for each block.
+    /// The smallest and the largest representable value of each block. Values beyond them are clipped.
     pub ranges: Vec<(f32, f32)>,
 }
 
-/// How each tensor of a network is kept, by its name, and which operators stay in float whatever their tensors are.
+/// The quantization of a network: precision, scheme and range of each tensor by name, and the layers that stay in float.
 ///
-/// What a node computes in follows from its tensors:
+/// [`Calibration::recipe`](super::Calibration::recipe) and [`Graph::calibrate`] make one from data, [`Recipe::float16`]
+/// and [`Recipe::dynamic_range`] make one without. Read it (it prints as a table), edit it, save it (feature `serde`), and
+/// pass it to [`Graph::quantize`].
 ///
-/// | weights | inputs | the node |
+/// The tensors decide the arithmetic of each node:
+///
+/// | weights | inputs | arithmetic |
 /// |---|---|---|
-/// | `Int8` or `Int4` | `Int8` | multiplies codes; its output is requantized, or becomes floats if that is `Float32` |
-/// | `Int8` or `Int4` | `Float32` | quantizes its input by the range that this has (dynamic range) |
-/// | `Float16` or `Float32` | any | multiplies floats |
-/// | none | `Int8`, and so is its output | works on codes |
-/// | none | else | works on floats |
+/// | `Int8` or `Int4` | `Int8` | integer; the output is requantized, or dequantized if it is `Float32` |
+/// | `Int8` or `Int4` | `Float32` | integer, with each input quantized by its own range (dynamic range) |
+/// | `Float16` or `Float32` | any | float |
+/// | none | `Int8`, and so is the output | integer |
+/// | none | otherwise | float |
 ///
-/// Names of what is not mentioned stay in `f32`. With the feature `serde` a recipe can be saved, and edited as text.
+/// A tensor that the recipe does not list is `Float32`.
 ///
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::graph::{GraphBuilder, Precision, Recipe};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
-/// let x = g.linear("a", &x, &array![[7.0, 2.0], [0.0, -7.0]], None)?;
-/// let x = g.linear("b", &x, &array![[1.0, 1.0]], None)?;
-/// let graph = g.build(&[&x])?;
+/// let x = g.linear("a", x, &array![[7.0, 2.0], [0.0, -7.0]], None)?;
+/// let y = g.linear("b", x, &array![[1.0, 1.0]], None)?;
+/// let graph = g.build(&[y])?;
+///
 /// let mut recipe = Recipe::dynamic_range(&graph)?;
-/// assert_eq!(recipe.tensors["a.weight"].ranges, [(2.0, 7.0), (-7.0, 0.0)]); // by output channel
+/// assert_eq!(recipe.tensors["a.weight"].ranges, [(2.0, 7.0), (-7.0, 0.0)]); // one per output channel
 /// recipe.tensor_mut("a.weight")?.precision = Precision::Int4;
 /// recipe.float_layers.insert("b".into());
+/// println!("{recipe}");
+/// // tensor    precision  scheme      granularity    range
+/// // a.weight  Int4       symmetric   axis 0 (2)     -7..7
+/// // b.weight  Int8       symmetric   axis 0 (1)     1..1
+/// // layers in float: b
+///
 /// let network = graph.quantize(&recipe)?;
 /// assert!((network.run(&array![[1.0f32, 0.0]])?[[0, 0]] - 7.0).abs() < 0.05);
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -77,14 +101,17 @@ pub struct TensorRecipe {
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Recipe {
-    /// Activations and weights.
+    /// Activations and weights, by the name of the tensor.
     pub tensors: BTreeMap<String, TensorRecipe>,
-    /// The names of nodes that compute in floats. Their weights stay in `f32` too.
+    /// Nodes that compute in float whatever their tensors are, by the name of their output tensor. Their weights stay in
+    /// `f32` too.
     pub float_layers: BTreeSet<String>,
 }
 
 impl Recipe {
-    /// Weights in half precision, all else in `f32`. Needs no data. [`Graph::quantize`] refuses weights beyond 65504.
+    /// Weights of convolutions and linear layers in half precision, everything else in `f32`. Needs no data.
+    ///
+    /// [`Graph::quantize`] returns [`Error::Overflow`] for weights whose magnitude exceeds 65504.
     pub fn float16(graph: &Graph) -> Self {
         let half = || TensorRecipe {
             precision: Precision::Float16,
@@ -96,11 +123,13 @@ impl Recipe {
         Self { tensors, float_layers: BTreeSet::new() }
     }
 
-    /// Weights as `i8` per output channel, each input quantized when it is seen. Needs no data.
+    /// Dynamic range: weights as `i8` per output channel; a layer quantizes each sample of its input by its own range.
+    /// Needs no data.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if a weight is not finite.
+    /// [`Error::Argument`] for the graph of a quantized network.
     pub fn dynamic_range(graph: &Graph) -> Result<Self> {
+        graph.check_float()?;
         let recipe = |(_, name): (&Node, &String)| {
             let weights = graph.constant(name).expect("weights are constants");
             Ok((name.clone(), TensorRecipe::weights(weights, Precision::Int8)?))
@@ -108,7 +137,7 @@ impl Recipe {
         Ok(Self { tensors: weights(graph).map(recipe).collect::<Result<_>>()?, float_layers: BTreeSet::new() })
     }
 
-    /// How precisely a tensor is kept.
+    /// The precision of a tensor.
     pub fn precision(&self, name: &str) -> Precision {
         self.tensors.get(name).map_or(Precision::Float32, |t| t.precision)
     }
@@ -116,39 +145,74 @@ impl Recipe {
     /// The recipe of a tensor, to be edited.
     ///
     /// # Errors
-    /// [`Error::Name`] if it is not mentioned.
+    /// [`Error::Unknown`], with similar names, if the recipe does not list the tensor.
     pub fn tensor_mut(&mut self, name: &str) -> Result<&mut TensorRecipe> {
-        let unknown = || Error::Name { what: "tensor", expected: "one that the recipe mentions", found: name.into() };
-        self.tensors.get_mut(name).ok_or_else(unknown)
+        if !self.tensors.contains_key(name) {
+            return Err(Error::unknown("tensor of the recipe", name, self.tensors.keys()));
+        }
+        Ok(self.tensors.get_mut(name).expect("the recipe lists it"))
     }
 
-    /// Refuses names that the graph does not have, and ranges that its tensors cannot have.
+    /// Returns an error for names that the graph does not have, and for ranges that do not fit its tensors.
     pub(crate) fn check(&self, graph: &Graph) -> Result<()> {
         for name in &self.float_layers {
             if graph.node(name).is_none() {
-                return Err(Error::Name { what: "node", expected: "one of the graph", found: name.clone() });
+                let layers = graph.nodes().iter().map(|node| &node.output);
+                return Err(Error::unknown("layer (the name of its output tensor)", name, layers));
             }
         }
         for (name, tensor) in &self.tensors {
             let shape = graph.shape(name);
-            let shape = shape.ok_or_else(|| Error::Name {
-                what: "tensor",
-                expected: "one of the graph",
-                found: name.clone(),
-            })?;
+            let shape = shape.ok_or_else(|| Error::unknown("tensor", name, graph.tensor_names()))?;
             tensor.check(shape, graph.is_constant(name)).map_err(|e| e.at(name))?;
         }
         Ok(())
     }
 }
 
-/// The name of the weights that can be quantized, if the node has some.
+impl fmt::Display for Recipe {
+    /// A table with one tensor per line. The range of a tensor with several blocks spans them all.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.tensors.keys().map(|name| name.chars().count()).max().unwrap_or(0).max("tensor".len());
+        let columns = ["tensor", "precision", "scheme", "granularity", "range"];
+        let mut row = |[name, precision, scheme, granularity, range]: [&str; 5]| {
+            writeln!(f, "{name:width$}  {precision:9}  {scheme:10}  {granularity:13}  {range}")
+        };
+        row(columns)?;
+        for (name, tensor) in &self.tensors {
+            let precision = tensor.precision.to_string();
+            let scheme = if tensor.symmetric { "symmetric" } else { "asymmetric" };
+            let granularity = match tensor.granularity {
+                Granularity::PerTensor => "per tensor".to_string(),
+                Granularity::PerAxis { axis } => alloc::format!("axis {axis} ({})", tensor.ranges.len()),
+                Granularity::PerGroup { axis, size } => alloc::format!("axis {axis} by {size}"),
+            };
+            let (low, high) = tensor
+                .ranges
+                .iter()
+                .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), r| (low.min(r.0), high.max(r.1)));
+            let range = if tensor.ranges.is_empty() { "-".to_string() } else { alloc::format!("{low}..{high}") };
+            if matches!(tensor.precision, Precision::Int4 | Precision::Int8) {
+                row([name, &precision, scheme, &granularity, &range])?;
+            } else {
+                row([name, &precision, "-", "-", &range])?;
+            }
+        }
+        if !self.float_layers.is_empty() {
+            let names: Vec<&str> = self.float_layers.iter().map(String::as_str).collect();
+            writeln!(f, "layers in float: {}", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of a node's weights, if its operator has weights that can be quantized.
 pub(crate) fn weights_of(node: &Node) -> Option<&String> {
     if matches!(node.op, Op::Conv { .. } | Op::Linear) { node.inputs.get(1) } else { None }
 }
 
-/// The names of tensors that are read as anything but the weights of layers.
-pub(crate) fn read_otherwise(graph: &Graph) -> BTreeSet<&str> {
+/// The names of tensors that are an output of the graph or an input other than the weights of a layer.
+pub(crate) fn read_as_non_weights(graph: &Graph) -> BTreeSet<&str> {
     let of_node = |node| {
         let weights = weights_of(node).is_some();
         node.inputs.iter().enumerate().filter(move |(i, _)| !(weights && *i == 1)).map(|(_, name)| name)
@@ -156,22 +220,22 @@ pub(crate) fn read_otherwise(graph: &Graph) -> BTreeSet<&str> {
     graph.nodes().iter().flat_map(of_node).chain(graph.outputs()).map(String::as_str).collect()
 }
 
-/// Nodes with weights that can be quantized, and the names of those.
+/// The nodes with weights that can be quantized, and the names of the weights.
 pub(crate) fn weights(graph: &Graph) -> impl Iterator<Item = (&Node, &String)> {
     graph.nodes().iter().filter_map(|node| Some((node, weights_of(node)?)))
 }
 
 impl TensorRecipe {
-    /// `u8` codes of an activation for this range, asymmetric, one scale for all of it.
+    /// An activation as `u8` codes: asymmetric, per tensor, for values in `min..=max`.
     pub fn activation(min: f32, max: f32) -> Self {
         let ranges = alloc::vec![(min, max)];
         Self { precision: Precision::Int8, symmetric: false, granularity: Granularity::PerTensor, ranges }
     }
 
-    /// Symmetric codes of weights in this precision, for the range of each output channel, axis 0.
+    /// Weights in this precision: symmetric, per output channel (axis 0), with the range of each channel.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if a weight is not finite.
+    /// [`Error::NonFinite`] if a weight is NaN or infinite, [`Error::Axis`] for a tensor of rank 0.
     pub fn weights(weights: &ArrayRef<f32, IxDyn>, precision: Precision) -> Result<Self> {
         let granularity = Granularity::per_axis(Axis(0));
         let ranges = Ranges::of(weights, granularity)?;
@@ -179,14 +243,15 @@ impl TensorRecipe {
         Ok(Self { precision, symmetric: true, granularity, ranges })
     }
 
+    /// Checks the recipe against the shape of its tensor.
     fn check(&self, shape: &[usize], constant: bool) -> Result<()> {
         self.ranges.iter().try_for_each(|&(min, max)| crate::affine::check_range(min, max))?;
-        let coded = matches!(self.precision, Precision::Int4 | Precision::Int8);
+        let quantized = matches!(self.precision, Precision::Int4 | Precision::Int8);
         if !constant && !matches!(self.precision, Precision::Int8 | Precision::Float32) {
-            let found = alloc::format!("{:?}", self.precision);
+            let found = self.precision.to_string();
             return Err(Error::Argument { what: "precision of an activation", expected: "Int8 or Float32", found });
         }
-        if !coded {
+        if !quantized {
             return Ok(());
         }
         let blocks = match self.granularity {
@@ -202,7 +267,8 @@ impl TensorRecipe {
             return Err(Error::Argument { what: "scheme of weights", expected: "symmetric", found });
         }
         if self.ranges.len() != blocks {
-            return Err(Error::shape("ranges", &[blocks], &[self.ranges.len()]));
+            let found = alloc::format!("{} ranges for {blocks}", self.ranges.len());
+            return Err(Error::Argument { what: "ranges of a tensor", expected: "one for each block", found });
         }
         Ok(())
     }
@@ -212,13 +278,13 @@ impl TensorRecipe {
         if self.symmetric { Scheme::symmetric() } else { Scheme::asymmetric() }
     }
 
-    /// The parameters of an activation, for tensors of any shape.
+    /// The parameters of an activation.
     pub(crate) fn activation_params<D: ndarray::Dimension>(&self) -> Result<QParams<u8, D>> {
         let (min, max) = self.ranges.first().copied().unwrap_or_default();
         self.activation_scheme().params_from_range(min, max)
     }
 
-    /// The parameters of weights with this many axes.
+    /// The parameters of weights of rank `ndim`.
     pub(crate) fn weight_params<T: Element>(&self, ndim: usize) -> Result<QParams<T, IxDyn>> {
         let scheme = Scheme::<T>::symmetric().narrow_range();
         if self.granularity == Granularity::PerTensor {
@@ -228,13 +294,13 @@ impl TensorRecipe {
         let mut grid = alloc::vec![1; ndim];
         grid[0] = self.ranges.len();
         let bounds = |f: fn(&(f32, f32)) -> f32| -> ArrayD<f32> {
-            Array::from_shape_vec(IxDyn(&grid), self.ranges.iter().map(f).collect()).expect("one for each channel")
+            Array::from_shape_vec(IxDyn(&grid), self.ranges.iter().map(f).collect()).expect("one range per channel")
         };
         scheme.params_from_ranges(&Ranges::new(self.granularity, bounds(|r| r.0), bounds(|r| r.1))?)
     }
 
-    /// The greatest magnitude of a code of weights.
-    pub(crate) fn greatest_code(&self) -> f64 {
+    /// The largest code of weights.
+    pub(crate) fn max_code(&self) -> f64 {
         if self.precision == Precision::Int4 { I4::MAX.into() } else { i8::MAX.into() }
     }
 }

@@ -1,4 +1,4 @@
-//! Which layer hurts: how far each tensor of a quantized network is from what it was.
+//! Quantization error per layer.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -12,61 +12,61 @@ use super::codes::FakeQuantize;
 use super::compile::Planner;
 use super::float::Weights;
 use super::kernel::{Kind, Values};
-use super::network::Graph;
+use super::network::{Graph, Node};
 use super::plan::{Arena, Plan, Ports, Tensor};
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, weights_of};
 use crate::error::{Error, Result};
+use crate::metrics::ErrorSums;
 
-/// How close some values are to others.
+/// The error of a tensor against its float values. See [`metrics`](crate::metrics) for the formulas.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ErrorMetrics {
-    /// The ratio of signal to error in decibels, `10 log10(Σ x² / Σ (x - y)²)`; infinite if there is no error.
+    /// Signal-to-quantization-noise ratio in decibels; infinite without error.
     pub sqnr_db: f64,
-    /// The cosine of the angle between both, `Σ x·y / sqrt(Σ x² · Σ y²)`; 1 if both are zero.
+    /// Cosine similarity.
     pub cosine: f64,
 }
 
-/// One node of the report.
+/// The quantization error of one node.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct LayerReport {
-    /// The node's name.
+    /// The name of the node: its output tensor, as the [`Recipe`](super::Recipe) names it.
     pub node: String,
-    /// Its operator.
+    /// The operator.
     pub op: &'static str,
-    /// Its output with exact inputs: what this layer alone does.
+    /// Error of the output if the inputs are exact: the error that this node adds.
     pub local: ErrorMetrics,
-    /// Its output in the quantized network: what all layers up to this one do.
+    /// Error of the output in the quantized network: of this node and all before it.
     pub accumulated: ErrorMetrics,
-    /// Its weights, if it has some that are not kept in `f32`.
+    /// Error of the weights. `None` without weights, or if they stay in `f32`.
     pub weights: Option<ErrorMetrics>,
-    /// The smallest and the greatest value that the float network puts out here.
+    /// The smallest and the largest output of the float network.
     pub range: (f32, f32),
-    /// The share of these values that have no code, because they are beyond the range of codes.
+    /// Fraction of outputs outside the range of the codes, which are clipped.
     pub clipped: f64,
-    /// The same for its weights.
+    /// Fraction of weights outside the range of the codes.
     pub weights_clipped: f64,
 }
 
-/// The errors of a quantized network, node by node, on some images.
+/// The quantization error of a network, layer by layer. Made by [`QuantizedNetwork::report`].
 ///
-/// It prints as a table; with the feature `serde` it serializes, and [`to_svg`](Self::to_svg) is a picture.
+/// It prints as a table and draws itself as [SVG](Self::to_svg); with the feature `serde` it serializes. To find the layer
+/// that costs accuracy, look for a low `local` SQNR; then widen its range, or keep it in float.
 ///
 /// ```
 /// # use ndarray::array;
-/// # use ndarray_quant::graph::{Calibration, GraphBuilder};
-/// # use ndarray_quant::observer::MinMax;
+/// # use ndarray_quant::{graph::GraphBuilder, observer::MinMax};
 /// # let mut g = GraphBuilder::new();
 /// # let x = g.input("x", &[1, 2])?;
-/// # let y = g.linear("y", &x, &array![[1.0, -0.7]], None)?;
-/// # let graph = g.build(&[&y])?;
-/// # let images = array![[1.0f32, 0.3], [0.2, -0.4]];
-/// # let mut calibration = Calibration::new(&graph, MinMax::per_tensor())?;
-/// # calibration.observe(&images)?;
-/// let network = graph.quantize(&calibration.recipe()?)?;
-/// let report = network.report(&graph, &images)?;
+/// # let y = g.linear("y", x, &array![[1.0, -0.7]], None)?;
+/// # let graph = g.build(&[y])?;
+/// # let samples = array![[1.0f32, 0.3], [0.2, -0.4]];
+/// # let recipe = graph.calibrate(MinMax::per_tensor(), [samples.view()])?;
+/// let network = graph.quantize(&recipe)?;
+/// let report = network.report(&graph, &samples)?;
 /// println!("{report}");
 /// assert!(report.layers[0].accumulated.sqnr_db > 30.0);
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -74,202 +74,201 @@ pub struct LayerReport {
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ErrorReport {
-    /// In the order in which they run.
+    /// The nodes in topological order.
     pub layers: Vec<LayerReport>,
 }
 
-/// The sums that a fidelity is made of.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sums {
-    signal: f64,
-    found: f64,
-    product: f64,
-    error: f64,
-}
-
-impl Sums {
-    fn add(&mut self, expected: &[f32], found: &[f32]) {
-        for (&x, &y) in expected.iter().zip(found) {
-            let (x, y) = (x as f64, y as f64);
-            self.signal += x * x;
-            self.found += y * y;
-            self.product += x * y;
-            self.error += (x - y) * (x - y);
-        }
-    }
-
-    fn fidelity(self) -> ErrorMetrics {
-        let sqnr_db =
-            if self.error == 0.0 { f64::INFINITY } else { 10.0 * num_traits::Float::log10(self.signal / self.error) };
-        let length = num_traits::Float::sqrt(self.signal * self.found);
-        let same = self.signal == self.found;
-        ErrorMetrics { sqnr_db, cosine: if length > 0.0 { self.product / length } else { same as u8 as f64 } }
+impl From<ErrorSums> for ErrorMetrics {
+    fn from(sums: ErrorSums) -> Self {
+        ErrorMetrics { sqnr_db: sums.sqnr_db(), cosine: sums.cosine() }
     }
 }
 
-/// What is known of one activation.
+/// The statistics of one activation over the samples of a report.
 #[derive(Debug, Clone)]
-struct Seen {
+struct ActivationSums {
     range: (f32, f32),
     clipped: usize,
     count: usize,
-    local: Sums,
-    accumulated: Sums,
+    local: ErrorSums,
+    accumulated: ErrorSums,
 }
 
-impl Default for Seen {
+impl Default for ActivationSums {
     fn default() -> Self {
         let range = (f32::INFINITY, f32::NEG_INFINITY);
-        Self { range, clipped: 0, count: 0, local: Sums::default(), accumulated: Sums::default() }
+        Self { range, clipped: 0, count: 0, local: ErrorSums::default(), accumulated: ErrorSums::default() }
     }
 }
 
-/// What marks tensors that layers make of exact inputs.
-const LOCAL: &str = "local: ";
+/// The values of one sample: of the float network's tensors, and of quantized layers on exact inputs, which have a prefix
+/// before the name of their tensor.
+struct SampleValues {
+    local_prefix: String,
+    values: BTreeMap<String, Vec<f32>>,
+}
 
 impl QuantizedNetwork {
-    /// Compares each layer with the float network that this one was made from, on these images.
+    /// Measures the error of each layer on these samples, against the float network that was quantized.
     ///
-    /// The quantized network is simulated in floats, which differs from its integer arithmetic by single codes at most.
+    /// The quantized network is simulated on floats: its codes differ from the integer arithmetic by one at most, and
+    /// rarely.
     ///
     /// # Errors
-    /// [`Error::Name`] if the graph has not the tensors of this network, and those of [`run`](Self::run).
+    /// [`Error::Unknown`] or [`Error::Argument`] if `float` is not the graph that was quantized, otherwise the same as
+    /// [`run`](Self::run).
     pub fn report<D: Dimension>(&self, float: &Graph, x: &ArrayRef<f32, D>) -> Result<ErrorReport> {
         let parts = self.parts();
-        if let Some(node) = parts.graph.nodes().iter().find(|node| float.shape(&node.output).is_none()) {
-            let found = node.output.clone();
-            return Err(Error::Name { what: "tensor", expected: "one of the float network", found });
+        float.check_float()?;
+        let inputs = parts.graph.inputs().iter().map(|input| &input.name);
+        for name in parts.graph.nodes().iter().map(|node| &node.output).chain(inputs) {
+            match float.shape(name) {
+                None => return Err(Error::unknown("tensor of the float network", name, float.tensor_names())),
+                shape if shape == parts.graph.shape(name) => {}
+                Some(shape) => return Err(not_the_float_network(alloc::format!("{name:?} of shape {shape:?}"))),
+            }
         }
-        let (exact, simulation) = (self.with_local(float)?, parts.simulation()?);
-        let mut seen = BTreeMap::<String, Seen>::new();
-        let mut memory = Arena::new();
+        let mut local_prefix = String::from("local: ");
+        while float.tensor_names().any(|name| name.starts_with(&local_prefix)) {
+            local_prefix.insert(0, '_');
+        }
+        let (exact, simulation) = (self.with_local(float, &local_prefix)?, parts.simulation()?);
+        let mut sample = SampleValues { local_prefix, values: BTreeMap::new() };
+        let mut sums = BTreeMap::<String, ActivationSums>::new();
+        let mut arena = Arena::new();
         let x = x.view().into_dyn();
         for i in 0..x.shape().first().copied().unwrap_or(0) {
-            let image = [x.slice_axis(Axis(0), Slice::from(i..i + 1))];
-            let mut values = BTreeMap::<String, Vec<f32>>::new();
-            exact.run_observed(&image, &mut memory, &mut |tensor, found, _| {
-                self.look(tensor, found, &mut values, &mut seen)
+            let input = [x.slice_axis(Axis(0), Slice::from(i..i + 1))];
+            sample.values.clear();
+            exact.run_observed(&input, &mut arena, &mut |tensor, found, _| {
+                self.add_exact(tensor, found, &mut sample, &mut sums)
             })?;
-            // A tensor that is rounded comes twice; the second one counts.
-            let mut last = BTreeMap::<String, Sums>::new();
-            simulation.run_observed(&image, &mut memory, &mut |tensor, found, _| {
-                if let Some(expected) = values.get(&tensor.name) {
-                    let mut sums = Sums::default();
-                    sums.add(expected, found.as_slice());
+            // A fake-quantized tensor is observed before and after rounding; the second one counts.
+            let mut last = BTreeMap::<String, ErrorSums>::new();
+            simulation.run_observed(&input, &mut arena, &mut |tensor, found, _| {
+                if let Some(expected) = sample.values.get(&tensor.name) {
+                    let mut sums = ErrorSums::default();
+                    sums.add_f32(expected, found.as_slice());
                     last.insert(tensor.name.clone(), sums);
                 }
                 Ok(())
             })?;
-            for (name, sums) in last {
-                let total = &mut seen.entry(name).or_default().accumulated;
-                total.signal += sums.signal;
-                total.found += sums.found;
-                total.product += sums.product;
-                total.error += sums.error;
+            for (name, error) in last {
+                sums.entry(name).or_default().accumulated.merge(error);
             }
         }
         let layers = parts.graph.nodes().iter().map(|node| {
-            let seen = seen.remove(&node.output).unwrap_or_default();
-            let weights = weights_of(node).and_then(|name| Some((parts.stored.get(name)?.dequantize(), name)));
-            let original = weights.as_ref().and_then(|_| float.node(&node.name)).and_then(weights_of);
-            let (weights, weights_clipped) = match (weights, original.and_then(|name| float.constant(name))) {
-                (Some((found, name)), Some(expected)) => {
-                    let (mut sums, expected) = (Sums::default(), expected.as_standard_layout());
-                    let found = found.as_standard_layout();
-                    sums.add(expected.as_slice().unwrap_or_default(), found.as_slice().unwrap_or_default());
-                    (Some(sums.fidelity()), self.clipped_weights(name, expected.as_slice().unwrap_or_default()))
-                }
-                _ => (None, 0.0),
-            };
+            let sums = sums.remove(&node.output).unwrap_or_default();
+            let (weights, weights_clipped) = self.weight_error(float, node).unzip();
             LayerReport {
-                node: node.name.clone(),
+                node: node.output.clone(),
                 op: node.op.name(),
-                local: seen.local.fidelity(),
-                accumulated: seen.accumulated.fidelity(),
+                local: sums.local.into(),
+                accumulated: sums.accumulated.into(),
                 weights,
-                range: if seen.count == 0 { (0.0, 0.0) } else { seen.range },
-                clipped: seen.clipped as f64 / seen.count.max(1) as f64,
-                weights_clipped,
+                range: if sums.count == 0 { (0.0, 0.0) } else { sums.range },
+                clipped: sums.clipped as f64 / sums.count.max(1) as f64,
+                weights_clipped: weights_clipped.unwrap_or(0.0),
             }
         });
         Ok(ErrorReport { layers: layers.collect() })
     }
 
-    /// The float network, and beside it each layer as it is quantized, reading what the float network makes.
-    fn with_local(&self, float: &Graph) -> Result<Plan> {
+    /// The error of a node's weights, and the fraction of them that is clipped.
+    fn weight_error(&self, float: &Graph, node: &Node) -> Option<(ErrorMetrics, f64)> {
+        let name = weights_of(node)?;
+        let found = self.parts().stored.get(name)?.dequantize();
+        let expected = float.constant(weights_of(float.node(&node.output)?)?)?;
+        let (found, expected) = (found.as_standard_layout(), expected.as_standard_layout());
+        let (found, expected) = (found.as_slice()?, expected.as_slice()?);
+        let mut sums = ErrorSums::default();
+        sums.add_f32(expected, found);
+        Some((sums.into(), self.clipped_weights(name, expected)))
+    }
+
+    /// The plan of the float network, with each quantized layer beside the float layer, on the same exact inputs.
+    fn with_local(&self, float: &Graph, local_prefix: &str) -> Result<Plan> {
         let parts = self.parts();
         let mut planner = Planner::new(float);
         let floats = float.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
         for node in float.nodes() {
-            let quantized = parts.graph.node(&node.name);
-            if let Some(quantized) = quantized {
+            let name = &node.output;
+            if let Some(quantized) = parts.graph.node(name) {
+                let is_known = |x: &String| parts.graph.is_constant(x) || planner.find(x, Kind::F32).is_some();
+                if let Some(x) = quantized.inputs.iter().find(|x| !is_known(x)) {
+                    return Err(not_the_float_network(alloc::format!("{name:?} before {x:?}")));
+                }
                 let (kernel, mut inputs) = parts.simulated(&mut planner, quantized);
-                let name = alloc::format!("{LOCAL}{}", node.output);
-                let params = self.activation(&node.output);
+                let local = alloc::format!("{local_prefix}{name}");
+                let params = self.activation(name);
                 if kernel.is_some() {
-                    let output = planner.define_unnamed(if params.is_some() { "" } else { &name }, &node.output);
-                    planner.step(&node.name, kernel, inputs, output);
+                    let output = planner.define_unnamed(if params.is_some() { "" } else { &local }, name);
+                    planner.step(name, kernel, inputs, output);
                     inputs = alloc::vec![output];
                 }
                 if params.is_some() {
-                    let rounded = planner.define_unnamed(&name, &node.output);
-                    planner.step(&node.name, Some(Box::new(FakeQuantize { params })), inputs, rounded);
+                    let rounded = planner.define_unnamed(&local, name);
+                    planner.step(name, Some(Box::new(FakeQuantize { params })), inputs, rounded);
                 }
             }
-            planner.float_node(node, |name| float.constant(name).cloned().map(Weights::F32));
+            planner.float_node(node, |name| float.shared_constant(name).cloned().map(Weights::F32));
         }
         let outputs = float.outputs().iter();
-        let outputs = outputs.map(|name| planner.output(name, |name| float.constant(name).cloned())).collect();
+        let outputs = outputs.map(|name| planner.output(name, |name| float.shared_constant(name).cloned())).collect();
         let ports = |floats| Ports { floats, codes: Vec::new() };
         Ok(planner.finish(ports(floats), ports(outputs)))
     }
 
-    /// Takes in a tensor of the float network, or one that a layer made of exact inputs just before.
-    fn look(
+    /// Adds a tensor of the float network to the sums. The output of a quantized layer on exact inputs comes just before
+    /// it and is kept until then.
+    fn add_exact(
         &self,
         tensor: &Tensor,
-        found: Values<'_>,
-        values: &mut BTreeMap<String, Vec<f32>>,
-        seen: &mut BTreeMap<String, Seen>,
+        values: Values<'_>,
+        sample: &mut SampleValues,
+        sums: &mut BTreeMap<String, ActivationSums>,
     ) -> Result<()> {
-        let found = found.as_slice::<f32>();
-        if tensor.name.starts_with(LOCAL) {
-            values.insert(tensor.name.clone(), found.to_vec());
-            return Ok(());
+        let values = values.as_slice::<f32>();
+        if !tensor.name.starts_with(&sample.local_prefix) {
+            let sums = sums.entry(tensor.name.clone()).or_default();
+            let params = self.activation::<ndarray::Ix1>(&tensor.name);
+            let bounds = params.and_then(|params| Some((params.real_range()?, params.scale()[0] / 2.0)));
+            for &x in values {
+                sums.range = (sums.range.0.min(x), sums.range.1.max(x));
+                let is_clipped = |((low, high), half)| x < low - half || x > high + half;
+                sums.clipped += bounds.is_some_and(is_clipped) as usize;
+            }
+            sums.count += values.len();
+            let local = sample.values.remove(&alloc::format!("{}{}", sample.local_prefix, tensor.name));
+            sums.local.add_f32(values, local.as_deref().unwrap_or(values));
         }
-        let seen = seen.entry(tensor.name.clone()).or_default();
-        let codes = self.activation::<ndarray::Ix1>(&tensor.name);
-        let bounds = codes.and_then(|params| Some((params.real_range()?, params.scale()[0] / 2.0)));
-        for &x in found {
-            seen.range = (seen.range.0.min(x), seen.range.1.max(x));
-            let clips = |((low, high), half)| x < low - half || x > high + half;
-            seen.clipped += bounds.is_some_and(clips) as usize;
-        }
-        seen.count += found.len();
-        let local = values.remove(&alloc::format!("{LOCAL}{}", tensor.name));
-        seen.local.add(found, local.as_deref().unwrap_or(found));
-        values.insert(tensor.name.clone(), found.to_vec());
+        sample.values.insert(tensor.name.clone(), values.to_vec());
         Ok(())
     }
 
-    /// The share of weights beyond the outermost codes.
+    /// The fraction of weights outside the range of their codes.
     fn clipped_weights(&self, name: &str, weights: &[f32]) -> f64 {
         let tensor = &self.recipe().tensors[name];
         if matches!(tensor.precision, Precision::Float16 | Precision::Float32) || weights.is_empty() {
             return 0.0;
         }
-        let blocks = weights.len().div_ceil(tensor.ranges.len().max(1));
-        let channels = weights.chunks(blocks).zip(&tensor.ranges);
-        let clipped = channels.map(|(weights, (min, max))| {
-            let reach = max.max(-min) * (1.0 + 0.5 / tensor.greatest_code() as f32);
-            weights.iter().filter(|w| w.abs() > reach).count()
+        let block = weights.len().div_ceil(tensor.ranges.len().max(1));
+        let blocks = weights.chunks(block).zip(&tensor.ranges);
+        let clipped = blocks.map(|(weights, (min, max))| {
+            // A weight up to half a step beyond the largest code rounds to it.
+            let limit = max.max(-min) * (1.0 + 0.5 / tensor.max_code() as f32);
+            weights.iter().filter(|w| w.abs() > limit).count()
         });
         clipped.sum::<usize>() as f64 / weights.len() as f64
     }
 }
 
+fn not_the_float_network(found: String) -> Error {
+    Error::Argument { what: "float network of a report", expected: "the graph that was quantized", found }
+}
+
 impl fmt::Display for ErrorReport {
-    /// A table with a line per node.
+    /// A table with one node per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.layers.iter().map(|layer| layer.node.chars().count()).max().unwrap_or(0).max(4);
         writeln!(
@@ -278,7 +277,7 @@ impl fmt::Display for ErrorReport {
             "node", "operator", "local dB", "accumulated dB", "weights dB", "cosine", "range", "clipped"
         )?;
         for layer in &self.layers {
-            let db = |fidelity: ErrorMetrics| alloc::format!("{:.1}", fidelity.sqnr_db);
+            let db = |error: ErrorMetrics| alloc::format!("{:.1}", error.sqnr_db);
             writeln!(
                 f,
                 "{:width$}  {:17}  {:>9}  {:>14}  {:>11}  {:>8.5}  {:>9.3}..{:<8.3}  {:>7.3}%",
@@ -298,38 +297,38 @@ impl fmt::Display for ErrorReport {
 }
 
 impl ErrorReport {
-    /// The nodes from the one that hurts most by itself to the one that hurts least.
+    /// The nodes by the error that they add: the lowest local SQNR first.
     pub fn worst_first(&self) -> Vec<&LayerReport> {
         let mut layers: Vec<&LayerReport> = self.layers.iter().collect();
         layers.sort_by(|a, b| a.local.sqnr_db.total_cmp(&b.local.sqnr_db));
         layers
     }
 
-    /// A picture: for each node two bars, the signal-to-error ratio of the layer alone and of all up to it.
+    /// Draws the report: two bars per node, for the SQNR of the layer alone and of all layers up to it.
     pub fn to_svg(&self) -> String {
         use fmt::Write;
         const ROW: usize = 22;
         const LEFT: usize = 260;
         const TOP: usize = 60;
-        // Decibels that are drawn; what is better looks the same.
-        const REACH: f64 = 60.0;
+        // The end of the axis. Better values are drawn up to it.
+        const MAX_DB: f64 = 60.0;
         const PIXELS_PER_DB: f64 = 10.0;
         let height = TOP + ROW * self.layers.len() + 20;
-        let width = LEFT + (REACH * PIXELS_PER_DB) as usize + 40;
+        let width = LEFT + (MAX_DB * PIXELS_PER_DB) as usize + 40;
         let mut svg = String::new();
         // Writing to a String cannot fail.
         let _ = writeln!(
             svg,
             r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">
 <rect width="100%" height="100%" fill="#ffffff"/>
-<text x="{LEFT}" y="20" font-size="15">Signal to error in dB: longer is better</text>
+<text x="{LEFT}" y="20" font-size="15">SQNR in dB: longer is better</text>
 <rect x="{LEFT}" y="28" width="12" height="8" fill="#8fb4d9"/><text x="{}" y="37">the layer alone</text>
 <rect x="{}" y="28" width="12" height="8" fill="#2d5f8b"/><text x="{}" y="37">all layers up to it</text>"##,
             LEFT + 18,
             LEFT + 130,
             LEFT + 148,
         );
-        for db in (0..=REACH as usize).step_by(10) {
+        for db in (0..=MAX_DB as usize).step_by(10) {
             let x = LEFT as f64 + db as f64 * PIXELS_PER_DB;
             let _ = writeln!(
                 svg,
@@ -342,13 +341,13 @@ impl ErrorReport {
             let y = TOP + ROW * i;
             let name = escaped(&layer.node);
             let _ = writeln!(svg, r#"<text x="{}" y="{}" text-anchor="end">{name}</text>"#, LEFT - 8, y + 14);
-            for (fidelity, offset, color) in [(layer.local, 3, "#8fb4d9"), (layer.accumulated, 11, "#2d5f8b")] {
-                let length = fidelity.sqnr_db.clamp(0.0, REACH) * PIXELS_PER_DB;
+            for (error, offset, color) in [(layer.local, 3, "#8fb4d9"), (layer.accumulated, 11, "#2d5f8b")] {
+                let length = error.sqnr_db.max(0.0).min(MAX_DB) * PIXELS_PER_DB;
                 let _ = writeln!(
                     svg,
                     r#"<rect x="{LEFT}" y="{}" width="{length:.1}" height="7" fill="{color}"><title>{name}: {:.1} dB</title></rect>"#,
                     y + offset,
-                    fidelity.sqnr_db,
+                    error.sqnr_db,
                 );
             }
         }
@@ -357,7 +356,7 @@ impl ErrorReport {
     }
 }
 
-/// Text that may stand in XML.
+/// Escapes text for XML.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

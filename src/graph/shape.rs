@@ -1,4 +1,4 @@
-//! The shape of a node's output, given those of its inputs.
+//! Shape inference.
 
 use alloc::vec::Vec;
 
@@ -6,15 +6,15 @@ use super::op::{Activation, Clamp, Op};
 use crate::error::{Error, Result};
 use crate::window::{Placed, Window};
 
-/// No tensor of one image has more elements: what comes from a file must not make us ask for any amount of memory.
+/// The largest number of elements of a tensor, for a batch of one: a small file must not cause a huge allocation.
 const MAX_ELEMENTS: usize = 1 << 28;
 
-/// A shape with a batch of 1 as its first axis.
+/// A shape whose first axis, the batch, is 1.
 pub(crate) type Shape = Vec<usize>;
 
-/// The number of elements, if it is reasonable.
+/// The number of elements. An error if it exceeds [`MAX_ELEMENTS`].
 pub(crate) fn elements(shape: &[usize]) -> Result<usize> {
-    // Empty tensors too are arrays, which their other axes must not be too long for.
+    // ndarray limits the product of the non-zero axes, even if the tensor is empty.
     let count = shape.iter().filter(|&&len| len != 0).try_fold(1usize, |count, &len| count.checked_mul(len));
     let sound = count.is_some_and(|count| count <= MAX_ELEMENTS);
     sound.then(|| shape.iter().product()).ok_or_else(|| Error::Argument {
@@ -24,20 +24,43 @@ pub(crate) fn elements(shape: &[usize]) -> Result<usize> {
     })
 }
 
-/// The shape of the output of `op`; `constant[i]` tells that input `i` is one.
-pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<Shape> {
-    let arity = match op {
-        Op::Conv { .. } | Op::Linear => 2..=3,
-        Op::BatchNorm { .. } => 5..=5,
-        Op::Add | Op::Mul => 2..=2,
-        Op::Concat { .. } => 1..=usize::MAX,
-        _ => 1..=1,
+/// Checks the number of inputs and the attributes that do not depend on shapes.
+pub(crate) fn check_op(op: &Op, inputs: usize) -> Result<()> {
+    let (arity, expected) = match op {
+        Op::Conv { .. } | Op::Linear => (2..=3, "2 or 3 (input, weights, bias)"),
+        Op::BatchNorm { .. } => (5..=5, "5 (input, scale, shift, mean, variance)"),
+        Op::Add | Op::Mul => (2..=2, "2"),
+        Op::Concat { .. } => (1..=usize::MAX, "at least 1"),
+        _ => (1..=1, "1"),
     };
-    if !arity.contains(&inputs.len()) {
-        let (expected, found) = (alloc::vec![*arity.start()], alloc::vec![inputs.len()]);
-        return Err(Error::Shape { what: "number of inputs", expected, found });
+    if !arity.contains(&inputs) {
+        let found = alloc::format!("{inputs} for {}", op.name());
+        return Err(Error::Argument { what: "number of inputs", expected, found });
     }
-    check_finite(op)?;
+    match *op {
+        Op::BatchNorm { epsilon } => check_finite("epsilon", [epsilon]),
+        Op::Activation(Activation::Clip(clamp)) => check_clamp(clamp),
+        Op::Activation(Activation::HardSigmoid { alpha, beta }) => check_finite("alpha and beta", [alpha, beta]),
+        Op::Activation(Activation::LeakyRelu { alpha }) => check_finite("alpha", [alpha]),
+        _ => Ok(()),
+    }
+}
+
+/// Returns an error unless the bounds are finite or `None`.
+pub(crate) fn check_clamp(clamp: Clamp) -> Result<()> {
+    check_finite("bounds of a clamp", clamp.low.into_iter().chain(clamp.high))
+}
+
+fn check_finite(what: &'static str, values: impl IntoIterator<Item = f32>) -> Result<()> {
+    match values.into_iter().find(|x| !x.is_finite()) {
+        Some(found) => Err(Error::Argument { what, expected: "finite numbers", found: alloc::format!("{found}") }),
+        None => Ok(()),
+    }
+}
+
+/// The shape of the output of `op`. `constant[i]` says whether input `i` is constant.
+pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<Shape> {
+    check_op(op, inputs.len())?;
     let x = inputs[0];
     let parameters = match op {
         Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } => &constant[1..],
@@ -45,24 +68,24 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
     };
     if parameters.contains(&false) {
         let found = "the output of another node".into();
-        return Err(Error::Argument { what: "weights", expected: "constants", found });
+        return Err(Error::Argument { what: "weights and other parameters", expected: "constants", found });
     }
     let shape = match op {
         Op::Conv { window, groups } => conv(x, inputs, window, *groups)?,
         Op::Linear => {
-            let [n, depth] = ranked("rank of the input", x)?;
-            let [out, w_depth] = ranked("rank of the weights", inputs[1])?;
+            let [n, depth] = ranked("input", "a matrix [batch, in]", x)?;
+            let [out, w_depth] = ranked("weights", "a matrix [out, in]", inputs[1])?;
             expect("weights", &[out, depth], &[out, w_depth])?;
             inputs.get(2).map_or(Ok(()), |bias| expect("bias", &[out], bias))?;
             alloc::vec![n, out]
         }
         Op::BatchNorm { .. } => {
             let channels = channels(x)?;
-            inputs[1..].iter().try_for_each(|p| expect("parameters of the normalization", &[channels], p))?;
+            inputs[1..].iter().try_for_each(|p| expect("parameter of the normalization", &[channels], p))?;
             x.to_vec()
         }
         Op::Add | Op::Mul => {
-            check_batches(inputs, constant)?;
+            check_operands(inputs, constant)?;
             broadcast(x, inputs[1])?
         }
         Op::Activation(_) => x.to_vec(),
@@ -72,28 +95,28 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
             elements(&shape)?;
             // Without an element under the kernel there is no maximum and no mean.
             if covers_padding_only(&placed, 0) || covers_padding_only(&placed, 1) {
-                let (expected, found) = ("an element of the tensor under each place of the kernel", window);
-                let found = alloc::format!("{found:?} of {kernel:?} on {:?}", placed.image);
-                return Err(Error::Argument { what: "window of a pooling", expected, found });
+                let (expected, [h, w]) = ("at least one pixel of the image in each window", placed.image);
+                let found = alloc::format!("a window of padding only (kernel {kernel:?}, image {h} x {w})");
+                return Err(Error::Argument { what: "pooling", expected, found });
             }
             shape
         }
         Op::GlobalAveragePool => {
-            let [n, c, h, w] = ranked("rank of the input", x)?;
+            let [n, c, h, w] = ranked("input", NCHW, x)?;
             if h * w == 0 {
-                return Err(Error::shape("input", &[n, c, 1, 1], x));
+                return Err(empty_image(x));
             }
             alloc::vec![n, c, 1, 1]
         }
         Op::Concat { axis } => concat(inputs, *axis)?,
         Op::Pad { pads } => {
-            let [n, c, h, w] = ranked("rank of the input", x)?;
+            let [n, c, h, w] = ranked("input", NCHW, x)?;
             let longer = |len: usize, a: usize, b: usize| len.saturating_add(a).saturating_add(b);
             alloc::vec![n, c, longer(h, pads[0], pads[2]), longer(w, pads[1], pads[3])]
         }
-        Op::Repeat { factors } => {
-            let [n, c, h, w] = ranked("rank of the input", x)?;
-            alloc::vec![n, c, h.saturating_mul(factors[0]), w.saturating_mul(factors[1])]
+        Op::Resize { scales } => {
+            let [n, c, h, w] = ranked("input", NCHW, x)?;
+            alloc::vec![n, c, h.saturating_mul(scales[0]), w.saturating_mul(scales[1])]
         }
         Op::Reshape { shape } => {
             let mut full = alloc::vec![x.first().copied().unwrap_or(1)];
@@ -112,40 +135,36 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
     Ok(shape)
 }
 
-/// Refuses attributes that are no numbers or infinite.
-fn check_finite(op: &Op) -> Result<()> {
-    let (name, attributes) = match *op {
-        Op::BatchNorm { epsilon } => ("epsilon", [Some(epsilon), None]),
-        Op::Activation(Activation::Clip(Clamp { low, high })) => ("bounds of a clamp", [low, high]),
-        Op::Activation(Activation::HardSigmoid { alpha, beta }) => ("alpha and beta", [Some(alpha), Some(beta)]),
-        Op::Activation(Activation::LeakyRelu { alpha }) => ("alpha", [Some(alpha), None]),
-        _ => return Ok(()),
-    };
-    match attributes.into_iter().flatten().find(|x| !x.is_finite()) {
-        Some(found) => {
-            Err(Error::Argument { what: name, expected: "finite numbers", found: alloc::format!("{found}") })
-        }
-        None => Ok(()),
-    }
-}
-
-/// Activations that meet have the batch as their first axis, and constants have one for all images.
-fn check_batches(inputs: &[&[usize]], constant: &[bool]) -> Result<()> {
+/// Checks the ranks of two operands that broadcast: activations have equal ranks, so that their batch axes align, and a
+/// constant has no more axes than they.
+fn check_operands(inputs: &[&[usize]], constant: &[bool]) -> Result<()> {
     let activations = || inputs.iter().zip(constant).filter(|(_, constant)| !**constant).map(|(shape, _)| shape.len());
     let Some(ndim) = activations().next() else { return Ok(()) };
     match inputs.iter().zip(constant).find(|(s, constant)| if **constant { s.len() > ndim } else { s.len() != ndim }) {
-        Some((shape, _)) => Err(Error::shape("rank of the operand", &[ndim], &[shape.len()])),
+        Some(_) => Err(Error::Argument {
+            what: "operands",
+            expected: "activations of equal rank, and constants of at most that rank",
+            found: alloc::format!("{:?} and {:?}", inputs[0], inputs[1]),
+        }),
         None => Ok(()),
     }
 }
 
-/// A kernel on images, which must not be empty.
+/// The layout of images, for errors.
+const NCHW: &str = "4-D [batch, channels, height, width]";
+
+/// Places a kernel on non-empty images.
 fn place(x: &[usize], kernel: [usize; 2], window: &Window) -> Result<([usize; 4], Placed)> {
-    let [n, c, h, w] = ranked("rank of the input", x)?;
+    let [n, c, h, w] = ranked("input", NCHW, x)?;
     if h == 0 || w == 0 {
-        return Err(Error::shape("image, at least one pixel", &[n, c, h.max(1), w.max(1)], x));
+        return Err(empty_image(x));
     }
     Ok(([n, c, h, w], window.place(kernel, [h, w])?))
+}
+
+fn empty_image(x: &[usize]) -> Error {
+    let found = alloc::format!("shape {x:?} [batch, channels, height, width]");
+    Error::Argument { what: "input", expected: "images of at least one pixel", found }
 }
 
 /// Returns whether some output along an axis has a kernel that covers padding only.
@@ -161,11 +180,11 @@ fn covers_padding_only(placed: &Placed, axis: usize) -> bool {
 }
 
 fn conv(x: &[usize], inputs: &[&[usize]], window: &Window, groups: usize) -> Result<Shape> {
-    let [out, depth, kh, kw] = ranked("rank of the weights", inputs[1])?;
+    let [out, depth, kh, kw] = ranked("weights", "4-D [out, in / groups, height, width]", inputs[1])?;
     let ([n, channels, ..], placed) = place(x, [kh, kw], window)?;
     if groups == 0 || !channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
-        let found = alloc::format!("{groups} for {channels} to {out} channels");
-        return Err(Error::Argument { what: "groups", expected: "a divisor of the numbers of channels", found });
+        let found = alloc::format!("{groups} groups for {channels} input and {out} output channels");
+        return Err(Error::Argument { what: "groups", expected: "a divisor of both numbers of channels", found });
     }
     expect("weights", &[out, channels / groups, kh, kw], &[out, depth, kh, kw])?;
     inputs.get(2).map_or(Ok(()), |bias| expect("bias", &[out], bias))?;
@@ -186,7 +205,7 @@ fn concat(inputs: &[&[usize]], axis: usize) -> Result<Shape> {
     Ok(shape)
 }
 
-/// The common shape of two tensors: axes are matched from the last one on, and a length of 1 fits all.
+/// The shape that two tensors broadcast to: axes are aligned at the last one, and a length of 1 fits any length.
 pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Shape> {
     let ndim = a.len().max(b.len());
     let at = |shape: &[usize], axis: usize| {
@@ -197,26 +216,35 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Shape> {
         (a, b) if a == b => Ok(a),
         (a, 1) => Ok(a),
         (1, b) => Ok(b),
-        _ => Err(Error::shape("broadcast tensor", a, b)),
+        _ => Err(Error::Argument {
+            what: "operands",
+            expected: "shapes that broadcast to each other",
+            found: alloc::format!("{a:?} and {b:?}"),
+        }),
     };
     (0..ndim).map(axis).collect()
 }
 
-pub(crate) fn ranked<const N: usize>(what: &'static str, shape: &[usize]) -> Result<[usize; N]> {
-    shape.try_into().map_err(|_| Error::shape(what, &[N], &[shape.len()]))
+/// The axes of a tensor of rank `N`. `expected` names them.
+fn ranked<const N: usize>(what: &'static str, expected: &'static str, shape: &[usize]) -> Result<[usize; N]> {
+    shape.try_into().map_err(|_| Error::Argument { what, expected, found: alloc::format!("shape {shape:?}") })
 }
 
 fn channels(x: &[usize]) -> Result<usize> {
-    x.get(1).copied().ok_or_else(|| Error::shape("rank of the input", &[2], &[x.len()]))
+    x.get(1).copied().ok_or_else(|| Error::Argument {
+        what: "input",
+        expected: "an axis of channels behind the batch",
+        found: alloc::format!("shape {x:?}"),
+    })
 }
 
-/// Refuses the batch, and axes that there are not.
+/// Returns an error for the batch axis and for axes that do not exist.
 fn inner_axis(axis: usize, ndim: usize) -> Result<()> {
-    if axis == 0 {
-        let found = "0, the batch".into();
-        return Err(Error::Argument { what: "axis", expected: "one within an image", found });
+    if axis == 0 || axis >= ndim {
+        let found = alloc::format!("{axis} for a tensor of {ndim} axes");
+        return Err(Error::Argument { what: "axis", expected: "an axis of the tensor, not the batch (axis 0)", found });
     }
-    if axis < ndim { Ok(()) } else { Err(Error::Axis { ndim, found: axis }) }
+    Ok(())
 }
 
 fn expect(what: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Weights as a quantized network keeps them.
+//! Quantized weights, as a network stores and saves them.
 
 use alloc::vec::Vec;
 
@@ -15,7 +15,7 @@ use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::quantize::Quantize;
 
-/// One constant in fewer bits.
+/// The weights of a layer, as codes or in half precision.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Stored {
     Int4(QTensor<I4, IxDyn>),
@@ -24,7 +24,7 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
-    /// In half precision; what is too large for it is an error.
+    /// Converts weights to half precision. A weight that exceeds its range is an error.
     pub(crate) fn half(weights: &Constant) -> Result<Self> {
         Ok(Stored::Half(HalfCast::<f16>::new(Overflow::Error).quantize(&**weights)?))
     }
@@ -37,16 +37,16 @@ impl Stored {
         }
     }
 
-    /// Codes and parameters, or halves.
+    /// The size of the codes and scales, or of the half-precision values, in bytes. Memory and files take the same.
     pub(crate) fn size_in_bytes(&self) -> usize {
         match self {
-            Stored::Int4(w) => w.size_in_bytes(),
-            Stored::Int8(w) => w.size_in_bytes(),
+            Stored::Int4(w) => w.codes().as_bytes().len() + size_of::<f32>() * w.params().scale().len(),
+            Stored::Int8(w) => w.codes().len() + size_of::<f32>() * w.params().scale().len(),
             Stored::Half(w) => size_of::<f16>() * w.len(),
         }
     }
 
-    /// The floats that it stands for.
+    /// The values in `f32`.
     pub(crate) fn dequantize(&self) -> Constant {
         match self {
             Stored::Int4(w) => w.dequantize().into_shared(),
@@ -55,7 +55,7 @@ impl Stored {
         }
     }
 
-    /// For float operators: halves as they are.
+    /// The weights for a float kernel. Half-precision values stay as they are.
     pub(crate) fn to_weights(&self) -> Weights {
         match self {
             Stored::Half(w) => Weights::F16(w.clone()),
@@ -63,7 +63,7 @@ impl Stored {
         }
     }
 
-    /// Codes as convolutions of codes take them, `[out, height, width, in]`.
+    /// The codes as `[out, kh, kw, in]` for an integer convolution. `None` for half precision.
     pub(crate) fn to_conv(&self) -> Option<Result<QTensor<i8, Ix4>>> {
         match self {
             Stored::Int4(w) => Some(conv_weights(w)),
@@ -75,12 +75,13 @@ impl Stored {
 
 fn conv_weights<T: Element<Code = i8>>(w: &QTensor<T, IxDyn>) -> Result<QTensor<i8, Ix4>> {
     let mut codes = w.unpacked_codes().into_owned();
-    // A linear layer is a convolution of one pixel.
+    // A linear layer is a 1×1 convolution.
     while codes.ndim() < 4 {
         let last = codes.ndim();
         codes.insert_axis_inplace(Axis(last));
     }
-    let codes = codes.permuted_axes(&[0, 2, 3, 1][..]).into_dimensionality().expect("four axes");
+    let codes =
+        codes.permuted_axes(&[0, 2, 3, 1][..]).into_dimensionality().expect("weights of layers have rank 2 or 4");
     let codes = codes.as_standard_layout().into_owned();
     let scales: Array1<f32> = w.params().scale().iter().copied().collect();
     let params = match w.params().granularity() {

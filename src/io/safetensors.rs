@@ -1,26 +1,32 @@
-//! Quantized networks in safetensors files: codes, scales and biases as tensors, the operators and the recipe as JSON
-//! in the file's metadata.
+//! The [safetensors](https://github.com/huggingface/safetensors) files of quantized networks.
+//!
+//! [`QuantizedNetwork::save`] and [`load`](QuantizedNetwork::load) write and read files,
+//! [`to_safetensors`](QuantizedNetwork::to_safetensors) and [`from_safetensors`](QuantizedNetwork::from_safetensors) do the
+//! same with bytes. Weights are stored as tensors, which other tools can read:
 //!
 //! | tensor | type | content |
 //! |---|---|---|
-//! | a weight's name | `I8` | its codes, one to a byte, also those of four bits |
-//! | a weight's name and `#scale` | `F32` | its scales, one for each channel or one for all |
-//! | a weight's name | `F16` | half-precision weights |
-//! | any other constant's name | `F32` | its values |
+//! | the name of `Int8` weights | `I8` | codes |
+//! | the name of `Int4` weights | `U8`, one axis | codes in row-major order, two per byte, the first in the low bits, two's complement |
+//! | the name of `Float16` weights | `F16` | values |
+//! | the name of quantized weights, then `#scale` | `F32`, one axis | one scale, or one per output channel; zero points are 0 |
+//! | the name of any other constant | `F32` | values |
+//!
+//! The entry `ndarray-quant` of the header's metadata is JSON: the version of this format (1), inputs, nodes and outputs of
+//! the graph, shapes of 4-bit weights, and the recipe with the ranges of activations.
 //!
 //! ```
 //! # use ndarray::array;
-//! # use ndarray_quant::graph::{GraphBuilder, Recipe};
-//! use ndarray_quant::io::safetensors;
+//! use ndarray_quant::graph::{GraphBuilder, QuantizedNetwork, Recipe};
 //! # let mut g = GraphBuilder::new();
 //! # let x = g.input("x", &[1, 2])?;
-//! # let y = g.linear("y", &x, &array![[1.0, -0.7]], None)?;
-//! # let graph = g.build(&[&y])?;
+//! # let y = g.linear("y", x, &array![[1.0, -0.7]], None)?;
+//! # let graph = g.build(&[y])?;
 //! let network = graph.quantize(&Recipe::dynamic_range(&graph)?)?;
-//! let bytes = safetensors::write(&network)?;
-//! let same = safetensors::read(&bytes)?;
+//! let bytes = network.to_safetensors()?;
+//! let loaded = QuantizedNetwork::from_safetensors(&bytes)?;
 //! let x = array![[1.0f32, 0.5]];
-//! assert_eq!(same.run(&x)?, network.run(&x)?);
+//! assert_eq!(loaded.run(&x)?, network.run(&x)?);
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 
@@ -31,10 +37,10 @@ use alloc::vec::Vec;
 
 use ::safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use half::f16;
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Dimension, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use crate::element::{Element, I4, Storage};
+use crate::element::{Element, I4, Packed, Storage};
 use crate::error::{Error, Result};
 use crate::granularity::Granularity;
 use crate::graph::{Input, Node, Precision, QuantizedNetwork, Recipe, TensorRecipe};
@@ -42,26 +48,28 @@ use crate::graph::{Parts, Stored};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 
-/// The name of our entry in the metadata.
+/// The entry of the metadata that holds the structure.
 const KEY: &str = "ndarray-quant";
 
-/// What the name of a weight's scales ends with.
+/// The suffix of the name of scales.
 const SCALE: &str = "#scale";
 
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// Everything but tensors.
+/// The network without its tensors.
 #[derive(Serialize, Deserialize)]
 struct Structure {
     version: u32,
     inputs: Vec<Input>,
     nodes: Vec<Node>,
     outputs: Vec<String>,
+    /// The shapes of 4-bit weights, whose tensors are packed bytes.
+    packed: BTreeMap<String, Vec<usize>>,
     recipe: Recipe,
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 struct Bytes {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -84,33 +92,82 @@ impl View for &Bytes {
 }
 
 impl Bytes {
-    fn reals<'a>(shape: &[usize], values: impl Iterator<Item = &'a f32>) -> Self {
+    fn f32<'a>(shape: &[usize], values: impl Iterator<Item = &'a f32>) -> Self {
         Self { dtype: Dtype::F32, shape: shape.into(), data: values.flat_map(|x| x.to_le_bytes()).collect() }
     }
 }
 
-/// The bytes of a file that holds the network. The same network gives the same bytes.
-///
-/// # Errors
-/// [`Error::Name`] if the name of a constant ends like that of scales.
-pub fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
+impl QuantizedNetwork {
+    /// Serializes the network as a [safetensors](crate::io::safetensors) file. Equal networks give equal bytes.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if the name of a constant ends in `#scale`, the suffix of scales.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        write(self)
+    }
+
+    /// Reads the bytes of a [safetensors](crate::io::safetensors) file. The file need not be trusted: all parts are
+    /// checked.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the bytes are not such a file, or are truncated; otherwise the errors of
+    /// [`Graph::quantize`](crate::graph::Graph::quantize) for the network that the file describes.
+    pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
+        read(bytes)
+    }
+
+    /// Saves the network in a [safetensors](crate::io::safetensors) file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file cannot be written, otherwise the same as [`to_safetensors`](Self::to_safetensors).
+    #[cfg(feature = "std")]
+    pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        let path = path.as_ref();
+        std::fs::write(path, write(self)?).map_err(|error| super::file_error(path, error))
+    }
+
+    /// Loads a network from a [safetensors](crate::io::safetensors) file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file cannot be read, otherwise the same as [`from_safetensors`](Self::from_safetensors).
+    #[cfg(feature = "std")]
+    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Self> {
+        read(&super::read_file(path.as_ref(), usize::MAX)?)
+    }
+}
+
+fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
     let parts = network.parts();
-    let mut tensors = BTreeMap::<String, Bytes>::new();
+    let (mut tensors, mut packed) = (BTreeMap::<String, Bytes>::new(), BTreeMap::new());
+    let names = parts.graph.constants().map(|(name, _)| name).chain(parts.stored.keys().map(String::as_str));
+    if let Some(found) = { names }.find(|name| name.ends_with(SCALE)) {
+        let expected = "a name that does not end in `#scale`, the suffix of scales";
+        return Err(Error::Name { what: "constant to save", expected, found: found.into() });
+    }
     for (name, value) in parts.graph.constants() {
-        if name.ends_with(SCALE) {
-            let expected = "a name that does not end in `#scale`";
-            return Err(Error::Name { what: "constant", expected, found: name.clone() });
-        }
-        tensors.insert(name.clone(), Bytes::reals(value.shape(), value.iter()));
+        tensors.insert(name.into(), Bytes::f32(value.shape(), value.iter()));
     }
     for (name, stored) in parts.stored {
-        match stored {
-            Stored::Int8(w) => push_codes(&mut tensors, name, w),
-            Stored::Int4(w) => push_codes(&mut tensors, name, w),
+        let (tensor, scale) = match stored {
+            Stored::Int8(w) => {
+                let data = w.codes().iter().map(|&code| code as u8).collect();
+                let tensor = Bytes { dtype: Dtype::I8, shape: w.codes().shape().into(), data };
+                (tensor, Some(w.params().scale()))
+            }
+            Stored::Int4(w) => {
+                packed.insert(name.clone(), w.codes().shape().to_vec());
+                let data = w.codes().as_bytes().to_vec();
+                let tensor = Bytes { dtype: Dtype::U8, shape: alloc::vec![data.len()], data };
+                (tensor, Some(w.params().scale()))
+            }
             Stored::Half(w) => {
                 let data = w.iter().flat_map(|x| x.to_le_bytes()).collect();
-                tensors.insert(name.clone(), Bytes { dtype: Dtype::F16, shape: w.shape().into(), data });
+                (Bytes { dtype: Dtype::F16, shape: w.shape().into(), data }, None)
             }
+        };
+        tensors.insert(name.clone(), tensor);
+        if let Some(scale) = scale {
+            tensors.insert(alloc::format!("{name}{SCALE}"), Bytes::f32(&[scale.len()], scale.iter()));
         }
     }
     let structure = Structure {
@@ -118,6 +175,7 @@ pub fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
         inputs: parts.graph.inputs().to_vec(),
         nodes: parts.graph.nodes().to_vec(),
         outputs: parts.graph.outputs().to_vec(),
+        packed,
         recipe: parts.recipe.clone(),
     };
     let json = serde_json::to_string(&structure).map_err(|e| malformed("a structure that JSON can hold", &e))?;
@@ -125,29 +183,17 @@ pub fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
     ::safetensors::serialize(&tensors, Some(metadata)).map_err(|e| malformed("tensors that fit the format", &e))
 }
 
-fn push_codes<T: Element<Code = i8>>(tensors: &mut BTreeMap<String, Bytes>, name: &str, w: &QTensor<T, IxDyn>) {
-    let codes = w.unpacked_codes();
-    let data = codes.iter().map(|&code| code as u8).collect();
-    tensors.insert(name.into(), Bytes { dtype: Dtype::I8, shape: codes.shape().into(), data });
-    let scale = w.params().scale();
-    tensors.insert(alloc::format!("{name}{SCALE}"), Bytes::reals(&[scale.len()], scale.iter()));
-}
-
-/// Reads what [`write()`] wrote.
-///
-/// # Errors
-/// [`Error::Format`] if the bytes are not such a file, and the errors of building the network that they describe:
-/// nothing of the file is trusted.
-pub fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| malformed("a safetensors file", &e))?;
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| malformed("a safetensors file", &e))?;
+fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
+    let not_a_file = |e| wrong_length(bytes).unwrap_or_else(|| malformed("a valid file", &e));
+    let file = SafeTensors::deserialize(bytes).map_err(not_a_file)?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(not_a_file)?;
     let json = metadata.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
-    let json = json.ok_or_else(|| malformed("an entry `ndarray-quant` in the metadata", &"none"))?;
+    let json = json.ok_or_else(|| malformed("the entry `ndarray-quant` in the metadata", &"none"))?;
     let structure: Structure = serde_json::from_str(json).map_err(|e| malformed("a network as JSON", &e))?;
     if structure.version != VERSION {
         return Err(malformed("version 1", &structure.version));
     }
-    let Structure { inputs, nodes, outputs, recipe, .. } = structure;
+    let Structure { inputs, nodes, outputs, packed, recipe, .. } = structure;
     let mut parts = Parts { inputs, nodes, outputs, ..Parts::default() };
     let mut stored = BTreeMap::new();
     for (name, tensor) in file.iter().filter(|(name, _)| !name.ends_with(SCALE)) {
@@ -164,16 +210,20 @@ pub fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
                 Stored::Half(array(name, &tensor, f16::from_le_bytes)?)
             }
             (Dtype::I8, Some(recipe @ TensorRecipe { precision: Precision::Int8, .. })) => {
-                Stored::Int8(codes(name, &tensor, &file, recipe)?)
+                let codes: ArrayD<i8> = array(name, &tensor, i8::from_le_bytes)?;
+                Stored::Int8(quantized(name, codes, &file, recipe)?)
             }
-            (Dtype::I8, Some(recipe @ TensorRecipe { precision: Precision::Int4, .. })) => {
-                Stored::Int4(codes::<I4>(name, &tensor, &file, recipe)?)
+            (Dtype::U8, Some(recipe @ TensorRecipe { precision: Precision::Int4, .. })) => {
+                let no_shape =
+                    || malformed("a shape for each tensor of packed codes", &alloc::format!("none for {name:?}"));
+                let shape = packed.get(name).ok_or_else(no_shape)?;
+                let codes = Packed::<I4, IxDyn>::from_bytes(IxDyn(shape), tensor.data().to_vec());
+                let codes = codes.map_err(|e| malformed("packed codes that fit their shape", &e))?;
+                Stored::Int4(quantized(name, codes, &file, recipe)?)
             }
             (found, _) => {
-                return Err(malformed(
-                    "tensors of the types that the recipe says",
-                    &alloc::format!("{found:?} of {name:?}"),
-                ));
+                let found = alloc::format!("type {found:?} of {name:?}");
+                return Err(malformed("tensors of the types that the recipe's precisions need", &found));
             }
         };
         parts.stored.insert(name.into(), value.shape());
@@ -182,63 +232,73 @@ pub fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
     QuantizedNetwork::from_file(parts, stored, recipe)
 }
 
-/// The codes of a weight with the scales beside them.
-fn codes<T: Element<Code = i8>>(
+/// Adds the scales of the file to codes.
+fn quantized<T: Element<Code = i8>>(
     name: &str,
-    tensor: &TensorView<'_>,
+    codes: T::Storage<IxDyn>,
     file: &SafeTensors<'_>,
     recipe: &TensorRecipe,
 ) -> Result<QTensor<T, IxDyn>> {
     let scales = file.tensor(&alloc::format!("{name}{SCALE}"));
-    let scales = scales.map_err(|e| malformed("scales beside codes", &e))?;
+    let scales = scales.map_err(|e| malformed("a tensor of scales for each tensor of codes", &e))?;
     if scales.dtype() != Dtype::F32 {
         return Err(malformed("scales of type F32", &alloc::format!("{:?} for {name:?}", scales.dtype())));
     }
     let scales: ArrayD<f32> = array(name, &scales, f32::from_le_bytes)?;
-    let codes: ArrayD<i8> = array(name, tensor, i8::from_le_bytes)?;
-    let mut grid = alloc::vec![1; codes.ndim()];
+    let mut grid = alloc::vec![1; codes.raw_dim().ndim()];
     if let (Granularity::PerAxis { axis: 0 }, Some(first)) = (recipe.granularity, grid.first_mut()) {
         *first = scales.len();
     }
     let count = scales.len();
     let scales = scales.into_shape_with_order(IxDyn(&grid));
-    let scales = scales.map_err(|_| malformed("a scale for each channel, or one", &count))?;
-    // The ranges are narrow: the smallest code is left out.
-    if let Some(bad) = codes.iter().find(|&&code| i32::from(code).abs() > T::MAX) {
-        return Err(malformed("codes within the range of the recipe", &alloc::format!("{bad} in {name:?}")));
+    let scales = scales.map_err(|_| malformed("one scale, or one per output channel", &count))?;
+    // The code range is narrow: it leaves out the smallest code.
+    if let Some(bad) = codes.codes().iter().find(|&&code| i32::from(code).abs() > T::MAX) {
+        return Err(malformed("codes in the narrow range", &alloc::format!("{bad} in {name:?}")));
     }
     let params = QParams::<T, IxDyn>::new(recipe.granularity, scales, None)?.with_code_range(-T::MAX, T::MAX)?;
-    QTensor::new(T::Storage::from_codes(codes), params)
+    QTensor::new(codes, params)
+}
+
+/// The error for a file that ends too early or too late. `None` if its length fits, or cannot be told.
+fn wrong_length(bytes: &[u8]) -> Option<Error> {
+    const PREFIX: usize = 8;
+    let truncated = |missing: u64| {
+        let found = alloc::format!("a truncated file: {} bytes, {missing} are missing", bytes.len());
+        malformed("a complete file", &found)
+    };
+    let Some(length) = bytes.first_chunk::<PREFIX>() else { return Some(truncated((PREFIX - bytes.len()) as u64)) };
+    let header_end = u64::from_le_bytes(*length).checked_add(PREFIX as u64)?;
+    // Longer headers are not valid. Most likely the bytes are something else.
+    const MAX_HEADER: u64 = 100_000_000;
+    if header_end > MAX_HEADER {
+        return None;
+    }
+    if header_end > bytes.len() as u64 {
+        return Some(truncated(header_end - bytes.len() as u64));
+    }
+    let header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&bytes[PREFIX..header_end as usize]).ok()?;
+    let end = |tensor: &serde_json::Value| tensor.get("data_offsets")?.get(1)?.as_u64();
+    let end = header_end.checked_add(header.values().filter_map(end).max().unwrap_or(0))?;
+    match end.cmp(&(bytes.len() as u64)) {
+        core::cmp::Ordering::Greater => Some(truncated(end - bytes.len() as u64)),
+        core::cmp::Ordering::Equal => None,
+        core::cmp::Ordering::Less => {
+            let found = alloc::format!("{} bytes behind the last tensor", bytes.len() as u64 - end);
+            Some(malformed("a file that ends with its last tensor", &found))
+        }
+    }
 }
 
 fn array<T, const N: usize>(name: &str, tensor: &TensorView<'_>, from: impl Fn([u8; N]) -> T) -> Result<ArrayD<T>> {
     let (values, rest) = tensor.data().as_chunks::<N>();
     let values: Vec<T> = values.iter().map(|&bytes| from(bytes)).collect();
     let array = ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).ok().filter(|_| rest.is_empty());
-    array.ok_or_else(|| {
-        malformed("as many bytes as the shape needs", &alloc::format!("{:?} of {name:?}", tensor.shape()))
-    })
+    array
+        .ok_or_else(|| malformed("data that fits the shape", &alloc::format!("shape {:?} of {name:?}", tensor.shape())))
 }
 
 fn malformed(expected: &str, found: &dyn ToString) -> Error {
     Error::Format { what: "safetensors file", expected: expected.into(), found: found.to_string() }
-}
-
-/// Writes a network to a file.
-///
-/// # Errors
-/// [`Error::File`] if that fails, and those of [`write()`].
-#[cfg(feature = "std")]
-pub fn save(network: &QuantizedNetwork, path: impl AsRef<std::path::Path>) -> Result<()> {
-    let path = path.as_ref();
-    std::fs::write(path, write(network)?).map_err(|error| super::file_error(path, error))
-}
-
-/// Reads a network from a file.
-///
-/// # Errors
-/// [`Error::File`] if it cannot be read, and those of [`read`].
-#[cfg(feature = "std")]
-pub fn load(path: impl AsRef<std::path::Path>) -> Result<QuantizedNetwork> {
-    read(&super::read_file(path.as_ref(), usize::MAX)?)
 }

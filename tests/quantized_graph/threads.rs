@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
-    graph::{Activation, Graph, GraphBuilder, Recipe},
+    graph::{Graph, GraphBuilder, Recipe},
     nn::Window,
 };
 use rand::SeedableRng;
@@ -15,13 +15,13 @@ fn large(rng: &mut Pcg64Mcg) -> Graph {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 3, 97, 95]).unwrap();
     let window = Window::new().with_strides([2, 2]).with_padding(1);
-    let x = g.conv("stem", &x, &random([24, 3, 3, 3], rng), Some(&random(24, rng)), window, 1).unwrap();
-    let x = g.activation("relu", &x, Activation::relu6()).unwrap();
-    let y = g.conv("depthwise", &x, &random([24, 1, 5, 5], rng), None, Window::new().with_padding(2), 24).unwrap();
-    let x = g.add("sum", &x, &y).unwrap();
-    let x = g.conv("grouped", &x, &random([16, 12, 3, 3], rng), None, Window::new(), 2).unwrap();
-    let x = g.conv("wide", &x, &random([48, 16, 1, 1], rng), Some(&random(48, rng)), Window::new(), 1).unwrap();
-    g.build(&[&x]).unwrap().simplify().unwrap()
+    let x = g.conv("stem", x, &random([24, 3, 3, 3], rng), Some(&random(24, rng)), window, 1).unwrap();
+    let x = g.relu6("relu", x).unwrap();
+    let y = g.conv("depthwise", x, &random([24, 1, 5, 5], rng), None, Window::new().with_padding(2), 24).unwrap();
+    let x = g.add("sum", x, y).unwrap();
+    let x = g.conv("grouped", x, &random([16, 12, 3, 3], rng), None, Window::new(), 2).unwrap();
+    let x = g.conv("wide", x, &random([48, 16, 1, 1], rng), Some(&random(48, rng)), Window::new(), 1).unwrap();
+    g.build(&[x]).unwrap().simplify().unwrap()
 }
 
 #[test]

@@ -97,6 +97,10 @@ struct Im2colConv {
 const IM2COL_BLOCK: usize = 64 * 1024;
 
 impl Kernel for Im2colConv {
+    fn size_in_bytes(&self) -> usize {
+        self.weights.iter().map(Matrix::size_in_bytes).sum::<usize>() + size_of_val(&self.bias[..])
+    }
+
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
         let channels = self.geometry.channels[1];
@@ -162,6 +166,10 @@ struct Depthwise {
 }
 
 impl Kernel for Depthwise {
+    fn size_in_bytes(&self) -> usize {
+        self.weights.size_in_bytes() + size_of_val(&self.bias[..])
+    }
+
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let g = &self.geometry;
         let weights = self.weights.view(&mut scratch.widened);

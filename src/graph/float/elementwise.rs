@@ -81,6 +81,10 @@ impl BatchNorm {
 }
 
 impl Kernel for BatchNorm {
+    fn size_in_bytes(&self) -> usize {
+        size_of_val(&self.scale[..]) + size_of_val(&self.shift[..])
+    }
+
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let x = nhwc_batch(inputs[0].as_slice::<f32>(), &self.shape, images);
         let mut y = ArrayViewMut::from_shape(x.raw_dim(), output.into_slice::<f32>()).expect("lengths were planned");
@@ -169,6 +173,10 @@ impl<P: BinaryOp> Task for SameShape<'_, P> {
 }
 
 impl<P: BinaryOp> Kernel for Binary<P> {
+    fn size_in_bytes(&self) -> usize {
+        self.constants.iter().flatten().map(|c| size_of::<f32>() * c.len()).sum()
+    }
+
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let y = output.into_slice::<f32>();
         let variable = self.constants.each_ref().map(Option::is_none);

@@ -30,6 +30,10 @@ impl Linear {
 }
 
 impl Kernel for Linear {
+    fn size_in_bytes(&self) -> usize {
+        self.weights.size_in_bytes() + size_of_val(&self.bias[..])
+    }
+
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let (depth, out) = self.weights.dim();
         let weights = self.weights.view(&mut scratch.widened);

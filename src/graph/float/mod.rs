@@ -75,7 +75,7 @@ pub(crate) fn kernel(
         Op::GlobalAveragePool => Box::new(pool::GlobalAverage::new(x)),
         Op::Concat { axis } => Box::new(Concat::<f32>::new(*axis, inputs)),
         Op::Pad { pads } => Box::new(Pad::new(*pads, x, output, 0f32)),
-        Op::Repeat { factors } => Box::new(Upsample::<f32>::new(*factors, x)),
+        Op::Resize { scales } => Box::new(Upsample::<f32>::new(*scales, x)),
         Op::Reshape { .. } if nhwc_is_nchw(x) && nhwc_is_nchw(output) => return None,
         Op::Reshape { .. } => Box::new(TransposedReshape::<f32>::new(x, output)),
         Op::Softmax { axis } => Box::new(elementwise::Softmax::new(*axis, x)),
@@ -121,6 +121,13 @@ impl Matrix {
         match self {
             Matrix::F32(w) => w.dim(),
             Matrix::F16(w) => w.dim(),
+        }
+    }
+
+    fn size_in_bytes(&self) -> usize {
+        match self {
+            Matrix::F32(w) => size_of::<f32>() * w.len(),
+            Matrix::F16(w) => size_of::<f16>() * w.len(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::operators::NEWEST_OPSET;
 use super::proto::{Dimension, GraphProto, ModelProto, ValueInfo};
 use super::tensor::{ConstantTensor, IntTensor, data_type};
 use crate::error::{Error, Result};
-use crate::graph::{Clamp, Constant, Graph, GraphBuilder, Node, Op};
+use crate::graph::{Constant, Graph, GraphBuilder, Op};
 
 /// Builds the graph of a model. `shapes` overrides the shapes of inputs.
 pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, limits: &Limits) -> Result<Graph> {
@@ -37,14 +37,14 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         constants: BTreeMap::new(),
         aliases: BTreeMap::new(),
         tensor_names: tensor_names(graph)?,
-        node_names: BTreeSet::new(),
     };
     for tensor in &graph.initializer {
         importer.stored_constant(&tensor.name, ConstantTensor::new(tensor, limits.elements)?);
     }
     importer.inputs(graph, shapes)?;
     for node in &graph.node {
-        let node = OnnxNode { node, name: importer.node_name(&node.name, node.output.first()) };
+        let name = [Some(&node.name), node.output.first()].into_iter().flatten().find(|name| !name.is_empty());
+        let node = OnnxNode { node, name: name.cloned().unwrap_or_default() };
         if !is_default_domain(&node.node.domain) {
             return Err(node.unsupported(format!("domain {:?} is not implemented", node.node.domain)));
         }
@@ -55,7 +55,7 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         return Err(malformed("ONNX file", "at least one output of the graph", "none".into()));
     }
     let outputs = graph.output.iter().map(|output| importer.operand(&output.name)).collect::<Result<Vec<_>>>()?;
-    importer.builder.build(&outputs.iter().map(String::as_str).collect::<Vec<_>>())
+    importer.builder.build_named(outputs)
 }
 
 fn malformed(what: &'static str, expected: &str, found: String) -> Error {
@@ -108,8 +108,6 @@ pub(super) struct Importer {
     aliases: BTreeMap<String, String>,
     /// The tensor names of the file, and the names that the importer made up.
     tensor_names: BTreeSet<String>,
-    /// The node names that are taken.
-    node_names: BTreeSet<String>,
     pub(super) opset: i64,
     /// The batch that the file was exported with.
     pub(super) batch: usize,
@@ -118,23 +116,6 @@ pub(super) struct Importer {
 }
 
 impl Importer {
-    /// Returns the name of a node in the graph: its name in the file, or the name of its output if it has none or
-    /// another node has the same.
-    fn node_name(&mut self, name: &str, output: Option<&String>) -> String {
-        if name.is_empty() || self.node_names.contains(name) {
-            return self.new_node_name(output.map_or(name, String::as_str));
-        }
-        self.node_names.insert(name.into());
-        name.into()
-    }
-
-    /// Returns a name of its own for a node that is not in the file.
-    pub(super) fn new_node_name(&mut self, base: &str) -> String {
-        let name = unused(base, &self.node_names);
-        self.node_names.insert(name.clone());
-        name
-    }
-
     /// Returns a name of its own for a tensor that is not in the file.
     pub(super) fn new_name(&mut self, base: &str) -> String {
         let name = unused(base, &self.tensor_names);
@@ -191,8 +172,9 @@ impl Importer {
     pub(super) fn operand(&mut self, name: &str) -> Result<String> {
         let name = self.resolve(name).to_string();
         match self.constants.get(&name) {
-            Some(ConstantTensor::Float(value)) if self.builder.shape(&name).is_none() => {
-                self.builder.constant(&name, &**value)
+            Some(ConstantTensor::Float(value)) if self.builder.shape_of(&name).is_none() => {
+                self.builder.constant(&name, &**value)?;
+                Ok(name)
             }
             Some(ConstantTensor::Int(_)) => {
                 Err(Error::Name { what: "tensor", expected: "a tensor of floats, not of integers", found: name })
@@ -212,7 +194,7 @@ impl Importer {
         let name = node.required(i)?;
         let shape = match self.constant(name) {
             Some(value) => Some(value.shape()),
-            None => self.builder.shape(self.resolve(name)),
+            None => self.builder.shape_of(self.resolve(name)),
         };
         shape.map(<[usize]>::to_vec).ok_or_else(|| undefined(name))
     }
@@ -258,16 +240,14 @@ impl Importer {
     /// Adds a node to the graph, or computes its output if all inputs are constant.
     pub(super) fn push(&mut self, node: &OnnxNode, op: Op, inputs: Vec<String>) -> Result<()> {
         let output = node.output()?.to_string();
-        self.push_as(node.name.clone(), op, inputs, output)?;
-        Ok(())
+        self.push_as(op, inputs, &output)
     }
 
-    /// Adds a node with these names.
-    pub(super) fn push_as(&mut self, name: String, op: Op, inputs: Vec<String>, output: String) -> Result<String> {
+    /// Adds a node whose output has this name.
+    pub(super) fn push_as(&mut self, op: Op, inputs: Vec<String>, output: &str) -> Result<()> {
         self.spend_folding(&op, &inputs)?;
-        let output = self.builder.push(Node { name, op, inputs, clamp: Clamp::NONE, output })?;
-        self.limits.check_shape(&output, self.builder.shape(&output).unwrap_or_default())?;
-        Ok(output)
+        self.builder.push(op, inputs, output)?;
+        self.limits.check_shape(output, self.builder.shape_of(output).unwrap_or_default())
     }
 
     /// Spends the budget for a node whose inputs are all constant.
@@ -290,14 +270,15 @@ impl Importer {
     pub(super) fn new_constant(&mut self, node: &OnnxNode, part: &str, value: ArrayD<f32>) -> Result<String> {
         self.budget.spend_floats(value.len())?;
         let name = self.new_name(&format!("{}.{part}", node.output()?));
-        self.builder.constant(&name, &value)
+        self.builder.constant(&name, &value)?;
+        Ok(name)
     }
 
     /// Lets the output of the node be another name of its input.
     pub(super) fn alias(&mut self, node: &OnnxNode) -> Result<()> {
         let name = node.required(0)?;
         let target = self.resolve(name).to_string();
-        if !self.constants.contains_key(&target) && self.builder.shape(&target).is_none() {
+        if !self.constants.contains_key(&target) && self.builder.shape_of(&target).is_none() {
             return Err(undefined(name));
         }
         self.aliases.insert(node.output()?.into(), target);

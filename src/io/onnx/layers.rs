@@ -209,8 +209,7 @@ impl Importer {
             return self.push(node, Op::GlobalAveragePool, inputs);
         }
         let mean = self.new_name(&alloc::format!("{}.mean", node.output()?));
-        let name = self.new_node_name(&mean);
-        let mean = self.push_as(name, Op::GlobalAveragePool, inputs, mean)?;
+        self.push_as(Op::GlobalAveragePool, inputs, &mean)?;
         self.push(node, Op::Reshape { shape: alloc::vec![shape[1]] }, alloc::vec![mean])
     }
 }

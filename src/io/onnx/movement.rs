@@ -70,7 +70,7 @@ impl Importer {
             return Err(node.unsupported(why));
         }
         let inputs = alloc::vec![self.operand(node.required(0)?)?];
-        self.push(node, Op::Repeat { factors: [down as usize, right as usize] }, inputs)
+        self.push(node, Op::Resize { scales: [down as usize, right as usize] }, inputs)
     }
 
     /// The scales of a `Resize` or `Upsample`, by axis.

@@ -11,7 +11,7 @@ use crate::window::{Padding, Window};
 /// A node of the file, checked by [`check`](Self::check) before anything else is read from it.
 pub(super) struct OnnxNode<'a> {
     pub(super) node: &'a NodeProto,
-    /// The node's name in the graph and in errors.
+    /// The name of the node in errors: its name in the file, or the name of its output if it has none.
     pub(super) name: String,
 }
 
