@@ -32,7 +32,7 @@ fn layer(
     groups: usize,
 ) -> Result<PreparedConv2d<u8, i8, u8>> {
     let weights = data::uniform((outputs, kernel, kernel, inputs / groups), -127..=127);
-    let params = QParams::<i8, Ix4>::per_axis(Axis(0), Array1::from_elem(outputs, 0.01), None)?;
+    let params = QParams::<i8>::per_axis(Axis(0), Array1::from_elem(outputs, 0.01), None)?;
     let window = Window::new().with_strides([stride, stride]).with_padding(Padding::Same);
     let to = Output::to(&QParams::per_tensor(0.5, 128)?).relu();
     let weights = QTensor::<i8, Ix4>::new(weights, params)?;

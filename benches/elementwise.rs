@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use half::f16;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Ix2, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use ndarray_quant::{
     Granularity, QParams, Scheme,
     half::{HalfCast, Overflow},
@@ -68,7 +68,7 @@ fn codes(len: usize, step: isize) -> Strided<i8> {
 }
 
 /// Parameters with a zero point, as the ranges of these values give them.
-fn params(granularity: Granularity, x: &Strided<f32>) -> QParams<i8, Ix2> {
+fn params(granularity: Granularity, x: &Strided<f32>) -> QParams<i8> {
     let scheme = Scheme::<i8>::asymmetric().with_granularity(granularity);
     scheme.params_of(&x.view()).expect("finite values")
 }

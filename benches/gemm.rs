@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ndarray::{Array2, Ix2};
+use ndarray::Array2;
 use ndarray_quant::gemm::{
     DequantizeEpilogue, Epilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, Workspace, gemm_into,
 };
@@ -43,7 +43,7 @@ fn product<E: Epilogue>(c: &mut Criterion, name: &str, epilogue: impl Fn(usize) 
 
 /// Requantizes to `u8`, with a scale and a bias per output channel.
 fn requantize(channels: usize, arithmetic: Arithmetic) -> RequantizeEpilogue<u8> {
-    let to = QParams::<u8, Ix2>::per_tensor(0.5, 128).expect("a scale");
+    let to = QParams::<u8>::per_tensor(0.5, 128).expect("a scale");
     RequantizeEpilogue::new(0.02, &vec![0.01; channels], Some(&vec![7; channels]), &to, arithmetic).expect("scales")
 }
 

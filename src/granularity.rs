@@ -3,15 +3,15 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ndarray::{ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, s};
+use ndarray::{ArrayD, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IxDyn, s};
 
 use crate::error::{Error, Result};
 
-/// Which elements share one scale and zero point.
+/// The elements that share one scale and zero point.
 ///
-/// Parameters keep the tensor's rank: along axis `i` there are `ceil(shape[i] / block[i])` of them, so a weight
-/// of shape `[out, in]` has scales of shape `[1, 1]` per tensor, `[out, 1]` per axis 0, and
-/// `[out, ceil(in / size)]` in groups of `size` along axis 1. The last group of an axis may be short.
+/// A weight of shape `[out, in]` has one scale per tensor, `[out]` scales per axis 0, and `[out, ceil(in / size)]`
+/// scales in groups of `size` along axis 1. The last group of an axis may be short. The shapes are ONNX's, see
+/// [`QParams::new`](crate::QParams::new).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -42,6 +42,82 @@ impl Granularity {
     /// One scale per run of `size` elements along `axis`.
     pub fn per_group(axis: Axis, size: usize) -> Self {
         Granularity::PerGroup { axis: axis.index(), size }
+    }
+
+    /// Returns the shape of the parameters of a tensor of this shape.
+    ///
+    /// # Errors
+    /// An axis that the tensor does not have, a group of no elements, or more blocks than fit in memory: a tensor
+    /// without elements can have any length on its other axes.
+    pub(crate) fn params_shape(self, shape: &[usize]) -> Result<Vec<usize>> {
+        let params = match self {
+            Granularity::PerTensor => Vec::new(),
+            Granularity::PerAxis { axis } => match shape.get(axis) {
+                Some(&len) => alloc::vec![len],
+                None => return Err(Error::Axis { ndim: shape.len(), found: axis }),
+            },
+            Granularity::PerGroup { axis, size } => {
+                self.check_group(axis, size, shape.len())?;
+                let mut params = shape.to_vec();
+                params[axis] = params[axis].div_ceil(size);
+                params
+            }
+        };
+        const MOST: usize = 1 << 40;
+        let count = params.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
+        match count.filter(|&count| count <= MOST) {
+            Some(_) => Ok(params),
+            None => Err(Error::Argument {
+                what: "number of scales",
+                expected: "at most 2^40",
+                found: alloc::format!("those of shape {params:?}"),
+            }),
+        }
+    }
+
+    /// Checks the shape of parameters without knowing the tensor.
+    pub(crate) fn check_shape(self, what: &'static str, params: &[usize]) -> Result<()> {
+        match self {
+            Granularity::PerTensor if params.is_empty() => Ok(()),
+            Granularity::PerTensor => Err(Error::shape(what, &[], params)),
+            Granularity::PerAxis { .. } if params.len() == 1 => Ok(()),
+            Granularity::PerAxis { .. } => Err(Error::shape(what, &[params.iter().product()], params)),
+            Granularity::PerGroup { axis, size } => self.check_group(axis, size, params.len()),
+        }
+    }
+
+    /// Checks that parameters of this shape fit tensors of shape `tensor`.
+    pub(crate) fn check_fit(self, params: &[usize], tensor: &[usize]) -> Result<()> {
+        if let (Granularity::PerGroup { .. }, true) = (self, params.len() != tensor.len()) {
+            return Err(Error::shape("rank of the parameters", &[tensor.len()], &[params.len()]));
+        }
+        crate::error::check_shapes("parameters", &self.params_shape(tensor)?, params)
+    }
+
+    /// Brings one value of any rank to rank 0 if the granularity is per tensor; puts elements in row-major order.
+    pub(crate) fn normalized<A: Clone>(self, params: ArrayD<A>) -> ArrayD<A> {
+        let params = if params.is_standard_layout() { params } else { params.as_standard_layout().into_owned() };
+        match self {
+            Granularity::PerTensor if params.len() == 1 => params.into_shape_with_order(IxDyn(&[])).expect("one value"),
+            _ => params,
+        }
+    }
+
+    fn check_group(self, axis: usize, size: usize, ndim: usize) -> Result<()> {
+        if size == 0 {
+            return Err(Error::GroupSize { found: size });
+        }
+        if axis < ndim { Ok(()) } else { Err(Error::Axis { ndim, found: axis }) }
+    }
+}
+
+impl core::fmt::Display for Granularity {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Granularity::PerTensor => f.write_str("per tensor"),
+            Granularity::PerAxis { axis } => write!(f, "per axis {axis}"),
+            Granularity::PerGroup { axis, size } => write!(f, "per group of {size} along axis {axis}"),
+        }
     }
 }
 
@@ -116,27 +192,6 @@ impl<D: Dimension> Blocks<D> {
             *g = if e == WHOLE { 1 } else { g.div_ceil(e) };
         }
         grid
-    }
-
-    /// Refuses a shape that no tensor's parameters have: an axis that a block spans has one.
-    pub(crate) fn check_grid(&self, grid: &D) -> Result<()> {
-        let mut expected = grid.clone();
-        for (e, &extent) in expected.slice_mut().iter_mut().zip(self.extent.slice()) {
-            *e = if extent == WHOLE { 1 } else { *e };
-        }
-        if expected == *grid { Ok(()) } else { Err(Error::shape("parameters", expected.slice(), grid.slice())) }
-    }
-
-    /// Refuses parameters of shape `grid` for tensors of this shape.
-    pub(crate) fn check(&self, grid: &D, shape: &D) -> Result<()> {
-        if self.is_per_tensor() && grid.size() == 1 {
-            return Ok(());
-        }
-        if grid.ndim() != shape.ndim() {
-            return Err(Error::shape("rank of the parameters", &[shape.ndim()], &[grid.ndim()]));
-        }
-        let expected = self.grid(shape);
-        if expected == *grid { Ok(()) } else { Err(Error::shape("parameters", expected.slice(), grid.slice())) }
     }
 
     /// Calls `f` with every run of `x` in row-major order: the longest stretches over which parameters are constant

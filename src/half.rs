@@ -12,14 +12,14 @@ pub use crate::element::float::HalfFloat;
 #[doc(no_inline)]
 pub use ::half::{bf16, f16};
 
-/// What a cast to half precision does with a finite value that would round to an infinity.
+/// Overflow policy of a cast to half precision: what becomes of a finite value that would round to an infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Overflow {
-    /// Refuses the tensor with [`Error::Overflow`].
+    /// Returns an error.
     #[default]
     Error,
-    /// Takes the greatest finite half, with its sign; infinities too.
+    /// Saturates to the greatest finite value of the same sign; infinities too.
     Saturate,
     /// Rounds to infinity, as IEEE 754 does.
     Infinity,
@@ -47,16 +47,28 @@ pub struct HalfCast<H> {
 }
 
 impl<H: HalfFloat> HalfCast<H> {
-    /// A cast that treats overflow this way.
+    /// Creates a cast with this overflow policy.
     pub fn new(overflow: Overflow) -> Self {
         HalfCast { overflow, half: core::marker::PhantomData }
     }
 
-    /// Casts into memory that exists. Any strides on either side.
+    /// Casts a tensor.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape, [`Error::Overflow`] with the position of the first value that is
-    /// too large, if asked for. Then nothing was written.
+    /// [`Error::Overflow`](crate::Error::Overflow) with the position of the first finite value that is
+    /// too large, with [`Overflow::Error`].
+    pub fn quantize<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<Array<H, D>> {
+        let mut out = Array::from_elem(x.raw_dim(), H::default());
+        self.quantize_into(x, &mut out)?;
+        Ok(out)
+    }
+
+    /// Casts into a caller-provided array. Any strides on either side.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape,
+    /// [`Error::Overflow`](crate::Error::Overflow) with the position of the first finite value that is
+    /// too large, with [`Overflow::Error`]. Nothing is written then.
     pub fn quantize_into<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<H, D>) -> Result<()> {
         if x.shape() != out.shape() {
             return Err(Error::shape("half-precision values", x.shape(), out.shape()));
@@ -64,7 +76,7 @@ impl<H: HalfFloat> HalfCast<H> {
         let limit = H::MAX.to_f64();
         let cast = |x: F| x.widen().into_real::<H>();
         let overflows = |x: F| x.to_f64().abs() > limit && cast(x).to_f64().is_infinite();
-        // Most tensors hold nothing that large: one fast look saves the slow one.
+        // A fast check first: most tensors hold no value that large.
         let may_overflow = self.overflow != Overflow::Infinity && exceeds(x, limit as f32);
         if may_overflow && self.overflow == Overflow::Error {
             let finite_overflow = |x: &F| overflows(*x) && x.to_f64().is_finite();
@@ -84,10 +96,10 @@ impl<H: HalfFloat> HalfCast<H> {
                     H::round_slice(x, out);
                     return Ok(());
                 }
-                // In pieces that stay in the cache between the steps.
-                const PIECE: usize = 1024;
-                let mut wide = [0f32; PIECE];
-                for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
+                // In chunks that stay in L1 between the steps.
+                const CHUNK: usize = 1024;
+                let mut wide = [0f32; CHUNK];
+                for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
                     wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.to_f32());
                     H::round_slice(&wide[..x.len()], out);
                 }
@@ -98,7 +110,7 @@ impl<H: HalfFloat> HalfCast<H> {
     }
 }
 
-/// Whether a magnitude is greater than this.
+/// Returns whether any magnitude is greater than `limit`.
 fn exceeds<F: Float, D: Dimension>(x: &ArrayRef<F, D>, limit: f32) -> bool {
     struct Exceeds<'a, F>(&'a [F], f32);
     impl<F: Float> Task for Exceeds<'_, F> {
@@ -106,7 +118,7 @@ fn exceeds<F: Float, D: Dimension>(x: &ArrayRef<F, D>, limit: f32) -> bool {
 
         #[inline(always)]
         fn run(self) -> bool {
-            // Without an end at the first, so that lanes are made of it.
+            // No early exit, so that the loop is vectorized.
             self.0.iter().fold(false, |any, x| any | (x.to_f32().abs() > self.1))
         }
     }
@@ -119,11 +131,8 @@ fn exceeds<F: Float, D: Dimension>(x: &ArrayRef<F, D>, limit: f32) -> bool {
 impl<F: Float, D: Dimension, H: HalfFloat> Quantize<F, D> for HalfCast<H> {
     type Output = Array<H, D>;
 
-    /// Errors as [`HalfCast::quantize_into`].
     fn quantize(&self, x: &ArrayRef<F, D>) -> Result<Array<H, D>> {
-        let mut out = Array::from_elem(x.raw_dim(), H::default());
-        self.quantize_into(x, &mut out)?;
-        Ok(out)
+        self.quantize(x)
     }
 }
 
@@ -140,9 +149,9 @@ impl<F: Float, D: Dimension, H: HalfFloat> Dequantize<F, D> for Array<H, D> {
         }
         match (self.as_slice(), out.as_slice_mut()) {
             (Some(x), Some(out)) => {
-                const PIECE: usize = 1024;
-                let mut wide = [0f32; PIECE];
-                for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
+                const CHUNK: usize = 1024;
+                let mut wide = [0f32; CHUNK];
+                for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
                     H::widen_slice(x, &mut wide);
                     out.iter_mut().zip(&wide).for_each(|(y, &x)| *y = F::from_f32(x));
                 }

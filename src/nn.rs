@@ -35,7 +35,7 @@
 //! let y = layer.forward_dynamic(&x)?; // f32 to f32: near [1.5, -2.75]
 //! assert!((y[[0, 0]] - 1.5).abs() < 0.02);
 //!
-//! let (x_params, y_params) = (QParams::<u8, _>::per_tensor(0.01, 0)?, QParams::<u8, _>::per_tensor(0.02, 0)?);
+//! let (x_params, y_params) = (QParams::<u8>::per_tensor(0.01, 0)?, QParams::<u8>::per_tensor(0.02, 0)?);
 //! let layer = layer.prepare(&x_params, &Output::to(&y_params).relu().integer_only())?; // codes to codes
 //! assert_eq!(layer.forward(&x_params.quantize(&x)?)?.codes(), array![[75, 0]]);
 //! # Ok::<(), ndarray_quant::Error>(())

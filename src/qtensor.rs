@@ -1,21 +1,25 @@
-//! Codes together with their parameters.
+//! Quantized tensors: codes together with their parameters.
 
-use ndarray::{Array, ArrayRef, CowArray, Dimension, IntoDimension, Ix2};
+use ndarray::{Array, ArrayRef, ArrayViewD, Axis, CowArray, Dimension, IntoDimension, Ix2};
 
-use crate::element::{Element, Float, Storage};
+use crate::element::{Code, Element, Float, Storage};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
 
-/// A quantized tensor: codes and the parameters that give them their meaning.
+/// A quantized tensor: codes and their parameters.
 ///
 /// Shapes are checked when it is built, so [`dequantize`](Self::dequantize) cannot fail. With the feature `serde` it is
-/// serialized as its codes, as they are stored, and its parameters, and checked again when it comes back.
+/// serialized as its stored codes and its parameters, and checked again when it is read.
 ///
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::{QParams, QTensor};
+///
 /// let q = QTensor::<u8, _>::new(array![[0, 128, 255]], QParams::per_tensor(0.5, 128)?)?;
 /// assert_eq!(q.dequantize(), array![[-64.0, 0.0, 63.5]]);
+/// assert_eq!((q.shape(), q.len(), q.params().scales()), (&[1, 3][..], 3, &[0.5][..]));
+/// let (codes, params) = q.into();
+/// assert_eq!(QTensor::<u8, _>::try_from((codes, params))?.index_axis(ndarray::Axis(1), 2)?.dequantize(), array![63.5]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -23,47 +27,44 @@ use crate::qparams::QParams;
 #[cfg_attr(
     feature = "serde",
     serde(
-        bound(
-            serialize = "D: serde::Serialize, T::Storage<D>: serde::Serialize",
-            deserialize = "D: serde::Deserialize<'de>, T::Storage<D>: serde::Deserialize<'de>"
-        ),
-        try_from = "Raw<T, D, S>"
+        bound(serialize = "T::Storage<D>: serde::Serialize", deserialize = "T::Storage<D>: serde::Deserialize<'de>"),
+        try_from = "Serialized<T, D>"
     )
 )]
-pub struct QTensor<T: Element, D: Dimension, S: Float = f32> {
+pub struct QTensor<T: Element, D: Dimension> {
     codes: T::Storage<D>,
-    params: QParams<T, D, S>,
+    params: QParams<T>,
 }
 
-/// What a serialized tensor holds before it is checked.
+/// The serialized form of a tensor, checked when it is read.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
-#[serde(bound = "D: serde::Deserialize<'de>, T::Storage<D>: serde::Deserialize<'de>")]
-struct Raw<T: Element, D: Dimension, S: Float> {
+#[serde(bound = "T::Storage<D>: serde::Deserialize<'de>", rename = "QTensor")]
+struct Serialized<T: Element, D: Dimension> {
     codes: T::Storage<D>,
-    params: QParams<T, D, S>,
+    params: QParams<T>,
 }
 
 #[cfg(feature = "serde")]
-impl<T: Element, D: Dimension, S: Float> TryFrom<Raw<T, D, S>> for QTensor<T, D, S> {
-    type Error = crate::error::Error;
-    fn try_from(raw: Raw<T, D, S>) -> Result<Self> {
-        Self::new(raw.codes, raw.params)
+impl<T: Element, D: Dimension> TryFrom<Serialized<T, D>> for QTensor<T, D> {
+    type Error = Error;
+    fn try_from(tensor: Serialized<T, D>) -> Result<Self> {
+        Self::new(tensor.codes, tensor.params)
     }
 }
 
-impl<T: Element, D: Dimension, S: Float> QTensor<T, D, S> {
+impl<T: Element, D: Dimension> QTensor<T, D> {
     /// Joins codes and parameters.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit the codes.
-    pub fn new(codes: T::Storage<D>, params: QParams<T, D, S>) -> Result<Self> {
-        params.check(&codes.raw_dim())?;
+    pub fn new(codes: T::Storage<D>, params: QParams<T>) -> Result<Self> {
+        params.check(codes.raw_dim().slice())?;
         Ok(Self { codes, params })
     }
 
     /// Joins unpacked codes, known to be in range, and parameters.
-    pub(crate) fn from_codes(codes: Array<T::Code, D>, params: QParams<T, D, S>) -> Result<Self> {
+    pub(crate) fn from_codes(codes: Array<T::Code, D>, params: QParams<T>) -> Result<Self> {
         Self::new(T::Storage::from_codes(codes), params)
     }
 
@@ -78,45 +79,115 @@ impl<T: Element, D: Dimension, S: Float> QTensor<T, D, S> {
     }
 
     /// The parameters.
-    pub fn params(&self) -> &QParams<T, D, S> {
+    pub fn params(&self) -> &QParams<T> {
         &self.params
     }
 
-    /// The two parts.
-    pub fn into_parts(self) -> (T::Storage<D>, QParams<T, D, S>) {
+    /// Returns the codes and the parameters.
+    pub fn into_parts(self) -> (T::Storage<D>, QParams<T>) {
         (self.codes, self.params)
     }
 
-    /// The shape in elements.
+    /// The shape in elements, as an array's dimension.
     pub fn raw_dim(&self) -> D {
         self.codes.raw_dim()
     }
 
-    /// The bytes that codes and parameters take in memory.
+    /// The length of each axis, in elements.
+    pub fn shape(&self) -> &[usize] {
+        self.codes.shape()
+    }
+
+    /// The number of axes.
+    pub fn ndim(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// Returns whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of codes and parameters in memory.
     pub fn size_in_bytes(&self) -> usize {
         self.codes.size_in_bytes() + self.params.size_in_bytes()
     }
 
-    /// `(q - zero_point) * scale`, in `f32`.
+    /// Iterates over the values `(q - zero_point) * scale` in row-major order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = f32> {
+        self.dequantize().into_iter()
+    }
+
+    /// Computes `(q - zero_point) * scale` in `f32`.
     pub fn dequantize(&self) -> Array<f32, D> {
         self.dequantize_as()
     }
 
-    /// `(q - zero_point) * scale` as `F`: computed in `f64` for `f64`, else in `f32`, then rounded to `F`. With
-    /// [`Convention::Torch`](crate::Convention::Torch) per axis and per group always in `f64`.
+    /// Computes `(q - zero_point) * scale` as `F`: in `f64` for `f64`, else in `f32`, then rounded to `F`. With
+    /// [`Convention::Torch`](crate::Convention::Torch) per axis and per group the arithmetic is always in `f64`.
     pub fn dequantize_as<F: Float>(&self) -> Array<F, D> {
         let mut out = Array::from_elem(self.raw_dim(), F::default());
-        let fits = self.dequantize_into(&mut out);
-        debug_assert_eq!(fits, Ok(()));
+        self.dequantize_into(&mut out).expect("codes and parameters were checked when the tensor was built");
         out
     }
 
-    /// `(q - zero_point) * scale` into memory that exists. Any strides.
+    /// Computes `(q - zero_point) * scale` into a caller-provided array. Any strides.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape.
     pub fn dequantize_into<F: Float>(&self, out: &mut ArrayRef<F, D>) -> Result<()> {
         self.params.dequantize_into(&self.unpacked_codes(), out)
+    }
+}
+
+impl<T: Element<Code = T, Storage<D> = Array<T, D>> + Code, D: Dimension> QTensor<T, D> {
+    /// A view of the codes.
+    pub fn view(&self) -> ndarray::ArrayView<'_, T, D> {
+        self.codes.view()
+    }
+}
+
+impl<T: Element, D: ndarray::RemoveAxis> QTensor<T, D> {
+    /// Returns the subtensor at one index of an axis, with its parameters.
+    ///
+    /// # Errors
+    /// [`Error::Axis`](crate::Error::Axis) or [`Error::Argument`](crate::Error::Argument)
+    /// if the tensor does not have the axis or the index.
+    pub fn index_axis(&self, axis: Axis, index: usize) -> Result<QTensor<T, D::Smaller>> {
+        let params = self.params.index_axis(axis, index, self.shape())?;
+        QTensor::from_codes(self.unpacked_codes().index_axis(axis, index).to_owned(), params)
+    }
+}
+
+impl<T: Element, D: Dimension> From<QTensor<T, D>> for (Array<T::Code, D>, QParams<T>) {
+    /// Returns one code per element, unpacked, and the parameters.
+    fn from(tensor: QTensor<T, D>) -> Self {
+        let codes = tensor.unpacked_codes().into_owned();
+        (codes, tensor.params)
+    }
+}
+
+impl<T: Element<Code = T, Storage<D> = Array<T, D>> + Code, D: Dimension> TryFrom<(Array<T, D>, QParams<T>)>
+    for QTensor<T, D>
+{
+    type Error = Error;
+    fn try_from((codes, params): (Array<T, D>, QParams<T>)) -> Result<Self> {
+        Self::new(codes, params)
+    }
+}
+
+/// Displays the values, then the element type, shape and granularity.
+impl<T: Element, D: Dimension> core::fmt::Display for QTensor<T, D> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let values = self.dequantize();
+        let values: ArrayViewD<'_, f32> = values.view().into_dyn();
+        core::fmt::Display::fmt(&values, f)?;
+        write!(f, " as {:?}, shape {:?}, {}", T::DTYPE, self.shape(), self.params.granularity())
     }
 }
 
@@ -130,14 +201,15 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
     ///
     /// ```
     /// use ndarray::array;
-    /// use ndarray_quant::{QParams, Quantize};
-    /// let x = QParams::<u8, _>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, 2.0], [3.0, 4.0]])?;
+    /// use ndarray_quant::QParams;
+    /// let x = QParams::<u8>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, 2.0], [3.0, 4.0]])?;
     /// assert_eq!(x.into_shape([4])?.dequantize(), array![1.0, 2.0, 3.0, 4.0]);
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     pub fn into_shape<Sh: IntoDimension>(self, shape: Sh) -> Result<QTensor<T, Sh::Dim>> {
         let shape = shape.into_dimension();
-        let params = crate::ops::of_other_rank(self.params())?;
+        self.params.of_tensor("parameters of the reshaped tensor")?;
+        let params = self.params.clone();
         let codes = self.unpacked_codes().into_owned();
         let found = codes.shape().to_vec();
         let codes = codes.to_shape(shape.clone()).map(|codes| codes.into_owned());

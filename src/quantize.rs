@@ -10,10 +10,11 @@ use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
 
-/// Whatever stores a float tensor in fewer bits.
+/// Stores a float tensor in fewer bits.
 ///
-/// Implemented by [`Scheme`] (parameters from the very tensor), [`QParams`] (fixed parameters) and [`HalfCast`].
-/// Implement it for a quantizer of your own, and code that is generic over quantizers takes it too:
+/// [`Scheme`] implements it with the parameters of the tensor's own range, [`QParams`] with fixed parameters, and
+/// [`HalfCast`](crate::half::HalfCast) with half precision. All three also have the method themselves: import the trait
+/// for generic code only. Implement it for a quantizer of your own, and generic code takes that too:
 ///
 /// ```
 /// use ndarray::{array, Array, ArrayRef, Dimension};
@@ -41,7 +42,7 @@ use crate::scheme::Scheme;
 /// }
 ///
 /// fn worst_error<D: Dimension>(q: &impl Quantize<f32, D>, x: &ArrayRef<f32, D>) -> Result<f32> {
-///     let y = q.quantize(x)?.dequantize();
+///     let y = q.quantize(x)?.dequantize()?;
 ///     Ok(x.iter().zip(&y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max))
 /// }
 ///
@@ -51,60 +52,59 @@ use crate::scheme::Scheme;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub trait Quantize<F: Float, D: Dimension> {
-    /// The tensor in its stored form.
+    /// The stored form of the tensor.
     type Output: Dequantize<F, D>;
 
-    /// Stores `x`.
+    /// Quantizes `x`.
     ///
     /// # Errors
-    /// Each quantizer says which of its own.
+    /// Depends on the implementation.
     fn quantize(&self, x: &ArrayRef<F, D>) -> Result<Self::Output>;
 }
 
-/// A tensor in stored form that can be read back as floats.
+/// A stored tensor whose values can be computed again.
 pub trait Dequantize<F: Float, D: Dimension> {
     /// The shape in elements.
     fn raw_dim(&self) -> D;
 
-    /// The bytes that the stored form takes in memory, parameters included.
+    /// The bytes of the stored form in memory, parameters included.
     fn size_in_bytes(&self) -> usize;
 
-    /// Reads it back into memory that exists.
+    /// Computes the values into a caller-provided array.
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape.
     fn dequantize_into(&self, out: &mut ArrayRef<F, D>) -> Result<()>;
 
-    /// Reads it back.
-    fn dequantize(&self) -> Array<F, D> {
+    /// Computes the values.
+    ///
+    /// # Errors
+    /// Same as [`dequantize_into`](Self::dequantize_into). Implementations in this crate never fail here: they know
+    /// their own shape.
+    fn dequantize(&self) -> Result<Array<F, D>> {
         let mut out = Array::from_elem(self.raw_dim(), F::default());
-        let fits = self.dequantize_into(&mut out);
-        debug_assert_eq!(fits, Ok(()));
-        out
+        self.dequantize_into(&mut out)?;
+        Ok(out)
     }
 }
 
 impl<F: Float, D: Dimension, T: Element> Quantize<F, D> for Scheme<T> {
     type Output = QTensor<T, D>;
 
-    /// With the parameters of this very tensor (ONNX: `DynamicQuantizeLinear`). Errors as [`Scheme::params_of`].
     fn quantize(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D>> {
-        self.params_of(x)?.quantize(x)
+        self.quantize(x)
     }
 }
 
-impl<F: Float, D: Dimension, T: Element, S: Float> Quantize<F, D> for QParams<T, D, S> {
-    type Output = QTensor<T, D, S>;
+impl<F: Float, D: Dimension, T: Element> Quantize<F, D> for QParams<T> {
+    type Output = QTensor<T, D>;
 
-    /// With these parameters (ONNX: `QuantizeLinear`). [`Error::Shape`] if they do not fit `x`.
-    fn quantize(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D, S>> {
-        let mut codes = Array::from_elem(x.raw_dim(), Default::default());
-        self.quantize_into(x, &mut codes)?;
-        QTensor::from_codes(codes, self.clone())
+    fn quantize(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D>> {
+        self.quantize(x)
     }
 }
 
-impl<F: Float, D: Dimension, T: Element, S: Float> Dequantize<F, D> for QTensor<T, D, S> {
+impl<F: Float, D: Dimension, T: Element> Dequantize<F, D> for QTensor<T, D> {
     fn raw_dim(&self) -> D {
         self.raw_dim()
     }

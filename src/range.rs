@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{Array, ArrayRef, ArrayView1, Axis, Dimension};
+use ndarray::{Array, ArrayD, ArrayRef, ArrayView1, Axis, Dimension};
 
 use crate::affine::check_range;
 use crate::arch::{self, Task};
@@ -12,82 +12,52 @@ use crate::granularity::{Blocks, Granularity, Segment};
 
 /// The smallest and greatest value of each block of a tensor.
 ///
-/// The bounds have the tensor's rank and one element per block, see [`Granularity`].
+/// The bounds have one element per block, in the shapes of [`QParams::new`](crate::QParams::new).
 ///
 /// ```
 /// use ndarray::{array, Axis};
 /// use ndarray_quant::{Granularity, observer::Ranges};
 /// let x = array![[1.0f32, -2.0], [0.5, 4.0]];
 /// let ranges = Ranges::of(&x, Granularity::per_axis(Axis(0)))?;
-/// assert_eq!(ranges.min(), array![[-2.0], [0.5]]);
-/// assert_eq!(ranges.max(), array![[1.0], [4.0]]);
+/// assert_eq!(ranges.min(), array![-2.0, 0.5].into_dyn());
+/// assert_eq!(ranges.max(), array![1.0, 4.0].into_dyn());
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ranges<D: Dimension> {
+pub struct Ranges {
     granularity: Granularity,
-    min: Array<f32, D>,
-    max: Array<f32, D>,
+    min: ArrayD<f32>,
+    max: ArrayD<f32>,
 }
 
-impl<D: Dimension> Ranges<D> {
-    /// Takes bounds that were found elsewhere: one element per block, in the tensor's rank.
+impl Ranges {
+    /// Takes bounds that were found elsewhere, in the shapes of [`QParams::new`](crate::QParams::new).
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shapes differ, [`Error::Axis`] and [`Error::GroupSize`] for a granularity that the rank
-    /// cannot have, [`Error::Range`] if bounds are not finite or not in order.
-    pub fn new(granularity: Granularity, min: Array<f32, D>, max: Array<f32, D>) -> Result<Self> {
-        if min.shape() != max.shape() {
-            return Err(Error::shape("upper bounds", min.shape(), max.shape()));
-        }
-        Blocks::<D>::new(granularity, min.ndim())?.check_grid(&min.raw_dim())?;
+    /// [`Error::Shape`](crate::Error::Shape) if the shapes differ or do not belong to the
+    /// granularity, [`Error::Range`](crate::Error::Range) if bounds are not finite or not in order.
+    pub fn new<D: Dimension>(granularity: Granularity, min: Array<f32, D>, max: Array<f32, D>) -> Result<Self> {
+        let (min, max) = (granularity.normalized(min.into_dyn()), granularity.normalized(max.into_dyn()));
+        crate::error::check_shapes("upper bounds", min.shape(), max.shape())?;
+        granularity.check_shape("bounds", min.shape())?;
         min.iter().zip(&max).try_for_each(|(&min, &max)| check_range(min, max))?;
         Ok(Self { granularity, min, max })
     }
 
-    /// The ranges of the blocks of `x`; those of blocks without elements are `0..=0`.
+    /// Computes the range of each block of `x`; blocks without elements have `0..=0`.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the position of the first NaN or infinity (also of an `f64` beyond `f32`), and
-    /// [`Error::Axis`] or [`Error::GroupSize`] for a granularity that `x` cannot have.
-    pub fn of<F: Float>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
-        let blocks = Blocks::new(granularity, x.ndim())?;
-        let bounds = Bounds::of_blocks(x, &blocks)?;
-        let grid = blocks.grid(&x.raw_dim());
+    /// [`Error::NonFinite`](crate::Error::NonFinite) with the position of the first NaN or infinity
+    /// (also of an `f64` beyond `f32`), [`Error::Axis`](crate::Error::Axis) or
+    /// [`Error::GroupSize`](crate::Error::GroupSize) for a granularity that `x` cannot have.
+    pub fn of<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
+        let shape = granularity.params_shape(x.shape())?;
+        let bounds = Bounds::of_blocks(x, granularity)?;
         let part = |f: fn(&Bounds) -> f32| {
             let values = bounds.iter().map(|b| if b.is_empty() { 0.0 } else { f(b) }).collect();
-            Array::from_shape_vec(grid.clone(), values).expect("one bound per block")
+            ArrayD::from_shape_vec(&shape[..], values).expect("one bound per block")
         };
         Ok(Self { granularity, min: part(|b| b.min), max: part(|b| b.max) })
-    }
-
-    /// The same ranges with another type of rank. Ranges per tensor take any.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if the rank is another.
-    ///
-    /// ```
-    /// use ndarray::{array, Ix3};
-    /// use ndarray_quant::{Granularity, observer::Ranges};
-    /// let ranges = Ranges::of(&array![1.0f32, -2.0], Granularity::PerTensor)?.into_dimensionality::<Ix3>()?;
-    /// assert_eq!(ranges.min(), array![[[-2.0]]]);
-    /// # Ok::<(), ndarray_quant::Error>(())
-    /// ```
-    pub fn into_dimensionality<E: Dimension>(self) -> Result<Ranges<E>> {
-        let found = self.min.ndim();
-        let ndim = E::NDIM.unwrap_or(found);
-        let mut grid = E::zeros(ndim);
-        grid.slice_mut().fill(1);
-        if self.granularity != Granularity::PerTensor {
-            if ndim != found {
-                return Err(Error::shape("rank of the ranges", &[ndim], &[found]));
-            }
-            grid.slice_mut().copy_from_slice(self.min.shape());
-        }
-        let cast = |bounds: Array<f32, D>| {
-            Array::from_shape_vec(grid.clone(), bounds.iter().copied().collect()).expect("as many blocks")
-        };
-        Ok(Ranges { granularity: self.granularity, min: cast(self.min), max: cast(self.max) })
     }
 
     /// Which elements share a range.
@@ -96,12 +66,12 @@ impl<D: Dimension> Ranges<D> {
     }
 
     /// The lower bounds.
-    pub fn min(&self) -> &Array<f32, D> {
+    pub fn min(&self) -> &ArrayD<f32> {
         &self.min
     }
 
     /// The upper bounds.
-    pub fn max(&self) -> &Array<f32, D> {
+    pub fn max(&self) -> &ArrayD<f32> {
         &self.max
     }
 }
@@ -170,8 +140,12 @@ impl Bounds {
     }
 
     /// The bounds of every block in row-major order, or the first value that is not finite.
-    pub(crate) fn of_blocks<F: Float, D: Dimension>(x: &ArrayRef<F, D>, blocks: &Blocks<D>) -> Result<Vec<Bounds>> {
-        let count = blocks.grid(&x.raw_dim()).size();
+    pub(crate) fn of_blocks<F: Float, D: Dimension>(
+        x: &ArrayRef<F, D>,
+        granularity: Granularity,
+    ) -> Result<Vec<Bounds>> {
+        let count = granularity.params_shape(x.shape())?.iter().product();
+        let blocks = Blocks::<D>::new(granularity, x.ndim())?;
         let (mut min, mut max) = (alloc::vec![Bounds::EMPTY.min; count], alloc::vec![Bounds::EMPTY.max; count]);
         let mut finite = true;
         blocks.for_each_segment_in_any_order(x, |lane, values| {

@@ -2,13 +2,14 @@
 
 use core::marker::PhantomData;
 
-use ndarray::{Array, ArrayRef, Axis, Dimension};
+use ndarray::{ArrayD, ArrayRef, Axis, Dimension};
 
 use crate::affine::{Codes, Convention, asymmetric, check_range, symmetric};
 use crate::element::{Code, Element, Float};
 use crate::error::Result;
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
+use crate::qtensor::QTensor;
 use crate::range::Ranges;
 
 /// How reals map to codes: symmetric or asymmetric, over which codes, with which granularity and whose formulas.
@@ -67,7 +68,7 @@ impl<T: Element> TryFrom<Raw> for Scheme<T> {
     fn try_from(raw: Raw) -> Result<Self> {
         let Raw { symmetric, codes, granularity, convention } = raw;
         let scheme = Scheme { granularity, convention, ..Self::new(symmetric) };
-        scheme.code_range(codes.min, codes.max)
+        scheme.with_code_range(codes.min, codes.max)
     }
 }
 
@@ -105,15 +106,15 @@ impl<T: Element> Scheme<T> {
     ///
     /// ```
     /// use ndarray_quant::Scheme;
-    /// assert_eq!(Scheme::<i8>::symmetric().bits(3)?.levels(), 8); // -4..=3
-    /// assert_eq!(Scheme::<i8>::symmetric().bits(3)?.narrow_range().levels(), 7); // -3..=3
-    /// assert!(Scheme::<i8>::symmetric().bits(9).is_err());
+    /// assert_eq!(Scheme::<i8>::symmetric().with_bits(3)?.levels(), 8); // -4..=3
+    /// assert_eq!(Scheme::<i8>::symmetric().with_bits(3)?.narrow_range().levels(), 7); // -3..=3
+    /// assert!(Scheme::<i8>::symmetric().with_bits(9).is_err());
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) unless `2 <= bits <= T::BITS`.
-    pub fn bits(self, bits: u32) -> Result<Self> {
+    pub fn with_bits(self, bits: u32) -> Result<Self> {
         if !(2..=T::BITS).contains(&bits) {
             return Err(crate::Error::Argument {
                 what: "bits of a code",
@@ -122,14 +123,14 @@ impl<T: Element> Scheme<T> {
             });
         }
         let dropped = T::BITS - bits;
-        self.code_range(T::MIN >> dropped, T::MAX >> dropped)
+        self.with_code_range(T::MIN >> dropped, T::MAX >> dropped)
     }
 
     /// Uses the codes `min..=max` only, for fewer bits than the element type has.
     ///
     /// # Errors
     /// [`Error::CodeRange`](crate::Error::CodeRange) if the range has fewer than two codes or leaves the element type.
-    pub fn code_range(mut self, min: i32, max: i32) -> Result<Self> {
+    pub fn with_code_range(mut self, min: i32, max: i32) -> Result<Self> {
         self.codes = Codes::within::<T>(min, max)?;
         Ok(self)
     }
@@ -171,6 +172,11 @@ impl<T: Element> Scheme<T> {
         self.symmetric
     }
 
+    /// The smallest and the greatest code in use.
+    pub fn code_range(&self) -> (i32, i32) {
+        (self.codes.min, self.codes.max)
+    }
+
     /// The number of codes.
     pub fn levels(&self) -> u64 {
         self.codes.steps() as u64 + 1
@@ -181,7 +187,7 @@ impl<T: Element> Scheme<T> {
     /// # Errors
     /// [`Error::Range`](crate::Error::Range) if the bounds are not finite or not in order, and those of
     /// [`QParams::new`].
-    pub fn params_from_range<D: Dimension>(&self, min: f32, max: f32) -> Result<QParams<T, D>> {
+    pub fn params_from_range(&self, min: f32, max: f32) -> Result<QParams<T>> {
         let (scale, zero_point) = self.choose(min, max)?;
         let params = QParams::per_tensor(scale, zero_point)?.with_convention(self.convention);
         params.with_code_range(self.codes.min, self.codes.max)
@@ -191,9 +197,9 @@ impl<T: Element> Scheme<T> {
     ///
     /// # Errors
     /// Those of [`QParams::new`].
-    pub fn params_from_ranges<D: Dimension>(&self, ranges: &Ranges<D>) -> Result<QParams<T, D>> {
-        let mut scale = Array::from_elem(ranges.min().raw_dim(), 1.0);
-        let mut zero_point = Array::from_elem(ranges.min().raw_dim(), T::Code::default());
+    pub fn params_from_ranges(&self, ranges: &Ranges) -> Result<QParams<T>> {
+        let mut scale = ArrayD::from_elem(ranges.min().raw_dim(), 1.0f32);
+        let mut zero_point = ArrayD::from_elem(ranges.min().raw_dim(), T::Code::default());
         let bounds = ranges.min().iter().zip(ranges.max());
         for ((scale, zero_point), (&min, &max)) in scale.iter_mut().zip(&mut zero_point).zip(bounds) {
             (*scale, *zero_point) = self.choose(min, max)?;
@@ -206,8 +212,31 @@ impl<T: Element> Scheme<T> {
     ///
     /// # Errors
     /// Those of [`Ranges::of`].
-    pub fn params_of<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QParams<T, D>> {
+    pub fn params_of<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QParams<T>> {
         self.params_from_ranges(&Ranges::of(x, self.granularity)?)
+    }
+
+    /// Quantizes a tensor with the parameters of its own range (ONNX: `DynamicQuantizeLinear`).
+    ///
+    /// # Errors
+    /// Same as [`Scheme::params_of`].
+    pub fn quantize<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D>> {
+        self.params_of(x)?.quantize(x)
+    }
+
+    /// [`Scheme::quantize`] into a caller-provided array, one code per element, not packed. Returns the parameters.
+    ///
+    /// # Errors
+    /// Same as [`Scheme::params_of`], and [`Error::Shape`](crate::Error::Shape) if `codes` has
+    /// another shape than `x`.
+    pub fn quantize_into<F: Float, D: Dimension>(
+        &self,
+        x: &ArrayRef<F, D>,
+        codes: &mut ArrayRef<T::Code, D>,
+    ) -> Result<QParams<T>> {
+        let params = self.params_of(x)?;
+        params.quantize_into(x, codes)?;
+        Ok(params)
     }
 
     pub(crate) fn codes(&self) -> Codes {

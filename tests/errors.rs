@@ -27,15 +27,15 @@ fn says(error: &Error, parts: &[&str]) {
 #[test]
 fn scales() {
     for bad in [0.0f32, -0.5, f32::NAN, f32::INFINITY, -0.0] {
-        let error = QParams::<u8, Ix2>::per_tensor(bad, 0).unwrap_err();
+        let error = QParams::<u8>::per_tensor(bad, 0).unwrap_err();
         assert!(matches!(error, Error::Scale { .. }));
         says(&error, &["finite, positive", &format!("{bad}")]);
     }
-    let error = QParams::<i8, Ix2>::per_axis(Axis(0), array![1.0, 2.0, -3.0], None).unwrap_err();
-    assert_eq!(error, Error::Scale { found: -3.0, index: vec![2, 0] });
+    let error = QParams::<i8>::per_axis(Axis(0), array![1.0, 2.0, -3.0], None).unwrap_err();
+    assert_eq!(error, Error::Scale { found: -3.0, index: vec![2] });
     // An f64 scale that f32 kernels cannot use.
     let tiny = array![[1e-300f64]];
-    assert!(matches!(QParams::<i8, Ix2, f64>::new(Granularity::PerTensor, tiny, None), Err(Error::Scale { .. })));
+    assert!(matches!(QParams::<i8>::from_f64(Granularity::PerTensor, tiny, None), Err(Error::Scale { .. })));
     assert!(matches!(DequantizeEpilogue::new(&[1.0], &[1.0, 0.0], None), Err(Error::Scale { .. })));
     assert!(matches!(Multiplier::new(1.0, f32::NAN, 1.0, Arithmetic::F32), Err(Error::Scale { .. })));
     assert!(matches!(Multiplier::new(1e30, 1e30, 1.0, Arithmetic::F32), Err(Error::Scale { .. })));
@@ -43,13 +43,13 @@ fn scales() {
 
 #[test]
 fn zero_points_and_code_ranges() {
-    let error = QParams::<I4, Ix2>::per_tensor(1.0, 8).unwrap_err();
+    let error = QParams::<I4>::per_tensor(1.0, 8).unwrap_err();
     assert_eq!(error, Error::ZeroPoint { min: -8, max: 7, found: 8 });
     says(&error, &["-8..=7", "8"]);
-    let error = QParams::<u8, Ix2>::per_tensor(1.0, 200).unwrap().with_code_range(0, 127).unwrap_err();
+    let error = QParams::<u8>::per_tensor(1.0, 200).unwrap().with_code_range(0, 127).unwrap_err();
     assert_eq!(error, Error::ZeroPoint { min: 0, max: 127, found: 200 });
     for (min, max) in [(5, 5), (7, 3), (-1, 10), (0, 256)] {
-        let error = Scheme::<u8>::asymmetric().code_range(min, max).unwrap_err();
+        let error = Scheme::<u8>::asymmetric().with_code_range(min, max).unwrap_err();
         assert_eq!(error, Error::CodeRange { min: 0, max: 255, found_min: min, found_max: max });
         says(&error, &["0..=255", &format!("{min}..={max}")]);
     }
@@ -66,13 +66,13 @@ fn shapes_axes_and_groups() {
     let error = Scheme::<i8>::symmetric().per_group(Axis(1), 0).quantize(&x).unwrap_err();
     assert_eq!(error, Error::GroupSize { found: 0 });
     says(&error, &["at least 1", "found 0"]);
-    let error = QParams::<i8, Ix2>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap().quantize(&x).unwrap_err();
+    let error = QParams::<i8>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap().quantize(&x).unwrap_err();
     assert_eq!(error, Error::Shape { what: "parameters", expected: vec![3, 1], found: vec![2, 1] });
     says(&error, &["[3, 1]", "[2, 1]"]);
-    let error = QParams::<i8, Ix2>::per_axis(Axis(0), array![1.0, 2.0], Some(array![0])).unwrap_err();
+    let error = QParams::<i8>::per_axis(Axis(0), array![1.0, 2.0], Some(array![0])).unwrap_err();
     assert_eq!(error, Error::Shape { what: "zero points", expected: vec![2, 1], found: vec![1, 1] });
     let mut codes = Array2::<i8>::zeros((3, 5));
-    let params = QParams::<i8, _>::per_tensor(1.0, 0).unwrap();
+    let params = QParams::<i8>::per_tensor(1.0, 0).unwrap();
     let error = params.quantize_into(&x, &mut codes).unwrap_err();
     assert_eq!(error, Error::Shape { what: "codes", expected: vec![3, 4], found: vec![3, 5] });
     assert!(params.dequantize_into(&codes, &mut Array2::<f32>::zeros((1, 1))).is_err());
@@ -80,9 +80,9 @@ fn shapes_axes_and_groups() {
     let wrong = QParams::per_axis(Axis(1), Array1::ones(3), None);
     assert!(matches!(QTensor::<i8, _>::new(codes, wrong.unwrap()), Err(Error::Shape { .. })));
     // A rank that parameters of a dynamic number of axes do not have.
-    let params = QParams::<i8, IxDyn>::new(Granularity::per_axis(Axis(0)), ArrayD::ones(IxDyn(&[3])), None).unwrap();
+    let params = QParams::<i8>::new(Granularity::per_axis(Axis(0)), ArrayD::ones(IxDyn(&[3])), None).unwrap();
     assert!(matches!(params.quantize(&x.clone().into_dyn()), Err(Error::Shape { .. })));
-    assert!(matches!(QParams::<i8, IxDyn>::per_axis(Axis(0), array![1.0], None), Err(Error::Axis { .. })));
+    assert!(matches!(QParams::<i8>::per_axis(Axis(0), array![1.0], None), Err(Error::Axis { .. })));
     assert!(Packed::<I4, Ix2>::from_bytes((3, 3), vec![0; 4]).is_err());
     for dims in [[usize::MAX, 2, 1], [2, 0, usize::MAX], [0, usize::MAX / 2, 4]] {
         assert!(Packed::<I4, IxDyn>::from_bytes(IxDyn(&dims), vec![]).is_err(), "{dims:?}");
@@ -97,7 +97,7 @@ fn values() {
     says(&error, &["finite", "NaN", "[1, 0]"]);
     let error = Scheme::<u8>::asymmetric().quantize(&array![0.0, 1e300]).unwrap_err();
     assert_eq!(error, Error::NonFinite { found: 1e300, index: vec![1] });
-    let error = Scheme::<u8>::asymmetric().params_from_range::<Ix2>(2.0, 1.0).unwrap_err();
+    let error = Scheme::<u8>::asymmetric().params_from_range(2.0, 1.0).unwrap_err();
     assert_eq!(error, Error::Range { min: 2.0, max: 1.0 });
     says(&error, &["min <= max", "min 2", "max 1"]);
     assert!(matches!(
@@ -139,7 +139,7 @@ fn products() {
     assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
     says(&error, &["65793", "70000"]);
     assert!(matches!(PackedRhs::pack(&Array2::<i8>::zeros((9_000_000, 1)), &[0]), Err(Error::Depth { .. })));
-    let per_axis = QParams::<u8, Ix2>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap();
+    let per_axis = QParams::<u8>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap();
     assert!(matches!(RequantizeEpilogue::new(1.0, &[1.0], None, &per_axis, Arithmetic::F32), Err(Error::Shape { .. })));
 }
 
@@ -158,14 +158,14 @@ fn layers() {
     let fc = Linear::new(&w, Some(&Array1::ones(4))).unwrap();
     assert!(matches!(fc.forward_dynamic(&Array2::ones((2, 5))), Err(Error::Shape { .. })));
     assert!(matches!(fc.forward_dynamic(&Array2::from_elem((2, 3), f32::INFINITY)), Err(Error::NonFinite { .. })));
-    let x = QParams::<u8, Ix2>::per_tensor(1e-9, 0).unwrap();
-    let y = QParams::<u8, Ix2>::per_tensor(1.0, 0).unwrap();
+    let x = QParams::<u8>::per_tensor(1e-9, 0).unwrap();
+    let y = QParams::<u8>::per_tensor(1.0, 0).unwrap();
     let error = fc.clone().prepare(&x, &Output::to(&y)).unwrap_err();
     assert!(matches!(error, Error::Bias { channel: 0, .. }));
 
-    let x = QParams::<u8, Ix2>::per_tensor(0.1, 0).unwrap();
+    let x = QParams::<u8>::per_tensor(0.1, 0).unwrap();
     let fixed: PreparedLinear<u8, i8, u8> = fc.prepare(&x, &Output::to(&y)).unwrap();
-    let other = QParams::<u8, _>::per_tensor(0.2, 0).unwrap().quantize(&Array2::<f32>::ones((1, 3))).unwrap();
+    let other = QParams::<u8>::per_tensor(0.2, 0).unwrap().quantize(&Array2::<f32>::ones((1, 3))).unwrap();
     assert!(matches!(fixed.forward(&other), Err(Error::Argument { .. })));
     assert!(HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), Some(&Array1::zeros(3))).is_err());
     let half = HalfLinear::new(Array2::from_elem((2, 2), f16::ONE), None).unwrap();
@@ -174,7 +174,7 @@ fn layers() {
 
 #[test]
 fn layers_that_are_too_deep() {
-    let params = |zero_point| QParams::<u8, Ix2>::per_tensor(1.0, zero_point).unwrap();
+    let params = |zero_point| QParams::<u8>::per_tensor(1.0, zero_point).unwrap();
     let to = || Output::to(&params(0));
     // No zero point of the input would do.
     let weights = |depth| Scheme::<i8>::symmetric().quantize(&Array2::<f32>::zeros((2, depth))).unwrap();
@@ -196,13 +196,13 @@ fn layers_that_are_too_deep() {
     assert_eq!(error, Error::Bias { max: 16_383, found: 16_384.0, channel: 1 });
 
     let window = Window::new();
-    let params = |zero_point| QParams::<u8, Ix4>::per_tensor(1.0, zero_point).unwrap();
+    let params = |zero_point| QParams::<u8>::per_tensor(1.0, zero_point).unwrap();
     for (shape, groups) in [((2, 1, 2, 65_536), 1), ((2, 2, 65_536, 1), 2)] {
-        let zeros = QTensor::new(Array4::zeros(shape), QParams::<i8, _>::per_tensor(1.0, 0).unwrap()).unwrap();
+        let zeros = QTensor::new(Array4::zeros(shape), QParams::<i8>::per_tensor(1.0, 0).unwrap()).unwrap();
         let error = Conv2d::new(&zeros, None, &window, groups).unwrap_err();
         assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
     }
-    let zeros = QTensor::new(Array4::zeros((1, 1, 1, 70_000)), QParams::<i8, _>::per_tensor(1.0, 0).unwrap()).unwrap();
+    let zeros = QTensor::new(Array4::zeros((1, 1, 1, 70_000)), QParams::<i8>::per_tensor(1.0, 0).unwrap()).unwrap();
     let conv = Conv2d::new(&zeros, None, &window, 1).unwrap();
     let error = conv.clone().prepare(&params(0), &Output::to(&params(0))).unwrap_err();
     assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
@@ -292,16 +292,16 @@ fn extremes() {
     assert!(matches!(same.output_size([3, 3], [far, far]), Err(Error::Argument { .. })));
     let w = QTensor::<i8, Ix4>::new(Array4::ones((1, 1, 1, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
     let once = Window::new().with_strides([far, far]).with_dilations([far, far]);
-    let to = Output::to(&QParams::<u8, Ix4>::per_tensor(0.01, 0).unwrap());
+    let to = Output::to(&QParams::<u8>::per_tensor(0.01, 0).unwrap());
     let y = Conv2d::new(&w, None, &once, 1).unwrap().forward(&x, &to).unwrap();
     assert_eq!(y.codes().iter().collect::<Vec<_>>(), [&1]);
 
     // Two codes stay two, and i32 has its codes.
-    assert_eq!(Scheme::<i8>::symmetric().code_range(-1, 0).unwrap().narrow_range().levels(), 2);
+    assert_eq!(Scheme::<i8>::symmetric().with_code_range(-1, 0).unwrap().narrow_range().levels(), 2);
     assert_eq!(Scheme::<i32>::symmetric().narrow_range().levels(), u64::from(u32::MAX));
 
     // min(max(y, low), high) is high where the bounds are not in order, and a NaN does not bound.
-    let to = |low, high| Output::to(&QParams::<u8, Ix4>::per_tensor(1.0, 0).unwrap()).clamp(Some(low), Some(high));
+    let to = |low, high| Output::to(&QParams::<u8>::per_tensor(1.0, 0).unwrap()).clamp(Some(low), Some(high));
     assert_eq!(to(9.0, 5.0).clamp_range(), (5, 5));
     assert_eq!(to(f32::NAN, f32::NAN).clamp_range(), (0, 255));
     let mean = GlobalAveragePool::new(x.params(), &to(9.0, 5.0)).unwrap().forward(&x).unwrap();

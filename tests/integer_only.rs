@@ -12,7 +12,7 @@ use ndarray_quant::{
 struct Layer {
     weights: QTensor<i8, Ix2>,
     bias: Array1<f32>,
-    to: QParams<u8, Ix2>,
+    to: QParams<u8>,
 }
 
 fn layers() -> Vec<Layer> {
@@ -132,7 +132,7 @@ fn every_requantization_equals_its_formula() {
 }
 
 fn reference(x: &QTensor<u8, Ix2>, layer: &Layer, arithmetic: Arithmetic) -> Array2<u8> {
-    let zero = |p: &QParams<u8, Ix2>| p.zero_point().map_or(0, |z| z[[0, 0]]) as i64;
+    let zero = |p: &QParams<u8>| p.zero_point().map_or(0, |z| z[[0, 0]]) as i64;
     let (x_scale, y_scale) = (x.params().scale()[[0, 0]], layer.to.scale()[[0, 0]]);
     let (x_zero, y_zero) = (zero(x.params()), zero(&layer.to));
     Array2::from_shape_fn((x.codes().nrows(), layer.bias.len()), |(n, o)| {

@@ -13,7 +13,7 @@ use ndarray_quant::{
 };
 use proptest::prelude::*;
 
-type Params = QParams<u8, Ix4>;
+type Params = QParams<u8>;
 
 fn params() -> impl Strategy<Value = Params> {
     (0.005f32..0.5, any::<u8>()).prop_map(|(scale, zero)| QParams::per_tensor(scale, zero).unwrap())
@@ -76,7 +76,7 @@ fn check_broadcast<T: Int8 + Into<i32> + Into<f32>>(
     let shape = |i: usize| std::array::from_fn(|axis| if ones[i][axis] { 1 } else { lens[axis] });
     let (a, b, mut y) = (array(shape(0), 1, first[0]), array(shape(1), 2, first[1]), array(lens, 3, first[2]));
     let (wide_a, wide_b) = (a.broadcast(y.raw_dim()).unwrap(), b.broadcast(y.raw_dim()).unwrap());
-    let [pa, pb, py] = [(sa, za), (sb, zb), (sy, zy)].map(|(s, z)| QParams::<T, Ix4>::per_tensor(s, z).unwrap());
+    let [pa, pb, py] = [(sa, za), (sb, zb), (sy, zy)].map(|(s, z)| QParams::<T>::per_tensor(s, z).unwrap());
     let least = if relu { zy } else { T::from_i32(T::MIN) };
     let limit = |code: i32| T::from_i32(code.clamp(T::MIN, T::MAX)).max(least);
     let code = |x: f32| limit(x.clamp(-1e4, 1e4).round_ties_even() as i32);
@@ -139,7 +139,7 @@ fn into_variants_agree_with_allocating_forms() {
     let w = Array2::from_shape_fn((6, 9), |(i, j)| ((i + j * 3) % 11) as f32 * 0.1 - 0.5);
     let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&w).unwrap();
     let layer = Linear::new(&w, Some(&Array1::from_elem(6, 0.25))).unwrap();
-    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 100).unwrap()).relu();
+    let to = Output::to(&QParams::<u8>::per_tensor(0.02, 100).unwrap()).relu();
     let codes = Scheme::<u8>::asymmetric().quantize(&x).unwrap();
     let rows = Scheme::<u8>::asymmetric().per_axis(Axis(0)).quantize(&x).unwrap();
     let half = x.mapv(half::f16::from_f32).slice(s![..4, ..]).to_owned();
@@ -165,7 +165,7 @@ fn into_variants_agree_with_allocating_forms() {
     let w = Array4::from_shape_fn((6, 3, 2, 3), |(o, h, w, c)| ((o + h * 3 + w + c * 5) % 11) as f32 * 0.1 - 0.5);
     let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&w).unwrap();
     let layer = Conv2d::new(&w, Some(&Array1::from_elem(6, 0.25)), &Window::new().with_padding(1), 1).unwrap();
-    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 100).unwrap()).relu();
+    let to = Output::to(&QParams::<u8>::per_tensor(0.02, 100).unwrap()).relu();
     let codes = Scheme::<u8>::asymmetric().quantize(&x).unwrap();
     let [n, h, w, c] = layer.output_shape(x.shape()).unwrap();
     assert_eq!([n, h, w, c], [2, 5, 5, 6]);
@@ -190,9 +190,9 @@ fn into_variants_agree_with_allocating_forms() {
 /// Prepared operators check scale and zero point, not convention and code range.
 #[test]
 fn prepared_layers_accept_every_input_with_their_scale_and_zero_point() {
-    let x = QParams::<u8, _>::per_tensor(0.01, 3).unwrap();
+    let x = QParams::<u8>::per_tensor(0.01, 3).unwrap();
     let weights = Scheme::<i8>::symmetric().quantize(&Array2::<f32>::ones((2, 3))).unwrap();
-    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 0).unwrap());
+    let to = Output::to(&QParams::<u8>::per_tensor(0.02, 0).unwrap());
     let layer = Linear::new(&weights, None).unwrap().prepare(&x, &to).unwrap();
     let values = Array2::from_elem((1, 3), 0.5f32);
     let expected = layer.forward(&x.quantize(&values).unwrap()).unwrap();
@@ -204,7 +204,7 @@ fn prepared_layers_accept_every_input_with_their_scale_and_zero_point() {
         assert_eq!(layer.forward(&other.quantize(&values).unwrap()).unwrap(), expected);
     }
     for (scale, zero_point) in [(0.02, 3), (0.01, 0)] {
-        let other = QParams::<u8, _>::per_tensor(scale, zero_point).unwrap();
+        let other = QParams::<u8>::per_tensor(scale, zero_point).unwrap();
         let text = layer.forward(&other.quantize(&values).unwrap()).unwrap_err().to_string();
         for part in
             ["input", "prepared for", "scale 0.01, zero point 3", &format!("scale {scale}, zero point {zero_point}")]
@@ -227,7 +227,7 @@ fn errors_speak_of_the_callers_arguments() {
     let fc = Linear::new(&w, None).unwrap();
     let wrong = Array2::<f32>::ones((2, 3));
     let codes = Scheme::<u8>::asymmetric().quantize(&wrong).unwrap();
-    let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 0).unwrap());
+    let to = Output::to(&QParams::<u8>::per_tensor(0.02, 0).unwrap());
     let x_says = ["x, [batch, in]", "[2, 4]", "[2, 3]"];
     says(fc.forward_dynamic(&wrong), &x_says);
     says(fc.forward_dynamic_per_row(&wrong), &x_says);
@@ -236,11 +236,11 @@ fn errors_speak_of_the_callers_arguments() {
     says(fc.clone().prepare(codes.params(), &to).unwrap().forward(&codes), &x_says);
     says(ops::fully_connected(&codes, &w, None, &to), &x_says);
     says(ops::matmul_integer(&codes.codes().view(), 0, &w.codes().t(), &[0]), &["a, [m, k]", "[2, 4]", "[2, 3]"]);
-    says(ops::qlinear_matmul(&codes, &w, &QParams::<u8, _>::per_tensor(0.1, 0).unwrap()), &["a, [m, k]", "[2, 6]"]);
+    says(ops::qlinear_matmul(&codes, &w, &QParams::<u8>::per_tensor(0.1, 0).unwrap()), &["a, [m, k]", "[2, 6]"]);
 
     // Outputs per axis.
-    let per_axis = Output::to(&QParams::<u8, _>::per_axis(Axis(1), Array1::ones(6), None).unwrap());
-    let x = QParams::<u8, _>::per_tensor(0.1, 0).unwrap();
+    let per_axis = Output::to(&QParams::<u8>::per_axis(Axis(1), Array1::ones(6), None).unwrap());
+    let x = QParams::<u8>::per_tensor(0.1, 0).unwrap();
     says(fc.prepare(&x, &per_axis), &["output", "per tensor", "per axis 1"]);
 
     // NCHW images and OIHW weights.

@@ -4,7 +4,7 @@
 //! nothing: negative outputs have no code.
 
 use indicatif::ProgressBar;
-use ndarray::{Array, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2};
+use ndarray::{Array, Array2, ArrayD, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2, IxDyn};
 use ndarray_quant::{
     Element, Granularity, QParams, Quantize, Result, Scheme,
     nn::{Output, PreparedLinear},
@@ -27,12 +27,12 @@ const OUTER_BITS: u32 = 8;
 struct Layer {
     linear: FloatLinear,
     /// A scale per output channel.
-    weights: LearnedQuantizer<i8, Ix2>,
-    outputs: LearnedQuantizer<u8, Ix2>,
+    weights: LearnedQuantizer<i8>,
+    outputs: LearnedQuantizer<u8>,
 }
 
 pub(crate) struct FewBits {
-    input: QParams<u8, Ix2>,
+    input: QParams<u8>,
     layers: Vec<Layer>,
 }
 
@@ -73,7 +73,7 @@ impl FewBits {
     }
 
     fn new(layers: impl Iterator<Item = Result<Layer>>) -> Result<Self> {
-        let input = Scheme::<u8>::asymmetric().bits(OUTER_BITS)?.params_from_range(0.0, 1.0)?;
+        let input = Scheme::<u8>::asymmetric().with_bits(OUTER_BITS)?.params_from_range(0.0, 1.0)?;
         Ok(Self { input, layers: layers.collect::<Result<_>>()? })
     }
 
@@ -153,7 +153,7 @@ impl FewBits {
             state.weight.descend(step, rates.0, &mut layer.linear.weight, &gradients.weights.input);
             state.bias.descend(step, rates.0, &mut layer.linear.bias, &gradients.bias);
             state.weight_step.descend_steps(step, rates.1, &mut layer.weights, &gradients.weights.scale)?;
-            let by_output = Array2::from_elem((1, 1), gradients.output_scale);
+            let by_output = ArrayD::from_elem(&[][..], gradients.output_scale);
             state.output_step.descend_steps(step, rates.1, &mut layer.outputs, &by_output)?;
             grad = gradients.input;
         }
@@ -162,38 +162,34 @@ impl FewBits {
 }
 
 impl Layer {
-    fn new(
-        linear: &FloatLinear,
-        weights: LearnedQuantizer<i8, Ix2>,
-        outputs: LearnedQuantizer<u8, Ix2>,
-    ) -> Result<Self> {
+    fn new(linear: &FloatLinear, weights: LearnedQuantizer<i8>, outputs: LearnedQuantizer<u8>) -> Result<Self> {
         let features = GradientScale::Activations(linear.bias.len());
         Ok(Layer { linear: linear.clone(), weights, outputs: outputs.with_gradient_scale(features) })
     }
 }
 
 fn weight_scheme(bits: u32) -> Result<Scheme<i8>> {
-    Ok(Scheme::symmetric().bits(bits)?.per_axis(Axis(0)))
+    Ok(Scheme::symmetric().with_bits(bits)?.per_axis(Axis(0)))
 }
 
 /// From 0 on, after a ReLU.
 fn activation_scheme(bits: u32) -> Result<Scheme<u8>> {
-    Scheme::asymmetric().bits(bits)
+    Scheme::asymmetric().with_bits(bits)
 }
 
 /// The scores have both signs.
-fn scores(outputs: &ArrayRef2<f32>) -> Result<QParams<u8, Ix2>> {
+fn scores(outputs: &ArrayRef2<f32>) -> Result<QParams<u8>> {
     let mut range = MinMax::per_tensor();
     range.observe(outputs)?;
-    Scheme::symmetric().bits(OUTER_BITS)?.params(&range)
+    Scheme::symmetric().with_bits(OUTER_BITS)?.params(&range)
 }
 
 /// Adam's state for one layer.
 struct State {
     weight: Moments<Ix2>,
     bias: Moments<ndarray::Ix1>,
-    weight_step: Moments<Ix2>,
-    output_step: Moments<Ix2>,
+    weight_step: Moments<IxDyn>,
+    output_step: Moments<IxDyn>,
 }
 
 impl State {
@@ -221,14 +217,16 @@ impl<D: Dimension> Moments<D> {
     fn descend(&mut self, step: i32, rate: f32, x: &mut Array<f32, D>, grad: &Array<f32, D>) {
         descend(step, rate, x, grad, &mut self.mean, &mut self.square);
     }
+}
 
+impl Moments<IxDyn> {
     /// As [`Self::descend`] on the logarithms of the steps, whose gradient is that of a step times the step.
     fn descend_steps<T: Element>(
         &mut self,
         step: i32,
         rate: f32,
-        quantizer: &mut LearnedQuantizer<T, D>,
-        grad: &Array<f32, D>,
+        quantizer: &mut LearnedQuantizer<T>,
+        grad: &ArrayD<f32>,
     ) -> Result<()> {
         let scale = quantizer.scale();
         let mut change = Array::zeros(scale.raw_dim());

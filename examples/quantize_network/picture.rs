@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use ndarray::Ix2;
 use ndarray_quant::QParams;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -55,7 +54,7 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(params: &QParams<u8, Ix2>) -> Self {
+    fn new(params: &QParams<u8>) -> Self {
         let (min, max) = params.code_range();
         Grid {
             scale: params.scale()[[0, 0]].into(),

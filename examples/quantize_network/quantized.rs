@@ -113,7 +113,7 @@ impl Model for DynamicRange {
 
 /// Integers from the first layer to the last: codes in, codes out, and no float instruction between.
 pub(crate) struct FullInteger {
-    input: QParams<u8, Ix2>,
+    input: QParams<u8>,
     layers: Vec<PreparedLinear<u8, i8, u8>>,
     size_in_bytes: usize,
 }
@@ -140,13 +140,13 @@ impl FullInteger {
     }
 
     /// The parameters of what a layer puts out.
-    pub(crate) fn output_params(&self, layer: usize) -> &QParams<u8, Ix2> {
+    pub(crate) fn output_params(&self, layer: usize) -> &QParams<u8> {
         self.layers[layer].output()
     }
 }
 
 /// The parameters of the input and of each layer's output, from the smallest and greatest values that pass by.
-fn calibrate(float: &Network, images: &ArrayRef2<f32>) -> Result<Vec<QParams<u8, Ix2>>> {
+fn calibrate(float: &Network, images: &ArrayRef2<f32>) -> Result<Vec<QParams<u8>>> {
     let mut ranges = vec![MinMax::per_tensor(); 1 + float.layers.len()];
     // In batches, as a data set that does not fit in memory would come.
     for batch in images.axis_chunks_iter(Axis(0), 64) {

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io::Write;
 
 use half::f16;
-use ndarray::{Array1, Ix1};
+use ndarray::{Array1, ArrayD};
 use ndarray_quant::{
     Convention, QParams, Scheme,
     half::{HalfCast, Overflow},
@@ -58,7 +58,7 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result {
     // Backward reads the input as well.
     timer.case("fake_quant_learnable_fwd_bwd", &[len], Work::Bytes(20 * len), || {
         let (x, mut out, mut input) = (some_clipped(len), Array1::<f32>::zeros(len), Array1::<f32>::zeros(len));
-        let (mut scale, mut zero_point) = (Array1::zeros(1), Array1::zeros(1));
+        let (mut scale, mut zero_point) = (ArrayD::zeros(&[][..]), ArrayD::zeros(&[][..]));
         let fake = FakeQuantize::new(trained()?);
         Ok(move || {
             fake.params().fake_quantize_into(black_box(&x), &mut out)?;
@@ -68,7 +68,7 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result {
 }
 
 /// As PyTorch is asked to: its formula, no zero point, codes up to ±2.56.
-fn trained() -> ndarray_quant::Result<QParams<i8, Ix1>> {
+fn trained() -> ndarray_quant::Result<QParams<i8>> {
     Ok(params(0)?.with_convention(Convention::Torch))
 }
 
@@ -80,6 +80,6 @@ fn reals(len: usize) -> Array1<f32> {
     uniform(len, -2.0..2.0)
 }
 
-fn params(zero_point: i8) -> ndarray_quant::Result<QParams<i8, Ix1>> {
+fn params(zero_point: i8) -> ndarray_quant::Result<QParams<i8>> {
     QParams::per_tensor(0.02, zero_point)
 }

@@ -50,7 +50,7 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: [usize; 8]) -> Resul
 /// With a weight scale per output channel.
 fn layer([_, _, _, c, out, k, stride, groups]: [usize; 8]) -> ndarray_quant::Result<PreparedConv2d<u8, i8, u8>> {
     let weights = uniform((out, k, k, c / groups), -127..=127);
-    let params = QParams::<i8, Ix4>::per_axis(Axis(0), Array1::from_elem(out, 0.01), None)?;
+    let params = QParams::<i8>::per_axis(Axis(0), Array1::from_elem(out, 0.01), None)?;
     let weights = QTensor::<i8, Ix4>::new(weights, params)?;
     let half = k / 2;
     let window = Window::new().with_strides([stride, stride]).with_padding(Padding::Explicit([half; 4]));

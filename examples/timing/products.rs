@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::io::Write;
 
-use ndarray::{Array1, Array2, Axis, Ix2};
+use ndarray::{Array1, Array2, Axis};
 use ndarray_quant::gemm::{self, Epilogue, I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, Workspace, gemm_into};
 use ndarray_quant::{
     QParams, QTensor,
@@ -92,7 +92,7 @@ fn product<A: Int8, E: Epilogue + 'static>(
 
 /// To `u8`, with a scale per output channel.
 fn requantize(s: Shape) -> ndarray_quant::Result<RequantizeEpilogue<u8>> {
-    let to = QParams::<u8, Ix2>::per_tensor(0.5, 128)?;
+    let to = QParams::<u8>::per_tensor(0.5, 128)?;
     RequantizeEpilogue::new(0.02, &vec![0.01; s.n], None, &to, Arithmetic::F32)
 }
 
@@ -100,7 +100,7 @@ fn requantize(s: Shape) -> ndarray_quant::Result<RequantizeEpilogue<u8>> {
 fn linear_dynamic(s: Shape) -> ndarray_quant::Result<Call> {
     let weights = QTensor::new(
         uniform((s.n, s.k), -127..=127),
-        QParams::<i8, Ix2>::per_axis(Axis(0), Array1::from_elem(s.n, 0.01), None)?,
+        QParams::<i8>::per_axis(Axis(0), Array1::from_elem(s.n, 0.01), None)?,
     )?;
     let layer = Linear::new(&weights, None)?;
     let (x, mut out) = (uniform((s.m, s.k), -2.0..2.0), Array2::zeros((s.m, s.n)));

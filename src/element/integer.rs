@@ -56,6 +56,8 @@ pub trait Storage<T: Element, D: Dimension>: Clone + Debug + PartialEq + Send + 
     fn codes(&self) -> CowArray<'_, T::Code, D>;
     /// The shape in elements.
     fn raw_dim(&self) -> D;
+    /// The length of each axis, in elements.
+    fn shape(&self) -> &[usize];
     /// The bytes that the codes take in memory.
     fn size_in_bytes(&self) -> usize;
 }
@@ -69,6 +71,9 @@ impl<T: Element<Code = T> + Code, D: Dimension> Storage<T, D> for Array<T, D> {
     }
     fn raw_dim(&self) -> D {
         self.raw_dim()
+    }
+    fn shape(&self) -> &[usize] {
+        (**self).shape()
     }
     fn size_in_bytes(&self) -> usize {
         size_of::<T>() * self.len()

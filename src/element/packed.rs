@@ -199,6 +199,9 @@ fn mask<T: SubByte>() -> u8 {
 }
 
 impl<T: SubByte, D: Dimension> Storage<T, D> for Packed<T, D> {
+    fn shape(&self) -> &[usize] {
+        self.shape()
+    }
     fn from_codes(codes: Array<T::Code, D>) -> Self {
         Self::pack_in_range(&codes)
     }

@@ -88,7 +88,7 @@ proptest! {
             2 => Arithmetic::FixedPoint(crate::compat::gemmlowp::FixedPointRounding::Double),
             _ => Arithmetic::FixedPoint(crate::compat::gemmlowp::FixedPointRounding::Single),
         };
-        let to = QParams::<u8, ndarray::Ix2>::per_tensor(0.3, 17).unwrap();
+        let to = QParams::<u8>::per_tensor(0.3, 17).unwrap();
         let multiplier: Vec<_> =
             col_scale.iter().map(|&s| crate::nn::Multiplier::new(0.05, s, 0.3, arithmetic).unwrap()).collect();
         for isa in Isa::available() {

@@ -3,9 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ndarray::{
-    ArrayD, ArrayView1, ArrayView4, ArrayViewD, ArrayViewMut1, ArrayViewMut4, ArrayViewMutD, Axis, Ix1, Ix4, IxDyn,
-};
+use ndarray::{ArrayD, ArrayView1, ArrayView4, ArrayViewD, ArrayViewMut1, ArrayViewMut4, ArrayViewMutD, Axis};
 
 use super::codes::requantize;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut};
@@ -14,20 +12,19 @@ use super::movement::{Pad, TransposedReshape, Upsample};
 use super::network::{Constant, Node};
 use super::op::Op;
 use crate::error::Result;
-use crate::ops::{Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, Softmax, of_other_rank};
+use crate::ops::{Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, Softmax};
 use crate::qparams::QParams;
-use crate::quantize::Quantize;
 use crate::scheme::Scheme;
 
 /// An input of an operator: codes with their parameters, or a constant.
 #[allow(clippy::large_enum_variant, reason = "lives while a plan is made")]
 pub(crate) enum Operand {
-    Codes(QParams<u8, IxDyn>),
+    Codes(QParams<u8>),
     Constant(Constant),
 }
 
 /// Quantizes a constant by its own range.
-pub(crate) fn constant_codes(value: &Constant) -> Result<(QParams<u8, IxDyn>, ArrayD<u8>)> {
+pub(crate) fn constant_codes(value: &Constant) -> Result<(QParams<u8>, ArrayD<u8>)> {
     let (codes, params) = Scheme::<u8>::asymmetric().quantize(&**value)?.into_parts();
     let (scale, zero_point) = params.of_tensor("parameters of a constant")?;
     Ok((QParams::per_tensor(scale, zero_point)?, codes))
@@ -41,7 +38,7 @@ pub(crate) fn kernel(
     operands: Vec<Operand>,
     shapes: &[&[usize]],
     output: &[usize],
-    to: &QParams<u8, IxDyn>,
+    to: &QParams<u8>,
 ) -> Result<Option<Option<Box<dyn Kernel>>>> {
     let x = shapes[0];
     let mut params = Vec::new();
@@ -58,26 +55,24 @@ pub(crate) fn kernel(
         constants.push(codes);
     }
     let all_same = params.iter().all(|p| p == to);
-    let images = of_other_rank::<u8, IxDyn, Ix4>;
     let (_, zero) = to.of_tensor("parameters")?;
     let clamped = crate::nn::Output::to(to).clamp(node.clamp.low, node.clamp.high);
     let op = match &node.op {
         Op::Add => CodeOp::Add(Add::new(&params[0], &params[1], &clamped)?),
         Op::Mul => CodeOp::Mul(Mul::new(&params[0], &params[1], &clamped)?),
         Op::Activation(f) => {
-            let (x, y) = (of_other_rank(&params[0])?, of_other_rank(to)?);
+            let (x, y) = (&params[0], to);
             CodeOp::Lookup(Lookup::new(&x, &y, |x| f.eval(x as f32).into())?)
         }
         Op::MaxPool { kernel, window } if all_same => CodeOp::MaxPool(MaxPool::new(*kernel, window)?),
         Op::AveragePool { kernel, window, count_include_pad } => {
-            let to = requantize(&images(to)?, node.clamp);
-            let pool = AveragePool::new(&images(&params[0])?, *kernel, window, &to)?;
+            let to = requantize(to, node.clamp);
+            let pool = AveragePool::new(&params[0], *kernel, window, &to)?;
             CodeOp::AveragePool(pool.count_include_pad(*count_include_pad))
         }
-        Op::GlobalAveragePool => CodeOp::GlobalAveragePool(GlobalAveragePool::new(
-            &images(&params[0])?,
-            &requantize(&images(to)?, node.clamp),
-        )?),
+        Op::GlobalAveragePool => {
+            CodeOp::GlobalAveragePool(GlobalAveragePool::new(&params[0], &requantize(to, node.clamp))?)
+        }
         Op::Concat { axis } => {
             let axis = Axis(nhwc_axis(*axis, x.len()));
             CodeOp::Concat(Concat::new(axis, &params.iter().collect::<Vec<_>>(), to)?)
@@ -99,14 +94,14 @@ pub(crate) fn kernel(
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one for each node")]
 enum CodeOp {
-    Add(Add<u8, IxDyn>),
-    Mul(Mul<u8, IxDyn>),
-    Lookup(Lookup<u8, u8, Ix1>),
+    Add(Add<u8>),
+    Mul(Mul<u8>),
+    Lookup(Lookup<u8, u8>),
     MaxPool(MaxPool),
     AveragePool(AveragePool<u8>),
     GlobalAveragePool(GlobalAveragePool<u8>),
-    Concat(Concat<u8, IxDyn>),
-    Softmax(Softmax<u8, IxDyn>),
+    Concat(Concat<u8>),
+    Softmax(Softmax<u8>),
 }
 
 #[derive(Debug)]

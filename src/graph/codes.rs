@@ -1,6 +1,6 @@
 //! Kernels that quantize, dequantize and multiply codes. The arithmetic is in [`ops`](crate::ops).
 
-use ndarray::{Array4, ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4, Ix1, Ix4};
+use ndarray::{Array4, ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4};
 
 use super::index::map_index;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut, resized};
@@ -8,7 +8,7 @@ use super::op::Clamp;
 use crate::arch::{self, Task};
 use crate::error::{Error, Result};
 use crate::granularity::Granularity;
-use crate::ops::{Conv2d, Output, PreparedConv2d, of_other_rank};
+use crate::ops::{Conv2d, Output, PreparedConv2d};
 use crate::qparams::QParams;
 use crate::range::Ranges;
 use crate::scheme::Scheme;
@@ -17,13 +17,13 @@ use crate::threads;
 /// Quantizes floats with static parameters.
 #[derive(Debug)]
 pub(crate) struct Quantize {
-    params: QParams<u8, Ix1>,
+    params: QParams<u8>,
     nan_as_zero: bool,
 }
 
 impl Quantize {
     /// NaN is an error until [`Kernel::set_nan_as_zero`] allows it.
-    pub(crate) fn new(params: QParams<u8, Ix1>) -> Self {
+    pub(crate) fn new(params: QParams<u8>) -> Self {
         Self { params, nan_as_zero: false }
     }
 }
@@ -40,7 +40,7 @@ impl Kernel for Quantize {
 
 /// Converts codes to floats.
 #[derive(Debug)]
-pub(crate) struct Dequantize(pub(crate) QParams<u8, Ix1>);
+pub(crate) struct Dequantize(pub(crate) QParams<u8>);
 
 impl Kernel for Dequantize {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
@@ -53,7 +53,7 @@ impl Kernel for Dequantize {
 #[derive(Debug)]
 pub(crate) struct FakeQuantize {
     /// `None` takes the range of each image.
-    pub(crate) params: Option<QParams<u8, Ix1>>,
+    pub(crate) params: Option<QParams<u8>>,
 }
 
 impl Kernel for FakeQuantize {
@@ -83,7 +83,7 @@ pub(crate) enum QuantizedConv {
     /// Codes to codes: full integer.
     Static(PreparedConv2d<u8, i8, u8>),
     /// Codes to floats. Holds the parameters of the input.
-    StaticToF32(Conv2d<i8>, QParams<u8, Ix4>),
+    StaticToF32(Conv2d<i8>, QParams<u8>),
     /// Floats to floats: quantizes each image on the fly, by its own range.
     DynamicRange(Conv2d<i8>),
 }
@@ -127,7 +127,7 @@ impl Kernel for Conv {
                     let codes = resized(&mut scratch.codes, x_len);
                     let params = params_of(x).map_err(|e| map_index(e, |i| alloc::vec![image * x_len + i[0]]))?;
                     // An image with a NaN has no range.
-                    quantize(&of_other_rank(&params)?, x, codes, true)?;
+                    quantize(&params, x, codes, true)?;
                     let codes = view(codes, 1, self.input);
                     let mut y = view_mut(y, 1, self.output);
                     layer.forward_clamped_into(&params, &codes, self.clamp.bounds(), &mut y, &mut scratch.gemm)?;
@@ -146,7 +146,7 @@ const NAN_BLOCK: usize = 32 * 1024;
 
 /// Quantizes `x` into `codes`, on several threads where it is large enough. Unless `nan_as_zero`, NaN is an error with
 /// its position in `x`.
-fn quantize(params: &QParams<u8, Ix1>, x: &[f32], codes: &mut [u8], nan_as_zero: bool) -> Result<()> {
+fn quantize(params: &QParams<u8>, x: &[f32], codes: &mut [u8], nan_as_zero: bool) -> Result<()> {
     let mut done = alloc::vec![Ok(()); threads::worth(x.len().saturating_mul(MACS_PER_ELEMENT))];
     threads::each_part(codes, 1, &mut done, &|first, codes, done| {
         let blocks = x[first..first + codes.len()].chunks(NAN_BLOCK).zip(codes.chunks_mut(NAN_BLOCK));
@@ -175,7 +175,7 @@ impl Task for HasNan<'_> {
 }
 
 /// Chooses the parameters of one image by its range, on several threads where it is large enough.
-fn params_of(x: &[f32]) -> Result<QParams<u8, Ix4>> {
+fn params_of(x: &[f32]) -> Result<QParams<u8>> {
     let scheme = Scheme::<u8>::asymmetric();
     let chunks = threads::worth(x.len().saturating_mul(MACS_PER_ELEMENT));
     let mut ranges = alloc::vec![None; chunks];
@@ -192,12 +192,12 @@ fn params_of(x: &[f32]) -> Result<QParams<u8, Ix4>> {
             scheme.params_from_ranges(&Ranges::new(Granularity::PerTensor, bound(low), bound(high))?)
         }
         // On one thread, or to find the position of a non-finite element.
-        None => of_other_rank(&scheme.params_of(&ArrayView1::from(x))?),
+        None => scheme.params_of(&ArrayView1::from(x)),
     }
 }
 
 /// The output spec with a fused clamp.
-pub(crate) fn requantize(params: &QParams<u8, Ix4>, clamp: Clamp) -> Output<u8, Ix4> {
+pub(crate) fn requantize(params: &QParams<u8>, clamp: Clamp) -> Output<u8> {
     Output::to(params).clamp(clamp.low, clamp.high)
 }
 

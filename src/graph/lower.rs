@@ -162,7 +162,7 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn params<D: ndarray::Dimension>(&self, name: &str) -> Result<crate::QParams<u8, D>> {
+    fn params(&self, name: &str) -> Result<crate::QParams<u8>> {
         self.network.recipe.tensors[name].activation_params()
     }
 

@@ -37,7 +37,7 @@ use crate::qparams::QParams;
 /// assert!((&y - &graph.run(&samples)?).iter().all(|e| e.abs() < 0.02));
 ///
 /// // Codes in.
-/// let input: QParams<u8, _> = network.activation("x").expect("x is Int8");
+/// let input: QParams<u8> = network.activation("x").expect("x is Int8");
 /// let mut codes = Array2::zeros((3, 2));
 /// input.quantize_into(&samples, &mut codes)?;
 /// let mut arena = Arena::new(); // reused from run to run
@@ -157,7 +157,7 @@ impl QuantizedNetwork {
     }
 
     /// The parameters of an activation that is kept as codes. `None` for other tensors.
-    pub fn activation<D: Dimension>(&self, name: &str) -> Option<QParams<u8, D>> {
+    pub fn activation(&self, name: &str) -> Option<QParams<u8>> {
         let is_code = |tensor: &&TensorRecipe| tensor.precision == Precision::Int8 && !self.graph.is_constant(name);
         self.recipe.tensors.get(name).filter(is_code)?.activation_params().ok()
     }

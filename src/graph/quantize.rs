@@ -164,7 +164,7 @@ impl Quantizer<'_> {
         let per_tensor = tensor.granularity == Granularity::PerTensor;
         // A dynamic-range layer adds its bias to floats, so that it always fits.
         let input = self.recipe.tensors.get(&node.inputs[0]).filter(|t| t.precision == Precision::Int8);
-        let input = input.map(|t| t.activation_params::<ndarray::Ix1>()).transpose()?;
+        let input = input.map(|t| t.activation_params()).transpose()?;
         let bias = node.inputs.get(2).and_then(|name| self.graph.constant(name));
         let tensor = self.recipe.tensor_mut(name)?;
         let widest = tensor.ranges.iter().fold(0f32, |widest, (min, max)| widest.max(max.max(-min)));
@@ -175,11 +175,11 @@ impl Quantizer<'_> {
         }
         let (Some(input), Some(bias)) = (input, bias) else { return Ok(()) };
         let depth: usize = weights.shape()[1..].iter().product();
-        let zero_point = input.zero_point().map_or(0, |z| z[0]);
+        let zero_point = input.zero_point().and_then(|z| z.first()).copied().unwrap_or(0);
         let max_product = u8::max_abs_diff(zero_point) * i8::max_abs_diff(0) * depth as i64;
         // A margin, because scales are rounded. A product without one is an error when the layer is made.
         let max_bias = ((i64::from(i32::MAX) - max_product) as f64 * 0.999).max(1.0);
-        let scale = input.scale()[0] as f64;
+        let scale = input.scales()[0] as f64;
         for (c, bias) in bias.iter().enumerate() {
             let (min, max) = &mut tensor.ranges[if per_tensor { 0 } else { c }];
             let needed = (bias.abs() as f64 / (scale * max_bias) * max_code) as f32;

@@ -279,13 +279,13 @@ impl TensorRecipe {
     }
 
     /// The parameters of an activation.
-    pub(crate) fn activation_params<D: ndarray::Dimension>(&self) -> Result<QParams<u8, D>> {
+    pub(crate) fn activation_params(&self) -> Result<QParams<u8>> {
         let (min, max) = self.ranges.first().copied().unwrap_or_default();
         self.activation_scheme().params_from_range(min, max)
     }
 
     /// The parameters of weights of rank `ndim`.
-    pub(crate) fn weight_params<T: Element>(&self, ndim: usize) -> Result<QParams<T, IxDyn>> {
+    pub(crate) fn weight_params<T: Element>(&self, ndim: usize) -> Result<QParams<T>> {
         let scheme = Scheme::<T>::symmetric().narrow_range();
         if self.granularity == Granularity::PerTensor {
             let (min, max) = self.ranges.first().copied().unwrap_or_default();

@@ -13,7 +13,6 @@ use crate::granularity::Granularity;
 use crate::half::{HalfCast, Overflow};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
-use crate::quantize::Quantize;
 
 /// The weights of a layer, as codes or in half precision.
 #[derive(Debug, Clone, PartialEq)]

@@ -256,7 +256,7 @@ fn quantized<T: Element<Code = i8>>(
     if let Some(bad) = codes.codes().iter().find(|&&code| i32::from(code).abs() > T::MAX) {
         return Err(malformed("codes in the narrow range", &alloc::format!("{bad} in {name:?}")));
     }
-    let params = QParams::<T, IxDyn>::new(recipe.granularity, scales, None)?.with_code_range(-T::MAX, T::MAX)?;
+    let params = QParams::<T>::new(recipe.granularity, scales, None)?.with_code_range(-T::MAX, T::MAX)?;
     QTensor::new(codes, params)
 }
 

@@ -4,11 +4,11 @@ use alloc::{format, vec::Vec};
 use core::fmt::Debug;
 use core::marker::PhantomData;
 
-use ndarray::{ArrayD, ArrayRef, ArrayView1, Axis, Dimension, IxDyn};
+use ndarray::{ArrayD, ArrayRef, ArrayView1, Axis, Dimension};
 
 use super::Observer;
 use crate::element::{Element, Float};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_shapes};
 use crate::granularity::{Blocks, Granularity, Run};
 use crate::range::{Bounds, Ranges};
 use crate::scheme::Scheme;
@@ -49,7 +49,7 @@ use crate::scheme::Scheme;
 ///
 /// let mut range = BlockObserver::from_statistic(ThreeSigma);
 /// range.observe(&array![[1.0f32, -1.0, 1.0, -1.0]])?;
-/// let params: QParams<i8, Ix2> = Scheme::symmetric().params(&range)?;
+/// let params: QParams<i8> = Scheme::symmetric().params(&range)?;
 /// assert_eq!(params.scale(), array![[3.0 / 127.5]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
@@ -165,15 +165,13 @@ impl<S: Statistic> TryFrom<Serialized<S>> for BlockObserver<S> {
     type Error = Error;
     fn try_from(serialized: Serialized<S>) -> Result<Self> {
         let Serialized { kind, granularity, settings: statistic, shape, blocks } = serialized;
-        let expected = if blocks.is_empty() || granularity == Granularity::PerTensor {
-            IxDyn(&[])
+        if blocks.is_empty() {
+            check_shapes("blocks of the observer", &[], &shape)?;
         } else {
-            Blocks::<IxDyn>::new(granularity, shape.len())?.check_grid(&IxDyn(&shape))?;
-            IxDyn(&shape)
-        };
-        let filled = blocks.is_empty() || expected.size_checked() == Some(blocks.len());
-        if !filled || expected.slice() != shape {
-            return Err(Error::shape("blocks of the observer", expected.slice(), &shape));
+            granularity.check_shape("blocks of the observer", &shape)?;
+            if shape.iter().try_fold(1usize, |count, &len| count.checked_mul(len)) != Some(blocks.len()) {
+                return Err(Error::shape("blocks of the observer", &shape, &[blocks.len()]));
+            }
         }
         Ok(Self { kind, granularity, statistic, shape, blocks })
     }
@@ -208,17 +206,16 @@ impl<S: Statistic> BlockObserver<S> {
 
     /// Same as [`Observer::observe`], without importing the trait.
     pub fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()> {
-        let blocks = Blocks::new(self.granularity, x.ndim())?;
+        let shape = self.granularity.params_shape(x.shape())?;
         if x.is_empty() {
             return Ok(());
         }
-        let shape = blocks.grid(&x.raw_dim());
-        let shape = if self.granularity == Granularity::PerTensor { &[] } else { shape.slice() };
-        self.check_shape(shape)?;
-        let bounds = Bounds::of_blocks(x, &blocks)?;
+        self.check_shape(&shape)?;
+        let blocks = Blocks::new(self.granularity, x.ndim())?;
+        let bounds = Bounds::of_blocks(x, self.granularity)?;
         // Nothing fails from here on, so an error never leaves a partial update.
         if self.blocks.is_empty() {
-            self.shape = shape.to_vec();
+            self.shape = shape;
             self.blocks = bounds.iter().map(|&b| self.statistic.start(b)).collect();
         } else {
             self.blocks.iter_mut().zip(bounds).for_each(|(state, b)| self.statistic.update(state, b));
@@ -250,7 +247,7 @@ impl<S: Statistic> BlockObserver<S> {
     }
 
     /// Same as [`Observer::ranges`], without importing the trait.
-    pub fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges<IxDyn>> {
+    pub fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges> {
         if self.blocks.is_empty() {
             return Err(Error::EmptyCalibration);
         }
@@ -317,7 +314,7 @@ impl<S: Statistic> Observer for BlockObserver<S> {
         Self::merge(self, other)
     }
 
-    fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges<IxDyn>> {
+    fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges> {
         Self::ranges(self, scheme)
     }
 }

@@ -28,7 +28,7 @@ use crate::scheme::Scheme;
 /// x[7] = 20.0; // an outlier
 /// let mut range = Entropy::per_tensor();
 /// range.observe(&x)?;
-/// let params: QParams<i8, Ix1> = Scheme::symmetric().params(&range)?;
+/// let params: QParams<i8> = Scheme::symmetric().params(&range)?;
 /// assert!(params.scale()[0] < 5.0 / 127.5);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```

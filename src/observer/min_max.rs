@@ -17,7 +17,7 @@ use crate::scheme::Scheme;
 /// let mut range = MinMax::per_axis(Axis(0));
 /// range.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
 /// range.observe(&array![[3.0f32], [0.0]])?; // only the number of blocks, here of rows, must stay the same
-/// let params: QParams<u8, Ix2> = Scheme::asymmetric().per_axis(Axis(0)).params(&range)?;
+/// let params: QParams<u8> = Scheme::asymmetric().per_axis(Axis(0)).params(&range)?;
 /// assert_eq!(params.scale(), array![[5.0 / 255.0], [4.0 / 255.0]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```

@@ -56,7 +56,7 @@ pub use mse::Mse;
 pub use percentile::Percentile;
 pub use power_of_two_histogram::PowerOfTwoHistogram;
 
-use ndarray::{ArrayRef, Dimension, IxDyn};
+use ndarray::{ArrayRef, Dimension};
 
 use crate::element::{Element, Float};
 use crate::error::{Error, Result};
@@ -78,7 +78,7 @@ use crate::scheme::Scheme;
 /// for batch in &batches {
 ///     range.observe(batch)?;
 /// }
-/// let params: QParams<u8, Ix2> = Scheme::asymmetric().params(&range)?;
+/// let params: QParams<u8> = Scheme::asymmetric().params(&range)?;
 /// assert_eq!(params.quantize(&batches[1])?.codes(), array![[0, 150], [100, 255]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
@@ -104,7 +104,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// [`Error::EmptyCalibration`] if no value was observed.
-    fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges<IxDyn>>;
+    fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges>;
 }
 
 impl<T: Element> Scheme<T> {
@@ -113,11 +113,11 @@ impl<T: Element> Scheme<T> {
     /// # Errors
     /// [`Error::EmptyCalibration`] if no value was observed, [`Error::Granularity`] if the observer's granularity is not
     /// the scheme's, [`Error::Shape`] if the batches had another rank than `D`; parameters per tensor fit every rank.
-    pub fn params<D: Dimension>(&self, observer: &impl Observer) -> Result<QParams<T, D>> {
+    pub fn params(&self, observer: &impl Observer) -> Result<QParams<T>> {
         let ranges = observer.ranges(self)?;
         if ranges.granularity() != self.granularity() {
             return Err(Error::Granularity { expected: self.granularity(), found: ranges.granularity() });
         }
-        self.params_from_ranges(&ranges.into_dimensionality()?)
+        self.params_from_ranges(&ranges)
     }
 }

@@ -21,7 +21,7 @@ use crate::scheme::Scheme;
 /// x[7] = 5.0; // an outlier
 ///
 /// let scheme = Scheme::<I4>::symmetric();
-/// let error = |params: QParams<I4, Ix1>| -> Result<f32> {
+/// let error = |params: QParams<I4>| -> Result<f32> {
 ///     let y = params.quantize(&x)?.dequantize();
 ///     Ok((&x - &y).mapv(|e| e * e).sum() / 1000.0)
 /// };

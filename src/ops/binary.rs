@@ -31,16 +31,16 @@ use crate::qtensor::QTensor;
 /// use ndarray::array;
 /// use ndarray_quant::ops::Add;
 /// use ndarray_quant::{QParams, Quantize, nn::Output};
-/// let a = QParams::<u8, _>::per_tensor(0.5, 10)?.quantize(&array![[1.0f32, -2.0]])?;
-/// let b = QParams::<u8, _>::per_tensor(0.25, 0)?.quantize(&array![[0.5f32], [1.0]])?;
-/// let y = QParams::<u8, _>::per_tensor(0.25, 128)?;
+/// let a = QParams::<u8>::per_tensor(0.5, 10)?.quantize(&array![[1.0f32, -2.0]])?;
+/// let b = QParams::<u8>::per_tensor(0.25, 0)?.quantize(&array![[0.5f32], [1.0]])?;
+/// let y = QParams::<u8>::per_tensor(0.25, 128)?;
 /// let add = Add::new(a.params(), b.params(), &Output::to(&y))?;
 /// assert_eq!(add.forward(&a, &b)?.dequantize(), array![[1.5, -1.5], [2.0, -1.0]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Add<T: Int8, D: Dimension> {
-    operands: Operands<T, D>,
+pub struct Add<T: Int8> {
+    operands: Operands<T>,
     op: SumOp,
 }
 
@@ -52,13 +52,13 @@ enum SumOp {
     FixedSwapped(FixedSum),
 }
 
-impl<T: Int8, D: Dimension> Add<T, D> {
+impl<T: Int8> Add<T> {
     /// Prepares for operands with these parameters and this output.
     ///
     /// # Errors
     /// [`Error::Argument`] unless all parameters are per tensor, for [`Arithmetic::F64`], and if a ratio of scales is
     /// outside the range of fixed-point numbers.
-    pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Output<T, D>) -> Result<Self> {
+    pub fn new(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let (a_params, b_params, y_params) = operands.scale_zero_points()?;
         let codes = to.codes();
@@ -76,7 +76,7 @@ impl<T: Int8, D: Dimension> Add<T, D> {
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<T, D> {
+    pub fn output(&self) -> &QParams<T> {
         &self.operands.y
     }
 
@@ -85,7 +85,7 @@ impl<T: Int8, D: Dimension> Add<T, D> {
     /// # Errors
     /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
     /// broadcast.
-    pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
+    pub fn forward<D: Dimension>(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))
     }
 
@@ -94,7 +94,12 @@ impl<T: Int8, D: Dimension> Add<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if an operand does not broadcast to the shape of `out`. Nothing is written then.
-    pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
+    pub fn forward_into<D: Dimension>(
+        &self,
+        a: &ArrayRef<T, D>,
+        b: &ArrayRef<T, D>,
+        out: &mut ArrayRef<T, D>,
+    ) -> Result<()> {
         match &self.op {
             SumOp::Float(sum) => binary_op([a, b], out, *sum),
             SumOp::Fixed(sum) => binary_op([a, b], out, *sum),
@@ -113,15 +118,15 @@ impl<T: Int8, D: Dimension> Add<T, D> {
 /// use ndarray::array;
 /// use ndarray_quant::ops::Mul;
 /// use ndarray_quant::{QParams, Quantize, nn::Output};
-/// let a = QParams::<i8, _>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, -2.0]])?;
-/// let b = QParams::<i8, _>::per_tensor(0.25, -8)?.quantize(&array![[3.0f32, 1.5]])?;
+/// let a = QParams::<i8>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, -2.0]])?;
+/// let b = QParams::<i8>::per_tensor(0.25, -8)?.quantize(&array![[3.0f32, 1.5]])?;
 /// let mul = Mul::new(a.params(), b.params(), &Output::to(&QParams::per_tensor(0.25, 0)?))?;
 /// assert_eq!(mul.forward(&a, &b)?.dequantize(), array![[3.0, -3.0]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Mul<T: Int8, D: Dimension> {
-    operands: Operands<T, D>,
+pub struct Mul<T: Int8> {
+    operands: Operands<T>,
     op: ProductOp,
 }
 
@@ -132,13 +137,13 @@ enum ProductOp {
     Fixed(ProductOf<RequantizeFixed>),
 }
 
-impl<T: Int8, D: Dimension> Mul<T, D> {
+impl<T: Int8> Mul<T> {
     /// Prepares for operands with these parameters and this output.
     ///
     /// # Errors
     /// [`Error::Argument`] unless all parameters are per tensor, and if the multiplier is outside the range of
     /// fixed-point numbers. [`Error::Scale`] if the multiplier is 0 or infinite in `f32`.
-    pub fn new(a: &QParams<T, D>, b: &QParams<T, D>, to: &Output<T, D>) -> Result<Self> {
+    pub fn new(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = operands.scale_zero_points()?;
         let codes = to.codes();
@@ -158,7 +163,7 @@ impl<T: Int8, D: Dimension> Mul<T, D> {
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<T, D> {
+    pub fn output(&self) -> &QParams<T> {
         &self.operands.y
     }
 
@@ -167,7 +172,7 @@ impl<T: Int8, D: Dimension> Mul<T, D> {
     /// # Errors
     /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
     /// broadcast.
-    pub fn forward(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
+    pub fn forward<D: Dimension>(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))
     }
 
@@ -176,7 +181,12 @@ impl<T: Int8, D: Dimension> Mul<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if an operand does not broadcast to the shape of `out`. Nothing is written then.
-    pub fn forward_into(&self, a: &ArrayRef<T, D>, b: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
+    pub fn forward_into<D: Dimension>(
+        &self,
+        a: &ArrayRef<T, D>,
+        b: &ArrayRef<T, D>,
+        out: &mut ArrayRef<T, D>,
+    ) -> Result<()> {
         match self.op {
             ProductOp::Float(product) => binary_op([a, b], out, product),
             ProductOp::Double(product) => binary_op([a, b], out, product),
@@ -187,21 +197,21 @@ impl<T: Int8, D: Dimension> Mul<T, D> {
 
 /// The parameters of both operands and of the output.
 #[derive(Debug, Clone)]
-struct Operands<T: Int8, D: Dimension> {
-    a: QParams<T, D>,
-    b: QParams<T, D>,
-    y: QParams<T, D>,
+struct Operands<T: Int8> {
+    a: QParams<T>,
+    b: QParams<T>,
+    y: QParams<T>,
 }
 
 type ScaleZeroPoint = (f32, i32);
 
-impl<T: Int8, D: Dimension> Operands<T, D> {
+impl<T: Int8> Operands<T> {
     /// Returns scales and zero points. Returns an error unless all are per tensor.
     fn scale_zero_points(&self) -> Result<(ScaleZeroPoint, ScaleZeroPoint, ScaleZeroPoint)> {
         Ok((scale_zero_point("a", &self.a)?, scale_zero_point("b", &self.b)?, scale_zero_point("output", &self.y)?))
     }
 
-    fn forward(
+    fn forward<D: Dimension>(
         &self,
         a: &QTensor<T, D>,
         b: &QTensor<T, D>,

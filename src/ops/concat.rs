@@ -20,29 +20,29 @@ use crate::qtensor::QTensor;
 /// use ndarray::{Axis, array};
 /// use ndarray_quant::ops::Concat;
 /// use ndarray_quant::{QParams, Quantize};
-/// let a = QParams::<u8, _>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, 2.0]])?;
-/// let b = QParams::<u8, _>::per_tensor(0.25, 4)?.quantize(&array![[3.0f32]])?;
+/// let a = QParams::<u8>::per_tensor(0.5, 0)?.quantize(&array![[1.0f32, 2.0]])?;
+/// let b = QParams::<u8>::per_tensor(0.25, 4)?.quantize(&array![[3.0f32]])?;
 /// let concat = Concat::new(Axis(1), &[a.params(), b.params()], a.params())?;
 /// assert_eq!(concat.forward(&[&a, &b])?.codes(), array![[2, 4, 6]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Concat<T: Int8, D: Dimension> {
+pub struct Concat<T: Int8> {
     axis: Axis,
-    inputs: Vec<QParams<T, D>>,
-    y: QParams<T, D>,
+    inputs: Vec<QParams<T>>,
+    y: QParams<T>,
     /// The table that requantizes each input, `None` for inputs that are copied.
-    tables: Vec<Option<Lookup<T, T, D>>>,
+    tables: Vec<Option<Lookup<T, T>>>,
 }
 
-impl<T: Int8, D: Dimension> Concat<T, D> {
+impl<T: Int8> Concat<T> {
     /// Prepares for inputs with these parameters, in order, and these output parameters.
     ///
     /// # Errors
     /// [`Error::Argument`] unless all parameters are per tensor.
-    pub fn new(axis: Axis, inputs: &[&QParams<T, D>], y: &QParams<T, D>) -> Result<Self> {
+    pub fn new(axis: Axis, inputs: &[&QParams<T>], y: &QParams<T>) -> Result<Self> {
         let y_params = scale_zero_point("output", y)?;
-        let table = |x: &&QParams<T, D>| {
+        let table = |x: &&QParams<T>| {
             let same = scale_zero_point("input", x)? == y_params;
             if same { Ok(None) } else { Lookup::requantize(x, y).map(Some) }
         };
@@ -51,7 +51,7 @@ impl<T: Int8, D: Dimension> Concat<T, D> {
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<T, D> {
+    pub fn output(&self) -> &QParams<T> {
         &self.y
     }
 
@@ -61,7 +61,7 @@ impl<T: Int8, D: Dimension> Concat<T, D> {
     /// [`Error::Argument`] if an input has another scale or zero point. [`Error::Shape`] unless the inputs match the
     /// parameters in number, there is at least one, and their shapes agree on the other axes. [`Error::Axis`] if they
     /// do not have the axis.
-    pub fn forward(&self, inputs: &[&QTensor<T, D>]) -> Result<QTensor<T, D>> {
+    pub fn forward<D: Dimension>(&self, inputs: &[&QTensor<T, D>]) -> Result<QTensor<T, D>> {
         self.check_count(inputs.len())?;
         for (x, params) in inputs.iter().zip(&self.inputs) {
             check_params("input", x.params(), params)?;
@@ -85,7 +85,7 @@ impl<T: Int8, D: Dimension> Concat<T, D> {
     /// # Errors
     /// [`Error::Shape`] unless the inputs match the parameters in number and together have the shape of `out`.
     /// [`Error::Axis`] if `out` does not have the axis. Nothing is written then.
-    pub fn forward_into(&self, inputs: &[ArrayView<'_, T, D>], out: &mut ArrayRef<T, D>) -> Result<()> {
+    pub fn forward_into<D: Dimension>(&self, inputs: &[ArrayView<'_, T, D>], out: &mut ArrayRef<T, D>) -> Result<()> {
         self.check_count(inputs.len())?;
         self.check_axis(out.ndim())?;
         let axis = self.axis.index();

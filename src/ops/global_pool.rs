@@ -22,7 +22,7 @@ use crate::qtensor::QTensor;
 /// use ndarray::{Array4, Ix4};
 /// use ndarray_quant::ops::GlobalAveragePool;
 /// use ndarray_quant::{QParams, QTensor, nn::Output};
-/// let params = QParams::<u8, Ix4>::per_tensor(0.5, 0)?;
+/// let params = QParams::<u8>::per_tensor(0.5, 0)?;
 /// let codes = Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8);
 /// let x = QTensor::new(codes, params.clone())?;
 /// let y = GlobalAveragePool::new(&params, &Output::to(&QParams::per_tensor(0.25, 0)?))?.forward(&x)?;
@@ -32,8 +32,8 @@ use crate::qtensor::QTensor;
 /// ```
 #[derive(Debug, Clone)]
 pub struct GlobalAveragePool<T: Int8> {
-    x: QParams<T, Ix4>,
-    to: Output<T, Ix4>,
+    x: QParams<T>,
+    to: Output<T>,
 }
 
 impl<T: Int8> GlobalAveragePool<T> {
@@ -41,19 +41,19 @@ impl<T: Int8> GlobalAveragePool<T> {
     ///
     /// # Errors
     /// [`Error::Argument`] unless all parameters are per tensor.
-    pub fn new(x: &QParams<T, Ix4>, to: &Output<T, Ix4>) -> Result<Self> {
+    pub fn new(x: &QParams<T>, to: &Output<T>) -> Result<Self> {
         scale_zero_point("input", x)?;
         scale_zero_point("output", &to.params)?;
         Ok(Self { x: x.clone(), to: to.clone() })
     }
 
     /// The parameters of the input.
-    pub fn input(&self) -> &QParams<T, Ix4> {
+    pub fn input(&self) -> &QParams<T> {
         &self.x
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<T, Ix4> {
+    pub fn output(&self) -> &QParams<T> {
         &self.to.params
     }
 

@@ -40,8 +40,8 @@ use crate::scheme::Scheme;
 /// let y = fc.forward_dynamic(&x)?;
 /// assert!((y[[0, 0]] - 1.5).abs() < 0.02 && (y[[0, 1]] + 2.75).abs() < 0.02);
 ///
-/// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&x)?;
-/// let to = QParams::<u8, _>::per_tensor(0.02, 0)?;
+/// let x = QParams::<u8>::per_tensor(0.01, 0)?.quantize(&x)?;
+/// let to = QParams::<u8>::per_tensor(0.02, 0)?;
 /// let y = fc.forward(&x, &Output::to(&to).relu())?;
 /// assert_eq!(y.codes(), array![[75, 0]]);
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -81,7 +81,7 @@ impl<W: Int8> Linear<W> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`. Otherwise the same as [`Self::prepare`].
-    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix2>, to: &Output<Y, Ix2>) -> Result<QTensor<Y, Ix2>> {
+    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix2>, to: &Output<Y>) -> Result<QTensor<Y, Ix2>> {
         let codes = x.unpacked_codes();
         let mut out = Array2::from_elem(self.output_shape(codes.shape())?, Y::Code::default());
         self.forward_into(x.params(), &codes, to, &mut out, &mut Workspace::new())?;
@@ -95,9 +95,9 @@ impl<W: Int8> Linear<W> {
     /// [`Self::prepare`]. Nothing is written then.
     pub fn forward_into<X: Int8, Y: Element>(
         &self,
-        x_params: &QParams<X, Ix2>,
+        x_params: &QParams<X>,
         x: &ArrayRef2<X>,
-        to: &Output<Y, Ix2>,
+        to: &Output<Y>,
         out: &mut ArrayRef2<Y::Code>,
         workspace: &mut Workspace,
     ) -> Result<()> {
@@ -115,11 +115,7 @@ impl<W: Int8> Linear<W> {
     /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
     /// fixed-point numbers. [`Error::Scale`] if a multiplier is 0 or infinite in `f32`. [`Error::Depth`] and
     /// [`Error::Bias`] if an accumulator could overflow.
-    pub fn prepare<X: Int8, Y: Element>(
-        self,
-        x: &QParams<X, Ix2>,
-        to: &Output<Y, Ix2>,
-    ) -> Result<PreparedLinear<X, W, Y>> {
+    pub fn prepare<X: Int8, Y: Element>(self, x: &QParams<X>, to: &Output<Y>) -> Result<PreparedLinear<X, W, Y>> {
         let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedLinear::checked(self.weights, stage)
     }
@@ -145,7 +141,7 @@ impl<W: Int8> Linear<W> {
     /// overflow. Nothing is written then.
     pub fn forward_dequantize_into<X: Int8>(
         &self,
-        x_params: &QParams<X, Ix2>,
+        x_params: &QParams<X>,
         x: &ArrayRef2<X>,
         out: &mut ArrayRef2<f32>,
         workspace: &mut Workspace,
@@ -260,8 +256,8 @@ impl<W: Int8> Linear<W> {
 /// use ndarray_quant::{QParams, Quantize, Scheme, nn::{Linear, Output}};
 ///
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&array![[1.0f32, -1.0], [0.5, 0.25]])?;
-/// let x = QParams::<u8, _>::per_tensor(0.01, 0)?;
-/// let y = QParams::<u8, _>::per_tensor(0.02, 0)?;
+/// let x = QParams::<u8>::per_tensor(0.01, 0)?;
+/// let y = QParams::<u8>::per_tensor(0.02, 0)?;
 /// let fc = Linear::new(&w, None)?.prepare(&x, &Output::to(&y).relu().integer_only())?;
 /// assert_eq!(fc.forward(&x.quantize(&array![[2.0f32, 2.0]])?)?.codes(), array![[0, 75]]);
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -269,7 +265,7 @@ impl<W: Int8> Linear<W> {
 #[derive(Debug, Clone)]
 pub struct PreparedLinear<X: Int8, W: Int8, Y: Element> {
     weights: PackedRhs<W>,
-    stage: OutputStage<X, Y, Ix2>,
+    stage: OutputStage<X, Y>,
 }
 
 impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
@@ -279,10 +275,10 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
     /// # Errors
     /// Same as [`Linear::new`] and [`Linear::prepare`].
     pub fn new<T: Element<Code = W>>(
-        x: &QParams<X, Ix2>,
+        x: &QParams<X>,
         weights: &QTensor<T, Ix2>,
         bias: Option<&ArrayRef1<i32>>,
-        to: &Output<Y, Ix2>,
+        to: &Output<Y>,
     ) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
@@ -290,18 +286,18 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
     }
 
     /// Returns an error if an accumulator could overflow.
-    fn checked(weights: PackedRhs<W>, stage: OutputStage<X, Y, Ix2>) -> Result<Self> {
+    fn checked(weights: PackedRhs<W>, stage: OutputStage<X, Y>) -> Result<Self> {
         check_depth(stage.max_abs_diff(), weights.max_abs_diff(), weights.nrows(), stage.epilogue.bias())?;
         Ok(Self { weights, stage })
     }
 
     /// The parameters of the input.
-    pub fn input(&self) -> &QParams<X, Ix2> {
+    pub fn input(&self) -> &QParams<X> {
         &self.stage.x
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<Y, Ix2> {
+    pub fn output(&self) -> &QParams<Y> {
         &self.stage.y
     }
 
@@ -358,9 +354,9 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output, ops::fully_connected};
-/// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&array![[2.0f32, 1.0]])?;
+/// let x = QParams::<u8>::per_tensor(0.01, 0)?.quantize(&array![[2.0f32, 1.0]])?;
 /// let w = Scheme::<i8>::symmetric().narrow_range().quantize(&array![[1.27f32, -1.0], [0.5, 0.25]])?;
-/// let to = Output::to(&QParams::<u8, _>::per_tensor(0.02, 0)?).relu().integer_only();
+/// let to = Output::to(&QParams::<u8>::per_tensor(0.02, 0)?).relu().integer_only();
 /// let y = fully_connected(&x, &w, Some(&array![1000, 0]), &to)?; // the bias is 1000 * 0.01 * 0.01
 /// assert_eq!(y.codes(), array![[82, 63]]); // 1.64 and 1.25
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -369,7 +365,7 @@ pub fn fully_connected<X: Int8, W: Int8, Y: Element>(
     x: &QTensor<X, Ix2>,
     weights: &QTensor<W, Ix2>,
     bias: Option<&ArrayRef1<i32>>,
-    to: &Output<Y, Ix2>,
+    to: &Output<Y>,
 ) -> Result<QTensor<Y, Ix2>> {
     PreparedLinear::new(x.params(), weights, bias, to)?.forward(x)
 }

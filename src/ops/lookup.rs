@@ -23,29 +23,29 @@ use crate::qtensor::QTensor;
 /// use ndarray::array;
 /// use ndarray_quant::ops::Lookup;
 /// use ndarray_quant::{QParams, Quantize};
-/// let x = QParams::<u8, _>::per_tensor(0.05, 128)?;
-/// let y = QParams::<u8, _>::per_tensor(1.0 / 256.0, 0)?;
+/// let x = QParams::<u8>::per_tensor(0.05, 128)?;
+/// let y = QParams::<u8>::per_tensor(1.0 / 256.0, 0)?;
 /// let codes = x.quantize(&array![0.0f32, 2.0, -6.0])?;
 /// assert_eq!(Lookup::sigmoid(&x, &y)?.forward(&codes)?.codes(), array![128, 225, 1]);
 ///
-/// let square = Lookup::new(&x, &QParams::<u8, _>::per_tensor(0.25, 0)?, |x| x * x)?;
+/// let square = Lookup::new(&x, &QParams::<u8>::per_tensor(0.25, 0)?, |x| x * x)?;
 /// assert_eq!(square.forward(&codes)?.codes(), array![0, 16, 144]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Lookup<X: Int8, Y: Int8, D: Dimension> {
-    x: QParams<X, D>,
-    y: QParams<Y, D>,
+pub struct Lookup<X: Int8, Y: Int8> {
+    x: QParams<X>,
+    y: QParams<Y>,
     /// Indexed by the bits of the input code.
     table: Box<[Y; 256]>,
 }
 
-impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
+impl<X: Int8, Y: Int8> Lookup<X, Y> {
     /// Builds the table of any function.
     ///
     /// # Errors
     /// [`Error::Argument`] unless both parameters are per tensor.
-    pub fn new(x: &QParams<X, D>, y: &QParams<Y, D>, f: impl Fn(f64) -> f64) -> Result<Self> {
+    pub fn new(x: &QParams<X>, y: &QParams<Y>, f: impl Fn(f64) -> f64) -> Result<Self> {
         let (scale, zero_point) = scale_zero_point("input", x)?;
         scale_zero_point("output", y)?;
         let mut table = Box::new([Y::default(); 256]);
@@ -57,44 +57,44 @@ impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
     }
 
     /// Requantizes: the same values with other parameters (TFLite: `QUANTIZE` of codes). Same errors as [`Self::new`].
-    pub fn requantize(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
+    pub fn requantize(x: &QParams<X>, y: &QParams<Y>) -> Result<Self> {
         Self::new(x, y, |x| x)
     }
 
     /// `1 / (1 + exp(-x))` (ONNX Runtime: `QLinearSigmoid`; TFLite: `LOGISTIC`). Same errors as [`Self::new`].
-    pub fn sigmoid(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
+    pub fn sigmoid(x: &QParams<X>, y: &QParams<Y>) -> Result<Self> {
         Self::new(x, y, |x| 1.0 / (1.0 + num_traits::Float::exp(-x)))
     }
 
     /// `tanh(x)` (TFLite: `TANH`). Same errors as [`Self::new`].
-    pub fn tanh(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
+    pub fn tanh(x: &QParams<X>, y: &QParams<Y>) -> Result<Self> {
         Self::new(x, y, num_traits::Float::tanh)
     }
 
     /// `x / (1 + exp(-x))`, also called swish. Same errors as [`Self::new`].
-    pub fn silu(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
+    pub fn silu(x: &QParams<X>, y: &QParams<Y>) -> Result<Self> {
         Self::new(x, y, |x| x / (1.0 + num_traits::Float::exp(-x)))
     }
 
     /// `x * clamp(x + 3, 0, 6) / 6` (ONNX: `HardSwish`; TFLite: `HARD_SWISH`). Same errors as [`Self::new`].
-    pub fn hard_swish(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
+    pub fn hard_swish(x: &QParams<X>, y: &QParams<Y>) -> Result<Self> {
         Self::new(x, y, |x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0)
     }
 
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))` (ONNX: `Gelu` with `approximate` "tanh"; Hendrycks and
     /// Gimpel, "Gaussian Error Linear Units", 2016). Same errors as [`Self::new`].
-    pub fn gelu_tanh(x: &QParams<X, D>, y: &QParams<Y, D>) -> Result<Self> {
+    pub fn gelu_tanh(x: &QParams<X>, y: &QParams<Y>) -> Result<Self> {
         let factor = num_traits::Float::sqrt(core::f64::consts::FRAC_2_PI);
         Self::new(x, y, |x| 0.5 * x * (1.0 + num_traits::Float::tanh(factor * (x + 0.044715 * x * x * x))))
     }
 
     /// `x` where it is positive, else `slope * x` (ONNX Runtime: `QLinearLeakyRelu`). Same errors as [`Self::new`].
-    pub fn leaky_relu(x: &QParams<X, D>, y: &QParams<Y, D>, slope: f64) -> Result<Self> {
+    pub fn leaky_relu(x: &QParams<X>, y: &QParams<Y>, slope: f64) -> Result<Self> {
         Self::new(x, y, |x| if x < 0.0 { slope * x } else { x })
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<Y, D> {
+    pub fn output(&self) -> &QParams<Y> {
         &self.y
     }
 
@@ -102,7 +102,7 @@ impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
     ///
     /// # Errors
     /// [`Error::Argument`] if `x` has another scale or zero point than the table was built for.
-    pub fn forward(&self, x: &QTensor<X, D>) -> Result<QTensor<Y, D>> {
+    pub fn forward<D: Dimension>(&self, x: &QTensor<X, D>) -> Result<QTensor<Y, D>> {
         check_params("input", x.params(), &self.x)?;
         let x = x.unpacked_codes();
         let mut out = Array::from_elem(x.raw_dim(), Y::default());
@@ -115,7 +115,7 @@ impl<X: Int8, Y: Int8, D: Dimension> Lookup<X, Y, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than `x`. Nothing is written then.
-    pub fn forward_into(&self, x: &ArrayRef<X, D>, out: &mut ArrayRef<Y, D>) -> Result<()> {
+    pub fn forward_into<D: Dimension>(&self, x: &ArrayRef<X, D>, out: &mut ArrayRef<Y, D>) -> Result<()> {
         if x.shape() != out.shape() {
             return Err(Error::shape("output", x.shape(), out.shape()));
         }

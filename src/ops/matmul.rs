@@ -51,16 +51,16 @@ pub fn matmul_integer<A: Int8, B: Int8>(
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::{QParams, Quantize, ops::qlinear_matmul};
-/// let a = QParams::<u8, _>::per_tensor(0.5, 128)?.quantize(&array![[1.0f32, -2.0]])?;
-/// let b = QParams::<i8, _>::per_tensor(0.25, 0)?.quantize(&array![[3.0f32], [4.0]])?;
-/// let y = qlinear_matmul(&a, &b, &QParams::<i8, _>::per_tensor(0.125, 0)?)?;
+/// let a = QParams::<u8>::per_tensor(0.5, 128)?.quantize(&array![[1.0f32, -2.0]])?;
+/// let b = QParams::<i8>::per_tensor(0.25, 0)?.quantize(&array![[3.0f32], [4.0]])?;
+/// let y = qlinear_matmul(&a, &b, &QParams::<i8>::per_tensor(0.125, 0)?)?;
 /// assert_eq!(y.dequantize(), array![[-5.0]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub fn qlinear_matmul<A: Int8, B: Int8, Y: Element>(
     a: &QTensor<A, Ix2>,
     b: &QTensor<B, Ix2>,
-    to: &QParams<Y, Ix2>,
+    to: &QParams<Y>,
 ) -> Result<QTensor<Y, Ix2>> {
     let (a_scale, a_zero_point) = per_tensor("a", a.params())?;
     per_tensor("output", to)?;

@@ -28,10 +28,10 @@
 //! use ndarray::array;
 //! use ndarray_quant::{QParams, Quantize, nn::Output, ops::{Add, Lookup}};
 //!
-//! let a = QParams::<u8, _>::per_tensor(0.05, 128)?.quantize(&array![[1.0f32, -2.0]])?;
-//! let b = QParams::<u8, _>::per_tensor(0.02, 0)?.quantize(&array![[0.5f32, 3.0]])?;
+//! let a = QParams::<u8>::per_tensor(0.05, 128)?.quantize(&array![[1.0f32, -2.0]])?;
+//! let b = QParams::<u8>::per_tensor(0.02, 0)?.quantize(&array![[0.5f32, 3.0]])?;
 //! let add = Add::new(a.params(), b.params(), &Output::to(&QParams::per_tensor(0.05, 128)?))?;
-//! let sigmoid = Lookup::sigmoid(add.output(), &QParams::<u8, _>::per_tensor(1.0 / 256.0, 0)?)?;
+//! let sigmoid = Lookup::sigmoid(add.output(), &QParams::<u8>::per_tensor(1.0 / 256.0, 0)?)?;
 //! let y = sigmoid.forward(&add.forward(&a, &b)?)?;
 //! assert_eq!(y.codes(), array![[209, 187]]); // sigmoid(1.5), sigmoid(1.0)
 //! # Ok::<(), ndarray_quant::Error>(())
@@ -67,7 +67,7 @@ pub use matmul::{matmul_integer, qlinear_matmul};
 pub(crate) use output::Output;
 pub(crate) use output_stage::{bias_scale, check_bias, quantize_bias};
 pub use pad::Pad;
-pub(crate) use params::{ChannelParams, of_other_rank};
+pub(crate) use params::ChannelParams;
 pub use pool::{AveragePool, MaxPool};
 pub use resize::{NearestMode, Resize};
 pub use softmax::Softmax;

@@ -1,7 +1,5 @@
 //! The output specification of integer operators.
 
-use ndarray::Dimension;
-
 use super::params::per_tensor;
 use crate::affine::{Arithmetic, Codes, FixedPointRounding};
 use crate::element::Element;
@@ -24,7 +22,7 @@ use crate::qparams::QParams;
 /// ```
 /// use ndarray::Ix2;
 /// use ndarray_quant::{QParams, nn::Output};
-/// let y = QParams::<u8, Ix2>::per_tensor(0.1, 20)?;
+/// let y = QParams::<u8>::per_tensor(0.1, 20)?;
 /// let plain = Output::to(&y);
 /// let relu = Output::to(&y).relu().integer_only();
 /// assert_eq!((plain.clamp_range(), relu.clamp_range()), ((0, 255), (20, 255)));
@@ -32,17 +30,17 @@ use crate::qparams::QParams;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Output<Y: Element, D: Dimension> {
-    pub(crate) params: QParams<Y, D>,
+pub struct Output<Y: Element> {
+    pub(crate) params: QParams<Y>,
     pub(crate) arithmetic: Arithmetic,
     low: Option<f32>,
     high: Option<f32>,
 }
 
-impl<Y: Element, D: Dimension> Output<Y, D> {
+impl<Y: Element> Output<Y> {
     /// Output codes with these parameters, by `f32` arithmetic and without activation. The parameters must be per
     /// tensor: operators check this when they are prepared.
-    pub fn to(params: &QParams<Y, D>) -> Self {
+    pub fn to(params: &QParams<Y>) -> Self {
         Self { params: params.clone(), arithmetic: Arithmetic::F32, low: None, high: None }
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArrayRef1, Dimension};
+use ndarray::ArrayRef1;
 
 use super::output::Output;
 use super::params::per_tensor;
@@ -13,28 +13,23 @@ use crate::qparams::QParams;
 
 /// The parameters of a layer's input and output, and the epilogue from accumulators to output codes.
 #[derive(Debug, Clone)]
-pub(super) struct OutputStage<X: Int8, Y: Element, D: Dimension> {
-    pub(super) x: QParams<X, D>,
+pub(super) struct OutputStage<X: Int8, Y: Element> {
+    pub(super) x: QParams<X>,
     pub(super) x_zero_point: X,
     pub(super) epilogue: RequantizeEpilogue<Y>,
-    pub(super) y: QParams<Y, D>,
+    pub(super) y: QParams<Y>,
 }
 
-impl<X: Int8, Y: Element, D: Dimension> OutputStage<X, Y, D> {
+impl<X: Int8, Y: Element> OutputStage<X, Y> {
     /// Prepares for weights of these scales and a bias in `f32`.
-    pub(super) fn new(x: &QParams<X, D>, scales: &[f32], bias: Option<&[f32]>, to: &Output<Y, D>) -> Result<Self> {
+    pub(super) fn new(x: &QParams<X>, scales: &[f32], bias: Option<&[f32]>, to: &Output<Y>) -> Result<Self> {
         let (x_scale, _) = per_tensor("input", x)?;
         let bias = bias.map(|bias| quantize_bias(bias, x_scale, scales)).transpose()?;
         Self::with_bias(x, scales, bias.as_deref(), to)
     }
 
     /// Prepares for weights of these scales and a bias in units of the accumulator.
-    pub(super) fn with_bias(
-        x: &QParams<X, D>,
-        scales: &[f32],
-        bias: Option<&[i32]>,
-        to: &Output<Y, D>,
-    ) -> Result<Self> {
+    pub(super) fn with_bias(x: &QParams<X>, scales: &[f32], bias: Option<&[i32]>, to: &Output<Y>) -> Result<Self> {
         let (x_scale, x_zero_point) = per_tensor("input", x)?;
         let epilogue = to.epilogue(x_scale, scales, bias)?;
         Ok(Self { x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })

@@ -17,30 +17,30 @@ use crate::qtensor::QTensor;
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::{QParams, Quantize, ops::Pad};
-/// let x = QParams::<u8, _>::per_tensor(0.5, 10)?.quantize(&array![[1.0f32, 2.0]])?;
+/// let x = QParams::<u8>::per_tensor(0.5, 10)?.quantize(&array![[1.0f32, 2.0]])?;
 /// let pad = Pad::new(x.params(), &[(0, 1), (2, 0)])?;
 /// assert_eq!(pad.forward(&x)?.codes(), array![[10, 10, 12, 14], [10, 10, 10, 10]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Pad<T: Int8, D: Dimension> {
-    x: QParams<T, D>,
+pub struct Pad<T: Int8> {
+    x: QParams<T>,
     zero_point: T,
     pads: Vec<(usize, usize)>,
 }
 
-impl<T: Int8, D: Dimension> Pad<T, D> {
+impl<T: Int8> Pad<T> {
     /// Prepares for inputs with these parameters. `pads` holds the padding before and after, for each axis.
     ///
     /// # Errors
     /// [`Error::Argument`] unless the parameters are per tensor.
-    pub fn new(x: &QParams<T, D>, pads: &[(usize, usize)]) -> Result<Self> {
+    pub fn new(x: &QParams<T>, pads: &[(usize, usize)]) -> Result<Self> {
         let (_, zero_point) = per_tensor("input", x)?;
         Ok(Self { x: x.clone(), zero_point, pads: pads.to_vec() })
     }
 
     /// The parameters of input and output.
-    pub fn output(&self) -> &QParams<T, D> {
+    pub fn output(&self) -> &QParams<T> {
         &self.x
     }
 
@@ -64,7 +64,7 @@ impl<T: Int8, D: Dimension> Pad<T, D> {
     ///
     /// # Errors
     /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
-    pub fn forward(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
+    pub fn forward<D: Dimension>(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         check_params("input", x.params(), &self.x)?;
         let codes = x.unpacked_codes();
         let mut shape = codes.raw_dim();
@@ -80,7 +80,7 @@ impl<T: Int8, D: Dimension> Pad<T, D> {
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than [`Self::output_shape`]. Otherwise the same as
     /// [`Self::output_shape`]. Nothing is written then.
-    pub fn forward_into(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
+    pub fn forward_into<D: Dimension>(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         check_shapes("output", &self.output_shape(x.shape())?, out.shape())?;
         out.fill(self.zero_point);
         self.interior(out, x.shape()).assign(x);
@@ -88,7 +88,7 @@ impl<T: Int8, D: Dimension> Pad<T, D> {
     }
 
     /// The part of `out` that holds the input.
-    fn interior<'a>(&self, out: &'a mut ArrayRef<T, D>, shape: &[usize]) -> ArrayViewMut<'a, T, D> {
+    fn interior<'a, D: Dimension>(&self, out: &'a mut ArrayRef<T, D>, shape: &[usize]) -> ArrayViewMut<'a, T, D> {
         out.slice_each_axis_mut(|at| {
             let (before, len) = (self.pads[at.axis.index()].0, shape[at.axis.index()]);
             Slice::from(before..before + len)

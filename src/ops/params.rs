@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ndarray::{Axis, Dimension};
+use ndarray::Axis;
 
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -11,16 +11,16 @@ use crate::granularity::Granularity;
 use crate::qparams::QParams;
 
 /// Returns the scale and zero point of parameters per tensor. Returns an error that names `what` for any other.
-pub(super) fn per_tensor<T: Element, D: Dimension>(what: &'static str, p: &QParams<T, D>) -> Result<(f32, T::Code)> {
+pub(super) fn per_tensor<T: Element>(what: &'static str, p: &QParams<T>) -> Result<(f32, T::Code)> {
     p.of_tensor(what).map_err(|_| not_per_tensor(what, p))
 }
 
 /// As [`per_tensor`], with the zero point as a number.
-pub(super) fn scale_zero_point<T: Element, D: Dimension>(what: &'static str, p: &QParams<T, D>) -> Result<(f32, i32)> {
+pub(super) fn scale_zero_point<T: Element>(what: &'static str, p: &QParams<T>) -> Result<(f32, i32)> {
     p.pair(what).map_err(|_| not_per_tensor(what, p))
 }
 
-fn not_per_tensor<T: Element, D: Dimension>(what: &'static str, p: &QParams<T, D>) -> Error {
+fn not_per_tensor<T: Element>(what: &'static str, p: &QParams<T>) -> Error {
     let found = match p.granularity() {
         Granularity::PerAxis { axis } => alloc::format!("parameters per axis {axis}"),
         Granularity::PerGroup { axis, size } => alloc::format!("parameters per group of {size} along axis {axis}"),
@@ -31,11 +31,7 @@ fn not_per_tensor<T: Element, D: Dimension>(what: &'static str, p: &QParams<T, D
 
 /// Checks that an input has the scale and zero point of `prepared`. Convention and code range may differ, because they
 /// do not change the meaning of a code.
-pub(super) fn check_params<T: Element, D: Dimension>(
-    what: &'static str,
-    found: &QParams<T, D>,
-    prepared: &QParams<T, D>,
-) -> Result<()> {
+pub(super) fn check_params<T: Element>(what: &'static str, found: &QParams<T>, prepared: &QParams<T>) -> Result<()> {
     let (found, prepared) = (scale_zero_point(what, found)?, scale_zero_point(what, prepared)?);
     if found == prepared {
         return Ok(());
@@ -60,7 +56,7 @@ pub(crate) struct ChannelParams<Z> {
 
 impl<Z: Copy + Default> ChannelParams<Z> {
     /// Returns an error for granularities other than per tensor and per `axis`.
-    pub(crate) fn new<T: Element<Code = Z>, D: Dimension>(params: &QParams<T, D>, axis: Axis) -> Result<Self> {
+    pub(crate) fn new<T: Element<Code = Z>>(params: &QParams<T>, axis: Axis) -> Result<Self> {
         let expected = Granularity::per_axis(axis);
         let found = params.granularity();
         if found != Granularity::PerTensor && found != expected {
@@ -70,11 +66,4 @@ impl<Z: Copy + Default> ChannelParams<Z> {
             params.zero_point().map_or_else(|| alloc::vec![Z::default()], |z| z.iter().copied().collect());
         Ok(Self { scales: params.scale().iter().copied().collect(), zero_points })
     }
-}
-
-/// Returns parameters per tensor for tensors of another rank.
-pub(crate) fn of_other_rank<T: Element, D: Dimension, E: Dimension>(params: &QParams<T, D>) -> Result<QParams<T, E>> {
-    let (scale, zero_point) = per_tensor("input", params)?;
-    let (min, max) = params.code_range();
-    QParams::per_tensor(scale, zero_point)?.with_convention(params.convention()).with_code_range(min, max)
 }

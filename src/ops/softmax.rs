@@ -20,15 +20,15 @@ use crate::qtensor::QTensor;
 /// use ndarray::array;
 /// use ndarray_quant::ops::Softmax;
 /// use ndarray_quant::{QParams, Quantize};
-/// let x = QParams::<u8, _>::per_tensor(0.1, 100)?.quantize(&array![[1.0f32, 1.0], [0.0, 3.0]])?;
-/// let softmax = Softmax::new(x.params(), &QParams::<u8, _>::per_tensor(1.0 / 256.0, 0)?)?;
+/// let x = QParams::<u8>::per_tensor(0.1, 100)?.quantize(&array![[1.0f32, 1.0], [0.0, 3.0]])?;
+/// let softmax = Softmax::new(x.params(), &QParams::<u8>::per_tensor(1.0 / 256.0, 0)?)?;
 /// assert_eq!(softmax.forward(&x)?.codes(), array![[128, 128], [12, 244]]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Softmax<T: Int8, D: Dimension> {
-    x: QParams<T, D>,
-    y: QParams<T, D>,
+pub struct Softmax<T: Int8> {
+    x: QParams<T>,
+    y: QParams<T>,
     /// Indexed by the difference from the greatest code of the row.
     exp: Box<[f32; 256]>,
 }
@@ -36,12 +36,12 @@ pub struct Softmax<T: Int8, D: Dimension> {
 /// Elements of a row per chunk of the buffer.
 const CHUNK: usize = 512;
 
-impl<T: Int8, D: Dimension> Softmax<T, D> {
+impl<T: Int8> Softmax<T> {
     /// Prepares for input and output parameters.
     ///
     /// # Errors
     /// [`Error::Argument`] unless both are per tensor.
-    pub fn new(x: &QParams<T, D>, y: &QParams<T, D>) -> Result<Self> {
+    pub fn new(x: &QParams<T>, y: &QParams<T>) -> Result<Self> {
         let (scale, _) = scale_zero_point("input", x)?;
         scale_zero_point("output", y)?;
         let mut exp = Box::new([0.0; 256]);
@@ -52,7 +52,7 @@ impl<T: Int8, D: Dimension> Softmax<T, D> {
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<T, D> {
+    pub fn output(&self) -> &QParams<T> {
         &self.y
     }
 
@@ -60,7 +60,7 @@ impl<T: Int8, D: Dimension> Softmax<T, D> {
     ///
     /// # Errors
     /// [`Error::Argument`] if `x` has another scale or zero point. [`Error::Axis`] if it has no axes.
-    pub fn forward(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
+    pub fn forward<D: Dimension>(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         check_params("input", x.params(), &self.x)?;
         let x = x.unpacked_codes();
         let mut out = Array::from_elem(x.raw_dim(), T::default());
@@ -74,7 +74,7 @@ impl<T: Int8, D: Dimension> Softmax<T, D> {
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape than `x`. [`Error::Axis`] if there are no axes. Nothing is written
     /// then.
-    pub fn forward_into(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
+    pub fn forward_into<D: Dimension>(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         if x.shape() != out.shape() {
             return Err(Error::shape("output", x.shape(), out.shape()));
         }

@@ -1,6 +1,6 @@
 //! Biases as the integer layers see them.
 
-use ndarray::{Array1, ArrayRef1, Axis, Dimension};
+use ndarray::{Array1, ArrayRef1, Axis};
 
 use crate::element::Element;
 #[cfg(doc)]
@@ -26,8 +26,8 @@ use crate::qparams::QParams;
 /// ```
 /// use ndarray::{Ix2, array};
 /// use ndarray_quant::{QParams, qat::fake_quantize_bias};
-/// let x = QParams::<u8, Ix2>::per_tensor(0.5, 128)?;
-/// let weights = QParams::<i8, Ix2>::per_tensor(0.25, 0)?;
+/// let x = QParams::<u8>::per_tensor(0.5, 128)?;
+/// let weights = QParams::<i8>::per_tensor(0.25, 0)?;
 /// let bias = fake_quantize_bias(&array![0.3f32, -1.0], &x, &weights)?; // in units of 1 / 8
 /// assert_eq!(bias, array![0.25, -1.0]);
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -37,10 +37,10 @@ use crate::qparams::QParams;
 /// [`Error::Shape`] if `x` is not per tensor or `bias` has not one element per output channel, [`Error::Granularity`] if
 /// `weights` are neither per tensor nor per axis 0, [`Error::NonFinite`] if `bias` holds a NaN or an infinity,
 /// [`Error::Bias`] if a rounded bias leaves `i32`.
-pub fn fake_quantize_bias<X: Element, W: Element, D: Dimension, E: Dimension>(
+pub fn fake_quantize_bias<X: Element, W: Element>(
     bias: &ArrayRef1<f32>,
-    x: &QParams<X, D>,
-    weights: &QParams<W, E>,
+    x: &QParams<X>,
+    weights: &QParams<W>,
 ) -> Result<Array1<f32>> {
     let (x_scale, _) = x.of_tensor("parameters of the input")?;
     let w_scales = ChannelParams::new(weights, Axis(0))?.scales;

@@ -12,7 +12,6 @@ use crate::gemm::{I32Epilogue, Int8, gemm};
 use crate::ops::linear::{Linear, PreparedLinear, pack_weights};
 use crate::ops::{Output, check_bias, quantize_bias};
 use crate::qparams::QParams;
-use crate::quantize::Quantize;
 
 /// A linear layer in training, `y = fake_quantize(x̂ · ŵᵀ + b̂)`, whose output codes equal its integer form's, bit for bit.
 ///
@@ -32,8 +31,8 @@ use crate::quantize::Quantize;
 /// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output, qat::{FakeLinear, FakeQuantize}};
 ///
 /// let (w, bias) = (array![[1.0f32, -1.0], [0.5, 0.25]], array![0.1f32, 0.0]);
-/// let weights = FakeQuantize::new(Scheme::<i8>::symmetric().bits(4)?.per_axis(Axis(0)).params_of(&w)?);
-/// let (input, output) = (QParams::<u8, _>::per_tensor(0.01, 0)?, QParams::<u8, _>::per_tensor(0.02, 0)?);
+/// let weights = FakeQuantize::new(Scheme::<i8>::symmetric().with_bits(4)?.per_axis(Axis(0)).params_of(&w)?);
+/// let (input, output) = (QParams::<u8>::per_tensor(0.01, 0)?, QParams::<u8>::per_tensor(0.02, 0)?);
 /// let layer = FakeLinear::new(&input, &weights, &Output::to(&output).relu())?;
 ///
 /// let x = array![[2.0f32, 1.0]];
@@ -49,11 +48,11 @@ use crate::quantize::Quantize;
 /// ```
 #[derive(Debug, Clone)]
 pub struct FakeLinear<X: Int8, T: Element, Y: Element> {
-    x: QParams<X, Ix2>,
-    weights: FakeQuantize<T, Ix2>,
-    to: Output<Y, Ix2>,
+    x: QParams<X>,
+    weights: FakeQuantize<T>,
+    to: Output<Y>,
     /// Fake quantization of outputs in units of their scale, clamped to the bounds of the activation.
-    unit: FakeQuantize<Y, Ix2>,
+    unit: FakeQuantize<Y>,
 }
 
 /// The output of a forward pass of [`FakeLinear`], and the values that its backward pass needs.
@@ -102,7 +101,7 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
     /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation's bounds exclude zero.
-    pub fn new(x: &QParams<X, Ix2>, weights: &FakeQuantize<T, Ix2>, to: &Output<Y, Ix2>) -> Result<Self> {
+    pub fn new(x: &QParams<X>, weights: &FakeQuantize<T>, to: &Output<Y>) -> Result<Self> {
         x.of_tensor("parameters of the input")?;
         let (_, zero_point) = to.params.of_tensor("parameters of the output")?;
         let (min, max) = to.clamp_range();

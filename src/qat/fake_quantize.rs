@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{Array, ArrayRef, Dimension};
+use ndarray::{Array, ArrayD, ArrayRef, Dimension};
 
 use super::loops::{self, Bits, BlockParams, GradientSums};
 use super::mask::SteMask;
@@ -32,7 +32,7 @@ use crate::qparams::QParams;
 /// section 3). Forward values equal [`QParams::quantize`](crate::Quantize::quantize) followed by dequantize, bit for bit.
 /// A NaN becomes 0, and its gradient passes.
 ///
-/// Codes have at most 16 bits; `FakeQuantize<i32, _>` does not compile. For 2 to 16 bits, see
+/// Codes have at most 16 bits; `FakeQuantize<i32>` does not compile. For 2 to 16 bits, see
 /// [`Scheme::bits`](crate::Scheme::bits).
 ///
 /// ```
@@ -40,7 +40,7 @@ use crate::qparams::QParams;
 /// use ndarray_quant::{Scheme, qat::FakeQuantize};
 ///
 /// let w = array![[0.75f32, -0.3, 0.1], [-3.0, 0.75, 1.6]];
-/// let params = Scheme::<i8>::symmetric().bits(3)?.narrow_range().per_axis(Axis(0)).params_of(&w)?; // -3..=3
+/// let params = Scheme::<i8>::symmetric().with_bits(3)?.narrow_range().per_axis(Axis(0)).params_of(&w)?; // -3..=3
 /// let fake = FakeQuantize::new(params);
 /// let (y, mask) = fake.forward(&w)?;
 /// assert_eq!(y, array![[0.75, -0.25, 0.0], [-3.0, 1.0, 2.0]]);
@@ -56,8 +56,8 @@ use crate::qparams::QParams;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct FakeQuantize<T: Element, D: Dimension> {
-    params: QParams<T, D>,
+pub struct FakeQuantize<T: Element> {
+    params: QParams<T>,
     clipping: SteClipping,
     /// The zero point of each block in row-major order.
     zero_points: Vec<f32>,
@@ -71,14 +71,14 @@ pub struct Gradients<F, D: Dimension> {
     /// The gradient by the input, with its shape.
     pub input: Array<F, D>,
     /// The gradient by each scale, one per block.
-    pub scale: Array<f32, D>,
+    pub scale: ArrayD<f32>,
     /// The gradient by each zero point, one per block.
-    pub zero_point: Array<f32, D>,
+    pub zero_point: ArrayD<f32>,
 }
 
-impl<T: Element, D: Dimension> FakeQuantize<T, D> {
+impl<T: Element> FakeQuantize<T> {
     /// Quantizes with these parameters. The clipping condition is PyTorch's, [`SteClipping::Rounded`].
-    pub fn new(params: QParams<T, D>) -> Self {
+    pub fn new(params: QParams<T>) -> Self {
         const { assert!(T::BITS <= 16, "fake quantization is for codes of 16 bits at most") };
         let zero_points = match params.zero_point() {
             Some(zero_points) => zero_points.iter().map(|z| z.to_i32() as f32).collect(),
@@ -102,7 +102,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// ```
     /// use ndarray::array;
     /// use ndarray_quant::{QParams, qat::FakeQuantize};
-    /// let params = QParams::<u8, _>::per_tensor(0.5, 0)?;
+    /// let params = QParams::<u8>::per_tensor(0.5, 0)?;
     /// let fake = FakeQuantize::new(params).with_float_zero_points(&array![0.25])?;
     /// assert_eq!(fake.forward(&array![0.0f32, 0.5])?.0, array![-0.125, 0.375]);
     /// # Ok::<(), ndarray_quant::Error>(())
@@ -111,8 +111,8 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// # Errors
     /// [`Error::Shape`] unless there is one zero point per block, [`Error::NonFinite`] if one is NaN or infinite,
     /// [`Error::ZeroPoint`] if one is outside the code range.
-    pub fn with_float_zero_points(mut self, zero_points: &ArrayRef<f32, D>) -> Result<Self> {
-        check_shapes("zero points", self.params.scale().shape(), zero_points.shape())?;
+    pub fn with_float_zero_points<D: Dimension>(mut self, zero_points: &ArrayRef<f32, D>) -> Result<Self> {
+        self.params.check_per_block("zero points", zero_points.shape())?;
         let (min, max) = self.params.code_range();
         for (index, &z) in crate::granularity::positions(zero_points.raw_dim()).zip(zero_points) {
             if !z.is_finite() {
@@ -128,12 +128,12 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     }
 
     /// The same clipping condition with other parameters and their integer zero points.
-    pub(super) fn with_params(&self, params: QParams<T, D>) -> Self {
+    pub(super) fn with_params(&self, params: QParams<T>) -> Self {
         Self::new(params).with_clipping(self.clipping)
     }
 
     /// The parameters, with which the trained network is quantized.
-    pub fn params(&self) -> &QParams<T, D> {
+    pub fn params(&self) -> &QParams<T> {
         &self.params
     }
 
@@ -146,7 +146,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the parameters do not fit `x`.
-    pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
+    pub fn forward<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
         let (mut y, mut mask) = (Array::from_elem(x.raw_dim(), F::default()), SteMask::default());
         self.forward_into(x, &mut y, &mut mask)?;
         Ok((y, mask))
@@ -157,7 +157,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` and `y` differ in shape, or the parameters do not fit it.
-    pub fn forward_into<F: Float>(
+    pub fn forward_into<F: Float, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         y: &mut ArrayRef<F, D>,
@@ -165,9 +165,9 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ) -> Result<()> {
         with_rounding!(self.params.convention(), R => {
             if self.float_zero_point {
-                self.run::<F, FloatZeroPoint<F::Compute, R>>(x, y, mask, 0)
+                self.run::<F, FloatZeroPoint<F::Compute, R>, D>(x, y, mask, 0)
             } else {
-                self.run::<F, IntegerZeroPoint<F::Compute, R>>(x, y, mask, 0)
+                self.run::<F, IntegerZeroPoint<F::Compute, R>, D>(x, y, mask, 0)
             }
         })
     }
@@ -182,7 +182,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// ```
     /// use ndarray::Array1;
     /// use ndarray_quant::{QParams, qat::FakeQuantize};
-    /// let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(1.0, 0)?);
+    /// let fake = FakeQuantize::new(QParams::<i8>::per_tensor(1.0, 0)?);
     /// let x = Array1::from_elem(10_000, 0.3f32);
     /// assert_eq!(fake.forward(&x)?.0.sum(), 0.0); // rounding to nearest loses small values
     /// assert!((fake.forward_stochastic(&x, 1)?.0.mean().unwrap() - 0.3).abs() < 0.02);
@@ -191,7 +191,11 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// Same as [`forward_stochastic_into`](Self::forward_stochastic_into).
-    pub fn forward_stochastic<F: Float>(&self, x: &ArrayRef<F, D>, seed: u64) -> Result<(Array<F, D>, SteMask<D>)> {
+    pub fn forward_stochastic<F: Float, D: Dimension>(
+        &self,
+        x: &ArrayRef<F, D>,
+        seed: u64,
+    ) -> Result<(Array<F, D>, SteMask<D>)> {
         let (mut y, mut mask) = (Array::from_elem(x.raw_dim(), F::default()), SteMask::default());
         self.forward_stochastic_into(x, seed, &mut y, &mut mask)?;
         Ok((y, mask))
@@ -202,7 +206,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// # Errors
     /// [`Error::Shape`] if `x` and `y` differ in shape, or the parameters do not fit it; [`Error::Argument`] with float zero
     /// points.
-    pub fn forward_stochastic_into<F: Float>(
+    pub fn forward_stochastic_into<F: Float, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         seed: u64,
@@ -217,10 +221,10 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
             });
         }
         let seed = split_mix(seed);
-        with_rounding!(self.params.convention(), R => self.run::<F, StochasticRounding<F::Compute, R>>(x, y, mask, seed))
+        with_rounding!(self.params.convention(), R => self.run::<F, StochasticRounding<F::Compute, R>, D>(x, y, mask, seed))
     }
 
-    fn run<F: Float, G: Grid<F::Compute>>(
+    fn run<F: Float, G: Grid<F::Compute>, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         y: &mut ArrayRef<F, D>,
@@ -228,9 +232,8 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
         seed: u64,
     ) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), y.shape())?;
-        self.params.check(&x.raw_dim())?;
+        let blocks = self.params.blocks(&x.raw_dim())?;
         let (block_params, mut bits) = (self.block_params(seed), Bits::new(mask.reset(x.raw_dim())));
-        let blocks = self.params.blocks();
         blocks.for_each_run_pair(x, y, |run, x, y| loops::forward::<F, G>(block_params, run, x, y, &mut bits));
         Ok(())
     }
@@ -239,7 +242,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `mask` and `grad` differ in shape.
-    pub fn backward<F: Float>(&self, mask: &SteMask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
+    pub fn backward<F: Float, D: Dimension>(&self, mask: &SteMask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
         let mut input = Array::from_elem(grad.raw_dim(), F::default());
         self.backward_into(mask, grad, &mut input)?;
         Ok(input)
@@ -249,7 +252,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `mask`, `grad` and `input` differ in shape.
-    pub fn backward_into<F: Float>(
+    pub fn backward_into<F: Float, D: Dimension>(
         &self,
         mask: &SteMask<D>,
         grad: &ArrayRef<F, D>,
@@ -270,10 +273,14 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` and `grad` differ in shape, or the parameters do not fit it.
-    pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<Gradients<F, D>> {
+    pub fn gradients<F: Float, D: Dimension>(
+        &self,
+        x: &ArrayRef<F, D>,
+        grad: &ArrayRef<F, D>,
+    ) -> Result<Gradients<F, D>> {
         let mut input = Array::from_elem(x.raw_dim(), F::default());
-        let mut scale = Array::zeros(self.params.scale().raw_dim());
-        let mut zero_point = Array::zeros(self.params.scale().raw_dim());
+        let mut scale = ArrayD::zeros(self.params.scale().raw_dim());
+        let mut zero_point = ArrayD::zeros(self.params.scale().raw_dim());
         self.gradients_into(x, grad, &mut input, &mut scale, &mut zero_point)?;
         Ok(Gradients { input, scale, zero_point })
     }
@@ -283,17 +290,17 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     /// # Errors
     /// [`Error::Shape`] if `x`, `grad` and `input` differ in shape, the parameters do not fit it, or `scale` or `zero_point` has
     /// not one element per block.
-    pub fn gradients_into<F: Float>(
+    pub fn gradients_into<F: Float, D: Dimension, E: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         grad: &ArrayRef<F, D>,
         input: &mut ArrayRef<F, D>,
-        scale: &mut ArrayRef<f32, D>,
-        zero_point: &mut ArrayRef<f32, D>,
+        scale: &mut ArrayRef<f32, E>,
+        zero_point: &mut ArrayRef<f32, E>,
     ) -> Result<()> {
         let scales = self.params.scale();
-        check_shapes("gradient of the scales", scales.shape(), scale.shape())?;
-        check_shapes("gradient of the zero points", scales.shape(), zero_point.shape())?;
+        self.params.check_per_block("gradient of the scales", scale.shape())?;
+        self.params.check_per_block("gradient of the zero points", zero_point.shape())?;
         let sums = self.block_sums(x, grad, input)?;
         let places = scale.iter_mut().zip(zero_point.iter_mut()).zip(scales).zip(&sums);
         for (((by_scale, by_zero_point), &scale), sums) in places {
@@ -304,7 +311,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     }
 
     /// Writes the gradient by the input, and returns the sums of each block.
-    pub(super) fn block_sums<F: Float>(
+    pub(super) fn block_sums<F: Float, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         grad: &ArrayRef<F, D>,
@@ -312,32 +319,33 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
     ) -> Result<Vec<GradientSums>> {
         check_shapes("gradient", x.shape(), grad.shape())?;
         check_shapes("gradient of the input", x.shape(), input.shape())?;
-        self.params.check(&x.raw_dim())?;
-        Ok(match self.params.convention() {
-            Convention::Torch => self.run_backward::<F, FloatZeroPoint<F::Compute, Torch>>(x, grad, input),
+        self.params.check(x.shape())?;
+        match self.params.convention() {
+            Convention::Torch => self.run_backward::<F, FloatZeroPoint<F::Compute, Torch>, D>(x, grad, input),
             Convention::Onnx if self.float_zero_point => {
-                self.run_backward::<F, FloatZeroPoint<F::Compute, Onnx>>(x, grad, input)
+                self.run_backward::<F, FloatZeroPoint<F::Compute, Onnx>, D>(x, grad, input)
             }
             Convention::TfLite if self.float_zero_point => {
-                self.run_backward::<F, FloatZeroPoint<F::Compute, TfLite>>(x, grad, input)
+                self.run_backward::<F, FloatZeroPoint<F::Compute, TfLite>, D>(x, grad, input)
             }
-            Convention::Onnx => self.run_backward::<F, IntegerZeroPoint<F::Compute, Onnx>>(x, grad, input),
-            Convention::TfLite => self.run_backward::<F, IntegerZeroPoint<F::Compute, TfLite>>(x, grad, input),
-        })
+            Convention::Onnx => self.run_backward::<F, IntegerZeroPoint<F::Compute, Onnx>, D>(x, grad, input),
+            Convention::TfLite => self.run_backward::<F, IntegerZeroPoint<F::Compute, TfLite>, D>(x, grad, input),
+        }
     }
 
-    fn run_backward<F: Float, G: Grid<F::Compute>>(
+    fn run_backward<F: Float, G: Grid<F::Compute>, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         grad: &ArrayRef<F, D>,
         input: &mut ArrayRef<F, D>,
-    ) -> Vec<GradientSums> {
+    ) -> Result<Vec<GradientSums>> {
         let mut sums = alloc::vec![GradientSums::default(); self.zero_points.len()];
         let (x, grad) = (x.as_standard_layout(), grad.as_standard_layout());
-        let (Some(x), Some(grad)) = (x.as_slice(), grad.as_slice()) else { return sums };
+        let (Some(x), Some(grad)) = (x.as_slice(), grad.as_slice()) else { return Ok(sums) };
         let shape = input.raw_dim();
+        let blocks = self.params.blocks(&shape)?;
         let mut walk = |out: &mut [F]| {
-            self.params.blocks().for_each_range(&shape, |run, range| {
+            blocks.for_each_range(&shape, |run, range| {
                 loops::gradients::<F, G>(
                     self.block_params(0),
                     run,
@@ -355,7 +363,7 @@ impl<T: Element, D: Dimension> FakeQuantize<T, D> {
             walk(&mut out);
             input.iter_mut().zip(out).for_each(|(to, from)| *to = from);
         }
-        sums
+        Ok(sums)
     }
 
     fn block_params(&self, seed: u64) -> BlockParams<'_> {

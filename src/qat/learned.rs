@@ -1,6 +1,6 @@
 //! LSQ and LSQ+: scales and zero points that are trained with the weights.
 
-use ndarray::{Array, ArrayRef, Dimension};
+use ndarray::{ArrayD, ArrayRef, Dimension};
 
 use super::fake_quantize::{FakeQuantize, Gradients};
 use crate::affine::{Codes, Convention, SteClipping};
@@ -56,11 +56,11 @@ pub enum GradientScale {
 /// use ndarray_quant::{Scheme, qat::LearnedQuantizer};
 ///
 /// let w = Array1::linspace(-1.0f32, 1.0, 100);
-/// let mut q = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2)?, &w)?; // -2..=1
-/// assert!((q.scale()[0] - 1.01).abs() < 1e-3); // 2 * mean(abs(w)) / sqrt(1)
+/// let mut q = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().with_bits(2)?, &w)?; // -2..=1
+/// assert!((q.params().scales()[0] - 1.01).abs() < 1e-3); // 2 * mean(abs(w)) / sqrt(1)
 ///
 /// // Minimize the error of the rounding itself.
-/// let error = |q: &LearnedQuantizer<i8, _>| Ok::<_, ndarray_quant::Error>(&q.as_fake_quantize().forward(&w)?.0 - &w);
+/// let error = |q: &LearnedQuantizer<i8>| Ok::<_, ndarray_quant::Error>(&q.as_fake_quantize().forward(&w)?.0 - &w);
 /// let before = error(&q)?.mapv(|e| e * e).sum();
 /// for _ in 0..100 {
 ///     let gradients = q.gradients(&w, &error(&q)?)?;
@@ -70,19 +70,19 @@ pub enum GradientScale {
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct LearnedQuantizer<T: Element, D: Dimension> {
-    fake: FakeQuantize<T, D>,
+pub struct LearnedQuantizer<T: Element> {
+    fake: FakeQuantize<T>,
     /// The trained zero points before rounding; `None` if they are fixed.
-    zero_point: Option<Array<f32, D>>,
+    zero_point: Option<ArrayD<f32>>,
     factor: GradientScale,
 }
 
-impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
+impl<T: Element> LearnedQuantizer<T> {
     /// Trains the scales, starting from these parameters; zero points stay fixed.
     ///
     /// # Errors
     /// Never for valid parameters; errors come from [`QParams::new`].
-    pub fn new(params: QParams<T, D>) -> Result<Self> {
+    pub fn new(params: QParams<T>) -> Result<Self> {
         let clipping = match params.convention() {
             Convention::Torch => SteClipping::Rounded,
             _ => SteClipping::Unrounded,
@@ -99,7 +99,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     /// # Errors
     /// [`Error::NonFinite`] with the index of the first NaN or infinity, [`Error::ZeroPoint`] if the scheme's codes exclude 0,
     /// [`Error::Axis`] or [`Error::GroupSize`] if `x` cannot have the scheme's granularity.
-    pub fn lsq<F: Float>(scheme: Scheme<T>, x: &ArrayRef<F, D>) -> Result<Self> {
+    pub fn lsq<F: Float, D: Dimension>(scheme: Scheme<T>, x: &ArrayRef<F, D>) -> Result<Self> {
         let mean = mean_magnitudes(x, scheme.granularity())?;
         let Codes { min, max } = scheme.codes();
         let q_max = num_traits::Float::sqrt(max.max(1) as f64);
@@ -114,10 +114,10 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     ///
     /// # Errors
     /// Never for valid parameters; errors come from [`QParams::new`].
-    pub fn lsq_plus(params: QParams<T, D>) -> Result<Self> {
+    pub fn lsq_plus(params: QParams<T>) -> Result<Self> {
         let zero_point = match params.zero_point() {
             Some(zero_point) => zero_point.mapv(|z| z.to_i32() as f32),
-            None => Array::zeros(params.scale().raw_dim()),
+            None => ArrayD::zeros(params.scale().raw_dim()),
         };
         Ok(Self { zero_point: Some(zero_point), ..Self::new(params)? })
     }
@@ -135,22 +135,22 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     }
 
     /// The forward and backward pass with the current parameters and rounded zero points.
-    pub fn as_fake_quantize(&self) -> &FakeQuantize<T, D> {
+    pub fn as_fake_quantize(&self) -> &FakeQuantize<T> {
         &self.fake
     }
 
     /// The current parameters with rounded zero points, with which the trained network is quantized.
-    pub fn params(&self) -> &QParams<T, D> {
+    pub fn params(&self) -> &QParams<T> {
         self.fake.params()
     }
 
     /// The current scales.
-    pub fn scale(&self) -> &Array<f32, D> {
+    pub fn scale(&self) -> &ArrayD<f32> {
         self.params().scale()
     }
 
     /// The current zero points before rounding; `None` if they are not trained.
-    pub fn zero_point(&self) -> Option<&Array<f32, D>> {
+    pub fn zero_point(&self) -> Option<&ArrayD<f32>> {
         self.zero_point.as_ref()
     }
 
@@ -159,7 +159,11 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` and `grad` differ in shape, or the parameters do not fit it.
-    pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<Gradients<F, D>> {
+    pub fn gradients<F: Float, D: Dimension>(
+        &self,
+        x: &ArrayRef<F, D>,
+        grad: &ArrayRef<F, D>,
+    ) -> Result<Gradients<F, D>> {
         let mut gradients = match self.zero_points_of_torch() {
             Some(zero_points) => self.fake.clone().with_float_zero_points(&zero_points)?.gradients(x, grad)?,
             None => self.fake.gradients(x, grad)?,
@@ -174,10 +178,10 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     }
 
     /// The gradient scale of each block, for a tensor of `len` elements.
-    pub fn gradient_scales(&self, len: usize) -> Array<f32, D> {
+    pub fn gradient_scales(&self, len: usize) -> ArrayD<f32> {
         let params = self.params();
         let elements = match self.factor {
-            GradientScale::Fixed(factor) => return Array::from_elem(params.scale().raw_dim(), factor),
+            GradientScale::Fixed(factor) => return ArrayD::from_elem(params.scale().raw_dim(), factor),
             GradientScale::Activations(n) => n,
             GradientScale::Weights => len.div_ceil(params.scale().len().max(1)),
         };
@@ -188,7 +192,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
         };
         match params.zero_point() {
             Some(zero_point) => zero_point.mapv(|z| factor(z.to_i32())),
-            None => Array::from_elem(params.scale().raw_dim(), factor(0)),
+            None => ArrayD::from_elem(params.scale().raw_dim(), factor(0)),
         }
     }
 
@@ -199,10 +203,10 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless there is one scale per block.
-    pub fn set_scale(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
-        check_shapes("scales", self.scale().shape(), proposed.shape())?;
+    pub fn set_scale<D: Dimension>(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
+        self.params().check_per_block("scales", proposed.shape())?;
         let mut scale = self.scale().clone();
-        scale.zip_mut_with(proposed, |scale, &proposed| *scale = project_scale(*scale, proposed));
+        scale.iter_mut().zip(proposed).for_each(|(scale, &proposed)| *scale = project_scale(*scale, proposed));
         self.fake = self.fake.with_params(with_values(self.params(), scale, None)?);
         Ok(())
     }
@@ -211,8 +215,8 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless there is one zero point per block, [`Error::Argument`] if zero points are not trained.
-    pub fn set_zero_point(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
-        check_shapes("zero points", self.scale().shape(), proposed.shape())?;
+    pub fn set_zero_point<D: Dimension>(&mut self, proposed: &ArrayRef<f32, D>) -> Result<()> {
+        self.params().check_per_block("zero points", proposed.shape())?;
         let Some(zero_point) = &mut self.zero_point else {
             return Err(Error::Argument {
                 what: "zero points",
@@ -221,7 +225,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
             });
         };
         let (min, max) = self.fake.params().code_range();
-        zero_point.zip_mut_with(proposed, |z, &proposed| {
+        zero_point.iter_mut().zip(proposed).for_each(|(z, &proposed)| {
             if !proposed.is_nan() {
                 *z = proposed.clamp(min as f32, max as f32);
             }
@@ -237,7 +241,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`] if the gradients have not one element per block.
-    pub fn sgd_step<F>(&mut self, gradients: &Gradients<F, D>, learning_rate: f32) -> Result<()> {
+    pub fn sgd_step<F, D: Dimension>(&mut self, gradients: &Gradients<F, D>, learning_rate: f32) -> Result<()> {
         check_shapes("gradient of the scales", self.scale().shape(), gradients.scale.shape())?;
         let scale = self.scale() - &(&gradients.scale * learning_rate);
         if let Some(zero_point) = &self.zero_point {
@@ -250,7 +254,7 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
 
     /// The zero points of PyTorch's backward pass per tensor, which rounds by adding one half and truncating, also for negative
     /// zero points: -3.7 becomes -3 there, but -4 in the forward pass.
-    fn zero_points_of_torch(&self) -> Option<Array<f32, D>> {
+    fn zero_points_of_torch(&self) -> Option<ArrayD<f32>> {
         let params = self.params();
         if params.convention() != Convention::Torch || params.granularity() != Granularity::PerTensor {
             return None;
@@ -262,11 +266,11 @@ impl<T: Element, D: Dimension> LearnedQuantizer<T, D> {
 }
 
 /// `params` with other scales, and other zero points if given.
-fn with_values<T: Element, D: Dimension>(
-    params: &QParams<T, D>,
-    scale: Array<f32, D>,
-    zero_point: Option<Array<T::Code, D>>,
-) -> Result<QParams<T, D>> {
+fn with_values<T: Element>(
+    params: &QParams<T>,
+    scale: ArrayD<f32>,
+    zero_point: Option<ArrayD<T::Code>>,
+) -> Result<QParams<T>> {
     let zero_point = zero_point.or_else(|| params.zero_point().cloned());
     let (min, max) = params.code_range();
     let params = QParams::new(params.granularity(), scale, zero_point)?.with_convention(params.convention());
@@ -274,9 +278,9 @@ fn with_values<T: Element, D: Dimension>(
 }
 
 /// The mean of `abs(x)` in each block.
-fn mean_magnitudes<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Array<f64, D>> {
+fn mean_magnitudes<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<ArrayD<f64>> {
     let blocks = Blocks::new(granularity, x.ndim())?;
-    let mut sums = Array::<(f64, f64), D>::from_elem(blocks.grid(&x.raw_dim()), (0.0, 0.0));
+    let mut sums = ArrayD::from_elem(granularity.params_shape(x.shape())?, (0.0f64, 0.0f64));
     let flat = sums.as_slice_mut().expect("a new array is contiguous");
     blocks.for_each_run(x, |run, values| {
         for (i, x) in values.iter().enumerate() {

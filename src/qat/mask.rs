@@ -16,7 +16,7 @@ use crate::error::{Result, check_shapes};
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::{QParams, qat::FakeQuantize};
-/// let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(0.01, 0)?);
+/// let fake = FakeQuantize::new(QParams::<i8>::per_tensor(0.01, 0)?);
 /// let (_, mask) = fake.forward(&array![0.5f32, 3.0, -1.0])?;
 /// assert_eq!(mask.to_array(), array![true, false, true]);
 /// assert_eq!((mask.clipped(), mask.size_in_bytes()), (1, 8));

@@ -20,7 +20,7 @@
 //! ```
 //! use ndarray::array;
 //! use ndarray_quant::{QParams, qat::FakeQuantize};
-//! let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(0.5, 0)?.with_code_range(-2, 1)?);
+//! let fake = FakeQuantize::new(QParams::<i8>::per_tensor(0.5, 0)?.with_code_range(-2, 1)?);
 //! let (y, mask) = fake.forward(&array![0.3f32, -0.8, 2.0])?;
 //! assert_eq!(y, array![0.5, -1.0, 0.5]); // 2.0 is clipped to the greatest code
 //! assert_eq!(fake.backward(&mask, &array![1.0f32, 2.0, 3.0])?, array![1.0, 2.0, 0.0]);

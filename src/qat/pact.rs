@@ -24,7 +24,7 @@ use crate::qparams::QParams;
 /// ```
 /// use ndarray::array;
 /// use ndarray_quant::qat::Pact;
-/// let mut pact = Pact::<u8, _>::new(3.0, 2)?; // the values 0, 1, 2 and 3
+/// let mut pact = Pact::<u8>::new(3.0, 2)?; // the values 0, 1, 2 and 3
 /// let x = array![-1.0f32, 0.4, 1.6, 5.0];
 /// let (y, _) = pact.forward(&x)?;
 /// assert_eq!(y, array![0.0, 0.0, 2.0, 3.0]);
@@ -35,12 +35,12 @@ use crate::qparams::QParams;
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pact<T: Element, D: Dimension> {
+pub struct Pact<T: Element> {
     alpha: f32,
-    fake: FakeQuantize<T, D>,
+    fake: FakeQuantize<T>,
 }
 
-impl<T: Element, D: Dimension> Pact<T, D> {
+impl<T: Element> Pact<T> {
     /// Clips to `0..=alpha` and quantizes to the codes `0..=2^bits - 1`.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl<T: Element, D: Dimension> Pact<T, D> {
     }
 
     /// The current parameters, with which the trained network is quantized.
-    pub fn params(&self) -> &QParams<T, D> {
+    pub fn params(&self) -> &QParams<T> {
         self.fake.params()
     }
 
@@ -66,7 +66,7 @@ impl<T: Element, D: Dimension> Pact<T, D> {
     ///
     /// # Errors
     /// Never for parameters per tensor; errors come from [`FakeQuantize::forward`].
-    pub fn forward<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
+    pub fn forward<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
         self.fake.forward(x)
     }
 
@@ -74,7 +74,11 @@ impl<T: Element, D: Dimension> Pact<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `grad` has another shape than `x`.
-    pub fn gradients<F: Float>(&self, x: &ArrayRef<F, D>, grad: &ArrayRef<F, D>) -> Result<(Array<F, D>, f32)> {
+    pub fn gradients<F: Float, D: Dimension>(
+        &self,
+        x: &ArrayRef<F, D>,
+        grad: &ArrayRef<F, D>,
+    ) -> Result<(Array<F, D>, f32)> {
         let mut input = Array::from_elem(x.raw_dim(), F::default());
         let sums = self.fake.block_sums(x, grad, &mut input)?;
         Ok((input, sums.iter().map(|sums| sums.above).sum::<f64>() as f32))

@@ -85,15 +85,15 @@ impl Schedule {
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct ScheduledQuantizer<T: Element, D: Dimension, O: Observer = MovingAverage> {
+pub struct ScheduledQuantizer<T: Element, O: Observer = MovingAverage> {
     scheme: Scheme<T>,
     observer: O,
     schedule: Schedule,
     step: u64,
-    fake: Option<FakeQuantize<T, D>>,
+    fake: Option<FakeQuantize<T>>,
 }
 
-impl<T: Element, D: Dimension, O: Observer> ScheduledQuantizer<T, D, O> {
+impl<T: Element, O: Observer> ScheduledQuantizer<T, O> {
     /// Quantizes by `scheme` to the range that `observer` finds. Both must have the same granularity.
     pub fn new(scheme: Scheme<T>, observer: O, schedule: Schedule) -> Self {
         Self { scheme, observer, schedule, step: 0, fake: None }
@@ -104,7 +104,7 @@ impl<T: Element, D: Dimension, O: Observer> ScheduledQuantizer<T, D, O> {
     /// # Errors
     /// Same as [`Observer::observe`] and [`Scheme::params`]; [`Error::Shape`](crate::Error::Shape) if frozen parameters
     /// do not fit `x`. After an error the step is not counted.
-    pub fn forward<F: Float>(&mut self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
+    pub fn forward<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<(Array<F, D>, SteMask<D>)> {
         if self.observer_enabled() && !x.is_empty() {
             self.observer.observe(x)?;
             self.fake = Some(FakeQuantize::new(self.scheme.params(&self.observer)?));
@@ -122,7 +122,7 @@ impl<T: Element, D: Dimension, O: Observer> ScheduledQuantizer<T, D, O> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit `x`.
-    pub fn evaluate<F: Float>(&self, x: &ArrayRef<F, D>) -> Result<Array<F, D>> {
+    pub fn evaluate<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<Array<F, D>> {
         match &self.fake {
             Some(fake) => fake.params().fake_quantize(x),
             None => Ok(x.to_owned()),
@@ -133,7 +133,7 @@ impl<T: Element, D: Dimension, O: Observer> ScheduledQuantizer<T, D, O> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `mask` and `grad` differ in shape.
-    pub fn backward<F: Float>(&self, mask: &SteMask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
+    pub fn backward<F: Float, D: Dimension>(&self, mask: &SteMask<D>, grad: &ArrayRef<F, D>) -> Result<Array<F, D>> {
         let mut input = Array::from_elem(grad.raw_dim(), F::default());
         mask.apply(grad, &mut input)?;
         Ok(input)
@@ -155,7 +155,7 @@ impl<T: Element, D: Dimension, O: Observer> ScheduledQuantizer<T, D, O> {
     }
 
     /// The current parameters, with which the trained network is quantized. `None` before the first step.
-    pub fn params(&self) -> Option<&QParams<T, D>> {
+    pub fn params(&self) -> Option<&QParams<T>> {
         self.fake.as_ref().map(FakeQuantize::params)
     }
 }

@@ -2,7 +2,7 @@
 
 mod search;
 
-use ndarray::{Array, Array1, Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2, Ix3, IxDyn, array, s};
+use ndarray::{Array, Array1, Array2, ArrayD, ArrayView2, Axis, Ix2, array, s};
 use ndarray_quant::observer::*;
 use ndarray_quant::*;
 use proptest::prelude::*;
@@ -230,8 +230,8 @@ proptest! {
             for (min, max) in [bounds(&range, Scheme::<u8>::asymmetric()), bounds(&range, Scheme::<I4>::symmetric())] {
                 prop_assert!(min <= max && min >= full.0.min(0.0) && max <= full.1.max(0.0), "{min} {max} {full:?}");
             }
-            Scheme::<i8>::symmetric().params::<Ix2>(&range).unwrap();
-            Scheme::<i32>::asymmetric().params::<Ix2>(&range).unwrap();
+            Scheme::<i8>::symmetric().params(&range).unwrap();
+            Scheme::<i32>::asymmetric().params(&range).unwrap();
         });
     }
 
@@ -275,7 +275,7 @@ fn memory_is_bounded_and_extremes_work() {
         range.observe(&array![x]).unwrap();
         let histogram = &range.blocks()[0];
         assert!(histogram.counts().len() <= 2048);
-        Scheme::<u8>::asymmetric().params::<Ix1>(&range).unwrap();
+        Scheme::<u8>::asymmetric().params(&range).unwrap();
     }
     assert_eq!(range.blocks()[0].counts().iter().sum::<u64>(), 9);
     for constant in [0.0f32, 5.0, -5.0, 1e-45, f32::MAX, f32::MIN] {
@@ -316,7 +316,7 @@ fn an_empty_calibration_is_an_error() {
         let mut range = observer();
         assert_eq!(range.ranges(&Scheme::<u8>::asymmetric()), Err(Error::EmptyCalibration));
         range.observe(&Array2::<f32>::zeros((0, 4))).unwrap();
-        assert_eq!(Scheme::<u8>::asymmetric().params::<Ix2>(&range), Err(Error::EmptyCalibration));
+        assert_eq!(Scheme::<u8>::asymmetric().params(&range), Err(Error::EmptyCalibration));
         let full = after(observer(), &[array![[1.0, 2.0]]]);
         assert_eq!(merged(range.clone(), &full), full);
         assert_eq!(merged(full.clone(), &range), full);
@@ -341,8 +341,8 @@ fn blocks_and_settings_must_agree() {
     assert!(matches!(a.merge(&Percentile::per_tensor().with_percentile(98.0).unwrap()), Err(Error::Argument { .. })));
 
     let scheme = Scheme::<u8>::asymmetric();
-    assert_eq!(scheme.params::<Ix2>(&rows), Err(Error::Granularity { expected: found, found: expected }));
-    assert!(matches!(scheme.per_axis(Axis(0)).params::<Ix3>(&rows), Err(Error::Shape { .. })));
+    assert_eq!(scheme.params(&rows), Err(Error::Granularity { expected: found, found: expected }));
+    assert!(matches!(scheme.per_axis(Axis(0)).params(&rows), Err(Error::Shape { .. })));
     assert_eq!(MinMax::per_group(Axis(0), 0).observe(&array![1.0f32]), Err(Error::GroupSize { found: 0 }));
     for bad in [0.0, -0.5, 1.5, f32::NAN] {
         assert!(matches!(MovingAverage::per_tensor().with_averaging_constant(bad), Err(Error::Argument { .. })));
@@ -361,16 +361,16 @@ fn parameters_have_the_rank_that_is_asked_for() {
     let scheme = Scheme::<i8>::asymmetric();
     let q = scheme.params(&range).unwrap().quantize(&x).unwrap();
     assert_eq!(q, scheme.quantize(&x).unwrap());
-    assert_eq!(scheme.params::<Ix3>(&range).unwrap().scale().shape(), [1, 1, 1]);
+    assert_eq!(scheme.params(&range).unwrap().scale().shape(), [1, 1, 1]);
     let any: ArrayD<f32> = x.clone().into_dyn();
-    let q = scheme.params::<IxDyn>(&range).unwrap().quantize(&any).unwrap();
+    let q = scheme.params(&range).unwrap().quantize(&any).unwrap();
     assert_eq!(q.dequantize().into_dimensionality::<Ix2>().unwrap(), scheme.quantize(&x).unwrap().dequantize());
 
     let mut rows = MinMax::per_axis(Axis(0));
     rows.observe(&x).unwrap();
     let scheme = scheme.per_axis(Axis(0));
-    assert_eq!(scheme.params::<IxDyn>(&rows).unwrap().scale().shape(), [2, 1]);
-    assert_eq!(scheme.params::<Ix2>(&rows).unwrap(), scheme.params_of(&x).unwrap());
+    assert_eq!(scheme.params(&rows).unwrap().scale().shape(), [2, 1]);
+    assert_eq!(scheme.params(&rows).unwrap(), scheme.params_of(&x).unwrap());
 }
 
 /// Observers take views.

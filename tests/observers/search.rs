@@ -10,7 +10,7 @@ fn the_integrated_error_is_the_measured_one() {
     range.observe(&x).unwrap();
     for (min, max) in [(-1.0, 1.5), (-3.0, 3.0), (-6.0, 6.0)] {
         let scheme = Scheme::<I4>::asymmetric();
-        let y = scheme.params_from_range::<Ix1>(min, max).unwrap().fake_quantize(&x).unwrap();
+        let y = scheme.params_from_range(min, max).unwrap().fake_quantize(&x).unwrap();
         let measured = (&x - &y).mapv(|e| (e * e) as f64).mean().unwrap();
         let integrated = range.blocks()[0].mean_squared_error(&scheme, min, max);
         assert!((measured / integrated - 1.0).abs() < 0.02, "{measured} {integrated}");

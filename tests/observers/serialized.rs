@@ -42,7 +42,7 @@ proptest! {
                 let _ = back.observe(&batch[0]);
                 let _ = back.merge(&range);
                 let _ = back.ranges(&Scheme::<u8>::asymmetric()).map(|_| ());
-                let _ = Scheme::<i8>::symmetric().params::<IxDyn>(&back);
+                let _ = Scheme::<i8>::symmetric().params(&back);
             }
         });
     }
@@ -129,6 +129,6 @@ fn full_counts_saturate() {
     let copy = range.clone();
     range.merge(&copy).unwrap();
     for scheme in [Scheme::<u8>::asymmetric(), Scheme::<u8>::symmetric()] {
-        scheme.params::<Ix1>(&range).unwrap();
+        scheme.params(&range).unwrap();
     }
 }

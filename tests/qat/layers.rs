@@ -103,14 +103,14 @@ fn a_layer_in_training_is_the_integer_layer() {
     );
     let bias = Array1::from_shape_simple_fn(20, || rng.random_range(-0.5f32..0.5));
     let grad = Array2::from_shape_simple_fn((40, 20), || rng.random_range(-1.0f32..1.0));
-    let input: QParams<u8, _> = Scheme::asymmetric().params_of(&x).unwrap();
+    let input: QParams<u8> = Scheme::asymmetric().params_of(&x).unwrap();
     let on_grid = input.fake_quantize(&x).unwrap();
     let requantizations = [Arithmetic::F32, Arithmetic::F64, Arithmetic::FixedPoint(Default::default())];
     for (bits, arithmetic) in [2, 3, 4, 8].into_iter().flat_map(|bits| requantizations.map(|r| (bits, r))) {
-        let scheme = Scheme::<i8>::symmetric().bits(bits).unwrap().per_axis(Axis(0));
+        let scheme = Scheme::<i8>::symmetric().with_bits(bits).unwrap().per_axis(Axis(0));
         let weights = FakeQuantize::new(scheme.params_of(&w).unwrap()).with_clipping(SteClipping::Unrounded);
         let z = on_grid.dot(&weights.params().fake_quantize(&w).unwrap().t()) + &bias;
-        let output: QParams<u8, _> = Scheme::asymmetric().bits(bits).unwrap().params_of(&z).unwrap();
+        let output: QParams<u8> = Scheme::asymmetric().with_bits(bits).unwrap().params_of(&z).unwrap();
         for relu in [false, true] {
             let to = Output::to(&output).with_arithmetic(arithmetic);
             let to = if relu { to.relu() } else { to };
@@ -134,9 +134,9 @@ fn a_rounded_bias_gives_the_codes_of_the_integer_layer() {
     let x = Array2::from_shape_simple_fn((64, 24), || rng.random_range(-1.0f32..1.0));
     let w = Array2::from_shape_simple_fn((16, 24), || rng.random_range(-0.5f32..0.5));
     let bias = Array1::from_shape_simple_fn(16, || rng.random_range(-0.5f32..0.5));
-    let input = QParams::<u8, _>::per_tensor(0.25, 4).unwrap().with_code_range(0, 15).unwrap();
-    let output = QParams::<u8, _>::per_tensor(0.125, 128).unwrap();
-    let per_tensor = QParams::<i8, ndarray::Ix2>::per_tensor(0.25, 0).unwrap();
+    let input = QParams::<u8>::per_tensor(0.25, 4).unwrap().with_code_range(0, 15).unwrap();
+    let output = QParams::<u8>::per_tensor(0.125, 128).unwrap();
+    let per_tensor = QParams::<i8>::per_tensor(0.25, 0).unwrap();
     let scales = Array2::from_shape_fn((16, 1), |(i, _)| [0.125, 0.25, 0.5][i % 3]);
     let per_channel = QParams::new(Granularity::per_axis(Axis(0)), scales, None).unwrap();
     for weights in [per_tensor, per_channel] {
@@ -154,10 +154,10 @@ fn a_rounded_bias_gives_the_codes_of_the_integer_layer() {
 
 #[test]
 fn a_bias_that_has_no_code_is_an_error() {
-    let x = QParams::<u8, ndarray::Ix2>::per_tensor(0.5, 0).unwrap();
-    let weights = QParams::<i8, ndarray::Ix2>::per_tensor(0.5, 0).unwrap();
-    let channels = QParams::<i8, _>::new(Granularity::per_axis(Axis(0)), Array2::ones((3, 1)), None).unwrap();
-    let columns = QParams::<i8, _>::new(Granularity::per_axis(Axis(1)), Array2::ones((1, 3)), None).unwrap();
+    let x = QParams::<u8>::per_tensor(0.5, 0).unwrap();
+    let weights = QParams::<i8>::per_tensor(0.5, 0).unwrap();
+    let channels = QParams::<i8>::new(Granularity::per_axis(Axis(0)), Array2::ones((3, 1)), None).unwrap();
+    let columns = QParams::<i8>::new(Granularity::per_axis(Axis(1)), Array2::ones((1, 3)), None).unwrap();
     let bias = Array1::<f32>::ones(2);
     assert!(matches!(fake_quantize_bias(&bias, &x, &channels), Err(Error::Shape { .. })));
     assert!(matches!(fake_quantize_bias(&bias, &columns, &weights), Err(Error::Shape { .. })));
@@ -168,8 +168,8 @@ fn a_bias_that_has_no_code_is_an_error() {
 
 fn plain_gradients(
     layer: &FakeLinear<u8, i8, u8>,
-    weights: &FakeQuantize<i8, ndarray::Ix2>,
-    output: &QParams<u8, ndarray::Ix2>,
+    weights: &FakeQuantize<i8>,
+    output: &QParams<u8>,
     relu: bool,
     (x, w, z, grad): (&ArrayRef2<f32>, &ArrayRef2<f32>, &ArrayRef2<f32>, &ArrayRef2<f32>),
     pass: ndarray_quant::qat::LinearPass<u8>,

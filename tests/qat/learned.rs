@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn lsq() {
     let w = Array2::from_shape_fn((2, 50), |(i, j)| ((i * 50 + j) as f32 * 0.7).sin() * (1.0 + i as f32));
-    let scheme = Scheme::<i8>::symmetric().bits(3).unwrap().per_axis(Axis(0)); // -4..=3
+    let scheme = Scheme::<i8>::symmetric().with_bits(3).unwrap().per_axis(Axis(0)); // -4..=3
     let q = LearnedQuantizer::lsq(scheme, &w).unwrap();
     for (row, &scale) in w.rows().into_iter().zip(q.scale()) {
         let mean = row.iter().map(|x| x.abs()).sum::<f32>() / 50.0;
@@ -40,12 +40,12 @@ fn lsq() {
 fn scales_stay_positive_and_finite() {
     let mut rng = Pcg64Mcg::seed_from_u64(3);
     let mut w = Array1::from_shape_simple_fn(64, || rng.random_range(-1.0f32..1.0));
-    let bits = |bits| Scheme::<i8>::symmetric().bits(bits).unwrap();
+    let bits = |bits| Scheme::<i8>::symmetric().with_bits(bits).unwrap();
     let start = Scheme::<u8>::asymmetric().params_of(&w).unwrap();
     let (mut two, mut four) =
         (LearnedQuantizer::lsq(bits(2), &w).unwrap(), LearnedQuantizer::lsq(bits(4), &w).unwrap());
     let mut plus = LearnedQuantizer::lsq_plus(start).unwrap();
-    let mut pact = Pact::<u8, _>::new(1.0, 2).unwrap();
+    let mut pact = Pact::<u8>::new(1.0, 2).unwrap();
     let usable = |scale: f32| assert!(scale > 0.0 && scale.is_finite(), "{scale}");
     for step in 0..10_000 {
         let noise = if step % 1000 == 999 { f32::INFINITY } else { 100.0 };
@@ -68,12 +68,12 @@ fn scales_stay_positive_and_finite() {
 #[test]
 fn lsq_plus() {
     let x = Array1::linspace(1.0f32, 3.0, 200);
-    let params = QParams::<u8, _>::per_tensor(0.25, 0).unwrap().with_code_range(0, 15).unwrap();
+    let params = QParams::<u8>::per_tensor(0.25, 0).unwrap().with_code_range(0, 15).unwrap();
     // The range starts centred on the middle code; all data is in the upper half.
     let mut q = LearnedQuantizer::lsq_plus(params).unwrap();
     q.set_zero_point(&ndarray::array![8.4]).unwrap();
     assert_eq!(q.params().zero_point().unwrap()[0], 8);
-    let error = |q: &LearnedQuantizer<u8, _>| &q.as_fake_quantize().forward(&x).unwrap().0 - &x;
+    let error = |q: &LearnedQuantizer<u8>| &q.as_fake_quantize().forward(&x).unwrap().0 - &x;
     let before = error(&q).mapv(|e| e * e).sum();
     for _ in 0..2000 {
         let gradients = q.gradients(&x, &error(&q)).unwrap();

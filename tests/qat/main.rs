@@ -46,9 +46,9 @@ fn tensors() -> impl Strategy<Value = (Array3<f32>, Array3<f32>)> {
 }
 
 /// Random parameters for a tensor of this shape, optionally with zero points.
-fn params<T: Element>(shape: Ix3, granularity: Granularity, bits: u32, with_zero: bool, seed: u64) -> QParams<T, Ix3> {
+fn params<T: Element>(shape: Ix3, granularity: Granularity, bits: u32, with_zero: bool, seed: u64) -> QParams<T> {
     let scheme =
-        Scheme::<T>::symmetric().bits(bits).expect("at most the bits of the type").with_granularity(granularity);
+        Scheme::<T>::symmetric().with_bits(bits).expect("at most the bits of the type").with_granularity(granularity);
     let like = scheme.params_of(&Array3::<f32>::zeros(shape)).expect("zeros have a range");
     let (min, max) = like.code_range();
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
@@ -204,7 +204,7 @@ proptest! {
     fn gradients_are_differences_of_the_surrogate(x in -3.0f64..3.0, scale in 0.05f64..0.5, zero in 0i32..8, signed: bool) {
         let (min, max) = if signed { (-8, 7) } else { (0, 15) };
         let zero = zero.clamp(min, max);
-        let params = QParams::<i8, _>::per_tensor(scale as f32, zero as i8).unwrap().with_code_range(min, max).unwrap();
+        let params = QParams::<i8>::per_tensor(scale as f32, zero as i8).unwrap().with_code_range(min, max).unwrap();
         let scale = scale as f32 as f64;
         let v = x / scale;
         // Differences are meaningless at a kink.
@@ -247,7 +247,7 @@ proptest! {
     /// The gradient by `α` is the sum of the gradients of all values clipped at `α`.
     #[test]
     fn pact((x, grad) in tensors(), alpha in 0.1f32..3.0, bits in 2u32..=8) {
-        let pact = Pact::<u8, _>::new(alpha, bits).unwrap();
+        let pact = Pact::<u8>::new(alpha, bits).unwrap();
         let (y, _) = pact.forward(&x).unwrap();
         let (input, by_alpha) = pact.gradients(&x, &grad).unwrap();
         let levels = ((1 << bits) - 1) as f32;
@@ -265,7 +265,7 @@ proptest! {
     /// A proposed scale is taken within a factor of two of the present one, and a NaN never.
     #[test]
     fn set_scales_are_usable(present in prop_oneof![1e-30f32..1e30, 0.01f32..1.0], proposed: f32) {
-        let params = QParams::<i8, _>::per_tensor(present, 0).unwrap();
+        let params = QParams::<i8>::per_tensor(present, 0).unwrap();
         let mut quantizer = LearnedQuantizer::new(params).unwrap();
         let present = quantizer.scale()[0];
         quantizer.set_scale(&Array1::from_elem(1, proposed)).unwrap();
@@ -276,7 +276,7 @@ proptest! {
 
 #[test]
 fn nan_is_zero_and_infinities_are_clipped() {
-    let fake = FakeQuantize::new(QParams::<u8, _>::per_tensor(0.5, 3).unwrap());
+    let fake = FakeQuantize::new(QParams::<u8>::per_tensor(0.5, 3).unwrap());
     let x = ndarray::array![f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
     let (y, mask) = fake.forward(&x).unwrap();
     assert_eq!((y, mask.to_array()), (ndarray::array![0.0, 126.0, -1.5], ndarray::array![true, false, false]));
@@ -288,7 +288,7 @@ fn nan_is_zero_and_infinities_are_clipped() {
 #[test]
 fn stochastic_rounding_is_unbiased() {
     const SEEDS: u64 = 2000;
-    let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(0.25, 5).unwrap());
+    let fake = FakeQuantize::new(QParams::<i8>::per_tensor(0.25, 5).unwrap());
     let x = Array2::from_shape_fn((3, 67), |(i, j)| (i * 67 + j) as f32 * 0.0371 - 3.1);
     let mut mean = Array2::<f64>::zeros(x.dim());
     for seed in 0..SEEDS {

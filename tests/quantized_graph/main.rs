@@ -116,7 +116,7 @@ fn integers_go_in_and_come_out() {
     let mut recipe = calibrated(&graph, &x);
     recipe.tensor_mut("scores").unwrap().precision = Precision::Int8;
     let network = graph.quantize(&recipe).unwrap();
-    let (input, output) = (network.activation("x").unwrap(), network.activation::<IxDyn>("scores").unwrap());
+    let (input, output) = (network.activation("x").unwrap(), network.activation("scores").unwrap());
     let mut codes = ArrayD::<u8>::zeros(x.raw_dim());
     input.quantize_into(&x, &mut codes).unwrap();
     let mut arena = Arena::new();

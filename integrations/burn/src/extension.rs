@@ -23,7 +23,7 @@ pub(crate) trait StraightThrough: Debug + Send + Sync {
     fn backward(&self, mask: &SteMask<IxDyn>, grad: &ArrayD<f32>) -> ArrayD<f32>;
 }
 
-impl<T: Element> StraightThrough for FakeQuantize<T, IxDyn> {
+impl<T: Element> StraightThrough for FakeQuantize<T> {
     fn forward(&self, x: &ArrayD<f32>) -> (ArrayD<f32>, SteMask<IxDyn>) {
         self.forward(x).expect(CHECKED)
     }
@@ -38,7 +38,7 @@ pub(crate) trait LearnsScale: Debug + Send + Sync {
     fn backward(&self, x: &ArrayD<f32>, grad: &ArrayD<f32>) -> (ArrayD<f32>, ArrayD<f32>);
 }
 
-impl<T: Element> LearnsScale for LearnedQuantizer<T, IxDyn> {
+impl<T: Element> LearnsScale for LearnedQuantizer<T> {
     fn forward(&self, x: &ArrayD<f32>) -> ArrayD<f32> {
         self.params().fake_quantize(x).expect(CHECKED)
     }

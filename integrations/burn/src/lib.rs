@@ -15,7 +15,7 @@
 //!
 //! let device = Device::flex().autodiff();
 //! let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
-//! let fake = FakeQuantize::new(QParams::<i8, _>::per_tensor(0.5, 0)?.with_code_range(-2, 1)?);
+//! let fake = FakeQuantize::new(QParams::<i8>::per_tensor(0.5, 0)?.with_code_range(-2, 1)?);
 //! let y = fake_quantize(x.clone(), &fake)?;
 //! assert_eq!(y.to_data().try_to_vec::<f32>().unwrap(), [0.5, -1.0, 0.5]);
 //! let gradients = y.sum().backward();
@@ -44,7 +44,7 @@ use extension::{Fixed, Learned, QuantizationBackend};
 ///
 /// # Errors
 /// [`Error::Shape`] if the parameters do not fit `x`, [`Error::Argument`] unless `x` is of type `f32`.
-pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuantize<T, IxDyn>) -> Result<Tensor<D>> {
+pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuantize<T>) -> Result<Tensor<D>> {
     check_dtype(&x)?;
     fake.params().check(&IxDyn(&x.dims()))?;
     let fixed = Fixed(Arc::new(fake.clone()));
@@ -63,7 +63,7 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 /// use ndarray_quant::{Scheme, qat::{GradientScale, LearnedQuantizer}};
 /// use ndarray_quant_burn::learned_fake_quantize;
 ///
-/// let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2)?, &array![0.3f32, -0.8, 2.0].into_dyn())?;
+/// let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().with_bits(2)?, &array![0.3f32, -0.8, 2.0].into_dyn())?;
 /// let device = Device::flex().autodiff();
 /// let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
 /// let scale = Tensor::<1>::from_floats([start.scale()[0]], &device).require_grad();
@@ -78,7 +78,7 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     x: Tensor<D>,
     scale: Tensor<S>,
-    like: &QParams<T, IxDyn>,
+    like: &QParams<T>,
     gradient_scale: GradientScale,
 ) -> Result<Tensor<D>> {
     check_dtype(&x)?;
@@ -86,7 +86,7 @@ pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     like.check(&IxDyn(&x.dims()))?;
     let values = extension::array(scale.to_data());
     let (min, max) = like.code_range();
-    let params = QParams::<T, _>::new(like.granularity(), values, like.zero_point().cloned())?;
+    let params = QParams::<T>::new(like.granularity(), values, like.zero_point().cloned())?;
     let params = params.with_convention(like.convention()).with_code_range(min, max)?;
     let quantizer = LearnedQuantizer::new(params)?.with_gradient_scale(gradient_scale);
     let learned = Learned(Arc::new(quantizer));

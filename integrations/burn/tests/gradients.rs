@@ -31,7 +31,7 @@ fn values(x: &ArrayD<f32>) -> Vec<f32> {
 #[test]
 fn straight_through() {
     let (x, grad) = data();
-    let params = Scheme::<i8>::symmetric().bits(3).unwrap().per_axis(Axis(0)).params_of(&(&x * 0.6)).unwrap();
+    let params = Scheme::<i8>::symmetric().with_bits(3).unwrap().per_axis(Axis(0)).params_of(&(&x * 0.6)).unwrap();
     let fake = FakeQuantize::new(params);
     let (y, mask) = fake.forward(&x).unwrap();
     assert!(mask.clipped() > 0);
@@ -49,7 +49,7 @@ fn straight_through() {
 #[test]
 fn learned_scales() {
     let (x, grad) = data();
-    let scheme = Scheme::<i8>::symmetric().bits(2).unwrap().per_axis(Axis(1));
+    let scheme = Scheme::<i8>::symmetric().with_bits(2).unwrap().per_axis(Axis(1));
     let start = LearnedQuantizer::lsq(scheme, &x).unwrap();
     let device = Device::flex().autodiff();
     let (input, scale) = (tensor(&x, &device).require_grad(), tensor(start.scale(), &device).require_grad());
@@ -70,7 +70,7 @@ fn training() {
     let device = Device::flex().autodiff();
     let (x, target) = (tensor(&x, &device), tensor(&target, &device));
     let mut w = ArrayD::from_shape_fn(IxDyn(&[7, 3]), |i| ((i[0] * 3 + i[1]) as f32 * 1.3).sin() * 0.5);
-    let mut quantizer = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().bits(2).unwrap(), &w).unwrap();
+    let mut quantizer = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().with_bits(2).unwrap(), &w).unwrap();
     let mut losses = Vec::new();
     for _ in 0..300 {
         let (weights, scale) = (tensor(&w, &device).require_grad(), tensor(quantizer.scale(), &device).require_grad());

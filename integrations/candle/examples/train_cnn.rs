@@ -34,7 +34,7 @@ impl Weights {
         let inputs: usize = shape[1..].iter().product();
         let weight = Var::from_tensor(&Tensor::randn(0f32, (2.0 / inputs as f32).sqrt(), shape, &Device::Cpu)?)?;
         let bias = Var::zeros(shape[0], candle_core::DType::F32, &Device::Cpu)?;
-        let scheme = Scheme::symmetric().bits(BITS).map_err(candle_core::Error::wrap)?.per_axis(Axis(0));
+        let scheme = Scheme::symmetric().with_bits(BITS).map_err(candle_core::Error::wrap)?.per_axis(Axis(0));
         let quantizer = Learned::lsq(scheme, &weight)?;
         Ok(Self { weight, bias, quantizer })
     }
@@ -54,7 +54,7 @@ struct Network {
 impl Network {
     fn new(images: &Tensor) -> Result<Self> {
         let weights = [Weights::new(&[16, 1, 3, 3])?, Weights::new(&[32, 16, 3, 3])?, Weights::new(&[10, 32 * 9])?];
-        let scheme = Scheme::asymmetric().bits(BITS).map_err(candle_core::Error::wrap)?;
+        let scheme = Scheme::asymmetric().with_bits(BITS).map_err(candle_core::Error::wrap)?;
         // The scales are initialized from the outputs of the untrained network, and learned from then on.
         let (first, features) = (convolve(images, &weights[0])?, [16 * 49, 32 * 9]);
         let second = convolve(&first.max_pool2d(2)?, &weights[1])?;

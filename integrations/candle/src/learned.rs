@@ -21,7 +21,7 @@ use crate::tensor::{self, CandleFloat, storage_of, view_of, with_float};
 /// use ndarray_quant_candle::Learned;
 ///
 /// let x = Tensor::arange_step(-1f32, 1.0, 0.02, &Device::Cpu)?;
-/// let scheme = Scheme::<i8>::symmetric().bits(2).map_err(candle_core::Error::wrap)?;
+/// let scheme = Scheme::<i8>::symmetric().with_bits(2).map_err(candle_core::Error::wrap)?;
 /// let quantizer = Learned::lsq(scheme, &x)?;
 /// let error = || (quantizer.forward(&x)? - &x)?.sqr()?.sum_all();
 /// let before = error()?.to_scalar::<f32>()?;
@@ -37,11 +37,11 @@ use crate::tensor::{self, CandleFloat, storage_of, view_of, with_float};
 #[derive(Debug)]
 pub struct Learned<T: Element> {
     /// Granularity, zero points, code range and convention; the scales are in `scale`.
-    like: QParams<T, IxDyn>,
+    like: QParams<T>,
     gradient_scale: GradientScale,
     scale: Var,
     /// Holds the scales after the last projection.
-    projected: Mutex<LearnedQuantizer<T, IxDyn>>,
+    projected: Mutex<LearnedQuantizer<T>>,
 }
 
 impl<T: Element> Learned<T> {
@@ -62,7 +62,7 @@ impl<T: Element> Learned<T> {
     ///
     /// # Errors
     /// Same as [`LearnedQuantizer::new`].
-    pub fn new(params: QParams<T, IxDyn>) -> Result<Self> {
+    pub fn new(params: QParams<T>) -> Result<Self> {
         let quantizer = LearnedQuantizer::new(params).map_err(Error::wrap)?;
         let like = quantizer.params().clone();
         let scale = Var::from_tensor(&tensor::from_array(like.scale().clone())?)?;
@@ -84,7 +84,7 @@ impl<T: Element> Learned<T> {
     ///
     /// # Errors
     /// If a scale is not positive and finite, because [`Self::project`] was not called after an optimizer step.
-    pub fn params(&self) -> Result<QParams<T, IxDyn>> {
+    pub fn params(&self) -> Result<QParams<T>> {
         let (storage, layout) = self.scale.storage_and_layout();
         params(&self.like, view_of::<f32>(storage_of(&storage)?, layout)?.to_owned())
     }
@@ -113,7 +113,7 @@ impl<T: Element> Learned<T> {
 }
 
 /// The parameters `like` with other scales.
-fn params<T: Element>(like: &QParams<T, IxDyn>, scale: ArrayD<f32>) -> Result<QParams<T, IxDyn>> {
+fn params<T: Element>(like: &QParams<T>, scale: ArrayD<f32>) -> Result<QParams<T>> {
     let (min, max) = like.code_range();
     QParams::new(like.granularity(), scale, like.zero_point().cloned())
         .and_then(|params| params.with_convention(like.convention()).with_code_range(min, max))
@@ -121,12 +121,12 @@ fn params<T: Element>(like: &QParams<T, IxDyn>, scale: ArrayD<f32>) -> Result<QP
 }
 
 struct Operation<T: Element> {
-    like: QParams<T, IxDyn>,
+    like: QParams<T>,
     gradient_scale: GradientScale,
 }
 
 impl<T: Element> Operation<T> {
-    fn quantizer(&self, storage: &CpuStorage, layout: &Layout) -> Result<LearnedQuantizer<T, IxDyn>> {
+    fn quantizer(&self, storage: &CpuStorage, layout: &Layout) -> Result<LearnedQuantizer<T>> {
         let params = params(&self.like, view_of::<f32>(storage, layout)?.to_owned())?;
         Ok(LearnedQuantizer::new(params).map_err(Error::wrap)?.with_gradient_scale(self.gradient_scale))
     }

@@ -14,7 +14,7 @@
 //! use ndarray_quant_candle::fake_quantize;
 //!
 //! let x = Var::new(&[0.3f32, -0.8, 2.0], &Device::Cpu)?;
-//! let params = QParams::<i8, _>::per_tensor(0.5, 0).and_then(|p| p.with_code_range(-2, 1));
+//! let params = QParams::<i8>::per_tensor(0.5, 0).and_then(|p| p.with_code_range(-2, 1));
 //! let y = fake_quantize(&x, &FakeQuantize::new(params.map_err(candle_core::Error::wrap)?))?;
 //! assert_eq!(y.to_vec1::<f32>()?, [0.5, -1.0, 0.5]);
 //! let gradients = y.sum_all()?.backward()?;
@@ -44,13 +44,13 @@ use tensor::{CandleFloat, storage_of, view_of, with_float};
 ///
 /// # Errors
 /// If the parameters do not fit `x`, or `x` is not a float tensor on the CPU.
-pub fn fake_quantize<T: Element>(x: &Tensor, fake: &FakeQuantize<T, IxDyn>) -> Result<Tensor> {
+pub fn fake_quantize<T: Element>(x: &Tensor, fake: &FakeQuantize<T>) -> Result<Tensor> {
     x.apply_op1(StraightThrough { fake: fake.clone(), mask: Mutex::new(SteMask::default()) })
 }
 
 /// One application of the operation. It keeps one bit per element from the forward to the backward pass.
 struct StraightThrough<T: Element> {
-    fake: FakeQuantize<T, IxDyn>,
+    fake: FakeQuantize<T>,
     mask: Mutex<SteMask<IxDyn>>,
 }
 

@@ -22,7 +22,7 @@ fn flat(t: &Tensor) -> Result<Vec<f32>> {
 #[test]
 fn straight_through() -> Result<()> {
     let (x, grad, x_array, grad_array) = data()?;
-    let params = Scheme::<i8>::symmetric().bits(3).unwrap().per_axis(Axis(0)).params_of(&(&x_array * 0.6)).unwrap();
+    let params = Scheme::<i8>::symmetric().with_bits(3).unwrap().per_axis(Axis(0)).params_of(&(&x_array * 0.6)).unwrap();
     let fake = FakeQuantize::new(params);
     let (y_array, mask) = fake.forward(&x_array).unwrap();
     assert!(mask.clipped() > 0);
@@ -34,7 +34,7 @@ fn straight_through() -> Result<()> {
 
     // A transposed tensor, scales along its other axis.
     let across =
-        Scheme::<i8>::symmetric().bits(3).unwrap().per_axis(Axis(1)).params_of(&(&x_array.t().to_owned() * 0.6));
+        Scheme::<i8>::symmetric().with_bits(3).unwrap().per_axis(Axis(1)).params_of(&(&x_array.t().to_owned() * 0.6));
     let y = fake_quantize(&x.t()?, &FakeQuantize::new(across.unwrap()))?.t()?;
     assert_eq!(flat(&y)?, y_array.iter().copied().collect::<Vec<_>>());
     assert_eq!(fake_quantize(&x.to_dtype(DType::BF16)?, &fake)?.dtype(), DType::BF16);
@@ -46,7 +46,7 @@ fn straight_through() -> Result<()> {
 #[test]
 fn learned_scales() -> Result<()> {
     let (x, grad, x_array, grad_array) = data()?;
-    let scheme = Scheme::<i8>::symmetric().bits(2).unwrap().per_axis(Axis(1));
+    let scheme = Scheme::<i8>::symmetric().with_bits(2).unwrap().per_axis(Axis(1));
     let expected = LearnedQuantizer::lsq(scheme, &x_array).unwrap();
     let learned = Learned::lsq(scheme, &x)?;
     let y = learned.forward(&x)?;

@@ -1,7 +1,5 @@
 use alloc::vec::Vec;
 
-use ndarray::Dimension;
-
 use super::accumulators::Accumulators;
 use super::sealed::Finish;
 use super::tile_out::{TileOut, columns};
@@ -54,11 +52,11 @@ impl<T: Element> RequantizeEpilogue<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless `to` is per tensor; same as [`Multiplier::new`] for the scales.
-    pub fn new<D: Dimension>(
+    pub fn new(
         row_scale: f32,
         col_scale: &[f32],
         bias: Option<&[i32]>,
-        to: &QParams<T, D>,
+        to: &QParams<T>,
         arithmetic: Arithmetic,
     ) -> Result<Self> {
         let (scale, zero_point) = to.of_tensor("output parameters")?;

@@ -58,9 +58,9 @@ pub fn conv_integer<X: Int8, W: Int8>(
 /// use ndarray::{Array4, array};
 /// use ndarray_quant::{nn::{Padding, Window}, ops::qlinear_conv};
 /// use ndarray_quant::{QParams, Quantize, Scheme, nn::Output};
-/// let x = QParams::<u8, _>::per_tensor(0.1, 10)?.quantize(&Array4::from_elem((1, 4, 4, 2), 1.0f32))?;
+/// let x = QParams::<u8>::per_tensor(0.1, 10)?.quantize(&Array4::from_elem((1, 4, 4, 2), 1.0f32))?;
 /// let w = Scheme::<i8>::symmetric().narrow_range().quantize(&Array4::from_elem((3, 3, 3, 2), 0.5f32))?;
-/// let to = Output::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu();
+/// let to = Output::to(&QParams::<u8>::per_tensor(0.05, 0)?).relu();
 /// let window = Window::new().with_padding(Padding::Same);
 /// let y = qlinear_conv(&x, &w, Some(&array![0, 0, 0]), &window, 1, &to)?;
 /// assert_eq!(y.codes()[[0, 1, 1, 2]], 180); // 18 products of 1 and 0.5
@@ -73,7 +73,7 @@ pub fn qlinear_conv<X: Int8, W: Int8, Y: Element>(
     bias: Option<&ArrayRef1<i32>>,
     window: &Window,
     groups: usize,
-    to: &Output<Y, Ix4>,
+    to: &Output<Y>,
 ) -> Result<QTensor<Y, Ix4>> {
     PreparedConv2d::new(x.params(), weights, bias, window, groups, to)?.forward(x)
 }

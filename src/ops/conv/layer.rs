@@ -47,8 +47,8 @@ use crate::window::Window;
 /// let y = conv.forward_dynamic(&x)?;
 /// assert!((y[[0, 1, 1, 0]] - 5.0).abs() < 0.05 && (y[[0, 1, 1, 1]] - 2.6).abs() < 0.05);
 ///
-/// let x = QParams::<u8, _>::per_tensor(0.01, 0)?.quantize(&x)?;
-/// let y = conv.forward(&x, &Output::to(&QParams::<u8, _>::per_tensor(0.05, 0)?).relu())?;
+/// let x = QParams::<u8>::per_tensor(0.01, 0)?.quantize(&x)?;
+/// let y = conv.forward(&x, &Output::to(&QParams::<u8>::per_tensor(0.05, 0)?).relu())?;
 /// assert_eq!((y.codes()[[0, 1, 1, 0]], y.codes()[[0, 1, 1, 1]]), (100, 52));
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
@@ -94,7 +94,7 @@ impl<W: Int8> Conv2d<W> {
     ///
     /// # Errors
     /// Same as [`Self::output_shape`] and [`Self::prepare`].
-    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix4>, to: &Output<Y, Ix4>) -> Result<QTensor<Y, Ix4>> {
+    pub fn forward<X: Int8, Y: Element>(&self, x: &QTensor<X, Ix4>, to: &Output<Y>) -> Result<QTensor<Y, Ix4>> {
         let codes = x.unpacked_codes();
         let mut out = Array4::from_elem(self.output_shape(codes.shape())?, Y::Code::default());
         self.forward_into(x.params(), &codes, to, &mut out, &mut Workspace::new())?;
@@ -108,9 +108,9 @@ impl<W: Int8> Conv2d<W> {
     /// [`Self::forward`]. Nothing is written then.
     pub fn forward_into<X: Int8, Y: Element>(
         &self,
-        x_params: &QParams<X, Ix4>,
+        x_params: &QParams<X>,
         x: &ArrayRef4<X>,
-        to: &Output<Y, Ix4>,
+        to: &Output<Y>,
         out: &mut ArrayRef4<Y::Code>,
         workspace: &mut Workspace,
     ) -> Result<()> {
@@ -126,11 +126,7 @@ impl<W: Int8> Conv2d<W> {
     /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
     /// fixed-point numbers. [`Error::Scale`] if a multiplier is 0 or infinite in `f32`. [`Error::Depth`] and
     /// [`Error::Bias`] if an accumulator could overflow.
-    pub fn prepare<X: Int8, Y: Element>(
-        self,
-        x: &QParams<X, Ix4>,
-        to: &Output<Y, Ix4>,
-    ) -> Result<PreparedConv2d<X, W, Y>> {
+    pub fn prepare<X: Int8, Y: Element>(self, x: &QParams<X>, to: &Output<Y>) -> Result<PreparedConv2d<X, W, Y>> {
         let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedConv2d::checked(self.weights, stage)
     }
@@ -154,7 +150,7 @@ impl<W: Int8> Conv2d<W> {
     /// [`Self::forward_dequantize`]. Nothing is written then.
     pub fn forward_dequantize_into<X: Int8>(
         &self,
-        x_params: &QParams<X, Ix4>,
+        x_params: &QParams<X>,
         x: &ArrayRef4<X>,
         out: &mut ArrayRef4<f32>,
         workspace: &mut Workspace,
@@ -165,7 +161,7 @@ impl<W: Int8> Conv2d<W> {
     /// [`Self::forward_dequantize_into`] with a fused clamp of the outputs.
     pub(crate) fn forward_clamped_into<X: Int8>(
         &self,
-        x_params: &QParams<X, Ix4>,
+        x_params: &QParams<X>,
         x: &ArrayRef4<X>,
         (low, high): (f32, f32),
         out: &mut ArrayRef4<f32>,
@@ -212,7 +208,7 @@ impl<W: Int8> Conv2d<W> {
     }
 
     /// Returns an error if an accumulator could overflow for inputs with these parameters.
-    pub(crate) fn check_input<X: Int8>(&self, x: &QParams<X, Ix4>) -> Result<()> {
+    pub(crate) fn check_input<X: Int8>(&self, x: &QParams<X>) -> Result<()> {
         let (_, zero_point) = per_tensor("input", x)?;
         self.weights.check_depth(X::max_abs_diff(zero_point), None)
     }
@@ -238,7 +234,7 @@ impl<W: Int8> Conv2d<W> {
 ///
 /// // Depthwise: one 3×3 kernel for each of 8 channels.
 /// let w = Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&Array4::from_elem((8, 3, 3, 1), 0.25f32))?;
-/// let (x, y) = (QParams::<u8, _>::per_tensor(0.1, 0)?, QParams::<u8, _>::per_tensor(0.1, 0)?);
+/// let (x, y) = (QParams::<u8>::per_tensor(0.1, 0)?, QParams::<u8>::per_tensor(0.1, 0)?);
 /// let window = Window::new().with_strides([2, 2]).with_padding(Padding::Same);
 /// let conv = Conv2d::new(&w, None, &window, 8)?.prepare(&x, &Output::to(&y).relu6().integer_only())?;
 ///
@@ -252,7 +248,7 @@ impl<W: Int8> Conv2d<W> {
 #[derive(Debug, Clone)]
 pub struct PreparedConv2d<X: Int8, W: Int8, Y: Element> {
     weights: ConvWeights<W>,
-    stage: OutputStage<X, Y, Ix4>,
+    stage: OutputStage<X, Y>,
 }
 
 impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
@@ -262,12 +258,12 @@ impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
     /// # Errors
     /// Same as [`Conv2d::new`] and [`Conv2d::prepare`].
     pub fn new<T: Element<Code = W>>(
-        x: &QParams<X, Ix4>,
+        x: &QParams<X>,
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<i32>>,
         window: &Window,
         groups: usize,
-        to: &Output<Y, Ix4>,
+        to: &Output<Y>,
     ) -> Result<Self> {
         let (scales, weights) = pack(weights, window, groups)?;
         let bias: Option<Vec<i32>> = bias.map(|b| b.iter().copied().collect());
@@ -275,18 +271,18 @@ impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
     }
 
     /// Returns an error if an accumulator could overflow.
-    fn checked(weights: ConvWeights<W>, stage: OutputStage<X, Y, Ix4>) -> Result<Self> {
+    fn checked(weights: ConvWeights<W>, stage: OutputStage<X, Y>) -> Result<Self> {
         weights.check_depth(stage.max_abs_diff(), stage.epilogue.bias())?;
         Ok(Self { weights, stage })
     }
 
     /// The parameters of the input.
-    pub fn input(&self) -> &QParams<X, Ix4> {
+    pub fn input(&self) -> &QParams<X> {
         &self.stage.x
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<Y, Ix4> {
+    pub fn output(&self) -> &QParams<Y> {
         &self.stage.y
     }
 

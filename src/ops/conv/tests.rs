@@ -2,7 +2,7 @@
 
 use alloc::{vec, vec::Vec};
 
-use ndarray::{Array4, ArrayRef4, Ix4};
+use ndarray::{Array4, ArrayRef4};
 use proptest::prelude::*;
 
 use super::weights::ConvWeights;
@@ -139,13 +139,13 @@ fn agrees<X: Int8, W: Int8>(case: Case<X, W>) -> Result<(), TestCaseError> {
         let sums = I32Epilogue::with_bias(&case.bias);
         weights.run(&case.x, case.x_zero, &sums, &mut y, &mut workspace).unwrap();
         prop_assert_eq!(&y, &expected, "{:?}", isa);
-        let params = QParams::<u8, Ix4>::per_tensor(0.3, 17).unwrap();
+        let params = QParams::<u8>::per_tensor(0.3, 17).unwrap();
         let codes = RequantizeEpilogue::new(0.5, &scales, Some(&case.bias), &params, Arithmetic::F32).unwrap();
         let mut y = channels_first(&Array4::zeros(expected.dim()));
         weights.run(&x_first, case.x_zero, &codes, &mut y, &mut workspace).unwrap();
         prop_assert_eq!(&y, &requantized, "{:?}, channels first", isa);
         for ((scale, [min, max]), expected) in clamps.into_iter().zip(&clamped) {
-            let params = QParams::<i8, Ix4>::per_tensor(scale, -5).unwrap();
+            let params = QParams::<i8>::per_tensor(scale, -5).unwrap();
             let codes = RequantizeEpilogue::new(0.5, &scales, Some(&case.bias), &params, Arithmetic::F32).unwrap();
             let mut y = Array4::zeros(expected.dim());
             weights.run(&case.x, case.x_zero, &codes.with_clamp(min, max).unwrap(), &mut y, &mut workspace).unwrap();

@@ -109,7 +109,7 @@ impl MaxPool {
 /// use ndarray::{Array4, Ix4};
 /// use ndarray_quant::{nn::Window, ops::AveragePool};
 /// use ndarray_quant::{QParams, QTensor, nn::Output};
-/// let params = QParams::<u8, Ix4>::per_tensor(0.5, 0)?;
+/// let params = QParams::<u8>::per_tensor(0.5, 0)?;
 /// let codes = Array4::from_shape_fn((1, 2, 2, 3), |(_, y, x, c)| (10 * c + 2 * y + x) as u8);
 /// let x = QTensor::new(codes, params.clone())?;
 /// let pool = AveragePool::new(&params, [2, 2], &Window::new(), &Output::to(&QParams::per_tensor(0.25, 0)?))?;
@@ -118,8 +118,8 @@ impl MaxPool {
 /// ```
 #[derive(Debug, Clone)]
 pub struct AveragePool<T: Int8> {
-    x: QParams<T, Ix4>,
-    y: QParams<T, Ix4>,
+    x: QParams<T>,
+    y: QParams<T>,
     kernel: [usize; 2],
     window: Window,
     count_include_pad: bool,
@@ -134,7 +134,7 @@ impl<T: Int8> AveragePool<T> {
     /// [`Error::Argument`] unless all parameters are per tensor, for [`Arithmetic::F64`], for fixed point if input and
     /// output have different parameters, and if a stride, a dilation or the kernel is 0. [`Error::Depth`] in fixed
     /// point if the kernel is so large that a sum could overflow.
-    pub fn new(x: &QParams<T, Ix4>, kernel: [usize; 2], window: &Window, to: &Output<T, Ix4>) -> Result<Self> {
+    pub fn new(x: &QParams<T>, kernel: [usize; 2], window: &Window, to: &Output<T>) -> Result<Self> {
         let (x_params, y_params) = (scale_zero_point("input", x)?, scale_zero_point("output", &to.params)?);
         check_window(kernel, window)?;
         let fixed_point = match to.arithmetic {
@@ -167,12 +167,12 @@ impl<T: Int8> AveragePool<T> {
     }
 
     /// The parameters of the input.
-    pub fn input(&self) -> &QParams<T, Ix4> {
+    pub fn input(&self) -> &QParams<T> {
         &self.x
     }
 
     /// The parameters of the output.
-    pub fn output(&self) -> &QParams<T, Ix4> {
+    pub fn output(&self) -> &QParams<T> {
         &self.y
     }
 

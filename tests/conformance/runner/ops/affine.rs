@@ -61,47 +61,40 @@ const ATTRS: [&str; 9] =
 fn quantize_in(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>> {
     case.knows(&ATTRS)?;
     with_element!(case.output(0)?.dtype(), T => with_float!(case.input(0)?.dtype(), F => {
-        if keeps_double_scales(case)? { quantize_as::<T, F, f64>(case, convention) } else { quantize_as::<T, F, f32>(case, convention) }
+        quantize_as::<T, F>(case, convention)
     }))
 }
 
 fn dequantize_in(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>> {
     case.knows(&ATTRS)?;
     with_element!(case.input(0)?.dtype(), T => with_float!(case.output(0)?.dtype(), F => {
-        if keeps_double_scales(case)? { dequantize_as::<T, F, f64>(case, convention) } else { dequantize_as::<T, F, f32>(case, convention) }
+        dequantize_as::<T, F>(case, convention)
     }))
 }
 
-/// Scales of half precision are widened to `f32`, which is exact; doubles stay.
-fn keeps_double_scales(case: &Case) -> Outcome<bool> {
-    Ok(case.input(1)?.dtype() == "f64")
-}
-
-fn quantize_as<T, F, S>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
+fn quantize_as<T, F>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
 where
     T: Element + Typed<Value = <T as Element>::Code>,
     F: Float + Typed<Value = F>,
-    S: Float,
 {
     let x = case.values::<F>(0)?;
-    let params = params::<T, S>(case, x.shape(), convention)?;
+    let params = params::<T>(case, x.shape(), convention)?;
     Ok(vec![T::tensor(params.quantize(x)?.unpacked_codes().into_owned())])
 }
 
-fn dequantize_as<T, F, S>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
+fn dequantize_as<T, F>(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>>
 where
     T: Element + Typed<Value = <T as Element>::Code>,
     F: Float + Typed<Value = F>,
-    S: Float,
 {
     let codes = case.values::<T>(0)?;
-    let params = params::<T, S>(case, codes.shape(), convention)?;
-    let q = QTensor::<T, IxDyn, S>::new(T::Storage::from_codes(codes.clone()), params)?;
+    let params = params::<T>(case, codes.shape(), convention)?;
+    let q = QTensor::<T, IxDyn>::new(T::Storage::from_codes(codes.clone()), params)?;
     Ok(vec![F::tensor(q.dequantize_as::<F>())])
 }
 
 /// The parameters of a case: scales are its second input, zero points the optional third.
-fn params<T: Element, S: Float>(case: &Case, shape: &[usize], convention: Convention) -> Outcome<QParams<T, IxDyn, S>> {
+fn params<T: Element>(case: &Case, shape: &[usize], convention: Convention) -> Outcome<QParams<T>> {
     let scale = case.input(1)?;
     let scale = scale.floats().ok_or_else(|| Stop::not_covered(format!("scales of dtype {}", scale.dtype())))?;
     let (granularity, grid) = granularity(case, shape, scale.shape())?;
@@ -117,15 +110,15 @@ fn params<T: Element, S: Float>(case: &Case, shape: &[usize], convention: Conven
         None => None,
     };
     let len = scale.len();
-    let scale = scale.mapv(S::from_f64).into_shape_with_order(grid).map_err(|_| spread("scales", len))?;
-    let params = QParams::<T, IxDyn, S>::new(granularity, scale, zero_point)?.with_convention(convention);
+    let scale = scale.into_shape_with_order(grid).map_err(|_| spread("scales", len))?;
+    let params = QParams::<T>::from_f64(granularity, scale, zero_point)?.with_convention(convention);
     Ok(match case.code_range()? {
         Some((min, max)) => params.with_code_range(min, max)?,
         None => params,
     })
 }
 
-/// Which elements share a scale, and the shape of the parameters in the tensor's rank.
+/// Returns the granularity of a case and the shape of its parameters.
 ///
 /// As ONNX has it: `block_size` 0 or none means not blocked, no axis means per tensor for a single scale, else axis 1.
 pub(crate) fn granularity(case: &Case, shape: &[usize], scale: &[usize]) -> Outcome<(Granularity, Vec<usize>)> {
@@ -134,15 +127,12 @@ pub(crate) fn granularity(case: &Case, shape: &[usize], scale: &[usize]) -> Outc
     // A list of one scale belongs to an axis only if that has one index; PyTorch multiplies by doubles there.
     let channels = axis.and_then(|axis| checked_axis(axis, shape.len()).ok()).map(|axis| shape[axis]);
     let per_tensor = scale.is_empty() || single && channels != Some(1);
-    let ones = vec![1; shape.len()];
     let axis = || checked_axis(axis.unwrap_or(1), shape.len());
     match case.integer("block_size")?.unwrap_or(0) {
-        0 if per_tensor => Ok((Granularity::PerTensor, ones)),
+        0 if per_tensor => Ok((Granularity::PerTensor, Vec::new())),
         0 => {
             let axis = axis()?;
-            let mut grid = ones;
-            grid[axis] = scale.iter().product();
-            Ok((Granularity::PerAxis { axis }, grid))
+            Ok((Granularity::PerAxis { axis }, vec![scale.iter().product()]))
         }
         size => {
             let size = usize::try_from(size).map_err(|_| Stop::failed(format!("block_size {size}")))?;

@@ -50,8 +50,8 @@ where
 
 fn from_half<G: Float + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
     match x {
-        Tensor::F16(x) => Ok(G::tensor(Dequantize::<G, IxDyn>::dequantize(x))),
-        Tensor::Bf16(x) => Ok(G::tensor(Dequantize::<G, IxDyn>::dequantize(x))),
+        Tensor::F16(x) => Ok(G::tensor(Dequantize::<G, IxDyn>::dequantize(x)?)),
+        Tensor::Bf16(x) => Ok(G::tensor(Dequantize::<G, IxDyn>::dequantize(x)?)),
         other => Err(Stop::not_covered(format!("cast from {} to {}", other.dtype(), G::NAME))),
     }
 }
@@ -62,7 +62,7 @@ where
     T: Element + Typed<Value = <T as Element>::Code>,
     G: Float + Typed<Value = G>,
 {
-    let params = QParams::<T, IxDyn>::per_tensor(1.0, T::Code::default())?;
+    let params = QParams::<T>::per_tensor(1.0, T::Code::default())?;
     let q = QTensor::<T, IxDyn>::new(T::Storage::from_codes(view::<T>(x)?.clone()), params)?;
     Ok(G::tensor(q.dequantize_as::<G>()))
 }

@@ -59,7 +59,7 @@ where
     let w = channels_last(case.values::<W>(3)?)?;
     let w_params = channel_params(&scales(case, 4)?, &w_zero_points, w.dim().0)?;
     let w = quantized::<W>(w, w_params)?;
-    let to = Output::to(&QParams::<Y, Ix4>::per_tensor(scalar(case, 6)?, zero_point::<Y>(case, 7)?)?);
+    let to = Output::to(&QParams::<Y>::per_tensor(scalar(case, 6)?, zero_point::<Y>(case, 7)?)?);
     let y = ops::qlinear_conv(&x, &w, bias(case)?.as_deref(), &onnx_window(case)?, groups(case)?, &to)?;
     Ok(vec![Y::tensor(channels_first(y.unpacked_codes().into_owned()).into_dyn())])
 }
@@ -114,7 +114,7 @@ where
 }
 
 /// Output parameters with the case's activation, its bounds quantized as TFLite does it.
-pub(crate) fn to_tflite<Y: Element>(case: &Case, params: QParams<Y, Ix4>) -> Outcome<Output<Y, Ix4>> {
+pub(crate) fn to_tflite<Y: Element>(case: &Case, params: QParams<Y>) -> Outcome<Output<Y>> {
     let to = Output::to(&params.with_convention(Convention::TfLite));
     match case.text("activation")? {
         None | Some("none") => Ok(to),
@@ -168,7 +168,7 @@ fn bias(case: &Case) -> Outcome<Option<ndarray::Array1<i32>>> {
     bias.map(|bias| bias.clone().into_dimensionality::<Ix1>()).transpose().map_err(shape_error)
 }
 
-fn channel_params<W: Int8>(scales: &[f32], zero_points: &[W], channels: usize) -> Outcome<QParams<W, Ix4>> {
+fn channel_params<W: Int8>(scales: &[f32], zero_points: &[W], channels: usize) -> Outcome<QParams<W>> {
     match (scales, zero_points) {
         (&[scale], &[zero_point]) => Ok(QParams::per_tensor(scale, zero_point)?),
         _ => {
@@ -178,7 +178,7 @@ fn channel_params<W: Int8>(scales: &[f32], zero_points: &[W], channels: usize) -
     }
 }
 
-pub(crate) fn quantized<T: Int8>(codes: Array4<T>, params: QParams<T, Ix4>) -> Outcome<QTensor<T, Ix4>> {
+pub(crate) fn quantized<T: Int8>(codes: Array4<T>, params: QParams<T>) -> Outcome<QTensor<T, Ix4>> {
     Ok(QTensor::new(<T::Storage<Ix4> as ndarray_quant::element::Storage<T, Ix4>>::from_codes(codes), params)?)
 }
 

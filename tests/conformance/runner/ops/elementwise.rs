@@ -42,9 +42,9 @@ pub(crate) fn sigmoid(case: &Case) -> Outcome<Vec<Tensor>> {
         let y = match (case.number("y_scale")?, case.integer("y_zero_point")?) {
             (Some(scale), Some(zero)) => {
                 let zero = T::try_from(zero).map_err(|_| Stop::failed(format!("zero point {zero}")))?;
-                QParams::<T, IxDyn>::per_tensor(scale as f32, zero)?.with_convention(Convention::TfLite)
+                QParams::<T>::per_tensor(scale as f32, zero)?.with_convention(Convention::TfLite)
             }
-            _ => QParams::<T, IxDyn>::per_tensor(scalar(case, 3)?, zero_point::<T>(case, 4)?)?,
+            _ => QParams::<T>::per_tensor(scalar(case, 3)?, zero_point::<T>(case, 4)?)?,
         };
         let y = Lookup::sigmoid(x.params(), &y)?.forward(&x)?;
         Ok(vec![T::tensor(y.unpacked_codes().into_owned())])
@@ -60,12 +60,12 @@ fn knows(case: &Case, left_shift: i64) -> Outcome<()> {
 struct Operands<T: Int8> {
     a: QTensor<T, IxDyn>,
     b: QTensor<T, IxDyn>,
-    to: Output<T, IxDyn>,
+    to: Output<T>,
 }
 
 /// Both sides and the output, each as codes, scale and zero point, in this order.
 fn operands<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
-    let y = QParams::<T, IxDyn>::per_tensor(scalar(case, 6)?, zero_point::<T>(case, 7)?)?;
+    let y = QParams::<T>::per_tensor(scalar(case, 6)?, zero_point::<T>(case, 7)?)?;
     let to = match case.source.as_str() {
         "ort" => Output::to(&y),
         "tflite" | "litert" => Output::to(&y.with_convention(Convention::TfLite))
@@ -83,7 +83,7 @@ fn operands<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
 
 /// Codes, scale and zero point from this input on.
 fn tensor<T: Int8 + Typed<Value = T>>(case: &Case, first: usize) -> Outcome<QTensor<T, IxDyn>> {
-    let params = QParams::<T, IxDyn>::per_tensor(scalar(case, first + 1)?, zero_point::<T>(case, first + 2)?)?;
+    let params = QParams::<T>::per_tensor(scalar(case, first + 1)?, zero_point::<T>(case, first + 2)?)?;
     let codes = <T::Storage<IxDyn> as Storage<T, IxDyn>>::from_codes(case.values::<T>(first)?.clone());
     Ok(QTensor::new(codes, params)?)
 }

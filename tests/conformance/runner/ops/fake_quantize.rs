@@ -1,6 +1,6 @@
 //! Float → real on the grid, and its gradients: PyTorch's training.
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::ArrayD;
 use ndarray_quant::{
     Convention, QParams,
     element::Code,
@@ -50,7 +50,7 @@ pub(crate) fn fake_quantize_learnable(case: &Case) -> Outcome<Vec<Tensor>> {
 }
 
 /// The scales without zero points, and the zero points as reals, both in the rank of the tensor.
-fn parameters(case: &Case) -> Outcome<(QParams<Wide, IxDyn>, ArrayD<f32>)> {
+fn parameters(case: &Case) -> Outcome<(QParams<Wide>, ArrayD<f32>)> {
     let (x, scale) = (case.input(0)?.shape(), case.values::<f32>(1)?);
     let (granularity, grid) = granularity(case, x, scale.shape())?;
     let zero_points = case.input(2)?;
@@ -64,7 +64,7 @@ fn parameters(case: &Case) -> Outcome<(QParams<Wide, IxDyn>, ArrayD<f32>)> {
     Ok((params.with_code_range(min, max)?, reals))
 }
 
-fn with_zero_points(params: QParams<Wide, IxDyn>, zero_points: &ArrayD<f32>) -> Outcome<QParams<Wide, IxDyn>> {
+fn with_zero_points(params: QParams<Wide>, zero_points: &ArrayD<f32>) -> Outcome<QParams<Wide>> {
     let (min, max) = params.code_range();
     let zero_points = zero_points.mapv(|z| Wide::from_i32(z as i32));
     let params = QParams::new(params.granularity(), params.scale().clone(), Some(zero_points))?;

@@ -44,9 +44,9 @@ where
     let (a, b) = (case.values::<A>(0)?, case.values::<B>(3)?);
     per_column(case, "b_scale", b)?;
     per_column(case, "b_zero_point", b)?;
-    let a_params = QParams::<A, Ix2>::per_tensor(scalar(case, 1)?, zero_point::<A>(case, 2)?)?;
+    let a_params = QParams::<A>::per_tensor(scalar(case, 1)?, zero_point::<A>(case, 2)?)?;
     let b_params = channel_params::<B>(case, 4, Some(5), Axis(1))?;
-    let y_params = QParams::<Y, Ix2>::per_tensor(scalar(case, 6)?, zero_point::<Y>(case, 7)?)?;
+    let y_params = QParams::<Y>::per_tensor(scalar(case, 6)?, zero_point::<Y>(case, 7)?)?;
     let y = batched(a, b, |a, b| {
         let a = QTensor::<A, Ix2>::new(A::Storage::from_codes(a.to_owned()), a_params.clone())?;
         let b = QTensor::<B, Ix2>::new(B::Storage::from_codes(b.to_owned()), b_params.clone())?;
@@ -73,7 +73,7 @@ where
 {
     let weights = matrix(case.values::<W>(3)?)?;
     let x = matrix(case.values::<X>(0)?)?;
-    let x_params = QParams::<X, Ix2>::per_tensor(scalar(case, 1)?, zero_point::<X>(case, 2)?)?;
+    let x_params = QParams::<X>::per_tensor(scalar(case, 1)?, zero_point::<X>(case, 2)?)?;
     let x = QTensor::<X, Ix2>::new(X::Storage::from_codes(x), x_params)?;
     let w_params = channel_params::<W>(case, 4, None, Axis(0))?;
     let weights = QTensor::<W, Ix2>::new(W::Storage::from_codes(weights), w_params)?;
@@ -82,7 +82,7 @@ where
     let bias = bias_at.map(|index| case.values::<i32>(index)).transpose()?;
     let bias = bias.map(|bias| bias.clone().into_dimensionality::<Ix1>()).transpose().map_err(shape_error)?;
     let y_at = if bias.is_some() { 6 } else { 5 };
-    let y_params = QParams::<Y, Ix2>::per_tensor(scalar(case, y_at)?, zero_point::<Y>(case, y_at + 1)?)?;
+    let y_params = QParams::<Y>::per_tensor(scalar(case, y_at)?, zero_point::<Y>(case, y_at + 1)?)?;
     // The bounds of activations are quantized as TFLite does it.
     let to = Output::to(&y_params.with_convention(Convention::TfLite));
     let to = match case.text("activation")? {
@@ -105,7 +105,7 @@ fn matrix<A: Copy>(x: &ArrayD<A>) -> Outcome<Array2<A>> {
 }
 
 /// Parameters of a matrix: one scale and zero point, or one of either per index of `axis`.
-fn channel_params<T: Int8>(case: &Case, scale: usize, zero: Option<usize>, axis: Axis) -> Outcome<QParams<T, Ix2>> {
+fn channel_params<T: Int8>(case: &Case, scale: usize, zero: Option<usize>, axis: Axis) -> Outcome<QParams<T>> {
     let scales = scales(case, scale)?;
     let zero_points: Vec<T> = match zero {
         Some(zero) => zero_points::<T>(case.input(zero)?)?.iter().copied().collect(),

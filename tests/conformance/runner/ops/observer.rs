@@ -1,6 +1,5 @@
 //! Batches → range → parameters: PyTorch's observers.
 
-use ndarray::IxDyn;
 use ndarray_quant::observer::Bounds;
 use ndarray_quant::{
     Convention, Element, Granularity, Scheme,
@@ -87,10 +86,10 @@ fn parameters<T: Element>(case: &Case, observer: &BlockObserver<impl Statistic>)
     };
     let scheme = scheme.with_convention(Convention::Torch).with_granularity(observer.granularity());
     let scheme = match case.code_range()? {
-        Some((min, max)) => scheme.code_range(min, max)?,
+        Some((min, max)) => scheme.with_code_range(min, max)?,
         None => scheme,
     };
-    let params = scheme.params::<IxDyn>(observer)?;
+    let params = scheme.params(observer)?;
     let scale: Vec<f32> = params.scale().iter().copied().collect();
     let zero_point = match params.zero_point() {
         Some(zero_point) => zero_point.iter().map(|z| z.to_i32().into()).collect(),

@@ -67,8 +67,8 @@ fn input<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<QTensor<T, Ix4>> {
     quantized(codes, QParams::per_tensor(scalar(case, 1)?, zero_point::<T>(case, 2)?)?)
 }
 
-fn output<T: Int8>(case: &Case) -> Outcome<Output<T, Ix4>> {
-    Ok(Output::to(&QParams::<T, Ix4>::per_tensor(scalar(case, 3)?, zero_point::<T>(case, 4)?)?))
+fn output<T: Int8>(case: &Case) -> Outcome<Output<T>> {
+    Ok(Output::to(&QParams::<T>::per_tensor(scalar(case, 3)?, zero_point::<T>(case, 4)?)?))
 }
 
 fn in_layout<T: Int8 + Typed<Value = T>>(case: &Case, y: QTensor<T, Ix4>) -> Outcome<Vec<Tensor>> {
