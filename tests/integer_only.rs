@@ -126,17 +126,22 @@ fn every_requantization_equals_its_formula() {
             let expected = reference(&x, layer, arithmetic);
             x = integer.forward(&x).unwrap();
             assert_eq!(x.codes(), expected, "{arithmetic:?}");
-            assert!(x.codes().iter().any(|&q| q != layer.to.zero_point().map_or(0, |z| z[[0, 0]])), "not all zero");
+            assert!(
+                x.codes()
+                    .iter()
+                    .any(|&q| q != layer.to.zero_point().map_or(0, |z| z.iter().next().copied().unwrap_or_default())),
+                "not all zero"
+            );
         }
     }
 }
 
 fn reference(x: &QTensor<u8, Ix2>, layer: &Layer, arithmetic: Arithmetic) -> Array2<u8> {
-    let zero = |p: &QParams<u8>| p.zero_point().map_or(0, |z| z[[0, 0]]) as i64;
-    let (x_scale, y_scale) = (x.params().scale()[[0, 0]], layer.to.scale()[[0, 0]]);
+    let zero = |p: &QParams<u8>| p.zero_point().map_or(0, |z| z.iter().next().copied().unwrap_or_default()) as i64;
+    let (x_scale, y_scale) = (x.params().scales()[0], layer.to.scales()[0]);
     let (x_zero, y_zero) = (zero(x.params()), zero(&layer.to));
     Array2::from_shape_fn((x.codes().nrows(), layer.bias.len()), |(n, o)| {
-        let w_scale = layer.weights.params().scale()[[o, 0]];
+        let w_scale = layer.weights.params().scales()[o];
         let bias = (layer.bias[o] as f64 / (x_scale as f64 * w_scale as f64)).round_ties_even() as i64;
         let products = x
             .codes()

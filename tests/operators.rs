@@ -20,7 +20,7 @@ fn params() -> impl Strategy<Value = Params> {
 }
 
 fn scale_zero_point(params: &Params) -> (f32, f32) {
-    (params.scale()[[0, 0, 0, 0]], params.zero_point().map_or(0.0, |z| z[[0, 0, 0, 0]].into()))
+    (params.scales()[0], params.zero_point().map_or(0.0, |z| z.iter().next().copied().unwrap_or_default().into()))
 }
 
 fn images() -> impl Strategy<Value = Array4<u8>> {

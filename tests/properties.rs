@@ -54,16 +54,16 @@ fn scheme<T: Element>() -> impl Strategy<Value = Scheme<T>> {
 
 /// The scale and zero point that belong to an element, found without any of the crate's block logic.
 fn params_at<T: Element>(params: &QParams<T>, index: [usize; 3]) -> (f32, i32) {
-    let mut block = [0; 3];
-    match params.granularity() {
-        Granularity::PerAxis { axis } => block[axis] = index[axis],
+    let block = match params.granularity() {
+        Granularity::PerAxis { axis } => vec![index[axis]],
         Granularity::PerGroup { axis, size } => {
-            block = index;
-            block[axis] = index[axis] / size;
+            let mut block = index.to_vec();
+            block[axis] /= size;
+            block
         }
-        _ => {}
-    }
-    (params.scale()[block], params.zero_point().map_or(0, |z| z[block].to_i32()))
+        _ => vec![],
+    };
+    (params.scale()[&block[..]], params.zero_point().map_or(0, |z| z[&block[..]].to_i32()))
 }
 
 /// The plain formulas, in the order of the contract.

@@ -57,7 +57,7 @@ impl Grid {
     fn new(params: &QParams<u8>) -> Self {
         let (min, max) = params.code_range();
         Grid {
-            scale: params.scale()[[0, 0]].into(),
+            scale: params.scales()[0].into(),
             zero_point: params.zero_point().map_or(0.0, |z| z[[0, 0]].into()),
             codes: (min.into(), max.into()),
         }

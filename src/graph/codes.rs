@@ -183,7 +183,7 @@ fn params_of(x: &[f32]) -> Result<QParams<u8>> {
         threads::each_part(&mut ranges, 1, &mut alloc::vec![(); chunks], &|first, ranges, ()| {
             let [start, end] = [first, first + ranges.len()].map(|chunk| x.len() * chunk / chunks);
             let range = Ranges::of(&ArrayView1::from(&x[start..end]), Granularity::PerTensor);
-            ranges.fill(range.ok().map(|range| (range.min()[0], range.max()[0])));
+            ranges.fill(range.ok().map(|range| (range.min()[[]], range.max()[[]])));
         });
     }
     match ranges.into_iter().reduce(|a, b| a.zip(b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1)))).flatten() {

@@ -29,7 +29,7 @@ use crate::scheme::Scheme;
 /// let mut range = Entropy::per_tensor();
 /// range.observe(&x)?;
 /// let params: QParams<i8> = Scheme::symmetric().params(&range)?;
-/// assert!(params.scale()[0] < 5.0 / 127.5);
+/// assert!(params.scales()[0] < 5.0 / 127.5);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub type Entropy = BlockObserver<EntropyStatistic>;

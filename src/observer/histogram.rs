@@ -34,7 +34,7 @@ const STEP: f64 = 1e-5;
 /// assert_eq!(range.blocks()[0].counts().iter().sum::<f64>(), 4096.0);
 /// let scheme = Scheme::<u8>::asymmetric().with_convention(Convention::Torch);
 /// let params: QParams<u8> = scheme.params(&range)?;
-/// assert!((params.scale()[0] - 2.0 / 255.0).abs() < 1e-4);
+/// assert!((params.scales()[0] - 2.0 / 255.0).abs() < 1e-4);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub type HistogramObserver = BlockObserver<HistogramStatistic>;

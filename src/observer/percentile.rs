@@ -29,7 +29,7 @@ use crate::scheme::Scheme;
 /// let mut range = Percentile::per_tensor().with_percentile(99.0)?;
 /// range.observe(&x)?;
 /// let params: QParams<u8> = Scheme::asymmetric().params(&range)?;
-/// assert!(params.scale()[0] < 1.05 / 255.0);
+/// assert!(params.scales()[0] < 1.05 / 255.0);
 ///
 /// let per_channel = Percentile::per_axis(Axis(0)).with_percentile(99.0)?;
 /// # Ok::<(), ndarray_quant::Error>(())

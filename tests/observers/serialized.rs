@@ -64,11 +64,9 @@ fn invalid_data_is_an_error() {
         }
     }
     let of_bounds = [("[-2.0,1.0]", "[2.0,1.0]"), ("[-2.0,1.0]", "[null,1.0]"), ("[-2.0,1.0]", "[-2.0,1e39]")];
-    let of_shape =
-        [("[3,1]", "[4,1]"), ("[3,1]", "[3,2]"), ("[3,1]", "[3]"), ("[3,1]", "[]"), ("\"axis\":0", "\"axis\":2")];
+    let of_shape = [("[3]", "[4]"), ("[3]", "[3,2]"), ("[3]", "[3,1]"), ("[3]", "[]")];
     rejects(MinMax::per_axis(Axis(0)), &of_bounds);
-    rejects(MinMax::per_axis(Axis(0)), &of_shape[..2]);
-    rejects(MinMax::per_axis(Axis(0)), &of_shape[3..]);
+    rejects(MinMax::per_axis(Axis(0)), &of_shape);
     rejects(MinMax::per_tensor(), &[("\"shape\":[]", "\"shape\":[1,1]")]);
     rejects(MovingAverage::per_axis(Axis(0)), &of_bounds);
     rejects(MovingAverage::per_axis(Axis(0)), &[("\"batches\":1", "\"batches\":0"), ("0.01", "0.0")]);

@@ -20,7 +20,7 @@ fn lsq() {
     for (i, row) in w.rows().into_iter().enumerate() {
         let by_scale: f32 = row
             .iter()
-            .map(|x| x / q.scale()[[i, 0]])
+            .map(|x| x / q.scales()[i])
             .map(|v| match v {
                 v if v <= -4.0 => -4.0,
                 v if v >= 3.0 => 3.0,
@@ -30,7 +30,7 @@ fn lsq() {
         assert!((gradients.scale[[i, 0]] - by_scale / 150f32.sqrt()).abs() < 1e-5);
     }
     let zeros = LearnedQuantizer::lsq(Scheme::<i8>::symmetric(), &Array1::<f32>::zeros(3)).unwrap();
-    assert_eq!(zeros.scale()[0], 1.0);
+    assert_eq!(zeros.scales()[0], 1.0);
     let nan = LearnedQuantizer::lsq(Scheme::<i8>::symmetric(), &ndarray::array![1.0f32, f32::NAN]);
     assert!(matches!(nan, Err(Error::NonFinite { index, .. }) if index == [1]));
 }
@@ -52,14 +52,14 @@ fn scales_stay_positive_and_finite() {
         let grad = w.mapv(|w| (w - 0.3) * rng.random_range(-1.0f32..1.0) * noise);
         for q in [&mut two, &mut four] {
             q.sgd_step(&q.gradients(&w, &grad).unwrap(), 0.1).unwrap();
-            usable(q.scale()[0]);
+            usable(q.scales()[0]);
         }
         plus.sgd_step(&plus.gradients(&w, &grad).unwrap(), 0.1).unwrap();
-        usable(plus.scale()[0]);
-        assert!((0.0..=255.0).contains(&plus.zero_point().unwrap()[0]));
+        usable(plus.scales()[0]);
+        assert!((0.0..=255.0).contains(&plus.zero_point().unwrap().first().copied().unwrap()));
         let (_, by_alpha) = pact.gradients(&w, &grad).unwrap();
         pact.set_alpha(pact.alpha() - 0.1 * by_alpha).unwrap();
-        usable(pact.params().scale()[0]);
+        usable(pact.params().scales()[0]);
         w.mapv_inplace(|w| (w + rng.random_range(-0.01f32..0.01)).clamp(-2.0, 2.0));
     }
 }
@@ -72,7 +72,7 @@ fn lsq_plus() {
     // The range starts centred on the middle code; all data is in the upper half.
     let mut q = LearnedQuantizer::lsq_plus(params).unwrap();
     q.set_zero_point(&ndarray::array![8.4]).unwrap();
-    assert_eq!(q.params().zero_point().unwrap()[0], 8);
+    assert_eq!(q.params().zero_point().unwrap().first().copied().unwrap(), 8);
     let error = |q: &LearnedQuantizer<u8>| &q.as_fake_quantize().forward(&x).unwrap().0 - &x;
     let before = error(&q).mapv(|e| e * e).sum();
     for _ in 0..2000 {
@@ -82,7 +82,7 @@ fn lsq_plus() {
         q.set_scale(&scale).unwrap();
         q.set_zero_point(&zero).unwrap();
     }
-    assert!(q.params().zero_point().map_or(0, |z| z[0]) < 8);
+    assert!(q.params().zero_point().map_or(0, |z| z.first().copied().unwrap()) < 8);
     assert!(error(&q).mapv(|e| e * e).sum() < 0.5 * before);
     let fixed = &mut LearnedQuantizer::lsq(Scheme::<u8>::asymmetric(), &x).unwrap();
     assert!(matches!(fixed.set_zero_point(&ndarray::array![1.0]), Err(Error::Argument { .. })));
@@ -101,7 +101,7 @@ fn schedule() {
         assert_eq!(schedule.fake_quant_enabled(step.into()), step >= 2);
         let (y, mask) = q.forward(&x).unwrap();
         let range = 1.0 + step.min(3) as f32;
-        let scale = q.params().unwrap().scale()[[0, 0]];
+        let scale = q.params().unwrap().scales()[0];
         assert!((scale - range / 255.0).abs() < 1e-7, "step {step}: {scale}");
         assert_eq!(y == x, step < 2);
         assert_eq!(mask.clipped(), (step > 3) as usize);

@@ -59,18 +59,17 @@ fn params<T: Element>(shape: Ix3, granularity: Granularity, bits: u32, with_zero
     params.with_code_range(min, max).expect("the same codes")
 }
 
-fn block_of(granularity: Granularity, index: (usize, usize, usize)) -> [usize; 3] {
+fn block_of(granularity: Granularity, index: (usize, usize, usize)) -> Vec<usize> {
     let index = [index.0, index.1, index.2];
-    let mut block = [0; 3];
     match granularity {
-        Granularity::PerAxis { axis } => block[axis] = index[axis],
+        Granularity::PerAxis { axis } => vec![index[axis]],
         Granularity::PerGroup { axis, size } => {
-            block = index;
+            let mut block = index.to_vec();
             block[axis] /= size;
+            block
         }
-        _ => {}
+        _ => vec![],
     }
-    block
 }
 
 fn round(v: f32, convention: Convention) -> f32 {
@@ -128,12 +127,12 @@ fn forward_and_backward<T: Element>(
     prop_assert_eq!(&y, &params.fake_quantize(&x).unwrap());
     let passes = mask.to_array();
     let gradients = fake.gradients(&x, &grad).unwrap();
-    let zero_at = |block: [usize; 3]| params.zero_point().map_or(0.0, |z| z[block].to_i32() as f32);
+    let zero_at = |block: &[usize]| params.zero_point().map_or(0.0, |z| z[block].to_i32() as f32);
     let mut scale = Array::<f64, _>::zeros(params.scale().raw_dim());
     let (mut zero_point, mut magnitude) = (scale.clone(), scale.clone());
     for (index, &x) in x.indexed_iter() {
         let block = block_of(granularity, index);
-        let (s, z) = (params.scale()[block], zero_at(block));
+        let (s, z) = (params.scale()[&block[..]], zero_at(&block));
         let (_, centred, side) = reference(x, s, z, params.code_range(), convention, clipping);
         prop_assert_eq!((y[index], passes[index]), (centred * s, side == 0));
         // PyTorch's backward pass adds the zero point before rounding.
@@ -146,9 +145,9 @@ fn forward_and_backward<T: Element>(
         let g = grad[index];
         prop_assert_eq!(gradients.input[index], if side == 0 { g } else { 0.0 });
         let by_scale = if side == 0 { centred - v } else { centred };
-        scale[block] += g as f64 * by_scale as f64;
-        magnitude[block] += (g * by_scale).abs() as f64 + (g * s).abs() as f64;
-        zero_point[block] -= if side == 0 { 0.0 } else { g as f64 * s as f64 };
+        scale[&block[..]] += g as f64 * by_scale as f64;
+        magnitude[&block[..]] += (g * by_scale).abs() as f64 + (g * s).abs() as f64;
+        zero_point[&block[..]] -= if side == 0 { 0.0 } else { g as f64 * s as f64 };
     }
     for ((expected, found), m) in scale.iter().zip(&gradients.scale).zip(&magnitude) {
         prop_assert!((expected - *found as f64).abs() <= 1e-5 * m + 1e-30, "scale: {expected} {found}");
@@ -267,9 +266,9 @@ proptest! {
     fn set_scales_are_usable(present in prop_oneof![1e-30f32..1e30, 0.01f32..1.0], proposed: f32) {
         let params = QParams::<i8>::per_tensor(present, 0).unwrap();
         let mut quantizer = LearnedQuantizer::new(params).unwrap();
-        let present = quantizer.scale()[0];
+        let present = quantizer.scales()[0];
         quantizer.set_scale(&Array1::from_elem(1, proposed)).unwrap();
-        let scale = quantizer.scale()[0];
+        let scale = quantizer.scales()[0];
         prop_assert!(scale > 0.0 && scale.is_finite() && (0.5 * present..=2.0 * present).contains(&scale), "{scale}");
     }
 }

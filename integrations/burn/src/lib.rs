@@ -66,7 +66,7 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 /// let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().with_bits(2)?, &array![0.3f32, -0.8, 2.0].into_dyn())?;
 /// let device = Device::flex().autodiff();
 /// let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
-/// let scale = Tensor::<1>::from_floats([start.scale()[0]], &device).require_grad();
+/// let scale = Tensor::<1>::from_floats([start.scales()[0]], &device).require_grad();
 /// let y = learned_fake_quantize(x, scale.clone(), start.params(), GradientScale::Weights)?;
 /// let gradients = y.sum().backward();
 /// assert!(scale.grad(&gradients).is_some());

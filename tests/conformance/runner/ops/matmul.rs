@@ -1,6 +1,6 @@
 //! Integer products and linear layers: `ops::matmul_integer`, `ops::qlinear_matmul`, `ops::fully_connected`.
 
-use ndarray::{Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2};
+use ndarray::{Array1, Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2};
 use ndarray_quant::gemm::Int8;
 use ndarray_quant::{Convention, Element, Granularity, QParams, QTensor, element::Storage, nn::Output, ops};
 
@@ -112,9 +112,8 @@ fn channel_params<T: Int8>(case: &Case, scale: usize, zero: Option<usize>, axis:
         None => vec![T::default()],
     };
     let channels = scales.len().max(zero_points.len());
-    let shape = if axis.index() == 0 { (channels, 1) } else { (1, channels) };
-    let scales = Array2::from_shape_vec(shape, repeated(&scales, channels)).map_err(shape_error)?;
-    let zero_points = Array2::from_shape_vec(shape, repeated(&zero_points, channels)).map_err(shape_error)?;
+    let scales = Array1::from(repeated(&scales, channels));
+    let zero_points = Array1::from(repeated(&zero_points, channels));
     let granularity = if channels == 1 { Granularity::PerTensor } else { Granularity::per_axis(axis) };
     Ok(QParams::new(granularity, scales, Some(zero_points))?)
 }
