@@ -70,7 +70,7 @@ fn shapes_axes_and_groups() {
     assert_eq!(error, Error::Shape { what: "parameters", expected: vec![3], found: vec![2] });
     says(&error, &["[3]", "[2]"]);
     let error = QParams::<i8>::per_axis(Axis(0), array![1.0, 2.0], Some(array![0])).unwrap_err();
-    assert_eq!(error, Error::Shape { what: "zero points", expected: vec![2, 1], found: vec![1, 1] });
+    assert_eq!(error, Error::Shape { what: "zero points", expected: vec![2], found: vec![1] });
     let mut codes = Array2::<i8>::zeros((3, 5));
     let params = QParams::<i8>::per_tensor(1.0, 0).unwrap();
     let error = params.quantize_into(&x, &mut codes).unwrap_err();
@@ -79,10 +79,18 @@ fn shapes_axes_and_groups() {
     assert!(params.fake_quantize_into(&x, &mut Array2::<f32>::zeros((1, 1))).is_err());
     let wrong = QParams::per_axis(Axis(1), Array1::ones(3), None);
     assert!(matches!(QTensor::<i8, _>::new(codes, wrong.unwrap()), Err(Error::Shape { .. })));
-    // A rank that parameters of a dynamic number of axes do not have.
+    // Parameters per axis serve every rank that has the axis; groups have the rank of the tensor.
     let params = QParams::<i8>::new(Granularity::per_axis(Axis(0)), ArrayD::ones(IxDyn(&[3])), None).unwrap();
-    assert!(matches!(params.quantize(&x.clone().into_dyn()), Err(Error::Shape { .. })));
-    assert!(matches!(QParams::<i8>::per_axis(Axis(0), array![1.0], None), Err(Error::Axis { .. })));
+    params.quantize(&x.clone().into_dyn()).unwrap();
+    let scalar = params.quantize(&ndarray::arr0(1.0f32)).unwrap_err();
+    assert_eq!(scalar, Error::Axis { ndim: 0, found: 0 });
+    let groups = QParams::<i8>::new(Granularity::per_group(Axis(0), 2), Array1::ones(2), None).unwrap();
+    assert!(matches!(groups.quantize(&x), Err(Error::Shape { .. })));
+    let columns = QParams::<i8>::new(Granularity::per_axis(Axis(0)), Array2::ones((3, 1)), None);
+    assert!(matches!(columns, Err(Error::Shape { .. })));
+    // No scales are allocated for axes of a tensor without elements that are too long.
+    let vast = Array2::<f32>::zeros((1 << 60, 0));
+    assert!(matches!(Scheme::<i8>::symmetric().per_axis(Axis(0)).quantize(&vast), Err(Error::Argument { .. })));
     assert!(Packed::<I4, Ix2>::from_bytes((3, 3), vec![0; 4]).is_err());
     for dims in [[usize::MAX, 2, 1], [2, 0, usize::MAX], [0, usize::MAX / 2, 4]] {
         assert!(Packed::<I4, IxDyn>::from_bytes(IxDyn(&dims), vec![]).is_err(), "{dims:?}");

@@ -153,8 +153,7 @@ proptest! {
             let alone = scheme.quantize(&slice).unwrap();
             prop_assert_eq!(whole.codes().index_axis(Axis(axis), i), alone.codes());
             if !slice.is_empty() {
-                let scale = whole.params().scale().index_axis(Axis(axis), i);
-                prop_assert_eq!(scale.iter().next(), alone.params().scale().iter().next());
+                prop_assert_eq!(whole.params().scales()[i], alone.params().scales()[0]);
             }
         }
     }
@@ -336,7 +335,7 @@ fn degenerate_shapes() {
     let empty = Array2::<f32>::zeros((0, 3));
     assert_eq!(scheme.quantize(&empty).unwrap().dequantize(), empty);
     assert_eq!(scheme.per_axis(Axis(1)).quantize(&empty).unwrap().dequantize(), empty);
-    assert_eq!(scheme.per_axis(Axis(0)).quantize(&empty).unwrap().params().scale().shape(), [0, 1]);
+    assert_eq!(scheme.per_axis(Axis(0)).quantize(&empty).unwrap().params().scale().shape(), [0]);
     let scalar = ndarray::arr0(2.0f32);
     let q = scheme.quantize(&scalar).unwrap();
     assert_eq!((q.codes()[()], q.dequantize()[()]), (255, 2.0));

@@ -50,7 +50,7 @@ use crate::scheme::Scheme;
 /// let mut range = BlockObserver::from_statistic(ThreeSigma);
 /// range.observe(&array![[1.0f32, -1.0, 1.0, -1.0]])?;
 /// let params: QParams<i8> = Scheme::symmetric().params(&range)?;
-/// assert_eq!(params.scale(), array![[3.0 / 127.5]]);
+/// assert_eq!(params.scales(), [3.0 / 127.5]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub trait Statistic: Clone + Debug + PartialEq {

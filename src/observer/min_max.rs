@@ -18,7 +18,7 @@ use crate::scheme::Scheme;
 /// range.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
 /// range.observe(&array![[3.0f32], [0.0]])?; // only the number of blocks, here of rows, must stay the same
 /// let params: QParams<u8> = Scheme::asymmetric().per_axis(Axis(0)).params(&range)?;
-/// assert_eq!(params.scale(), array![[5.0 / 255.0], [4.0 / 255.0]]);
+/// assert_eq!(params.scales(), [5.0 / 255.0, 4.0 / 255.0]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 pub type MinMax = BlockObserver<MinMaxStatistic>;

@@ -81,7 +81,7 @@ impl Schedule {
 /// assert_eq!(q.forward(&array![0.0f32, 255.0])?.0, array![0.0, 255.0]); // step 0 only observes
 /// assert_eq!(q.forward(&array![0.0f32, 765.0])?.0, array![0.0, 510.0]); // step 1: the range is the mean of both
 /// assert_eq!(q.forward(&array![3.0f32, 9999.0])?.0, array![4.0, 510.0]); // step 2: frozen
-/// assert_eq!(q.params().unwrap().scale(), array![2.0]);
+/// assert_eq!(q.params().unwrap().scales(), [2.0]);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone)]

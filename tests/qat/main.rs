@@ -224,9 +224,9 @@ proptest! {
         let expected = central(&|h| surrogate(x + h, scale, zero as f64));
         prop_assert!((found.input[0] - expected).abs() < 1e-4, "input: {} {expected}", found.input[0]);
         let expected = central(&|h| surrogate(x, scale + h, zero as f64));
-        prop_assert!((found.scale[0] as f64 - expected).abs() < 1e-4, "scale: {} {expected}", found.scale[0]);
+        prop_assert!((found.scale[[]] as f64 - expected).abs() < 1e-4, "scale: {} {expected}", found.scale[[]]);
         let expected = central(&|h| surrogate(x, scale, zero as f64 + h));
-        prop_assert!((found.zero_point[0] as f64 - expected).abs() < 1e-4, "zero: {} {expected}", found.zero_point[0]);
+        prop_assert!((found.zero_point[[]] as f64 - expected).abs() < 1e-4, "zero: {} {expected}", found.zero_point[[]]);
     }
 
     /// Half precision is computed in `f32`, and `f64` in `f64`.
@@ -266,9 +266,9 @@ proptest! {
     fn set_scales_are_usable(present in prop_oneof![1e-30f32..1e30, 0.01f32..1.0], proposed: f32) {
         let params = QParams::<i8>::per_tensor(present, 0).unwrap();
         let mut quantizer = LearnedQuantizer::new(params).unwrap();
-        let present = quantizer.scales()[0];
+        let present = quantizer.params().scales()[0];
         quantizer.set_scale(&Array1::from_elem(1, proposed)).unwrap();
-        let scale = quantizer.scales()[0];
+        let scale = quantizer.params().scales()[0];
         prop_assert!(scale > 0.0 && scale.is_finite() && (0.5 * present..=2.0 * present).contains(&scale), "{scale}");
     }
 }
@@ -280,7 +280,7 @@ fn nan_is_zero_and_infinities_are_clipped() {
     let (y, mask) = fake.forward(&x).unwrap();
     assert_eq!((y, mask.to_array()), (ndarray::array![0.0, 126.0, -1.5], ndarray::array![true, false, false]));
     let gradients = fake.gradients(&x, &Array1::ones(3)).unwrap();
-    assert_eq!((gradients.scale[0], gradients.zero_point[0]), (252.0 - 3.0, -1.0));
+    assert_eq!((gradients.scale[[]], gradients.zero_point[[]]), (252.0 - 3.0, -1.0));
 }
 
 /// The mean over many seeds is the value, within five standard deviations.
