@@ -5,7 +5,7 @@ use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4, IxDyn, array};
 use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, Workspace, gemm, gemm_into};
 use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Op};
 use ndarray_quant::{
-    Error, Granularity, I4, Packed, QParams, QTensor, Quantize, Scheme,
+    Error, Granularity, I4, Packed, QParams, QTensor, Scheme,
     compat::gemmlowp::FixedPoint,
     half::{HalfCast, Overflow},
     nn::{Arithmetic, HalfLinear, Linear, Multiplier, Output, PreparedLinear},

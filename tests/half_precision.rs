@@ -2,10 +2,7 @@
 
 use half::{bf16, f16};
 use ndarray::{Array1, array};
-use ndarray_quant::{
-    Quantize,
-    half::{HalfCast, HalfFloat, Overflow},
-};
+use ndarray_quant::half::{HalfCast, HalfFloat, Overflow};
 
 fn cast<H: HalfFloat>(x: &Array1<f64>) -> Array1<H> {
     HalfCast::<H>::new(Overflow::Infinity).quantize(x).expect("shapes agree")

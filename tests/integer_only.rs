@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Axis, Ix2};
 use ndarray_quant::gemm::Workspace;
 use ndarray_quant::{
-    QParams, QTensor, Quantize, Scheme,
+    QParams, QTensor, Scheme,
     compat::gemmlowp::{FixedPoint, FixedPointRounding},
     nn::{Arithmetic, Linear, Output, PreparedLinear},
 };

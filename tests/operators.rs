@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array4, Axis, Ix4, Zip, s};
 use ndarray_quant::gemm::{Int8, Workspace};
 use ndarray_quant::{
-    Convention, Element, QParams, QTensor, Quantize, Scheme,
+    Convention, Element, QParams, QTensor, Scheme,
     compat::gemmlowp::{FixedPoint, FixedPointRounding},
     nn::{Arithmetic, Conv2d, HalfLinear, Linear, Multiplier, Output},
 };

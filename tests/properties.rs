@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use ndarray::{Array, Array1, Array2, Array3, ArrayD, Axis, Dimension, IxDyn, s};
 use ndarray_quant::{
-    Convention, Dequantize, Element, Granularity, I2, I4, QParams, Quantize, Scheme, U2, U4,
+    Convention, Dequantize, Element, Granularity, I2, I4, QParams, Scheme, U2, U4,
     compat::gemmlowp::{FixedPoint, FixedPointRounding},
     element::Code,
     half::{HalfCast, Overflow},

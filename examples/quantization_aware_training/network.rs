@@ -6,7 +6,7 @@
 use indicatif::ProgressBar;
 use ndarray::{Array, Array2, ArrayD, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2, IxDyn};
 use ndarray_quant::{
-    Element, Granularity, QParams, Quantize, Result, Scheme,
+    Element, Granularity, QParams, Result, Scheme,
     nn::{Output, PreparedLinear},
     observer::{BlockObserver, MinMax, Statistic},
     qat::{FakeLinear, GradientScale, LearnedQuantizer, LinearPass, SteClipping},

@@ -9,7 +9,7 @@
 use half::f16;
 use ndarray::{Array2, ArrayRef2, Axis, Ix2};
 use ndarray_quant::{
-    QParams, QTensor, Quantize, Result, Scheme,
+    QParams, QTensor, Result, Scheme,
     half::{HalfCast, Overflow},
     nn::{HalfLinear, Linear, Output, PreparedLinear},
     observer::MinMax,

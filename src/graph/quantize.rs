@@ -195,7 +195,7 @@ fn quantize_weights<T: Element<Code = i8>>(
     tensor: &TensorRecipe,
     statistics: Option<&LayerStatistics>,
 ) -> Result<QTensor<T, ndarray::IxDyn>> {
-    let params = tensor.weight_params::<T>(weights.ndim())?;
+    let params = tensor.weight_params::<T>()?;
     let mut codes = ArrayD::<i8>::zeros(weights.raw_dim());
     params.quantize_into(weights, &mut codes)?;
     if let Some(statistics) = statistics {

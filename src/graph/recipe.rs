@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use ndarray::{Array, ArrayD, ArrayRef, Axis, IxDyn};
+use ndarray::{Array1, ArrayRef, Axis, IxDyn};
 
 use super::network::{Graph, Node};
 use super::op::Op;
@@ -284,18 +284,14 @@ impl TensorRecipe {
         self.activation_scheme().params_from_range(min, max)
     }
 
-    /// The parameters of weights of rank `ndim`.
-    pub(crate) fn weight_params<T: Element>(&self, ndim: usize) -> Result<QParams<T>> {
+    /// The parameters of weights.
+    pub(crate) fn weight_params<T: Element>(&self) -> Result<QParams<T>> {
         let scheme = Scheme::<T>::symmetric().narrow_range();
         if self.granularity == Granularity::PerTensor {
             let (min, max) = self.ranges.first().copied().unwrap_or_default();
             return scheme.params_from_range(min, max);
         }
-        let mut grid = alloc::vec![1; ndim];
-        grid[0] = self.ranges.len();
-        let bounds = |f: fn(&(f32, f32)) -> f32| -> ArrayD<f32> {
-            Array::from_shape_vec(IxDyn(&grid), self.ranges.iter().map(f).collect()).expect("one range per channel")
-        };
+        let bounds = |f: fn(&(f32, f32)) -> f32| self.ranges.iter().map(f).collect::<Array1<f32>>();
         scheme.params_from_ranges(&Ranges::new(self.granularity, bounds(|r| r.0), bounds(|r| r.1))?)
     }
 

@@ -37,7 +37,7 @@ use alloc::vec::Vec;
 
 use ::safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use half::f16;
-use ndarray::{ArrayD, Dimension, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use crate::element::{Element, I4, Packed, Storage};
@@ -245,11 +245,8 @@ fn quantized<T: Element<Code = i8>>(
         return Err(malformed("scales of type F32", &alloc::format!("{:?} for {name:?}", scales.dtype())));
     }
     let scales: ArrayD<f32> = array(name, &scales, f32::from_le_bytes)?;
-    let mut grid = alloc::vec![1; codes.raw_dim().ndim()];
-    if let (Granularity::PerAxis { axis: 0 }, Some(first)) = (recipe.granularity, grid.first_mut()) {
-        *first = scales.len();
-    }
     let count = scales.len();
+    let grid = if recipe.granularity == Granularity::PerTensor { Vec::new() } else { alloc::vec![count] };
     let scales = scales.into_shape_with_order(IxDyn(&grid));
     let scales = scales.map_err(|_| malformed("one scale, or one per output channel", &count))?;
     // The code range is narrow: it leaves out the smallest code.

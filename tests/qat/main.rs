@@ -5,7 +5,7 @@ mod learned;
 
 use ndarray::{Array, Array1, Array2, Array3, ArrayRef2, Axis, Ix3, s};
 use ndarray_quant::{
-    Convention, Element, Error, Granularity, QParams, Quantize, Scheme,
+    Convention, Element, Error, Granularity, QParams, Scheme,
     element::Code,
     nn::{Arithmetic, Linear, Output},
     observer::MinMax,

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
-    Convention, Element, Float, Granularity, QParams, QTensor, Quantize, Scheme,
+    Convention, Element, Float, Granularity, QParams, QTensor, Scheme,
     element::{Code, Storage},
 };
 

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
-    Dequantize, Element, Float, QParams, QTensor, Quantize,
+    Dequantize, Element, Float, QParams, QTensor,
     element::{Code, Storage},
     half::{HalfCast, HalfFloat, Overflow},
 };
