@@ -3,7 +3,7 @@
 use ndarray::{Array, Array1, Array4, ArrayD, IxDyn, array};
 use ndarray_quant::Error;
 use ndarray_quant::{
-    graph::{Activation, Arena, Clamp, GraphBuilder, Op, TensorId},
+    graph::{Activation, Arena, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Op, Recipe, TensorId},
     nn::{Padding, Window},
 };
 use proptest::prelude::*;
@@ -113,7 +113,7 @@ proptest! {
 }
 
 /// A network of every operator, for a batch of any length.
-fn every_operator(rng: &mut Pcg64Mcg) -> ndarray_quant::graph::Graph {
+fn every_operator(rng: &mut Pcg64Mcg) -> Graph {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 3, 8, 6]).unwrap();
     let conv = |g: &mut GraphBuilder, name: &str, x: TensorId, out: usize, channels: usize, rng: &mut Pcg64Mcg| {
@@ -236,4 +236,145 @@ fn unsound_networks_are_errors() {
     let graph = g.build(&[x]).unwrap();
     assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[1, 4, 8, 7]))), Err(Error::Shape { .. })));
     assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[]))), Err(Error::Shape { .. })));
+}
+
+#[test]
+fn folded_weights_get_fresh_names() {
+    let ones = Array1::<f32>::ones(1);
+    let pointwise = |w: f32| Array4::from_elem((1, 1, 1, 1), w);
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 1, 1, 1]).unwrap();
+    let other = g.input("a.folded.bias", &[1, 1, 1, 1]).unwrap();
+    let a = g.conv("a", x, &pointwise(0.5), None, Window::new(), 1).unwrap();
+    let norm = g.batch_norm("norm", a, &(&ones * 2.0), &ones, &(&ones * 0.0), &ones, 0.0).unwrap();
+    let b = g.conv("a.folded", x, &pointwise(100.0), None, Window::new(), 1).unwrap();
+    let sum = g.add("sum", b, other).unwrap();
+    let graph = g.build(&[norm, sum]).unwrap();
+    let simple = graph.clone().simplify().unwrap();
+    assert_eq!(simple.nodes().len(), 3);
+    let x = ArrayD::from_elem(IxDyn(&[1, 1, 1, 1]), 2.0f32);
+    let run = |graph: &Graph| {
+        let outputs = graph.compile().unwrap().run_many(&[x.view(), x.view()], &mut Arena::new()).unwrap();
+        outputs.iter().map(|y| y.sum()).collect::<Vec<f32>>()
+    };
+    assert_eq!(run(&graph), [3.0, 202.0]);
+    assert_eq!(run(&simple), [3.0, 202.0]);
+    // The names of folded constants are taken when a simplified graph is simplified again.
+    assert_eq!(simple.clone().simplify().unwrap(), simple);
+}
+
+#[test]
+fn normalization_that_is_not_finite_stays() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 1]).unwrap();
+    let ones = Array1::ones(1);
+    let y = g.linear("y", x, &array![[1.0]], None).unwrap();
+    let y = g.batch_norm("norm", y, &ones, &ones, &ones, &(&ones * -1.0), 0.0).unwrap();
+    let graph = g.build(&[y]).unwrap().simplify().unwrap();
+    assert_eq!(graph.nodes().len(), 2);
+    assert!(graph.constants().all(|(_, value)| value.iter().all(|x| x.is_finite())));
+}
+
+#[test]
+fn handles_belong_to_their_builder() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2]).unwrap();
+    let mut other = GraphBuilder::new();
+    let foreign = other.input("x", &[1, 2]).unwrap();
+    let is_foreign = |error: Error| assert!(error.to_string().contains("another graph builder"), "{error}");
+    is_foreign(g.relu("y", foreign).unwrap_err());
+    is_foreign(g.add("y", x, foreign).unwrap_err());
+    is_foreign(g.linear("y", foreign, &array![[1.0, 2.0]], None).unwrap_err());
+    is_foreign(g.flatten("y", foreign).unwrap_err());
+    is_foreign(g.shape(foreign).unwrap_err());
+    is_foreign(g.name(foreign).unwrap_err());
+    is_foreign(g.clone().build(&[x, foreign]).unwrap_err());
+
+    // A clone knows the handles made before it, and neither knows what the other adds.
+    let mut clone = g.clone();
+    let here = g.relu("here", x).unwrap();
+    let there = clone.relu6("there", x).unwrap();
+    assert_ne!(here, there);
+    is_foreign(g.relu("y", there).unwrap_err());
+    is_foreign(clone.relu("y", here).unwrap_err());
+    assert_eq!((g.name(here).unwrap(), clone.name(there).unwrap()), ("here", "there"));
+
+    // A layer that fails leaves nothing behind.
+    assert!(g.linear("y", here, &array![[1.0, 2.0, 3.0]], None).is_err());
+    assert!(g.linear("y", here, &array![[1.0, f32::NAN]], None).is_err());
+    let y = g.linear("y", here, &array![[1.0, 2.0]], None).unwrap();
+    let graph = g.build(&[y]).unwrap();
+    assert_eq!(graph.constants().count(), 1);
+}
+
+#[test]
+fn errors_are_in_the_words_of_the_call() {
+    let mut g = GraphBuilder::new();
+    let says = |error: Error, parts: &[&str]| {
+        let text = error.to_string();
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        assert!(!text.contains("Window {"), "{text}");
+    };
+    says(g.input("x", &[4, 3]).unwrap_err(), &["input", "\"x\"", "[4, 3]", "batch", "1 as the first axis"]);
+    let x = g.input("x", &[1, 3, 8, 8]).unwrap();
+    let weights = Array4::zeros((4, 3, 3, 3));
+    let nhwc = g.input("nhwc", &[1, 8, 8, 3]).unwrap();
+    says(
+        g.conv("conv", nhwc, &weights, None, Window::new(), 1).unwrap_err(),
+        &["\"conv\"", "weights", "[4, 8, 3, 3]", "[4, 3, 3, 3]"],
+    );
+    says(g.linear("fc", x, &array![[1.0, 2.0]], None).unwrap_err(), &["\"fc\"", "[batch, in]", "[1, 3, 8, 8]"]);
+    says(g.node("sum", Op::Add, &[x]).unwrap_err(), &["number of inputs: expected 2, found 1"]);
+    says(g.softmax("softmax", x, 0).unwrap_err(), &["axis", "not the batch", "found 0"]);
+    says(g.softmax("softmax", x, 7).unwrap_err(), &["axis", "found 7", "4 axes"]);
+    says(g.add("sum", x, nhwc).unwrap_err(), &["broadcast", "[1, 3, 8, 8]", "[1, 8, 8, 3]"]);
+    let nan = g.linear("fc", x, &array![[1.0, f32::NAN]], None).unwrap_err();
+    says(nan, &["\"fc.weight\"", "NaN", "[0, 1]"]);
+    let pool = g.max_pool("pool", x, [1, 1], Window::new().with_padding(2)).unwrap_err();
+    says(pool, &["window", "padding only"]);
+    let graph = g.build(&[x, nhwc]).unwrap();
+    says(graph.run(&ArrayD::zeros(IxDyn(&[1, 3, 8, 8]))).unwrap_err(), &["number of inputs", "found 1", "2"]);
+    let x = ArrayD::zeros(IxDyn(&[1, 3, 8, 8]));
+    let both = [x.view(), x.view().permuted_axes(IxDyn(&[0, 2, 3, 1]))];
+    assert!(graph.compile().unwrap().run_many(&both, &mut Arena::new()).is_ok());
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 2]).unwrap();
+    let two = g.build(&[x, x]).unwrap();
+    says(two.run(&array![[1.0f32, 2.0]]).unwrap_err(), &["one output", "2 outputs", "run_many"]);
+}
+
+/// A chain of linear layers with residual sums.
+fn chain(layers: usize) -> Graph {
+    let mut g = GraphBuilder::new();
+    let mut x = g.input("x", &[1, 1]).unwrap();
+    let w = array![[0.0f32]];
+    for i in 0..layers {
+        let y = g.linear(&format!("fc{i}"), x, &w, None).unwrap();
+        x = g.add(&format!("sum{i}"), x, y).unwrap();
+    }
+    let y = g.linear("y", x, &w, None).unwrap();
+    g.build(&[y]).unwrap()
+}
+
+/// Takes seconds; passes that are quadratic in the number of layers take minutes.
+#[test]
+fn passes_of_many_layers() {
+    let graph = chain(15_000);
+    for node in graph.nodes() {
+        assert!(graph.node(&node.output).is_some());
+    }
+    let x = array![[1.0f32]];
+    let mut channels = ChannelAbsMax::new(&graph).unwrap();
+    channels.observe(&x).unwrap();
+    let equalized = graph.equalize(&channels).unwrap();
+    assert_eq!(equalized.nodes().len(), graph.nodes().len());
+
+    let mut recipe = Recipe::dynamic_range(&graph).unwrap();
+    let mut statistics = InputStatistics::new(&graph).unwrap();
+    statistics.observe(&x).unwrap();
+    let network = graph.quantize_with_coordinate_descent(&recipe, &statistics).unwrap();
+    assert_eq!(network.run(&x).unwrap().dim(), IxDyn(&[1, 1]));
+    recipe.float_layers = graph.nodes().iter().map(|node| node.output.clone()).collect();
+    graph.quantize(&recipe).unwrap();
+    assert_eq!(graph.simplify().unwrap().nodes().len(), 30_001);
 }

@@ -1,7 +1,5 @@
 //! Runs of networks on unusual data: NaN, many inputs, constant outputs, tensors that are too large.
 
-use std::time::{Duration, Instant};
-
 use ndarray::{Array, ArrayD, Axis, IxDyn, arr0, array};
 use ndarray_quant::Error;
 use ndarray_quant::graph::{
@@ -121,38 +119,21 @@ fn nan_becomes_the_code_of_zero_by_choice() {
     assert!(graph.run(&x).unwrap().iter().any(|y| y.is_nan()));
 }
 
-/// The shortest of several runs of a network with this many inputs.
-fn time_of_run(inputs: usize, quantized: bool) -> Duration {
+/// Takes seconds; runs that are quadratic in the number of inputs take hours.
+#[test]
+fn runs_of_many_inputs() {
+    const INPUTS: usize = 50_000;
     let mut g = GraphBuilder::new();
-    let x: Vec<TensorId> = (0..inputs).map(|i| g.input(&format!("x{i}"), &[1, 1]).unwrap()).collect();
+    let x: Vec<TensorId> = (0..INPUTS).map(|i| g.input(&format!("x{i}"), &[1, 1]).unwrap()).collect();
     let y = g.concat("y", &x, 1).unwrap();
     let graph = g.build(&[y]).unwrap();
-    let x = vec![array![[0.5f32]].into_dyn(); inputs];
-    let x: Vec<_> = x.iter().map(|x| x.view()).collect();
+    let x = array![[0.5f32]].into_dyn();
+    let x = vec![x.view(); INPUTS];
     let mut arena = Arena::new();
-    let shortest = |run: &mut dyn FnMut() -> Vec<ArrayD<f32>>| {
-        let timed = (0..4).map(|_| {
-            let start = Instant::now();
-            assert_eq!(run()[0].dim(), IxDyn(&[1, inputs]));
-            start.elapsed()
-        });
-        timed.min().unwrap()
-    };
-    if quantized {
-        let network = graph.quantize(&full_integer(&graph)).unwrap();
-        shortest(&mut || network.run_many(&x, &mut arena).unwrap())
-    } else {
-        let network = graph.compile().unwrap();
-        shortest(&mut || network.run_many(&x, &mut arena).unwrap())
-    }
-}
-
-#[test]
-fn runs_are_linear_in_the_number_of_inputs() {
-    for quantized in [false, true] {
-        let (few, many) = (time_of_run(1_000, quantized), time_of_run(8_000, quantized));
-        // 8 times as long if linear, 64 times if quadratic.
-        assert!(many < few * 24, "{few:?} for 1,000 inputs, {many:?} for 8,000 (quantized: {quantized})");
+    let float = graph.compile().unwrap().run_many(&x, &mut arena).unwrap();
+    let quantized = graph.quantize(&full_integer(&graph)).unwrap().run_many(&x, &mut arena).unwrap();
+    for y in [&float[0], &quantized[0]] {
+        assert_eq!(y.dim(), IxDyn(&[1, INPUTS]));
     }
 }
 

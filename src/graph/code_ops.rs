@@ -62,7 +62,7 @@ pub(crate) fn kernel(
         Op::Mul => CodeOp::Mul(Mul::new(&params[0], &params[1], &clamped)?),
         Op::Activation(f) => {
             let (x, y) = (&params[0], to);
-            CodeOp::Lookup(Lookup::new(&x, &y, |x| f.eval(x as f32).into())?)
+            CodeOp::Lookup(Lookup::new(x, y, |x| f.eval(x as f32).into())?)
         }
         Op::MaxPool { kernel, window } if all_same => CodeOp::MaxPool(MaxPool::new(*kernel, window)?),
         Op::AveragePool { kernel, window, count_include_pad } => {

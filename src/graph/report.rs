@@ -342,7 +342,7 @@ impl ErrorReport {
             let name = escaped(&layer.node);
             let _ = writeln!(svg, r#"<text x="{}" y="{}" text-anchor="end">{name}</text>"#, LEFT - 8, y + 14);
             for (error, offset, color) in [(layer.local, 3, "#8fb4d9"), (layer.accumulated, 11, "#2d5f8b")] {
-                let length = error.sqnr_db.max(0.0).min(MAX_DB) * PIXELS_PER_DB;
+                let length = error.sqnr_db.clamp(0.0, MAX_DB) * PIXELS_PER_DB;
                 let _ = writeln!(
                     svg,
                     r#"<rect x="{LEFT}" y="{}" width="{length:.1}" height="7" fill="{color}"><title>{name}: {:.1} dB</title></rect>"#,

@@ -1,7 +1,5 @@
 //! Small files cost little time and memory, and callers can set limits.
 
-use std::time::{Duration, Instant};
-
 use ndarray::{Array, IxDyn};
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::{Error, Result};
@@ -23,7 +21,6 @@ fn doublings(count: usize) -> Vec<Message> {
 
 #[test]
 fn chains_of_concatenated_integers() {
-    let start = Instant::now();
     let nodes = [doublings(12), vec![node("Reshape", &["x", "c12"], "y", &[])]].concat();
     let file = model(&nodes, &[ints("c0", &[1])], &[1, 4], "y");
     assert!(file.len() < 1200);
@@ -35,12 +32,10 @@ fn chains_of_concatenated_integers() {
     let gathers = (0..1000).map(|i| node("Gather", &["c4", "c4"], &format!("g{i}"), &[]));
     let nodes = [doublings(4), gathers.collect(), vec![node("Relu", &["x"], "y", &[])]].concat();
     exceeds(read(&model(&nodes, &[ints("c0", &[1])], &[1, 4], "y")), &["constant folding"]);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[test]
 fn chains_of_folded_floats() {
-    let start = Instant::now();
     // Each sum has 2²⁴ elements, from two vectors of 2¹².
     let vectors = [doublings(4), vec![node("Relu", &["x"], "y", &[])]].concat();
     let sums = (0..20).map(|i| node("Add", &["row", "column"], &format!("s{i}"), &[]));
@@ -56,29 +51,23 @@ fn chains_of_folded_floats() {
     let nodes = [doublings(7), differences.collect(), vec![node("Relu", &["x"], "y", &[])]].concat();
     let read = OnnxReader::new().with_max_elements(5 << 20).read(&model(&nodes, &tensors[..1], &[1, 1 << 21], "y"));
     exceeds(read, &["constant folding"]);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
-/// A chain of foldable nodes takes time in proportion to its length.
+/// Takes a fraction of a second; folding that is quadratic in the number of nodes takes minutes.
 #[test]
-fn long_chains_are_linear() -> Result<()> {
-    let time = |count: usize| {
-        let name = |i: usize| format!("c{i}");
-        let nodes: Vec<Message> = (0..count)
-            .map(|i| match i % 3 {
-                0 => node("Identity", &[&*name(i)], &name(i + 1), &[]),
-                1 => node("Mul", &[&*name(i), "c0"], &name(i + 1), &[]),
-                _ => node("Relu", &[&*name(i)], &name(i + 1), &[]),
-            })
-            .chain([node("Add", &["x", &name(count)], "y", &[])])
-            .collect();
-        let file = model(&nodes, &[floats("c0", &[1], &[1.0])], &[1, 1], "y");
-        let start = Instant::now();
-        assert_eq!(read(&file)?.nodes().len(), 1);
-        Ok(start.elapsed())
-    };
-    let (short, long) = (time(3000)?, time(30_000)?);
-    assert!(long < 40 * short + Duration::from_millis(200), "{short:?} for 3,000 nodes, {long:?} for 30,000");
+fn long_chains() -> Result<()> {
+    const COUNT: usize = 60_000;
+    let name = |i: usize| format!("c{i}");
+    let nodes: Vec<Message> = (0..COUNT)
+        .map(|i| match i % 3 {
+            0 => node("Identity", &[&*name(i)], &name(i + 1), &[]),
+            1 => node("Mul", &[&*name(i), "c0"], &name(i + 1), &[]),
+            _ => node("Relu", &[&*name(i)], &name(i + 1), &[]),
+        })
+        .chain([node("Add", &["x", &name(COUNT)], "y", &[])])
+        .collect();
+    let file = model(&nodes, &[floats("c0", &[1], &[1.0])], &[1, 1], "y");
+    assert_eq!(read(&file)?.nodes().len(), 1);
     Ok(())
 }
 
@@ -179,7 +168,7 @@ fn mutated_files_never_panic() {
     let graphs = [small(), varied()];
     assert!(graphs.iter().all(|file| read(file).is_ok()));
     let reader = OnnxReader::new().with_max_elements(1 << 16);
-    let (mut valid, start) = (0, Instant::now());
+    let mut valid = 0;
     let mut check = |bytes: &[u8]| {
         if let Ok(graph) = reader.read(bytes).and_then(|graph| graph.simplify()) {
             valid += 1;
@@ -213,20 +202,17 @@ fn mutated_files_never_panic() {
         }
     }
     assert!(valid > 0);
-    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 /// Poolings whose shape inference visits every output.
 #[test]
-fn large_poolings_are_fast() {
-    let start = Instant::now();
+fn large_poolings() {
     let pool = |i: usize| {
         let input = if i == 0 { "x".to_string() } else { format!("p{i}") };
         node("MaxPool", &[&*input], &format!("p{}", i + 1), &[int_list("kernel_shape", &[1, 1])])
     };
     let nodes: Vec<Message> = (0..50).map(pool).collect();
     let _ = read(&model(&nodes, &[], &[1, 1, 1 << 28, 1], "p50"));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     // A dilation past the image would make it visit each.
     let dilated = [int_list("kernel_shape", &[2, 1]), int_list("dilations", &[3, 1])];
     let read = read(&model(&[node("MaxPool", &["x"], "y", &dilated)], &[], &[1, 1, 2, 1], "y"));
