@@ -95,7 +95,7 @@ pub trait Statistic: Clone + Debug + PartialEq {
 /// a.observe(&array![[1.0f32, -2.0], [0.5, 4.0]])?;
 /// b.observe(&array![[3.0f32, 0.0]])?;
 /// a.merge(&b)?;
-/// assert_eq!(a.ranges(&Scheme::<u8>::asymmetric())?.max(), &array![[3.0, 4.0]].into_dyn());
+/// assert_eq!(a.ranges(&Scheme::<u8>::asymmetric())?.max(), &array![3.0, 4.0].into_dyn());
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]

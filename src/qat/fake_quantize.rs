@@ -52,7 +52,7 @@ use crate::qparams::QParams;
 /// let gradients = fake.gradients(&w, &grad)?;
 /// assert_eq!(gradients.input, grad);
 /// let by_scale = 1.0 * (3.0 - 3.0) + 2.0 * (-1.0 + 1.2) + 3.0 * (0.0 - 0.4);
-/// assert!((gradients.scale[[]] - by_scale).abs() < 1e-5);
+/// assert!((gradients.scale[[0]] - by_scale).abs() < 1e-5);
 /// # Ok::<(), ndarray_quant::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
