@@ -1,6 +1,6 @@
 //! Convolutions of quantized images, requantized to codes: `cargo bench --bench conv`.
 //!
-//! Throughput counts operations, two per multiply and add.
+//! Throughput counts operations, two per multiply–accumulate.
 
 mod data;
 

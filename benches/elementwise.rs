@@ -16,14 +16,14 @@ use ndarray_quant::{
     half::{HalfCast, Overflow},
 };
 
-/// Elements: in the first-level cache, in the second, beyond both.
+/// Numbers of elements whose tensors fit in L1, in L2, and in neither.
 const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
 
 const COLUMNS: usize = 256;
 
 const FITS: &str = "shapes agree and no value is too large";
 
-/// The layouts and granularities of one operation. What differs by layout is shown per tensor.
+/// The layouts and granularities of one operation. Layouts are compared per tensor.
 fn variants() -> [(&'static str, Granularity, isize); 5] {
     let per_group = Granularity::per_group(Axis(1), 32);
     [
@@ -110,7 +110,7 @@ fn dequantize(c: &mut Criterion) {
     });
 }
 
-/// The range of this very tensor, then its codes. Only the parameters, a few per block, are made anew.
+/// Dynamic quantization: finds the range of the tensor, then its codes. Only the parameters are allocated.
 fn dynamic_quantize(c: &mut Criterion) {
     sweep(c, "dynamic quantize f32 to u8", 5, |group, id, len, granularity, step| {
         let (x, mut out) = (reals(len, step), Strided::<u8>::default(len, step));

@@ -1,79 +1,80 @@
-//! The one error type. Whatever depends on a caller's data returns it.
+//! The error type of the crate. Every function that can fail on a caller's data returns it.
 
-use alloc::{boxed::Box, string::String, vec::Vec};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
+use core::ops::RangeInclusive;
 
 use crate::granularity::Granularity;
 
-/// The result of every fallible function of this crate.
+/// The result of a fallible function of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// What was wrong with a caller's data: each variant says what was expected and what was found.
+/// An error in a caller's data. Each message names what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A scale is zero, negative, infinite or NaN.
-    #[error("expected a finite, positive scale, found {found} at block {index:?}")]
+    #[error("expected a finite, positive scale, found {found}{}", at_block(.index))]
     Scale {
-        /// The offending scale.
+        /// The invalid scale.
         found: f64,
-        /// The position of the block it belongs to.
+        /// The index of its block; empty for a single scale.
         index: Vec<usize>,
     },
-    /// A zero point is not a code of the element type.
+    /// A zero point outside the code range.
     #[error("expected a zero point in {min}..={max}, found {found}")]
     ZeroPoint {
         /// The smallest code.
         min: i64,
         /// The greatest code.
         max: i64,
-        /// The offending zero point.
+        /// The invalid zero point.
         found: i64,
     },
-    /// Two shapes that must agree do not.
-    #[error("{what}: expected shape {expected:?}, found {found:?}")]
+    /// A shape, length, rank or number of tensors that does not fit the others.
+    #[error("{what}: expected {}, found {}", extent(.what, .expected), bare_extent(.what, .found))]
     Shape {
-        /// Whose shape it is.
+        /// The tensor or the count.
         what: &'static str,
-        /// The shape that was needed.
+        /// The expected shape; a count is its only element.
         expected: Vec<usize>,
-        /// The shape that came.
+        /// The shape found.
         found: Vec<usize>,
     },
     /// An axis that the tensor does not have.
-    #[error("expected an axis below {ndim}, found {found}")]
+    #[error("{}, found axis {found}", axes(*.ndim))]
     Axis {
         /// The number of axes of the tensor.
         ndim: usize,
-        /// The offending axis.
+        /// The invalid axis.
         found: usize,
     },
-    /// A group of no elements.
-    #[error("expected a group size of at least 1, found {found}")]
+    /// A group size of 0.
+    #[error("expected groups of at least 1 element, found {found}")]
     GroupSize {
-        /// The offending size.
+        /// The invalid size.
         found: usize,
     },
-    /// A range of codes that is empty or leaves the element type.
-    #[error("expected codes within {min}..={max} and at least two of them, found {found_min}..={found_max}")]
+    /// A code range with fewer than two codes, or codes outside the element type.
+    #[error("expected {}", codes(*.min..=*.max, *.found_min..=*.found_max))]
     CodeRange {
         /// The smallest code of the element type.
         min: i32,
         /// The greatest code of the element type.
         max: i32,
-        /// The smallest code asked for.
+        /// The smallest code found.
         found_min: i32,
-        /// The greatest code asked for.
+        /// The greatest code found.
         found_max: i32,
     },
-    /// A NaN or an infinity where only finite values have a meaning.
-    #[error("expected finite values, found {found} at {index:?}")]
+    /// A NaN or an infinity where values must be finite, or an `f64` that overflows `f32`.
+    #[error("expected finite values, found {found} at index {index:?}")]
     NonFinite {
-        /// The offending value.
+        /// The invalid value.
         found: f64,
-        /// Its position in the tensor.
+        /// Its index in the tensor.
         index: Vec<usize>,
     },
-    /// A range whose ends are not finite or not in order.
+    /// A range whose bounds are not finite or not in order.
     #[error("expected finite bounds with min <= max, found min {min}, max {max}")]
     Range {
         /// The lower bound found.
@@ -81,69 +82,69 @@ pub enum Error {
         /// The upper bound found.
         max: f64,
     },
-    /// A value too large for the half-precision type.
-    #[error("expected magnitudes of at most {limit}, found {found} at {index:?}")]
+    /// A value that overflows the half-precision type.
+    #[error("expected magnitudes of at most {limit}, found {found} at index {index:?}")]
     Overflow {
         /// The greatest finite magnitude of the type.
         limit: f64,
-        /// The offending value.
+        /// The value that overflows.
         found: f64,
-        /// Its position in the tensor.
+        /// Its index in the tensor.
         index: Vec<usize>,
     },
-    /// An observer was asked for a range before it saw any value.
-    #[error("expected at least 1 observed value, found 0 (calibration is empty)")]
+    /// A range was requested from an observer without observations.
+    #[error("expected at least 1 observed value, found 0: call `observe` before asking for a range")]
     EmptyCalibration,
-    /// The parameters' granularity is not the one that was asked for.
-    #[error("expected granularity {expected:?}, found {found:?}")]
+    /// Parameters or ranges of a granularity that the operation does not support.
+    #[error("expected granularity {}, found {}", granularity(.expected), granularity(.found))]
     Granularity {
-        /// The granularity that was needed.
+        /// The expected granularity.
         expected: Granularity,
-        /// The granularity that came.
+        /// The granularity found.
         found: Granularity,
     },
-    /// The two sides of a product were packed for different kernels.
-    #[error("expected a left side packed for {expected}, as the right side is, found one for {found}")]
+    /// The LHS and RHS of a product were packed for different micro-kernels.
+    #[error("expected an LHS packed for {expected}, like the RHS, found one packed for {found}")]
     Kernel {
-        /// The kernel that the right side was packed for.
+        /// The micro-kernel of the RHS.
         expected: &'static str,
-        /// The kernel that the left side was packed for.
+        /// The micro-kernel of the LHS.
         found: &'static str,
     },
-    /// A product so deep that an `i32` accumulator could overflow.
+    /// A product whose depth could overflow an `i32` accumulator.
     #[error("expected a depth of at most {max}, found {found}: an i32 accumulator could overflow")]
     Depth {
-        /// The greatest depth that is safe for these operands.
+        /// The greatest safe depth for these operands.
         max: usize,
         /// The depth found.
         found: usize,
     },
-    /// A bias that, added to the product, could overflow an `i32` accumulator.
-    #[error("expected a bias of magnitude at most {max} at channel {channel}, found {found}")]
+    /// A bias that could overflow an `i32` accumulator.
+    #[error("expected a bias of magnitude at most {max} in accumulator units at channel {channel}, found {found}")]
     Bias {
-        /// The greatest magnitude that is safe here.
+        /// The greatest safe magnitude.
         max: i64,
-        /// The bias found, in units of the accumulator.
+        /// The bias found, in units of the accumulator: `bias / (x_scale * w_scale)`.
         found: f64,
         /// The output channel.
         channel: usize,
     },
-    /// An option outside of its domain.
+    /// An argument outside its domain.
     #[error("{what}: expected {expected}, found {found}")]
     Argument {
-        /// The option.
+        /// The argument.
         what: &'static str,
         /// Its domain.
         expected: &'static str,
         /// The value found.
         found: String,
     },
-    /// A name that nothing has.
+    /// A name that does not exist.
     #[error("unknown {what} {name:?}{}", similar(nearest))]
     Unknown {
-        /// What should have the name.
+        /// The kind of named thing, such as `tensor`.
         what: &'static str,
-        /// The name.
+        /// The unknown name.
         name: String,
         /// The most similar names that exist, best first.
         nearest: Vec<String>,
@@ -151,21 +152,21 @@ pub enum Error {
     /// A name that is already taken, or that does not fit what it names.
     #[error("{what}: expected {expected}, found {found:?}")]
     Name {
-        /// What bears the name.
+        /// The kind of named thing, such as `tensor`.
         what: &'static str,
-        /// What the name should have been.
+        /// The names that are valid.
         expected: &'static str,
-        /// The name.
+        /// The name found.
         found: String,
     },
-    /// An operator, or a use of one, that is not implemented.
+    /// An operator, attribute or input that is not supported.
     #[error("operator {op} of node {node:?} is not supported: {why}")]
     Unsupported {
         /// The operator's name.
         op: String,
         /// The node's name.
         node: String,
-        /// What is missing.
+        /// The unsupported part.
         why: String,
     },
     /// An error in one node of a graph.
@@ -173,58 +174,105 @@ pub enum Error {
     Node {
         /// The node's name.
         node: String,
-        /// What is wrong there.
+        /// The cause.
         error: Box<Error>,
     },
-    /// A file that is not what its format says.
+    /// A file that violates its format.
     #[error("{what}: expected {expected}, found {found}")]
     Format {
         /// The part of the file.
         what: &'static str,
-        /// What should be there.
+        /// The valid content.
         expected: String,
-        /// What is there.
+        /// The content found.
         found: String,
     },
     /// A file that cannot be read or written.
     #[error("{path}: {reason}")]
     File {
-        /// Which file.
+        /// The path of the file.
         path: String,
-        /// What the system says.
+        /// The error of the operating system.
         reason: String,
     },
 }
 
-/// The number of elements of a tensor, refused if no array could hold it, even without the axes that make it empty.
+fn at_block(index: &[usize]) -> String {
+    if index.is_empty() { String::new() } else { format!(" at block {index:?}") }
+}
+
+/// Returns true if the errors named `what` compare counts instead of shapes.
+fn is_count(what: &str) -> bool {
+    ["number of ", "rank of ", "length of "].iter().any(|start| what.starts_with(start))
+}
+
+fn extent(what: &str, extent: &[usize]) -> String {
+    match extent {
+        [count] if is_count(what) => format!("{count}"),
+        shape => format!("shape {shape:?}"),
+    }
+}
+
+fn bare_extent(what: &str, extent: &[usize]) -> String {
+    match extent {
+        [count] if is_count(what) => format!("{count}"),
+        shape => format!("{shape:?}"),
+    }
+}
+
+fn axes(ndim: usize) -> String {
+    match ndim {
+        0 => "the tensor has no axes".into(),
+        1 => "expected axis 0, the only axis of the tensor".into(),
+        _ => format!("expected an axis in 0..={} of the {ndim} axes of the tensor", ndim - 1),
+    }
+}
+
+fn codes(limits: RangeInclusive<i32>, found: RangeInclusive<i32>) -> String {
+    if found.start() == found.end() && !limits.contains(found.start()) {
+        format!("codes within {limits:?}, found {}", found.start())
+    } else {
+        format!("a code range of at least 2 codes within {limits:?}, found {found:?}")
+    }
+}
+
+fn granularity(granularity: &Granularity) -> String {
+    match granularity {
+        Granularity::PerTensor => "per tensor".into(),
+        Granularity::PerAxis { axis } => format!("per axis {axis}"),
+        Granularity::PerGroup { axis, size } => format!("per group of {size} along axis {axis}"),
+    }
+}
+
+/// Returns the number of elements of a tensor. Returns an error if no array can hold its axes of nonzero length.
 pub(crate) fn elements(what: &'static str, shape: &[usize]) -> Result<usize> {
-    // As many as numbers of eight bytes would fill the address space with.
+    // The number of 8-byte elements that fills the address space.
     const MOST: usize = isize::MAX as usize / 8;
     let lengths = shape.iter().filter(|&&len| len != 0);
     match lengths.copied().try_fold(1usize, usize::checked_mul).filter(|&product| product <= MOST) {
         Some(_) => Ok(shape.iter().product()),
         None => {
-            let found = alloc::format!("shape {shape:?}");
+            let found = format!("shape {shape:?}");
             Err(Error::Argument { what, expected: "a tensor that fits in memory", found })
         }
     }
 }
 
-/// Lists names that exist, for the message of an unknown one.
+/// Lists the existing names for the message of an unknown one.
 fn similar(nearest: &[String]) -> String {
     let mut text = String::new();
     for (i, name) in nearest.iter().enumerate() {
         text += if i == 0 { "; similar: " } else { ", " };
-        text += &alloc::format!("{name:?}");
+        text += &format!("{name:?}");
     }
     text
 }
 
 impl Error {
-    /// An unknown name, with the most similar names among `names`.
+    /// Returns an error for an unknown name, with the most similar names among `names`.
     pub(crate) fn unknown<'a>(what: &'static str, name: &str, names: impl IntoIterator<Item = &'a String>) -> Self {
         const NEAREST: usize = 3;
-        // Names come from files, too: the cost of an error is bounded.
+        // Bounds the cost of an error, because names also come from files.
         const COMPARED: usize = 10_000;
         let names = names.into_iter().take(COMPARED);
         let mut names: Vec<(usize, &String)> = names.map(|other| (edit_distance(name, other), other)).collect();
@@ -233,7 +281,7 @@ impl Error {
         Error::Unknown { what, name: name.into(), nearest }
     }
 
-    /// The same error, said of a node.
+    /// Adds the name of the node that the error occurred in, unless the error has one.
     pub(crate) fn at(self, node: &str) -> Self {
         match self {
             Error::Node { .. } | Error::Unsupported { .. } => self,
@@ -246,12 +294,12 @@ impl Error {
     }
 }
 
-/// Refuses a shape that must be another.
+/// Returns an error if the shapes differ.
 pub(crate) fn check_shapes(what: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
     if expected == found { Ok(()) } else { Err(Error::shape(what, expected, found)) }
 }
 
-/// The Levenshtein distance of the first characters of two names.
+/// Returns the Levenshtein distance of the first 64 characters of two names.
 fn edit_distance(a: &str, b: &str) -> usize {
     const CHARS: usize = 64;
     let b: Vec<char> = b.chars().take(CHARS).collect();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use runner::{Report, Store};
 
-/// Which operations of which sources must pass, and in how many cases at least, so that coverage cannot shrink unseen.
+/// Source, operation, and the least number of cases that must pass, so that coverage cannot shrink unnoticed.
 const COVERED: [(&str, &str, usize); 72] = [
     ("gemmlowp_np", "multiply_by_quantized_multiplier", 2),
     ("gemmlowp_np", "quantize_multiplier", 1),
@@ -84,7 +84,7 @@ const COVERED: [(&str, &str, usize); 72] = [
     ("torch", "quantize_per_tensor", 24),
 ];
 
-/// The sources that have no case that is covered yet.
+/// Sources without a covered case.
 const WITHOUT_COVERAGE: [&str; 1] = ["gguf"];
 
 fn run_archive(source: &str) -> Report {
@@ -111,7 +111,7 @@ fn recorded_outputs_are_reproduced() {
     }
 }
 
-/// One case of `quantize_linear`, whose files a test may damage.
+/// One case of `quantize_linear`, whose files a test can damage.
 fn small_case() -> BTreeMap<String, Vec<u8>> {
     let tensor = |name: &str, dtype: &str, shape: &str| {
         format!(r#"{{"name":"{name}","file":"{name}.npy","dtype":"{dtype}","shape":{shape}"#)
@@ -147,7 +147,7 @@ fn verdict(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> String {
     let mut files = small_case();
     change(&mut files);
     let mut report = Report::default();
-    runner::run(&Store::Arena(files), &mut report);
+    runner::run(&Store::Archive(files), &mut report);
     report.to_string()
 }
 

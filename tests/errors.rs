@@ -16,7 +16,7 @@ use ndarray_quant::{
     ops::{GlobalAveragePool, MaxPool, NearestMode, Pad, Resize},
 };
 
-/// The message names both sides.
+/// Checks that the message contains all parts.
 fn says(error: &Error, parts: &[&str]) {
     let text = error.to_string();
     for part in parts {
@@ -62,7 +62,7 @@ fn shapes_axes_and_groups() {
     let x = Array2::<f32>::ones((3, 4));
     let error = Scheme::<i8>::symmetric().per_axis(Axis(2)).quantize(&x).unwrap_err();
     assert_eq!(error, Error::Axis { ndim: 2, found: 2 });
-    says(&error, &["below 2", "found 2"]);
+    says(&error, &["2 axes", "found axis 2"]);
     let error = Scheme::<i8>::symmetric().per_group(Axis(1), 0).quantize(&x).unwrap_err();
     assert_eq!(error, Error::GroupSize { found: 0 });
     says(&error, &["at least 1", "found 0"]);
@@ -161,7 +161,7 @@ fn layers() {
     assert!(matches!(error, Error::NonFinite { index, .. } if index == [2]));
     let wrong_axis = Scheme::<i8>::symmetric().per_axis(Axis(1)).quantize(&Array2::<f32>::ones((4, 3))).unwrap();
     let error = Linear::new(&wrong_axis, None).unwrap_err();
-    says(&error, &["axis: 0", "axis: 1"]);
+    says(&error, &["per axis 0", "per axis 1"]);
 
     let fc = Linear::new(&w, Some(&Array1::ones(4))).unwrap();
     assert!(matches!(fc.forward_dynamic(&Array2::ones((2, 5))), Err(Error::Shape { .. })));
@@ -184,18 +184,18 @@ fn layers() {
 fn layers_that_are_too_deep() {
     let params = |zero_point| QParams::<u8>::per_tensor(1.0, zero_point).unwrap();
     let to = || Output::to(&params(0));
-    // No zero point of the input would do.
+    // Too deep for every zero point of the input.
     let weights = |depth| Scheme::<i8>::symmetric().quantize(&Array2::<f32>::zeros((2, depth))).unwrap();
     let error = Linear::new(&weights(131_072), None).unwrap_err();
     assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
     let error = PreparedLinear::new(&params(128), &weights(131_072), None, &to()).unwrap_err();
     assert_eq!(error, Error::Depth { max: 131_071, found: 131_072 });
-    // Weights with a zero point at the end of the codes reach twice as far.
+    // A zero point at the end of the code range doubles the maximum of `|q - zero_point|`.
     let codes = Array2::<u8>::zeros((2, 65_794));
     let far = |zero_point| QTensor::new(codes.clone(), params(zero_point)).unwrap();
     assert_eq!(Linear::new(&far(0), None).unwrap_err(), Error::Depth { max: 65_793, found: 65_794 });
     assert!(Linear::new(&far(128), None).is_ok());
-    // This zero point of the input would not do, or not with this bias.
+    // Too deep for this zero point of the input, or for this bias.
     let deep = Linear::new(&weights(131_071), None).unwrap();
     assert_eq!(deep.clone().prepare(&params(0), &to()).unwrap_err(), Error::Depth { max: 65_793, found: 131_071 });
     assert!(deep.prepare(&params(128), &to()).is_ok());
@@ -219,7 +219,7 @@ fn layers_that_are_too_deep() {
     assert_eq!(error, Error::Depth { max: 65_793, found: 70_000 });
 }
 
-/// Serialized settings that no constructor would give.
+/// Deserialization rejects settings that no constructor accepts.
 #[cfg(feature = "serde")]
 #[test]
 fn serialized_settings() {
@@ -281,7 +281,7 @@ fn serialized_tensors() {
     survives(Scheme::<U2>::asymmetric().per_axis(Axis(1)));
 }
 
-/// Sizes, steps and bounds that no tensor, window or activation has.
+/// Extreme sizes, strides and bounds: valid ones work, others are errors.
 #[test]
 fn extremes() {
     let far = usize::MAX;
@@ -295,7 +295,7 @@ fn extremes() {
     let x = QTensor::<u8, Ix4>::new(Array4::ones((1, 2, 2, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();
     assert!(matches!(MaxPool::new([1, 1], &wide).unwrap().forward(&x), Err(Error::Argument { .. })));
 
-    // Steps that are never made may be of any length.
+    // A stride or dilation that is never taken may have any length.
     let same = Window::new().with_padding(Padding::Same);
     assert!(matches!(same.output_size([3, 3], [far, far]), Err(Error::Argument { .. })));
     let w = QTensor::<i8, Ix4>::new(Array4::ones((1, 1, 1, 1)), QParams::per_tensor(0.1, 0).unwrap()).unwrap();

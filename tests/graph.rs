@@ -1,4 +1,4 @@
-//! Float networks against plain loops, and the passes over them against the networks as they were.
+//! Float networks against plain loops, and graph passes against the original networks.
 
 use ndarray::{Array, Array1, Array4, ArrayD, IxDyn, array};
 use ndarray_quant::Error;

@@ -1,4 +1,4 @@
-//! Casts to half precision round once, from whatever float type.
+//! Casts to half precision round once, from every float type.
 
 use half::{bf16, f16};
 use ndarray::{Array1, array};
@@ -10,7 +10,7 @@ fn cast<H: HalfFloat>(x: &Array1<f64>) -> Array1<H> {
 
 #[test]
 fn values_next_to_a_tie_round_to_their_own_side() {
-    // Halfway between 1 and the next number, and as little above or below it as an f64 can tell.
+    // A tie between 1 and the next number, and the nearest f64 values above and below it.
     let tie = |ulp: f64| 1.0 + ulp / 2.0;
     let beside = |ulp: f64| array![tie(ulp).next_down(), tie(ulp), tie(ulp).next_up(), -tie(ulp).next_up()];
     let (f, b) = (f16::EPSILON, bf16::EPSILON);

@@ -17,7 +17,7 @@ fn convention() -> impl Strategy<Value = Convention> {
     prop::sample::select(&CONVENTIONS)
 }
 
-/// Finite values of all magnitudes that a network holds, zeros and ties among them.
+/// Finite values of all magnitudes that occur in networks, with zeros and ties.
 fn value() -> impl Strategy<Value = f32> {
     prop_oneof![
         4 => -10.0f32..10.0,
@@ -66,7 +66,7 @@ fn params_at<T: Element>(params: &QParams<T>, index: [usize; 3]) -> (f32, i32) {
     (params.scale()[&block[..]], params.zero_point().map_or(0, |z| z[&block[..]].to_i32()))
 }
 
-/// The plain formulas, in the order of the contract.
+/// The formulas of the numerics contract, in its order of operations.
 fn reference_code(x: f32, scale: f32, zero_point: i32, (min, max): (i32, i32), convention: Convention) -> i32 {
     if x.is_nan() {
         return zero_point;
@@ -89,8 +89,8 @@ fn codes_equal_the_formula<T: Element>(x: &Array3<f32>, scheme: Scheme<T>) -> Re
         let code = codes[[i, j, k]].to_i32();
         prop_assert_eq!(code, reference_code(x, scale, zero_point, params.code_range(), params.convention()));
         prop_assert_eq!(real[[i, j, k]], (code - zero_point) as f32 * scale);
-        // The range is that of the data: half a step away at most, and the rounding errors of f32: of the value, and of
-        // the quotient that the zero point was rounded from.
+        // The range comes from the data, so nothing is clipped: the error is at most half a scale, plus the f32 rounding
+        // errors of the value and of the quotient that gave the zero point.
         let bound = scale * 0.5 + 4.0 * f32::EPSILON * (x.abs() + scale * (zero_point as f32).abs());
         prop_assert!((real[[i, j, k]] - x).abs() <= bound, "{x} became {}", real[[i, j, k]]);
         if x == 0.0 {
@@ -128,7 +128,7 @@ proptest! {
         prop_assert_eq!(params.quantize(&Array1::from_elem(1, 0.0f32)).unwrap().dequantize()[0], 0.0);
     }
 
-    /// A greater value never has a smaller code; what is out of range has the nearest code.
+    /// Codes are monotonic in the value, and values out of range saturate.
     #[test]
     fn monotone_and_saturating(scale in 1e-3f32..10.0, zero_point: i8, convention in convention(), mut x in prop::collection::vec(any::<f32>(), 2..50)) {
         x.retain(|x| !x.is_nan());
@@ -210,10 +210,10 @@ proptest! {
         let q = scheme.quantize(&halves).unwrap();
         prop_assert_eq!(&q, &scheme.quantize(&halves.mapv(f32::from)).unwrap());
         if q.params().convention() == Convention::Torch && q.params().granularity() != Granularity::PerTensor {
-            // By way of f64, rounded once: through f32 it would be twice.
+            // Rounded once, from f64: going through f32 would round twice.
             for (&half, &exact) in q.dequantize_as::<f16>().iter().zip(&q.dequantize_as::<f64>()) {
                 let error = |bits| (f16::from_bits(bits).to_f64() - exact).abs();
-                // Next to zero stands a NaN, which `min` leaves out.
+                // The neighbour of zero is NaN, which `min` ignores.
                 let neighbours = error(half.to_bits().wrapping_sub(1)).min(error(half.to_bits().wrapping_add(1)));
                 prop_assert!(error(half.to_bits()) <= neighbours, "{exact} to {half}");
             }
@@ -265,7 +265,7 @@ fn reference_fixed_point(x: i32, q31: i32, shift: i32, rounding: FixedPointRound
     match rounding {
         FixedPointRounding::Double => {
             let shifted = saturate((x as i128) << shift.max(0));
-            // Of negative halves gemmlowp's high multiplication rounds up; the division rounds away.
+            // Negative ties: gemmlowp's high multiplication rounds up, its division rounds away from zero.
             let product = shifted * q31 as i128;
             let nudge = if product >= 0 { 1i128 << 30 } else { 1 - (1i128 << 30) };
             let high = saturate((product + nudge) / (1i128 << 31));
@@ -321,7 +321,7 @@ fn requantizations_agree_within_a_code() {
         ] {
             let code = Multiplier::new(x, w, y, arithmetic).unwrap().requantize::<i16>(acc, 0);
             let off = (code as i32 - expected as i32).abs();
-            // Double rounding is off by one where the first rounding makes a tie of what was below one half.
+            // Two roundings differ by one if the first one turns a fraction below one half into a tie.
             let twice = arithmetic == Arithmetic::FixedPoint(FixedPointRounding::Double);
             assert!(off <= 1 && (off == 0 || near_tie || twice), "{acc} * {exact}: {code}, not {expected}");
         }
@@ -343,7 +343,7 @@ fn degenerate_shapes() {
     assert_eq!(scheme.per_group(Axis(2), 3).quantize(&dynamic).unwrap().dequantize(), dynamic);
 }
 
-/// The widest and the narrowest ranges that f32 has still give usable parameters.
+/// The widest and the narrowest ranges of f32 give usable parameters.
 #[test]
 fn extreme_ranges() {
     fn check<D: Dimension>(x: Array<f32, D>) {
@@ -358,7 +358,7 @@ fn extreme_ranges() {
     check(ndarray::array![1e-45f32, 0.0, -1e-45]);
     check(ndarray::array![0.0f32, -0.0]);
     check(ndarray::array![f32::MIN_POSITIVE, f32::MAX / 2.0]);
-    // The outermost code may stand for more than f32 holds; the others stay finite.
+    // The outermost code may overflow f32 when dequantized; the others stay finite.
     let widest = Scheme::<u8>::asymmetric().quantize(&ndarray::array![f32::MIN, 0.0, f32::MAX]).unwrap();
     assert_eq!(widest.dequantize()[1], 0.0);
 }

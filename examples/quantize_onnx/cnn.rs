@@ -13,14 +13,14 @@ use crate::net::FloatLinear;
 use crate::program::Result;
 use crate::train::{self, Adam, LEARNING_RATE, cross_entropy};
 
-/// Everything random comes from this, so every run gives the same network.
+/// Seed of all random numbers, so that every run gives the same network.
 const SEED: u64 = 15;
 const EPOCHS: usize = 10;
 
 /// Number of training images used for calibration.
 const CALIBRATION: usize = 128;
 
-/// Height and width of an image, of what the first convolution puts out, and the second.
+/// Height and width of an image, and of the outputs of the two convolutions.
 const SIZES: [usize; 3] = [14, 7, 4];
 /// Their channels.
 const CHANNELS: [usize; 3] = [1, 16, 32];
@@ -86,7 +86,7 @@ impl Cnn {
         network
     }
 
-    /// What each convolution reads, as im2col, and the last layer's input and output.
+    /// Returns the im2col matrix of each convolution and the linear layer's input, and the scores.
     fn forward(&self, images: ArrayView2<f32>) -> (Vec<Array2<f32>>, Array2<f32>) {
         let mut x = images.to_owned();
         let mut read = Vec::new();
@@ -138,8 +138,8 @@ impl Cnn {
     }
 }
 
-/// Calls `f` with every element of every patch of convolution `i`, as the position in the patch matrix of an image, and
-/// its position in the image.
+/// Calls `f` for every element of an image's im2col matrix in convolution `i` that is not padding: with its row and
+/// column, and with its position in the image.
 fn each_element(i: usize, mut f: impl FnMut((usize, usize), usize)) {
     let (size, channels, out) = (SIZES[i], CHANNELS[i], SIZES[i + 1]);
     for (y, x, ky, kx) in ndarray::indices((out, out, 3, 3)) {
@@ -162,7 +162,7 @@ fn gather(images: &Array2<f32>, i: usize) -> Array2<f32> {
     im2col
 }
 
-/// The sums of what im2col say about each element of their images.
+/// Adds the elements of im2col matrices to the elements of the images that they were read from (col2im).
 fn scatter(im2col: &Array2<f32>, i: usize, images: usize) -> Array2<f32> {
     let pixels = SIZES[i + 1] * SIZES[i + 1];
     let mut sums = Array2::zeros((images, SIZES[i] * SIZES[i] * CHANNELS[i]));

@@ -1,4 +1,4 @@
-//! Reads a network from an ONNX file, quantizes it in three ways, and shows what each costs and where it errs.
+//! Reads a network from an ONNX file, quantizes it in three modes, and reports size, speed and per-layer error.
 //!
 //! ```text
 //! cargo run --release --features onnx --example quantize_onnx -- MODEL.onnx --calibrate IMAGES.npy --check IMAGES.npy
@@ -48,7 +48,7 @@ use threads::with_threads;
 /// Batch size of calibration.
 const BATCH: usize = 8;
 
-/// Images that the error of every layer is measured on.
+/// Number of images for the per-layer error.
 const REPORTED: usize = 8;
 
 fn main() -> ExitCode {

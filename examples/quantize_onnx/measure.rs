@@ -47,7 +47,7 @@ pub(crate) struct Row {
     ms_per_image: f64,
     /// Cosine similarity to the float network's outputs, averaged over all images.
     cosine_mean: f64,
-    /// The ratio of signal to error over all images.
+    /// SQNR in dB over all images.
     sqnr_db: f64,
     /// Top-1 agreement: the fraction of images whose greatest output has the same index as in the float network.
     top1_agreement: f64,
@@ -59,7 +59,7 @@ pub(crate) fn measure(modes: &[Mode], check: &Array4<f32>) -> Result<Vec<Row>> {
     let mut memories: Vec<Arena> = modes.iter().map(|_| Arena::new()).collect();
     let mut times = vec![Vec::with_capacity(TIMED); modes.len()];
     let images = check.len_of(Axis(0)).max(1);
-    // In turn, so that a moment at which the machine is busy with something else hits all alike. The first is warming up.
+    // The networks take turns, so that other load on the machine affects all of them. The first round is a warm-up.
     for i in 0..=TIMED {
         for ((mode, memory), times) in modes.iter().zip(&mut memories).zip(&mut times) {
             let start = Instant::now();

@@ -34,7 +34,7 @@ fn hostile_files_are_errors() {
     for end in (0..bytes.len()).step_by(37) {
         assert!(QuantizedNetwork::from_safetensors(&bytes[..end]).is_err());
     }
-    // Bits of the header and of some tensors: an error, or a network that runs or says why not.
+    // Flipped bits in the header and in tensors give an error, or a network whose run returns without a panic.
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     for at in (0..header).step_by(5).chain((header..bytes.len()).step_by(211)) {
         let mut hostile = bytes.clone();

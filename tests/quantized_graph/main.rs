@@ -1,4 +1,4 @@
-//! Quantized networks against the float networks that they were made from.
+//! Quantized networks against their float networks.
 
 #[cfg(feature = "safetensors")]
 mod files;
@@ -300,7 +300,7 @@ fn codes_are_the_same_on_every_instruction_set() {
     let rng = &mut Pcg64Mcg::seed_from_u64(11);
     let graph = network(rng);
     let x = images(400, rng);
-    // Fixed ranges: those of calibration come from float sums, whose last bits depend on the machine.
+    // Fixed ranges, because calibrated ranges come from float sums, whose last bits depend on the machine.
     let mut recipe = calibrated(&graph, &x);
     recipe.tensors.iter_mut().for_each(|(name, tensor)| {
         if !name.ends_with("weight") {

@@ -46,7 +46,7 @@ fn threads_give_the_same_bits() {
     for threads in [2, 3, 7] {
         assert!(bits(all(threads)) == expected, "{threads} threads");
     }
-    // An error tells where in the image it is, whoever found it.
+    // An error has the same index in the image for any number of threads.
     let mut odd = one_image.to_owned();
     odd[[0, 1, 90, 3]] = f32::NAN;
     let error = |threads| {

@@ -1,4 +1,4 @@
-//! One `case.json` → attributes, inputs, expected outputs.
+//! Reads a `case.json`: attributes, inputs, expected outputs.
 
 use ndarray::ArrayD;
 use serde_json::{Map, Value};
@@ -12,15 +12,15 @@ pub(crate) struct Description {
     /// Directory of its files in the store.
     pub(crate) path: String,
     pub(crate) id: String,
-    /// The first part of the identifier: whose outputs they are.
+    /// The first part of the identifier: the system that computed the outputs.
     pub(crate) source: String,
     pub(crate) op: String,
-    /// The parsed file, or why there is none.
+    /// The parsed file, or the reason why it could not be read.
     pub(crate) content: Outcome<Map<String, Value>>,
 }
 
 impl Description {
-    /// Never fails: what is missing is told by the path.
+    /// Never fails. Source and operation come from the path if the file does not name them.
     pub(crate) fn read(store: &Store, path: &str) -> Self {
         let content =
             store.read(&join(path, "case.json")).map_err(|error| Stop::failed(format!("case.json: {error}"))).and_then(
@@ -89,7 +89,7 @@ impl Case {
         Ok(Self { source: description.source.clone(), attrs, inputs, outputs })
     }
 
-    /// Refuses a case with attributes that the operation does not know.
+    /// Stops as not covered if the case has an attribute that the operation does not know.
     pub(crate) fn knows(&self, attrs: &[&str]) -> Outcome<()> {
         let unknown = |name: &&String| !attrs.contains(&name.as_str()) && !REMARKS.contains(&name.as_str());
         match self.attrs.keys().find(unknown) {
@@ -98,7 +98,7 @@ impl Case {
         }
     }
 
-    /// Refuses a case with another value of an attribute; an absent attribute has this one.
+    /// Stops as not covered if the attribute is present and has another value.
     pub(crate) fn expects(&self, name: &str, value: impl Into<Value>) -> Outcome<()> {
         match self.attr(name) {
             Some(found) if *found != value.into() => Err(Stop::not_covered(format!("attribute {name} {found}"))),
@@ -133,7 +133,7 @@ impl Case {
         self.attr(name).map(|value| read(value).ok_or_else(|| wrong(value))).transpose()
     }
 
-    /// The smallest and greatest code, where the case names them.
+    /// Returns the smallest and the greatest code, if the case names them.
     pub(crate) fn code_range(&self) -> Outcome<Option<(i32, i32)>> {
         let bound = |value: i64| i32::try_from(value).map_err(|_| Stop::failed(format!("code bound {value}")));
         match (self.integer("qmin")?, self.integer("qmax")?) {

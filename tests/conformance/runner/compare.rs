@@ -1,4 +1,4 @@
-//! Expected and computed → the first element that differs.
+//! Compares expected with computed outputs and finds the first element that differs.
 
 use std::fmt::Debug;
 
@@ -64,9 +64,10 @@ fn elements<A: Scalar>(e: &ArrayD<A>, g: &ArrayD<A>, compare: &Compare, strict: 
     Ok(())
 }
 
-/// A number with neighbours.
+/// A number with a distance in units in the last place.
 trait Scalar: Copy + Debug {
-    /// How many representable numbers apart; 0 between zeros and between NaNs, the greatest to a NaN from a number.
+    /// Returns the distance in units in the last place: 0 between zeros and between NaNs, `u64::MAX` between a NaN and
+    /// a number.
     fn distance(self, other: Self) -> u64;
     fn is_negative(self) -> bool;
     fn is_nan(self) -> bool;

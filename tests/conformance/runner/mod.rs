@@ -22,10 +22,10 @@ use case::{Case, Description};
 pub(crate) use report::Report;
 pub(crate) use store::Store;
 
-/// Why a case has no computed outputs.
+/// The reason that a case has no computed outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Stop {
-    /// It asks for what the crate, or its glue here, does not have: an operation, a type, an attribute.
+    /// The crate or this runner does not support the operation, a type or an attribute.
     NotCovered(String),
     /// The case is damaged, or the crate returned an error or a wrong result.
     Failed(String),

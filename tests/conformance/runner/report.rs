@@ -1,4 +1,4 @@
-//! All verdicts → the table.
+//! Counts verdicts and prints the table.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,7 +70,7 @@ impl Report {
         }
     }
 
-    /// The cases that nobody has to pass left out.
+    /// Leaves out informative cases, which need not pass.
     pub(crate) fn total(&self) -> Counts {
         Counts::sum(self.rows.values().map(|row| &row.required))
     }

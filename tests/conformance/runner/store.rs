@@ -1,4 +1,4 @@
-//! A folder or an archive → the bytes of a file.
+//! Reads files from a folder or an archive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-/// Where the files of cases lie. Paths in it are relative, with `/` between their parts.
+/// A folder or an archive of cases. Paths in it are relative and separated by `/`.
 pub(crate) enum Store {
     /// A folder of any depth.
     Folder(PathBuf),
     /// The files of an archive.
-    Arena(BTreeMap<String, Vec<u8>>),
+    Archive(BTreeMap<String, Vec<u8>>),
 }
 
 const CASE: &str = "case.json";
@@ -34,23 +34,23 @@ impl Store {
                 files.insert(name, bytes);
             }
         }
-        Ok(Store::Arena(files))
+        Ok(Store::Archive(files))
     }
 
     /// The bytes of a file.
     pub(crate) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         match self {
             Store::Folder(root) => fs::read(root.join(name)),
-            Store::Arena(files) => files.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
+            Store::Archive(files) => files.get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
         }
     }
 
-    /// The paths of all cases in order: those that have a `case.json`, and those that an `index.json` promises.
+    /// Returns the paths of all cases in order: folders with a `case.json`, and paths that an `index.json` lists.
     pub(crate) fn cases(&self) -> BTreeSet<String> {
         let mut cases = BTreeSet::new();
         match self {
             Store::Folder(root) => collect(root, "", &mut cases),
-            Store::Arena(files) => {
+            Store::Archive(files) => {
                 let folders = files.keys().filter_map(|name| name.strip_suffix(CASE));
                 cases.extend(folders.map(|folder| folder.trim_end_matches('/').to_owned()));
             }

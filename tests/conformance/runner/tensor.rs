@@ -1,4 +1,4 @@
-//! One `.npy` file → a tensor of its logical type.
+//! Reads a `.npy` file as a tensor of its logical type.
 
 use half::{bf16, f16};
 use ndarray::ArrayD;
@@ -89,7 +89,7 @@ typed! {
     U2 u8 U2 "u2";
 }
 
-/// Runs the body with the name standing for the element type that a string names.
+/// Expands the body with the name as an alias of the element type that a string names.
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $body:expr) => {
         with_element!(@ $dtype, $T => $body,
@@ -105,7 +105,7 @@ macro_rules! with_element {
 }
 pub(crate) use with_element;
 
-/// Runs the body with the name standing for the 8-bit type that a string names.
+/// Expands the body with the name as an alias of the 8-bit type that a string names.
 macro_rules! with_byte {
     ($dtype:expr, $T:ident => $body:expr) => {
         match $dtype {
@@ -123,7 +123,7 @@ macro_rules! with_byte {
 }
 pub(crate) use with_byte;
 
-/// Runs the body with the name standing for the float type that a string names.
+/// Expands the body with the name as an alias of the float type that a string names.
 macro_rules! with_float {
     ($dtype:expr, $F:ident => $body:expr) => {
         match $dtype {
@@ -173,7 +173,7 @@ impl Tensor {
         })
     }
 
-    /// The elements as wide integers, if it holds integers.
+    /// Returns the elements as `i64`, if it holds integers.
     pub(crate) fn integers(&self) -> Option<ArrayD<i64>> {
         Some(match self {
             Tensor::I64(x) => x.clone(),
@@ -186,7 +186,7 @@ impl Tensor {
         })
     }
 
-    /// The elements as wide floats, if it holds floats. Exact.
+    /// Returns the elements as `f64`, which is exact, if it holds floats.
     pub(crate) fn floats(&self) -> Option<ArrayD<f64>> {
         Some(match self {
             Tensor::F64(x) => x.clone(),
@@ -202,7 +202,7 @@ fn values<A: ndarray_npy::ReadableElement>(npy: &[u8]) -> Outcome<ArrayD<A>> {
     ArrayD::read_npy(npy).map_err(|error| Stop::failed(format!("not readable as npy: {error}")))
 }
 
-/// Half-precision values, which the npy reader has no type for.
+/// Reads half-precision values, for which the npy reader has no type.
 fn halves(mut npy: &[u8]) -> Outcome<ArrayD<f16>> {
     let header = Header::from_reader(&mut npy).map_err(|error| Stop::failed(format!("no npy header: {error}")))?;
     let descriptor = header.type_descriptor.to_string();
@@ -218,7 +218,7 @@ fn halves(mut npy: &[u8]) -> Outcome<ArrayD<f16>> {
         .map_err(|error| Stop::failed(format!("wrong number of values: {error}")))
 }
 
-/// One code per byte, in its low bits; the others must be zero.
+/// Reads one code per byte, from its low bits. The high bits must be zero.
 fn low_bits(npy: &[u8], bits: u32) -> Outcome<ArrayD<u8>> {
     let codes: ArrayD<u8> = values(npy)?;
     match codes.iter().find(|&&code| code >> bits != 0) {

@@ -1,4 +1,4 @@
-//! Float → code → real: `QParams` and `Scheme`.
+//! Quantization and dequantization: `QParams` and `Scheme`.
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
@@ -120,7 +120,8 @@ fn params<T: Element>(case: &Case, shape: &[usize], convention: Convention) -> O
 
 /// Returns the granularity of a case and the shape of its parameters.
 ///
-/// As ONNX has it: `block_size` 0 or none means not blocked, no axis means per tensor for a single scale, else axis 1.
+/// Follows ONNX: a `block_size` of 0 or none means not blocked; without an axis, a single scale is per tensor, and
+/// several are along axis 1.
 pub(crate) fn granularity(case: &Case, shape: &[usize], scale: &[usize]) -> Outcome<(Granularity, Vec<usize>)> {
     let axis = case.integer("axis")?;
     let single = scale.iter().product::<usize>() == 1;
@@ -148,7 +149,7 @@ pub(crate) fn checked_axis(axis: i64, ndim: usize) -> Outcome<usize> {
     valid.ok_or_else(|| Stop::failed(format!("axis {axis} of a tensor with {ndim} axes")))
 }
 
-/// Zero points of whatever integer type as codes.
+/// Casts zero points of any integer type to codes.
 pub(crate) fn zero_points<T: Element>(tensor: &Tensor) -> Outcome<ArrayD<T::Code>> {
     let wide = tensor.integers();
     let wide = wide.ok_or_else(|| Stop::not_covered(format!("zero points of dtype {}", tensor.dtype())))?;

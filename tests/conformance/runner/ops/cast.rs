@@ -56,7 +56,7 @@ fn from_half<G: Float + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
     }
 }
 
-/// A code is its own value: scale 1, no zero point.
+/// Codes with scale 1 and zero point 0, so that each code equals its value.
 fn from_codes<T, G>(x: &Tensor) -> Outcome<Tensor>
 where
     T: Element + Typed<Value = <T as Element>::Code>,
@@ -67,7 +67,7 @@ where
     Ok(G::tensor(q.dequantize_as::<G>()))
 }
 
-/// Floats are truncated, as in C; integers keep their low bits, as many as the type has.
+/// Casts as C does: floats are truncated toward zero, integers keep the low bits that fit the type.
 fn to_codes<T>(x: &Tensor) -> Outcome<Tensor>
 where
     T: Element + Typed<Value = <T as Element>::Code>,

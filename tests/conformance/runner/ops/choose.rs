@@ -1,4 +1,4 @@
-//! Tensor → scale and zero point, as fbgemm chooses them.
+//! Scale and zero point of a tensor by fbgemm's formula.
 
 use ndarray_quant::{Granularity, observer::Ranges};
 
@@ -8,7 +8,7 @@ use crate::runner::{Outcome, Stop};
 
 /// PyTorch: `_choose_qparams_per_tensor`.
 pub(crate) fn choose_qparams(case: &Case) -> Outcome<Vec<Tensor>> {
-    // `qmax` already tells a reduced range.
+    // `qmax` already includes `reduce_range`.
     case.knows(&["qdtype", "qmin", "qmax", "reduce_range"])?;
     let (code_min, code_max) = case.code_range()?.ok_or_else(|| Stop::failed("no qmin and qmax"))?;
     let ranges = Ranges::of(case.values::<f32>(0)?, Granularity::PerTensor)?;

@@ -144,7 +144,7 @@ pub(crate) fn onnx_window(case: &Case) -> Outcome<Window> {
     })
 }
 
-/// Two sizes; 1 where the case is silent.
+/// Returns two sizes, 1 if the case has none.
 pub(crate) fn pair(case: &Case, name: &str) -> Outcome<[usize; 2]> {
     match case.integers(name)? {
         None => Ok([1, 1]),
@@ -186,12 +186,12 @@ pub(crate) fn image<A: Clone>(x: &ArrayD<A>) -> Outcome<Array4<A>> {
     x.clone().into_dimensionality::<Ix4>().map_err(|_| Stop::not_covered(format!("images of {} axes", x.ndim())))
 }
 
-/// NCHW as a view in NHWC, OIHW as one in OHWI.
+/// Views NCHW as NHWC, and OIHW as OHWI.
 pub(crate) fn channels_last<A: Clone>(x: &ArrayD<A>) -> Outcome<Array4<A>> {
     Ok(image(x)?.permuted_axes([0, 2, 3, 1]))
 }
 
-/// NHWC as a tensor in NCHW.
+/// Copies NHWC to NCHW.
 pub(crate) fn channels_first<A: Clone>(y: Array4<A>) -> Array4<A> {
     y.permuted_axes([0, 3, 1, 2])
 }

@@ -1,4 +1,4 @@
-//! Sums, products and functions of codes: `ops::Add`, `ops::Mul`, `ops::Lookup`.
+//! Elementwise operators on codes: `ops::Add`, `ops::Mul`, `ops::Lookup`.
 
 use ndarray::IxDyn;
 use ndarray_quant::gemm::Int8;
@@ -63,7 +63,7 @@ struct Operands<T: Int8> {
     to: Output<T>,
 }
 
-/// Both sides and the output, each as codes, scale and zero point, in this order.
+/// Reads the operands and the output, each as codes, scale and zero point, in this order.
 fn operands<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
     let y = QParams::<T>::per_tensor(scalar(case, 6)?, zero_point::<T>(case, 7)?)?;
     let to = match case.source.as_str() {
@@ -81,7 +81,7 @@ fn operands<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
     Ok(Operands { a: tensor(case, 0)?, b: tensor(case, 3)?, to })
 }
 
-/// Codes, scale and zero point from this input on.
+/// Reads codes, scale and zero point from three inputs, starting at this one.
 fn tensor<T: Int8 + Typed<Value = T>>(case: &Case, first: usize) -> Outcome<QTensor<T, IxDyn>> {
     let params = QParams::<T>::per_tensor(scalar(case, first + 1)?, zero_point::<T>(case, first + 2)?)?;
     let codes = <T::Storage<IxDyn> as Storage<T, IxDyn>>::from_codes(case.values::<T>(first)?.clone());

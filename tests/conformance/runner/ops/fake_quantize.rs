@@ -1,4 +1,4 @@
-//! Float → real on the grid, and its gradients: PyTorch's training.
+//! Fake quantization and its gradients, as PyTorch trains.
 
 use ndarray::ArrayD;
 use ndarray_quant::{
@@ -12,7 +12,7 @@ use crate::runner::case::Case;
 use crate::runner::tensor::{Tensor, Typed};
 use crate::runner::{Outcome, Stop};
 
-/// Holds the codes of every case; the case names those that are used.
+/// Holds the codes of every case. The case sets the code range.
 type Wide = i16;
 
 /// PyTorch: `fake_quantize_per_tensor_affine`, `fake_quantize_per_channel_affine`.
@@ -54,14 +54,14 @@ fn parameters(case: &Case) -> Outcome<(QParams<Wide>, ArrayD<f32>)> {
     let (x, scale) = (case.input(0)?.shape(), case.values::<f32>(1)?);
     let (granularity, grid) = granularity(case, x, scale.shape())?;
     let zero_points = case.input(2)?;
-    let reals = zero_points.floats().or_else(|| zero_points.integers().map(|z| z.mapv(|z| z as f64)));
-    let reals = reals.ok_or_else(|| Stop::not_covered(format!("zero points of dtype {}", zero_points.dtype())))?;
+    let values = zero_points.floats().or_else(|| zero_points.integers().map(|z| z.mapv(|z| z as f64)));
+    let values = values.ok_or_else(|| Stop::not_covered(format!("zero points of dtype {}", zero_points.dtype())))?;
     let (min, max) = case.code_range()?.ok_or_else(|| Stop::failed("no codes"))?;
     let wrong = |what: &str| Stop::failed(format!("{what} do not fit {x:?} {granularity:?}"));
     let scale = scale.clone().into_shape_with_order(grid.clone()).map_err(|_| wrong("scales"))?;
-    let reals = reals.mapv(|z| z as f32).into_shape_with_order(grid).map_err(|_| wrong("zero points"))?;
+    let values = values.mapv(|z| z as f32).into_shape_with_order(grid).map_err(|_| wrong("zero points"))?;
     let params = QParams::new(granularity, scale, None)?.with_convention(Convention::Torch);
-    Ok((params.with_code_range(min, max)?, reals))
+    Ok((params.with_code_range(min, max)?, values))
 }
 
 fn with_zero_points(params: QParams<Wide>, zero_points: &ArrayD<f32>) -> Outcome<QParams<Wide>> {

@@ -54,7 +54,7 @@ pub(crate) fn multiply_by_quantized_multiplier(case: &Case) -> Outcome<Vec<Tenso
     Ok(vec![Tensor::I32(y)])
 }
 
-/// An integer operand in the first operand's shape.
+/// Returns an integer operand, broadcast to the first operand's shape.
 fn broadcast<'a>(case: &'a Case, index: usize, shape: &[usize]) -> Outcome<ArrayViewD<'a, i32>> {
     let operand = case.values::<i32>(index)?;
     let wrong =

@@ -77,7 +77,7 @@ where
     let x = QTensor::<X, Ix2>::new(X::Storage::from_codes(x), x_params)?;
     let w_params = channel_params::<W>(case, 4, None, Axis(0))?;
     let weights = QTensor::<W, Ix2>::new(W::Storage::from_codes(weights), w_params)?;
-    // The bias stands between weights and output parameters, where there is one.
+    // An optional bias comes between the weights and the output parameters.
     let bias_at = case.inputs.iter().position(|input| input.name == "bias");
     let bias = bias_at.map(|index| case.values::<i32>(index)).transpose()?;
     let bias = bias.map(|bias| bias.clone().into_dimensionality::<Ix1>()).transpose().map_err(shape_error)?;
@@ -97,7 +97,7 @@ where
     Ok(vec![case.like_output::<Y>(0, y)?])
 }
 
-/// All axes but the last as one.
+/// Flattens all axes but the last into one.
 fn matrix<A: Copy>(x: &ArrayD<A>) -> Outcome<Array2<A>> {
     let columns = x.shape().last().copied().unwrap_or(1);
     let rows = x.shape().iter().rev().skip(1).product();
@@ -125,7 +125,7 @@ pub(crate) fn repeated<A: Copy>(values: &[A], len: usize) -> Vec<A> {
     }
 }
 
-/// Zero points by name; none are 0.
+/// Returns zero points by name; absent ones are 0.
 fn optional_zero_points<T: Int8>(case: &Case, name: &str) -> Outcome<Vec<T>> {
     match case.named(name) {
         Some(tensor) => Ok(zero_points::<T>(tensor)?.iter().copied().collect()),
@@ -142,13 +142,13 @@ fn per_column<B>(case: &Case, name: &str, b: &ArrayD<B>) -> Outcome<()> {
     if values == 1 || along_columns { Ok(()) } else { Err(Stop::not_covered(format!("{name} of shape {shape:?}"))) }
 }
 
-/// `product` over the stacks of matrices that two tensors are, as `numpy.matmul` pairs them.
+/// Applies `product` to two stacks of matrices, broadcast as by `numpy.matmul`.
 fn batched<A: Copy, B: Copy, Y: Copy>(
     a: &ArrayD<A>,
     b: &ArrayD<B>,
     product: impl Fn(ArrayView2<'_, A>, ArrayView2<'_, B>) -> Outcome<Array2<Y>>,
 ) -> Outcome<ArrayD<Y>> {
-    // A vector is a matrix of one row on the left, of one column on the right.
+    // A vector is one row as LHS and one column as RHS.
     let (row, column) = (a.ndim() == 1, b.ndim() == 1);
     let a = if row { a.view().insert_axis(Axis(0)) } else { a.view() };
     let b = if column { b.view().insert_axis(Axis(1)) } else { b.view() };
@@ -176,7 +176,7 @@ fn batched<A: Copy, B: Copy, Y: Copy>(
     ArrayD::from_shape_vec(shape, values).map_err(shape_error)
 }
 
-/// numpy's broadcasting of two shapes.
+/// Broadcasts two shapes as numpy does.
 fn broadcast_shape(a: &[usize], b: &[usize]) -> Outcome<Vec<usize>> {
     let len = a.len().max(b.len());
     let at = |shape: &[usize], i: usize| (i + shape.len()).checked_sub(len).map_or(1, |i| shape[i]);

@@ -1,6 +1,6 @@
-//! A case → what the crate computes for it.
+//! Computes the outputs of a case with the crate.
 //!
-//! Every operation reads its case by the attributes and the order of the inputs, never by its name.
+//! Operations read the attributes and the inputs in order, and never the name of the case.
 
 mod affine;
 mod cast;
@@ -21,7 +21,7 @@ use super::tensor::Tensor;
 /// Computes the outputs of a case, in order.
 pub(crate) type Operation = fn(&Case) -> Outcome<Vec<Tensor>>;
 
-/// The operation of this name, if it is covered.
+/// Returns the operation of this name, if it is covered.
 pub(crate) fn find(op: &str) -> Option<Operation> {
     Some(match op {
         "quantize_linear" => affine::quantize_linear,

@@ -1,4 +1,4 @@
-//! Batches → range → parameters: PyTorch's observers.
+//! PyTorch's observers: batches → range → parameters.
 
 use ndarray_quant::observer::Bounds;
 use ndarray_quant::{
@@ -42,7 +42,7 @@ pub(crate) fn histogram(case: &Case) -> Outcome<Vec<Tensor>> {
     Ok(outputs)
 }
 
-/// The observer after all inputs, per channel where the case names an axis.
+/// Returns the observer after all inputs, per channel if the case names an axis.
 fn observe<S: Statistic>(case: &Case, observer: BlockObserver<S>) -> Outcome<BlockObserver<S>> {
     case.knows(&ATTRS)?;
     case.expects("eps", f64::from(f32::EPSILON))?;
@@ -57,7 +57,7 @@ fn observe<S: Statistic>(case: &Case, observer: BlockObserver<S>) -> Outcome<Blo
     Ok(observer)
 }
 
-/// Scale, zero point, minimum and maximum.
+/// Returns scale, zero point, minimum and maximum.
 fn outputs<S: Statistic>(
     case: &Case,
     observer: &BlockObserver<S>,
@@ -78,7 +78,7 @@ fn parameters<T: Element>(case: &Case, observer: &BlockObserver<impl Statistic>)
     let scheme = match case.text("qscheme")? {
         Some("affine") | None => Scheme::<T>::asymmetric(),
         Some("symmetric") => {
-            // PyTorch keeps the zero point of all codes there.
+            // PyTorch keeps the zero point of the full code range there.
             case.expects("reduce_range", false)?;
             Scheme::symmetric()
         }

@@ -1,4 +1,4 @@
-//! I32Epilogue → code, and code → code of other parameters.
+//! Requantization: accumulators → codes, and codes → codes with other parameters.
 
 use ndarray::ArrayD;
 use ndarray_quant::{
@@ -25,7 +25,7 @@ pub(crate) fn requantize(case: &Case) -> Outcome<Vec<Tensor>> {
     with_element!(case.output(0)?.dtype(), Y => codes::<Y>(case, 4, &acc, |_| multiplier))
 }
 
-/// TFLite: the last step of `FULLY_CONNECTED`.
+/// TFLite: the output stage of `FULLY_CONNECTED`.
 pub(crate) fn requantize_acc(case: &Case) -> Outcome<Vec<Tensor>> {
     case.knows(&["multiplier_f64", "qdtype", "qmin", "qmax"])?;
     let arithmetic = arithmetic(&case.source)?;
@@ -41,7 +41,7 @@ pub(crate) fn requantize_acc(case: &Case) -> Outcome<Vec<Tensor>> {
     with_element!(case.output(0)?.dtype(), Y => codes::<Y>(case, 4, acc, |i| rescales[i % rescales.len()]))
 }
 
-/// How a system turns the accumulators of a fully connected layer into codes.
+/// Returns the arithmetic mode in which a system requantizes the accumulators of a fully connected layer.
 pub(crate) fn arithmetic(source: &str) -> Outcome<Arithmetic> {
     match source {
         "tflite" => Ok(Arithmetic::FixedPoint(FixedPointRounding::Double)),
@@ -51,7 +51,7 @@ pub(crate) fn arithmetic(source: &str) -> Outcome<Arithmetic> {
     }
 }
 
-/// The scales of an input; those of half precision are widened, which is exact.
+/// Returns the scales of an input. Half precision is widened to `f32`, which is exact.
 pub(crate) fn scales(case: &Case, index: usize) -> Outcome<Vec<f32>> {
     let input = case.input(index)?;
     let floats = input.floats().filter(|_| input.dtype() != "f64");
@@ -59,7 +59,7 @@ pub(crate) fn scales(case: &Case, index: usize) -> Outcome<Vec<f32>> {
     Ok(floats.iter().map(|&x| x as f32).collect())
 }
 
-/// The only scale of an input.
+/// Returns the scale of an input that must hold one.
 pub(crate) fn scalar(case: &Case, index: usize) -> Outcome<f32> {
     match scales(case, index)?.as_slice() {
         &[scale] => Ok(scale),
@@ -67,7 +67,7 @@ pub(crate) fn scalar(case: &Case, index: usize) -> Outcome<f32> {
     }
 }
 
-/// Codes less their zero point, which is the third input.
+/// Returns `code - zero_point`; the zero point is the third input.
 fn differences<X>(case: &Case) -> Outcome<ArrayD<i32>>
 where
     X: Element + Typed<Value = <X as Element>::Code>,
@@ -80,7 +80,7 @@ where
     ArrayD::from_shape_vec(codes.raw_dim(), values).map_err(|error| Stop::failed(error.to_string()))
 }
 
-/// The codes of accumulators; `multiplier` tells the factor of the element at a row-major position.
+/// Requantizes accumulators. `multiplier` returns the multiplier of the element at a row-major position.
 fn codes<Y>(
     case: &Case,
     zero: usize,
@@ -96,7 +96,7 @@ where
     Ok(vec![Y::tensor(codes)])
 }
 
-/// The only zero point of an input.
+/// Returns the zero point of an input that must hold one.
 pub(crate) fn zero_point<T: Element>(case: &Case, index: usize) -> Outcome<T::Code> {
     let values = zero_points::<T>(case.input(index)?)?;
     let wrong = || Stop::not_covered(format!("{} zero points", values.len()));
