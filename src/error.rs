@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A scale is zero, negative, infinite or NaN.
-    #[error("expected a finite, positive scale, found {found}{}", at_block(.index))]
+    #[error("expected a finite, positive scale, found {}{}", number(*.found), at_block(.index))]
     Scale {
         /// The invalid scale.
         found: f64,
@@ -41,7 +41,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// An axis that the tensor does not have.
-    #[error("{}, found axis {found}", axes(*.ndim))]
+    #[error("{}", axis(*.ndim, *.found))]
     Axis {
         /// The number of axes of the tensor.
         ndim: usize,
@@ -67,7 +67,7 @@ pub enum Error {
         found_max: i32,
     },
     /// A NaN or an infinity where values must be finite, or an `f64` that overflows `f32`.
-    #[error("expected finite values, found {found} at index {index:?}")]
+    #[error("expected finite values, found {} at index {index:?}", number(*.found))]
     NonFinite {
         /// The invalid value.
         found: f64,
@@ -75,7 +75,7 @@ pub enum Error {
         index: Vec<usize>,
     },
     /// A range whose bounds are not finite or not in order.
-    #[error("expected finite bounds with min <= max, found min {min}, max {max}")]
+    #[error("expected finite bounds with min <= max, found min {}, max {}", number(*.min), number(*.max))]
     Range {
         /// The lower bound found.
         min: f64,
@@ -83,7 +83,7 @@ pub enum Error {
         max: f64,
     },
     /// A value that overflows the half-precision type.
-    #[error("expected magnitudes of at most {limit}, found {found} at index {index:?}")]
+    #[error("expected magnitudes of at most {}, found {} at index {index:?}", number(*.limit), number(*.found))]
     Overflow {
         /// The greatest finite magnitude of the type.
         limit: f64,
@@ -120,7 +120,7 @@ pub enum Error {
         found: usize,
     },
     /// A bias that could overflow an `i32` accumulator.
-    #[error("expected a bias of magnitude at most {max} in accumulator units at channel {channel}, found {found}")]
+    #[error("expected a bias of magnitude at most {max} in accumulator units at channel {channel}, found {}", number(*.found))]
     Bias {
         /// The greatest safe magnitude.
         max: i64,
@@ -220,12 +220,17 @@ fn bare_extent(what: &str, extent: &[usize]) -> String {
     }
 }
 
-fn axes(ndim: usize) -> String {
+fn axis(ndim: usize, found: usize) -> String {
     match ndim {
-        0 => "the tensor has no axes".into(),
-        1 => "expected axis 0, the only axis of the tensor".into(),
-        _ => format!("expected an axis in 0..={} of the {ndim} axes of the tensor", ndim - 1),
+        0 => format!("expected no axis, found axis {found}: the tensor has no axes"),
+        1 => format!("expected axis 0 of a 1-D tensor, found axis {found}"),
+        _ => format!("expected an axis in 0..={} of a {ndim}-D tensor, found axis {found}", ndim - 1),
     }
+}
+
+/// Formats a number without hundreds of zeros.
+fn number(x: f64) -> String {
+    if x.is_finite() && x != 0.0 && !(1e-6..1e16).contains(&x.abs()) { format!("{x:e}") } else { format!("{x}") }
 }
 
 fn codes(limits: RangeInclusive<i32>, found: RangeInclusive<i32>) -> String {

@@ -62,7 +62,7 @@ fn shapes_axes_and_groups() {
     let x = Array2::<f32>::ones((3, 4));
     let error = Scheme::<i8>::symmetric().per_axis(Axis(2)).quantize(&x).unwrap_err();
     assert_eq!(error, Error::Axis { ndim: 2, found: 2 });
-    says(&error, &["2 axes", "found axis 2"]);
+    says(&error, &["2-D", "found axis 2"]);
     let error = Scheme::<i8>::symmetric().per_group(Axis(1), 0).quantize(&x).unwrap_err();
     assert_eq!(error, Error::GroupSize { found: 0 });
     says(&error, &["at least 1", "found 0"]);
