@@ -120,7 +120,10 @@ pub enum Error {
         found: usize,
     },
     /// A bias that could overflow an `i32` accumulator.
-    #[error("expected a bias of magnitude at most {max} in accumulator units at channel {channel}, found {}", number(*.found))]
+    #[error(
+        "expected a bias of magnitude at most {max} in accumulator units at channel {channel}, found {}",
+        number(*.found)
+    )]
     Bias {
         /// The greatest safe magnitude.
         max: i64,

@@ -16,9 +16,10 @@ use message::{Message, floats, model, node};
 use ndarray::{Array, Array1, Array2, Axis, IntoDimension, Ix2, arr0, array};
 use ndarray_quant::compat::{fbgemm::choose_qparams, gemmlowp::FixedPoint};
 use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, gemm};
-use ndarray_quant::graph::{Activation, Arena, Budget, Graph, GraphBuilder, Op, Recipe};
+use ndarray_quant::graph::{Activation, Arena, Budget, Graph, GraphBuilder, Op, QuantizedNetwork, Recipe, TensorId};
 use ndarray_quant::half::{HalfCast, Overflow};
-use ndarray_quant::io::{onnx::OnnxReader, safetensors};
+use ndarray_quant::io::onnx::OnnxReader;
+use ndarray_quant::metrics::sqnr_db;
 use ndarray_quant::nn::{Arithmetic, Conv2d, HalfLinear, Linear, Multiplier, Output, Window};
 use ndarray_quant::observer::{Bounds, MinMax, MovingAverage, Percentile, Ranges};
 use ndarray_quant::ops::{Concat, MaxPool, Pad, matmul_integer};
@@ -78,19 +79,25 @@ fn rows() -> MinMax {
     rows
 }
 
-/// A builder with the input `x` of shape `[1, 4]` and the constant `c`.
-fn builder() -> GraphBuilder {
+/// Calls a builder with its input `x` of shape `[1, 4]` and its constant `c` of shape `[4]`.
+fn build<T>(call: impl FnOnce(&mut GraphBuilder, TensorId, TensorId) -> Result<T>) -> Result<T> {
     let mut builder = GraphBuilder::new();
-    builder.input("x", &[1, 4]).unwrap();
-    builder.constant("c", &ones([4])).unwrap();
-    builder
+    let x = builder.input("x", &[1, 4])?;
+    let c = builder.constant("c", &ones([4]))?;
+    call(&mut builder, x, c)
 }
 
 /// A linear layer `y` of `x` with shape `[1, 4]`.
 fn graph() -> Graph {
-    let mut builder = builder();
-    builder.linear("y", "x", &ones([2, 4]), None).unwrap();
-    builder.build(&["y"]).unwrap()
+    let mut builder = GraphBuilder::new();
+    let x = builder.input("x", &[1, 4]).unwrap();
+    let y = builder.linear("y", x, &ones([2, 4]), None).unwrap();
+    builder.build(&[y]).unwrap()
+}
+
+/// A tensor of a builder that no longer exists.
+fn other_tensor() -> TensorId {
+    GraphBuilder::new().input("other", &[1, 4]).unwrap()
 }
 
 fn dynamic_range() -> Recipe {
@@ -189,27 +196,30 @@ fn layers() -> Vec<(&'static str, Error)> {
 
 fn networks() -> Vec<(&'static str, Error)> {
     vec![
-        failed!(builder().input("x", &[1, 4])),
-        failed!(builder().input("two", &[2, 4])),
-        failed!(builder().constant("nan", &array![f32::NAN])),
-        failed!(builder().linear("y", "x", &ones([2, 3]), None)),
-        failed!(builder().add("sum", "x", "unknown")),
-        failed!(builder().activation("y", "x", Activation::LeakyRelu { alpha: f32::NAN })),
-        failed!(builder().node("y", Op::Softmax { axis: 0 }, &["x"])),
-        failed!(builder().node("y", Op::Softmax { axis: 2 }, &["x"])),
-        failed!(builder().node("y", Op::Linear, &["c", "c"])),
-        failed!(builder().build(&["unknown"])),
+        failed!(build(|g, _, _| g.input("x", &[1, 4]))),
+        failed!(build(|g, _, _| g.input("two", &[2, 4]))),
+        failed!(build(|g, _, _| g.constant("nan", &array![f32::NAN]))),
+        failed!(build(|g, x, _| g.linear("y", x, &ones([2, 3]), None))),
+        failed!(build(|g, x, _| g.linear("y", x, &array![[f32::NAN, 0.0, 0.0, 0.0]], None))),
+        failed!(build(|g, x, _| g.add("y", x, other_tensor()))),
+        failed!(build(|g, x, _| g.activation("y", x, Activation::LeakyRelu { alpha: f32::NAN }))),
+        failed!(build(|g, x, _| g.softmax("y", x, 0))),
+        failed!(build(|g, x, _| g.softmax("y", x, 2))),
+        failed!(build(|g, x, _| g.flatten("y", x).and_then(|y| g.max_pool("z", y, [2, 2], Window::new())))),
+        failed!(build(|g, x, _| g.node("y", Op::Add, &[x]))),
+        failed!(build(|g, _, c| g.node("y", Op::Linear, &[c, c]))),
         failed!(graph().run(&ones([1, 5]))),
         failed!(graph().compile().unwrap().run_with(&ones([1, 4]), &mut Arena::new().with_max_bytes(8))),
         failed!(graph().quantize(&dynamic_range()).unwrap().run(&array![[0.0, f32::NAN, 0.0, 0.0]])),
         failed!(graph().within_budget(&dynamic_range(), &ones([1, 4]), Budget::Bytes(1))),
-        failed!(dynamic_range().tensor_mut("unknown")),
+        failed!(dynamic_range().tensor_mut("y.weigth")),
+        failed!(sqnr_db(&ones([2]), &ones([3]))),
         failed!(Graph::from_onnx_bytes(b"")),
         failed!(Graph::from_onnx_bytes(&onnx(&[node("Einsum", &["x"], "y", &[])]))),
         failed!(Graph::from_onnx_bytes(&onnx(&[node("MatMul", &["x", "w"], "y", &[])]))),
         failed!(OnnxReader::new().with_max_bytes(4).read(&onnx(&[]))),
         failed!(OnnxReader::new().with_input_shape("z", &[1]).read(&onnx(&[node("Relu", &["x"], "y", &[])]))),
-        failed!(safetensors::read(&[0; 4])),
+        failed!(QuantizedNetwork::from_safetensors(&[0; 4])),
         failed!(Graph::from_onnx("no/such/model.onnx")),
     ]
 }
