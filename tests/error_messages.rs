@@ -24,7 +24,7 @@ use ndarray_quant::nn::{Arithmetic, Conv2d, HalfLinear, Linear, Multiplier, Outp
 use ndarray_quant::observer::{Bounds, MinMax, MovingAverage, Percentile, Ranges};
 use ndarray_quant::ops::{Concat, MaxPool, Pad, matmul_integer};
 use ndarray_quant::qat::BatchNormFold;
-use ndarray_quant::{Error, Granularity, I4, Packed, QParams, QTensor, Quantize, Result, Scheme};
+use ndarray_quant::{Error, Granularity, I4, Packed, QParams, QTensor, Result, Scheme};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/error_messages.txt");
 
@@ -33,8 +33,8 @@ Calls and the messages of their errors, by variant of `Error`. Written by
 UPDATE_MESSAGES=1 cargo test --all-features --test error_messages
 ";
 
-type Params = QParams<u8, Ix2>;
-type Params4Bit = QParams<I4, Ix2>;
+type Params = QParams<u8>;
+type Params4Bit = QParams<I4>;
 
 fn ones<S: IntoDimension>(shape: S) -> Array<f32, S::Dim> {
     Array::from_elem(shape.into_dimension(), 1.0)
@@ -56,7 +56,7 @@ fn params_per_axis(axis: usize, len: usize) -> Params {
     Params::per_axis(Axis(axis), Array1::ones(len), None).unwrap()
 }
 
-fn output() -> Output<u8, Ix2> {
+fn output() -> Output<u8> {
     Output::to(&params(1.0, 0))
 }
 
@@ -190,7 +190,7 @@ fn layers() -> Vec<(&'static str, Error)> {
         failed!(MaxPool::new([2, 2], &Window::new()).unwrap().output_shape(&[1, 2])),
         failed!(Pad::new(&params(0.1, 0), &[(0, 0)]).unwrap().output_shape(&[1, 2])),
         failed!(Concat::new(Axis(1), &[&params_per_axis(1, 4)], &params(0.1, 0))),
-        failed!(Concat::new(Axis(1), &[&params(0.1, 0)], &params(0.1, 0)).unwrap().forward(&[])),
+        failed!(Concat::new(Axis(1), &[&params(0.1, 0)], &params(0.1, 0)).unwrap().forward::<Ix2>(&[])),
     ]
 }
 
