@@ -58,7 +58,7 @@ impl Grid {
         let (min, max) = params.code_range();
         Grid {
             scale: params.scales()[0].into(),
-            zero_point: params.zero_point().map_or(0.0, |z| z[[0, 0]].into()),
+            zero_point: params.zero_point().and_then(|z| z.first()).map_or(0.0, |&z| z.into()),
             codes: (min.into(), max.into()),
         }
     }
@@ -78,15 +78,15 @@ impl Layer {
     pub(crate) fn new(layer: usize, float: &Network, quantized: &FullInteger, test: &Dataset) -> Result<Self> {
         let weights = &float.layers[layer].weight;
         let params = quantize_weights(&float.layers[layer])?.into_parts().1;
-        // The scales have shape [out, 1]: one for each row of the weights.
-        let steps = weights / params.scale();
-        let mut scales: Vec<f64> = params.scale().iter().map(|&s| s.into()).collect();
+        let rows = weights.rows().into_iter().zip(params.scales());
+        let steps = rows.flat_map(|(row, scale)| row.into_iter().map(move |w| f64::from(w / scale)));
+        let mut scales: Vec<f64> = params.scales().iter().map(|&s| s.into()).collect();
         scales.sort_by(f64::total_cmp);
         let (min, max) = params.code_range();
         Ok(Layer {
             number: layer + 1,
             weights: weights.iter().map(|&w| w.into()).collect(),
-            weight_steps: steps.iter().map(|&w| w.into()).collect(),
+            weight_steps: steps.collect(),
             weight_scales: scales,
             weight_codes: (min.into(), max.into()),
             outputs: float.layer_outputs(&test.images)[layer].iter().map(|&y| y.into()).collect(),
