@@ -1,4 +1,4 @@
-//! Which elements of a tensor share their parameters.
+//! Granularity: per tensor, per axis or per group, and iteration over the blocks of a tensor.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -7,39 +7,48 @@ use ndarray::{ArrayD, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IxDy
 
 use crate::error::{Error, Result};
 
-/// The elements that share one scale and zero point.
+/// The granularity of quantization: elements of one block share a scale and a zero point.
 ///
 /// A weight of shape `[out, in]` has one scale per tensor, `[out]` scales per axis 0, and `[out, ceil(in / size)]`
-/// scales in groups of `size` along axis 1. The last group of an axis may be short. The shapes are ONNX's, see
+/// scales in groups of `size` along axis 1. The last group of an axis may be shorter. The shapes are ONNX's, see
 /// [`QParams::new`](crate::QParams::new).
+///
+/// ```
+/// use ndarray::{Array2, Axis};
+/// use ndarray_quant::{Granularity, Scheme};
+/// let scheme = Scheme::<i8>::symmetric().with_granularity(Granularity::per_group(Axis(1), 32));
+/// let q = scheme.quantize(&Array2::<f32>::ones((10, 100)))?;
+/// assert_eq!(q.params().scale().shape(), [10, 4]);
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Granularity {
-    /// All elements.
+    /// One block: all elements.
     #[default]
     PerTensor,
-    /// The elements of equal index along `axis`: one scale per channel.
+    /// One block per index of `axis`, such as one per channel.
     PerAxis {
-        /// The axis whose every index has parameters of its own.
+        /// The axis.
         axis: usize,
     },
-    /// The elements of a run of `size` along `axis` that agree in all other indices.
+    /// One block per `size` neighbours along `axis`, with equal indices along all other axes.
     PerGroup {
-        /// The axis that is cut into runs.
+        /// The axis that is divided into groups.
         axis: usize,
-        /// The length of a run; the last one of the axis may be shorter.
+        /// The size of a group. The last group of the axis may be shorter.
         size: usize,
     },
 }
 
 impl Granularity {
-    /// One scale per index of `axis`.
+    /// Creates [`Granularity::PerAxis`]: one scale per index of `axis`.
     pub fn per_axis(axis: Axis) -> Self {
         Granularity::PerAxis { axis: axis.index() }
     }
 
-    /// One scale per run of `size` elements along `axis`.
+    /// Creates [`Granularity::PerGroup`]: one scale per group of `size` elements along `axis`.
     pub fn per_group(axis: Axis, size: usize) -> Self {
         Granularity::PerGroup { axis: axis.index(), size }
     }
@@ -47,8 +56,8 @@ impl Granularity {
     /// Returns the shape of the parameters of a tensor of this shape.
     ///
     /// # Errors
-    /// An axis that the tensor does not have, a group of no elements, or more blocks than fit in memory: a tensor
-    /// without elements can have any length on its other axes.
+    /// [`Error::Axis`] if the tensor does not have the axis, [`Error::GroupSize`] if the group size is 0,
+    /// [`Error::Argument`] if there are too many blocks: a tensor without elements may have axes of any length.
     pub(crate) fn params_shape(self, shape: &[usize]) -> Result<Vec<usize>> {
         let params = match self {
             Granularity::PerTensor => Vec::new(),
@@ -63,9 +72,9 @@ impl Granularity {
                 params
             }
         };
-        const MOST: usize = 1 << 40;
+        const LIMIT: usize = 1 << 40;
         let count = params.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
-        match count.filter(|&count| count <= MOST) {
+        match count.filter(|&count| count <= LIMIT) {
             Some(_) => Ok(params),
             None => Err(Error::Argument {
                 what: "number of scales",
@@ -75,7 +84,7 @@ impl Granularity {
         }
     }
 
-    /// Checks the shape of parameters without knowing the tensor.
+    /// Checks that some tensor can have parameters of this shape.
     pub(crate) fn check_shape(self, what: &'static str, params: &[usize]) -> Result<()> {
         match self {
             Granularity::PerTensor if params.is_empty() => Ok(()),
@@ -94,7 +103,7 @@ impl Granularity {
         crate::error::check_shapes("parameters", &self.params_shape(tensor)?, params)
     }
 
-    /// Brings one value of any rank to rank 0 if the granularity is per tensor; puts elements in row-major order.
+    /// Returns parameters in row-major order, and in rank 0 if the granularity is per tensor.
     pub(crate) fn normalized<A: Clone>(self, params: ArrayD<A>) -> ArrayD<A> {
         let params = if params.is_standard_layout() { params } else { params.as_standard_layout().into_owned() };
         match self {
@@ -121,43 +130,43 @@ impl core::fmt::Display for Granularity {
     }
 }
 
-/// Blocks of this length are lanes of their own, whatever follows them: they repay a call.
+/// Blocks of at least this length get a segment each. Shorter blocks are joined to one segment.
 const LONG: usize = 512;
 
-/// A block that reaches over its whole axis, however long that is.
+/// The extent of a block that spans its axis.
 const WHOLE: usize = usize::MAX;
 
-/// The normal form of a granularity: the extent of a block along each axis.
+/// The extent of a block along each axis: the normal form of a granularity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Blocks<D> {
     extent: D,
 }
 
-/// Which blocks the elements of one lane belong to.
+/// The blocks of a segment: a stretch of elements that is handled in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Segment {
-    /// All to this one.
+    /// All elements are in this block.
     Within(usize),
-    /// The first `size` elements to block `first`, as many to each one after it; fewer may be left for the last.
+    /// Consecutive blocks have `size` elements each. The last one may have fewer.
     Across {
-        /// The first block.
+        /// Index of the first block.
         first: usize,
-        /// The elements of each.
+        /// Number of elements of a block.
         size: usize,
     },
 }
 
-/// Which blocks the elements of one run belong to.
+/// The blocks of a run: a stretch of elements whose blocks are all equal or all different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
-    /// All to this one.
+    /// All elements are in this block.
     Constant(usize),
-    /// Each to the one after its predecessor's, starting here.
+    /// Element `i` is in block `first + i`, with this `first`.
     Consecutive(usize),
 }
 
 impl<D: Dimension> Blocks<D> {
-    /// The blocks of tensors with `ndim` axes.
+    /// Returns the blocks of tensors with `ndim` axes.
     pub(crate) fn new(granularity: Granularity, ndim: usize) -> Result<Self> {
         let mut extent = D::zeros(ndim);
         let checked = |axis: usize| {
@@ -180,31 +189,30 @@ impl<D: Dimension> Blocks<D> {
         Ok(Self { extent })
     }
 
-    /// Whether one block holds a tensor of any shape, and so of any rank.
+    /// Returns whether the whole tensor is one block.
     pub(crate) fn is_per_tensor(&self) -> bool {
         self.extent.slice().iter().all(|&e| e == WHOLE)
     }
 
-    /// How many blocks a tensor of this shape has along each axis.
-    pub(crate) fn grid(&self, shape: &D) -> D {
-        let mut grid = shape.clone();
-        for (g, &e) in grid.slice_mut().iter_mut().zip(self.extent.slice()) {
-            *g = if e == WHOLE { 1 } else { g.div_ceil(e) };
+    /// Returns the number of blocks along each axis of a tensor of this shape.
+    pub(crate) fn counts(&self, shape: &D) -> D {
+        let mut counts = shape.clone();
+        for (count, &e) in counts.slice_mut().iter_mut().zip(self.extent.slice()) {
+            *count = if e == WHOLE { 1 } else { count.div_ceil(e) };
         }
-        grid
+        counts
     }
 
-    /// Calls `f` with every run of `x` in row-major order: the longest stretches over which parameters are constant
-    /// or change with every element.
+    /// Calls `f` with each run of `x` in row-major order. Runs are as long as possible.
     pub(crate) fn for_each_run<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Run, ArrayView1<'_, A>)) {
-        self.for_each_segment(x, |lane, x| match x.to_slice() {
-            // Slicing slices is many times faster than slicing views.
-            Some(x) => lane.for_each_run(x.len(), |run, range| f(run, ArrayView1::from(&x[range]))),
-            None => lane.for_each_run(x.len(), |run, range| f(run, x.slice(s![range]))),
+        self.for_each_segment(x, |segment, x| match x.to_slice() {
+            // Slicing a slice is much faster than slicing a view.
+            Some(x) => segment.for_each_run(x.len(), |run, range| f(run, ArrayView1::from(&x[range]))),
+            None => segment.for_each_run(x.len(), |run, range| f(run, x.slice(s![range]))),
         });
     }
 
-    /// Calls `f` with every lane of `x` in row-major order: runs, and stretches of blocks that follow one another.
+    /// Calls `f` with each segment of `x` in row-major order.
     fn for_each_segment<A>(&self, x: &ArrayRef<A, D>, mut f: impl FnMut(Segment, ArrayView1<'_, A>)) {
         if let Some(flat) = x.as_slice() {
             let mut walk = Walk::new(self, x.raw_dim(), true);
@@ -215,7 +223,7 @@ impl<D: Dimension> Blocks<D> {
         }
     }
 
-    /// Calls `f` with every run of a tensor of this shape, and where it lies in row-major order.
+    /// Calls `f` with each run of a tensor of this shape and its range in row-major order.
     pub(crate) fn for_each_range(&self, shape: &D, mut f: impl FnMut(Run, Range<usize>)) {
         let mut walk = Walk::new(self, shape.clone(), true);
         let len = walk.segment_len();
@@ -224,22 +232,22 @@ impl<D: Dimension> Blocks<D> {
         }
     }
 
-    /// As [`Self::for_each_run`], over two tensors of one shape.
+    /// [`Self::for_each_run`] over two tensors of one shape.
     pub(crate) fn for_each_run_pair<A, B>(
         &self,
         x: &ArrayRef<A, D>,
         y: &mut ArrayRef<B, D>,
         mut f: impl FnMut(Run, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
     ) {
-        self.for_each_segment_pair(x, y, |lane, x, mut y| match (x.to_slice(), y.as_slice_mut()) {
-            (Some(x), Some(y)) => lane.for_each_run(x.len(), |run, range| {
+        self.for_each_segment_pair(x, y, |segment, x, mut y| match (x.to_slice(), y.as_slice_mut()) {
+            (Some(x), Some(y)) => segment.for_each_run(x.len(), |run, range| {
                 f(run, ArrayView1::from(&x[range.clone()]), ArrayViewMut1::from(&mut y[range]));
             }),
-            _ => lane.for_each_run(x.len(), |run, range| f(run, x.slice(s![range.clone()]), y.slice_mut(s![range]))),
+            _ => segment.for_each_run(x.len(), |run, range| f(run, x.slice(s![range.clone()]), y.slice_mut(s![range]))),
         });
     }
 
-    /// Calls `f` with every lane of `x`, in the order that memory has them in, where blocks keep their numbers in it.
+    /// Calls `f` with each segment of `x`, in memory order if block indices do not depend on the order of axes.
     pub(crate) fn for_each_segment_in_any_order<A>(
         &self,
         x: &ArrayRef<A, D>,
@@ -251,7 +259,7 @@ impl<D: Dimension> Blocks<D> {
         }
     }
 
-    /// As [`Self::for_each_segment_in_any_order`], over two tensors of one shape.
+    /// [`Self::for_each_segment_in_any_order`] over two tensors of one shape.
     pub(crate) fn for_each_segment_pair_in_any_order<A, B>(
         &self,
         x: &ArrayRef<A, D>,
@@ -267,8 +275,8 @@ impl<D: Dimension> Blocks<D> {
         }
     }
 
-    /// The order of axes in which neighbours of `x` are neighbours in memory, and the blocks of a tensor whose axes are in this
-    /// order, if it is not that of `x`, and blocks keep their numbers: there is one axis at most that has several.
+    /// Returns the order of axes by descending stride, and the blocks with their axes in this order. Returns `None` if `x`
+    /// is in that order already, or if more than one axis has several blocks: their indices would change.
     fn in_memory_order<A>(&self, x: &ArrayRef<A, D>) -> Option<(Self, D)> {
         let several = |&axis: &usize| self.extent[axis] < x.shape()[axis];
         if x.is_standard_layout() || !self.is_per_tensor() && (0..x.ndim()).filter(several).count() > 1 {
@@ -284,7 +292,7 @@ impl<D: Dimension> Blocks<D> {
         Some((blocks, order))
     }
 
-    /// As [`Self::for_each_segment`], over two tensors of one shape.
+    /// [`Self::for_each_segment`] over two tensors of one shape.
     fn for_each_segment_pair<A, B>(
         &self,
         x: &ArrayRef<A, D>,
@@ -308,7 +316,7 @@ impl<D: Dimension> Blocks<D> {
 }
 
 impl Segment {
-    /// Calls `f` with every run of a lane of this length, and where it lies there.
+    /// Calls `f` with each run of a segment of this length and its range in the segment.
     fn for_each_run(self, len: usize, mut f: impl FnMut(Run, Range<usize>)) {
         match self {
             Segment::Within(block) => f(Run::Constant(block), 0..len),
@@ -322,19 +330,19 @@ impl Segment {
     }
 }
 
-/// Walks the lanes of a tensor in row-major order and knows which blocks each one crosses.
+/// Iterates over the segments of a tensor in row-major order.
 ///
-/// A lane is the last axis, or, in memory without gaps, all trailing axes that no block boundary crosses, and those
-/// before them, if they are short and follow one another.
+/// A segment is the last axis. In contiguous memory it is all trailing axes within one block, and also the axes before
+/// them if their blocks are short and consecutive.
 struct Walk<'b, D> {
     extent: &'b [usize],
     shape: D,
-    /// Distance in the grid, in row-major order, between neighbours along each axis.
-    grid_stride: D,
-    /// The axes before this one are walked; those from here on make up a lane.
+    /// Distance in row-major order between neighbouring blocks along each axis.
+    block_stride: D,
+    /// Axes from this one on make up a segment. The iteration is over the axes before it.
     outer: usize,
     segment_len: usize,
-    /// The extent of a block along the lane, if more than one block meets it.
+    /// The extent of a block along the segment, if the segment has several blocks.
     cut: Option<usize>,
     index: D,
 }
@@ -347,8 +355,8 @@ impl<'b, D: Dimension> Walk<'b, D> {
         let covered = |axis: usize| per_tensor || extent[axis] >= shape[axis];
         let inside = ndim - (0..ndim).rev().take_while(|&axis| covered(axis)).count();
         let (outer, cut) = if contiguous {
-            // What lies within one block, or else the last axis; and the axes before, if their blocks follow one
-            // another.
+            // Starts with the axes within one block, or with the last axis. Then adds axes before them whose blocks are
+            // short and consecutive.
             let (start, size, whole) = match inside.checked_sub(1) {
                 Some(last) if inside == ndim => (last, extent[last], shape[last].is_multiple_of(extent[last])),
                 _ => (inside, shape.slice()[inside..].iter().product(), true),
@@ -361,25 +369,25 @@ impl<'b, D: Dimension> Walk<'b, D> {
             (last, (inside == ndim && ndim > 0).then(|| extent[last]))
         };
         let segment_len = shape.slice()[outer..].iter().product();
-        let mut grid_stride = D::zeros(ndim);
+        let mut block_stride = D::zeros(ndim);
         if !per_tensor {
-            let grid = blocks.grid(&shape);
+            let counts = blocks.counts(&shape);
             let mut stride = 1;
             for axis in (0..ndim).rev() {
-                grid_stride[axis] = stride;
-                stride *= grid[axis];
+                block_stride[axis] = stride;
+                stride *= counts[axis];
             }
         }
-        Self { extent, grid_stride, outer, segment_len, cut, index: D::zeros(ndim), shape }
+        Self { extent, block_stride, outer, segment_len, cut, index: D::zeros(ndim), shape }
     }
 
-    /// At least 1, so that it can cut a slice.
+    /// Returns the length of a segment, at least 1, so that it can be a chunk size.
     fn segment_len(&self) -> usize {
         self.segment_len.max(1)
     }
 
     fn next_segment(&mut self) -> Segment {
-        let blocks = self.index.slice()[..self.outer].iter().zip(self.extent).zip(self.grid_stride.slice());
+        let blocks = self.index.slice()[..self.outer].iter().zip(self.extent).zip(self.block_stride.slice());
         let first: usize = blocks.map(|((&i, &extent), &stride)| i / extent * stride).sum();
         for axis in (0..self.outer).rev() {
             self.index[axis] += 1;
@@ -392,7 +400,7 @@ impl<'b, D: Dimension> Walk<'b, D> {
     }
 }
 
-/// The indices of a tensor of this shape, in row-major order.
+/// Iterates over the indices of a tensor of this shape, in row-major order.
 pub(crate) fn positions<D: Dimension>(shape: D) -> impl Iterator<Item = Vec<usize>> {
     (0..shape.size()).map(move |mut flat| {
         let mut index = alloc::vec![0; shape.ndim()];

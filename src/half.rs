@@ -12,27 +12,28 @@ pub use crate::element::float::HalfFloat;
 #[doc(no_inline)]
 pub use ::half::{bf16, f16};
 
-/// Overflow policy of a cast to half precision: what becomes of a finite value that would round to an infinity.
+/// Overflow policy of a cast to half precision. A finite value overflows if it would round to an infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Overflow {
     /// Returns an error.
     #[default]
     Error,
-    /// Saturates to the greatest finite value of the same sign; infinities too.
+    /// Saturates to the greatest finite value of the same sign. Infinities saturate, too.
     Saturate,
-    /// Rounds to infinity, as IEEE 754 does.
+    /// Rounds to an infinity, as IEEE 754 does.
     Infinity,
 }
 
-/// Float16 quantization: each value rounded to the nearest [`half::f16`] or [`half::bf16`], ties to even.
+/// Float16 quantization: rounds each value to the nearest [`half::f16`] or [`half::bf16`], ties to even.
 ///
-/// NaN stays NaN. Infinities stay unless they are saturated.
+/// NaN stays NaN. Infinities stay infinite unless the policy is [`Overflow::Saturate`]. The result, an array of half
+/// floats, implements [`Dequantize`].
 ///
 /// ```
 /// use half::f16;
 /// use ndarray::array;
-/// use ndarray_quant::{Error, Quantize, half::{HalfCast, Overflow}};
+/// use ndarray_quant::{Error, half::{HalfCast, Overflow}};
 ///
 /// let x = array![1.0f32, 1e5];
 /// assert!(matches!(HalfCast::<f16>::new(Overflow::Error).quantize(&x), Err(Error::Overflow { .. })));
@@ -63,7 +64,7 @@ impl<H: HalfFloat> HalfCast<H> {
         Ok(out)
     }
 
-    /// Casts into a caller-provided array. Any strides on either side.
+    /// Casts into a caller-provided array. Both arrays may have any strides.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape,
@@ -74,9 +75,9 @@ impl<H: HalfFloat> HalfCast<H> {
             return Err(Error::shape("half-precision values", x.shape(), out.shape()));
         }
         let limit = H::MAX.to_f64();
-        let cast = |x: F| x.widen().into_real::<H>();
+        let cast = |x: F| x.widen().to_float::<H>();
         let overflows = |x: F| x.to_f64().abs() > limit && cast(x).to_f64().is_infinite();
-        // A fast check first: most tensors hold no value that large.
+        // Most tensors have no large values, which a fast loop shows.
         let may_overflow = self.overflow != Overflow::Infinity && exceeds(x, limit as f32);
         if may_overflow && self.overflow == Overflow::Error {
             let finite_overflow = |x: &F| overflows(*x) && x.to_f64().is_finite();
@@ -96,7 +97,7 @@ impl<H: HalfFloat> HalfCast<H> {
                     H::round_slice(x, out);
                     return Ok(());
                 }
-                // In chunks that stay in L1 between the steps.
+                // Chunks stay in L1 between the two conversions.
                 const CHUNK: usize = 1024;
                 let mut wide = [0f32; CHUNK];
                 for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {

@@ -1,4 +1,4 @@
-//! Scales and zero points, validated when they are built.
+//! Quantization parameters: scales and zero points, checked when they are made.
 
 use ndarray::{Array, Array1, ArrayD, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IxDyn};
 
@@ -13,10 +13,10 @@ use crate::qtensor::QTensor;
 ///
 /// Scales and zero points have ONNX's shapes (`QuantizeLinear`): one value per tensor, a vector of one value per index
 /// of the axis, or, in groups along an axis, the tensor's shape with that axis divided by the group size, rounded up.
-/// So parameters per tensor and per axis serve tensors of any rank. Without zero points all are 0, and integer products
-/// skip the zero-point compensation.
+/// Parameters per tensor and per axis serve tensors of any rank. Without zero points, all are 0, and integer products skip
+/// the zero-point compensation.
 ///
-/// Scales are `f32`. Parameters that come from PyTorch in double precision keep it, see [`QParams::from_f64`].
+/// Scales are `f32`. [`QParams::from_f64`] also keeps the `f64` scales of PyTorch.
 ///
 /// ```
 /// use ndarray::{Axis, array};
@@ -39,7 +39,7 @@ use crate::qtensor::QTensor;
 pub struct QParams<T: Element> {
     granularity: Granularity,
     scale: ArrayD<f32>,
-    /// The scales in double precision, if they were given so.
+    /// The `f64` scales, if `f32` cannot hold them.
     scale_f64: Option<ArrayD<f64>>,
     zero_point: Option<ArrayD<T::Code>>,
     codes: Codes,
@@ -80,7 +80,7 @@ impl<T: Element> TryFrom<Serialized<T>> for QParams<T> {
 }
 
 impl<T: Element> QParams<T> {
-    /// One scale and zero point, for tensors of any shape.
+    /// Creates parameters of one scale and zero point, for tensors of any shape.
     ///
     /// # Errors
     /// [`Error::Scale`] unless the scale is finite and positive, [`Error::ZeroPoint`] unless the zero point
@@ -94,7 +94,8 @@ impl<T: Element> QParams<T> {
         )
     }
 
-    /// One scale, and optionally one zero point, per index of `axis`, for tensors of any rank that have the axis.
+    /// Creates parameters of one scale, and optionally one zero point, per index of `axis`. They serve tensors of any rank
+    /// that have the axis.
     ///
     /// # Errors
     /// Same as [`QParams::new`].
@@ -102,13 +103,13 @@ impl<T: Element> QParams<T> {
         Self::new(Granularity::per_axis(axis), scale, zero_point)
     }
 
-    /// Takes scales and zero points in the shape that belongs to the granularity:
+    /// Creates parameters from scales and zero points in the shape of the granularity:
     ///
     /// | granularity | shape |
     /// |---|---|
     /// | per tensor | one value, of any rank |
     /// | per axis | `[channels]` |
-    /// | per group | the tensor's, with the axis divided by the group size, rounded up |
+    /// | per group | the shape of the tensor, with the axis divided by the group size, rounded up |
     ///
     /// # Errors
     /// [`Error::Scale`] unless every scale is finite and positive, [`Error::ZeroPoint`] unless every zero
@@ -123,10 +124,10 @@ impl<T: Element> QParams<T> {
         Self::checked(granularity, scale, None, zero_point)
     }
 
-    /// Takes scales in double precision, as PyTorch keeps them.
+    /// Creates parameters from `f64` scales, as PyTorch has them.
     ///
-    /// They matter where the arithmetic is in `f64`: for `f64` tensors, and for [`Convention::Torch`] dequantizing per
-    /// axis or group. Everywhere else the nearest `f32` is used.
+    /// The `f64` scales are used for `f64` tensors, and when [`Convention::Torch`] dequantizes per axis or per group. The
+    /// nearest `f32` is used everywhere else.
     ///
     /// # Errors
     /// Same as [`QParams::new`].
@@ -160,13 +161,13 @@ impl<T: Element> QParams<T> {
         Ok(Self { granularity, scale, scale_f64, zero_point, codes, convention })
     }
 
-    /// Uses the formulas of this convention.
+    /// Sets the convention, whose formulas quantize and dequantize.
     pub fn with_convention(mut self, convention: Convention) -> Self {
         self.convention = convention;
         self
     }
 
-    /// Clamps codes to `min..=max` instead of the range of the element type.
+    /// Sets the code range: quantization clamps to `min..=max` instead of `T::MIN..=T::MAX`.
     ///
     /// # Errors
     /// [`Error::CodeRange`](crate::Error::CodeRange) if the range has fewer than two codes or leaves
@@ -184,44 +185,46 @@ impl<T: Element> QParams<T> {
         }
     }
 
-    /// The elements that share one scale and zero point.
+    /// Returns the granularity.
     pub fn granularity(&self) -> Granularity {
         self.granularity
     }
 
-    /// The scales, in the shape that [`QParams::new`] describes.
+    /// Returns the scales, in the shape that [`QParams::new`] describes.
     pub fn scale(&self) -> &ArrayD<f32> {
         &self.scale
     }
 
-    /// The scales in row-major order: one value per tensor, one per channel, or one per group.
+    /// Returns the scales in row-major order: one per tensor, per channel or per group.
     pub fn scales(&self) -> &[f32] {
         self.scale.as_slice().unwrap_or_default()
     }
 
-    /// The zero points, in the shape of the scales; `None` if all are 0.
+    /// Returns the zero points in the shape of the scales, or `None` if all are 0.
     pub fn zero_point(&self) -> Option<&ArrayD<T::Code>> {
         self.zero_point.as_ref()
     }
 
-    /// The convention whose formulas are used.
+    /// Returns the convention.
     pub fn convention(&self) -> Convention {
         self.convention
     }
 
-    /// The smallest and the greatest code in use.
+    /// Returns the smallest and the greatest code.
     pub fn code_range(&self) -> (i32, i32) {
         (self.codes.min, self.codes.max)
     }
 
-    /// The bytes of scales and zero points in memory.
+    /// Returns the size of scales and zero points in memory, in bytes.
     pub fn size_in_bytes(&self) -> usize {
         let doubles = self.scale_f64.as_ref().map_or(0, |s| size_of::<f64>() * s.len());
         let zero_points = self.zero_point.as_ref().map_or(0, |z| size_of::<T::Code>() * z.len());
         size_of::<f32>() * self.scale.len() + doubles + zero_points
     }
 
-    /// Quantizes a tensor (ONNX: `QuantizeLinear`). The [`Convention`] has the formula.
+    /// Quantizes a tensor: `clamp(round(x / scale) + zero_point)` (ONNX: `QuantizeLinear`).
+    ///
+    /// The [`Convention`] determines the rounding. A NaN becomes the zero point, infinities saturate.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit `x`.
@@ -231,7 +234,7 @@ impl<T: Element> QParams<T> {
         QTensor::from_codes(codes, self.clone())
     }
 
-    /// Quantizes into a caller-provided array: one code per element, not packed. Any strides on either side.
+    /// Quantizes into a caller-provided array: one code per element, not packed. Both arrays may have any strides.
     ///
     /// ```
     /// use ndarray::{Array2, array};
@@ -267,9 +270,9 @@ impl<T: Element> QParams<T> {
         Ok(())
     }
 
-    /// Computes `(q - zero_point) * scale` (ONNX: `DequantizeLinear`) of one code per element.
+    /// Dequantizes an array of one code per element: `(q - zero_point) * scale` (ONNX: `DequantizeLinear`).
     ///
-    /// A [`QTensor`] has this method without the error: its codes and parameters were checked when it was built.
+    /// [`QTensor::dequantize`] does the same and cannot fail, because a `QTensor` is checked when it is made.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit `codes`.
@@ -279,10 +282,10 @@ impl<T: Element> QParams<T> {
         Ok(out)
     }
 
-    /// Computes `(q - zero_point) * scale` into a caller-provided array. Any strides on either side.
+    /// Dequantizes into a caller-provided array: `(q - zero_point) * scale`. Both arrays may have any strides.
     ///
-    /// The arithmetic is in `f64` for `f64`, else in `f32`; with [`Convention::Torch`] per axis and per group it is
-    /// always in `f64`.
+    /// Computes in `f64` if `F` is `f64`, otherwise in `f32`. [`Convention::Torch`] always computes in `f64` per axis and
+    /// per group.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape than `codes`,
@@ -308,9 +311,9 @@ impl<T: Element> QParams<T> {
         Ok(())
     }
 
-    /// Computes `dequantize(quantize(x))` without codes in between: the values that a network sees once it is quantized.
+    /// Computes `dequantize(quantize(x))` without storing codes. It simulates the error of quantization in a float network.
     ///
-    /// Both steps are in `f64` for `f64`, else in `f32`. With scales that `f32` cannot hold, the result may therefore
+    /// Computes both steps in `f64` if `F` is `f64`, otherwise in `f32`. If `f32` cannot hold the scales, the result may
     /// differ in the last bit from PyTorch's dequantization per axis, which is in `f64`.
     ///
     /// # Errors
@@ -321,7 +324,7 @@ impl<T: Element> QParams<T> {
         Ok(out)
     }
 
-    /// [`QParams::fake_quantize`] into a caller-provided array. Any strides on either side.
+    /// [`QParams::fake_quantize`] into a caller-provided array. Both arrays may have any strides.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape than `x`,
@@ -347,13 +350,13 @@ impl<T: Element> QParams<T> {
         Ok(())
     }
 
-    /// Quantizes a run of `f32` with parameters per tensor.
+    /// Quantizes `f32` values by per-tensor parameters.
     pub(crate) fn quantize_run(&self, x: ArrayView1<'_, f32>, codes: ArrayViewMut1<'_, T::Code>) {
         let params = self.params_of_segment(self.scales(), Segment::Within(0));
         with_rounding!(self.convention, R => elementwise::quantize_run::<f32, f32, T::Code, R>(x, params, self.codes, codes));
     }
 
-    /// Returns the code of an `f32` with parameters per tensor.
+    /// Returns the code of one `f32` by per-tensor parameters.
     pub(crate) fn code_of(&self, x: f32) -> i32 {
         let scale = self.scale.first().copied().unwrap_or(1.0);
         let zero_point = self.zero_point.as_ref().and_then(|z| z.first()).map_or(0, |z| z.to_i32());
@@ -361,14 +364,14 @@ impl<T: Element> QParams<T> {
         code.to_i32()
     }
 
-    /// Returns the values of the smallest and the greatest code with parameters per tensor.
-    pub(crate) fn real_range(&self) -> Option<(f32, f32)> {
+    /// Returns the values of the smallest and the greatest code, or `None` unless the parameters are per tensor.
+    pub(crate) fn value_range(&self) -> Option<(f32, f32)> {
         let (scale, zero_point) = self.of_tensor("parameters").ok()?;
         let value = |code: i32| (code - zero_point.to_i32()) as f32 * scale;
         Some((value(self.codes.min), value(self.codes.max)))
     }
 
-    /// Returns the one scale and zero point of parameters per tensor, or of one block.
+    /// Returns the scale and zero point of parameters with one block.
     pub(crate) fn of_tensor(&self, what: &'static str) -> Result<(f32, T::Code)> {
         match self.scales() {
             &[scale] => {
@@ -379,13 +382,13 @@ impl<T: Element> QParams<T> {
         }
     }
 
-    /// Returns the one scale and zero point as numbers, of parameters per tensor.
-    pub(crate) fn pair(&self, what: &'static str) -> Result<(f32, i32)> {
+    /// [`Self::of_tensor`] with the zero point as an `i32`.
+    pub(crate) fn scale_zero_point(&self, what: &'static str) -> Result<(f32, i32)> {
         let (scale, zero_point) = self.of_tensor(what)?;
         Ok((scale, zero_point.to_i32()))
     }
 
-    /// Returns the parameters of the subtensor at one index of an axis of a tensor of this shape.
+    /// Returns the parameters of the subtensor at `index` of `axis`, for a tensor of shape `shape`.
     pub(crate) fn index_axis(&self, axis: Axis, index: usize, shape: &[usize]) -> Result<Self> {
         let Some(&len) = shape.get(axis.index()) else {
             return Err(Error::Axis { ndim: shape.len(), found: axis.index() });
@@ -400,7 +403,7 @@ impl<T: Element> QParams<T> {
             Granularity::PerAxis { axis: a } => {
                 (Granularity::PerAxis { axis: a - usize::from(a > axis.index()) }, None)
             }
-            // Within a group of the removed axis, every element of the subtensor has parameters of its own.
+            // Groups along the removed axis leave parameters for each element of the subtensor.
             Granularity::PerGroup { axis: a, size } if a == axis.index() => {
                 let last = shape.len().saturating_sub(2);
                 let granularity = if shape.len() == 1 {
@@ -434,13 +437,13 @@ impl<T: Element> QParams<T> {
     /// Checks that the parameters fit tensors of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) with the shape of the parameters that fit,
-    /// [`Error::Axis`](crate::Error::Axis) if the tensor does not have their axis.
+    /// [`Error::Shape`](crate::Error::Shape) with the parameter shape that fits, [`Error::Axis`](crate::Error::Axis) if
+    /// the tensor does not have the axis of the granularity.
     pub fn check(&self, shape: &[usize]) -> Result<()> {
         self.granularity.check_fit(self.scale.shape(), shape)
     }
 
-    /// Checks an array with one value per block; one value per tensor may have any rank.
+    /// Checks the shape of an array with one value per block. A value per tensor may have any rank.
     pub(crate) fn check_per_block(&self, what: &'static str, shape: &[usize]) -> Result<()> {
         if self.granularity == Granularity::PerTensor && shape.iter().all(|&len| len == 1) {
             return Ok(());
@@ -448,18 +451,18 @@ impl<T: Element> QParams<T> {
         check_shapes(what, self.scale.shape(), shape)
     }
 
-    /// Divides tensors of this shape into blocks.
+    /// Returns the blocks of tensors of this shape.
     pub(crate) fn blocks<D: Dimension>(&self, shape: &D) -> Result<Blocks<D>> {
         self.check(shape.slice())?;
         Blocks::new(self.granularity, shape.ndim())
     }
 
-    /// The codes in use.
+    /// Returns the code range.
     pub(crate) fn codes(&self) -> Codes {
         self.codes
     }
 
-    /// Returns double-precision scales where there are some and the arithmetic uses them.
+    /// Returns the `f64` scales if there are any and the computation uses them.
     fn doubles<F: Float>(&self, double: bool) -> Option<&[f64]> {
         let scales = self.scale_f64.as_ref().filter(|_| double || F::DTYPE == DType::F64)?;
         scales.as_slice()
@@ -478,11 +481,11 @@ impl<T: Element> QParams<T> {
     }
 }
 
-/// Checks scales and their shape, and brings them into it.
+/// Checks scales and brings them into the shape of the granularity.
 fn checked_scale<S: Float, D: Dimension>(granularity: Granularity, scale: Array<S, D>) -> Result<ArrayD<S>> {
     let scale = granularity.normalized(scale.into_dyn());
     granularity.check_shape("scales", scale.shape())?;
-    // Positions are many times slower than values, so they are computed only for an error.
+    // Iterating with positions is slow, so it is left to the error.
     if !scale.iter().all(|&s| is_usable(s))
         && let Some((index, bad)) = positions(scale.raw_dim()).zip(&scale).find(|(_, s)| !is_usable(**s))
     {
@@ -491,7 +494,7 @@ fn checked_scale<S: Float, D: Dimension>(granularity: Granularity, scale: Array<
     Ok(scale)
 }
 
-/// Returns whether a scale is finite and positive, in `f32` too: kernels on `f32` tensors use it in `f32`.
+/// Returns whether a scale is finite and positive, also when it is rounded to `f32`.
 fn is_usable<S: Float>(scale: S) -> bool {
     scale.to_f64() > 0.0 && scale.to_f32() > 0.0 && scale.to_f32().is_finite()
 }

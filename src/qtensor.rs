@@ -1,4 +1,4 @@
-//! Quantized tensors: codes together with their parameters.
+//! Quantized tensors: codes and their parameters.
 
 use ndarray::{Array, ArrayRef, ArrayViewD, Axis, CowArray, Dimension, IntoDimension, Ix2};
 
@@ -8,8 +8,8 @@ use crate::qparams::QParams;
 
 /// A quantized tensor: codes and their parameters.
 ///
-/// Shapes are checked when it is built, so [`dequantize`](Self::dequantize) cannot fail. With the feature `serde` it is
-/// serialized as its stored codes and its parameters, and checked again when it is read.
+/// The tensor is checked when it is made, so [`dequantize`](Self::dequantize) cannot fail. The feature `serde` serializes
+/// the stored codes and the parameters, and checks them when they are read.
 ///
 /// ```
 /// use ndarray::array;
@@ -54,56 +54,56 @@ impl<T: Element, D: Dimension> TryFrom<Serialized<T, D>> for QTensor<T, D> {
 }
 
 impl<T: Element, D: Dimension> QTensor<T, D> {
-    /// Joins codes and parameters.
+    /// Creates a tensor from stored codes and their parameters.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit the codes.
+    /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit the shape of the codes.
     pub fn new(codes: T::Storage<D>, params: QParams<T>) -> Result<Self> {
         params.check(codes.raw_dim().slice())?;
         Ok(Self { codes, params })
     }
 
-    /// Joins unpacked codes, known to be in range, and parameters.
+    /// Creates a tensor from unpacked codes, which must be in range.
     pub(crate) fn from_codes(codes: Array<T::Code, D>, params: QParams<T>) -> Result<Self> {
         Self::new(T::Storage::from_codes(codes), params)
     }
 
-    /// The codes as they are stored: an `Array`, or [`Packed`](crate::Packed) below eight bits.
+    /// Returns the stored codes: an `Array`, or [`Packed`](crate::Packed) for elements of fewer than 8 bits.
     pub fn codes(&self) -> &T::Storage<D> {
         &self.codes
     }
 
-    /// One code per element, unpacked where they are stored packed.
+    /// Returns an array with one code per element. Borrows it if the codes are stored unpacked.
     pub fn unpacked_codes(&self) -> CowArray<'_, T::Code, D> {
         self.codes.codes()
     }
 
-    /// The parameters.
+    /// Returns the parameters.
     pub fn params(&self) -> &QParams<T> {
         &self.params
     }
 
-    /// Returns the codes and the parameters.
+    /// Returns the stored codes and the parameters.
     pub fn into_parts(self) -> (T::Storage<D>, QParams<T>) {
         (self.codes, self.params)
     }
 
-    /// The shape in elements, as an array's dimension.
+    /// Returns the shape in elements, as a dimension of `ndarray`.
     pub fn raw_dim(&self) -> D {
         self.codes.raw_dim()
     }
 
-    /// The length of each axis, in elements.
+    /// Returns the shape in elements.
     pub fn shape(&self) -> &[usize] {
         self.codes.shape()
     }
 
-    /// The number of axes.
+    /// Returns the number of axes.
     pub fn ndim(&self) -> usize {
         self.shape().len()
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape().iter().product()
     }
@@ -113,7 +113,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
         self.len() == 0
     }
 
-    /// The bytes of codes and parameters in memory.
+    /// Returns the size of codes and parameters in memory, in bytes.
     pub fn size_in_bytes(&self) -> usize {
         self.codes.size_in_bytes() + self.params.size_in_bytes()
     }
@@ -123,20 +123,22 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
         self.dequantize().into_iter()
     }
 
-    /// Computes `(q - zero_point) * scale` in `f32`.
+    /// Dequantizes to `f32`: `(q - zero_point) * scale`.
     pub fn dequantize(&self) -> Array<f32, D> {
         self.dequantize_as()
     }
 
-    /// Computes `(q - zero_point) * scale` as `F`: in `f64` for `f64`, else in `f32`, then rounded to `F`. With
-    /// [`Convention::Torch`](crate::Convention::Torch) per axis and per group the arithmetic is always in `f64`.
+    /// Dequantizes to `F`: `(q - zero_point) * scale`.
+    ///
+    /// Computes in `f64` if `F` is `f64`, otherwise in `f32`, and rounds to `F`.
+    /// [`Convention::Torch`](crate::Convention::Torch) always computes in `f64` per axis and per group.
     pub fn dequantize_as<F: Float>(&self) -> Array<F, D> {
         let mut out = Array::from_elem(self.raw_dim(), F::default());
         self.dequantize_into(&mut out).expect("codes and parameters were checked when the tensor was built");
         out
     }
 
-    /// Computes `(q - zero_point) * scale` into a caller-provided array. Any strides.
+    /// Dequantizes into a caller-provided array of any strides.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape.
@@ -146,7 +148,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
 }
 
 impl<T: Element<Code = T, Storage<D> = Array<T, D>> + Code, D: Dimension> QTensor<T, D> {
-    /// A view of the codes.
+    /// Returns a view of the codes.
     pub fn view(&self) -> ndarray::ArrayView<'_, T, D> {
         self.codes.view()
     }
@@ -191,9 +193,8 @@ impl<T: Element, D: Dimension> core::fmt::Display for QTensor<T, D> {
     }
 }
 
-/// Shapes.
 impl<T: Element, D: Dimension> QTensor<T, D> {
-    /// Returns the same codes in row-major order in another shape (ONNX: `Reshape`; TFLite: `RESHAPE`).
+    /// Reshapes the tensor, with elements in row-major order (ONNX: `Reshape`; TFLite: `RESHAPE`).
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the shape has another number of elements.
@@ -217,7 +218,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
         QTensor::from_codes(codes, params)
     }
 
-    /// Joins all axes before `axis` into one, and `axis` and all after it into another (ONNX: `Flatten`).
+    /// Reshapes to two axes: the axes before `axis`, and the others (ONNX: `Flatten`).
     ///
     /// # Errors
     /// [`Error::Axis`](crate::Error::Axis) if `axis` is greater than the rank. [`Error::Argument`](crate::Error::Argument)

@@ -1,4 +1,4 @@
-//! Traits for code that is generic over the way tensors are quantized.
+//! The traits `Quantize` and `Dequantize`, for generic code.
 
 use ndarray::{Array, ArrayRef, Dimension};
 
@@ -10,11 +10,11 @@ use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
 
-/// Stores a float tensor in fewer bits.
+/// Quantizes a float tensor.
 ///
-/// [`Scheme`] implements it with the parameters of the tensor's own range, [`QParams`] with fixed parameters, and
-/// [`HalfCast`](crate::half::HalfCast) with half precision. All three also have the method themselves: import the trait
-/// for generic code only. Implement it for a quantizer of your own, and generic code takes that too:
+/// [`Scheme`] quantizes by the tensor's own range, [`QParams`] by fixed parameters, and
+/// [`HalfCast`](crate::half::HalfCast) to half precision. These types also have an inherent `quantize`, so only generic
+/// code needs the trait. Implement it for a quantizer of your own:
 ///
 /// ```
 /// use ndarray::{array, Array, ArrayRef, Dimension};
@@ -58,29 +58,29 @@ pub trait Quantize<F: Float, D: Dimension> {
     /// Quantizes `x`.
     ///
     /// # Errors
-    /// Depends on the implementation.
+    /// The implementation defines them.
     fn quantize(&self, x: &ArrayRef<F, D>) -> Result<Self::Output>;
 }
 
-/// A stored tensor whose values can be computed again.
+/// A quantized tensor that can be dequantized.
 pub trait Dequantize<F: Float, D: Dimension> {
-    /// The shape in elements.
+    /// Returns the shape in elements, as a dimension of `ndarray`.
     fn raw_dim(&self) -> D;
 
-    /// The bytes of the stored form in memory, parameters included.
+    /// Returns the size of the tensor in memory, in bytes, including its parameters.
     fn size_in_bytes(&self) -> usize;
 
-    /// Computes the values into a caller-provided array.
+    /// Dequantizes into a caller-provided array.
     ///
     /// # Errors
     /// [`Error::Shape`] if `out` has another shape.
     fn dequantize_into(&self, out: &mut ArrayRef<F, D>) -> Result<()>;
 
-    /// Computes the values.
+    /// Dequantizes the tensor.
     ///
     /// # Errors
-    /// Same as [`dequantize_into`](Self::dequantize_into). Implementations in this crate never fail here: they know
-    /// their own shape.
+    /// Same as [`dequantize_into`](Self::dequantize_into). The implementations of this crate do not fail, because the
+    /// shape is right.
     fn dequantize(&self) -> Result<Array<F, D>> {
         let mut out = Array::from_elem(self.raw_dim(), F::default());
         self.dequantize_into(&mut out)?;

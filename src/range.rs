@@ -1,4 +1,4 @@
-//! Tensor → the range of each of its blocks.
+//! The range of a tensor, per block: minimum and maximum.
 
 use alloc::vec::Vec;
 
@@ -10,9 +10,10 @@ use crate::element::Float;
 use crate::error::{Error, Result};
 use crate::granularity::{Blocks, Granularity, Segment};
 
-/// The smallest and greatest value of each block of a tensor.
+/// The range of each block of a tensor: its smallest and its greatest value.
 ///
-/// The bounds have one element per block, in the shapes of [`QParams::new`](crate::QParams::new).
+/// [`Scheme::params_from_ranges`](crate::Scheme::params_from_ranges) chooses scales and zero points for them. The bounds
+/// have one element per block, in the shapes of [`QParams::new`](crate::QParams::new).
 ///
 /// ```
 /// use ndarray::{array, Axis};
@@ -31,11 +32,11 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// Takes bounds that were found elsewhere, in the shapes of [`QParams::new`](crate::QParams::new).
+    /// Creates ranges from known bounds, in the shapes of [`QParams::new`](crate::QParams::new).
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the shapes differ or do not belong to the
-    /// granularity, [`Error::Range`](crate::Error::Range) if bounds are not finite or not in order.
+    /// granularity, [`Error::Range`](crate::Error::Range) if bounds are not finite or `min > max`.
     pub fn new<D: Dimension>(granularity: Granularity, min: Array<f32, D>, max: Array<f32, D>) -> Result<Self> {
         let (min, max) = (granularity.normalized(min.into_dyn()), granularity.normalized(max.into_dyn()));
         crate::error::check_shapes("upper bounds", min.shape(), max.shape())?;
@@ -44,7 +45,7 @@ impl Ranges {
         Ok(Self { granularity, min, max })
     }
 
-    /// Computes the range of each block of `x`; blocks without elements have `0..=0`.
+    /// Computes the range of each block of `x`. A block without elements has the range `0..=0`.
     ///
     /// # Errors
     /// [`Error::NonFinite`](crate::Error::NonFinite) with the position of the first NaN or infinity
@@ -53,30 +54,32 @@ impl Ranges {
     pub fn of<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
         let shape = granularity.params_shape(x.shape())?;
         let bounds = Bounds::of_blocks(x, granularity)?;
-        let part = |f: fn(&Bounds) -> f32| {
+        let bound = |f: fn(&Bounds) -> f32| {
             let values = bounds.iter().map(|b| if b.is_empty() { 0.0 } else { f(b) }).collect();
             ArrayD::from_shape_vec(&shape[..], values).expect("one bound per block")
         };
-        Ok(Self { granularity, min: part(|b| b.min), max: part(|b| b.max) })
+        Ok(Self { granularity, min: bound(|b| b.min), max: bound(|b| b.max) })
     }
 
-    /// Which elements share a range.
+    /// Returns the granularity: the elements of a block share a range.
     pub fn granularity(&self) -> Granularity {
         self.granularity
     }
 
-    /// The lower bounds.
+    /// Returns the lower bounds.
     pub fn min(&self) -> &ArrayD<f32> {
         &self.min
     }
 
-    /// The upper bounds.
+    /// Returns the upper bounds.
     pub fn max(&self) -> &ArrayD<f32> {
         &self.max
     }
 }
 
-/// The smallest and the greatest of some values.
+/// A range of finite values, `min <= max`.
+///
+/// [`Statistic`](crate::observer::Statistic) and [`Clip`](crate::observer::Clip) receive the bounds of a block.
 ///
 /// ```
 /// use ndarray_quant::observer::Bounds;
@@ -107,23 +110,26 @@ impl TryFrom<(f32, f32)> for Bounds {
 }
 
 impl Bounds {
-    /// Takes both. [`Error::Range`] if they are not finite or not in order.
+    /// Creates a range.
+    ///
+    /// # Errors
+    /// [`Error::Range`] if a bound is not finite or `min > max`.
     pub fn new(min: f32, max: f32) -> Result<Self> {
         check_range(min, max)?;
         Ok(Self { min, max })
     }
 
-    /// The smallest value.
+    /// Returns the smallest value.
     pub fn min(&self) -> f32 {
         self.min
     }
 
-    /// The greatest value.
+    /// Returns the greatest value.
     pub fn max(&self) -> f32 {
         self.max
     }
 
-    /// The greatest magnitude.
+    /// Returns the greatest magnitude.
     pub(crate) fn magnitude(&self) -> f32 {
         self.max.abs().max(self.min.abs())
     }
@@ -139,7 +145,7 @@ impl Bounds {
         self.max = self.max.max(other.max);
     }
 
-    /// The bounds of every block in row-major order, or the first value that is not finite.
+    /// Computes the bounds of each block, in row-major order. Returns an error for the first value that is not finite.
     pub(crate) fn of_blocks<F: Float, D: Dimension>(
         x: &ArrayRef<F, D>,
         granularity: Granularity,
@@ -148,8 +154,8 @@ impl Bounds {
         let blocks = Blocks::<D>::new(granularity, x.ndim())?;
         let (mut min, mut max) = (alloc::vec![Bounds::EMPTY.min; count], alloc::vec![Bounds::EMPTY.max; count]);
         let mut finite = true;
-        blocks.for_each_segment_in_any_order(x, |lane, values| {
-            let (blocks, size) = match lane {
+        blocks.for_each_segment_in_any_order(x, |segment, values| {
+            let (blocks, size) = match segment {
                 Segment::Within(block) => (block..block + 1, usize::MAX),
                 Segment::Across { first, size } => (first..count, size),
             };
@@ -163,8 +169,7 @@ impl Bounds {
     }
 }
 
-/// Widens the first of the bounds by the first `size` values, the next by as many, and so on; returns whether all were
-/// finite.
+/// Widens bounds `i` by the values `i * size..(i + 1) * size`. Returns whether all values are finite.
 fn include_all<F: Float>(min: &mut [f32], max: &mut [f32], values: ArrayView1<'_, F>, size: usize) -> bool {
     match values.to_slice() {
         Some(values) => arch::run(Scan { min, max, values, size }),
@@ -177,7 +182,7 @@ fn include_all<F: Float>(min: &mut [f32], max: &mut [f32], values: ArrayView1<'_
     }
 }
 
-/// Widens a pair of bounds by a value; returns whether it was finite.
+/// Widens bounds by a value. Returns whether it is finite.
 #[inline(always)]
 fn include(min: &mut f32, max: &mut f32, x: f32) -> bool {
     *min = if x < *min { x } else { *min };
@@ -185,7 +190,7 @@ fn include(min: &mut f32, max: &mut f32, x: f32) -> bool {
     x.is_finite()
 }
 
-/// Widens bounds as [`include_all`] does.
+/// [`include_all`] for contiguous values.
 struct Scan<'a, F> {
     min: &'a mut [f32],
     max: &'a mut [f32],
@@ -209,8 +214,8 @@ impl<F: Float> Task for Scan<'_, F> {
         for ((min, max), values) in min.iter_mut().zip(max).zip(values.chunks(size)) {
             let mut both = |found: Bounds| finite &= include(min, max, found.min) & include(min, max, found.max);
             let Some(values) = F::as_f32(values) else {
-                let mut wide = [Default::default(); PIECE];
-                for values in values.chunks(PIECE) {
+                let mut wide = [Default::default(); CHUNK];
+                for values in values.chunks(CHUNK) {
                     let wide = &mut wide[..values.len()];
                     F::widen_slice(values, wide);
                     both(bounds_of(wide));
@@ -223,19 +228,18 @@ impl<F: Float> Task for Scan<'_, F> {
     }
 }
 
-/// Values that are widened at a time.
-const PIECE: usize = 512;
+/// Values per chunk that is widened to `f32`.
+const CHUNK: usize = 512;
 
-/// The bounds of some values, at least one of which is not finite if one of them is not.
+/// Computes the bounds of a slice. If a value is not finite, at least one bound is not finite.
 ///
-/// They are compared as integers: of positive floats the greater one has the greater bits, of negative ones the smaller
-/// one, and NaN lies beyond the infinities. The order of integers does not matter, so the compiler makes lanes of the
-/// loop.
+/// Compares bit patterns as integers: the bits of positive floats grow with the value, the bits of negative floats with
+/// the magnitude, and NaN compares beyond the infinities. Integer minima and maxima may be reordered, so the compiler
+/// vectorizes the loop.
 #[inline(always)]
 fn bounds_of<F: Float>(values: &[F]) -> Bounds {
-    // The greatest as a signed number: of the positive floats, if there are any. The greatest and the least as unsigned
-    // numbers: the smallest of the negative floats, if there are any, and what is next to zero, where all have one
-    // sign.
+    // The signed maximum is the greatest positive float, if there is one. The unsigned maximum is the least negative
+    // float, if there is one. If all signs agree, the unsigned minimum is the float nearest to zero.
     let (mut greatest, mut farthest, mut nearest) = (i32::MIN, u32::MIN, u32::MAX);
     for x in values {
         let bits = x.to_f32().to_bits();
@@ -245,7 +249,7 @@ fn bounds_of<F: Float>(values: &[F]) -> Bounds {
     }
     let max = if greatest >= 0 { greatest as u32 } else { nearest };
     let min = if (farthest as i32) < 0 { farthest } else { nearest };
-    // No zero keeps a sign.
+    // Adding 0 turns -0 into +0.
     Bounds { min: f32::from_bits(min) + 0.0, max: f32::from_bits(max) + 0.0 }
 }
 

@@ -1,4 +1,4 @@
-//! How reals map to codes: range → parameters.
+//! Schemes: choose scales and zero points from ranges.
 
 use core::marker::PhantomData;
 
@@ -12,7 +12,9 @@ use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::range::Ranges;
 
-/// How reals map to codes: symmetric or asymmetric, over which codes, with which granularity and whose formulas.
+/// A quantization scheme: chooses the scale and zero point for a range.
+///
+/// A scheme is symmetric or asymmetric, and has a code range, a [`Granularity`] and a [`Convention`]:
 ///
 /// | | asymmetric | symmetric |
 /// |---|---|---|
@@ -20,14 +22,14 @@ use crate::range::Ranges;
 /// | scale | `(max - min) / (code_max - code_min)` | `a / ((code_max - code_min) / 2)` |
 /// | zero point | `code_min - round(min / scale)` | the middle code: 0 for signed types |
 ///
-/// Float zero is always exactly representable. [`Convention`] fixes the details that systems do differently.
+/// The real number 0 always has an exact code. The convention determines details that differ between systems.
 ///
-/// A scheme is a [`Quantize`](crate::Quantize) by itself: it takes the range from the very tensor
-/// (dynamic quantization). Fixed parameters come from [`Scheme::params`] and an observer.
+/// [`Scheme::quantize`] takes the range from the tensor itself (dynamic quantization). [`Scheme::params`] takes it from
+/// an observer (static quantization), and [`Scheme::params_from_range`] from the caller.
 ///
 /// ```
 /// use ndarray::{array, Axis};
-/// use ndarray_quant::{I4, Quantize, Scheme};
+/// use ndarray_quant::{I4, Scheme};
 ///
 /// let x = array![[0.0f32, 0.5, 1.0], [-3.0, 0.0, 3.0]];
 /// let q = Scheme::<u8>::asymmetric().quantize(&x)?;
@@ -42,7 +44,7 @@ use crate::range::Ranges;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(bound = "", try_from = "Raw"))]
+#[cfg_attr(feature = "serde", serde(bound = "", try_from = "Serialized"))]
 pub struct Scheme<T: Element> {
     symmetric: bool,
     codes: Codes,
@@ -52,10 +54,11 @@ pub struct Scheme<T: Element> {
     element: PhantomData<T>,
 }
 
-/// What a serialized scheme holds before it is checked.
+/// The serialized form of a scheme, checked when it is read.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
-struct Raw {
+#[serde(rename = "Scheme")]
+struct Serialized {
     symmetric: bool,
     codes: Codes,
     granularity: Granularity,
@@ -63,10 +66,10 @@ struct Raw {
 }
 
 #[cfg(feature = "serde")]
-impl<T: Element> TryFrom<Raw> for Scheme<T> {
+impl<T: Element> TryFrom<Serialized> for Scheme<T> {
     type Error = crate::error::Error;
-    fn try_from(raw: Raw) -> Result<Self> {
-        let Raw { symmetric, codes, granularity, convention } = raw;
+    fn try_from(scheme: Serialized) -> Result<Self> {
+        let Serialized { symmetric, codes, granularity, convention } = scheme;
         let scheme = Scheme { granularity, convention, ..Self::new(symmetric) };
         scheme.with_code_range(codes.min, codes.max)
     }
@@ -83,17 +86,20 @@ impl<T: Element> Scheme<T> {
         }
     }
 
-    /// The range is centred on zero. For weights, and for whatever has both signs.
+    /// Creates a scheme whose range is symmetric around zero, per tensor, in ONNX's convention. Use it for weights and for
+    /// activations of both signs.
     pub fn symmetric() -> Self {
         Self::new(true)
     }
 
-    /// The range is that of the data. For activations.
+    /// Creates a scheme whose range is the range of the data, per tensor, in ONNX's convention. Use it for activations,
+    /// such as the output of a ReLU.
     pub fn asymmetric() -> Self {
         Self::new(false)
     }
 
-    /// Leaves the smallest code out, so that codes of a signed type are symmetric: `-127..=127`. Two codes stay two.
+    /// Drops the smallest code, which makes the codes of a signed type symmetric: `-127..=127`. A range of two codes does
+    /// not change.
     pub fn narrow_range(mut self) -> Self {
         if self.codes.steps() > 1 {
             self.codes.min += 1;
@@ -101,8 +107,8 @@ impl<T: Element> Scheme<T> {
         self
     }
 
-    /// Uses the codes of an integer of this many bits only: `-2^(bits - 1)..=2^(bits - 1) - 1` if the element type is
-    /// signed, else `0..=2^bits - 1`.
+    /// Restricts codes to `bits` bits: `-2^(bits - 1)..=2^(bits - 1) - 1` if the element type is signed, otherwise
+    /// `0..=2^bits - 1`.
     ///
     /// ```
     /// use ndarray_quant::Scheme;
@@ -126,77 +132,85 @@ impl<T: Element> Scheme<T> {
         self.with_code_range(T::MIN >> dropped, T::MAX >> dropped)
     }
 
-    /// Uses the codes `min..=max` only, for fewer bits than the element type has.
+    /// Restricts codes to `min..=max`.
     ///
     /// # Errors
-    /// [`Error::CodeRange`](crate::Error::CodeRange) if the range has fewer than two codes or leaves the element type.
+    /// [`Error::CodeRange`](crate::Error::CodeRange) unless
+    /// `T::MIN <= min < max <= T::MAX`.
     pub fn with_code_range(mut self, min: i32, max: i32) -> Result<Self> {
         self.codes = Codes::within::<T>(min, max)?;
         Ok(self)
     }
 
-    /// With one scale per index of `axis`.
+    /// Sets the granularity to one scale per index of `axis`.
     pub fn per_axis(self, axis: Axis) -> Self {
         self.with_granularity(Granularity::per_axis(axis))
     }
 
-    /// With one scale per run of `size` elements along `axis`.
+    /// Sets the granularity to one scale per group of `size` elements along `axis`.
     pub fn per_group(self, axis: Axis, size: usize) -> Self {
         self.with_granularity(Granularity::per_group(axis, size))
     }
 
-    /// With this granularity.
+    /// Sets the granularity.
     pub fn with_granularity(mut self, granularity: Granularity) -> Self {
         self.granularity = granularity;
         self
     }
 
-    /// With the formulas of this convention.
+    /// Sets the convention.
     pub fn with_convention(mut self, convention: Convention) -> Self {
         self.convention = convention;
         self
     }
 
-    /// Which elements share a scale.
+    /// Returns the granularity.
     pub fn granularity(&self) -> Granularity {
         self.granularity
     }
 
-    /// Whose formulas are used.
+    /// Returns the convention.
     pub fn convention(&self) -> Convention {
         self.convention
     }
 
-    /// Whether the range is centred on zero.
+    /// Returns whether the scheme is symmetric.
     pub fn is_symmetric(&self) -> bool {
         self.symmetric
     }
 
-    /// The smallest and the greatest code in use.
+    /// Returns the smallest and the greatest code.
     pub fn code_range(&self) -> (i32, i32) {
         (self.codes.min, self.codes.max)
     }
 
-    /// The number of codes.
+    /// Returns the number of codes: `max - min + 1`.
     pub fn levels(&self) -> u64 {
         self.codes.steps() as u64 + 1
     }
 
-    /// The parameters of a tensor with this range.
+    /// Chooses per-tensor parameters for the range `min..=max`, whatever the granularity of the scheme.
     ///
     /// # Errors
-    /// [`Error::Range`](crate::Error::Range) if the bounds are not finite or not in order, and those of
-    /// [`QParams::new`].
+    /// [`Error::Range`](crate::Error::Range) if a bound is not finite or `min > max`; same as [`QParams::new`]
+    /// otherwise.
+    ///
+    /// ```
+    /// use ndarray_quant::Scheme;
+    /// let params = Scheme::<u8>::asymmetric().params_from_range(0.0, 5.1)?;
+    /// assert!((params.scales()[0] - 0.02).abs() < 1e-8); // 5.1 / 255
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
     pub fn params_from_range(&self, min: f32, max: f32) -> Result<QParams<T>> {
         let (scale, zero_point) = self.choose(min, max)?;
         let params = QParams::per_tensor(scale, zero_point)?.with_convention(self.convention);
         params.with_code_range(self.codes.min, self.codes.max)
     }
 
-    /// The parameters of a tensor with these ranges; the granularity is theirs.
+    /// Chooses parameters for each block's range. The granularity is the ranges' granularity.
     ///
     /// # Errors
-    /// Those of [`QParams::new`].
+    /// Same as [`QParams::new`].
     pub fn params_from_ranges(&self, ranges: &Ranges) -> Result<QParams<T>> {
         let mut scale = ArrayD::from_elem(ranges.min().raw_dim(), 1.0f32);
         let mut zero_point = ArrayD::from_elem(ranges.min().raw_dim(), T::Code::default());
@@ -208,10 +222,10 @@ impl<T: Element> Scheme<T> {
         params.with_code_range(self.codes.min, self.codes.max)
     }
 
-    /// The parameters of this very tensor: those of its smallest and greatest values.
+    /// Chooses parameters for the minimum and maximum of each block of `x`.
     ///
     /// # Errors
-    /// Those of [`Ranges::of`].
+    /// Same as [`Ranges::of`].
     pub fn params_of<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QParams<T>> {
         self.params_from_ranges(&Ranges::of(x, self.granularity)?)
     }

@@ -1,4 +1,4 @@
-//! Work split over the threads of the caller's rayon pool. Without the feature `rayon` there is one thread.
+//! Splits work over the threads of the caller's rayon pool. Without the feature `rayon` there is one thread.
 
 /// Returns the number of threads in the current pool.
 pub(crate) fn available() -> usize {
@@ -8,15 +8,15 @@ pub(crate) fn available() -> usize {
     1
 }
 
-/// Multiply–accumulates of 8-bit codes that take some microseconds: less does not repay a thread.
+/// Number of 8-bit multiply–accumulates that is worth a thread: some microseconds.
 const MACS_PER_THREAD: usize = 1 << 20;
 
-/// Returns the number of threads that work as long as `macs` multiply–accumulates of codes repays, at least 1.
+/// Returns the number of threads to use for `macs` multiply–accumulates of codes, at least 1.
 pub(crate) fn worth(macs: usize) -> usize {
     available().min(macs / MACS_PER_THREAD).max(1)
 }
 
-/// Runs both closures, in parallel where there are threads.
+/// Runs both closures, in parallel if the pool has threads.
 #[cfg(feature = "rayon")]
 pub(crate) fn join<A: Send, B: Send>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B + Send) -> (A, B) {
     rayon::join(first, second)

@@ -4,12 +4,12 @@ use crate::error::{Error, Result};
 
 /// The padding around an image before a kernel slides over it.
 ///
-/// Padding has the real value 0 in convolutions. Pooling ignores it, unless `count_include_pad` says otherwise.
+/// Padding is the real number 0 in convolutions. Pooling ignores it, except that means with `count_include_pad` count its
+/// pixels.
 ///
 /// `Same` and `SameLower` pad each axis by
 /// `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)` in all, so that the output has
-/// `ceil(size / stride)` elements. A number of pixels converts into padding of
-/// that size on all four sides, and an array into [`Padding::Explicit`].
+/// `ceil(size / stride)` elements. A number converts to padding on all four sides, an array to [`Padding::Explicit`].
 ///
 /// ```
 /// use ndarray_quant::nn::{Padding, Window};
@@ -37,14 +37,14 @@ pub enum Padding {
 }
 
 impl From<usize> for Padding {
-    /// The same padding on all four sides (PyTorch: `padding`).
+    /// Pads all four sides by `pad` pixels (PyTorch: `padding`).
     fn from(pad: usize) -> Self {
         Padding::Explicit([pad; 4])
     }
 }
 
 impl From<[usize; 4]> for Padding {
-    /// Padding at the top, left, bottom and right.
+    /// Pads the top, left, bottom and right by these numbers of pixels.
     fn from(pads: [usize; 4]) -> Self {
         Padding::Explicit(pads)
     }
@@ -53,8 +53,7 @@ impl From<[usize; 4]> for Padding {
 /// The strides, dilations and padding of a sliding kernel, along height and width (the attributes of the same names of
 /// ONNX `Conv`, `MaxPool` and `AveragePool`).
 ///
-/// The size of the kernel is not part of a window. For convolutions it is the shape of the weights, and pooling takes
-/// it beside the window.
+/// The kernel size is not part of a window: convolutions take it from the weights, and pooling takes it as an argument.
 ///
 /// ```
 /// use ndarray_quant::nn::{Padding, Window};
@@ -87,7 +86,7 @@ impl Default for Window {
 }
 
 impl Window {
-    /// A window with strides and dilations of 1 and without padding.
+    /// Creates a window with strides and dilations of 1 and without padding.
     pub fn new() -> Self {
         Self { strides: [1, 1], dilations: [1, 1], padding: Padding::Valid, ceil_mode: false }
     }

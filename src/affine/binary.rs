@@ -109,7 +109,7 @@ impl BinaryOp for ProductOf<FloatProduct> {
     }
 }
 
-/// Product in `f64`, requantized as an accumulator is.
+/// Product in `f64`, requantized like an accumulator.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DoubleProduct {
     pub(crate) factor: f64,
@@ -133,7 +133,7 @@ impl BinaryOp for ProductOf<RequantizeFixed> {
     }
 }
 
-/// Returns the error for an arithmetic mode that no system has for an operator.
+/// Returns the error for an arithmetic mode that an operator does not support.
 pub(crate) fn unsupported(what: &'static str, found: Arithmetic) -> Error {
     Error::Argument { what, expected: "F32 or FixedPoint arithmetic", found: alloc::format!("{found:?}") }
 }

@@ -9,7 +9,7 @@
 //! | `requantize` | accumulator → code, in floats |
 //! | `fixed_point` | accumulator → code, in integers |
 //! | `fixed_point_simd` | the same, prepared for vectorized loops |
-//! | `binary` | code of a sum, a product or a mean of codes |
+//! | `binary` | sum, product and mean of codes |
 
 mod binary;
 mod choose;
@@ -33,7 +33,7 @@ pub use requantize::{Arithmetic, Multiplier};
 pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::SteClipping;
 pub(crate) use straight_through::{
-    FakeQuantized, FloatZeroPoint, Grid, IntegerZeroPoint, Settings, StochasticRounding, split_mix,
+    FakeQuantized, FloatZeroPoint, IntegerZeroPoint, Settings, SteQuantizer, StochasticRounding, split_mix,
 };
 
 /// The rounding modes of the conventions, as types.
@@ -44,7 +44,7 @@ pub(crate) mod rounding {
 use crate::element::Element;
 use crate::error::{Error, Result};
 
-/// The system whose formulas are used where established systems differ.
+/// A convention: the system whose formulas quantize and choose parameters, bit for bit.
 ///
 /// | | quantize | range to parameters |
 /// |---|---|---|
@@ -52,7 +52,8 @@ use crate::error::{Error, Result};
 /// | `Torch` | `clamp(rne(x * (1 / scale)) + zp)` | MinMaxObserver |
 /// | `TfLite` | `clamp(rha(x / scale) + zp)` | gemmlowp's, in `f64` |
 ///
-/// `rne` rounds halves to even, `rha` halves away from zero. A NaN becomes the code of zero; infinities saturate.
+/// `rne` rounds halves to even, `rha` halves away from zero. A NaN becomes the zero point, infinities saturate. The
+/// numerics page has all formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]

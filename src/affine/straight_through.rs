@@ -66,11 +66,11 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
 }
 
-/// The quantization grid of one block.
-pub(crate) trait Grid<C: Compute>: Copy {
+/// Fake quantization with one scale and zero point.
+pub(crate) trait SteQuantizer<C: Compute>: Copy {
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self;
     /// Fake-quantizes the element at `position` in row-major order.
-    fn round(&self, x: C, position: u64) -> FakeQuantized<C>;
+    fn fake_quantize(&self, x: C, position: u64) -> FakeQuantized<C>;
 }
 
 /// The open interval of unclipped values, in which the gradient passes.
@@ -87,7 +87,7 @@ impl<C: Compute> StraightThrough<C> {
         if clipping == SteClipping::Unrounded {
             return Self { above, below };
         }
-        // Half a step beyond the outermost codes, and the tie itself if it rounds to them.
+        // The bounds are half a step beyond the outermost codes. A tie that rounds to such a code is not clipped.
         let (above, below) = (above - C::HALF, below + C::HALF);
         let keeps_low = if halves_away { low > 0 } else { low & 1 == 0 };
         let keeps_high = if halves_away { high < 0 } else { high & 1 == 0 };
@@ -98,7 +98,7 @@ impl<C: Compute> StraightThrough<C> {
     }
 }
 
-/// The grid of an integer zero point: `clamp(round(x / scale) + zero_point)`.
+/// Fake quantization with an integer zero point: `clamp(round(x / scale) + zero_point)`.
 #[derive(Clone, Copy)]
 pub(crate) struct IntegerZeroPoint<C, R> {
     factor: C,
@@ -109,7 +109,7 @@ pub(crate) struct IntegerZeroPoint<C, R> {
     rounding: PhantomData<R>,
 }
 
-impl<C: Compute, R: Rounding> Grid<C> for IntegerZeroPoint<C, R> {
+impl<C: Compute, R: Rounding> SteQuantizer<C> for IntegerZeroPoint<C, R> {
     #[inline(always)]
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
         let Settings { codes, clipping, .. } = *settings;
@@ -126,7 +126,7 @@ impl<C: Compute, R: Rounding> Grid<C> for IntegerZeroPoint<C, R> {
     }
 
     #[inline(always)]
-    fn round(&self, x: C, _: u64) -> FakeQuantized<C> {
+    fn fake_quantize(&self, x: C, _: u64) -> FakeQuantized<C> {
         let quotient = quotient::<C, R>(x, self.factor);
         let centred = C::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY));
         let (below, above) = (quotient <= self.unclipped.above, quotient >= self.unclipped.below);
@@ -134,7 +134,7 @@ impl<C: Compute, R: Rounding> Grid<C> for IntegerZeroPoint<C, R> {
     }
 }
 
-/// The grid of a float zero point, added before rounding: `clamp(round(x / scale + zero_point))`. The value is
+/// Fake quantization with a float zero point, added before rounding: `clamp(round(x / scale + zero_point))`. The value is
 /// `(code - zero_point) * scale` in `f64`, rounded once (PyTorch: `fake_quantize_per_channel_affine` with float zero
 /// points).
 #[derive(Clone, Copy)]
@@ -148,7 +148,7 @@ pub(crate) struct FloatZeroPoint<C, R> {
     rounding: PhantomData<R>,
 }
 
-impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
+impl<C: Compute, R: Rounding> SteQuantizer<C> for FloatZeroPoint<C, R> {
     #[inline(always)]
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
         let Settings { codes, clipping, .. } = *settings;
@@ -164,7 +164,7 @@ impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
     }
 
     #[inline(always)]
-    fn round(&self, x: C, _: u64) -> FakeQuantized<C> {
+    fn fake_quantize(&self, x: C, _: u64) -> FakeQuantized<C> {
         let quotient = quotient::<C, R>(x, self.factor);
         let sum = quotient + self.zero_point;
         let code = C::from_i32(clamp_to_code(sum, self.min, self.max, R::HALVES_AWAY));
@@ -174,28 +174,29 @@ impl<C: Compute, R: Rounding> Grid<C> for FloatZeroPoint<C, R> {
     }
 }
 
-/// The grid of [`IntegerZeroPoint`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in
+/// [`IntegerZeroPoint`] with stochastic rounding: `clamp(floor(v + u) + zero_point)`, `u` uniform in
 /// `0..1`. The expected centred code is `v` where nothing is clipped.
 #[derive(Clone, Copy)]
 pub(crate) struct StochasticRounding<C, R> {
-    grid: IntegerZeroPoint<C, R>,
+    deterministic: IntegerZeroPoint<C, R>,
     clipping: SteClipping,
     seed: u64,
 }
 
-impl<C: Compute, R: Rounding> Grid<C> for StochasticRounding<C, R> {
+impl<C: Compute, R: Rounding> SteQuantizer<C> for StochasticRounding<C, R> {
     #[inline(always)]
     fn new(scale: C, zero_point: C, settings: &Settings) -> Self {
-        Self { grid: Grid::new(scale, zero_point, settings), clipping: settings.clipping, seed: settings.seed }
+        let deterministic = SteQuantizer::new(scale, zero_point, settings);
+        Self { deterministic, clipping: settings.clipping, seed: settings.seed }
     }
 
     #[inline(always)]
-    fn round(&self, x: C, position: u64) -> FakeQuantized<C> {
-        let IntegerZeroPoint { factor, scale, low, high, .. } = self.grid;
+    fn fake_quantize(&self, x: C, position: u64) -> FakeQuantized<C> {
+        let IntegerZeroPoint { factor, scale, low, high, .. } = self.deterministic;
         let quotient = quotient::<C, R>(x, factor);
         let nearest = quotient.round_ties_even();
         let floor = if nearest > quotient { nearest - C::ONE } else { nearest };
-        // The subtraction is exact: floats with a fraction are small, others are integers.
+        // The subtraction is exact: floats with a fraction are small, and all others are integers.
         let up = uniform::<C>(self.seed, position) < quotient - floor;
         let rounded = if up { floor + C::ONE } else { floor };
         let (below, above) = match self.clipping {

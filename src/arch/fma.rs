@@ -2,23 +2,23 @@
 
 use super::Isa;
 
-/// The proof that the instruction set in use has FMA. Loops that use it are vectorized by [`super::run`] as others are.
+/// Proof that the instruction set in use has FMA. Loops that use it are vectorized by [`super::run`].
 ///
-/// Formulas are never contracted to FMA: results are the same bits on every instruction set. It serves where the
-/// correctly rounded result is found in another way.
+/// Formulas are never contracted to FMA, so results are the same bits on every instruction set. Use it only where the
+/// result equals that of the formula without FMA.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fma(Proof);
 
 #[cfg(target_arch = "x86_64")]
 type Proof = ();
-/// Without `std` Rust has no FMA for other targets yet.
+/// Rust has no FMA in `core` for other targets yet.
 #[cfg(not(target_arch = "x86_64"))]
 type Proof = core::convert::Infallible;
 
 impl Fma {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn new() -> Option<Self> {
-        // Every set above the portable one is detected together with FMA.
+        // Detection requires FMA for every instruction set above the portable one.
         (Isa::current() != Isa::Portable).then_some(Self(()))
     }
 
@@ -29,7 +29,7 @@ impl Fma {
         }
     }
 
-    /// `a * b + c`
+    /// Returns `a * b + c`, rounded once.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     #[allow(unsafe_code, reason = "an intrinsic that needs FMA")]

@@ -1,9 +1,9 @@
-//! Non-temporal stores: results that do not fit in the caches are written past them.
+//! Non-temporal stores: write results that do not fit in the caches directly to memory.
 
 use core::marker::PhantomData;
 
-/// Calls that read and write at least this number of bytes use non-temporal stores. It is more than a core's part of
-/// any L3: the first results would be evicted before the last one is written.
+/// Calls that read and write at least this number of bytes use non-temporal stores. It exceeds the L3
+/// per core of any machine: the first results would be evicted before the last one is written.
 #[cfg(target_arch = "x86_64")]
 const MIN_BYTES: usize = 32 << 20;
 

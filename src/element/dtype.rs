@@ -2,7 +2,7 @@ use core::fmt;
 
 macro_rules! dtypes {
     ($($(#[$doc:meta])* $name:ident $text:literal $bits:literal;)*) => {
-        /// The run-time name of an element type, for file formats and reports.
+        /// The name of an element type at run time, for file formats and reports.
         ///
         /// ```
         /// use ndarray_quant::{DType, Element, I4};
@@ -15,7 +15,7 @@ macro_rules! dtypes {
         pub enum DType { $($(#[$doc])* $name,)* }
 
         impl DType {
-            /// The bits that one element takes in storage.
+            /// Returns the size of one element in bits.
             pub const fn bits(self) -> u32 {
                 match self { $(DType::$name => $bits,)* }
             }
@@ -50,7 +50,7 @@ dtypes! {
     I32 "i32" 32;
     /// IEEE 754 half precision.
     F16 "f16" 16;
-    /// The upper half of a single-precision float.
+    /// Brain floating point: the upper 16 bits of a single-precision float.
     BF16 "bf16" 16;
     /// IEEE 754 single precision.
     F32 "f32" 32;

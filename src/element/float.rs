@@ -1,4 +1,4 @@
-//! The floats that enter and leave quantization, and the two that formulas are computed in.
+//! Float types: `f32`, `f64`, `f16` and `bf16` for tensors, `f32` and `f64` for computing.
 
 use core::fmt::Debug;
 use core::ops::{Add, Div, Mul, Sub};
@@ -11,49 +11,51 @@ use crate::arch::{self, Task};
 
 /// A float type of tensors: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed.
 ///
-/// Half-precision values are widened to `f32`, formulas are evaluated there, and their results are rounded back.
+/// Formulas on half-precision values are computed in `f32`: inputs are widened, which is exact, and results are rounded
+/// to nearest, ties to even.
 pub trait Float: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send + Sync + MaybeSerde + 'static {
-    /// The type that formulas on this type are evaluated in: `f64` for `f64`, else `f32`.
+    /// Formulas on this type are computed in this type: `f64` for `f64`, otherwise `f32`.
     #[doc(hidden)]
     #[allow(private_bounds)]
     type Compute: Compute;
-    /// The type's name at run time.
+    /// The name of the type at run time.
     const DTYPE: DType;
-    /// The value in the type of formulas. Exact.
+    /// Converts to the compute type. Exact.
     #[doc(hidden)]
     fn widen(self) -> Self::Compute;
-    /// [`Self::widen`] of each value, as far as the shorter slice goes.
+    /// Converts each value by [`Self::widen`]. Stops at the end of the shorter slice.
     #[doc(hidden)]
     fn widen_slice(from: &[Self], to: &mut [Self::Compute]) {
         to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
     }
-    /// The nearest value of this type to each, ties to even, as far as the shorter slice goes.
+    /// Rounds each value to the nearest value of this type, ties to even. Stops at the end of the shorter slice.
     #[doc(hidden)]
     fn round_slice(from: &[Self::Compute], to: &mut [Self]) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.into_real());
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_float());
     }
-    /// The values as they are, if this is the type of formulas.
+    /// Returns the slice itself if this is the compute type.
     #[doc(hidden)]
     fn as_compute(values: &[Self]) -> Option<&[Self::Compute]>;
+    /// Returns the slice itself if this is the compute type.
     #[doc(hidden)]
     fn as_compute_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
-    /// The values themselves if they are `f32`.
+    /// Returns the slice itself if this is `f32`.
     #[doc(hidden)]
     fn as_f32(values: &[Self]) -> Option<&[f32]>;
-    /// The value as `f32`, rounded to nearest, ties to even.
+    /// Converts to `f32`, rounding to nearest, ties to even.
     fn to_f32(self) -> f32;
-    /// The value as `f64`. Exact.
+    /// Converts to `f64`. Exact.
     fn to_f64(self) -> f64;
-    /// The nearest value of this type, ties to even.
+    /// Converts from `f32`, rounding to nearest, ties to even.
     fn from_f32(value: f32) -> Self;
-    /// The nearest value of this type, ties to even, rounded once.
+    /// Converts from `f64`, rounding once to nearest, ties to even.
     fn from_f64(value: f64) -> Self;
-    /// The value itself, or 0, without a branch.
+    /// Returns the value if `condition` is true, otherwise 0. Does not branch.
     #[doc(hidden)]
     fn only_if(self, condition: bool) -> Self;
 }
 
-/// `f32` or `f64`: where formulas are evaluated.
+/// `f32` or `f64`, in which formulas are computed.
 pub(crate) trait Compute:
     Float + Copy + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
@@ -61,25 +63,25 @@ pub(crate) trait Compute:
     const ONE: Self;
     const HALF: Self;
 
-    fn from_real<F: Float>(value: F) -> Self;
+    fn from_float<F: Float>(value: F) -> Self;
     fn from_i32(value: i32) -> Self;
     fn from_i64(value: i64) -> Self;
-    fn into_real<F: Float>(self) -> F;
-    /// Truncates toward zero, saturating; NaN gives 0.
+    fn to_float<F: Float>(self) -> F;
+    /// Truncates toward zero and saturates at the bounds of `i32`. NaN becomes 0.
     fn to_i32_saturating(self) -> i32;
-    /// The nearest integer, ties to even, of a value of magnitude at most 2^22.
+    /// Rounds a value of magnitude at most 2^22 to the nearest integer, ties to even.
     fn small_to_i32(self) -> i32;
-    /// The nearest integer, ties to even.
+    /// Rounds to the nearest integer, ties to even.
     fn round_ties_even(self) -> Self;
     fn copysign(self, sign: Self) -> Self;
-    /// The nearest number above.
+    /// Returns the least number greater than `self`.
     fn next_up(self) -> Self;
-    /// The nearest number below.
+    /// Returns the greatest number less than `self`.
     fn next_down(self) -> Self;
 
-    /// The nearest integer, ties away from zero.
+    /// Rounds to the nearest integer, ties away from zero.
     ///
-    /// Adding one half first would be wrong just below a tie, so the tie is recognised by its exact remainder.
+    /// Adding one half before rounding down would fail just below a tie, so the exact remainder identifies ties.
     #[inline(always)]
     fn round_ties_away(self) -> Self {
         let even = self.round_ties_even();
@@ -95,7 +97,7 @@ macro_rules! compute {
             const ONE: Self = 1.0;
             const HALF: Self = 0.5;
             #[inline(always)]
-            fn from_real<F: Float>(value: F) -> Self {
+            fn from_float<F: Float>(value: F) -> Self {
                 value.$from()
             }
             #[inline(always)]
@@ -107,7 +109,7 @@ macro_rules! compute {
                 value as $t
             }
             #[inline(always)]
-            fn into_real<F: Float>(self) -> F {
+            fn to_float<F: Float>(self) -> F {
                 F::$into(self)
             }
             #[inline(always)]
@@ -116,14 +118,13 @@ macro_rules! compute {
             }
             #[inline(always)]
             fn small_to_i32(self) -> i32 {
-                // At 1.5 * 2^mantissa one unit in the last place is 1: the addition rounds, the low bits are the
-                // integer.
+                // One ULP of 1.5 * 2^mantissa is 1. So the addition rounds to an integer, which the low bits hold.
                 const SHIFT: $t = 1.5 * (1u64 << $mantissa) as $t;
                 ((self + SHIFT).to_bits() as $int).wrapping_sub(SHIFT.to_bits() as $int) as i32
             }
             #[inline(always)]
             fn round_ties_even(self) -> Self {
-                // Also without `std`, and without a call where the target has no rounding instruction.
+                // Needs neither `std` nor a rounding instruction.
                 const SHIFT: $t = (1u64 << $mantissa) as $t;
                 let magnitude = self.abs();
                 let rounded = (magnitude + SHIFT) - SHIFT;
@@ -148,7 +149,7 @@ macro_rules! compute {
 compute!(f32, u32, i32, to_f32, from_f32, 23);
 compute!(f64, u64, i64, to_f64, from_f64, 52);
 
-macro_rules! reals {
+macro_rules! floats {
     ($($t:ident $bits:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr $(, $slices:item)*;)*) => {$(
         impl Sealed for $t {}
         impl Float for $t {
@@ -173,7 +174,7 @@ macro_rules! reals {
         }
     )*};
 }
-reals! {
+floats! {
     f32 u32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
     f64 u64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
     f16 u16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x)),
@@ -186,16 +187,15 @@ reals! {
         };
 }
 
-/// Values that are not of the type that is asked for.
+/// Returns `None`: the values are not of the requested type.
 fn other_type<T, U>(_: T) -> Option<U> {
     None
 }
 
-/// The `f32` next to `x` toward zero, its last bit set if that is not exact.
+/// Rounds `x` to odd: toward zero, with the last bit set if the result is inexact.
 ///
-/// Rounding to odd keeps what a later rounding to half precision must know, so that both together round once
-/// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). `half` itself drops the low half of an
-/// `f64` before it rounds.
+/// Rounding to odd in `f32` and then to nearest in half precision equals one rounding to nearest (Boldo and Melquiond,
+/// "Emulation of FMA and correctly rounded sums", 2008). `half` itself drops the low half of an `f64` before it rounds.
 fn to_odd_f32(x: f64) -> f32 {
     let nearest = x as f32;
     if nearest as f64 == x || x.is_nan() {
@@ -220,7 +220,7 @@ impl HalfFloat for bf16 {
     const MAX: Self = bf16::MAX;
 }
 
-/// The upper halves of the bits, rounded.
+/// Rounds `f32` to bfloat16 bits, ties to even.
 struct RoundToBf16<'a> {
     from: &'a [f32],
     to: &'a mut [u16],
@@ -233,7 +233,7 @@ impl Task for RoundToBf16<'_> {
     fn run(self) {
         for (to, from) in self.to.iter_mut().zip(self.from) {
             let bits = from.to_bits();
-            // Half of the last place, less one if that is even: then a carry is what rounds up.
+            // Adds half a unit of the last place, less one bit if that place is even. A carry rounds up.
             let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
             // A NaN must not become an infinity.
             let quiet = bits >> 16 | 0x40;

@@ -1,4 +1,4 @@
-//! Codes: their range, their width and how a tensor of them is stored.
+//! Element types of codes: range, width and storage.
 
 use core::fmt::Debug;
 
@@ -7,21 +7,20 @@ use ndarray::{Array, CowArray, Dimension};
 use super::sealed::Sealed;
 use super::{DType, MaybeSerde, Packed};
 
-/// The integer that holds one unpacked code: `i8`, `u8`, `i16`, `u16` or `i32`.
+/// An integer type that holds one unpacked code: `i8`, `u8`, `i16`, `u16` or `i32`. Sealed.
 pub trait Code: Sealed + Copy + Default + Debug + Eq + Ord + Send + Sync + Into<i64> + MaybeSerde + 'static {
-    /// Whether a float's mantissa is too short for the codes: those of `i32`.
+    /// True if `f32` cannot hold every code: for `i32`.
     #[doc(hidden)]
     const WIDE: bool;
-    /// The code as a wide integer.
+    /// Returns the code as an `i32`.
     fn to_i32(self) -> i32;
-    /// The code of an integer that is known to fit; higher bits are dropped.
+    /// Returns the code `value`. Bits beyond the width of the type are dropped.
     fn from_i32(value: i32) -> Self;
 }
 
-/// A quantized element type: `i8`, `u8`, `i16`, `u16`, `i32`, or the packed [`I4`], [`U4`], [`I2`], [`U2`].
+/// A quantized element type: `i8`, `u8`, `i16`, `u16`, `i32`, or the packed [`I4`], [`U4`], [`I2`], [`U2`]. Sealed.
 ///
-/// The type fixes the greatest range of codes, the integer that carries one code and the memory layout of a tensor.
-/// It is sealed: kernels are written per element type.
+/// The type determines the range of codes, the integer that holds one code, and the memory layout of a tensor.
 ///
 /// ```
 /// use ndarray_quant::{Element, I4};
@@ -29,36 +28,36 @@ pub trait Code: Sealed + Copy + Default + Debug + Eq + Ord + Send + Sync + Into<
 /// assert_eq!((u8::MIN, <u8 as Element>::MAX), (0, 255));
 /// ```
 pub trait Element: Sealed + Copy + Debug + PartialEq + Send + Sync + 'static {
-    /// The integer that carries one unpacked code.
+    /// The integer that holds one unpacked code.
     type Code: Code;
     /// The tensor type that stores the codes: an `Array` of codes, or [`Packed`] below eight bits.
     type Storage<D: Dimension>: Storage<Self, D>;
-    /// The type's name at run time.
+    /// The name of the type at run time.
     const DTYPE: DType;
-    /// The bits that one code takes in storage.
+    /// The size of a stored code in bits.
     const BITS: u32;
-    /// The smallest value that a code stands for.
+    /// The smallest code.
     const MIN: i32;
-    /// The greatest value that a code stands for.
+    /// The greatest code.
     const MAX: i32;
 }
 
-/// An element type narrower than a byte: [`I4`], [`U4`], [`I2`] or [`U2`]. Sealed.
+/// An element type of fewer than 8 bits, stored [`Packed`]: [`I4`], [`U4`], [`I2`] or [`U2`]. Sealed.
 pub trait SubByte: Element {}
 
-/// A tensor of codes in its storage form: `Array<T, D>` for whole bytes, [`Packed`] below.
+/// A tensor of stored codes: `Array<T, D>`, or [`Packed`] for elements of fewer than 8 bits.
 pub trait Storage<T: Element, D: Dimension>: Clone + Debug + PartialEq + Send + Sync {
-    /// Takes unpacked codes, packing them where the element type is packed.
+    /// Stores unpacked codes: packs them if the element type is packed.
     ///
-    /// Codes of packed types must be in range: higher bits are dropped.
+    /// Codes of packed types must be in range. Bits beyond the width of the type are dropped.
     fn from_codes(codes: Array<T::Code, D>) -> Self;
-    /// The unpacked codes, borrowed where they are stored unpacked.
+    /// Returns the unpacked codes. Borrows them if they are stored unpacked.
     fn codes(&self) -> CowArray<'_, T::Code, D>;
-    /// The shape in elements.
+    /// Returns the shape in elements, as a dimension of `ndarray`.
     fn raw_dim(&self) -> D;
-    /// The length of each axis, in elements.
+    /// Returns the shape in elements.
     fn shape(&self) -> &[usize];
-    /// The bytes that the codes take in memory.
+    /// Returns the size of the codes in memory, in bytes.
     fn size_in_bytes(&self) -> usize;
 }
 

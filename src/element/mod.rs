@@ -1,7 +1,9 @@
-//! Element types: the integers that codes are stored as, and the floats they stand for.
+//! Traits of element types, for generic code.
 //!
-//! The types themselves are at the root of the crate: [`Element`](crate::Element), [`Float`](crate::Float),
-//! [`Packed`](crate::Packed), [`I4`](crate::I4) and so on. This module adds the traits that generic code over them names.
+//! A quantized tensor stores *codes*: small integers that stand for real numbers. [`Element`](crate::Element) is the
+//! element type of a quantized tensor, [`Code`] the integer that holds one unpacked code, and [`Storage`] the tensor type
+//! that holds all of them. The types [`Packed`](crate::Packed), [`I4`](crate::I4) and [`Float`](crate::Float) are at the
+//! root of the crate.
 
 pub(crate) mod dtype;
 pub(crate) mod float;

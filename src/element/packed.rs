@@ -9,8 +9,8 @@ use crate::error::{Error, Result, elements};
 
 /// A tensor of 4-bit or 2-bit codes, packed two or four to a byte.
 ///
-/// Codes stand in row-major order without padding between rows, the first code of a byte in its lowest bits
-/// (the layout of ONNX and TFLite). Unused bits of the last byte are zero. Size: `ceil(len * BITS / 8)` bytes.
+/// Codes are in row-major order, without padding between rows. The first code of a byte is in its lowest bits, as in ONNX
+/// and TFLite. Unused bits of the last byte are zero. The size is `ceil(len * BITS / 8)` bytes.
 ///
 /// ```
 /// use ndarray::array;
@@ -24,7 +24,10 @@ use crate::error::{Error, Result, elements};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
-    serde(bound(serialize = "D: serde::Serialize", deserialize = "D: serde::Deserialize<'de>"), try_from = "Raw<D>")
+    serde(
+        bound(serialize = "D: serde::Serialize", deserialize = "D: serde::Deserialize<'de>"),
+        try_from = "Serialized<D>"
+    )
 )]
 pub struct Packed<T: SubByte, D: Dimension> {
     dim: D,
@@ -33,29 +36,33 @@ pub struct Packed<T: SubByte, D: Dimension> {
     element: PhantomData<T>,
 }
 
-/// What a serialized tensor holds before it is checked.
+/// The serialized form of a packed tensor, checked when it is read.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
-struct Raw<D> {
+#[serde(rename = "Packed")]
+struct Serialized<D> {
     dim: D,
     bytes: Vec<u8>,
 }
 
 #[cfg(feature = "serde")]
-impl<T: SubByte, D: Dimension> TryFrom<Raw<D>> for Packed<T, D> {
+impl<T: SubByte, D: Dimension> TryFrom<Serialized<D>> for Packed<T, D> {
     type Error = Error;
-    fn try_from(raw: Raw<D>) -> Result<Self> {
-        Self::from_bytes(raw.dim, raw.bytes)
+    fn try_from(tensor: Serialized<D>) -> Result<Self> {
+        Self::from_bytes(tensor.dim, tensor.bytes)
     }
 }
 
 impl<T: SubByte, D: Dimension> Packed<T, D> {
     const PER_BYTE: usize = (8 / T::BITS) as usize;
 
-    /// Packs one code per element. An out-of-range code is refused with [`Error::CodeRange`].
+    /// Packs an array with one code per element. Any strides.
+    ///
+    /// # Errors
+    /// [`Error::CodeRange`] if a code is outside `T::MIN..=T::MAX`.
     pub fn pack(codes: &ndarray::ArrayRef<T::Code, D>) -> Result<Self> {
         let inside = |code: &T::Code| (code.to_i32() >= T::MIN) & (code.to_i32() <= T::MAX);
-        // All of them without a branch first, and which one it is only if it matters.
+        // Checks without a branch, then finds the code for the error. The loop is vectorized.
         if !codes.fold(true, |all, code| all & inside(code))
             && let Some(found) = codes.iter().find(|code| !inside(code)).map(|code| code.to_i32())
         {
@@ -64,7 +71,10 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
         Ok(Self::pack_in_range(codes))
     }
 
-    /// Takes bytes that are already packed: `ceil(len * BITS / 8)` of them. Unused bits are cleared.
+    /// Creates a tensor from `ceil(len * BITS / 8)` packed bytes. Unused bits of the last byte are cleared.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of bytes differs, [`Error::Argument`] if no array can have this shape.
     pub fn from_bytes(shape: impl ndarray::IntoDimension<Dim = D>, mut bytes: Vec<u8>) -> Result<Self> {
         let dim = shape.into_dimension();
         let expected = elements("packed tensor", dim.slice())?.div_ceil(Self::PER_BYTE);
@@ -78,27 +88,27 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
         Ok(Self { dim, bytes, element: PhantomData })
     }
 
-    /// The packed bytes.
+    /// Returns the packed bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.dim.size()
     }
 
-    /// Whether there is no element.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The shape in elements.
+    /// Returns the shape in elements.
     pub fn shape(&self) -> &[usize] {
         self.dim.slice()
     }
 
-    /// One code per element, in row-major order.
+    /// Returns an array with one code per element, in row-major order.
     pub fn unpack(&self) -> Array<T::Code, D> {
         let mut codes = vec![T::Code::default(); self.len()];
         arch::run(Unpack::<T> { bytes: &self.bytes, codes: &mut codes });
@@ -114,17 +124,17 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
     }
 }
 
-/// Bytes of packed codes that are worked on together.
-const LANES: usize = 32;
+/// Packed bytes per iteration of a vectorized loop.
+const CHUNK: usize = 32;
 
-/// Codes into bytes: code `i` of a byte from its bit `i * BITS` on.
+/// Packs codes into bytes: code `i` of a byte takes the bits from `i * BITS` on.
 struct Pack<'a, T: SubByte> {
     codes: &'a [T::Code],
     bytes: &'a mut [u8],
 }
 
 impl<T: SubByte> Pack<'_, T> {
-    /// The byte of these codes, which are as many as it holds, or fewer.
+    /// Packs the codes of one byte. The last byte may have fewer codes.
     #[inline(always)]
     fn byte(codes: &[T::Code]) -> u8 {
         let mut byte = 0;
@@ -141,14 +151,14 @@ impl<T: SubByte> Task for Pack<'_, T> {
     #[inline(always)]
     fn run(self) {
         let per_byte = (8 / T::BITS) as usize;
-        let (codes, codes_rest) = self.codes.split_at(self.codes.len() / (LANES * per_byte) * LANES * per_byte);
+        let (codes, codes_rest) = self.codes.split_at(self.codes.len() / (CHUNK * per_byte) * CHUNK * per_byte);
         let (bytes, bytes_rest) = self.bytes.split_at_mut(codes.len() / per_byte);
-        for (bytes, codes) in bytes.as_chunks_mut::<LANES>().0.iter_mut().zip(codes.chunks_exact(LANES * per_byte)) {
-            let mut lanes = [0; LANES];
-            for i in 0..LANES {
-                lanes[i] = Self::byte(&codes[i * per_byte..(i + 1) * per_byte]);
+        for (bytes, codes) in bytes.as_chunks_mut::<CHUNK>().0.iter_mut().zip(codes.chunks_exact(CHUNK * per_byte)) {
+            let mut chunk = [0; CHUNK];
+            for i in 0..CHUNK {
+                chunk[i] = Self::byte(&codes[i * per_byte..(i + 1) * per_byte]);
             }
-            *bytes = lanes;
+            *bytes = chunk;
         }
         for (byte, codes) in bytes_rest.iter_mut().zip(codes_rest.chunks(per_byte)) {
             *byte = Self::byte(codes);
@@ -156,14 +166,14 @@ impl<T: SubByte> Task for Pack<'_, T> {
     }
 }
 
-/// Bytes into codes, the other way round.
+/// Unpacks bytes into codes.
 struct Unpack<'a, T: SubByte> {
     bytes: &'a [u8],
     codes: &'a mut [T::Code],
 }
 
 impl<T: SubByte> Unpack<'_, T> {
-    /// The code at place `i` of a byte. Two shifts carry the sign of a signed code up.
+    /// Returns code `i` of a byte. A left and an arithmetic right shift extend the sign of a signed code.
     #[inline(always)]
     fn code(byte: u8, i: usize) -> T::Code {
         let up = 8 - T::BITS;
@@ -178,10 +188,10 @@ impl<T: SubByte> Task for Unpack<'_, T> {
     #[inline(always)]
     fn run(self) {
         let per_byte = (8 / T::BITS) as usize;
-        let (codes, codes_rest) = self.codes.split_at_mut(self.codes.len() / (LANES * per_byte) * LANES * per_byte);
+        let (codes, codes_rest) = self.codes.split_at_mut(self.codes.len() / (CHUNK * per_byte) * CHUNK * per_byte);
         let (bytes, bytes_rest) = self.bytes.split_at(codes.len() / per_byte);
-        for (codes, &bytes) in codes.chunks_exact_mut(LANES * per_byte).zip(bytes.as_chunks::<LANES>().0) {
-            for i in 0..LANES {
+        for (codes, &bytes) in codes.chunks_exact_mut(CHUNK * per_byte).zip(bytes.as_chunks::<CHUNK>().0) {
+            for i in 0..CHUNK {
                 for k in 0..per_byte {
                     codes[i * per_byte + k] = Self::code(bytes[i], k);
                 }
@@ -193,7 +203,7 @@ impl<T: SubByte> Task for Unpack<'_, T> {
     }
 }
 
-/// The bits that a code has.
+/// Returns the mask of one code.
 fn mask<T: SubByte>() -> u8 {
     0xff >> (8 - T::BITS)
 }

@@ -1,8 +1,8 @@
 //! Elementwise quantize, dequantize and fake-quantize, vectorized for the instruction set in use.
 //!
-//! There is one loop per code type, operator and convention. Contiguous data of these types is processed in place.
-//! Other float types, strides, and parameters that change with every element pass through a small buffer, so that they
-//! do not multiply the loops.
+//! There is one loop per code type, operator and convention. It reads and writes contiguous data of these types directly.
+//! Other float types, strided data, and parameters per element go through a small buffer, which keeps the number of
+//! loops low.
 
 mod loops;
 mod ops;
@@ -20,8 +20,8 @@ use ops::{AffineOp, DequantizeOp, ElementwiseOp, FakeQuantizeOp, QuantizeOp};
 /// Elements in a buffer.
 const BUFFER_LEN: usize = 128;
 
-/// The parameters of a run of elements: one scale and zero point, or one for each block of `size` elements, the last of
-/// which may be shorter.
+/// The parameters of a run of elements: one scale and zero point, or one for each block of `size` elements. The last block
+/// may be shorter.
 #[derive(Clone, Copy)]
 pub(crate) enum Params<'a, S, Z> {
     PerTensor(S, Z),
@@ -35,7 +35,7 @@ pub(crate) fn quantize_run<F: Float, S: Float, Z: Code, R: Rounding>(
     range: Codes,
     mut codes: ArrayViewMut1<'_, Z>,
 ) {
-    /// Shorter runs do not repay preparing the reciprocal.
+    /// Preparing the reciprocal does not pay for shorter runs.
     const MIN_LEN: usize = 512;
     if let (Params::PerTensor(scale, zero_point), true) = (params, x.len() >= MIN_LEN)
         && let (Some(x), Some(y)) = (x.to_slice().and_then(F::as_f32), codes.as_slice_mut())
@@ -105,7 +105,7 @@ fn per_tensor<F: ElementwiseOp>(op: F, x: &[F::In], y: &mut [F::Out]) {
     });
 }
 
-/// Evaluates an operator on slices. Returns `false`, with nothing written, for blocks of one element.
+/// Evaluates an operator on slices. For blocks of one element it writes nothing and returns `false`.
 fn contiguous<S: Float, Z: Code, F: AffineOp>(
     op: F,
     x: &[<F::Op as ElementwiseOp>::In],
@@ -114,7 +114,7 @@ fn contiguous<S: Float, Z: Code, F: AffineOp>(
 ) -> bool {
     match params {
         Params::PerTensor(scale, zero_point) => {
-            per_tensor(op.with_params(Compute::from_real(scale), zero_point.to_i32()), x, y);
+            per_tensor(op.with_params(Compute::from_float(scale), zero_point.to_i32()), x, y);
         }
         Params::PerBlock { size: 1, .. } => return false,
         Params::PerBlock { scales, zero_points, size } => {
@@ -129,7 +129,7 @@ fn contiguous<S: Float, Z: Code, F: AffineOp>(
     true
 }
 
-/// Parameters of some blocks, converted to the types of loops.
+/// Parameters of some blocks, converted to the types that loops compute in.
 struct ParamBuffer<C> {
     scale: [C; BUFFER_LEN],
     zero_point: [i32; BUFFER_LEN],
@@ -149,7 +149,7 @@ impl<C: Compute> ParamBuffer<C> {
         len: usize,
     ) -> (&[C], &[i32]) {
         let (scale, zero_point) = (&mut self.scale[..len], &mut self.zero_point[..len]);
-        scale.iter_mut().zip(&scales[first..]).for_each(|(to, &scale)| *to = Compute::from_real(scale));
+        scale.iter_mut().zip(&scales[first..]).for_each(|(to, &scale)| *to = Compute::from_float(scale));
         if let Some(zero_points) = zero_points {
             zero_point.iter_mut().zip(&zero_points[first..]).for_each(|(to, zero)| *to = zero.to_i32());
         }
@@ -157,7 +157,7 @@ impl<C: Compute> ParamBuffer<C> {
     }
 }
 
-/// Evaluates an operator through buffers of its own types, which `load` fills and `store` empties.
+/// Evaluates an operator through buffers of its own types: `load` fills the input buffer, `store` empties the output buffer.
 fn buffered<A: Copy, B, S: Float, Z: Code, F: AffineOp>(
     op: F,
     x: ArrayView1<'_, A>,
@@ -184,7 +184,7 @@ fn buffered<A: Copy, B, S: Float, Z: Code, F: AffineOp>(
         load(x, ins);
         match params {
             Params::PerTensor(scale, zero_point) => {
-                let op = op.with_params(Compute::from_real(scale), zero_point.to_i32());
+                let op = op.with_params(Compute::from_float(scale), zero_point.to_i32());
                 run(PerTensor { op, x: ins, y: outs, non_temporal: None });
             }
             Params::PerBlock { scales, zero_points, .. } => {
@@ -218,7 +218,7 @@ fn copy_out<B: Copy>(from: &[B], to: ArrayViewMut1<'_, B>) {
 pub(crate) fn round<F: Float>(from: &[F::Compute], mut to: ArrayViewMut1<'_, F>) {
     match to.as_slice_mut() {
         Some(to) => F::round_slice(from, to),
-        None => map_out(from, to, |from| from.into_real()),
+        None => map_out(from, to, |from| from.to_float()),
     }
 }
 

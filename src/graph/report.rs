@@ -232,7 +232,7 @@ impl QuantizedNetwork {
         if !tensor.name.starts_with(&sample.local_prefix) {
             let sums = sums.entry(tensor.name.clone()).or_default();
             let params = self.activation(&tensor.name);
-            let bounds = params.and_then(|params| Some((params.real_range()?, params.scales()[0] / 2.0)));
+            let bounds = params.and_then(|params| Some((params.value_range()?, params.scales()[0] / 2.0)));
             for &x in values {
                 sums.range = (sums.range.0.min(x), sums.range.1.max(x));
                 let is_clipped = |((low, high), half)| x < low - half || x > high + half;

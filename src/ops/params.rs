@@ -17,7 +17,7 @@ pub(super) fn per_tensor<T: Element>(what: &'static str, p: &QParams<T>) -> Resu
 
 /// As [`per_tensor`], with the zero point as a number.
 pub(super) fn scale_zero_point<T: Element>(what: &'static str, p: &QParams<T>) -> Result<(f32, i32)> {
-    p.pair(what).map_err(|_| not_per_tensor(what, p))
+    p.scale_zero_point(what).map_err(|_| not_per_tensor(what, p))
 }
 
 fn not_per_tensor<T: Element>(what: &'static str, p: &QParams<T>) -> Error {

@@ -8,7 +8,7 @@ use super::loops::{self, Bits, BlockParams, GradientSums};
 use super::mask::SteMask;
 use crate::affine::rounding::{Onnx, TfLite, Torch};
 use crate::affine::{
-    Convention, FloatZeroPoint, Grid, IntegerZeroPoint, Settings, SteClipping, StochasticRounding, split_mix,
+    Convention, FloatZeroPoint, IntegerZeroPoint, Settings, SteClipping, SteQuantizer, StochasticRounding, split_mix,
     with_rounding,
 };
 use crate::element::{Code, Element, Float};
@@ -224,7 +224,7 @@ impl<T: Element> FakeQuantize<T> {
         with_rounding!(self.params.convention(), R => self.run::<F, StochasticRounding<F::Compute, R>, D>(x, y, mask, seed))
     }
 
-    fn run<F: Float, G: Grid<F::Compute>, D: Dimension>(
+    fn run<F: Float, Q: SteQuantizer<F::Compute>, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         y: &mut ArrayRef<F, D>,
@@ -234,7 +234,7 @@ impl<T: Element> FakeQuantize<T> {
         check_shapes("fake-quantized values", x.shape(), y.shape())?;
         let blocks = self.params.blocks(&x.raw_dim())?;
         let (block_params, mut bits) = (self.block_params(seed), Bits::new(mask.reset(x.raw_dim())));
-        blocks.for_each_run_pair(x, y, |run, x, y| loops::forward::<F, G>(block_params, run, x, y, &mut bits));
+        blocks.for_each_run_pair(x, y, |run, x, y| loops::forward::<F, Q>(block_params, run, x, y, &mut bits));
         Ok(())
     }
 
@@ -333,7 +333,7 @@ impl<T: Element> FakeQuantize<T> {
         }
     }
 
-    fn run_backward<F: Float, G: Grid<F::Compute>, D: Dimension>(
+    fn run_backward<F: Float, Q: SteQuantizer<F::Compute>, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
         grad: &ArrayRef<F, D>,
@@ -346,7 +346,7 @@ impl<T: Element> FakeQuantize<T> {
         let blocks = self.params.blocks(&shape)?;
         let mut walk = |out: &mut [F]| {
             blocks.for_each_range(&shape, |run, range| {
-                loops::gradients::<F, G>(
+                loops::gradients::<F, Q>(
                     self.block_params(0),
                     run,
                     &x[range.clone()],

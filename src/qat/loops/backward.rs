@@ -2,8 +2,8 @@
 
 use core::marker::PhantomData;
 
-use super::{BlockParams, ElementGrids, SharedGrid, run};
-use crate::affine::{FakeQuantized, Grid};
+use super::{BlockParams, ElementQuantizers, SharedQuantizer, run};
+use crate::affine::{FakeQuantized, SteQuantizer};
 use crate::arch::Task;
 use crate::element::{Compute, Float};
 use crate::granularity::Run;
@@ -28,7 +28,7 @@ pub(in crate::qat) struct GradientSums {
 /// Computes the gradient by the input over a run of row-major data, and adds to the sums of the run's blocks.
 ///
 /// The order of summation depends only on the positions of the elements, not on the instruction set.
-pub(in crate::qat) fn gradients<F: Float, G: Grid<F::Compute>>(
+pub(in crate::qat) fn gradients<F: Float, Q: SteQuantizer<F::Compute>>(
     params: BlockParams<'_>,
     block: Run,
     x: &[F],
@@ -38,10 +38,10 @@ pub(in crate::qat) fn gradients<F: Float, G: Grid<F::Compute>>(
 ) {
     match block {
         Run::Constant(block) => {
-            let grid = params.grid::<_, G>(block);
+            let quantizer = params.quantizer::<_, Q>(block);
             let in_place = (F::as_compute(x), F::as_compute(grad), F::as_compute_mut(out));
             if let (Some(x), Some(grad), Some(out)) = in_place {
-                run::<F::Compute, _>(Backward { grid, x, grad, out, sums: &mut sums[block] });
+                run::<F::Compute, _>(Backward { quantizer, x, grad, out, sums: &mut sums[block] });
                 return;
             }
             const BUFFER: usize = CHUNK * CHUNKS;
@@ -52,22 +52,32 @@ pub(in crate::qat) fn gradients<F: Float, G: Grid<F::Compute>>(
                 wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
                 wide_grad.iter_mut().zip(grad).for_each(|(wide, grad)| *wide = grad.widen());
                 let (x, grad) = (&wide[..len], &wide_grad[..len]);
-                run::<F::Compute, _>(Backward { grid, x, grad, out: &mut wide_out[..len], sums: &mut sums[block] });
-                out.iter_mut().zip(&wide_out).for_each(|(out, wide)| *out = wide.into_real());
+                run::<F::Compute, _>(Backward {
+                    quantizer,
+                    x,
+                    grad,
+                    out: &mut wide_out[..len],
+                    sums: &mut sums[block],
+                });
+                out.iter_mut().zip(&wide_out).for_each(|(out, wide)| *out = wide.to_float());
             }
         }
         Run::Consecutive(first) => {
             let chunks = x.chunks(CHUNK).zip(grad.chunks(CHUNK)).zip(out.chunks_mut(CHUNK));
             for (k, ((x, grad), out)) in chunks.enumerate() {
                 let first = first + k * CHUNK;
-                let grids = params.per_element::<CHUNK, F::Compute>(first, x.len());
+                let quantizers = params.per_element::<CHUNK, F::Compute>(first, x.len());
                 let (mut wide, mut wide_grad) = ([Compute::ZERO; CHUNK], [Compute::ZERO; CHUNK]);
                 wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
                 wide_grad.iter_mut().zip(grad).for_each(|(wide, grad)| *wide = grad.widen());
-                let terms =
-                    run::<F::Compute, _>(Terms::<_, _, G> { grids, x: wide, grad: wide_grad, grid: PhantomData });
+                let terms = run::<F::Compute, _>(Terms::<_, _, Q> {
+                    quantizers,
+                    x: wide,
+                    grad: wide_grad,
+                    quantizer: PhantomData,
+                });
                 for (i, (out, sums)) in out.iter_mut().zip(&mut sums[first..]).enumerate() {
-                    *out = terms.input[i].into_real();
+                    *out = terms.input[i].to_float();
                     sums.by_scale += terms.by_scale[i].to_f64();
                     sums.below += terms.below[i].to_f64();
                     sums.above += terms.above[i].to_f64();
@@ -85,14 +95,14 @@ struct Derivatives<C> {
     above: [C; CHUNK],
 }
 
-struct Terms<P, C, G> {
-    grids: P,
+struct Terms<P, C, Q> {
+    quantizers: P,
     x: [C; CHUNK],
     grad: [C; CHUNK],
-    grid: PhantomData<G>,
+    quantizer: PhantomData<Q>,
 }
 
-impl<C: Compute, G: Grid<C>, P: ElementGrids<CHUNK, C, G>> Task for Terms<P, C, G> {
+impl<C: Compute, Q: SteQuantizer<C>, P: ElementQuantizers<CHUNK, C, Q>> Task for Terms<P, C, Q> {
     type Output = Derivatives<C>;
 
     #[inline(always)]
@@ -100,7 +110,8 @@ impl<C: Compute, G: Grid<C>, P: ElementGrids<CHUNK, C, G>> Task for Terms<P, C, 
         let zeros = [C::ZERO; CHUNK];
         let mut all = Derivatives { input: zeros, by_scale: zeros, below: zeros, above: zeros };
         for i in 0..CHUNK {
-            let (grad, rounded): (C, FakeQuantized<C>) = (self.grad[i], self.grids.grid(i).round(self.x[i], 0));
+            let (grad, rounded): (C, FakeQuantized<C>) =
+                (self.grad[i], self.quantizers.quantizer(i).fake_quantize(self.x[i], 0));
             all.input[i] = if rounded.in_range() { grad } else { C::ZERO };
             all.by_scale[i] = grad * rounded.by_scale();
             all.below[i] = if rounded.below { grad } else { C::ZERO };
@@ -111,19 +122,19 @@ impl<C: Compute, G: Grid<C>, P: ElementGrids<CHUNK, C, G>> Task for Terms<P, C, 
 }
 
 /// The backward pass over a slice in one block.
-struct Backward<'a, G, C> {
-    grid: G,
+struct Backward<'a, Q, C> {
+    quantizer: Q,
     x: &'a [C],
     grad: &'a [C],
     out: &'a mut [C],
     sums: &'a mut GradientSums,
 }
 
-impl<C: Compute, G: Grid<C>> Backward<'_, G, C> {
+impl<C: Compute, Q: SteQuantizer<C>> Backward<'_, Q, C> {
     /// Returns the gradients by a chunk of the input and adds its terms to `partial`.
     #[inline(always)]
     fn step(&self, x: [C; CHUNK], grad: [C; CHUNK], partial: &mut [[C; CHUNK]; 3]) -> [C; CHUNK] {
-        let terms = Terms { grids: SharedGrid(self.grid), x, grad, grid: PhantomData::<G> }.run();
+        let terms = Terms { quantizers: SharedQuantizer(self.quantizer), x, grad, quantizer: PhantomData::<Q> }.run();
         let [by_scale, below, above] = partial;
         for i in 0..CHUNK {
             by_scale[i] = by_scale[i] + terms.by_scale[i];
@@ -134,7 +145,7 @@ impl<C: Compute, G: Grid<C>> Backward<'_, G, C> {
     }
 }
 
-impl<C: Compute, G: Grid<C>> Task for Backward<'_, G, C> {
+impl<C: Compute, Q: SteQuantizer<C>> Task for Backward<'_, Q, C> {
     type Output = ();
 
     #[inline(always)]

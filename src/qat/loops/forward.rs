@@ -4,8 +4,8 @@ use core::marker::PhantomData;
 
 use ndarray::{ArrayView1, ArrayViewMut1, Axis};
 
-use super::{BlockParams, ElementGrids, SharedGrid, run};
-use crate::affine::Grid;
+use super::{BlockParams, ElementQuantizers, SharedQuantizer, run};
+use crate::affine::SteQuantizer;
 use crate::arch::{self, Task};
 use crate::element::{Compute, Float};
 use crate::elementwise::{round, widen};
@@ -37,7 +37,7 @@ impl<'a> Bits<'a> {
 }
 
 /// Fake-quantizes a run and appends its mask.
-pub(in crate::qat) fn forward<F: Float, G: Grid<F::Compute>>(
+pub(in crate::qat) fn forward<F: Float, Q: SteQuantizer<F::Compute>>(
     params: BlockParams<'_>,
     block: Run,
     x: ArrayView1<'_, F>,
@@ -48,7 +48,7 @@ pub(in crate::qat) fn forward<F: Float, G: Grid<F::Compute>>(
     const BUFFER: usize = 4 * WORD;
     let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
     if let (Some(x), Some(y)) = in_place {
-        return in_slices::<_, G>(params, block, x, y, bits);
+        return in_slices::<_, Q>(params, block, x, y, bits);
     }
     let (mut wide, mut values) = ([Compute::ZERO; BUFFER], [Compute::ZERO; BUFFER]);
     let chunks = x.axis_chunks_iter(Axis(0), BUFFER).zip(y.axis_chunks_iter_mut(Axis(0), BUFFER));
@@ -59,21 +59,27 @@ pub(in crate::qat) fn forward<F: Float, G: Grid<F::Compute>>(
             Run::Consecutive(first) => Run::Consecutive(first + k * BUFFER),
         };
         widen(x, wide);
-        in_slices::<_, G>(params, block, wide, values, bits);
+        in_slices::<_, Q>(params, block, wide, values, bits);
         round(values, y);
     }
 }
 
-fn in_slices<C: Compute, G: Grid<C>>(params: BlockParams<'_>, block: Run, x: &[C], y: &mut [C], bits: &mut Bits<'_>) {
-    let grid = PhantomData::<G>;
+fn in_slices<C: Compute, Q: SteQuantizer<C>>(
+    params: BlockParams<'_>,
+    block: Run,
+    x: &[C],
+    y: &mut [C],
+    bits: &mut Bits<'_>,
+) {
+    let quantizer = PhantomData::<Q>;
     match block {
         Run::Constant(block) => {
-            let all = SharedGrid(params.grid::<C, G>(block));
-            run::<C, _>(Forward { grids: |_, _| all, x, y, bits, grid });
+            let all = SharedQuantizer(params.quantizer::<C, Q>(block));
+            run::<C, _>(Forward { quantizers: |_, _| all, x, y, bits, quantizer });
         }
         Run::Consecutive(first) => {
-            let grids = |start, len| params.per_element::<WORD, C>(first + start, len);
-            run::<C, _>(Forward { grids, x, y, bits, grid });
+            let quantizers = |start, len| params.per_element::<WORD, C>(first + start, len);
+            run::<C, _>(Forward { quantizers, x, y, bits, quantizer });
         }
     }
 }
@@ -82,32 +88,32 @@ fn low_bits(len: usize) -> u64 {
     if len < WORD { (1 << len) - 1 } else { u64::MAX }
 }
 
-/// The forward pass over a slice; `grids(start, len)` gives the grids of the elements `start..start + len`.
-struct Forward<'a, 'b, P, C, G> {
-    grids: P,
+/// The forward pass over a slice; `quantizers(start, len)` returns the quantizers of the elements `start..start + len`.
+struct Forward<'a, 'b, P, C, Q> {
+    quantizers: P,
     x: &'a [C],
     y: &'a mut [C],
     bits: &'a mut Bits<'b>,
-    grid: PhantomData<G>,
+    quantizer: PhantomData<Q>,
 }
 
-impl<C, G, P, Q> Task for Forward<'_, '_, P, C, G>
+impl<C, Q, P, E> Task for Forward<'_, '_, P, C, Q>
 where
     C: Compute,
-    G: Grid<C>,
-    P: Fn(usize, usize) -> Q,
-    Q: ElementGrids<WORD, C, G>,
+    Q: SteQuantizer<C>,
+    P: Fn(usize, usize) -> E,
+    E: ElementQuantizers<WORD, C, Q>,
 {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { grids, x, y, bits, .. } = self;
+        let Self { quantizers, x, y, bits, .. } = self;
         let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<WORD>(), y.as_chunks_mut::<WORD>());
         let whole = x.len() * WORD;
         for (k, (y, x)) in y.iter_mut().zip(x).enumerate() {
-            let chunk = WordInput { grids: grids(k * WORD, WORD), x, position: bits.position as u64 };
-            let (values, word) = chunk.of::<G>().run();
+            let chunk = WordInput { quantizers: quantizers(k * WORD, WORD), x, position: bits.position as u64 };
+            let (values, word) = chunk.of::<Q>().run();
             *y = values;
             bits.push(word, WORD);
         }
@@ -115,8 +121,8 @@ where
         if rest > 0 {
             let mut x = [C::ZERO; WORD];
             x[..rest].copy_from_slice(x_rest);
-            let chunk = WordInput { grids: grids(whole, rest), x: &x, position: bits.position as u64 };
-            let (values, word) = chunk.of::<G>().run();
+            let chunk = WordInput { quantizers: quantizers(whole, rest), x: &x, position: bits.position as u64 };
+            let (values, word) = chunk.of::<Q>().run();
             y_rest.copy_from_slice(&values[..rest]);
             bits.push(word & low_bits(rest), rest);
         }
@@ -125,34 +131,34 @@ where
 
 /// The input of one word of the mask: one element per bit.
 struct WordInput<'a, P, C> {
-    grids: P,
+    quantizers: P,
     x: &'a [C; WORD],
     position: u64,
 }
 
 impl<'a, P, C> WordInput<'a, P, C> {
     #[inline(always)]
-    fn of<G>(self) -> ForwardWord<'a, P, C, G> {
-        ForwardWord { chunk: self, grid: PhantomData }
+    fn of<Q>(self) -> ForwardWord<'a, P, C, Q> {
+        ForwardWord { chunk: self, quantizer: PhantomData }
     }
 }
 
-/// [`WordInput`] with the type of its grids.
-struct ForwardWord<'a, P, C, G> {
+/// [`WordInput`] with the type of its quantizers.
+struct ForwardWord<'a, P, C, Q> {
     chunk: WordInput<'a, P, C>,
-    grid: PhantomData<G>,
+    quantizer: PhantomData<Q>,
 }
 
-impl<C: Compute, G: Grid<C>, P: ElementGrids<WORD, C, G>> Task for ForwardWord<'_, P, C, G> {
+impl<C: Compute, Q: SteQuantizer<C>, P: ElementQuantizers<WORD, C, Q>> Task for ForwardWord<'_, P, C, Q> {
     type Output = ([C; WORD], u64);
 
     #[inline(always)]
     fn run(self) -> ([C; WORD], u64) {
-        let WordInput { grids, x, position } = self.chunk;
+        let WordInput { quantizers, x, position } = self.chunk;
         let x = *x;
         let (mut values, mut passes) = ([C::ZERO; WORD], [0u8; WORD]);
         for i in 0..WORD {
-            let rounded = grids.grid(i).round(x[i], position + i as u64);
+            let rounded = quantizers.quantizer(i).fake_quantize(x[i], position + i as u64);
             values[i] = rounded.value;
             passes[i] = rounded.in_range() as u8;
         }

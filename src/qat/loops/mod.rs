@@ -3,7 +3,7 @@
 mod backward;
 mod forward;
 
-use crate::affine::{Grid, Settings};
+use crate::affine::{Settings, SteQuantizer};
 use crate::arch::{self, Task};
 use crate::element::Compute;
 
@@ -19,9 +19,9 @@ pub(super) struct BlockParams<'a> {
 }
 
 impl BlockParams<'_> {
-    fn grid<C: Compute, G: Grid<C>>(&self, block: usize) -> G {
-        let (scale, zero_point) = (C::from_real(self.scale[block]), C::from_real(self.zero_point[block]));
-        G::new(scale, zero_point, &self.settings)
+    fn quantizer<C: Compute, Q: SteQuantizer<C>>(&self, block: usize) -> Q {
+        let (scale, zero_point) = (C::from_float(self.scale[block]), C::from_float(self.zero_point[block]));
+        Q::new(scale, zero_point, &self.settings)
     }
 
     /// The parameters of the `len <= N` blocks from `first` on, one per element.
@@ -29,25 +29,25 @@ impl BlockParams<'_> {
     fn per_element<const N: usize, C: Compute>(&self, first: usize, len: usize) -> PerElement<N, C> {
         let mut per_element = PerElement { scale: [C::ONE; N], zero_point: [C::ZERO; N], settings: self.settings };
         for i in 0..len {
-            per_element.scale[i] = C::from_real(self.scale[first + i]);
-            per_element.zero_point[i] = C::from_real(self.zero_point[first + i]);
+            per_element.scale[i] = C::from_float(self.scale[first + i]);
+            per_element.zero_point[i] = C::from_float(self.zero_point[first + i]);
         }
         per_element
     }
 }
 
-/// The quantization grid of each element of a chunk.
-trait ElementGrids<const N: usize, C: Compute, G: Grid<C>> {
-    fn grid(&self, i: usize) -> G;
+/// The quantizer of each element of a chunk.
+trait ElementQuantizers<const N: usize, C: Compute, Q: SteQuantizer<C>> {
+    fn quantizer(&self, i: usize) -> Q;
 }
 
 /// All elements are in one block.
 #[derive(Clone, Copy)]
-struct SharedGrid<G>(G);
+struct SharedQuantizer<Q>(Q);
 
-impl<const N: usize, C: Compute, G: Grid<C>> ElementGrids<N, C, G> for SharedGrid<G> {
+impl<const N: usize, C: Compute, Q: SteQuantizer<C>> ElementQuantizers<N, C, Q> for SharedQuantizer<Q> {
     #[inline(always)]
-    fn grid(&self, _: usize) -> G {
+    fn quantizer(&self, _: usize) -> Q {
         self.0
     }
 }
@@ -59,10 +59,10 @@ struct PerElement<const N: usize, C> {
     settings: Settings,
 }
 
-impl<const N: usize, C: Compute, G: Grid<C>> ElementGrids<N, C, G> for PerElement<N, C> {
+impl<const N: usize, C: Compute, Q: SteQuantizer<C>> ElementQuantizers<N, C, Q> for PerElement<N, C> {
     #[inline(always)]
-    fn grid(&self, i: usize) -> G {
-        G::new(self.scale[i], self.zero_point[i], &self.settings)
+    fn quantizer(&self, i: usize) -> Q {
+        Q::new(self.scale[i], self.zero_point[i], &self.settings)
     }
 }
 
