@@ -275,8 +275,8 @@ impl<D: Dimension> Blocks<D> {
         }
     }
 
-    /// Returns the order of axes by descending stride, and the blocks with their axes in this order. Returns `None` if `x`
-    /// is in that order already, or if more than one axis has several blocks: their indices would change.
+    /// Returns the order of axes by descending stride, and the blocks with their axes in this order. Returns `None` if
+    /// `x` is in that order already, or if more than one axis has several blocks: their indices would change.
     fn in_memory_order<A>(&self, x: &ArrayRef<A, D>) -> Option<(Self, D)> {
         let several = |&axis: &usize| self.extent[axis] < x.shape()[axis];
         if x.is_standard_layout() || !self.is_per_tensor() && (0..x.ndim()).filter(several).count() > 1 {

@@ -13,8 +13,8 @@ use crate::qtensor::QTensor;
 ///
 /// Scales and zero points have ONNX's shapes (`QuantizeLinear`): one value per tensor, a vector of one value per index
 /// of the axis, or, in groups along an axis, the tensor's shape with that axis divided by the group size, rounded up.
-/// Parameters per tensor and per axis serve tensors of any rank. Without zero points, all are 0, and integer products skip
-/// the zero-point compensation.
+/// Parameters per tensor and per axis serve tensors of any rank. Without zero points, all are 0, and integer products
+/// skip the zero-point compensation.
 ///
 /// Scales are `f32`. [`QParams::from_f64`] also keeps the `f64` scales of PyTorch.
 ///
@@ -94,8 +94,8 @@ impl<T: Element> QParams<T> {
         )
     }
 
-    /// Creates parameters of one scale, and optionally one zero point, per index of `axis`. They serve tensors of any rank
-    /// that have the axis.
+    /// Creates parameters of one scale, and optionally one zero point, per index of `axis`. They serve tensors of any
+    /// rank that have the axis.
     ///
     /// # Errors
     /// Same as [`QParams::new`].
@@ -126,8 +126,8 @@ impl<T: Element> QParams<T> {
 
     /// Creates parameters from `f64` scales, as PyTorch has them.
     ///
-    /// The `f64` scales are used for `f64` tensors, and when [`Convention::Torch`] dequantizes per axis or per group. The
-    /// nearest `f32` is used everywhere else.
+    /// The `f64` scales are used for `f64` tensors, and when [`Convention::Torch`] dequantizes per axis or per group.
+    /// The nearest `f32` is used everywhere else.
     ///
     /// # Errors
     /// Same as [`QParams::new`].
@@ -284,8 +284,8 @@ impl<T: Element> QParams<T> {
 
     /// Dequantizes into a caller-provided array: `(q - zero_point) * scale`. Both arrays may have any strides.
     ///
-    /// Computes in `f64` if `F` is `f64`, otherwise in `f32`. [`Convention::Torch`] always computes in `f64` per axis and
-    /// per group.
+    /// Computes in `f64` if `F` is `f64`, otherwise in `f32`. [`Convention::Torch`] always computes in `f64` per axis
+    /// and per group.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape than `codes`,
@@ -311,10 +311,11 @@ impl<T: Element> QParams<T> {
         Ok(())
     }
 
-    /// Computes `dequantize(quantize(x))` without storing codes. It simulates the error of quantization in a float network.
+    /// Computes `dequantize(quantize(x))` without storing codes. It simulates the error of quantization in a float
+    /// network.
     ///
-    /// Computes both steps in `f64` if `F` is `f64`, otherwise in `f32`. If `f32` cannot hold the scales, the result may
-    /// differ in the last bit from PyTorch's dequantization per axis, which is in `f64`.
+    /// Computes both steps in `f64` if `F` is `f64`, otherwise in `f32`. If `f32` cannot hold the scales, the result
+    /// may differ in the last bit from PyTorch's dequantization per axis, which is in `f64`.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit `x`.

@@ -8,8 +8,8 @@ use crate::qparams::QParams;
 
 /// A quantized tensor: codes and their parameters.
 ///
-/// The tensor is checked when it is made, so [`dequantize`](Self::dequantize) cannot fail. The feature `serde` serializes
-/// the stored codes and the parameters, and checks them when they are read.
+/// The tensor is checked when it is made, so [`dequantize`](Self::dequantize) cannot fail. The feature `serde`
+/// serializes the stored codes and the parameters, and checks them when they are read.
 ///
 /// ```
 /// use ndarray::array;
@@ -221,8 +221,8 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
     /// Reshapes to two axes: the axes before `axis`, and the others (ONNX: `Flatten`).
     ///
     /// # Errors
-    /// [`Error::Axis`](crate::Error::Axis) if `axis` is greater than the rank. [`Error::Argument`](crate::Error::Argument)
-    /// unless the parameters are per tensor.
+    /// [`Error::Axis`](crate::Error::Axis) if `axis` is greater than the rank.
+    /// [`Error::Argument`](crate::Error::Argument) unless the parameters are per tensor.
     ///
     /// ```
     /// use ndarray::{Array4, Ix4};

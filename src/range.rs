@@ -12,8 +12,8 @@ use crate::granularity::{Blocks, Granularity, Segment};
 
 /// The range of each block of a tensor: its smallest and its greatest value.
 ///
-/// [`Scheme::params_from_ranges`](crate::Scheme::params_from_ranges) chooses scales and zero points for them. The bounds
-/// have one element per block, in the shapes of [`QParams::new`](crate::QParams::new).
+/// [`Scheme::params_from_ranges`](crate::Scheme::params_from_ranges) chooses scales and zero points for them. The
+/// bounds have one element per block, in the shapes of [`QParams::new`](crate::QParams::new).
 ///
 /// ```
 /// use ndarray::{array, Axis};

@@ -86,8 +86,8 @@ impl<T: Element> Scheme<T> {
         }
     }
 
-    /// Creates a scheme whose range is symmetric around zero, per tensor, in ONNX's convention. Use it for weights and for
-    /// activations of both signs.
+    /// Creates a scheme whose range is symmetric around zero, per tensor, in ONNX's convention. Use it for weights and
+    /// for activations of both signs.
     pub fn symmetric() -> Self {
         Self::new(true)
     }
@@ -98,8 +98,8 @@ impl<T: Element> Scheme<T> {
         Self::new(false)
     }
 
-    /// Drops the smallest code, which makes the codes of a signed type symmetric: `-127..=127`. A range of two codes does
-    /// not change.
+    /// Drops the smallest code, which makes the codes of a signed type symmetric: `-127..=127`. A range of two codes
+    /// does not change.
     pub fn narrow_range(mut self) -> Self {
         if self.codes.steps() > 1 {
             self.codes.min += 1;

@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 
 /// The padding around an image before a kernel slides over it.
 ///
-/// Padding is the real number 0 in convolutions. Pooling ignores it, except that means with `count_include_pad` count its
-/// pixels.
+/// Padding is the real number 0 in convolutions. Pooling ignores it, except that means with `count_include_pad` count
+/// its pixels.
 ///
 /// `Same` and `SameLower` pad each axis by
 /// `max((ceil(size / stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)` in all, so that the output has

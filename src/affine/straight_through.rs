@@ -8,8 +8,8 @@ use crate::element::Compute;
 
 /// The clipping condition of the straight-through estimator (STE): which values count as clipped in the backward pass.
 ///
-/// The gradient by an unclipped value is 1. The gradient by a clipped value is 0, and its contribution to the gradients of
-/// scale and zero point is the contribution of the outermost code.
+/// The gradient by an unclipped value is 1. The gradient by a clipped value is 0, and its contribution to the gradients
+/// of scale and zero point is the contribution of the outermost code.
 ///
 /// With `v = x / scale`, `low = code_min - zero_point` and `high = code_max - zero_point`:
 ///
@@ -134,8 +134,8 @@ impl<C: Compute, R: Rounding> SteQuantizer<C> for IntegerZeroPoint<C, R> {
     }
 }
 
-/// Fake quantization with a float zero point, added before rounding: `clamp(round(x / scale + zero_point))`. The value is
-/// `(code - zero_point) * scale` in `f64`, rounded once (PyTorch: `fake_quantize_per_channel_affine` with float zero
+/// Fake quantization with a float zero point, added before rounding: `clamp(round(x / scale + zero_point))`. The value
+/// is `(code - zero_point) * scale` in `f64`, rounded once (PyTorch: `fake_quantize_per_channel_affine` with float zero
 /// points).
 #[derive(Clone, Copy)]
 pub(crate) struct FloatZeroPoint<C, R> {

@@ -9,8 +9,8 @@ use crate::error::{Error, Result, elements};
 
 /// A tensor of 4-bit or 2-bit codes, packed two or four to a byte.
 ///
-/// Codes are in row-major order, without padding between rows. The first code of a byte is in its lowest bits, as in ONNX
-/// and TFLite. Unused bits of the last byte are zero. The size is `ceil(len * BITS / 8)` bytes.
+/// Codes are in row-major order, without padding between rows. The first code of a byte is in its lowest bits, as in
+/// ONNX and TFLite. Unused bits of the last byte are zero. The size is `ceil(len * BITS / 8)` bytes.
 ///
 /// ```
 /// use ndarray::array;

@@ -1,13 +1,13 @@
 //! Loops with per-tensor, per-block and per-element parameters.
 //!
-//! A loop loads a chunk into an array, computes it and stores it. This shows the compiler that inputs and outputs do not
-//! alias, so that it vectorizes the chunk.
+//! A loop loads a chunk into an array, computes it and stores it. This shows the compiler that inputs and outputs do
+//! not alias, so that it vectorizes the chunk.
 
 use super::ops::{AffineOp, ElementwiseOp};
 use crate::arch::{self, NonTemporal, Task};
 
-/// Runs a loop compiled for the instruction set in use. Loops on `f64` and wide codes are compiled once, because they are
-/// rare.
+/// Runs a loop compiled for the instruction set in use. Loops on `f64` and wide codes are compiled once, because they
+/// are rare.
 pub(super) fn run<F: ElementwiseOp>(task: impl Task<Output = ()> + ElementwiseLoop<F>) {
     if F::PER_ISA { arch::run(task) } else { task.run() }
 }

@@ -1,8 +1,8 @@
 //! Elementwise quantize, dequantize and fake-quantize, vectorized for the instruction set in use.
 //!
-//! There is one loop per code type, operator and convention. It reads and writes contiguous data of these types directly.
-//! Other float types, strided data, and parameters per element go through a small buffer, which keeps the number of
-//! loops low.
+//! There is one loop per code type, operator and convention. It reads and writes contiguous data of these types
+//! directly. Other float types, strided data, and parameters per element go through a small buffer, which keeps the
+//! number of loops low.
 
 mod loops;
 mod ops;
@@ -20,8 +20,8 @@ use ops::{AffineOp, DequantizeOp, ElementwiseOp, FakeQuantizeOp, QuantizeOp};
 /// Elements in a buffer.
 const BUFFER_LEN: usize = 128;
 
-/// The parameters of a run of elements: one scale and zero point, or one for each block of `size` elements. The last block
-/// may be shorter.
+/// The parameters of a run of elements: one scale and zero point, or one for each block of `size` elements. The last
+/// block may be shorter.
 #[derive(Clone, Copy)]
 pub(crate) enum Params<'a, S, Z> {
     PerTensor(S, Z),
@@ -157,7 +157,8 @@ impl<C: Compute> ParamBuffer<C> {
     }
 }
 
-/// Evaluates an operator through buffers of its own types: `load` fills the input buffer, `store` empties the output buffer.
+/// Evaluates an operator through buffers of its own types: `load` fills the input buffer, `store` empties the output
+/// buffer.
 fn buffered<A: Copy, B, S: Float, Z: Code, F: AffineOp>(
     op: F,
     x: ArrayView1<'_, A>,
