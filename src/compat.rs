@@ -7,7 +7,5 @@ pub mod fbgemm {
 
 /// gemmlowp and TensorFlow Lite: fixed-point multipliers.
 pub mod gemmlowp {
-    pub use crate::affine::{
-        FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul,
-    };
+    pub use crate::affine::{FixedPoint, FixedPointRounding};
 }

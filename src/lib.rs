@@ -17,6 +17,7 @@
 //! | measure the error: SQNR, cosine similarity | [`metrics`] |
 //! | multiply integer matrices | [`gemm`] |
 //! | call a formula of FBGEMM or gemmlowp | [`compat`] |
+//! | import the names of most programs at once | [`prelude`] |
 //! | write a quantizer or an observer | [`Quantize`], [`Statistic`](observer::Statistic), [`Clip`](observer::Clip) |
 //!
 //! Public functions take `&ArrayRef<F, D>`, which arrays and views dereference to, and return owned arrays. Functions that
@@ -46,6 +47,7 @@ pub mod metrics;
 pub mod nn;
 pub mod observer;
 pub mod ops;
+pub mod prelude;
 pub mod qat;
 mod qparams;
 mod qtensor;

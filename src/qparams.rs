@@ -231,7 +231,7 @@ impl<T: Element> QParams<T> {
     pub fn quantize<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QTensor<T, D>> {
         let mut codes = Array::from_elem(x.raw_dim(), Default::default());
         self.quantize_into(x, &mut codes)?;
-        QTensor::from_codes(codes, self.clone())
+        QTensor::from_valid_codes(codes, self.clone())
     }
 
     /// Quantizes into a caller-provided array: one code per element, not packed. Both arrays may have any strides.

@@ -2,7 +2,7 @@
 
 use ndarray::{Array, ArrayRef, ArrayViewD, Axis, CowArray, Dimension, IntoDimension, Ix2};
 
-use crate::element::{Code, Element, Float, Storage};
+use crate::element::{Code, Element, Float, Storage, check_codes};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
 
@@ -63,8 +63,18 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
         Ok(Self { codes, params })
     }
 
-    /// Creates a tensor from unpacked codes, which must be in range.
-    pub(crate) fn from_codes(codes: Array<T::Code, D>, params: QParams<T>) -> Result<Self> {
+    /// Joins codes, one per element, and parameters. Codes of fewer than eight bits are packed.
+    ///
+    /// # Errors
+    /// [`Error::CodeRange`](crate::Error::CodeRange) for a code outside the element type,
+    /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit the codes.
+    pub fn from_codes(codes: Array<T::Code, D>, params: QParams<T>) -> Result<Self> {
+        check_codes::<T, D>(&codes)?;
+        Self::from_valid_codes(codes, params)
+    }
+
+    /// Same as [`from_codes`](Self::from_codes) for codes that are known to be in range.
+    pub(crate) fn from_valid_codes(codes: Array<T::Code, D>, params: QParams<T>) -> Result<Self> {
         Self::new(T::Storage::from_codes(codes), params)
     }
 
@@ -162,7 +172,7 @@ impl<T: Element, D: ndarray::RemoveAxis> QTensor<T, D> {
     /// if the tensor does not have the axis or the index.
     pub fn index_axis(&self, axis: Axis, index: usize) -> Result<QTensor<T, D::Smaller>> {
         let params = self.params.index_axis(axis, index, self.shape())?;
-        QTensor::from_codes(self.unpacked_codes().index_axis(axis, index).to_owned(), params)
+        QTensor::from_valid_codes(self.unpacked_codes().index_axis(axis, index).to_owned(), params)
     }
 }
 
@@ -215,7 +225,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
         let found = codes.shape().to_vec();
         let codes = codes.to_shape(shape.clone()).map(|codes| codes.into_owned());
         let codes = codes.map_err(|_| Error::shape("reshaped tensor", shape.slice(), &found))?;
-        QTensor::from_codes(codes, params)
+        QTensor::from_valid_codes(codes, params)
     }
 
     /// Reshapes to two axes: the axes before `axis`, and the others (ONNX: `Flatten`).

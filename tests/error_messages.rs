@@ -16,7 +16,7 @@ use message::{Message, floats, model, node};
 use ndarray::{Array, Array1, Array2, Axis, IntoDimension, Ix2, arr0, array};
 use ndarray_quant::compat::{fbgemm::choose_qparams, gemmlowp::FixedPoint};
 use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, gemm};
-use ndarray_quant::graph::{Activation, Arena, Budget, Graph, GraphBuilder, Op, QuantizedNetwork, Recipe, TensorId};
+use ndarray_quant::graph::{Activation, Arena, Graph, GraphBuilder, Op, QuantizedNetwork, Recipe, TensorId};
 use ndarray_quant::half::{HalfCast, Overflow};
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::metrics::sqnr_db;
@@ -211,7 +211,7 @@ fn networks() -> Vec<(&'static str, Error)> {
         failed!(graph().run(&ones([1, 5]))),
         failed!(graph().compile().unwrap().run_with(&ones([1, 4]), &mut Arena::new().with_max_bytes(8))),
         failed!(graph().quantize(&dynamic_range()).unwrap().run(&array![[0.0, f32::NAN, 0.0, 0.0]])),
-        failed!(graph().within_budget(&dynamic_range(), &ones([1, 4]), Budget::Bytes(1))),
+        failed!(graph().mixed_precision_within_bytes(&dynamic_range(), &ones([1, 4]), 1)),
         failed!(dynamic_range().tensor_mut("y.weigth")),
         failed!(sqnr_db(&ones([2]), &ones([3]))),
         failed!(Graph::from_onnx_bytes(b"")),

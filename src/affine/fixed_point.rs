@@ -121,7 +121,7 @@ impl FixedPoint {
                 let low_bits = -((x > limit) as i32) & ((1u32 << left) - 1) as i32;
                 let shifted = x.clamp(!limit, limit) << left | low_bits;
                 // `q31` is not negative, so the product cannot saturate.
-                rounding_divide_by_pot(rounding_doubling_high_mul(shifted, self.q31), right)
+                Self::rounding_divide_by_pot(rounding_doubling_high_mul(shifted, self.q31), right)
             }
             FixedPointRounding::Single => {
                 let right = 31 - self.shift;
@@ -130,42 +130,44 @@ impl FixedPoint {
             }
         }
     }
+
+    /// Returns `round(a * b / 2^31)`, halves up; the only overflow, `i32::MIN` squared, saturates.
+    ///
+    /// gemmlowp: `SaturatingRoundingDoublingHighMul`; Arm: `SQRDMULH`.
+    ///
+    /// ```
+    /// use ndarray_quant::compat::gemmlowp::FixedPoint;
+    /// let product = FixedPoint::saturating_rounding_doubling_high_mul;
+    /// assert_eq!((product(5, 1 << 30), product(-5, 1 << 30)), (3, -2)); // 2.5 and -2.5
+    /// ```
+    #[inline(always)]
+    pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
+        if a == i32::MIN && b == i32::MIN { i32::MAX } else { rounding_doubling_high_mul(a, b) }
+    }
+
+    /// Returns `round(x / 2^exponent)`, halves away from zero. `exponent` is clamped to `0..=31`.
+    ///
+    /// gemmlowp: `RoundingDivideByPOT`.
+    ///
+    /// ```
+    /// use ndarray_quant::compat::gemmlowp::FixedPoint;
+    /// let quotient = FixedPoint::rounding_divide_by_pot;
+    /// assert_eq!((quotient(5, 1), quotient(-5, 1)), (3, -3)); // 2.5 and -2.5
+    /// ```
+    #[inline(always)]
+    pub fn rounding_divide_by_pot(x: i32, exponent: i32) -> i32 {
+        let exponent = exponent.clamp(0, 31);
+        let mask = (1u32 << exponent).wrapping_sub(1) as i32;
+        let remainder = x & mask;
+        let threshold = (mask >> 1) + (x < 0) as i32;
+        (x >> exponent) + (remainder > threshold) as i32
+    }
 }
 
-/// Returns `round(a * b / 2^31)`, halves up; the only overflow, `i32::MIN` squared, saturates.
-///
-/// gemmlowp: `SaturatingRoundingDoublingHighMul`; Arm: `SQRDMULH`.
-///
-/// ```
-/// use ndarray_quant::compat::gemmlowp::saturating_rounding_doubling_high_mul as srdhm;
-/// assert_eq!((srdhm(5, 1 << 30), srdhm(-5, 1 << 30)), (3, -2)); // 2.5 and -2.5
-/// ```
-#[inline(always)]
-pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
-    if a == i32::MIN && b == i32::MIN { i32::MAX } else { rounding_doubling_high_mul(a, b) }
-}
-
-/// Same as [`saturating_rounding_doubling_high_mul`] for operands that are not both `i32::MIN`.
+/// Same as [`FixedPoint::saturating_rounding_doubling_high_mul`] for operands that are not both `i32::MIN`.
 ///
 /// gemmlowp adds a nudge by sign and divides toward zero, which equals one arithmetic shift.
 #[inline(always)]
 fn rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
     ((a as i64 * b as i64 + (1 << 30)) >> 31) as i32
-}
-
-/// Returns `round(x / 2^exponent)`, halves away from zero. `exponent` is clamped to `0..=31`.
-///
-/// gemmlowp: `RoundingDivideByPOT`.
-///
-/// ```
-/// use ndarray_quant::compat::gemmlowp::rounding_divide_by_pot;
-/// assert_eq!((rounding_divide_by_pot(5, 1), rounding_divide_by_pot(-5, 1)), (3, -3));
-/// ```
-#[inline(always)]
-pub fn rounding_divide_by_pot(x: i32, exponent: i32) -> i32 {
-    let exponent = exponent.clamp(0, 31);
-    let mask = (1u32 << exponent).wrapping_sub(1) as i32;
-    let remainder = x & mask;
-    let threshold = (mask >> 1) + (x < 0) as i32;
-    (x >> exponent) + (remainder > threshold) as i32
 }

@@ -26,7 +26,7 @@ pub(crate) use binary::{
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
 pub(crate) use convert::{Quantizer, Rounding, clamp_to_code, dequantize, with_rounding};
-pub use fixed_point::{FixedPoint, FixedPointRounding, rounding_divide_by_pot, saturating_rounding_doubling_high_mul};
+pub use fixed_point::{FixedPoint, FixedPointRounding};
 pub(crate) use fixed_point_simd::{MultiplyShifted, RequantizeFixed};
 pub(crate) use reciprocal::ReciprocalQuantizer;
 pub use requantize::{Arithmetic, Multiplier};

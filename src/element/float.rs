@@ -6,42 +6,16 @@ use core::ops::{Add, Div, Mul, Sub};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::{DType, MaybeSerde, sealed::Sealed};
+use super::{DType, MaybeSerde};
 use crate::arch::{self, Task};
 
 /// A float type of tensors: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed.
 ///
 /// Formulas on half-precision values are computed in `f32`: inputs are widened, which is exact, and results are rounded
 /// to nearest, ties to even.
-pub trait Float: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send + Sync + MaybeSerde + 'static {
-    /// Formulas on this type are computed in this type: `f64` for `f64`, otherwise `f32`.
-    #[doc(hidden)]
-    #[allow(private_bounds)]
-    type Compute: Compute;
+pub trait Float: Widen + Copy + Default + Debug + PartialEq + PartialOrd + Send + Sync + MaybeSerde + 'static {
     /// The name of the type at run time.
     const DTYPE: DType;
-    /// Converts to the compute type. Exact.
-    #[doc(hidden)]
-    fn widen(self) -> Self::Compute;
-    /// Converts each value by [`Self::widen`]. Stops at the end of the shorter slice.
-    #[doc(hidden)]
-    fn widen_slice(from: &[Self], to: &mut [Self::Compute]) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
-    }
-    /// Rounds each value to the nearest value of this type, ties to even. Stops at the end of the shorter slice.
-    #[doc(hidden)]
-    fn round_slice(from: &[Self::Compute], to: &mut [Self]) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_float());
-    }
-    /// Returns the slice itself if this is the compute type.
-    #[doc(hidden)]
-    fn as_compute(values: &[Self]) -> Option<&[Self::Compute]>;
-    /// Returns the slice itself if this is the compute type.
-    #[doc(hidden)]
-    fn as_compute_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
-    /// Returns the slice itself if this is `f32`.
-    #[doc(hidden)]
-    fn as_f32(values: &[Self]) -> Option<&[f32]>;
     /// Converts to `f32`, rounding to nearest, ties to even.
     fn to_f32(self) -> f32;
     /// Converts to `f64`. Exact.
@@ -50,13 +24,30 @@ pub trait Float: Sealed + Copy + Default + Debug + PartialEq + PartialOrd + Send
     fn from_f32(value: f32) -> Self;
     /// Converts from `f64`, rounding once to nearest, ties to even.
     fn from_f64(value: f64) -> Self;
-    /// Returns the value if `condition` is true, otherwise 0. Does not branch.
-    #[doc(hidden)]
+}
+
+/// The private part of [`Float`]: conversion to the type that formulas are computed in.
+pub trait Widen: Sized {
+    /// `f64` for `f64`, otherwise `f32`.
+    type Compute: Compute;
+    /// Converts to the compute type. Exact.
+    fn widen(self) -> Self::Compute;
+    /// Widens each value, up to the length of the shorter slice.
+    fn widen_slice(from: &[Self], to: &mut [Self::Compute]);
+    /// Rounds each value to the nearest of this type, ties to even, up to the length of the shorter slice.
+    fn round_slice(from: &[Self::Compute], to: &mut [Self]);
+    /// Returns the slice itself if this is the compute type.
+    fn as_compute(values: &[Self]) -> Option<&[Self::Compute]>;
+    /// Same as [`as_compute`](Self::as_compute), mutable.
+    fn as_compute_mut(values: &mut [Self]) -> Option<&mut [Self::Compute]>;
+    /// Returns the slice itself if it holds `f32`.
+    fn as_f32(values: &[Self]) -> Option<&[f32]>;
+    /// Returns the value, or 0 if `condition` is false, without a branch.
     fn only_if(self, condition: bool) -> Self;
 }
 
 /// `f32` or `f64`, in which formulas are computed.
-pub(crate) trait Compute:
+pub trait Compute:
     Float + Copy + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
     const ZERO: Self;
@@ -151,15 +142,19 @@ compute!(f64, u64, i64, to_f64, from_f64, 52);
 
 macro_rules! floats {
     ($($t:ident $bits:ident $dtype:ident via $compute:ident $in_place:ident $as_f32:ident: $widen:expr, $to_f32:expr, $to_f64:expr, $from_f32:expr, $from_f64:expr $(, $slices:item)*;)*) => {$(
-        impl Sealed for $t {}
-        impl Float for $t {
+        impl Widen for $t {
             type Compute = $compute;
-            const DTYPE: DType = DType::$dtype;
             #[inline(always)]
             fn widen(self) -> $compute { $widen(self) }
             fn as_compute(values: &[Self]) -> Option<&[$compute]> { $in_place(values) }
             fn as_compute_mut(values: &mut [Self]) -> Option<&mut [$compute]> { $in_place(values) }
             fn as_f32(values: &[Self]) -> Option<&[f32]> { $as_f32(values) }
+            #[inline(always)]
+            fn only_if(self, condition: bool) -> Self { $t::from_bits(self.to_bits() & (condition as $bits).wrapping_neg()) }
+            $($slices)*
+        }
+        impl Float for $t {
+            const DTYPE: DType = DType::$dtype;
             #[inline(always)]
             fn to_f32(self) -> f32 { $to_f32(self) }
             #[inline(always)]
@@ -168,15 +163,16 @@ macro_rules! floats {
             fn from_f32(value: f32) -> Self { $from_f32(value) }
             #[inline(always)]
             fn from_f64(value: f64) -> Self { $from_f64(value) }
-            #[inline(always)]
-            fn only_if(self, condition: bool) -> Self { $t::from_bits(self.to_bits() & (condition as $bits).wrapping_neg()) }
-            $($slices)*
         }
     )*};
 }
 floats! {
-    f32 u32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32;
-    f64 u64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x;
+    f32 u32 F32 via f32 Some Some: |x| x, |x| x, |x| x as f64, |x| x, |x| x as f32,
+        fn round_slice(from: &[f32], to: &mut [Self]) { to.iter_mut().zip(from).for_each(|(to, &from)| *to = from); },
+        fn widen_slice(from: &[Self], to: &mut [f32]) { to.iter_mut().zip(from).for_each(|(to, &from)| *to = from); };
+    f64 u64 F64 via f64 Some other_type: |x| x, |x| x as f32, |x| x, |x| x as f64, |x| x,
+        fn round_slice(from: &[f64], to: &mut [Self]) { to.iter_mut().zip(from).for_each(|(to, &from)| *to = from); },
+        fn widen_slice(from: &[Self], to: &mut [f64]) { to.iter_mut().zip(from).for_each(|(to, &from)| *to = from); };
     f16 u16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x)),
         fn round_slice(from: &[f32], to: &mut [Self]) { arch::f32_to_f16(from, to.reinterpret_cast_mut()); },
         fn widen_slice(from: &[Self], to: &mut [f32]) { arch::f16_to_f32(from.reinterpret_cast(), to); };
@@ -206,7 +202,6 @@ fn to_odd_f32(x: f64) -> f32 {
 }
 
 /// A half-precision float type: [`half::f16`] or [`half::bf16`]. Sealed.
-#[allow(private_bounds, reason = "the trait is sealed")]
 pub trait HalfFloat: Float<Compute = f32> {
     /// The greatest finite value.
     const MAX: Self;

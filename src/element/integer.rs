@@ -4,14 +4,13 @@ use core::fmt::Debug;
 
 use ndarray::{Array, CowArray, Dimension};
 
-use super::sealed::Sealed;
+use super::sealed::{Sealed, Width};
 use super::{DType, MaybeSerde, Packed};
 
 /// An integer type that holds one unpacked code: `i8`, `u8`, `i16`, `u16` or `i32`. Sealed.
-pub trait Code: Sealed + Copy + Default + Debug + Eq + Ord + Send + Sync + Into<i64> + MaybeSerde + 'static {
-    /// True if `f32` cannot hold every code: for `i32`.
-    #[doc(hidden)]
-    const WIDE: bool;
+pub trait Code:
+    Sealed + Width + Copy + Default + Debug + Eq + Ord + Send + Sync + Into<i64> + MaybeSerde + 'static
+{
     /// Returns the code as an `i32`.
     fn to_i32(self) -> i32;
     /// Returns the code `value`. Bits beyond the width of the type are dropped.
@@ -41,9 +40,6 @@ pub trait Element: Sealed + Copy + Debug + PartialEq + Send + Sync + 'static {
     /// The greatest code.
     const MAX: i32;
 }
-
-/// An element type of fewer than 8 bits, stored [`Packed`]: [`I4`], [`U4`], [`I2`] or [`U2`]. Sealed.
-pub trait SubByte: Element {}
 
 /// A tensor of stored codes: `Array<T, D>`, or [`Packed`] for elements of fewer than 8 bits.
 pub trait Storage<T: Element, D: Dimension>: Clone + Debug + PartialEq + Send + Sync {
@@ -82,8 +78,10 @@ impl<T: Element<Code = T> + Code, D: Dimension> Storage<T, D> for Array<T, D> {
 macro_rules! whole_byte_elements {
     ($($t:ident $dtype:ident),*) => {$(
         impl Sealed for $t {}
-        impl Code for $t {
+        impl Width for $t {
             const WIDE: bool = $t::BITS > 16;
+        }
+        impl Code for $t {
             #[inline(always)]
             fn to_i32(self) -> i32 { self as i32 }
             #[inline(always)]
@@ -107,7 +105,6 @@ macro_rules! packed_elements {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $t {}
         impl Sealed for $t {}
-        impl SubByte for $t {}
         impl Element for $t {
             type Code = $code;
             type Storage<D: Dimension> = Packed<$t, D>;

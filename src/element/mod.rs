@@ -11,13 +11,19 @@ pub(crate) mod integer;
 pub(crate) mod packed;
 
 pub(crate) use dtype::DType;
-pub(crate) use float::{Compute, Float, HalfFloat};
-pub use integer::{Code, Storage, SubByte};
-pub(crate) use integer::{Element, I4};
-pub(crate) use packed::Packed;
+pub(crate) use float::{Compute, Float, HalfFloat, Widen};
+pub use integer::Code;
+pub(crate) use integer::{Element, I4, Storage};
+pub(crate) use packed::{Packed, check_codes};
 
 pub(crate) mod sealed {
     pub trait Sealed {}
+
+    /// Private part of [`Code`](super::Code).
+    pub trait Width {
+        /// True for `i32`, whose codes do not all fit into the significand of an `f32`.
+        const WIDE: bool;
+    }
 }
 
 #[cfg(feature = "serde")]

@@ -3,7 +3,7 @@ use core::marker::PhantomData;
 
 use ndarray::{Array, CowArray, Dimension};
 
-use super::{Code, Storage, SubByte};
+use super::{Code, Element, Storage};
 use crate::arch::{self, Task};
 use crate::error::{Error, Result, elements};
 
@@ -29,7 +29,7 @@ use crate::error::{Error, Result, elements};
         try_from = "Serialized<D>"
     )
 )]
-pub struct Packed<T: SubByte, D: Dimension> {
+pub struct Packed<T: Element, D: Dimension> {
     dim: D,
     bytes: Vec<u8>,
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -46,28 +46,25 @@ struct Serialized<D> {
 }
 
 #[cfg(feature = "serde")]
-impl<T: SubByte, D: Dimension> TryFrom<Serialized<D>> for Packed<T, D> {
+impl<T: Element, D: Dimension> TryFrom<Serialized<D>> for Packed<T, D> {
     type Error = Error;
     fn try_from(tensor: Serialized<D>) -> Result<Self> {
         Self::from_bytes(tensor.dim, tensor.bytes)
     }
 }
 
-impl<T: SubByte, D: Dimension> Packed<T, D> {
-    const PER_BYTE: usize = (8 / T::BITS) as usize;
+impl<T: Element, D: Dimension> Packed<T, D> {
+    const PER_BYTE: usize = {
+        assert!(T::BITS < 8, "Packed holds codes of fewer than 8 bits: I4, U4, I2 or U2");
+        (8 / T::BITS) as usize
+    };
 
     /// Packs an array with one code per element. Any strides.
     ///
     /// # Errors
     /// [`Error::CodeRange`] if a code is outside `T::MIN..=T::MAX`.
     pub fn pack(codes: &ndarray::ArrayRef<T::Code, D>) -> Result<Self> {
-        let inside = |code: &T::Code| (code.to_i32() >= T::MIN) & (code.to_i32() <= T::MAX);
-        // Checks without a branch, then finds the code for the error. The loop is vectorized.
-        if !codes.fold(true, |all, code| all & inside(code))
-            && let Some(found) = codes.iter().find(|code| !inside(code)).map(|code| code.to_i32())
-        {
-            return Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: found, found_max: found });
-        }
+        check_codes::<T, D>(codes)?;
         Ok(Self::pack_in_range(codes))
     }
 
@@ -124,16 +121,27 @@ impl<T: SubByte, D: Dimension> Packed<T, D> {
     }
 }
 
+/// Returns an error if a code is outside the range of the element type.
+pub(crate) fn check_codes<T: Element, D: Dimension>(codes: &ndarray::ArrayRef<T::Code, D>) -> Result<()> {
+    let inside = |code: &T::Code| (code.to_i32() >= T::MIN) & (code.to_i32() <= T::MAX);
+    // Without a branch, so that the loop vectorizes. The invalid code is searched only if there is one.
+    if codes.fold(true, |all, code| all & inside(code)) {
+        return Ok(());
+    }
+    let found = codes.iter().find(|code| !inside(code)).map_or(0, |code| code.to_i32());
+    Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: found, found_max: found })
+}
+
 /// Packed bytes per iteration of a vectorized loop.
 const CHUNK: usize = 32;
 
 /// Packs codes into bytes: code `i` of a byte takes the bits from `i * BITS` on.
-struct Pack<'a, T: SubByte> {
+struct Pack<'a, T: Element> {
     codes: &'a [T::Code],
     bytes: &'a mut [u8],
 }
 
-impl<T: SubByte> Pack<'_, T> {
+impl<T: Element> Pack<'_, T> {
     /// Packs the codes of one byte. The last byte may have fewer codes.
     #[inline(always)]
     fn byte(codes: &[T::Code]) -> u8 {
@@ -145,7 +153,7 @@ impl<T: SubByte> Pack<'_, T> {
     }
 }
 
-impl<T: SubByte> Task for Pack<'_, T> {
+impl<T: Element> Task for Pack<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -167,12 +175,12 @@ impl<T: SubByte> Task for Pack<'_, T> {
 }
 
 /// Unpacks bytes into codes.
-struct Unpack<'a, T: SubByte> {
+struct Unpack<'a, T: Element> {
     bytes: &'a [u8],
     codes: &'a mut [T::Code],
 }
 
-impl<T: SubByte> Unpack<'_, T> {
+impl<T: Element> Unpack<'_, T> {
     /// Returns code `i` of a byte. A left and an arithmetic right shift extend the sign of a signed code.
     #[inline(always)]
     fn code(byte: u8, i: usize) -> T::Code {
@@ -182,7 +190,7 @@ impl<T: SubByte> Unpack<'_, T> {
     }
 }
 
-impl<T: SubByte> Task for Unpack<'_, T> {
+impl<T: Element> Task for Unpack<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -204,11 +212,11 @@ impl<T: SubByte> Task for Unpack<'_, T> {
 }
 
 /// Returns the mask of one code.
-fn mask<T: SubByte>() -> u8 {
+fn mask<T: Element>() -> u8 {
     0xff >> (8 - T::BITS)
 }
 
-impl<T: SubByte, D: Dimension> Storage<T, D> for Packed<T, D> {
+impl<T: Element, D: Dimension> Storage<T, D> for Packed<T, D> {
     fn shape(&self) -> &[usize] {
         self.shape()
     }

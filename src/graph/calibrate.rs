@@ -60,8 +60,8 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// # Errors
     /// Same as [`Graph::compile`].
     pub fn new(graph: &'g Graph, observer: O) -> Result<Self> {
-        let names = graph.inputs().iter().map(|input| &input.name).chain(graph.nodes().iter().map(|node| &node.output));
-        let observers = names.map(|name| (name.clone(), observer.clone())).collect();
+        let names = graph.inputs().chain(graph.nodes().iter().map(|node| node.output.as_str()));
+        let observers = names.map(|name| (String::from(name), observer.clone())).collect();
         Ok(Self { graph, network: graph.compile()?, observers, arena: Arena::new(), samples: 0 })
     }
 

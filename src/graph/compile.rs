@@ -155,7 +155,7 @@ impl Graph {
     pub fn compile(&self) -> Result<FloatNetwork> {
         self.check_float()?;
         let mut planner = Planner::new(self);
-        let inputs = self.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
+        let inputs = self.inputs().map(|name| planner.define(name, Kind::F32)).collect();
         for node in self.nodes() {
             planner.float_node(node, |name| self.shared_constant(name).cloned().map(Weights::F32));
         }

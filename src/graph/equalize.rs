@@ -177,7 +177,7 @@ impl Graph {
         for node in self.nodes() {
             groups.entry(tied.root(&node.output)).or_default().tensors.push(&node.output);
         }
-        for name in self.inputs().iter().map(|input| &input.name).chain(self.outputs()) {
+        for name in self.inputs().chain(self.outputs().iter().map(String::as_str)) {
             groups.entry(tied.root(name)).or_default().fixed = true;
         }
         for (i, node) in self.nodes().iter().enumerate() {

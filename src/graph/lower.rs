@@ -78,10 +78,10 @@ impl Quantized<'_> {
     pub(crate) fn plan(self) -> Result<Plan> {
         let mut lowering = Lowering { network: self, planner: Planner::new(self.graph) };
         let mut inputs = Ports::default();
-        for input in self.graph.inputs() {
+        for input in self.graph.typed_inputs() {
             inputs.floats.push(lowering.planner.define(&input.name, Kind::F32));
         }
-        for input in self.graph.inputs().iter().filter(|input| self.is_code(&input.name)) {
+        for input in self.graph.typed_inputs().iter().filter(|input| self.is_code(&input.name)) {
             inputs.codes.push(lowering.quantize(&input.name, Role::Entry)?);
         }
         for node in self.graph.nodes() {
@@ -107,8 +107,8 @@ impl Quantized<'_> {
     /// The same network on floats: each tensor that is kept as codes is fake-quantized.
     pub(crate) fn simulation(self) -> Result<Plan> {
         let mut planner = Planner::new(self.graph);
-        let floats = self.graph.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
-        for input in self.graph.inputs() {
+        let floats = self.graph.inputs().map(|name| planner.define(name, Kind::F32)).collect();
+        for input in self.graph.typed_inputs() {
             self.fake_quantize(&mut planner, &input.name)?;
         }
         for node in self.graph.nodes() {

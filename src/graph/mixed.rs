@@ -13,31 +13,16 @@ use super::recipe::{Precision, Recipe, read_as_non_weights, weights};
 use crate::error::{Error, Result};
 use crate::metrics::ErrorSums;
 
-/// A limit on the size or the error of a quantized network.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub enum Budget {
-    /// At most this many bytes of weights, as [`QuantizedNetwork::weights_size_in_bytes`] counts them.
-    Bytes(usize),
-    /// At least this signal-to-quantization-noise ratio of the outputs, in decibels.
-    SqnrDb(f64),
-}
-
 impl Graph {
-    /// Mixed precision: changes the precision of as few layers as possible until the network meets the budget, and returns
-    /// the new recipe. `x` are some samples; the error of the outputs on them ranks the layers.
+    /// Mixed precision by size: changes weights from `Int8` to `Int4` until all weights take at most `max_bytes`, as
+    /// [`QuantizedNetwork::weights_size_in_bytes`] counts them, and returns the new recipe. Layers change in the order of
+    /// the error that they add per byte saved, measured on the outputs for the samples `x`.
     ///
-    /// - [`Budget::Bytes`]: weights go from `Int8` to `Int4`, those first that add the least error per byte saved.
-    /// - [`Budget::SqnrDb`]: layers compute in float, with `Float16` weights and an output that is not rounded to codes,
-    ///   those first that improve the outputs most.
-    ///
-    /// A recipe that meets the budget is returned as it is. Each layer costs one run of the network, and for `SqnrDb` up to
-    /// two quantizations.
+    /// A recipe that meets the limit is returned as it is. Each layer costs one run of the network.
     ///
     /// ```
     /// use ndarray::{Array2, array};
-    /// use ndarray_quant::graph::{Budget, GraphBuilder, Precision, Recipe};
+    /// use ndarray_quant::graph::{GraphBuilder, Precision, Recipe};
     /// let mut g = GraphBuilder::new();
     /// let x = g.input("x", &[1, 2])?;
     /// let x = g.linear("easy", x, &array![[7.0, -3.0], [1.0, 7.0]], None)?; // exact in 4 bits
@@ -46,23 +31,42 @@ impl Graph {
     /// let recipe = Recipe::dynamic_range(&graph)?;
     /// let size = graph.quantize(&recipe)?.weights_size_in_bytes();
     /// let x = Array2::from_shape_fn((8, 2), |(i, j)| (i + 5 * j) as f32);
-    /// let smaller = graph.within_budget(&recipe, &x, Budget::Bytes(size - 1))?;
+    /// let smaller = graph.mixed_precision_within_bytes(&recipe, &x, size - 1)?;
     /// assert_eq!(smaller.precision("easy.weight"), Precision::Int4);
     /// assert_eq!(smaller.precision("hard.weight"), Precision::Int8);
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if no choice meets the budget, otherwise the same as [`Graph::quantize`] and
-    /// [`QuantizedNetwork::run`].
-    pub fn within_budget<D: Dimension>(&self, recipe: &Recipe, x: &ArrayRef<f32, D>, budget: Budget) -> Result<Recipe> {
+    /// [`Error::Argument`] if 4-bit weights are still larger than `max_bytes`, otherwise the same as
+    /// [`Graph::quantize`] and [`QuantizedNetwork::run`].
+    pub fn mixed_precision_within_bytes<D: Dimension>(
+        &self,
+        recipe: &Recipe,
+        x: &ArrayRef<f32, D>,
+        max_bytes: usize,
+    ) -> Result<Recipe> {
         let x = [x.view().into_dyn()];
-        let expected = self.compile()?.run_many(&x, &mut Arena::new().with_max_bytes(usize::MAX))?;
-        let search = Search { graph: self, recipe, x: &x, expected: &expected };
-        match budget {
-            Budget::Bytes(limit) => search.reduce_size(limit),
-            Budget::SqnrDb(target) => search.reduce_error(target),
-        }
+        Search::new(self, recipe, &x)?.reduce_size(max_bytes)
+    }
+
+    /// Mixed precision by error: lets layers compute in float, with `Float16` weights and an output that is not rounded to
+    /// codes, until the outputs for the samples `x` have a signal-to-quantization-noise ratio of at least `min_sqnr_db`,
+    /// in decibels, and returns the new recipe. The layers that improve the outputs most change first.
+    ///
+    /// A recipe that meets the ratio is returned as it is. Each layer costs up to two quantizations and two runs.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if float layers do not reach `min_sqnr_db`, otherwise the same as [`Graph::quantize`] and
+    /// [`QuantizedNetwork::run`].
+    pub fn mixed_precision_for_sqnr<D: Dimension>(
+        &self,
+        recipe: &Recipe,
+        x: &ArrayRef<f32, D>,
+        min_sqnr_db: f64,
+    ) -> Result<Recipe> {
+        let x = [x.view().into_dyn()];
+        Search::new(self, recipe, &x)?.reduce_error(min_sqnr_db)
     }
 }
 
@@ -70,10 +74,15 @@ struct Search<'a> {
     graph: &'a Graph,
     recipe: &'a Recipe,
     x: &'a [ArrayViewD<'a, f32>],
-    expected: &'a [ArrayD<f32>],
+    expected: Vec<ArrayD<f32>>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(graph: &'a Graph, recipe: &'a Recipe, x: &'a [ArrayViewD<'a, f32>]) -> Result<Self> {
+        let expected = graph.compile()?.run_many(x, &mut Arena::new().with_max_bytes(usize::MAX))?;
+        Ok(Self { graph, recipe, x, expected })
+    }
+
     /// The layers that do not stay in float: the names of their weights and of their outputs.
     fn layers(&self) -> impl Iterator<Item = (&String, &String)> {
         let layers = weights(self.graph).filter(|(node, _)| !self.recipe.float_layers.contains(&node.output));
@@ -107,7 +116,7 @@ impl Search<'_> {
             }
         }
         let found = alloc::format!("{limit} bytes; with all weights in 4 bits, {size} bytes are needed");
-        Err(Error::Argument { what: "budget", expected: "a size that 4-bit weights can reach", found })
+        Err(Error::Argument { what: "greatest size", expected: "a size that 4-bit weights can reach", found })
     }
 
     /// The squared error of the outputs if only these weights have 4 bits.
@@ -146,7 +155,7 @@ impl Search<'_> {
             }
         }
         let found = alloc::format!("{target} dB; with all layers in float, {sqnr:.1} dB are reached");
-        Err(Error::Argument { what: "budget", expected: "an SQNR that float layers can reach", found })
+        Err(Error::Argument { what: "least SQNR", expected: "an SQNR that float layers can reach", found })
     }
 
     fn sqnr(&self, network: &QuantizedNetwork) -> Result<f64> {

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | build a network in Rust | [`GraphBuilder`], [`TensorId`], [`Op`], [`Activation`] |
 //! | import ONNX (feature `onnx`) | `Graph::from_onnx`, `io::onnx` |
-//! | look at a graph | [`Graph`], [`Node`], [`Input`], [`Clamp`] |
+//! | look at a graph | [`Graph`], [`Node`], [`Clamp`] |
 //! | run in float | [`Graph::run`]; [`Graph::compile`] and [`Arena`] to run more than once |
 //! | fold batch normalization, fuse activations | [`Graph::simplify`] |
 //! | calibrate | [`Graph::calibrate`], [`Calibration`] |
@@ -21,7 +21,7 @@
 //! | quantize and run | [`Graph::quantize`], [`QuantizedNetwork`] |
 //! | equalize channels | [`Graph::equalize`], [`ChannelAbsMax`] |
 //! | round weights by their effect on the output | [`Graph::quantize_with_coordinate_descent`], [`InputStatistics`] |
-//! | choose precisions under a budget | [`Graph::within_budget`], [`Budget`] |
+//! | choose precisions for a size or an SQNR | [`Graph::mixed_precision_within_bytes`], [`Graph::mixed_precision_for_sqnr`] |
 //! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
 //! | save and load (feature `safetensors`) | `QuantizedNetwork::save`, `QuantizedNetwork::load`, `io::safetensors` |
 //!
@@ -101,12 +101,12 @@ pub use calibrate::Calibration;
 pub use compile::FloatNetwork;
 pub use equalize::ChannelAbsMax;
 pub use input_statistics::InputStatistics;
-pub use mixed::Budget;
 #[cfg(feature = "onnx")]
 pub(crate) use network::Constant;
+pub(crate) use network::Input;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;
-pub use network::{Graph, Input, Node};
+pub use network::{Graph, Node};
 pub use op::{Activation, Clamp, Op};
 pub use plan::Arena;
 pub use qnetwork::QuantizedNetwork;

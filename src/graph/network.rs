@@ -29,14 +29,12 @@ pub struct Node {
     pub output: String,
 }
 
-/// An input of a [`Graph`].
+/// An input of a [`Graph`]: its name, and its shape for a batch of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Input {
-    /// The name of the tensor.
-    pub name: String,
-    /// The shape, for a batch of one.
-    pub shape: Vec<usize>,
+pub(crate) struct Input {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
 }
 
 /// A float network: a directed acyclic graph of operators over named tensors.
@@ -150,8 +148,13 @@ impl Graph {
         Parts { inputs, nodes, outputs, constants, stored }
     }
 
-    /// The inputs.
-    pub fn inputs(&self) -> &[Input] {
+    /// The names of the inputs, in the order of [`FloatNetwork::run_many`](super::FloatNetwork::run_many). For their
+    /// shapes see [`shape`](Self::shape).
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.inputs.iter().map(|input| input.name.as_str())
+    }
+
+    pub(crate) fn typed_inputs(&self) -> &[Input] {
         &self.inputs
     }
 

@@ -129,7 +129,7 @@ impl QuantizedNetwork {
     /// # Errors
     /// Same as [`run`](Self::run), and [`Error::Argument`] if the input is not `Int8` in the recipe.
     pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<f32>> {
-        self.check_codes("input of a network that runs on codes", self.graph.inputs().iter().map(|input| &input.name))?;
+        self.check_codes("input of a network that runs on codes", self.graph.inputs())?;
         single(self.plan.run(&[x.view().into_dyn()], arena)?)
     }
 
@@ -140,13 +140,13 @@ impl QuantizedNetwork {
     /// Same as [`run`](Self::run), and [`Error::Argument`] if the input or the output is not `Int8` in the recipe.
     /// [`Calibration::recipe`](super::Calibration::recipe) leaves outputs in `Float32`.
     pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<u8>> {
-        self.check_codes("input of a network that runs on codes", self.graph.inputs().iter().map(|input| &input.name))?;
-        self.check_codes("output of a network that returns codes", self.graph.outputs())?;
+        self.check_codes("input of a network that runs on codes", self.graph.inputs())?;
+        self.check_codes("output of a network that returns codes", self.graph.outputs().iter().map(String::as_str))?;
         single(self.plan.run(&[x.view().into_dyn()], arena)?)
     }
 
     /// Returns an error unless all these tensors are codes.
-    fn check_codes<'a>(&self, what: &'static str, names: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    fn check_codes<'a>(&self, what: &'static str, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
         match names.into_iter().find(|name| !self.parts().is_code(name)) {
             None => Ok(()),
             Some(name) => {

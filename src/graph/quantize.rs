@@ -13,7 +13,7 @@ use super::op::Op;
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, Recipe, TensorRecipe, read_as_non_weights, weights_of};
 use super::stored::Stored;
-use crate::element::{Element, I4, Storage};
+use crate::element::{Element, I4};
 use crate::error::Result;
 use crate::gemm::Int8Bits;
 use crate::granularity::Granularity;
@@ -202,5 +202,5 @@ fn quantize_weights<T: Element<Code = i8>>(
         let scales: Vec<f32> = params.scale().iter().copied().cycle().take(weights.len_of(Axis(0))).collect();
         coordinate_descent::round(statistics, weights, &scales, params.code_range(), &mut codes);
     }
-    QTensor::new(T::Storage::from_codes(codes), params)
+    QTensor::from_valid_codes(codes, params)
 }

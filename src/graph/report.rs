@@ -120,8 +120,8 @@ impl QuantizedNetwork {
     pub fn report<D: Dimension>(&self, float: &Graph, x: &ArrayRef<f32, D>) -> Result<ErrorReport> {
         let parts = self.parts();
         float.check_float()?;
-        let inputs = parts.graph.inputs().iter().map(|input| &input.name);
-        for name in parts.graph.nodes().iter().map(|node| &node.output).chain(inputs) {
+        let inputs = parts.graph.inputs();
+        for name in parts.graph.nodes().iter().map(|node| node.output.as_str()).chain(inputs) {
             match float.shape(name) {
                 None => return Err(Error::unknown("tensor of the float network", name, float.tensor_names())),
                 shape if shape == parts.graph.shape(name) => {}
@@ -190,7 +190,7 @@ impl QuantizedNetwork {
     fn with_local(&self, float: &Graph, local_prefix: &str) -> Result<Plan> {
         let parts = self.parts();
         let mut planner = Planner::new(float);
-        let floats = float.inputs().iter().map(|input| planner.define(&input.name, Kind::F32)).collect();
+        let floats = float.inputs().map(|name| planner.define(name, Kind::F32)).collect();
         for node in float.nodes() {
             let name = &node.output;
             if let Some(quantized) = parts.graph.node(name) {

@@ -172,7 +172,7 @@ fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
     }
     let structure = Structure {
         version: VERSION,
-        inputs: parts.graph.inputs().to_vec(),
+        inputs: parts.graph.typed_inputs().to_vec(),
         nodes: parts.graph.nodes().to_vec(),
         outputs: parts.graph.outputs().to_vec(),
         packed,

@@ -228,6 +228,6 @@ impl<T: Int8> Operands<T> {
         }
         let mut out = Array::from_elem(shape, T::default());
         run(&a, &b, &mut out)?;
-        QTensor::from_codes(out, self.y.clone())
+        QTensor::from_valid_codes(out, self.y.clone())
     }
 }

@@ -76,7 +76,7 @@ impl<T: Int8> Concat<T> {
         shape[self.axis.index()] = views.iter().map(|x| x.shape().get(self.axis.index()).copied().unwrap_or(0)).sum();
         let mut out = Array::from_elem(shape, T::default());
         self.forward_into(&views, &mut out)?;
-        QTensor::from_codes(out, self.y.clone())
+        QTensor::from_valid_codes(out, self.y.clone())
     }
 
     /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. All arrays may have any

@@ -67,7 +67,7 @@ impl<T: Int8> GlobalAveragePool<T> {
         let (images, _, _, channels) = codes.dim();
         let mut out = Array4::from_elem((images, 1, 1, channels), T::default());
         self.forward_into(&codes, &mut out, &mut Workspace::new())?;
-        QTensor::from_codes(out, self.to.params.clone())
+        QTensor::from_valid_codes(out, self.to.params.clone())
     }
 
     /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any

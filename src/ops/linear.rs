@@ -85,7 +85,7 @@ impl<W: Int8> Linear<W> {
         let codes = x.unpacked_codes();
         let mut out = Array2::from_elem(self.output_shape(codes.shape())?, Y::Code::default());
         self.forward_into(x.params(), &codes, to, &mut out, &mut Workspace::new())?;
-        QTensor::from_codes(out, to.params.clone())
+        QTensor::from_valid_codes(out, to.params.clone())
     }
 
     /// [`Self::forward`] of codes with these parameters into a caller-provided array of any strides.
@@ -319,7 +319,7 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
         let x = x.unpacked_codes();
         let mut out = Array2::from_elem(self.output_shape(x.shape())?, Y::Code::default());
         self.forward_into(&x, &mut out, &mut Workspace::new())?;
-        QTensor::from_codes(out, self.stage.y.clone())
+        QTensor::from_valid_codes(out, self.stage.y.clone())
     }
 
     /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any

@@ -107,7 +107,7 @@ impl<X: Int8, Y: Int8> Lookup<X, Y> {
         let x = x.unpacked_codes();
         let mut out = Array::from_elem(x.raw_dim(), Y::default());
         self.forward_into(&x, &mut out)?;
-        QTensor::from_codes(out, self.y.clone())
+        QTensor::from_valid_codes(out, self.y.clone())
     }
 
     /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any

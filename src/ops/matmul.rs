@@ -68,5 +68,5 @@ pub fn qlinear_matmul<A: Int8, B: Int8, Y: Element>(
     let b_params = ChannelParams::new(b.params(), Axis(1))?;
     let packed = PackedRhs::pack(&b.unpacked_codes(), &b_params.zero_points)?;
     let epilogue = RequantizeEpilogue::new(a_scale, &b_params.scales, None, to, Arithmetic::F32)?;
-    QTensor::from_codes(gemm(&a.unpacked_codes(), a_zero_point, &packed, &epilogue)?, to.clone())
+    QTensor::from_valid_codes(gemm(&a.unpacked_codes(), a_zero_point, &packed, &epilogue)?, to.clone())
 }

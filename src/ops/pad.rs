@@ -71,7 +71,7 @@ impl<T: Int8> Pad<T> {
         shape.slice_mut().copy_from_slice(&self.output_shape(codes.shape())?);
         let mut out = Array::from_elem(shape, self.zero_point);
         self.interior(&mut out, codes.shape()).assign(&codes);
-        QTensor::from_codes(out, x.params().clone())
+        QTensor::from_valid_codes(out, x.params().clone())
     }
 
     /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any

@@ -95,7 +95,7 @@ impl Resize {
         let codes = x.unpacked_codes();
         let mut out = Array4::from_elem(self.output_shape(codes.shape())?, T::default());
         self.forward_into(&codes, &mut out)?;
-        QTensor::from_codes(out, x.params().clone())
+        QTensor::from_valid_codes(out, x.params().clone())
     }
 
     /// [`Self::forward`] of codes into a caller-provided array. `x` and `out` may have any strides.

@@ -65,7 +65,7 @@ impl<T: Int8> Softmax<T> {
         let x = x.unpacked_codes();
         let mut out = Array::from_elem(x.raw_dim(), T::default());
         self.forward_into(&x, &mut out)?;
-        QTensor::from_codes(out, self.y.clone())
+        QTensor::from_valid_codes(out, self.y.clone())
     }
 
     /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any

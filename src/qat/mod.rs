@@ -7,7 +7,7 @@
 //! | | scale comes from | source |
 //! |---|---|---|
 //! | [`FakeQuantize`] | fixed parameters | Jacob et al. 2018; PyTorch `fake_quantize_per_tensor_affine` |
-//! | [`ScheduledQuantizer`] | an observer, enabled and frozen by a [`Schedule`] | PyTorch `FakeQuantize`; TensorFlow `quant_delay` |
+//! | [`ScheduledQuantizer`] | an observer, enabled and frozen at chosen steps | PyTorch `FakeQuantize`; TensorFlow `quant_delay` |
 //! | [`LearnedQuantizer`] | gradient descent, with zero points if asked for | LSQ (Esser et al. 2020), LSQ+ (Bhalgat et al. 2020) |
 //! | [`Pact`] | gradient descent on the upper bound of a ReLU | PACT (Choi et al. 2018) |
 //!
@@ -52,4 +52,4 @@ pub use fake_quantize::{FakeQuantize, Gradients};
 pub use learned::{GradientScale, LearnedQuantizer};
 pub use mask::SteMask;
 pub use pact::Pact;
-pub use schedule::{Schedule, ScheduledQuantizer};
+pub use schedule::ScheduledQuantizer;

@@ -10,74 +10,27 @@ use crate::observer::{MovingAverage, Observer};
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 
-/// The training steps at which fake quantization starts and ranges freeze.
+/// Fake quantization of an activation whose range is observed during training. (PyTorch: the module `FakeQuantize`, with
+/// `enable_observer`, `enable_fake_quant` and `disable_observer` called at chosen steps.)
+///
+/// Every [`forward`](Self::forward) is a training step: the observer sees the batch, the [`Scheme`] turns its range into
+/// parameters, and [`FakeQuantize`] rounds the batch. Two settings change that:
 ///
 /// | step | observer | fake quantization |
 /// |---|---|---|
-/// | before `quant_delay` | enabled | disabled: values pass unchanged |
-/// | from `quant_delay` on | enabled | enabled |
-/// | from `freeze_after` on | disabled: ranges are frozen | enabled |
+/// | before [`quant_delay`](Self::with_quant_delay) | enabled | disabled: values pass unchanged |
+/// | from then on | enabled | enabled |
+/// | from [`freeze_after`](Self::with_freeze_after) on | disabled: the range is frozen | enabled |
 ///
 /// `quant_delay` is TensorFlow's parameter of `create_training_graph`; freezing is PyTorch's `disable_observer`.
 /// (Jacob et al. 2018, section 3.1, delay activation quantization; Krishnamoorthi 2018.)
 ///
 /// ```
-/// use ndarray_quant::qat::Schedule;
-/// let schedule = Schedule::new().quant_delay(100).freeze_after(1000);
-/// assert_eq!([0, 99, 100, 999, 1000].map(|step| schedule.fake_quant_enabled(step)), [false, false, true, true, true]);
-/// assert_eq!([0, 99, 100, 999, 1000].map(|step| schedule.observer_enabled(step)), [true, true, true, true, false]);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Schedule {
-    quant_delay: u64,
-    freeze_after: Option<u64>,
-}
-
-impl Schedule {
-    /// Quantizes from the first step on and never freezes.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Only observes during the first `steps` steps, because the activations of an untrained network say little about
-    /// their final range.
-    pub fn quant_delay(mut self, steps: u64) -> Self {
-        self.quant_delay = steps;
-        self
-    }
-
-    /// Freezes the range after `steps` steps, counted from the first one. The last steps then train the weights with
-    /// exactly the scale and zero point of the integer network.
-    pub fn freeze_after(mut self, steps: u64) -> Self {
-        self.freeze_after = Some(steps);
-        self
-    }
-
-    /// Returns whether the range is observed at a step, counted from 0.
-    pub fn observer_enabled(&self, step: u64) -> bool {
-        self.freeze_after.is_none_or(|freeze| step < freeze)
-    }
-
-    /// Returns whether values are fake-quantized at a step, counted from 0. Always true once the range is frozen.
-    pub fn fake_quant_enabled(&self, step: u64) -> bool {
-        step >= self.quant_delay || !self.observer_enabled(step)
-    }
-}
-
-/// Fake quantization of an activation whose range is observed during training. (PyTorch: the module `FakeQuantize`, with
-/// `enable_observer`, `enable_fake_quant` and `disable_observer` called by the [`Schedule`].)
-///
-/// Every [`forward`](Self::forward) is a training step: the observer sees the batch, the [`Scheme`] turns its range into
-/// parameters, and [`FakeQuantize`] rounds the batch.
-///
-/// ```
 /// use ndarray::array;
-/// use ndarray_quant::{Scheme, observer::MovingAverage, qat::{Schedule, ScheduledQuantizer}};
+/// use ndarray_quant::{Scheme, observer::MovingAverage, qat::ScheduledQuantizer};
 ///
-/// let schedule = Schedule::new().quant_delay(1).freeze_after(2);
 /// let range = MovingAverage::per_tensor().with_averaging_constant(0.5)?;
-/// let mut q = ScheduledQuantizer::new(Scheme::<u8>::asymmetric(), range, schedule);
+/// let mut q = ScheduledQuantizer::new(Scheme::<u8>::asymmetric(), range).with_quant_delay(1).with_freeze_after(2);
 /// assert_eq!(q.forward(&array![0.0f32, 255.0])?.0, array![0.0, 255.0]); // step 0 only observes
 /// assert_eq!(q.forward(&array![0.0f32, 765.0])?.0, array![0.0, 510.0]); // step 1: the range is the mean of both
 /// assert_eq!(q.forward(&array![3.0f32, 9999.0])?.0, array![4.0, 510.0]); // step 2: frozen
@@ -88,15 +41,31 @@ impl Schedule {
 pub struct ScheduledQuantizer<T: Element, O: Observer = MovingAverage> {
     scheme: Scheme<T>,
     observer: O,
-    schedule: Schedule,
+    quant_delay: u64,
+    freeze_after: Option<u64>,
     step: u64,
     fake: Option<FakeQuantize<T>>,
 }
 
 impl<T: Element, O: Observer> ScheduledQuantizer<T, O> {
-    /// Quantizes by `scheme` to the range that `observer` finds. Both must have the same granularity.
-    pub fn new(scheme: Scheme<T>, observer: O, schedule: Schedule) -> Self {
-        Self { scheme, observer, schedule, step: 0, fake: None }
+    /// Quantizes by `scheme` to the range that `observer` finds, from the first step on and without freezing. Both must
+    /// have the same granularity.
+    pub fn new(scheme: Scheme<T>, observer: O) -> Self {
+        Self { scheme, observer, quant_delay: 0, freeze_after: None, step: 0, fake: None }
+    }
+
+    /// Only observes during the first `steps` steps, because the activations of an untrained network say little about
+    /// their final range.
+    pub fn with_quant_delay(mut self, steps: u64) -> Self {
+        self.quant_delay = steps;
+        self
+    }
+
+    /// Freezes the range after `steps` steps, counted from the first one. The last steps then train the weights with
+    /// exactly the scale and zero point of the integer network. A delay that has not ended then ends.
+    pub fn with_freeze_after(mut self, steps: u64) -> Self {
+        self.freeze_after = Some(steps);
+        self
     }
 
     /// Runs a training step. Returns the value that the next layer sees, and the mask for [`backward`](Self::backward).
@@ -141,17 +110,17 @@ impl<T: Element, O: Observer> ScheduledQuantizer<T, O> {
 
     /// Returns whether the next step observes the range.
     pub fn observer_enabled(&self) -> bool {
-        self.schedule.observer_enabled(self.step)
+        self.freeze_after.is_none_or(|freeze| self.step < freeze)
     }
 
     /// Returns whether the next step fake-quantizes.
     pub fn fake_quant_enabled(&self) -> bool {
-        self.schedule.fake_quant_enabled(self.step)
+        self.step >= self.quant_delay || !self.observer_enabled()
     }
 
     /// Freezes the range from the next step on. (PyTorch: `disable_observer`.)
     pub fn freeze(&mut self) {
-        self.schedule = self.schedule.freeze_after(self.step);
+        self.freeze_after = Some(self.step);
     }
 
     /// The current parameters, with which the trained network is quantized. `None` before the first step.

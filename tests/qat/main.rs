@@ -10,7 +10,7 @@ use ndarray_quant::{
     nn::{Arithmetic, Linear, Output},
     observer::MinMax,
     qat::{
-        BatchNormFold, FakeLinear, FakeQuantize, GradientScale, LearnedQuantizer, Pact, Schedule, ScheduledQuantizer,
+        BatchNormFold, FakeLinear, FakeQuantize, GradientScale, LearnedQuantizer, Pact, ScheduledQuantizer,
         SteClipping, fake_quantize_bias,
     },
 };

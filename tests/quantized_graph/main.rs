@@ -12,7 +12,7 @@ use ndarray_quant::{
 };
 use ndarray_quant::{
     graph::{
-        Activation, Arena, Budget, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Precision,
+        Activation, Arena, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Precision,
         QuantizedNetwork, Recipe, TensorId,
     },
     nn::Window,
@@ -340,17 +340,16 @@ fn budgets_are_kept() {
     let quality = |recipe: &Recipe| sqnr(&float, &graph.quantize(recipe).unwrap().run(&x).unwrap());
 
     let limit = network.weights_size_in_bytes() - 300;
-    let small = graph.within_budget(&recipe, &x, Budget::Bytes(limit)).unwrap();
+    let small = graph.mixed_precision_within_bytes(&recipe, &x, limit).unwrap();
     assert!(graph.quantize(&small).unwrap().weights_size_in_bytes() <= limit);
     assert!(small.tensors.values().any(|t| t.precision == Precision::Int8));
     assert!(quality(&small) > 10.0, "{}", quality(&small));
     let target = quality(&recipe) + 4.0;
-    let good = graph.within_budget(&recipe, &x, Budget::SqnrDb(target)).unwrap();
+    let good = graph.mixed_precision_for_sqnr(&recipe, &x, target).unwrap();
     assert!(quality(&good) >= target);
-    assert_eq!(graph.within_budget(&recipe, &x, Budget::SqnrDb(1.0)).unwrap(), recipe);
-    for budget in [Budget::Bytes(10), Budget::SqnrDb(500.0)] {
-        assert!(matches!(graph.within_budget(&recipe, &x, budget), Err(Error::Argument { .. })));
-    }
+    assert_eq!(graph.mixed_precision_for_sqnr(&recipe, &x, 1.0).unwrap(), recipe);
+    assert!(matches!(graph.mixed_precision_within_bytes(&recipe, &x, 10), Err(Error::Argument { .. })));
+    assert!(matches!(graph.mixed_precision_for_sqnr(&recipe, &x, 500.0), Err(Error::Argument { .. })));
 }
 
 #[test]

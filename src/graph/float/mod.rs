@@ -23,7 +23,7 @@ use super::op::Clamp;
 use super::op::Op;
 use crate::affine::clamp_f32;
 use crate::arch::Task;
-use crate::element::Float;
+use crate::element::Widen;
 
 pub(crate) use conv::Geometry;
 

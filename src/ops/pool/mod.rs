@@ -72,7 +72,7 @@ impl MaxPool {
         let codes = x.unpacked_codes();
         let mut out = Array4::from_elem(self.output_shape(codes.shape())?, T::default());
         self.forward_into(&codes, &mut out, &mut Workspace::new())?;
-        QTensor::from_codes(out, x.params().clone())
+        QTensor::from_valid_codes(out, x.params().clone())
     }
 
     /// [`Self::forward`] of codes into a caller-provided array. `x` and `out` may have any strides.
@@ -193,7 +193,7 @@ impl<T: Int8> AveragePool<T> {
         let codes = x.unpacked_codes();
         let mut out = Array4::from_elem(self.output_shape(codes.shape())?, T::default());
         self.forward_into(&codes, &mut out, &mut Workspace::new())?;
-        QTensor::from_codes(out, self.y.clone())
+        QTensor::from_valid_codes(out, self.y.clone())
     }
 
     /// [`Self::forward`] of codes with the prepared parameters into a caller-provided array. `x` and `out` may have any

@@ -1,10 +1,7 @@
 //! Quantization and dequantization: `QParams` and `Scheme`.
 
 use ndarray::{ArrayD, IxDyn};
-use ndarray_quant::{
-    Convention, Element, Float, Granularity, QParams, QTensor, Scheme,
-    element::{Code, Storage},
-};
+use ndarray_quant::{Convention, Element, Float, Granularity, QParams, QTensor, Scheme, element::Code};
 
 use crate::runner::case::Case;
 use crate::runner::tensor::{Tensor, Typed, with_element, with_float};
@@ -89,7 +86,7 @@ where
 {
     let codes = case.values::<T>(0)?;
     let params = params::<T>(case, codes.shape(), convention)?;
-    let q = QTensor::<T, IxDyn>::new(T::Storage::from_codes(codes.clone()), params)?;
+    let q = QTensor::<T, IxDyn>::from_codes(codes.clone(), params)?;
     Ok(vec![F::tensor(q.dequantize_as::<F>())])
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
     Dequantize, Element, Float, QParams, QTensor,
-    element::{Code, Storage},
+    element::Code,
     half::{HalfCast, HalfFloat, Overflow},
 };
 
@@ -63,7 +63,7 @@ where
     G: Float + Typed<Value = G>,
 {
     let params = QParams::<T>::per_tensor(1.0, T::Code::default())?;
-    let q = QTensor::<T, IxDyn>::new(T::Storage::from_codes(view::<T>(x)?.clone()), params)?;
+    let q = QTensor::<T, IxDyn>::from_codes(view::<T>(x)?.clone(), params)?;
     Ok(G::tensor(q.dequantize_as::<G>()))
 }
 
@@ -77,8 +77,13 @@ where
         (None, Some(floats)) => floats.mapv(|x| x as i64),
         (None, None) => return Err(Stop::not_covered(format!("dtype {}", x.dtype()))),
     };
-    let stored = T::Storage::from_codes(wide.mapv(|x| T::Code::from_i32(x as i32)));
-    Ok(T::tensor(stored.codes().into_owned()))
+    // The low bits of the element type, sign-extended.
+    let shift = 32 - T::BITS;
+    let low_bits = |x: i64| {
+        let high = (x as i32) << shift;
+        T::Code::from_i32(if T::MIN < 0 { high >> shift } else { (high as u32 >> shift) as i32 })
+    };
+    Ok(T::tensor(wide.mapv(low_bits)))
 }
 
 fn view<T: Typed>(x: &Tensor) -> Outcome<&ArrayD<T::Value>> {

@@ -179,7 +179,7 @@ fn channel_params<W: Int8>(scales: &[f32], zero_points: &[W], channels: usize) -
 }
 
 pub(crate) fn quantized<T: Int8>(codes: Array4<T>, params: QParams<T>) -> Outcome<QTensor<T, Ix4>> {
-    Ok(QTensor::new(<T::Storage<Ix4> as ndarray_quant::element::Storage<T, Ix4>>::from_codes(codes), params)?)
+    Ok(QTensor::from_codes(codes, params)?)
 }
 
 pub(crate) fn image<A: Clone>(x: &ArrayD<A>) -> Outcome<Array4<A>> {

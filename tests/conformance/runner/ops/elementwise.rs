@@ -6,7 +6,6 @@ use ndarray_quant::ops::{Add, Lookup, Mul};
 use ndarray_quant::{
     Convention, QParams, QTensor,
     compat::gemmlowp::FixedPointRounding,
-    element::Storage,
     nn::{Arithmetic, Output},
 };
 
@@ -84,8 +83,7 @@ fn operands<T: Int8 + Typed<Value = T>>(case: &Case) -> Outcome<Operands<T>> {
 /// Reads codes, scale and zero point from three inputs, starting at this one.
 fn tensor<T: Int8 + Typed<Value = T>>(case: &Case, first: usize) -> Outcome<QTensor<T, IxDyn>> {
     let params = QParams::<T>::per_tensor(scalar(case, first + 1)?, zero_point::<T>(case, first + 2)?)?;
-    let codes = <T::Storage<IxDyn> as Storage<T, IxDyn>>::from_codes(case.values::<T>(first)?.clone());
-    Ok(QTensor::new(codes, params)?)
+    Ok(QTensor::from_codes(case.values::<T>(first)?.clone(), params)?)
 }
 
 fn codes<T: Int8 + Typed<Value = T>>(y: QTensor<T, IxDyn>) -> Outcome<Vec<Tensor>> {

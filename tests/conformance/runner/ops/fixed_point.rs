@@ -14,7 +14,7 @@ pub(crate) fn saturating_rounding_doubling_high_mul(case: &Case) -> Outcome<Vec<
     let b = broadcast(case, 1, a.shape())?;
     let y = Zip::from(a)
         .and(&b)
-        .map_collect(|&a, &b| ndarray_quant::compat::gemmlowp::saturating_rounding_doubling_high_mul(a, b));
+        .map_collect(|&a, &b| ndarray_quant::compat::gemmlowp::FixedPoint::saturating_rounding_doubling_high_mul(a, b));
     Ok(vec![Tensor::I32(y)])
 }
 
@@ -23,8 +23,9 @@ pub(crate) fn rounding_divide_by_pot(case: &Case) -> Outcome<Vec<Tensor>> {
     case.knows(&[])?;
     let x = case.values::<i32>(0)?;
     let exponent = broadcast(case, 1, x.shape())?;
-    let y =
-        Zip::from(x).and(&exponent).map_collect(|&x, &e| ndarray_quant::compat::gemmlowp::rounding_divide_by_pot(x, e));
+    let y = Zip::from(x)
+        .and(&exponent)
+        .map_collect(|&x, &e| ndarray_quant::compat::gemmlowp::FixedPoint::rounding_divide_by_pot(x, e));
     Ok(vec![Tensor::I32(y)])
 }
 

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayD, ArrayView2, Axis, Ix1, Ix2};
 use ndarray_quant::gemm::Int8;
-use ndarray_quant::{Convention, Element, Granularity, QParams, QTensor, element::Storage, nn::Output, ops};
+use ndarray_quant::{Convention, Element, Granularity, QParams, QTensor, nn::Output, ops};
 
 use super::affine::zero_points;
 use super::requantize::{arithmetic, scalar, scales, zero_point};
@@ -48,8 +48,8 @@ where
     let b_params = channel_params::<B>(case, 4, Some(5), Axis(1))?;
     let y_params = QParams::<Y>::per_tensor(scalar(case, 6)?, zero_point::<Y>(case, 7)?)?;
     let y = batched(a, b, |a, b| {
-        let a = QTensor::<A, Ix2>::new(A::Storage::from_codes(a.to_owned()), a_params.clone())?;
-        let b = QTensor::<B, Ix2>::new(B::Storage::from_codes(b.to_owned()), b_params.clone())?;
+        let a = QTensor::<A, Ix2>::from_codes(a.to_owned(), a_params.clone())?;
+        let b = QTensor::<B, Ix2>::from_codes(b.to_owned(), b_params.clone())?;
         Ok(ops::qlinear_matmul(&a, &b, &y_params)?.unpacked_codes().into_owned())
     })?;
     Ok(vec![Y::tensor(y)])
@@ -74,9 +74,9 @@ where
     let weights = matrix(case.values::<W>(3)?)?;
     let x = matrix(case.values::<X>(0)?)?;
     let x_params = QParams::<X>::per_tensor(scalar(case, 1)?, zero_point::<X>(case, 2)?)?;
-    let x = QTensor::<X, Ix2>::new(X::Storage::from_codes(x), x_params)?;
+    let x = QTensor::<X, Ix2>::from_codes(x, x_params)?;
     let w_params = channel_params::<W>(case, 4, None, Axis(0))?;
-    let weights = QTensor::<W, Ix2>::new(W::Storage::from_codes(weights), w_params)?;
+    let weights = QTensor::<W, Ix2>::from_codes(weights, w_params)?;
     // An optional bias comes between the weights and the output parameters.
     let bias_at = case.inputs.iter().position(|input| input.name == "bias");
     let bias = bias_at.map(|index| case.values::<i32>(index)).transpose()?;
