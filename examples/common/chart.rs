@@ -1,4 +1,4 @@
-//! Draws charts in SVG: axes with chosen tick labels, lines and text. Shared by all examples.
+//! Draws charts in SVG: axes with chosen tick labels, lines and text, on a white card. Shared by all examples.
 
 use std::error::Error;
 use std::fs;
@@ -17,6 +17,9 @@ pub(crate) type Result<T = (), E = Box<dyn Error + Send + Sync>> = std::result::
 pub(crate) const INK: RGBColor = RGBColor(38, 44, 56);
 pub(crate) const GRID: RGBColor = RGBColor(196, 202, 212);
 
+/// The card behind every drawing. It keeps dark text readable on dark pages; plotters has no rounded corners.
+const CARD: &str = "<rect width=\"100%\" height=\"100%\" rx=\"12\" fill=\"#FFFFFF\"/>\n";
+
 /// Writes what is drawn as SVG. Missing directories are made.
 pub(crate) fn save(path: &Path, size: (u32, u32), draw: impl FnOnce(&Area) -> Result) -> Result {
     if let Some(directory) = path.parent() {
@@ -24,6 +27,8 @@ pub(crate) fn save(path: &Path, size: (u32, u32), draw: impl FnOnce(&Area) -> Re
     }
     let mut svg = String::new();
     draw(&SVGBackend::with_string(&mut svg, size).into_drawing_area())?;
+    let content = svg.find('>').map_or(svg.len(), |tag| tag + 1);
+    svg.insert_str(content, CARD);
     fs::write(path, svg)?;
     Ok(())
 }

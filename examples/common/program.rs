@@ -1,12 +1,10 @@
 //! The frame of a command-line program: options, help, errors and exit codes. Shared by all examples.
 
 use std::error::Error;
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-
-use serde_json::Value;
 
 pub(crate) type Result<T = (), E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -43,9 +41,22 @@ pub(crate) fn at<T, E: Display>(path: &Path, result: Result<T, E>) -> Result<T> 
     result.map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Writes rows of a table as a JSON list, if it is to go somewhere.
-pub(crate) fn save_json<R>(path: Option<&Path>, rows: &[R], object: impl Fn(&R) -> Value) -> Result {
+/// Names and values of a JSON object. [`json`] writes the values.
+pub(crate) type Object = Vec<(&'static str, String)>;
+
+/// A number, a truth value or a mode's name in JSON. Names have nothing to escape. JSON has no NaN: it becomes `null`.
+pub(crate) fn json(value: impl Debug) -> String {
+    let text = format!("{value:?}");
+    if matches!(text.as_str(), "NaN" | "inf" | "-inf") { "null".into() } else { text }
+}
+
+/// Writes rows of a table as a JSON list of objects, if a path is given.
+pub(crate) fn save_json<R>(path: Option<&Path>, rows: &[R], object: impl Fn(&R) -> Object) -> Result {
     let Some(path) = path else { return Ok(()) };
-    let list: Vec<Value> = rows.iter().map(object).collect();
-    at(path, fs::write(path, format!("{:#}\n", Value::from(list))))
+    let line = |row| {
+        let fields: Vec<String> = object(row).iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+        format!("  {{{}}}", fields.join(", "))
+    };
+    let lines: Vec<String> = rows.iter().map(line).collect();
+    at(path, fs::write(path, format!("[\n{}\n]\n", lines.join(",\n"))))
 }

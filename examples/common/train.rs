@@ -2,22 +2,22 @@
 
 use std::convert::Infallible;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array, Array1, Array2, ArrayRef1, ArrayRef2, Axis, Dimension, Zip};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
 use crate::data::Dataset;
 use crate::net::{FloatLinear, Network};
+use crate::progress::Progress;
 
 const BATCH: usize = 50;
 pub(crate) const LEARNING_RATE: f32 = 1e-3;
 pub(crate) const WEIGHT_DECAY: f32 = 0.1;
 
-/// Trains the network in place; the bar moves by one each epoch. With the same `rng`, always to the same weights.
-pub(crate) fn train(network: &mut Network, data: &Dataset, epochs: usize, bar: &ProgressBar, rng: &mut impl Rng) {
+/// Trains the network in place. The progress advances by one each epoch. The same `rng` gives the same weights.
+pub(crate) fn train(network: &mut Network, data: &Dataset, epochs: usize, progress: &mut Progress, rng: &mut impl Rng) {
     let mut adam = Adam::new(&network.layers);
-    let Ok(()) = steps(data, epochs, bar, rng, |images, labels, left| {
+    let Ok(()) = steps(data, epochs, progress, rng, |images, labels, left| {
         let (loss, gradients) = gradients(network, images, labels);
         adam.update(&mut network.layers, &gradients, LEARNING_RATE * left);
         Ok::<_, Infallible>(loss)
@@ -29,7 +29,7 @@ pub(crate) fn train(network: &mut Network, data: &Dataset, epochs: usize, bar: &
 pub(crate) fn steps<E>(
     data: &Dataset,
     epochs: usize,
-    bar: &ProgressBar,
+    progress: &mut Progress,
     rng: &mut impl Rng,
     mut step: impl FnMut(&Array2<f32>, &Array1<usize>, f32) -> Result<f32, E>,
 ) -> Result<(), E> {
@@ -44,16 +44,9 @@ pub(crate) fn steps<E>(
             loss += step(&images, &labels, 1.0 - done as f32 / all as f32)? * batch.len() as f32;
             done += 1;
         }
-        bar.set_message(format!("loss {:.3}", loss / data.len() as f32));
-        bar.inc(1);
+        progress.advance(1, &format!("loss {:.3}", loss / data.len() as f32));
     }
     Ok(())
-}
-
-/// Shows only where standard error is a terminal.
-pub(crate) fn progress_bar(epochs: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix:10} {bar:40} epoch {pos}/{len}  {msg}");
-    ProgressBar::new(epochs as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// The mean loss of a batch, and its derivative by every weight and bias.

@@ -9,7 +9,7 @@
 //! | file | content |
 //! |---|---|
 //! | `common/data`, `idx` | the images: the subset in the repository, or the whole set |
-//! | `common/net`, `common/train` | the float network and its training |
+//! | `common/net`, `common/train`, `common/progress` | the float network and its training |
 //! | `network` | the network with few bits: calibrated, trained, and in integers |
 //! | `report` | the accuracies as a table and as JSON |
 //! | `picture`, `common/chart` | the accuracies as a picture |
@@ -27,6 +27,8 @@ mod options;
 mod picture;
 #[path = "../common/program.rs"]
 mod program;
+#[path = "../common/progress.rs"]
+mod progress;
 mod report;
 #[path = "../common/train.rs"]
 mod train;
@@ -43,6 +45,7 @@ use net::Network;
 use network::FewBits;
 use options::Options;
 use program::Result;
+use progress::Progress;
 use report::Outcome;
 
 /// Each gives other first weights and another order of the images.
@@ -77,22 +80,22 @@ fn run(options: &Options) -> Result {
 /// All widths and seeds.
 fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = BITS.map(Outcome::new).into();
-    let bar = train::progress_bar(SEEDS.len() * (1 + BITS.len()) * epochs);
+    let mut progress = Progress::new("training", SEEDS.len() * (1 + BITS.len()) * epochs);
     for seed in SEEDS {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let mut float = Network::new(&[train.images.ncols(), 256, 128, CLASSES], &mut rng);
-        bar.set_prefix(format!("{seed}: float"));
-        train::train(&mut float, train, epochs, &bar, &mut rng);
+        progress.set_title(format!("{seed}: float"));
+        train::train(&mut float, train, epochs, &mut progress, &mut rng);
         let float_accuracy = accuracy(test, |images| Ok(float.forward(images)))?;
 
         let calibration = train.images.slice(s![..CALIBRATION.min(train.len()), ..]);
         for outcome in &mut outcomes {
             let bits = outcome.bits;
-            bar.set_prefix(format!("{seed}: W{bits}A{bits}"));
+            progress.set_title(format!("{seed}: W{bits}A{bits}"));
             let plain = FewBits::calibrated(&float, &calibration, bits, MinMax::per_tensor())?;
             let best = FewBits::calibrated(&float, &calibration, bits, Mse::per_tensor())?;
             let mut trained = FewBits::with_learned_steps(&float, &calibration, bits)?;
-            trained.train(train, epochs, &bar, &mut rng)?;
+            trained.train(train, epochs, &mut progress, &mut rng)?;
             outcome.float.push(float_accuracy);
             outcome.min_max.push(accuracy(test, |images| plain.forward(images))?);
             outcome.least_error.push(accuracy(test, |images| best.forward(images))?);
@@ -100,7 +103,7 @@ fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome
             outcome.codes_that_differ += trained.codes_that_differ_in_integers(test)?;
         }
     }
-    bar.finish_and_clear();
+    progress.clear();
     Ok(outcomes)
 }
 

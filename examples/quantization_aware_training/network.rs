@@ -3,7 +3,6 @@
 //! Pixels are codes of 8 bits already, and scores get 8 bits too; all in between has as many as asked for. A ReLU costs
 //! nothing: negative outputs have no code.
 
-use indicatif::ProgressBar;
 use ndarray::{Array, Array2, ArrayD, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2, IxDyn};
 use ndarray_quant::{
     Element, Granularity, QParams, Result, Scheme,
@@ -15,6 +14,7 @@ use rand::Rng;
 
 use crate::data::Dataset;
 use crate::net::{FloatLinear, Network};
+use crate::progress::Progress;
 use crate::train::{self, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend};
 
 /// Steps of quantization change by this part of themselves, times what Adam says.
@@ -121,11 +121,17 @@ impl FewBits {
         Ok(differ)
     }
 
-    /// Trains weights, biases and steps together; the bar moves by one each epoch.
-    pub(crate) fn train(&mut self, data: &Dataset, epochs: usize, bar: &ProgressBar, rng: &mut impl Rng) -> Result<()> {
+    /// Trains weights, biases and steps together; the progress advances by one each epoch.
+    pub(crate) fn train(
+        &mut self,
+        data: &Dataset,
+        epochs: usize,
+        progress: &mut Progress,
+        rng: &mut impl Rng,
+    ) -> Result<()> {
         let mut states: Vec<State> = self.layers.iter().map(State::new).collect();
         let mut step = 0;
-        train::steps(data, epochs, bar, rng, |images, labels, left| {
+        train::steps(data, epochs, progress, rng, |images, labels, left| {
             step += 1;
             self.step(images, labels, &mut states, step, left)
         })

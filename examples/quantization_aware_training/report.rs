@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use crate::program::{Object, json};
 
 /// The accuracies at one width, one for each seed.
 #[derive(Default)]
@@ -25,15 +25,15 @@ impl Outcome {
     }
 
     /// The means.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "bits": self.bits,
-            "ptq_accuracy": mean(&self.min_max),
-            "ptq_least_error_accuracy": mean(&self.least_error),
-            "qat_accuracy": mean(&self.trained),
-            "float_accuracy": mean(&self.float),
-            "integer_equals_fake": self.codes_that_differ == 0,
-        })
+    pub(crate) fn to_json(&self) -> Object {
+        vec![
+            ("bits", json(self.bits)),
+            ("ptq_accuracy", json(mean(&self.min_max))),
+            ("ptq_least_error_accuracy", json(mean(&self.least_error))),
+            ("qat_accuracy", json(mean(&self.trained))),
+            ("float_accuracy", json(mean(&self.float))),
+            ("integer_equals_fake", json(self.codes_that_differ == 0)),
+        ]
     }
 }
 

@@ -9,22 +9,29 @@
 //! | file | content |
 //! |---|---|
 //! | `common/data` | the images |
-//! | `common/net`, `common/train` | the float network and its training |
+//! | `common/net`, `common/train`, `common/progress` | the float network and its training |
 //! | `quantized` | the same network with float16, dynamic-range and full-integer arithmetic |
 //! | `report` | accuracy, size and time of each, as a table and as JSON |
+//! | `modes`, `common/bars` | size and accuracy of each as a bar chart (`--chart`) |
 //! | `picture`, `common/chart` | one layer's values and their quantization grid |
 //! | `options`, `common/program` | the command line, errors and exit codes |
 
+#[path = "../common/bars.rs"]
+mod bars;
 #[path = "../common/chart.rs"]
 mod chart;
 #[path = "../common/data.rs"]
 mod data;
+mod modes;
 #[path = "../common/net.rs"]
 mod net;
 mod options;
 mod picture;
 #[path = "../common/program.rs"]
 mod program;
+#[path = "../common/progress.rs"]
+#[allow(dead_code, reason = "shared with other examples")]
+mod progress;
 mod quantized;
 mod report;
 #[path = "../common/train.rs"]
@@ -41,6 +48,7 @@ use data::{CLASSES, Dataset, PIXELS};
 use net::Network;
 use options::Options;
 use program::Result;
+use progress::Progress;
 use quantized::{DynamicRange, Float16, FullInteger};
 
 /// Everything random comes from this, so every run gives the same networks.
@@ -73,6 +81,9 @@ fn run(options: &Options) -> Result {
     let layer = picture::Layer::new(PICTURED_LAYER, &float, &full_integer, &test)?;
     program::at(&options.svg, picture::save(&options.svg, &layer))?;
     println!("\nPicture of layer {}: {}", PICTURED_LAYER + 1, options.svg.display());
+    if let Some(chart) = &options.chart {
+        program::at(chart, modes::save(chart, &rows))?;
+    }
     program::save_json(options.json.as_deref(), &rows, report::Row::to_json)
 }
 
@@ -80,9 +91,9 @@ fn train_network(data: &Dataset) -> Network {
     let start = Instant::now();
     let mut rng = Pcg64Mcg::seed_from_u64(SEED);
     let mut network = Network::new(&[PIXELS, 256, 128, CLASSES], &mut rng);
-    let bar = train::progress_bar(EPOCHS).with_prefix("training");
-    train::train(&mut network, data, EPOCHS, &bar, &mut rng);
-    bar.finish_and_clear();
+    let mut progress = Progress::new("training", EPOCHS);
+    train::train(&mut network, data, EPOCHS, &mut progress, &mut rng);
+    progress.clear();
     // On standard error: unlike the table, it is different every time.
     eprintln!("trained on {} images in {:.1} s", data.len(), start.elapsed().as_secs_f32());
     network

@@ -101,7 +101,6 @@ pub(crate) fn save(path: &Path, layer: &Layer) -> Result {
 }
 
 fn draw(root: &Area, layer: &Layer) -> Result {
-    root.fill(&WHITE)?;
     let root = root.margin(14, 4, 8, 8);
     let title = format!("Layer {} of the full-integer network on its quantization grid", layer.number);
     let panels = root.titled(&title, font(24, INK))?.split_evenly((2, 2));

@@ -3,10 +3,9 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use crate::data::Dataset;
 use crate::net::{Network, predictions};
+use crate::program::{Object, json};
 use crate::quantized::Model;
 
 /// Batch size.
@@ -17,12 +16,12 @@ const PASSES: usize = 9;
 
 /// One line of the table.
 pub(crate) struct Row {
-    mode: &'static str,
-    bytes: usize,
+    pub(crate) mode: &'static str,
+    pub(crate) bytes: usize,
     /// Bytes, as a fraction of the float network's bytes.
-    ratio: f64,
+    pub(crate) ratio: f64,
     /// The fraction of the images that are classified as labelled.
-    accuracy: f64,
+    pub(crate) accuracy: f64,
     /// The fraction of the images that are classified as by the float network.
     agreement: f64,
     ns_per_image: f64,
@@ -95,14 +94,14 @@ pub(crate) fn table(rows: &[Row]) -> String {
 }
 
 impl Row {
-    pub(crate) fn to_json(&self) -> Value {
-        json!({
-            "mode": self.mode,
-            "bytes": self.bytes,
-            "ratio": self.ratio,
-            "accuracy": self.accuracy,
-            "agreement": self.agreement,
-            "ns_per_image": self.ns_per_image,
-        })
+    pub(crate) fn to_json(&self) -> Object {
+        vec![
+            ("mode", json(self.mode)),
+            ("bytes", json(self.bytes)),
+            ("ratio", json(self.ratio)),
+            ("accuracy", json(self.accuracy)),
+            ("agreement", json(self.agreement)),
+            ("ns_per_image", json(self.ns_per_image)),
+        ]
     }
 }

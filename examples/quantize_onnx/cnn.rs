@@ -11,6 +11,7 @@ use crate::Task;
 use crate::data::{CLASSES, Dataset};
 use crate::net::FloatLinear;
 use crate::program::Result;
+use crate::progress::Progress;
 use crate::train::{self, Adam, LEARNING_RATE, cross_entropy};
 
 /// Seed of all random numbers, so that every run gives the same network.
@@ -76,13 +77,13 @@ impl Cnn {
         let rng = &mut Pcg64Mcg::seed_from_u64(SEED);
         let mut network = Self::new(rng);
         let mut adam = Adam::new(&network.layers);
-        let bar = train::progress_bar(EPOCHS);
-        let Ok(()) = train::steps(data, EPOCHS, &bar, rng, |images, labels, left| {
+        let mut progress = Progress::new("training", EPOCHS);
+        let Ok(()) = train::steps(data, EPOCHS, &mut progress, rng, |images, labels, left| {
             let (loss, gradients) = network.gradients(images.view(), labels);
             adam.update(&mut network.layers, &gradients, 3.0 * LEARNING_RATE * left);
             Ok::<_, Infallible>(loss)
         });
-        bar.finish_and_clear();
+        progress.clear();
         network
     }
 

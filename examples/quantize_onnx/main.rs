@@ -9,7 +9,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `options`, `common/program` | the command line, errors and exit codes |
+//! | `options`, `common/program`, `common/progress` | the command line, errors, exit codes and progress |
 //! | `images` | `u8` images as a network reads them |
 //! | `cnn` | the small network and its training |
 //! | `measure` | quality, size and time of each network, as a table and as JSON |
@@ -26,6 +26,9 @@ mod net;
 mod options;
 #[path = "../common/program.rs"]
 mod program;
+#[path = "../common/progress.rs"]
+#[allow(dead_code, reason = "shared with other examples")]
+mod progress;
 #[path = "../common/threads.rs"]
 mod threads;
 #[path = "../common/train.rs"]
@@ -35,7 +38,6 @@ mod train;
 use std::fs;
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array4, Axis, s};
 use ndarray_quant::graph::{Calibration, ChannelAbsMax, Graph, InputStatistics, Recipe};
 use ndarray_quant::observer::MinMax;
@@ -43,6 +45,7 @@ use ndarray_quant::observer::MinMax;
 use measure::Mode;
 use options::{Options, Source};
 use program::Result;
+use progress::Progress;
 use threads::with_threads;
 
 /// Batch size of calibration.
@@ -72,14 +75,12 @@ fn run(options: &Options) -> Result {
     };
     let graph = graph.simplify()?;
 
-    let steps = 3 * calibrate.len_of(Axis(0)) as u64;
-    let style = ProgressStyle::with_template("calibrating {bar:40} {pos}/{len}")?;
-    let bar = ProgressBar::new(steps).with_style(style);
+    let mut progress = Progress::new("calibrating", 3 * calibrate.len_of(Axis(0)));
     // Equalize the ranges of channels first, so that one scale per tensor loses less.
     let mut channels = ChannelAbsMax::new(&graph)?;
     for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
         channels.observe(&batch)?;
-        bar.inc(batch.len_of(Axis(0)) as u64);
+        progress.advance(batch.len_of(Axis(0)), "");
     }
     let graph = graph.equalize(&channels)?;
     // Then observe the ranges of activations and the statistics of layer inputs.
@@ -88,9 +89,9 @@ fn run(options: &Options) -> Result {
     for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
         ranges.observe(&batch)?;
         statistics.observe(&batch)?;
-        bar.inc(2 * batch.len_of(Axis(0)) as u64);
+        progress.advance(2 * batch.len_of(Axis(0)), "");
     }
-    bar.finish_and_clear();
+    progress.clear();
 
     let float = graph.compile()?;
     let float16 = graph.quantize(&Recipe::float16(&graph))?;

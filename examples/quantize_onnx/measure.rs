@@ -6,7 +6,8 @@ use std::time::Instant;
 use ndarray::{Array4, ArrayD, ArrayView1, Axis, Slice};
 use ndarray_quant::Result;
 use ndarray_quant::graph::{Arena, FloatNetwork, QuantizedNetwork};
-use serde_json::{Value, json};
+
+use crate::program::{Object, json};
 
 /// Number of images timed, in batches of one. The reported time is the median.
 const TIMED: usize = 41;
@@ -124,15 +125,15 @@ pub(crate) fn table(rows: &[Row]) -> String {
 }
 
 impl Row {
-    pub(crate) fn to_json(&self, float: &Row) -> Value {
-        json!({
-            "mode": self.mode,
-            "bytes": self.bytes,
-            "ms_per_image": self.ms_per_image,
-            "float_ms_per_image": float.ms_per_image,
-            "cosine_mean": self.cosine_mean,
-            "sqnr_db": if self.sqnr_db == f64::MAX { None } else { Some(self.sqnr_db) },
-            "top1_agreement": self.top1_agreement,
-        })
+    pub(crate) fn to_json(&self, float: &Row) -> Object {
+        vec![
+            ("mode", json(self.mode)),
+            ("bytes", json(self.bytes)),
+            ("ms_per_image", json(self.ms_per_image)),
+            ("float_ms_per_image", json(float.ms_per_image)),
+            ("cosine_mean", json(self.cosine_mean)),
+            ("sqnr_db", if self.sqnr_db == f64::MAX { "null".into() } else { json(self.sqnr_db) }),
+            ("top1_agreement", json(self.top1_agreement)),
+        ]
     }
 }

@@ -15,7 +15,7 @@ use crate::data::uniform;
 use crate::program::Result;
 use crate::timer::{Timer, Work};
 
-/// Elements: from the first-level cache to main memory.
+/// Numbers of elements: the tensors lie in L1, L2, L3 and main memory.
 pub(crate) const SIZES: [usize; 4] = [4 << 10, 64 << 10, 1 << 20, 16 << 20];
 
 /// Times all conversions of this many elements.

@@ -7,8 +7,10 @@
 //!
 //! Standard input has a product per line: rows, depth and columns, for instance `128 384 1536`. Conversions run at
 //! fixed sizes, and so do convolutions, which `--conv` times instead. Each case prints one line of JSON. Its `sec` is the
-//! median time of a call in the steady state: weights packed beforehand, results written into memory that exists, one
+//! median time of a call in the steady state: weights packed beforehand, results written into caller-provided arrays, one
 //! workspace reused.
+//!
+//! `--chart CSV SVG` times nothing: it draws measured ratios to other libraries, such as `docs/images/speed.csv`.
 //!
 //! | file | content |
 //! |---|---|
@@ -17,7 +19,13 @@
 //! | `products` | integer matrix products and a dynamically quantized linear layer |
 //! | `convolutions` | convolutions in both layouts |
 //! | `conversions` | quantize, dequantize, cast, fake-quantize forward and backward |
+//! | `speedup`, `common/bars`, `common/chart` | the chart of `--chart` |
 
+#[path = "../common/bars.rs"]
+mod bars;
+#[path = "../common/chart.rs"]
+#[allow(dead_code, reason = "shared with other examples")]
+mod chart;
 mod conversions;
 mod convolutions;
 #[path = "../../benches/data/mod.rs"]
@@ -27,6 +35,7 @@ mod products;
 #[path = "../common/program.rs"]
 #[allow(dead_code, reason = "shared with other examples")]
 mod program;
+mod speedup;
 #[path = "../common/threads.rs"]
 mod threads;
 mod timer;
@@ -44,6 +53,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result {
+    if let Some([csv, svg]) = &options.chart {
+        return speedup::run(csv, svg);
+    }
     let mut timer = Timer::new(options, io::stdout().lock());
     if options.convolutions {
         return convolutions::SHAPES.into_iter().try_for_each(|shape| convolutions::run(&mut timer, shape));

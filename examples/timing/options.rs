@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -8,6 +9,7 @@ pub(crate) const HELP: &str = "\
 Times integer matrix products, conversions and convolutions, and prints a line of JSON for each.
 
 Usage: cargo run --release --example timing -- [OPTIONS] [SECONDS] < shapes.txt
+       cargo run --release --example timing -- --chart CSV SVG
 
 Each line of the standard input is a product: ROWS DEPTH COLUMNS.
 
@@ -18,6 +20,8 @@ Options:
       --conv       convolutions of fixed shapes instead; the standard input is not read
       --threads N  threads of a pool to split products over; more than 1 needs --features rayon [default: 1]
       --only TEXT  only the operations whose name and shape contain this
+      --chart CSV SVG
+                   time nothing; draw ratios to other libraries, read from CSV, as a bar chart
   -h, --help       print this
 ";
 
@@ -26,12 +30,19 @@ pub(crate) struct Options {
     pub(crate) threads: usize,
     pub(crate) only: String,
     pub(crate) convolutions: bool,
+    /// The file with ratios to other libraries, and the chart to draw from it.
+    pub(crate) chart: Option<[PathBuf; 2]>,
 }
 
 /// None, if help is asked for.
 pub(crate) fn parse() -> Result<Option<Options>, lexopt::Error> {
-    let mut options =
-        Options { per_case: Duration::from_millis(250), threads: 1, only: String::new(), convolutions: false };
+    let mut options = Options {
+        per_case: Duration::from_millis(250),
+        threads: 1,
+        only: String::new(),
+        convolutions: false,
+        chart: None,
+    };
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -45,6 +56,7 @@ pub(crate) fn parse() -> Result<Option<Options>, lexopt::Error> {
                     return Err("--threads 0: there is at least one thread".into());
                 }
             }
+            Arg::Long("chart") => options.chart = Some([parser.value()?.parse()?, parser.value()?.parse()?]),
             Arg::Long("conv") => options.convolutions = true,
             Arg::Long("only") => options.only = parser.value()?.string()?,
             Arg::Short('h') | Arg::Long("help") => return Ok(None),
