@@ -16,14 +16,14 @@ use ndarray_quant::{
     half::{HalfCast, Overflow},
 };
 
-/// Numbers of elements whose tensors fit in L1, in L2, and in neither.
+/// Numbers of elements. The first fits in L1, the second in L2, the third in neither.
 const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
 
 const COLUMNS: usize = 256;
 
 const FITS: &str = "shapes agree and no value is too large";
 
-/// The layouts and granularities of one operation. Layouts are compared per tensor.
+/// Layouts and granularities to time. Strided layouts are timed per tensor only.
 fn variants() -> [(&'static str, Granularity, isize); 5] {
     let per_group = Granularity::per_group(Axis(1), 32);
     [
@@ -59,7 +59,7 @@ impl<T: Clone + Default> Strided<T> {
     }
 }
 
-fn reals(len: usize, step: isize) -> Strided<f32> {
+fn floats(len: usize, step: isize) -> Strided<f32> {
     Strided::new(len, step, |shape| data::uniform(shape, -2.0..2.0))
 }
 
@@ -67,7 +67,7 @@ fn codes(len: usize, step: isize) -> Strided<i8> {
     Strided::new(len, step, |shape| data::uniform(shape, i8::MIN..=i8::MAX))
 }
 
-/// Parameters with a zero point, as the ranges of these values give them.
+/// Chooses asymmetric parameters for the range of each block of `x`.
 fn params(granularity: Granularity, x: &Strided<f32>) -> QParams<i8> {
     let scheme = Scheme::<i8>::asymmetric().with_granularity(granularity);
     scheme.params_of(&x.view()).expect("finite values")
@@ -92,7 +92,7 @@ fn sweep(
 
 fn quantize(c: &mut Criterion) {
     sweep(c, "quantize f32 to i8", 5, |group, id, len, granularity, step| {
-        let (x, mut out) = (reals(len, step), Strided::<i8>::default(len, step));
+        let (x, mut out) = (floats(len, step), Strided::<i8>::default(len, step));
         let params = params(granularity, &x);
         group.bench_function(id, |b| {
             b.iter(|| params.quantize_into(black_box(&x.view()), &mut out.view_mut()).expect(FITS))
@@ -103,7 +103,7 @@ fn quantize(c: &mut Criterion) {
 fn dequantize(c: &mut Criterion) {
     sweep(c, "dequantize i8 to f32", 5, |group, id, len, granularity, step| {
         let (q, mut out) = (codes(len, step), Strided::<f32>::default(len, step));
-        let params = params(granularity, &reals(len, step));
+        let params = params(granularity, &floats(len, step));
         group.bench_function(id, |b| {
             b.iter(|| params.dequantize_into(black_box(&q.view()), &mut out.view_mut()).expect(FITS))
         });
@@ -113,7 +113,7 @@ fn dequantize(c: &mut Criterion) {
 /// Dynamic quantization: finds the range of the tensor, then its codes. Only the parameters are allocated.
 fn dynamic_quantize(c: &mut Criterion) {
     sweep(c, "dynamic quantize f32 to u8", 5, |group, id, len, granularity, step| {
-        let (x, mut out) = (reals(len, step), Strided::<u8>::default(len, step));
+        let (x, mut out) = (floats(len, step), Strided::<u8>::default(len, step));
         let scheme = Scheme::<u8>::asymmetric().with_granularity(granularity);
         group.bench_function(id, |b| {
             b.iter(|| {
@@ -126,7 +126,7 @@ fn dynamic_quantize(c: &mut Criterion) {
 
 fn fake_quantize(c: &mut Criterion) {
     sweep(c, "fake-quantize f32", 8, |group, id, len, granularity, step| {
-        let (x, mut out) = (reals(len, step), Strided::<f32>::default(len, step));
+        let (x, mut out) = (floats(len, step), Strided::<f32>::default(len, step));
         let params = params(granularity, &x);
         group.bench_function(id, |b| {
             b.iter(|| params.fake_quantize_into(black_box(&x.view()), &mut out.view_mut()).expect(FITS))
@@ -136,17 +136,17 @@ fn fake_quantize(c: &mut Criterion) {
 
 fn cast_to_half(c: &mut Criterion) {
     let mut group = c.benchmark_group("cast f32 to f16");
-    let policies = [("infinity", Overflow::Infinity), ("saturate", Overflow::Saturate), ("refuse", Overflow::Error)];
+    let policies = [("infinity", Overflow::Infinity), ("saturate", Overflow::Saturate), ("error", Overflow::Error)];
     for len in SIZES {
         group.throughput(Throughput::Bytes(6 * len as u64));
         for (policy, overflow) in policies {
-            let (x, mut out) = (reals(len, 1), Strided::<f16>::default(len, 1));
+            let (x, mut out) = (floats(len, 1), Strided::<f16>::default(len, 1));
             let cast = HalfCast::<f16>::new(overflow);
             group.bench_function(format!("overflow: {policy}/{len}"), |b| {
                 b.iter(|| cast.quantize_into(black_box(&x.view()), &mut out.view_mut()).expect(FITS))
             });
         }
-        let (x, mut out) = (reals(len, 2), Strided::<f16>::default(len, 2));
+        let (x, mut out) = (floats(len, 2), Strided::<f16>::default(len, 2));
         let cast = HalfCast::<f16>::new(Overflow::Infinity);
         group.bench_function(format!("strided/{len}"), |b| {
             b.iter(|| cast.quantize_into(black_box(&x.view()), &mut out.view_mut()).expect(FITS))

@@ -142,7 +142,7 @@ pub(crate) struct Blocks<D> {
     extent: D,
 }
 
-/// The blocks of a segment: a stretch of elements that is handled in one call.
+/// The blocks of a segment. A segment is a range of elements that one call handles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Segment {
     /// All elements are in this block.
@@ -156,7 +156,7 @@ pub(crate) enum Segment {
     },
 }
 
-/// The blocks of a run: a stretch of elements whose blocks are all equal or all different.
+/// The blocks of a run. The elements of a run are all in one block, or all in different blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
     /// All elements are in this block.

@@ -111,7 +111,7 @@ fn recorded_outputs_are_reproduced() {
     }
 }
 
-/// One case of `quantize_linear`, whose files a test can damage.
+/// Builds one case of `quantize_linear`, whose files a test can damage.
 fn small_case() -> BTreeMap<String, Vec<u8>> {
     let tensor = |name: &str, dtype: &str, shape: &str| {
         format!(r#"{{"name":"{name}","file":"{name}.npy","dtype":"{dtype}","shape":{shape}"#)
@@ -151,7 +151,7 @@ fn verdict(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> String {
     report.to_string()
 }
 
-/// The small case with a piece of its `case.json` replaced.
+/// Replaces a string in the small case's `case.json` and returns the runner's verdict.
 fn edited(from: &str, to: &str) -> String {
     verdict(|files| {
         let json = files.get_mut("ort/quantize_linear/small/case.json").expect("a file of the case");

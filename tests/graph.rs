@@ -14,7 +14,7 @@ fn random<D: ndarray::Dimension>(shape: impl ndarray::ShapeBuilder<Dim = D>, rng
     Array::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0))
 }
 
-/// The formula of `Conv`, element by element.
+/// Computes `Conv` element by element.
 fn plain_conv(x: &Array4<f32>, w: &Array4<f32>, bias: &Array1<f32>, window: Window, groups: usize) -> Array4<f32> {
     let ((n, channels, ..), (out, depth, kh, kw)) = (x.dim(), w.dim());
     let [rows, columns] = window.output_size([kh, kw], [x.dim().2, x.dim().3]).unwrap();
@@ -29,13 +29,13 @@ fn plain_conv(x: &Array4<f32>, w: &Array4<f32>, bias: &Array1<f32>, window: Wind
     })
 }
 
-/// The pixel under an element of the kernel. Padding before the image wraps to an index that no image has.
+/// Returns the pixel under an element of the kernel. Padding before the image wraps to an index beyond any image.
 fn source(window: &Window, axis: usize, output: usize, tap: usize) -> usize {
     let Padding::Explicit(pads) = window.padding else { panic!("{window:?}") };
     (output * window.strides[axis] + tap * window.dilations[axis]).wrapping_sub(pads[axis])
 }
 
-/// The formulas of `MaxPool` and `AveragePool`, element by element.
+/// Computes `MaxPool` or `AveragePool` element by element.
 fn plain_pool(x: &Array4<f32>, kernel: [usize; 2], window: Window, mean: Option<bool>) -> Array4<f32> {
     let (n, channels, h, w) = x.dim();
     let Padding::Explicit(pads) = window.padding else { panic!("{window:?}") };
@@ -112,7 +112,7 @@ proptest! {
     }
 }
 
-/// A network of every operator, for a batch of any length.
+/// Builds a network with every operator.
 fn every_operator(rng: &mut Pcg64Mcg) -> Graph {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 3, 8, 6]).unwrap();
@@ -165,15 +165,15 @@ fn simpler_networks_compute_the_same() {
 }
 
 #[test]
-fn images_do_not_depend_on_their_batch_or_on_memory() {
+fn images_do_not_depend_on_their_batch_or_on_the_arena() {
     let rng = &mut Pcg64Mcg::seed_from_u64(2);
     let network = every_operator(rng).simplify().unwrap().compile().unwrap();
     let x = random(IxDyn(&[300, 3, 8, 6]), rng);
-    let mut memory = Arena::new();
-    let all = network.run_with(&x, &mut memory).unwrap();
+    let mut arena = Arena::new();
+    let all = network.run_with(&x, &mut arena).unwrap();
     for i in [0, 1, 150, 299] {
         let image = x.slice_axis(ndarray::Axis(0), (i..i + 1).into());
-        let alone = network.run_with(&image, &mut memory).unwrap();
+        let alone = network.run_with(&image, &mut arena).unwrap();
         assert!(close(&alone, &all.slice_axis(ndarray::Axis(0), (i..i + 1).into()).to_owned()));
     }
     let mut strided = x.clone();
@@ -199,7 +199,7 @@ fn reshapes_keep_the_logical_order() {
 }
 
 #[test]
-fn what_depends_on_constants_only_is_computed_once() {
+fn constant_subgraphs_are_folded() {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 2]).unwrap();
     let a = g.constant("a", &array![1.0f32, 2.0]).unwrap();
@@ -343,7 +343,7 @@ fn errors_are_in_the_words_of_the_call() {
     says(two.run(&array![[1.0f32, 2.0]]).unwrap_err(), &["one output", "2 outputs", "run_many"]);
 }
 
-/// A chain of linear layers with residual sums.
+/// Builds a chain of linear layers with residual sums.
 fn chain(layers: usize) -> Graph {
     let mut g = GraphBuilder::new();
     let mut x = g.input("x", &[1, 1]).unwrap();

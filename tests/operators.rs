@@ -30,7 +30,7 @@ fn images() -> impl Strategy<Value = Array4<u8>> {
     })
 }
 
-/// The same elements in NCHW memory order.
+/// Copies an array to NCHW memory order.
 fn channels_first(x: &Array4<u8>) -> Array4<u8> {
     x.view().permuted_axes([0, 3, 1, 2]).as_standard_layout().into_owned().permuted_axes([0, 2, 3, 1])
 }
@@ -113,7 +113,7 @@ fn check_broadcast<T: Int8 + Into<i32> + Into<f32>>(
     }
 }
 
-/// Rows longer than a chunk, and tensors that are split over threads.
+/// Tests rows longer than a chunk, and tensors that are split over threads.
 #[test]
 fn large_sums_and_products() {
     let params = [(0.03, 120u8), (0.07, 130), (0.05, 7)];
@@ -422,8 +422,8 @@ proptest! {
         }
         let probabilities = QParams::per_tensor(1.0 / 256.0, 0).unwrap();
         let softmax = Softmax::new(&px, &probabilities).unwrap().forward(&tensor).unwrap();
-        for (row, reals) in softmax.codes().rows().into_iter().zip(tensor.dequantize().rows()) {
-            let exp: Vec<f64> = reals.iter().map(|&x| (x as f64).exp()).collect();
+        for (row, values) in softmax.codes().rows().into_iter().zip(tensor.dequantize().rows()) {
+            let exp: Vec<f64> = values.iter().map(|&x| (x as f64).exp()).collect();
             let sum: f64 = exp.iter().sum();
             for (&code, exp) in row.iter().zip(exp) {
                 prop_assert!((code as f64 - (exp / sum * 256.0).min(255.0)).abs() <= 0.501);

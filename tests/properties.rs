@@ -17,7 +17,7 @@ fn convention() -> impl Strategy<Value = Convention> {
     prop::sample::select(&CONVENTIONS)
 }
 
-/// Finite values of all magnitudes that occur in networks, with zeros and ties.
+/// Generates finite values of all magnitudes that occur in networks, with zeros and ties.
 fn value() -> impl Strategy<Value = f32> {
     prop_oneof![
         4 => -10.0f32..10.0,
@@ -52,7 +52,7 @@ fn scheme<T: Element>() -> impl Strategy<Value = Scheme<T>> {
     )
 }
 
-/// The scale and zero point that belong to an element, found without any of the crate's block logic.
+/// Returns the scale and zero point of an element, without the crate's iteration over blocks.
 fn params_at<T: Element>(params: &QParams<T>, index: [usize; 3]) -> (f32, i32) {
     let block = match params.granularity() {
         Granularity::PerAxis { axis } => vec![index[axis]],
@@ -66,7 +66,7 @@ fn params_at<T: Element>(params: &QParams<T>, index: [usize; 3]) -> (f32, i32) {
     (params.scale()[&block[..]], params.zero_point().map_or(0, |z| z[&block[..]].to_i32()))
 }
 
-/// The formulas of the numerics contract, in its order of operations.
+/// Quantizes by the formulas of the numerics page, in its order of operations.
 fn reference_code(x: f32, scale: f32, zero_point: i32, (min, max): (i32, i32), convention: Convention) -> i32 {
     if x.is_nan() {
         return zero_point;
@@ -83,21 +83,21 @@ fn codes_equal_the_formula<T: Element>(x: &Array3<f32>, scheme: Scheme<T>) -> Re
     let q = scheme.quantize(x).unwrap();
     let params = q.params();
     let codes = q.unpacked_codes();
-    let real = q.dequantize();
+    let dequantized = q.dequantize();
     for ((i, j, k), &x) in x.indexed_iter() {
         let (scale, zero_point) = params_at(params, [i, j, k]);
         let code = codes[[i, j, k]].to_i32();
         prop_assert_eq!(code, reference_code(x, scale, zero_point, params.code_range(), params.convention()));
-        prop_assert_eq!(real[[i, j, k]], (code - zero_point) as f32 * scale);
-        // The range comes from the data, so nothing is clipped: the error is at most half a scale, plus the f32 rounding
-        // errors of the value and of the quotient that gave the zero point.
+        prop_assert_eq!(dequantized[[i, j, k]], (code - zero_point) as f32 * scale);
+        // The range comes from the data, so nothing is clipped: the error is at most half a scale, plus the f32
+        // rounding errors of the value and of the quotient that gave the zero point.
         let bound = scale * 0.5 + 4.0 * f32::EPSILON * (x.abs() + scale * (zero_point as f32).abs());
-        prop_assert!((real[[i, j, k]] - x).abs() <= bound, "{x} became {}", real[[i, j, k]]);
+        prop_assert!((dequantized[[i, j, k]] - x).abs() <= bound, "{x} became {}", dequantized[[i, j, k]]);
         if x == 0.0 {
-            prop_assert_eq!(real[[i, j, k]], 0.0);
+            prop_assert_eq!(dequantized[[i, j, k]], 0.0);
         }
     }
-    prop_assert_eq!(params.fake_quantize(x).unwrap(), real);
+    prop_assert_eq!(params.fake_quantize(x).unwrap(), dequantized);
     Ok(())
 }
 
@@ -119,7 +119,7 @@ proptest! {
     #[test]
     fn u2_codes(x in tensor(), scheme in scheme::<U2>()) { codes_equal_the_formula(&x, scheme)?; }
 
-    /// Float zero has a code of its own, whatever the range.
+    /// The real number 0 has an exact code in every range.
     #[test]
     fn zero_is_exact(min in value(), max in value(), symmetric: bool, narrow: bool, convention in convention()) {
         let scheme = if symmetric { Scheme::<u8>::symmetric() } else { Scheme::asymmetric() };
@@ -158,20 +158,20 @@ proptest! {
         }
     }
 
-    /// Transposed, cut out, reversed, or of another rank type: the same codes and values.
+    /// Codes and values do not depend on strides or on the type of the dimension.
     #[test]
     fn strides_never_matter(x in tensor(), scheme in scheme::<i8>()) {
         let q = scheme.quantize(&x).unwrap();
-        let real = q.dequantize();
+        let dequantized = q.dequantize();
         for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            // The same tensor, in memory that is laid out in another order and backwards.
-            let mut memory = x.view().permuted_axes(order).as_standard_layout().into_owned();
-            memory.invert_axis(Axis(0));
-            let mut memory = memory.as_standard_layout().into_owned();
-            memory.invert_axis(Axis(0));
+            // A copy with axes in another memory order and the first one reversed.
+            let mut copy = x.view().permuted_axes(order).as_standard_layout().into_owned();
+            copy.invert_axis(Axis(0));
+            let mut copy = copy.as_standard_layout().into_owned();
+            copy.invert_axis(Axis(0));
             let mut back = [0; 3];
             order.iter().enumerate().for_each(|(i, &axis)| back[axis] = i);
-            let strided = memory.view().permuted_axes(back);
+            let strided = copy.view().permuted_axes(back);
             prop_assert_eq!(strided, &x);
             let again = scheme.quantize(&strided).unwrap();
             prop_assert_eq!(&again, &q);
@@ -182,8 +182,8 @@ proptest! {
             prop_assert_eq!(&out, q.codes());
             let mut values = Array3::from_elem((x.dim().2, x.dim().1, x.dim().0), f32::NAN);
             q.dequantize_into(&mut values.view_mut().reversed_axes()).unwrap();
-            prop_assert_eq!(values.reversed_axes(), real.view());
-            prop_assert_eq!(q.params().fake_quantize(&strided).unwrap(), real.view());
+            prop_assert_eq!(values.reversed_axes(), dequantized.view());
+            prop_assert_eq!(q.params().fake_quantize(&strided).unwrap(), dequantized.view());
         }
         let dynamic: ArrayD<f32> = x.clone().into_dyn();
         let again = scheme.quantize(&dynamic).unwrap();
@@ -202,7 +202,7 @@ proptest! {
         prop_assert_eq!(q.codes().as_bytes().len(), x.len().div_ceil(4));
     }
 
-    /// Half-precision tensors go through f32; double ones stay double.
+    /// Half-precision tensors are computed in `f32`, `f64` tensors in `f64`.
     #[test]
     fn other_float_types(x in tensor(), scheme in scheme::<u8>()) {
         let halves = x.mapv(f16::from_f32);
@@ -210,7 +210,7 @@ proptest! {
         let q = scheme.quantize(&halves).unwrap();
         prop_assert_eq!(&q, &scheme.quantize(&halves.mapv(f32::from)).unwrap());
         if q.params().convention() == Convention::Torch && q.params().granularity() != Granularity::PerTensor {
-            // Rounded once, from f64: going through f32 would round twice.
+            // Values are rounded once, from `f64`. Rounding to `f32` first would round twice.
             for (&half, &exact) in q.dequantize_as::<f16>().iter().zip(&q.dequantize_as::<f64>()) {
                 let error = |bits| (f16::from_bits(bits).to_f64() - exact).abs();
                 // The neighbour of zero is NaN, which `min` ignores.
@@ -244,9 +244,9 @@ proptest! {
             let expected = if ieee.is_infinite() { f16::MAX.copysign(f16::from_f32(x)) } else { ieee };
             prop_assert!(x.is_nan() || y == expected);
         }
-        let refused = HalfCast::<f16>::new(Overflow::Error).quantize(&x);
+        let checked = HalfCast::<f16>::new(Overflow::Error).quantize(&x);
         let overflows = x.iter().zip(&ieee).any(|(x, y)| x.is_finite() && y.is_infinite());
-        prop_assert_eq!(refused.is_err(), overflows);
+        prop_assert_eq!(checked.is_err(), overflows);
         let back: Array1<f32> = HalfCast::<bf16>::new(Overflow::Infinity).quantize(&x).unwrap().dequantize().unwrap();
         for (&x, &y) in x.iter().zip(&back) {
             prop_assert!(x.is_nan() && y.is_nan() || y == bf16::from_f32(x).to_f32());
@@ -254,7 +254,7 @@ proptest! {
     }
 }
 
-/// The two fixed-point roundings in unbounded integers, straight from their definitions.
+/// Computes the two fixed-point roundings in wide integers, by their definitions.
 fn reference_fixed_point(x: i32, q31: i32, shift: i32, rounding: FixedPointRounding) -> i128 {
     let half_away = |value: i128, by: u32| {
         let half = if by == 0 { 0 } else { 1i128 << (by - 1) };
@@ -278,7 +278,7 @@ fn reference_fixed_point(x: i32, q31: i32, shift: i32, rounding: FixedPointRound
     }
 }
 
-/// A million random triples, and every value near a bound with every shift.
+/// Tests a million random triples, and every value near a bound with every shift.
 #[test]
 fn fixed_point_equals_wide_integers() {
     use rand::{RngExt, SeedableRng};
@@ -328,7 +328,7 @@ fn requantizations_agree_within_a_code() {
     }
 }
 
-/// Tensors without elements, without axes, and of one element.
+/// Tests tensors without elements, without axes, and of one element.
 #[test]
 fn degenerate_shapes() {
     let scheme = Scheme::<u8>::asymmetric();

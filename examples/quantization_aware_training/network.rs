@@ -1,7 +1,7 @@
 //! The network with few bits: every weight, every activation between layers.
 //!
-//! Pixels are codes of 8 bits already, and scores get 8 bits too; all in between has as many as asked for. A ReLU costs
-//! nothing: negative outputs have no code.
+//! Pixels and scores have 8 bits. All weights and the activations between layers have the requested number of bits. A
+//! ReLU costs nothing: negative outputs have no code.
 
 use ndarray::{Array, Array2, ArrayD, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2, IxDyn};
 use ndarray_quant::{
@@ -17,7 +17,7 @@ use crate::net::{FloatLinear, Network};
 use crate::progress::Progress;
 use crate::train::{self, LEARNING_RATE, WEIGHT_DECAY, cross_entropy, descend};
 
-/// Steps of quantization change by this part of themselves, times what Adam says.
+/// Learning rate of the logarithms of the scales.
 const STEP_RATE: f32 = 2e-3;
 
 /// Codes of the pixels, and of the scores.
@@ -37,7 +37,8 @@ pub(crate) struct FewBits {
 }
 
 impl FewBits {
-    /// Quantized after training, by ranges that an observer of this kind finds on the calibration images.
+    /// Quantizes a trained network (post-training quantization), with ranges from this observer on the calibration
+    /// images.
     pub(crate) fn calibrated<S: Statistic>(
         float: &Network,
         images: &ArrayRef2<f32>,
@@ -57,7 +58,7 @@ impl FewBits {
         Self::new(float.layers.iter().zip(&outputs).enumerate().map(layer))
     }
 
-    /// Ready to be trained: steps from LSQ's formula.
+    /// Creates a network to train, with scales by LSQ's formula.
     pub(crate) fn with_learned_steps(float: &Network, images: &ArrayRef2<f32>, bits: u32) -> Result<Self> {
         let outputs = float.layer_outputs(images);
         let layer = |(i, (linear, outputs)): (usize, (&FloatLinear, &Array2<f32>))| {
@@ -93,7 +94,7 @@ impl FewBits {
         Ok(passes)
     }
 
-    /// A layer with the present parameters: what comes out of one goes into the next.
+    /// Returns layer `i` with the present parameters. Its input parameters are the output parameters of the layer before.
     fn fake(&self, i: usize) -> Result<FakeLinear<u8, i8, u8>> {
         let input = if i == 0 { &self.input } else { self.layers[i - 1].outputs.params() };
         let layer = &self.layers[i];
@@ -121,7 +122,7 @@ impl FewBits {
         Ok(differ)
     }
 
-    /// Trains weights, biases and steps together; the progress advances by one each epoch.
+    /// Trains weights, biases and scales together. The progress advances by one per epoch.
     pub(crate) fn train(
         &mut self,
         data: &Dataset,
@@ -137,7 +138,7 @@ impl FewBits {
         })
     }
 
-    /// One batch forward, back, and a step of Adam. Returns the loss.
+    /// Trains on one batch: forward pass, backward pass, a step of Adam. Returns the loss.
     fn step(
         &mut self,
         images: &ArrayRef2<f32>,
@@ -158,9 +159,9 @@ impl FewBits {
             layer.linear.weight *= 1.0 - rates.0 * WEIGHT_DECAY;
             state.weight.descend(step, rates.0, &mut layer.linear.weight, &gradients.weights.input);
             state.bias.descend(step, rates.0, &mut layer.linear.bias, &gradients.bias);
-            state.weight_step.descend_steps(step, rates.1, &mut layer.weights, &gradients.weights.scale)?;
+            state.weight_step.descend_scales(step, rates.1, &mut layer.weights, &gradients.weights.scale)?;
             let by_output = ArrayD::from_elem(&[][..], gradients.output_scale);
-            state.output_step.descend_steps(step, rates.1, &mut layer.outputs, &by_output)?;
+            state.output_step.descend_scales(step, rates.1, &mut layer.outputs, &by_output)?;
             grad = gradients.input;
         }
         Ok(loss)
@@ -178,12 +179,12 @@ fn weight_scheme(bits: u32) -> Result<Scheme<i8>> {
     Ok(Scheme::symmetric().with_bits(bits)?.per_axis(Axis(0)))
 }
 
-/// From 0 on, after a ReLU.
+/// The scheme of activations after a ReLU: from 0 on.
 fn activation_scheme(bits: u32) -> Result<Scheme<u8>> {
     Scheme::asymmetric().with_bits(bits)
 }
 
-/// The scores have both signs.
+/// The scheme of scores, which have both signs.
 fn scores(outputs: &ArrayRef2<f32>) -> Result<QParams<u8>> {
     let mut range = MinMax::per_tensor();
     range.observe(outputs)?;
@@ -226,8 +227,9 @@ impl<D: Dimension> Moments<D> {
 }
 
 impl Moments<IxDyn> {
-    /// As [`Self::descend`] on the logarithms of the steps, whose gradient is that of a step times the step.
-    fn descend_steps<T: Element>(
+    /// Runs [`Self::descend`] on the logarithms of the scales. The gradient by a logarithm is the gradient by the scale,
+    /// times the scale.
+    fn descend_scales<T: Element>(
         &mut self,
         step: i32,
         rate: f32,

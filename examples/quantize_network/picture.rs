@@ -31,7 +31,7 @@ const BARS_PER_CODE: usize = 5;
 /// On the right, lines end at this part of the height, to leave room for a legend.
 const CODE_LINES: f64 = 0.93;
 
-/// What is drawn.
+/// The content of the picture.
 pub(crate) struct Layer {
     /// Counted from 1, as people do.
     number: usize,
@@ -43,20 +43,20 @@ pub(crate) struct Layer {
     weight_codes: (f64, f64),
     /// The layer's outputs for the test images.
     outputs: Vec<f64>,
-    output_grid: Grid,
+    output_grid: AffineParams,
 }
 
 /// The parameters of a tensor: `x ≈ (code - zero_point) * scale`.
-struct Grid {
+struct AffineParams {
     scale: f64,
     zero_point: f64,
     codes: (f64, f64),
 }
 
-impl Grid {
+impl AffineParams {
     fn new(params: &QParams<u8>) -> Self {
         let (min, max) = params.code_range();
-        Grid {
+        AffineParams {
             scale: params.scales()[0].into(),
             zero_point: params.zero_point().and_then(|z| z.first()).map_or(0.0, |&z| z.into()),
             codes: (min.into(), max.into()),
@@ -67,7 +67,7 @@ impl Grid {
         (code - self.zero_point) * self.scale
     }
 
-    /// The real values of the smallest and the greatest code.
+    /// The values of the smallest and the greatest code.
     fn clip(&self) -> (f64, f64) {
         (self.value(self.codes.0), self.value(self.codes.1))
     }
@@ -90,7 +90,7 @@ impl Layer {
             weight_scales: scales,
             weight_codes: (min.into(), max.into()),
             outputs: float.layer_outputs(&test.images)[layer].iter().map(|&y| y.into()).collect(),
-            output_grid: Grid::new(quantized.output_params(layer)),
+            output_grid: AffineParams::new(quantized.output_params(layer)),
         })
     }
 }
@@ -119,7 +119,7 @@ fn draw_all_weights(area: &Area, layer: &Layer) -> Result {
     let (Some(&narrow), Some(&wide)) = (layer.weight_scales.first(), layer.weight_scales.last()) else {
         return Err("a layer without channels has no picture".into());
     };
-    let grid = |scale| Grid { scale, zero_point: 0.0, codes: layer.weight_codes };
+    let grid = |scale| AffineParams { scale, zero_point: 0.0, codes: layer.weight_codes };
     let clip = grid(wide).clip();
     let x = widened(clip, 0.06);
     let bars = HistogramObserver::new(&layer.weights, clip, 100);
@@ -207,7 +207,7 @@ fn draw_near_outputs(area: &Area, layer: &Layer) -> Result {
     legend(&mut chart, &format!("not drawn: {zeros:.0}% of the outputs are exactly zero, code {}", grid.zero_point))
 }
 
-/// What the right panels show, above their lines.
+/// Labels the right panels, above their lines.
 fn legend(chart: &mut Chart, text: &str) -> Result {
     let (x, y) = (chart.x_range(), chart.y_range());
     label(chart, ((x.start + x.end) / 2.0, y.end), text, INK, HPos::Center)
@@ -239,7 +239,7 @@ fn codes_in_sight(chart: &Chart, codes: (f64, f64)) -> impl Iterator<Item = i64>
 }
 
 /// A grid as a ruler: its ends, and a tick for every 16th code, counted from the zero point.
-fn ruler(chart: &mut Chart, grid: &Grid, y: f64, height: f64) -> Result {
+fn ruler(chart: &mut Chart, grid: &AffineParams, y: f64, height: f64) -> Result {
     let (low, high) = grid.clip();
     line(chart, (low, y), (high, y), CLIP)?;
     let steps = (grid.codes.0 - grid.zero_point) as i64..=(grid.codes.1 - grid.zero_point) as i64;

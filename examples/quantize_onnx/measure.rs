@@ -33,10 +33,10 @@ impl<'a> Mode<'a> {
         Mode { name, bytes: network.weights_size_in_bytes(), network: Network::Quantized(network) }
     }
 
-    fn run(&self, x: &ndarray::ArrayRef4<f32>, memory: &mut Arena) -> Result<ArrayD<f32>> {
+    fn run(&self, x: &ndarray::ArrayRef4<f32>, arena: &mut Arena) -> Result<ArrayD<f32>> {
         match self.network {
-            Network::Float(network) => network.run_with(x, memory),
-            Network::Quantized(network) => network.run_with(x, memory),
+            Network::Float(network) => network.run_with(x, arena),
+            Network::Quantized(network) => network.run_with(x, arena),
         }
     }
 }
@@ -57,23 +57,23 @@ pub(crate) struct Row {
 /// Compares all modes with the first one.
 pub(crate) fn measure(modes: &[Mode], check: &Array4<f32>) -> Result<Vec<Row>> {
     let image = |i: usize| check.slice_axis(Axis(0), Slice::from(i..i + 1));
-    let mut memories: Vec<Arena> = modes.iter().map(|_| Arena::new()).collect();
+    let mut arenas: Vec<Arena> = modes.iter().map(|_| Arena::new()).collect();
     let mut times = vec![Vec::with_capacity(TIMED); modes.len()];
     let images = check.len_of(Axis(0)).max(1);
     // The networks take turns, so that other load on the machine affects all of them. The first round is a warm-up.
     for i in 0..=TIMED {
-        for ((mode, memory), times) in modes.iter().zip(&mut memories).zip(&mut times) {
+        for ((mode, arena), times) in modes.iter().zip(&mut arenas).zip(&mut times) {
             let start = Instant::now();
-            std::hint::black_box(mode.run(&image(i % images), memory)?);
+            std::hint::black_box(mode.run(&image(i % images), arena)?);
             if i > 0 {
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }
     }
-    let expected = modes[0].run(check, &mut memories[0])?;
-    let row = |((mode, memory), mut times): ((&Mode, &mut Arena), Vec<f64>)| {
+    let expected = modes[0].run(check, &mut arenas[0])?;
+    let row = |((mode, arena), mut times): ((&Mode, &mut Arena), Vec<f64>)| {
         times.sort_by(f64::total_cmp);
-        let found = mode.run(check, memory)?;
+        let found = mode.run(check, arena)?;
         let (mut signal, mut error, mut cosines, mut same) = (0.0, 0.0, 0.0, 0);
         for (x, y) in expected.outer_iter().zip(found.outer_iter()) {
             let (x, y) = (x.iter().copied().collect::<Vec<f32>>(), y.iter().copied().collect::<Vec<f32>>());
@@ -93,7 +93,7 @@ pub(crate) fn measure(modes: &[Mode], check: &Array4<f32>) -> Result<Vec<Row>> {
             top1_agreement: same as f64 / images as f64,
         })
     };
-    modes.iter().zip(&mut memories).zip(times).map(row).collect()
+    modes.iter().zip(&mut arenas).zip(times).map(row).collect()
 }
 
 fn greatest(x: &[f32]) -> Option<usize> {

@@ -21,7 +21,7 @@ pub(crate) const SIZES: [usize; 4] = [4 << 10, 64 << 10, 1 << 20, 16 << 20];
 /// Times all conversions of this many elements.
 pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result {
     timer.case("quantize_f32_i8", &[len], Work::Bytes(5 * len), || {
-        let (x, mut out) = (reals(len), Array1::<i8>::zeros(len));
+        let (x, mut out) = (floats(len), Array1::<i8>::zeros(len));
         let params = params(3)?;
         Ok(move || params.quantize_into(black_box(&x), &mut out))
     })?;
@@ -31,12 +31,12 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, len: usize) -> Result {
         Ok(move || params.dequantize_into(black_box(&q), &mut out))
     })?;
     timer.case("dynamic_quantize_f32_u8", &[len], Work::Bytes(5 * len), || {
-        let (x, mut out) = (reals(len), Array1::<u8>::zeros(len));
+        let (x, mut out) = (floats(len), Array1::<u8>::zeros(len));
         let scheme = Scheme::<u8>::asymmetric();
         Ok(move || scheme.params_of(black_box(&x))?.quantize_into(&x, &mut out))
     })?;
     timer.case("cast_f32_f16", &[len], Work::Bytes(6 * len), || {
-        let (x, mut out) = (reals(len), Array1::<f16>::from_elem(len, f16::ZERO));
+        let (x, mut out) = (floats(len), Array1::<f16>::from_elem(len, f16::ZERO));
         let cast = HalfCast::<f16>::new(Overflow::Infinity);
         Ok(move || cast.quantize_into(black_box(&x), &mut out))
     })?;
@@ -76,7 +76,7 @@ fn some_clipped(len: usize) -> Array1<f32> {
     uniform(len, -2.7..2.7)
 }
 
-fn reals(len: usize) -> Array1<f32> {
+fn floats(len: usize) -> Array1<f32> {
     uniform(len, -2.0..2.0)
 }
 

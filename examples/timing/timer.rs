@@ -56,7 +56,7 @@ impl<'a, W: Write> Timer<'a, W> {
     }
 }
 
-/// The time of a call in seconds: the median over samples, each of as many calls as take about two milliseconds.
+/// Returns the median time of a call in seconds. Each sample repeats the call for about two milliseconds.
 fn median(at_least: Duration, mut call: impl FnMut() -> ndarray_quant::Result<()>) -> ndarray_quant::Result<f64> {
     const WARM_UP: usize = 3;
     const SAMPLES: usize = 5;

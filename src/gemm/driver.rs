@@ -67,8 +67,8 @@ pub(crate) fn gemm_unchecked<A: Int8, B: Int8, E: Epilogue>(
 impl<E: Epilogue> Gemm<'_, E> {
     /// Halves the output by whole tiles until there is one part per thread, each with its `scratch`.
     ///
-    /// Columns are split only where there are few rows: a part of rows is contiguous in `out`, so its epilogue can
-    /// store from registers.
+    /// Columns are split only in skinny products: a block of rows is contiguous in `out`, so its epilogue can store from
+    /// registers.
     fn fork<A: Int8>(
         &self,
         a: LhsSource<'_, A>,

@@ -19,11 +19,10 @@
 //!
 //! **The LHS is the operand that changes**: activations, queries. Pass a reference to the matrix; most are read in
 //! place. [`PackedLhs`] pays off only for an LHS that meets many RHS and is signed, not contiguous, or multiplied by
-//! RHS with zero points. Otherwise the matrix itself is as fast or faster, and one product costs less than packing plus the
-//! product.
+//! RHS with zero points. Otherwise the matrix itself is as fast or faster, and one product costs less than packing plus
+//! the product.
 //!
-//! A product of few rows (a matrix–vector product, GEMV, and other skinny products) streams the RHS once and is bound
-//! by memory.
+//! A skinny product, such as a matrix–vector product (GEMV), reads the RHS once and is bound by memory.
 //!
 //! # Instruction sets
 //!
@@ -47,8 +46,8 @@
 //! let b = PackedRhs::pack(&array![[1i8, 4], [2, 5], [3, 6]], &[0])?;
 //! assert_eq!(gemm(&a, 1, &b, &I32Epilogue::new())?, array![[8, 17]]); // (a - 1) · b
 //!
-//! let real = DequantizeEpilogue::new(&[0.5], &[0.1, 0.2], None)?;
-//! assert_eq!(gemm(&a, 1, &b, &real)?, array![[0.4, 1.7]]);
+//! let dequantize = DequantizeEpilogue::new(&[0.5], &[0.1, 0.2], None)?;
+//! assert_eq!(gemm(&a, 1, &b, &dequantize)?, array![[0.4, 1.7]]);
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 

@@ -81,7 +81,7 @@ proptest! {
         let row_scale: Vec<f32> = (0..m).map(|i| 0.01 + i as f32 * 0.003).collect();
         let col_scale: Vec<f32> = (0..n).map(|j| 0.02 + j as f32 * 0.0007).collect();
         let bias: Vec<i32> = (0..n).map(|j| j as i32 * 37 - 500).collect();
-        let real_bias: Vec<f32> = bias.iter().map(|&b| b as f32 * 0.1).collect();
+        let float_bias: Vec<f32> = bias.iter().map(|&b| b as f32 * 0.1).collect();
         let arithmetic = match fixed {
             0 => Arithmetic::F32,
             1 => Arithmetic::F64,
@@ -93,12 +93,12 @@ proptest! {
             col_scale.iter().map(|&s| crate::nn::Multiplier::new(0.05, s, 0.3, arithmetic).unwrap()).collect();
         for isa in Isa::available() {
             let packed = PackedRhs::pack_for(isa, &b, b_zeros).unwrap();
-            let real = DequantizeEpilogue::new(&row_scale, &col_scale, Some(&real_bias)).unwrap();
+            let dequantize = DequantizeEpilogue::new(&row_scale, &col_scale, Some(&float_bias)).unwrap();
             let expected = Array2::from_shape_fn((m, n), |(i, j)| {
-                acc[[i, j]] as f32 * (row_scale[i] * col_scale[j]) + real_bias[j]
+                acc[[i, j]] as f32 * (row_scale[i] * col_scale[j]) + float_bias[j]
             });
             if m > 0 && n > 0 {
-                prop_assert_eq!(&gemm(&a, a_zero, &packed, &real).unwrap(), &expected);
+                prop_assert_eq!(&gemm(&a, a_zero, &packed, &dequantize).unwrap(), &expected);
             }
             let codes = RequantizeEpilogue::new(0.05, &col_scale, Some(&bias), &to, arithmetic).unwrap();
             let expected = Array2::from_shape_fn((m, n), |(i, j)| multiplier[j].requantize::<u8>(acc[[i, j]] + bias[j], 17));

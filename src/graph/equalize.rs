@@ -230,7 +230,7 @@ impl Graph {
 struct Scaling {
     parts: Parts,
     names: FreshNames,
-    /// How often nodes and graph outputs read each tensor.
+    /// Number of nodes and graph outputs that read each tensor.
     reads: BTreeMap<String, usize>,
 }
 

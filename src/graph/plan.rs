@@ -61,7 +61,7 @@ pub(crate) struct Tensor {
     /// The logical shape for a batch of one.
     pub(crate) shape: Vec<usize>,
     pub(crate) kind: Kind,
-    /// The index of its buffer among those of its kind.
+    /// The index of its buffer among the buffers of its kind.
     pub(super) buffer: usize,
     /// The value of an output that does not depend on the inputs. It has no buffer and no batch.
     pub(super) constant: Option<Constant>,

@@ -308,6 +308,6 @@ fn stochastic_rounding_is_unbiased() {
     let columns = x.t().as_standard_layout().into_owned();
     assert_eq!(fake.forward_stochastic(&columns.t(), 7).unwrap().0, y);
     assert_ne!(fake.forward_stochastic(&x, 8).unwrap().0, y);
-    let real = fake.with_float_zero_points(&Array2::from_elem((1, 1), 5.5)).unwrap();
-    assert!(matches!(real.forward_stochastic(&x, 1), Err(Error::Argument { .. })));
+    let float_zero_points = fake.with_float_zero_points(&Array2::from_elem((1, 1), 5.5)).unwrap();
+    assert!(matches!(float_zero_points.forward_stochastic(&x, 1), Err(Error::Argument { .. })));
 }

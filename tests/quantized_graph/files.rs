@@ -57,3 +57,34 @@ fn hostile_files_are_errors() {
     let node = replaced("\\\"groups\\\":16", "\\\"groups\\\":17");
     assert!(matches!(node, Error::Node { .. }), "{node:?}");
 }
+
+/// Replaces the structure of the network in a file.
+fn with_structure(bytes: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let len = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (header, tensors) = bytes[8..].split_at(len);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let text = header["__metadata__"].as_object_mut().unwrap().values_mut().next().unwrap();
+    let mut structure = serde_json::from_str(text.as_str().unwrap()).unwrap();
+    change(&mut structure);
+    *text = structure.to_string().into();
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes(), &header[..], tensors].concat()
+}
+
+#[test]
+fn clamps_of_nodes_that_have_none_are_errors() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(17);
+    let graph = network(rng);
+    let x = images(2, rng);
+    let bytes = mixed(&graph, &x).to_safetensors().unwrap();
+    assert!(QuantizedNetwork::from_safetensors(&with_structure(&bytes, |_| ())).is_ok());
+    let hostile = with_structure(&bytes, |structure| {
+        let nodes = structure["nodes"].as_array_mut().unwrap();
+        let clamp = nodes.iter().find(|node| node["op"].get("Conv").is_some()).unwrap()["clamp"].clone();
+        let pool = nodes.iter_mut().find(|node| node["op"].get("MaxPool").is_some()).unwrap();
+        assert_ne!(pool["clamp"], clamp, "the convolution has a clamp, the pooling has none");
+        pool["clamp"] = clamp;
+    });
+    let error = QuantizedNetwork::from_safetensors(&hostile).unwrap_err();
+    assert!(error.to_string().contains("clamp"), "{error}");
+}

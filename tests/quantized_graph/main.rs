@@ -12,7 +12,7 @@ use ndarray_quant::{
 };
 use ndarray_quant::{
     graph::{
-        Activation, Arena, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Precision,
+        Activation, Arena, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Op, Precision,
         QuantizedNetwork, Recipe, TensorId,
     },
     nn::Window,
@@ -24,7 +24,8 @@ fn random<D: ndarray::Dimension>(shape: impl ndarray::ShapeBuilder<Dim = D>, rng
     Array::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0))
 }
 
-/// Convolutions of all kinds, a residual sum, a gate, poolings, a concatenation and a linear layer.
+/// Builds a network with all kinds of convolutions, a residual sum, a gate, poolings, a concatenation and a linear
+/// layer.
 fn network(rng: &mut Pcg64Mcg) -> Graph {
     let mut g = GraphBuilder::new();
     let mut conv = |g: &mut GraphBuilder, name: &str, x: TensorId, shape: [usize; 4], window: Window, groups: usize| {
@@ -121,15 +122,15 @@ fn integers_go_in_and_come_out() {
     input.quantize_into(&x, &mut codes).unwrap();
     let mut arena = Arena::new();
     let y = network.run_codes(&codes, &mut arena).unwrap();
-    let mut real = ArrayD::<f32>::zeros(y.raw_dim());
-    output.dequantize_into(&y, &mut real).unwrap();
-    assert_eq!(real, network.run(&x).unwrap());
-    assert_eq!(real, network.run_from_codes(&codes, &mut arena).unwrap());
-    // Channels last, and with gaps.
+    let mut expected = ArrayD::<f32>::zeros(y.raw_dim());
+    output.dequantize_into(&y, &mut expected).unwrap();
+    assert_eq!(expected, network.run(&x).unwrap());
+    assert_eq!(expected, network.run_from_codes(&codes, &mut arena).unwrap());
+    // Images in NHWC memory order, and with gaps.
     let last = x.view().permuted_axes(IxDyn(&[0, 2, 3, 1])).as_standard_layout().into_owned();
-    assert_eq!(real, network.run(&last.permuted_axes(IxDyn(&[0, 3, 1, 2]))).unwrap());
+    assert_eq!(expected, network.run(&last.permuted_axes(IxDyn(&[0, 3, 1, 2]))).unwrap());
     let twice = ndarray::concatenate![Axis(3), x, x];
-    assert_eq!(real, network.run(&twice.slice_axis(Axis(3), (12..).into())).unwrap());
+    assert_eq!(expected, network.run(&twice.slice_axis(Axis(3), (12..).into())).unwrap());
 }
 
 #[test]
@@ -141,13 +142,13 @@ fn the_simulation_is_the_network() {
     let report = network.report(&graph, &x).unwrap();
     assert_eq!(report.layers.len(), graph.nodes().len());
     let last = report.layers.last().unwrap();
-    let real = sqnr(&graph.run(&x).unwrap(), &network.run(&x).unwrap());
-    assert!((last.accumulated.sqnr_db - real).abs() < 1.5, "{report}{real}");
+    let found = sqnr(&graph.run(&x).unwrap(), &network.run(&x).unwrap());
+    assert!((last.accumulated.sqnr_db - found).abs() < 1.5, "{report}{found}");
     for layer in &report.layers {
         assert!(layer.local.sqnr_db >= layer.accumulated.sqnr_db - 3.0, "{report}");
         assert!(layer.local.sqnr_db > 25.0, "{report}");
         assert_eq!(layer.weights.is_some(), matches!(layer.op, "Conv" | "Linear"));
-        assert_eq!((layer.clipped, layer.weights_clipped), (0.0, 0.0), "nothing lies beyond its own range");
+        assert_eq!((layer.clipped, layer.weights_clipped), (0.0, 0.0), "no value is outside its own range");
     }
     assert!(report.to_string().lines().count() == report.layers.len() + 1);
     assert!(report.to_svg().matches("<title>").count() == 2 * report.layers.len());
@@ -182,8 +183,8 @@ fn a_bias_beyond_the_accumulator_widens_the_scale() {
     assert!(found.iter().zip(&float).all(|(a, b)| (a - b).abs() < 1.6), "{found} {float}");
 }
 
-/// Deep layers leave little of the accumulator to the bias: scales are widened for it, and a layer that is too deep is an
-/// error.
+/// Deep layers leave little of the accumulator to the bias: scales are widened for it, and a layer that is too deep is
+/// an error.
 #[test]
 fn deep_layers() {
     let deep = |depth: usize, precision: Precision| {
@@ -293,7 +294,7 @@ fn clamps_and_constants_are_fused_into_codes() {
     assert!(sqnr(&float, &found) > 35.0, "{}", sqnr(&float, &found));
 }
 
-/// A fingerprint of all codes: every instruction set must print the same, with any number of threads.
+/// Computes a fingerprint of all codes. Every instruction set and number of threads must give the same.
 #[test]
 fn codes_are_the_same_on_every_instruction_set() {
     const NAME: &str = "NDARRAY_QUANT_ISA";
@@ -382,4 +383,31 @@ fn equal_channels_lose_less() {
     assert!(sqnr(&float, &equal.run(&x).unwrap()) > 100.0, "the same function");
     let quality = |graph: &Graph| sqnr(&float, &graph.quantize(&calibrated(graph, &x)).unwrap().run(&x).unwrap());
     assert!(quality(&equal) > quality(&graph) + 6.0, "{} {}", quality(&equal), quality(&graph));
+}
+
+/// Equalization and bias correction add constants. They keep the constants that have the names of the new ones.
+#[test]
+fn new_constants_get_fresh_names() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(16);
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 4, 1, 1]).unwrap();
+    let w = g.constant("w", &random((4, 4, 1, 1), rng)).unwrap();
+    let conv = Op::Conv { window: Window::new(), groups: 1 };
+    let a = g.node("a", conv.clone(), &[x, w]).unwrap();
+    let mut y = g.node("b", conv, &[a, w]).unwrap();
+    for name in ["w.a", "w.b", "a.corrected.bias", "b.corrected.bias"] {
+        let constant = g.constant(name, &random((1, 4, 1, 1), rng)).unwrap();
+        y = g.add(&format!("sum with {name}"), y, constant).unwrap();
+    }
+    let graph = g.build(&[y]).unwrap();
+    let x = random(IxDyn(&[16, 4, 1, 1]), rng);
+    let float = graph.run(&x).unwrap();
+    let (mut ranges, mut statistics) = (ChannelAbsMax::new(&graph).unwrap(), InputStatistics::new(&graph).unwrap());
+    ranges.observe(&x).unwrap();
+    statistics.observe(&x).unwrap();
+    let equal = graph.equalize(&ranges).unwrap();
+    assert!(sqnr(&float, &equal.run(&x).unwrap()) > 100.0, "the same function");
+    let recipe = Recipe::dynamic_range(&graph).unwrap();
+    let network = graph.quantize_with_coordinate_descent(&recipe, &statistics).unwrap();
+    assert!(sqnr(&float, &network.run(&x).unwrap()) > 30.0, "bias correction");
 }

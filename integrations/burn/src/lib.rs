@@ -5,8 +5,9 @@
 //! | [`fake_quantize`] | by the input (straight-through) | fixed or observed parameters, 8 bits |
 //! | [`learned_fake_quantize`] | by the input and by the scales (LSQ) | 4 bits and fewer |
 //!
-//! Since version 0.22 the type of a burn tensor does not name its backend, and custom operations are *backend extensions*
-//! that are dispatched at run time. These run on the CPU backend `Flex`, with or without autodiff, on `f32` tensors.
+//! Since version 0.22 the type of a burn tensor does not name its backend, and custom operations are *backend
+//! extensions* that are dispatched at run time. These run on the CPU backend `Flex`, with or without autodiff, on `f32`
+//! tensors.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -39,8 +40,8 @@ use ndarray_quant::{
 
 use extension::{Fixed, Learned, QuantizationBackend};
 
-/// Fake quantization with fixed parameters. The gradient by `x` is straight-through: the gradient of the output where the
-/// value was not clipped, otherwise 0.
+/// Fake quantization with fixed parameters. The gradient by `x` is straight-through: the gradient of the output where
+/// the value was not clipped, otherwise 0.
 ///
 /// # Errors
 /// [`Error::Shape`] if the parameters do not fit `x`, [`Error::Argument`] unless `x` is of type `f32`.
@@ -66,7 +67,7 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 /// let start = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().with_bits(2)?, &array![0.3f32, -0.8, 2.0].into_dyn())?;
 /// let device = Device::flex().autodiff();
 /// let x = Tensor::<1>::from_floats([0.3, -0.8, 2.0], &device).require_grad();
-/// let scale = Tensor::<1>::from_floats([start.scales()[0]], &device).require_grad();
+/// let scale = Tensor::<1>::from_floats([start.params().scales()[0]], &device).require_grad();
 /// let y = learned_fake_quantize(x, scale.clone(), start.params(), GradientScale::Weights)?;
 /// let gradients = y.sum().backward();
 /// assert!(scale.grad(&gradients).is_some());

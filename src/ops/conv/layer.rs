@@ -22,7 +22,7 @@ use crate::window::Window;
 ///
 /// Images are `[images, height, width, channels]` (NHWC), weights are `[out, kh, kw, channels / groups]` (OHWI), per
 /// tensor or per output channel (axis 0), of 8 bits or fewer. Weights are packed once. Other layouts come as views with
-/// permuted axes: `permuted_axes([0, 2, 3, 1])` for NCHW images and for OIHW weights. As many groups as channels make a
+/// permuted axes: `permuted_axes([0, 2, 3, 1])` for NCHW images and for OIHW weights. One group per channel makes a
 /// depthwise convolution. The bias stays in `f32` until the scale of the input is known.
 ///
 /// | form | input | output | use it for |

@@ -42,7 +42,7 @@ impl Stop {
 
 impl From<ndarray_quant::Error> for Stop {
     fn from(error: ndarray_quant::Error) -> Self {
-        Stop::Failed(format!("the crate refused it: {error}"))
+        Stop::Failed(format!("the crate returned an error: {error}"))
     }
 }
 

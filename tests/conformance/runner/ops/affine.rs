@@ -94,20 +94,20 @@ where
 fn params<T: Element>(case: &Case, shape: &[usize], convention: Convention) -> Outcome<QParams<T>> {
     let scale = case.input(1)?;
     let scale = scale.floats().ok_or_else(|| Stop::not_covered(format!("scales of dtype {}", scale.dtype())))?;
-    let (granularity, grid) = granularity(case, shape, scale.shape())?;
+    let (granularity, params_shape) = granularity(case, shape, scale.shape())?;
     let zero_point = case.inputs.get(2).map(|z| zero_points::<T>(&z.tensor)).transpose()?;
     let spread = |what: &str, len: usize| Stop::failed(format!("{len} {what} do not fit {shape:?} {granularity:?}"));
     let zero_point = match zero_point {
         // One zero point may serve all scales.
-        Some(z) if z.len() == 1 => z.iter().next().map(|&z| ArrayD::from_elem(grid.clone(), z)),
+        Some(z) if z.len() == 1 => z.iter().next().map(|&z| ArrayD::from_elem(params_shape.clone(), z)),
         Some(z) => {
             let len = z.len();
-            Some(z.into_shape_with_order(grid.clone()).map_err(|_| spread("zero points", len))?)
+            Some(z.into_shape_with_order(params_shape.clone()).map_err(|_| spread("zero points", len))?)
         }
         None => None,
     };
     let len = scale.len();
-    let scale = scale.into_shape_with_order(grid).map_err(|_| spread("scales", len))?;
+    let scale = scale.into_shape_with_order(params_shape).map_err(|_| spread("scales", len))?;
     let params = QParams::<T>::from_f64(granularity, scale, zero_point)?.with_convention(convention);
     Ok(match case.code_range()? {
         Some((min, max)) => params.with_code_range(min, max)?,

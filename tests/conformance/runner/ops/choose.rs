@@ -1,4 +1,4 @@
-//! Scale and zero point of a tensor by fbgemm's formula.
+//! Scale and zero point of a tensor by FBGEMM's formula.
 
 use ndarray_quant::{Granularity, observer::Ranges};
 

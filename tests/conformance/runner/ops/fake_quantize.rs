@@ -49,17 +49,17 @@ pub(crate) fn fake_quantize_learnable(case: &Case) -> Outcome<Vec<Tensor>> {
     ])
 }
 
-/// The scales without zero points, and the zero points as reals, both in the rank of the tensor.
+/// Reads parameters without zero points, and the zero points as floats in the shape of the scales.
 fn parameters(case: &Case) -> Outcome<(QParams<Wide>, ArrayD<f32>)> {
     let (x, scale) = (case.input(0)?.shape(), case.values::<f32>(1)?);
-    let (granularity, grid) = granularity(case, x, scale.shape())?;
+    let (granularity, shape) = granularity(case, x, scale.shape())?;
     let zero_points = case.input(2)?;
     let values = zero_points.floats().or_else(|| zero_points.integers().map(|z| z.mapv(|z| z as f64)));
     let values = values.ok_or_else(|| Stop::not_covered(format!("zero points of dtype {}", zero_points.dtype())))?;
     let (min, max) = case.code_range()?.ok_or_else(|| Stop::failed("no codes"))?;
     let wrong = |what: &str| Stop::failed(format!("{what} do not fit {x:?} {granularity:?}"));
-    let scale = scale.clone().into_shape_with_order(grid.clone()).map_err(|_| wrong("scales"))?;
-    let values = values.mapv(|z| z as f32).into_shape_with_order(grid).map_err(|_| wrong("zero points"))?;
+    let scale = scale.clone().into_shape_with_order(shape.clone()).map_err(|_| wrong("scales"))?;
+    let values = values.mapv(|z| z as f32).into_shape_with_order(shape).map_err(|_| wrong("zero points"))?;
     let params = QParams::new(granularity, scale, None)?.with_convention(Convention::Torch);
     Ok((params.with_code_range(min, max)?, values))
 }
