@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use ndarray::{ArrayD, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, IxDyn, s};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ParamsError, Result, check_count, check_shapes};
 
 /// The granularity of quantization: elements of one block share a scale and a zero point.
 ///
@@ -63,7 +63,7 @@ impl Granularity {
             Granularity::PerTensor => Vec::new(),
             Granularity::PerAxis { axis } => match shape.get(axis) {
                 Some(&len) => alloc::vec![len],
-                None => return Err(Error::Axis { ndim: shape.len(), found: axis }),
+                None => return Err(Error::axis(shape.len(), axis)),
             },
             Granularity::PerGroup { axis, size } => {
                 self.check_group(axis, size, shape.len())?;
@@ -76,11 +76,7 @@ impl Granularity {
         let count = params.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
         match count.filter(|&count| count <= LIMIT) {
             Some(_) => Ok(params),
-            None => Err(Error::Argument {
-                what: "number of scales",
-                expected: "at most 2^40",
-                found: alloc::format!("those of shape {params:?}"),
-            }),
+            None => Err(Error::too_large("scales", "at most 2^40", &params)),
         }
     }
 
@@ -98,9 +94,9 @@ impl Granularity {
     /// Checks that parameters of this shape fit tensors of shape `tensor`.
     pub(crate) fn check_fit(self, params: &[usize], tensor: &[usize]) -> Result<()> {
         if let (Granularity::PerGroup { .. }, true) = (self, params.len() != tensor.len()) {
-            return Err(Error::shape("rank of the parameters", &[tensor.len()], &[params.len()]));
+            return check_count("rank of the parameters", tensor.len(), params.len());
         }
-        crate::error::check_shapes("parameters", &self.params_shape(tensor)?, params)
+        check_shapes("parameters", &self.params_shape(tensor)?, params)
     }
 
     /// Returns parameters in row-major order, and in rank 0 if the granularity is per tensor.
@@ -114,9 +110,9 @@ impl Granularity {
 
     fn check_group(self, axis: usize, size: usize, ndim: usize) -> Result<()> {
         if size == 0 {
-            return Err(Error::GroupSize { found: size });
+            return Err(ParamsError::GroupSize { found: size }.into());
         }
-        if axis < ndim { Ok(()) } else { Err(Error::Axis { ndim, found: axis }) }
+        if axis < ndim { Ok(()) } else { Err(Error::axis(ndim, axis)) }
     }
 }
 
@@ -170,7 +166,7 @@ impl<D: Dimension> Blocks<D> {
     pub(crate) fn new(granularity: Granularity, ndim: usize) -> Result<Self> {
         let mut extent = D::zeros(ndim);
         let checked = |axis: usize| {
-            if axis < ndim { Ok(axis) } else { Err(Error::Axis { ndim, found: axis }) }
+            if axis < ndim { Ok(axis) } else { Err(Error::axis(ndim, axis)) }
         };
         match granularity {
             Granularity::PerTensor => extent.slice_mut().fill(WHOLE),
@@ -180,7 +176,7 @@ impl<D: Dimension> Blocks<D> {
             }
             Granularity::PerGroup { axis, size } => {
                 if size == 0 {
-                    return Err(Error::GroupSize { found: size });
+                    return Err(ParamsError::GroupSize { found: size }.into());
                 }
                 extent.slice_mut().fill(1);
                 extent[checked(axis)?] = size;

@@ -4,7 +4,7 @@ use ndarray::{Array, ArrayRef, Dimension};
 
 use crate::arch::{self, Task};
 use crate::element::{Compute, DType, Float};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ValueError};
 use crate::granularity::positions;
 use crate::quantize::{Dequantize, Quantize};
 
@@ -82,7 +82,7 @@ impl<H: HalfFloat> HalfCast<H> {
         if may_overflow && self.overflow == Overflow::Error {
             let finite_overflow = |x: &F| overflows(*x) && x.to_f64().is_finite();
             if let Some((index, x)) = positions(x.raw_dim()).zip(x).find(|(_, x)| finite_overflow(x)) {
-                return Err(Error::Overflow { limit, found: x.to_f64(), index });
+                return Err(ValueError::Overflow { limit, found: x.to_f64(), index }.into());
             }
         }
         if may_overflow && self.overflow == Overflow::Saturate {

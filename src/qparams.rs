@@ -5,7 +5,7 @@ use ndarray::{Array, Array1, ArrayD, ArrayRef, ArrayView1, ArrayViewMut1, Axis, 
 use crate::affine::{Codes, Convention, Quantizer, with_rounding};
 use crate::element::{Code, DType, Element, Float};
 use crate::elementwise::{self, Params};
-use crate::error::{Error, Result, check_shapes};
+use crate::error::{Error, ParamsError, Result, check_shapes};
 use crate::granularity::{Blocks, Granularity, Segment, positions};
 use crate::qtensor::QTensor;
 
@@ -153,7 +153,7 @@ impl<T: Element> QParams<T> {
             check_shapes("zero points", scale.shape(), zero_point.shape())?;
             let in_range = |z: &&T::Code| (T::MIN..=T::MAX).contains(&z.to_i32());
             if let Some(&bad) = zero_point.iter().find(|z| !in_range(z)) {
-                return Err(Error::ZeroPoint { min: T::MIN as i64, max: T::MAX as i64, found: bad.into() });
+                return Err(ParamsError::ZeroPoint { min: T::MIN as i64, max: T::MAX as i64, found: bad.into() }.into());
             }
         }
         let zero_point = zero_point.filter(|z| z.iter().any(|&z| z != T::Code::default()));
@@ -180,7 +180,7 @@ impl<T: Element> QParams<T> {
             None => Some(0).filter(|&z| outside(z) && !self.scale.is_empty()),
         };
         match bad {
-            Some(found) => Err(Error::ZeroPoint { min: min as i64, max: max as i64, found: found as i64 }),
+            Some(found) => Err(ParamsError::ZeroPoint { min: min as i64, max: max as i64, found: found as i64 }.into()),
             None => Ok(self),
         }
     }
@@ -367,7 +367,7 @@ impl<T: Element> QParams<T> {
 
     /// Returns the values of the smallest and the greatest code, or `None` unless the parameters are per tensor.
     pub(crate) fn value_range(&self) -> Option<(f32, f32)> {
-        let (scale, zero_point) = self.of_tensor("parameters").ok()?;
+        let (scale, zero_point) = self.of_tensor("x").ok()?;
         let value = |code: i32| (code - zero_point.to_i32()) as f32 * scale;
         Some((value(self.codes.min), value(self.codes.max)))
     }
@@ -379,7 +379,10 @@ impl<T: Element> QParams<T> {
                 let zero_point = self.zero_point.as_ref().and_then(|z| z.first()).copied();
                 Ok((scale, zero_point.unwrap_or_default()))
             }
-            _ => Err(Error::shape(what, &[1], self.scale.shape())),
+            _ => {
+                let expected = Granularity::PerTensor;
+                Err(ParamsError::Granularity { what, expected, found: self.granularity }.into())
+            }
         }
     }
 
@@ -392,7 +395,7 @@ impl<T: Element> QParams<T> {
     /// Returns the parameters of the subtensor at `index` of `axis`, for a tensor of shape `shape`.
     pub(crate) fn index_axis(&self, axis: Axis, index: usize, shape: &[usize]) -> Result<Self> {
         let Some(&len) = shape.get(axis.index()) else {
-            return Err(Error::Axis { ndim: shape.len(), found: axis.index() });
+            return Err(Error::axis(shape.len(), axis.index()));
         };
         if index >= len {
             let found = alloc::format!("{index} of an axis of length {len}");
@@ -490,7 +493,7 @@ fn checked_scale<S: Float, D: Dimension>(granularity: Granularity, scale: Array<
     if !scale.iter().all(|&s| is_usable(s))
         && let Some((index, bad)) = positions(scale.raw_dim()).zip(&scale).find(|(_, s)| !is_usable(**s))
     {
-        return Err(Error::Scale { found: bad.to_f64(), index });
+        return Err(ParamsError::Scale { what: "scale", found: bad.to_f64(), index }.into());
     }
     Ok(scale)
 }

@@ -219,7 +219,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
     /// ```
     pub fn into_shape<Sh: IntoDimension>(self, shape: Sh) -> Result<QTensor<T, Sh::Dim>> {
         let shape = shape.into_dimension();
-        self.params.of_tensor("parameters of the reshaped tensor")?;
+        self.params.of_tensor("the reshaped tensor")?;
         let params = self.params.clone();
         let codes = self.unpacked_codes().into_owned();
         let found = codes.shape().to_vec();
@@ -245,7 +245,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
         let dim = self.raw_dim();
         let shape = dim.slice();
         if axis > shape.len() {
-            return Err(Error::Axis { ndim: shape.len(), found: axis });
+            return Err(Error::axis(shape.len(), axis));
         }
         let (outer, inner) = shape.split_at(axis);
         let shape = (outer.iter().product(), inner.iter().product());

@@ -7,7 +7,7 @@ use ndarray::{Array, ArrayD, ArrayRef, ArrayView1, Axis, Dimension};
 use crate::affine::check_range;
 use crate::arch::{self, Task};
 use crate::element::Float;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ValueError};
 use crate::granularity::{Blocks, Granularity, Segment};
 
 /// The range of each block of a tensor: its smallest and its greatest value.
@@ -256,5 +256,5 @@ fn bounds_of<F: Float>(values: &[F]) -> Bounds {
 fn first_non_finite<F: Float, D: Dimension>(x: &ArrayRef<F, D>) -> Error {
     let found = crate::granularity::positions(x.raw_dim()).zip(x).find(|(_, x)| !x.to_f32().is_finite());
     let (index, found) = found.expect("called for a tensor that holds one");
-    Error::NonFinite { found: found.to_f64(), index }
+    ValueError::NonFinite { what: "x", found: found.to_f64(), index }.into()
 }

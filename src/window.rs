@@ -140,21 +140,22 @@ impl Window {
     pub(crate) fn place(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<Placed> {
         let &Window { strides, dilations, .. } = self;
         let mut placed = Placed { kernel, strides, dilations, before: [0; 2], image, padded: [0; 2], output: [0; 2] };
-        let mut dilated = [0; 2];
+        let dilated = [self.dilated_kernel(kernel, 0)?, self.dilated_kernel(kernel, 1)?];
         for axis in 0..2 {
-            dilated[axis] = self.dilated_kernel(kernel, axis)?;
             let (before, after) = self.pads(dilated[axis], image[axis], axis);
-            let padded = before
-                .checked_add(image[axis])
-                .and_then(|sum| sum.checked_add(after))
-                .filter(|&sum| sum <= i32::MAX as usize)
-                .ok_or_else(|| argument("padded image", "at most 2^31 - 1 rows and columns", [before, after]))?;
-            let (slack, stride) = (padded.saturating_sub(dilated[axis]), strides[axis]);
+            placed.before[axis] = before;
+            placed.padded[axis] = before.saturating_add(image[axis]).saturating_add(after);
+        }
+        if placed.padded.iter().any(|&len| len > i32::MAX as usize) {
+            return Err(Error::too_large("padded image", "at most 2^31 - 1 rows and columns", &placed.padded));
+        }
+        for axis in 0..2 {
+            let (slack, stride) = (placed.padded[axis].saturating_sub(dilated[axis]), strides[axis]);
             let mut steps = if self.ceil_mode { slack.div_ceil(stride) } else { slack / stride };
-            if self.ceil_mode && steps * stride >= before + image[axis] {
+            if self.ceil_mode && steps * stride >= placed.before[axis] + image[axis] {
                 steps = steps.saturating_sub(1);
             }
-            (placed.before[axis], placed.padded[axis], placed.output[axis]) = (before, padded, steps + 1);
+            placed.output[axis] = steps + 1;
             // Unused strides and dilations become 1, so that products with them cannot overflow.
             if steps == 0 {
                 placed.strides[axis] = 1;
@@ -164,7 +165,11 @@ impl Window {
             }
         }
         if placed.padded[0] < dilated[0] || placed.padded[1] < dilated[1] {
-            return Err(Error::shape("padded image, at least as large as the kernel", &dilated, &placed.padded));
+            return Err(Error::layout(
+                "padded image",
+                alloc::format!("at least the kernel's size, {dilated:?}"),
+                &placed.padded,
+            ));
         }
         Ok(placed)
     }

@@ -2,7 +2,9 @@
 
 use super::{Codes, Convention};
 use crate::element::Compute;
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{ParamsError, Result};
 
 /// Smallest scale of PyTorch's observers.
 const TORCH_EPSILON: f32 = f32::EPSILON;
@@ -110,7 +112,7 @@ pub(crate) fn check_range(min: f32, max: f32) -> Result<()> {
     if min.is_finite() && max.is_finite() && min <= max {
         Ok(())
     } else {
-        Err(Error::Range { min: min as f64, max: max as f64 })
+        Err(ParamsError::Range { min: min as f64, max: max as f64 }.into())
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) mod rounding {
 }
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::{ParamsError, Result};
 
 /// A convention: the system whose formulas quantize and choose parameters, bit for bit.
 ///
@@ -91,7 +91,7 @@ impl Codes {
         if T::MIN <= min && min < max && max <= T::MAX {
             Ok(Codes { min, max })
         } else {
-            Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max })
+            Err(ParamsError::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max }.into())
         }
     }
 

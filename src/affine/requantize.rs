@@ -4,7 +4,9 @@
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
 use crate::arch::{RequantizeOp, SimdF32};
 use crate::element::{Code, Compute, Element};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{ParamsError, Result};
 
 /// Arithmetic mode of requantization, from an `i32` accumulator to a code. Results differ only at and near ties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -38,16 +40,17 @@ impl Multiplier {
     /// [`Error::Scale`] if a scale is not finite and positive or the `f32` multiplier overflows; same as
     /// [`FixedPoint::from_f64`] for [`Arithmetic::FixedPoint`].
     pub fn new(x_scale: f32, w_scale: f32, y_scale: f32, arithmetic: Arithmetic) -> Result<Self> {
-        for scale in [x_scale, w_scale, y_scale] {
-            positive(scale as f64)?;
-        }
+        check_positive("x_scale", x_scale as f64)?;
+        check_positive("w_scale", w_scale as f64)?;
+        check_positive("y_scale", y_scale as f64)?;
         let double = x_scale as f64 * w_scale as f64 / y_scale as f64;
         Ok(match arithmetic {
             Arithmetic::F32 => {
                 let factor = (x_scale * w_scale) / y_scale;
                 // An underflow to 0 correctly maps every accumulator to 0. NaN and infinity mean nothing.
                 if !factor.is_finite() {
-                    return Err(Error::Scale { found: factor as f64, index: alloc::vec::Vec::new() });
+                    let (what, found) = ("multiplier x_scale * w_scale / y_scale", factor as f64);
+                    return Err(ParamsError::Scale { what, found, index: alloc::vec::Vec::new() }.into());
                 }
                 Multiplier::F32(factor)
             }
@@ -184,10 +187,10 @@ fn saturate(value: i64, zero_point: i32, codes: Codes) -> i32 {
     value.saturating_add(zero_point as i64).clamp(codes.min as i64, codes.max as i64) as i32
 }
 
-fn positive(scale: f64) -> Result<()> {
+fn check_positive(what: &'static str, scale: f64) -> Result<()> {
     if scale.is_finite() && scale > 0.0 {
         Ok(())
     } else {
-        Err(Error::Scale { found: scale, index: alloc::vec::Vec::new() })
+        Err(ParamsError::Scale { what, found: scale, index: alloc::vec::Vec::new() }.into())
     }
 }

@@ -5,7 +5,7 @@ use ndarray::{Array, CowArray, Dimension};
 
 use super::{Code, Element, Storage};
 use crate::arch::{self, Task};
-use crate::error::{Error, Result, elements};
+use crate::error::{Error, ParamsError, Result, check_count, elements};
 
 /// A tensor of 4-bit or 2-bit codes, packed two or four to a byte.
 ///
@@ -75,9 +75,7 @@ impl<T: Element, D: Dimension> Packed<T, D> {
     pub fn from_bytes(shape: impl ndarray::IntoDimension<Dim = D>, mut bytes: Vec<u8>) -> Result<Self> {
         let dim = shape.into_dimension();
         let expected = elements("packed tensor", dim.slice())?.div_ceil(Self::PER_BYTE);
-        if expected != bytes.len() {
-            return Err(Error::shape("packed bytes", &[expected], &[bytes.len()]));
-        }
+        check_count("number of packed bytes", expected, bytes.len())?;
         let used = dim.size() % Self::PER_BYTE;
         if let (Some(last), 1..) = (bytes.last_mut(), used) {
             *last &= 0xff >> (8 - used * T::BITS as usize);

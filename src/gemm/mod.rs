@@ -68,7 +68,7 @@ mod workspace;
 
 use ndarray::{Array2, ArrayRef2};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ValueError};
 pub(crate) use driver::gemm_unchecked;
 pub(crate) use dynamic_lhs::DynamicLhs;
 pub use epilogue::{DequantizeEpilogue, Epilogue, I32Epilogue, RequantizeEpilogue};
@@ -156,7 +156,7 @@ pub fn gemm_into<'a, A: Int8, B: Int8, E: Epilogue>(
 /// Returns an error for a depth at which a row or column sum of codes could leave `i32`.
 fn check_sums(depth: usize) -> Result<()> {
     let max = i32::MAX as usize / 256;
-    if depth > max { Err(Error::Depth { max, found: depth }) } else { Ok(()) }
+    if depth > max { Err(ValueError::Depth { max, found: depth }.into()) } else { Ok(()) }
 }
 
 /// Returns an error if `depth * max|a - a_zero| * max|b - b_zero| + |bias|` exceeds `i32::MAX`.
@@ -164,12 +164,12 @@ pub(crate) fn check_depth(a_max_abs: i64, b_max_abs: i64, depth: usize, bias: Op
     let max_product = a_max_abs * b_max_abs;
     let max = (i32::MAX as i64 / max_product) as usize;
     if depth > max {
-        return Err(Error::Depth { max, found: depth });
+        return Err(ValueError::Depth { max, found: depth }.into());
     }
     let headroom = i32::MAX as i64 - max_product * depth as i64;
     let too_large = |bias: i32| (bias as i64).abs() > headroom;
     match bias.and_then(|bias| bias.iter().enumerate().find(|(_, b)| too_large(**b))) {
-        Some((channel, &found)) => Err(Error::Bias { max: headroom, found: found as f64, channel }),
+        Some((channel, &found)) => Err(ValueError::Bias { max: headroom, found: found as f64, channel }.into()),
         None => Ok(()),
     }
 }

@@ -8,7 +8,9 @@ use ndarray::{ArrayBase, ArrayRef2, Data, Ix2};
 use super::lhs::{LhsBlock, LhsLayout, LhsSource};
 use super::{Int8, check_sums};
 use crate::arch::{Isa, LhsRows};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{ParamsError, Result};
 
 /// The left-hand side of a product: a reference to a matrix of any strides, or to a [`PackedLhs`].
 ///
@@ -116,6 +118,6 @@ impl<A: Int8> PackedLhs<A> {
         if self.isa == expected {
             return Ok(());
         }
-        Err(Error::Kernel { expected: expected.name(), found: self.isa.name() })
+        Err(ParamsError::Kernel { expected: expected.name(), found: self.isa.name() }.into())
     }
 }

@@ -9,7 +9,9 @@ use super::aligned::AlignedBytes;
 use super::pack;
 use super::{Int8, check_sums};
 use crate::arch::Isa;
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{Result, check_count};
 
 /// The right-hand side of products, packed once for the micro-kernel of this machine, with column sums and zero points.
 ///
@@ -110,8 +112,8 @@ impl<B: Int8> PackedRhs<B> {
 
     pub(super) fn repack_for(&mut self, isa: Isa, b: &ArrayRef2<B>, zero_points: &[B]) -> Result<()> {
         let (rows, cols) = b.dim();
-        if zero_points.len() != 1 && zero_points.len() != cols {
-            return Err(Error::shape("zero points of the RHS", &[cols], &[zero_points.len()]));
+        if zero_points.len() != 1 {
+            check_count("zero points of the RHS, one or one per column", cols, zero_points.len())?;
         }
         check_sums(rows)?;
         let to = &mut self.panels;

@@ -127,7 +127,7 @@ fn deepest() {
         assert_eq!(gemm(&a, 0, &packed, &I32Epilogue::new()).unwrap(), expected);
         let deeper = PackedRhs::pack_for(isa, &Array2::from_elem((depth + 1, 3), i8::MIN), &[0]).unwrap();
         let found = gemm(&Array2::from_elem((2, depth + 1), 0u8), 0, &deeper, &I32Epilogue::new());
-        assert_eq!(found, Err(Error::Depth { max: depth, found: depth + 1 }), "{isa:?}");
+        assert_eq!(found, Err(ValueError::Depth { max: depth, found: depth + 1 }.into()), "{isa:?}");
     }
 }
 
@@ -148,7 +148,7 @@ fn repacked() {
             }
         }
         let (cols, shallow) = (packed.ncols(), Array2::from_elem((1, 2), 0u8));
-        assert!(matches!(packed.repack(&shallow, &[0; 3]), Err(Error::Shape { .. })));
+        assert!(matches!(packed.repack(&shallow, &[0; 3]), Err(Error::Shape(ShapeError::Mismatch { .. }))));
         assert_eq!(packed.ncols(), cols);
     }
 }
@@ -165,7 +165,7 @@ fn instruction_sets_of_both_operands() {
             let found = gemm(&packed, 0, &PackedRhs::pack_for(*rhs, &b, &[0]).unwrap(), &I32Epilogue::new());
             match lhs == rhs {
                 true => assert_eq!(found.unwrap(), Array2::from_elem((12, 3), 6)),
-                false => assert_eq!(found, Err(Error::Kernel { expected: rhs.name(), found: lhs.name() })),
+                false => assert_eq!(found, Err(ParamsError::Kernel { expected: rhs.name(), found: lhs.name() }.into())),
             }
         }
     }
@@ -183,7 +183,7 @@ fn packed_from_rows() {
         assert_eq!((packed.nrows(), packed.ncols()), (70, 9));
         assert_eq!(gemm(&a, 7, &packed, &I32Epilogue::new()).unwrap(), naive(&a, 7, &weights.t(), &zeros));
     }
-    assert!(matches!(PackedRhs::from_rows(&weights, &[0; 70]), Err(Error::Shape { .. })));
+    assert!(matches!(PackedRhs::from_rows(&weights, &[0; 70]), Err(Error::Shape(ShapeError::Mismatch { .. }))));
 }
 
 /// The result has the same bits on any number of threads.

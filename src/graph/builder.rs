@@ -1,7 +1,7 @@
 //! Builds graphs in Rust.
 
 use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use ndarray::{ArrayD, ArrayRef, ArrayRef1, ArrayRef2, ArrayRef4, ArrayViewD, Axi
 use super::network::{Constant, Graph, Input, Node, Parts, check_input, duplicate, infer};
 use super::op::{Activation, Clamp, Op};
 use super::shape::{self, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, GraphError, Result, ValueError};
 use crate::window::Window;
 
 /// A handle of a tensor in a [`GraphBuilder`].
@@ -112,7 +112,7 @@ impl GraphBuilder {
         if !value.iter().all(|x| x.is_finite()) {
             let mut values = crate::granularity::positions(value.raw_dim()).zip(value);
             if let Some((index, &found)) = values.find(|(_, x)| !x.is_finite()) {
-                return Err(Error::NonFinite { found: found.into(), index });
+                return Err(ValueError::NonFinite { what: "constant", found: found.into(), index }.into());
             }
         }
         let x = self.define(name, value.shape().to_vec())?;
@@ -129,7 +129,7 @@ impl GraphBuilder {
     pub fn node(&mut self, name: &str, op: Op, inputs: &[TensorId]) -> Result<TensorId> {
         let inputs = inputs.iter().map(|&x| self.name(x).map(String::from)).collect::<Result<_>>()?;
         self.push(op, inputs, name).map_err(|e| match e {
-            Error::Name { .. } => e,
+            Error::Graph(GraphError::Name { .. }) => e,
             e => e.at(name),
         })
     }
@@ -197,8 +197,11 @@ impl GraphBuilder {
             for (part, value) in constants {
                 let Some(value) = value else { continue };
                 let name = alloc::format!("{name}.{part}");
-                let constant = self.constant(&name, value);
-                inputs.push(constant.map_err(|e| if let Error::NonFinite { .. } = e { e.at(&name) } else { e })?);
+                let constant = self.constant(&name, value).map_err(|e| match e {
+                    Error::Value(_) => e.at(&name),
+                    e => e,
+                });
+                inputs.push(constant?);
             }
             self.node(name, op, &inputs)
         };
@@ -365,10 +368,9 @@ impl GraphBuilder {
     /// [`Error::Argument`] for a handle of another builder.
     pub fn name(&self, x: TensorId) -> Result<&str> {
         let tensor = self.tensors.get(x.index).filter(|(handle, _)| *handle == x);
-        tensor.map(|(_, name)| name.as_str()).ok_or_else(|| Error::Argument {
-            what: "tensor handle",
-            expected: "a handle that this graph builder returned",
-            found: "a handle of another graph builder".into(),
+        tensor.map(|(_, name)| name.as_str()).ok_or_else(|| {
+            let (expected, found) = ("a handle that this graph builder returned", "a handle of another graph builder");
+            GraphError::Mismatch { what: "tensor handle", expected, found: found.into() }.into()
         })
     }
 
@@ -439,10 +441,6 @@ fn evaluate(op: &Op, inputs: &[&Constant]) -> Result<ArrayD<f32>> {
             let different = |_| Error::shape("concatenated tensor", &shapes[0], &shapes[shapes.len() - 1]);
             ndarray::concatenate(Axis(*axis), &views).map_err(different)
         }
-        _ => Err(Error::Argument {
-            what: "inputs",
-            expected: "at least one that is not constant",
-            found: "constants only".to_string(),
-        }),
+        _ => Err(super::network::only_constants()),
     }
 }

@@ -12,7 +12,7 @@ use super::network::Graph;
 use super::op::Op;
 use super::plan::Arena;
 use super::recipe::{Precision, Recipe, TensorRecipe, weights};
-use crate::error::{Error, Result};
+use crate::error::{Error, ParamsError, Result};
 use crate::observer::Observer;
 use crate::scheme::Scheme;
 
@@ -128,7 +128,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
             let ranges = observer.ranges(&Scheme::<u8>::asymmetric()).map_err(|e| e.at(name))?;
             if ranges.min().len() != 1 {
                 let (expected, found) = (crate::Granularity::PerTensor, ranges.granularity());
-                return Err(Error::Granularity { expected, found });
+                return Err(ParamsError::Granularity { what: "an observer of a calibration", expected, found }.into());
             }
             recipe.tensors.insert(name.clone(), TensorRecipe::activation(ranges.min().sum(), ranges.max().sum()));
         }

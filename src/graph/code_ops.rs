@@ -26,7 +26,7 @@ pub(crate) enum Operand {
 /// Quantizes a constant by its own range.
 pub(crate) fn constant_codes(value: &Constant) -> Result<(QParams<u8>, ArrayD<u8>)> {
     let (codes, params) = Scheme::<u8>::asymmetric().quantize(&**value)?.into_parts();
-    let (scale, zero_point) = params.of_tensor("parameters of a constant")?;
+    let (scale, zero_point) = params.of_tensor("a constant")?;
     Ok((QParams::per_tensor(scale, zero_point)?, codes))
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn kernel(
         constants.push(codes);
     }
     let all_same = params.iter().all(|p| p == to);
-    let (_, zero) = to.of_tensor("parameters")?;
+    let (_, zero) = to.of_tensor("output")?;
     let clamped = crate::nn::Output::to(to).clamp(node.clamp.low, node.clamp.high);
     let op = match &node.op {
         Op::Add => CodeOp::Add(Add::new(&params[0], &params[1], &clamped)?),

@@ -6,7 +6,7 @@ use super::index::map_index;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut, resized};
 use super::op::Clamp;
 use crate::arch::{self, Task};
-use crate::error::{Error, Result};
+use crate::error::{Result, ValueError};
 use crate::granularity::Granularity;
 use crate::ops::{Conv2d, Output, PreparedConv2d};
 use crate::qparams::QParams;
@@ -154,7 +154,7 @@ fn quantize(params: &QParams<u8>, x: &[f32], codes: &mut [u8], nan_as_zero: bool
             if !nan_as_zero && arch::run(HasNan(x)) {
                 let position = x.iter().position(|x| x.is_nan()).unwrap_or(0);
                 let index = alloc::vec![first + block * NAN_BLOCK + position];
-                return Err(Error::NonFinite { found: f64::NAN, index });
+                return Err(ValueError::NonFinite { what: "x", found: f64::NAN, index }.into());
             }
             params.quantize_into(&ArrayView1::from(x), &mut ArrayViewMut1::from(codes))
         });

@@ -13,7 +13,9 @@ use super::movement::BroadcastConstant;
 use super::network::{Constant, Graph, Node};
 use super::op::Op;
 use super::plan::{Arena, Plan, Ports, Role, Step, Tensor};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{GraphError, Result};
 
 /// Builds a plan for a graph.
 pub(crate) struct Planner<'g> {
@@ -210,12 +212,8 @@ impl FloatNetwork {
 
 /// Returns the only output.
 pub(crate) fn single<T>(outputs: Vec<ArrayD<T>>) -> Result<ArrayD<T>> {
-    let found = outputs.len();
-    match <[ArrayD<T>; 1]>::try_from(outputs) {
-        Ok([output]) => Ok(output),
-        Err(_) => {
-            let found = alloc::format!("{found} outputs (see run_many)");
-            Err(Error::Argument { what: "network", expected: "one output", found })
-        }
-    }
+    <[ArrayD<T>; 1]>::try_from(outputs).map(|[output]| output).map_err(|outputs| {
+        let found = alloc::format!("{} (see run_many)", outputs.len());
+        GraphError::Outputs { expected: "1".into(), found }.into()
+    })
 }

@@ -11,7 +11,9 @@ use super::input_statistics::check_finite;
 use super::network::{FreshNames, Graph, Node, Parts};
 use super::op::Op;
 use super::plan::Arena;
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{GraphError, Result, ValueError};
 
 /// The largest magnitude of each channel of every activation, over any number of batches. [`Graph::equalize`] reads it.
 ///
@@ -170,7 +172,7 @@ impl Graph {
     pub fn equalize(&self, observed: &ChannelAbsMax) -> Result<Graph> {
         self.check_float()?;
         if observed.samples == 0 {
-            return Err(Error::EmptyCalibration);
+            return Err(ValueError::EmptyCalibration.into());
         }
         let mut tied = TiedChannels::new(self);
         let mut groups = BTreeMap::<&str, Group>::new();
@@ -214,7 +216,8 @@ impl Graph {
             let Some(channels) = observed.max.get(*name) else { continue };
             if self.shape(name).and_then(|shape| shape.get(1)) != Some(&channels.len()) {
                 let found = alloc::format!("{} channels of {name:?}", channels.len());
-                return Err(Error::Argument { what: "ChannelAbsMax", expected: "one of the graph to equalize", found });
+                let expected = "one of the graph to equalize";
+                return Err(GraphError::Mismatch { what: "ChannelAbsMax", expected, found }.into());
             }
             match &mut max {
                 None => max = Some(channels.clone()),

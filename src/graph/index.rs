@@ -4,18 +4,22 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::layout::nhwc_shape;
-use crate::error::Error;
+use crate::error::{Error, GraphError, ValueError};
 
-/// Replaces the index of an [`Error::NonFinite`]; other errors stay.
+/// Replaces the index of a [`ValueError::NonFinite`]; other errors stay.
 pub(crate) fn map_index(error: Error, map: impl FnOnce(Vec<usize>) -> Vec<usize>) -> Error {
     match error {
-        Error::NonFinite { found, index } => Error::NonFinite { found, index: map(index) },
-        Error::Node { node, error } => Error::Node { node, error: Box::new(map_index(*error, map)) },
+        Error::Value(ValueError::NonFinite { what, found, index }) => {
+            ValueError::NonFinite { what, found, index: map(index) }.into()
+        }
+        Error::Graph(GraphError::Node { node, error }) => {
+            GraphError::Node { node, error: Box::new(map_index(*error, map)) }.into()
+        }
         error => error,
     }
 }
 
-/// Adds `images` to the batch index of an [`Error::NonFinite`].
+/// Adds `images` to the batch index of a [`ValueError::NonFinite`].
 pub(crate) fn shift_batch(error: Error, images: usize) -> Error {
     map_index(error, |mut index| {
         index.iter_mut().take(1).for_each(|batch| *batch += images);

@@ -14,7 +14,7 @@ use super::kernel::{Values, resized};
 use super::network::{Graph, Node};
 use super::op::Op;
 use super::plan::{Arena, Tensor};
-use crate::error::{Error, Result};
+use crate::error::{Error, GraphError, Result, ValueError};
 
 /// Mean and covariance of the inputs of every convolution and linear layer, over any number of batches.
 ///
@@ -111,7 +111,7 @@ impl InputStatistics {
 
     /// Returns an error if nothing was observed.
     pub(crate) fn check_observed(&self) -> Result<()> {
-        if self.samples == 0 { Err(Error::EmptyCalibration) } else { Ok(()) }
+        if self.samples == 0 { Err(ValueError::EmptyCalibration.into()) } else { Ok(()) }
     }
 
     /// The statistics of the layer with this output, whose weights have `groups` groups and this depth. `None` if no row
@@ -123,7 +123,7 @@ impl InputStatistics {
             None => {
                 let found = alloc::format!("statistics without a layer {output:?} of depth {depth}");
                 let expected = "statistics of the graph that is quantized";
-                Err(Error::Argument { what: "input statistics", expected, found })
+                Err(GraphError::Mismatch { what: "input statistics", expected, found }.into())
             }
         }
     }
@@ -135,7 +135,7 @@ pub(crate) fn check_finite(tensor: &Tensor, values: Values<'_>) -> Result<()> {
         None => Ok(()),
         Some((i, &found)) => {
             let index = from_buffer(i, &tensor.shape);
-            Err(Error::NonFinite { found: found.into(), index }.at(&tensor.name))
+            Err(Error::from(ValueError::NonFinite { what: "values", found: found.into(), index }).at(&tensor.name))
         }
     }
 }

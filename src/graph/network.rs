@@ -8,7 +8,7 @@ use ndarray::{ArcArray, ArrayRef, IxDyn};
 
 use super::op::{Clamp, Op};
 use super::shape::{self, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, GraphError, Result};
 
 /// The value of a constant tensor: weights, a bias. Cheap to clone.
 pub(crate) type Constant = ArcArray<f32, IxDyn>;
@@ -195,7 +195,7 @@ impl Graph {
             return Ok(());
         }
         let found = "the graph of a quantized network, whose weights are codes or f16".into();
-        Err(Error::Argument { what: "graph", expected: "a float graph", found })
+        Err(GraphError::Mismatch { what: "graph", expected: "a float graph", found }.into())
     }
 
     /// Returns whether a tensor is constant, whether it is stored as floats or not.
@@ -221,17 +221,15 @@ impl Graph {
 
 /// The error for a name that two tensors have.
 pub(crate) fn duplicate(name: &str) -> Error {
-    Error::Name { what: "tensor", expected: "a name that no other tensor of the graph has", found: name.into() }
+    GraphError::Name { what: "tensor", expected: "a name that no other tensor of the graph has", found: name.into() }
+        .into()
 }
 
 /// Returns an error unless the shape of an input has a batch of one and a reasonable size.
 pub(crate) fn check_input(name: &str, shape: &[usize]) -> Result<()> {
     if shape.first() != Some(&1) {
-        return Err(Error::Argument {
-            what: "shape of an input of the graph",
-            expected: "1 as the first axis (the batch; the network runs on any batch)",
-            found: alloc::format!("{shape:?} for {name:?}"),
-        });
+        let expected = "1 as the first axis (the batch; the network runs on any batch)";
+        return Err(Error::layout("input", expected, shape).at(name));
     }
     shape::elements(shape)?;
     Ok(())
@@ -246,8 +244,7 @@ pub(crate) fn infer(node: &Node, shapes: &BTreeMap<String, Shape>, constant: imp
     let inputs = node.inputs.iter().map(shape).collect::<Result<Vec<_>>>()?;
     let constants: Vec<bool> = node.inputs.iter().map(|name| constant(name)).collect();
     if constants.iter().all(|&constant| constant) {
-        let found = "constants only".into();
-        return Err(Error::Argument { what: "inputs", expected: "at least one that is not constant", found });
+        return Err(only_constants());
     }
     if node.clamp != Clamp::NONE {
         if !node.op.supports_clamp() {
@@ -261,8 +258,12 @@ pub(crate) fn infer(node: &Node, shapes: &BTreeMap<String, Shape>, constant: imp
     let shape = shape::infer(&node.op, &inputs, &constants)?;
     // A constant of several rows along the batch does not broadcast to other batches.
     if shape.first() != Some(&1) {
-        let found = alloc::format!("shape {shape:?}");
-        return Err(Error::Argument { what: "output of a node", expected: "1 as the first axis (the batch)", found });
+        return Err(Error::layout("output", "1 as the first axis (the batch)", &shape));
     }
     Ok(shape)
+}
+
+/// The error for a node whose inputs are all constant.
+pub(crate) fn only_constants() -> Error {
+    GraphError::Inputs { expected: "at least one that is not constant".into(), found: "constants only".into() }.into()
 }

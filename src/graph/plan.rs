@@ -11,7 +11,7 @@ use super::index::{from_buffer, map_index, shift_batch};
 use super::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
 use super::layout::{nhwc_shape, to_nchw, to_nhwc, to_nhwc_mut};
 use super::network::Constant;
-use crate::error::{Error, Result, elements};
+use crate::error::{Error, GraphError, Result, elements};
 use crate::threads;
 
 /// The activation buffers of a network and the scratch of its operators, reused from run to run.
@@ -219,9 +219,7 @@ impl Plan {
         if bytes <= max_bytes {
             return Ok(());
         }
-        let found = alloc::format!("{bytes} bytes for a batch of {images}");
-        let found = alloc::format!("{found}, over the limit of {max_bytes} (see Arena::with_max_bytes)");
-        Err(Error::Argument { what: "memory of a run", expected: "at most the limit of the arena", found })
+        Err(GraphError::Memory { limit: max_bytes, found: bytes, batch: images }.into())
     }
 
     /// The number of threads that share the chunks of a batch.
@@ -324,8 +322,8 @@ impl Plan {
     fn check_inputs<T: Scalar>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
         let expected = self.inputs.of::<T>();
         if inputs.len() != expected.len() {
-            let found = alloc::format!("{} for a network of {}", inputs.len(), expected.len());
-            return Err(Error::Argument { what: "number of inputs", expected: "the network's (see run_many)", found });
+            let (expected, found) = (expected.len().to_string(), inputs.len());
+            return Err(GraphError::Inputs { expected, found: alloc::format!("{found} (see run_many)") }.into());
         }
         let images = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
         for (x, &t) in inputs.iter().zip(expected) {

@@ -12,8 +12,13 @@ use super::network::Graph;
 use super::plan::{Arena, Plan};
 use super::recipe::{Precision, Recipe, TensorRecipe};
 use super::stored::Stored;
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{GraphError, Result};
 use crate::qparams::QParams;
+
+/// The inputs and outputs of a network that runs on codes.
+const CODES: &str = "codes (precision Int8 in the recipe)";
 
 /// A quantized network, ready to run.
 ///
@@ -70,7 +75,7 @@ impl QuantizedNetwork {
         let fixed = super::recipe::read_as_non_weights(&graph);
         if let Some(name) = stored.keys().find(|name| fixed.contains(name.as_str())) {
             let expected = "a tensor that only layers read, as their weights";
-            return Err(Error::Name { what: "quantized weights", expected, found: name.clone() });
+            return Err(GraphError::Name { what: "quantized weights", expected, found: name.clone() }.into());
         }
         Self::new(graph, stored, recipe)
     }
@@ -129,7 +134,7 @@ impl QuantizedNetwork {
     /// # Errors
     /// Same as [`run`](Self::run), and [`Error::Argument`] if the input is not `Int8` in the recipe.
     pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<f32>> {
-        self.check_codes("input of a network that runs on codes", self.graph.inputs())?;
+        self.check_code_inputs()?;
         single(self.plan.run(&[x.view().into_dyn()], arena)?)
     }
 
@@ -140,18 +145,29 @@ impl QuantizedNetwork {
     /// Same as [`run`](Self::run), and [`Error::Argument`] if the input or the output is not `Int8` in the recipe.
     /// [`Calibration::recipe`](super::Calibration::recipe) leaves outputs in `Float32`.
     pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<u8>> {
-        self.check_codes("input of a network that runs on codes", self.graph.inputs())?;
-        self.check_codes("output of a network that returns codes", self.graph.outputs().iter().map(String::as_str))?;
+        self.check_code_inputs()?;
+        self.check_code_outputs()?;
         single(self.plan.run(&[x.view().into_dyn()], arena)?)
     }
 
-    /// Returns an error unless all these tensors are codes.
-    fn check_codes<'a>(&self, what: &'static str, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        match names.into_iter().find(|name| !self.parts().is_code(name)) {
+    /// Returns an error unless all inputs are codes.
+    fn check_code_inputs(&self) -> Result<()> {
+        match self.graph.inputs().into_iter().find(|name| !self.parts().is_code(name)) {
             None => Ok(()),
             Some(name) => {
-                let found = alloc::format!("{name:?} of precision Float32 (set it in the recipe)");
-                Err(Error::Argument { what, expected: "a tensor of precision Int8", found })
+                let (expected, found) = (CODES.into(), alloc::format!("{name:?}, which is float"));
+                Err(GraphError::Inputs { expected, found }.into())
+            }
+        }
+    }
+
+    /// Returns an error unless all outputs are codes.
+    fn check_code_outputs(&self) -> Result<()> {
+        match self.graph.outputs().iter().find(|name| !self.parts().is_code(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let (expected, found) = (CODES.into(), alloc::format!("{name:?}, which is float"));
+                Err(GraphError::Outputs { expected, found }.into())
             }
         }
     }

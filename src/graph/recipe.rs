@@ -10,7 +10,7 @@ use ndarray::{Array1, ArrayRef, Axis, IxDyn};
 use super::network::{Graph, Node};
 use super::op::Op;
 use crate::element::{Element, I4};
-use crate::error::{Error, Result};
+use crate::error::{Error, ParamsError, Result, check_count};
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
 use crate::range::Ranges;
@@ -259,18 +259,19 @@ impl TensorRecipe {
             Granularity::PerAxis { axis: 0 } if constant => shape.first().copied().unwrap_or(1),
             found => {
                 let expected = if constant { Granularity::per_axis(Axis(0)) } else { Granularity::PerTensor };
-                return Err(Error::Granularity { expected, found });
+                return Err(ParamsError::Granularity {
+                    what: if constant { "weights" } else { "an activation" },
+                    expected,
+                    found,
+                }
+                .into());
             }
         };
         if constant && !self.symmetric {
             let found = "asymmetric".into();
             return Err(Error::Argument { what: "scheme of weights", expected: "symmetric", found });
         }
-        if self.ranges.len() != blocks {
-            let found = alloc::format!("{} ranges for {blocks}", self.ranges.len());
-            return Err(Error::Argument { what: "ranges of a tensor", expected: "one for each block", found });
-        }
-        Ok(())
+        check_count("number of ranges, one for each block", blocks, self.ranges.len())
     }
 
     /// The scheme of an activation.

@@ -16,7 +16,7 @@ use super::network::{Graph, Node};
 use super::plan::{Arena, Plan, Ports, Tensor};
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, weights_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, GraphError, Result};
 use crate::metrics::ErrorSums;
 
 /// The error of a tensor against its float values. See [`metrics`](crate::metrics) for the formulas.
@@ -264,7 +264,7 @@ impl QuantizedNetwork {
 }
 
 fn not_the_float_network(found: String) -> Error {
-    Error::Argument { what: "float network of a report", expected: "the graph that was quantized", found }
+    GraphError::Mismatch { what: "float network of a report", expected: "the graph that was quantized", found }.into()
 }
 
 impl fmt::Display for ErrorReport {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::op::{Activation, Clamp, Op};
-use crate::error::{Error, Result};
+use crate::error::{Error, GraphError, Result, ShapeError, check_shapes};
 use crate::window::{Placed, Window};
 
 /// The largest number of elements of a tensor, for a batch of one: a small file must not cause a huge allocation.
@@ -17,11 +17,7 @@ pub(crate) fn elements(shape: &[usize]) -> Result<usize> {
     // ndarray limits the product of the non-zero axes, even if the tensor is empty.
     let count = shape.iter().filter(|&&len| len != 0).try_fold(1usize, |count, &len| count.checked_mul(len));
     let sound = count.is_some_and(|count| count <= MAX_ELEMENTS);
-    sound.then(|| shape.iter().product()).ok_or_else(|| Error::Argument {
-        what: "tensor",
-        expected: "at most 2^28 elements",
-        found: alloc::format!("shape {shape:?}"),
-    })
+    sound.then(|| shape.iter().product()).ok_or_else(|| Error::too_large("tensor", "at most 2^28 elements", shape))
 }
 
 /// Checks the number of inputs and the attributes that do not depend on shapes.
@@ -35,7 +31,7 @@ pub(crate) fn check_op(op: &Op, inputs: usize) -> Result<()> {
     };
     if !arity.contains(&inputs) {
         let found = alloc::format!("{inputs} for {}", op.name());
-        return Err(Error::Argument { what: "number of inputs", expected, found });
+        return Err(GraphError::Inputs { expected: expected.into(), found }.into());
     }
     match *op {
         Op::BatchNorm { epsilon } => check_finite("epsilon", [epsilon]),
@@ -67,21 +63,21 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]], constant: &[bool]) -> Result<S
         _ => &[],
     };
     if parameters.contains(&false) {
-        let found = "the output of another node".into();
-        return Err(Error::Argument { what: "weights and other parameters", expected: "constants", found });
+        let expected = "constants for weights and other parameters".into();
+        return Err(GraphError::Inputs { expected, found: "the output of another node".into() }.into());
     }
     let shape = match op {
         Op::Conv { window, groups } => conv(x, inputs, window, *groups)?,
         Op::Linear => {
             let [n, depth] = ranked("input", "a matrix [batch, in]", x)?;
             let [out, w_depth] = ranked("weights", "a matrix [out, in]", inputs[1])?;
-            expect("weights", &[out, depth], &[out, w_depth])?;
-            inputs.get(2).map_or(Ok(()), |bias| expect("bias", &[out], bias))?;
+            check_shapes("weights", &[out, depth], &[out, w_depth])?;
+            inputs.get(2).map_or(Ok(()), |bias| check_shapes("bias", &[out], bias))?;
             alloc::vec![n, out]
         }
         Op::BatchNorm { .. } => {
             let channels = channels(x)?;
-            inputs[1..].iter().try_for_each(|p| expect("parameter of the normalization", &[channels], p))?;
+            inputs[1..].iter().try_for_each(|p| check_shapes("parameter of the normalization", &[channels], p))?;
             x.to_vec()
         }
         Op::Add | Op::Mul => {
@@ -141,11 +137,11 @@ fn check_operands(inputs: &[&[usize]], constant: &[bool]) -> Result<()> {
     let activations = || inputs.iter().zip(constant).filter(|(_, constant)| !**constant).map(|(shape, _)| shape.len());
     let Some(ndim) = activations().next() else { return Ok(()) };
     match inputs.iter().zip(constant).find(|(s, constant)| if **constant { s.len() > ndim } else { s.len() != ndim }) {
-        Some(_) => Err(Error::Argument {
-            what: "operands",
-            expected: "activations of equal rank, and constants of at most that rank",
-            found: alloc::format!("{:?} and {:?}", inputs[0], inputs[1]),
-        }),
+        Some(_) => {
+            let expected = "activations of equal rank, and constants of at most that rank".into();
+            let found = alloc::format!("shapes {:?} and {:?}", inputs[0], inputs[1]);
+            Err(GraphError::Inputs { expected, found }.into())
+        }
         None => Ok(()),
     }
 }
@@ -163,8 +159,7 @@ fn place(x: &[usize], kernel: [usize; 2], window: &Window) -> Result<([usize; 4]
 }
 
 fn empty_image(x: &[usize]) -> Error {
-    let found = alloc::format!("shape {x:?} [batch, channels, height, width]");
-    Error::Argument { what: "input", expected: "images of at least one pixel", found }
+    Error::layout("input", "[batch, channels, height, width] with at least one pixel", x)
 }
 
 /// Returns whether some output along an axis has a kernel that covers padding only.
@@ -186,8 +181,8 @@ fn conv(x: &[usize], inputs: &[&[usize]], window: &Window, groups: usize) -> Res
         let found = alloc::format!("{groups} groups for {channels} input and {out} output channels");
         return Err(Error::Argument { what: "groups", expected: "a divisor of both numbers of channels", found });
     }
-    expect("weights", &[out, channels / groups, kh, kw], &[out, depth, kh, kw])?;
-    inputs.get(2).map_or(Ok(()), |bias| expect("bias", &[out], bias))?;
+    check_shapes("weights", &[out, channels / groups, kh, kw], &[out, depth, kh, kw])?;
+    inputs.get(2).map_or(Ok(()), |bias| check_shapes("bias", &[out], bias))?;
     Ok(alloc::vec![n, out, placed.output[0], placed.output[1]])
 }
 
@@ -199,7 +194,7 @@ fn concat(inputs: &[&[usize]], axis: usize) -> Result<Shape> {
         if input.len() == expected.len() {
             expected[axis] = input[axis];
         }
-        expect("concatenated tensor", &expected, input)?;
+        check_shapes("concatenated tensor", &expected, input)?;
         shape[axis] = shape[axis].saturating_add(input[axis]);
     }
     Ok(shape)
@@ -216,26 +211,18 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Shape> {
         (a, b) if a == b => Ok(a),
         (a, 1) => Ok(a),
         (1, b) => Ok(b),
-        _ => Err(Error::Argument {
-            what: "operands",
-            expected: "shapes that broadcast to each other",
-            found: alloc::format!("{a:?} and {b:?}"),
-        }),
+        _ => Err(ShapeError::Broadcast { a: a.to_vec(), b: b.to_vec() }.into()),
     };
     (0..ndim).map(axis).collect()
 }
 
 /// The axes of a tensor of rank `N`. `expected` names them.
 fn ranked<const N: usize>(what: &'static str, expected: &'static str, shape: &[usize]) -> Result<[usize; N]> {
-    shape.try_into().map_err(|_| Error::Argument { what, expected, found: alloc::format!("shape {shape:?}") })
+    shape.try_into().map_err(|_| Error::layout(what, expected, shape))
 }
 
 fn channels(x: &[usize]) -> Result<usize> {
-    x.get(1).copied().ok_or_else(|| Error::Argument {
-        what: "input",
-        expected: "an axis of channels behind the batch",
-        found: alloc::format!("shape {x:?}"),
-    })
+    x.get(1).copied().ok_or_else(|| Error::layout("input", "[batch, channels, ..]", x))
 }
 
 /// Returns an error for the batch axis and for axes that do not exist.
@@ -245,8 +232,4 @@ fn inner_axis(axis: usize, ndim: usize) -> Result<()> {
         return Err(Error::Argument { what: "axis", expected: "an axis of the tensor, not the batch (axis 0)", found });
     }
     Ok(())
-}
-
-fn expect(what: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
-    if expected == found { Ok(()) } else { Err(Error::shape(what, expected, found)) }
 }

@@ -5,11 +5,14 @@ pub mod onnx;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
 
+#[cfg(feature = "std")]
+use crate::error::FileError;
+
 /// Reads a file of at most `max_bytes` bytes.
 #[cfg(feature = "std")]
 fn read_file(path: &std::path::Path, max_bytes: usize) -> crate::Result<alloc::vec::Vec<u8>> {
-    use std::io::{Error, Read};
-    let read = || {
+    use std::io::Read;
+    let read = || -> std::io::Result<_> {
         let file = std::fs::File::open(path)?;
         let size = file.metadata()?.len();
         // A pipe has no size: its end shows while it is read.
@@ -18,17 +21,19 @@ fn read_file(path: &std::path::Path, max_bytes: usize) -> crate::Result<alloc::v
             bytes.try_reserve_exact(size as usize)?;
             file.take((max_bytes as u64).saturating_add(1)).read_to_end(&mut bytes)?;
         }
-        match size > max_bytes as u64 || bytes.len() > max_bytes {
-            true => Err(Error::other(alloc::format!("the file has more than {max_bytes} bytes, the limit"))),
-            false => Ok(bytes),
-        }
+        Ok((bytes, size))
     };
-    read().map_err(|error| file_error(path, error))
+    let (bytes, size) = read().map_err(|error| io_error(path, error))?;
+    let size = size.max(bytes.len() as u64);
+    if size > max_bytes as u64 {
+        let found = alloc::format!("{size} or more in {}", path.display());
+        return Err(FileError::Limit { what: "bytes of the file", max: max_bytes, found }.into());
+    }
+    Ok(bytes)
 }
 
 /// The error for a file that cannot be read or written.
 #[cfg(feature = "std")]
-fn file_error(path: &std::path::Path, error: std::io::Error) -> crate::Error {
-    use alloc::string::ToString;
-    crate::Error::File { path: path.display().to_string(), reason: error.to_string() }
+fn io_error(path: &std::path::Path, error: std::io::Error) -> crate::Error {
+    FileError::Io { path: path.into(), error: error.into() }.into()
 }

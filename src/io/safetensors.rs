@@ -41,7 +41,7 @@ use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
 use crate::element::{Element, I4, Packed, Storage};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, GraphError, Result};
 use crate::granularity::Granularity;
 use crate::graph::{Input, Node, Precision, QuantizedNetwork, Recipe, TensorRecipe};
 use crate::graph::{Parts, Stored};
@@ -123,7 +123,7 @@ impl QuantizedNetwork {
     #[cfg(feature = "std")]
     pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let path = path.as_ref();
-        std::fs::write(path, write(self)?).map_err(|error| super::file_error(path, error))
+        std::fs::write(path, write(self)?).map_err(|error| super::io_error(path, error))
     }
 
     /// Loads a network from a [safetensors](crate::io::safetensors) file.
@@ -142,7 +142,7 @@ fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
     let names = parts.graph.constants().map(|(name, _)| name).chain(parts.stored.keys().map(String::as_str));
     if let Some(found) = { names }.find(|name| name.ends_with(SCALE)) {
         let expected = "a name that does not end in `#scale`, the suffix of scales";
-        return Err(Error::Name { what: "constant to save", expected, found: found.into() });
+        return Err(GraphError::Name { what: "constant to save", expected, found: found.into() }.into());
     }
     for (name, value) in parts.graph.constants() {
         tensors.insert(name.into(), Bytes::f32(value.shape(), value.iter()));
@@ -297,5 +297,5 @@ fn array<T, const N: usize>(name: &str, tensor: &TensorView<'_>, from: impl Fn([
 }
 
 fn malformed(expected: &str, found: &dyn ToString) -> Error {
-    Error::Format { what: "safetensors file", expected: expected.into(), found: found.to_string() }
+    FileError::Format { what: "safetensors file", expected: expected.into(), found: found.to_string() }.into()
 }

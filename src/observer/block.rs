@@ -1,6 +1,6 @@
 //! The observer over blocks: validation, merging and serialization for every statistic.
 
-use alloc::{format, vec::Vec};
+use alloc::vec::Vec;
 use core::fmt::Debug;
 use core::marker::PhantomData;
 
@@ -8,7 +8,7 @@ use ndarray::{ArrayD, ArrayRef, ArrayView1, Axis, Dimension};
 
 use super::Observer;
 use crate::element::{Element, Float};
-use crate::error::{Error, Result, check_shapes};
+use crate::error::{Error, ParamsError, Result, ValueError, check_count, check_shapes, elements};
 use crate::granularity::{Blocks, Granularity, Run};
 use crate::range::{Bounds, Ranges};
 use crate::scheme::Scheme;
@@ -169,9 +169,7 @@ impl<S: Statistic> TryFrom<Serialized<S>> for BlockObserver<S> {
             check_shapes("blocks of the observer", &[], &shape)?;
         } else {
             granularity.check_shape("blocks of the observer", &shape)?;
-            if shape.iter().try_fold(1usize, |count, &len| count.checked_mul(len)) != Some(blocks.len()) {
-                return Err(Error::shape("blocks of the observer", &shape, &[blocks.len()]));
-            }
+            check_count("number of blocks of the observer", elements("blocks of the observer", &shape)?, blocks.len())?;
         }
         Ok(Self { kind, granularity, statistic, shape, blocks })
     }
@@ -229,11 +227,16 @@ impl<S: Statistic> BlockObserver<S> {
     /// Same as [`Observer::merge`], without importing the trait.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         if self.granularity != other.granularity {
-            return Err(Error::Granularity { expected: self.granularity, found: other.granularity });
+            return Err(ParamsError::Granularity {
+                what: "the merged observer",
+                expected: self.granularity,
+                found: other.granularity,
+            }
+            .into());
         }
         if self.statistic != other.statistic {
-            let found = format!("{:?}", other.statistic);
-            return Err(Error::Argument { what: "settings of the merged observer", expected: "the same", found });
+            let (expected, found) = ("the settings of this observer", "other settings".into());
+            return Err(Error::Argument { what: "merged observer", expected, found });
         }
         if self.blocks.is_empty() || other.blocks.is_empty() {
             if self.blocks.is_empty() {
@@ -249,7 +252,7 @@ impl<S: Statistic> BlockObserver<S> {
     /// Same as [`Observer::ranges`], without importing the trait.
     pub fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges> {
         if self.blocks.is_empty() {
-            return Err(Error::EmptyCalibration);
+            return Err(ValueError::EmptyCalibration.into());
         }
         let (min, max) = self.blocks.iter().map(|state| self.statistic.range(state, scheme)).unzip();
         let shaped = |bounds| ArrayD::from_shape_vec(&self.shape[..], bounds).expect("one range per block");

@@ -65,10 +65,8 @@ struct Serialized {
 impl TryFrom<Serialized> for TorchHistogram {
     type Error = crate::error::Error;
     fn try_from(Serialized { bounds, counts }: Serialized) -> crate::error::Result<Self> {
-        use crate::error::Error;
-        if counts.len() != BINS {
-            return Err(Error::shape("histogram bins", &[BINS], &[counts.len()]));
-        }
+        use crate::error::{Error, check_count};
+        check_count("number of histogram bins", BINS, counts.len())?;
         let count = |x: &f64| (0.0..=u64::MAX as f64).contains(x);
         if let Some(bad) = counts.iter().find(|x| !count(x)) {
             let found = alloc::string::ToString::to_string(bad);

@@ -59,7 +59,9 @@ pub use power_of_two_histogram::PowerOfTwoHistogram;
 use ndarray::{ArrayRef, Dimension};
 
 use crate::element::{Element, Float};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{ParamsError, Result};
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 
@@ -116,7 +118,12 @@ impl<T: Element> Scheme<T> {
     pub fn params(&self, observer: &impl Observer) -> Result<QParams<T>> {
         let ranges = observer.ranges(self)?;
         if ranges.granularity() != self.granularity() {
-            return Err(Error::Granularity { expected: self.granularity(), found: ranges.granularity() });
+            return Err(ParamsError::Granularity {
+                what: "the observer",
+                expected: self.granularity(),
+                found: ranges.granularity(),
+            }
+            .into());
         }
         self.params_from_ranges(&ranges)
     }

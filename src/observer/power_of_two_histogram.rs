@@ -58,13 +58,7 @@ impl TryFrom<Serialized> for PowerOfTwoHistogram {
     type Error = crate::error::Error;
     fn try_from(serialized: Serialized) -> crate::error::Result<Self> {
         let empty = Self::new(serialized.bounds);
-        if empty.counts.len() != serialized.counts.len() {
-            return Err(crate::error::Error::shape(
-                "histogram bins",
-                &[empty.counts.len()],
-                &[serialized.counts.len()],
-            ));
-        }
+        crate::error::check_count("number of histogram bins", empty.counts.len(), serialized.counts.len())?;
         Ok(Self { counts: serialized.counts, ..empty })
     }
 }

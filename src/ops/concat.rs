@@ -6,7 +6,7 @@ use ndarray::{Array, ArrayRef, ArrayView, Axis, Dimension, Slice};
 
 use super::lookup::Lookup;
 use super::params::{check_params, scale_zero_point};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count};
 use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -69,7 +69,7 @@ impl<T: Int8> Concat<T> {
         let codes: Vec<_> = inputs.iter().map(|x| x.unpacked_codes()).collect();
         let views: Vec<_> = codes.iter().map(|codes| codes.view()).collect();
         let Some(first) = views.first() else {
-            return Err(Error::shape("inputs, at least one", &[1], &[0]));
+            return Err(Error::Argument { what: "inputs", expected: "at least one input", found: "none".into() });
         };
         self.check_axis(first.ndim())?;
         let mut shape = first.raw_dim();
@@ -98,9 +98,7 @@ impl<T: Int8> Concat<T> {
             }
             total += expected[axis];
         }
-        if total != out.shape()[axis] {
-            return Err(Error::shape("length of all inputs along the axis", &[out.shape()[axis]], &[total]));
-        }
+        check_count("length of all inputs along the axis", out.shape()[axis], total)?;
         let inner: usize = out.shape()[axis + 1..].iter().product();
         let mut start = 0;
         for (x, table) in inputs.iter().zip(&self.tables) {
@@ -127,12 +125,11 @@ impl<T: Int8> Concat<T> {
     }
 
     fn check_count(&self, found: usize) -> Result<()> {
-        let expected = self.inputs.len();
-        if found == expected { Ok(()) } else { Err(Error::shape("number of inputs", &[expected], &[found])) }
+        check_count("number of inputs", self.inputs.len(), found)
     }
 
     fn check_axis(&self, ndim: usize) -> Result<()> {
         let found = self.axis.index();
-        if found < ndim { Ok(()) } else { Err(Error::Axis { ndim, found }) }
+        if found < ndim { Ok(()) } else { Err(Error::axis(ndim, found)) }
     }
 }

@@ -7,7 +7,7 @@ use super::output::Output;
 use super::params::{check_params, scale_zero_point};
 use crate::affine::{Codes, Multiplier};
 use crate::arch::{self, Task};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ValueError};
 use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -84,10 +84,10 @@ impl<T: Int8> GlobalAveragePool<T> {
         }
         let (pixels, max) = (height * width, i32::MAX as usize / 255);
         if pixels == 0 {
-            return Err(Error::shape("image, at least one pixel", &[images, 1, 1, channels], x.shape()));
+            return Err(Error::layout("image", "at least one pixel", x.shape()));
         }
         if pixels > max {
-            return Err(Error::Depth { max, found: pixels });
+            return Err(ValueError::Depth { max, found: pixels }.into());
         }
         let ((x_scale, zero), (y_scale, y_zero)) =
             (scale_zero_point("input", &self.x)?, scale_zero_point("output", &self.to.params)?);

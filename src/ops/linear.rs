@@ -8,7 +8,7 @@ use super::output::Output;
 use super::output_stage::{OutputStage, check_bias};
 use super::params::{ChannelParams, check_params};
 use crate::element::Element;
-use crate::error::{Error, Result, check_shapes};
+use crate::error::{Error, Result, check_count, check_shapes};
 use crate::gemm::{DequantizeEpilogue, DynamicLhs, Finish, Int8, PackedRhs, Workspace, check_depth, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -147,9 +147,9 @@ impl<W: Int8> Linear<W> {
         workspace: &mut Workspace,
     ) -> Result<()> {
         self.check_shapes(x.shape(), out.shape())?;
-        let ChannelParams { scales, zero_points } = ChannelParams::new(x_params, Axis(0))?;
-        if scales.len() != 1 && scales.len() != x.nrows() {
-            return Err(Error::shape("parameters of x, one per row", &[x.nrows()], &[scales.len()]));
+        let ChannelParams { scales, zero_points } = ChannelParams::new("x", x_params, Axis(0))?;
+        if scales.len() != 1 {
+            check_count("scales of x, one or one per row", x.nrows(), scales.len())?;
         }
         if let &[zero_point] = zero_points.as_slice() {
             let epilogue = DequantizeEpilogue::new(&scales, &self.scales, self.bias.as_deref())?;
@@ -386,7 +386,7 @@ pub(super) const MIN_MAX_ABS_DIFF: i64 = 128;
 pub(crate) fn pack_weights<T: Element<Code = W>, W: Int8>(
     weights: &QTensor<T, Ix2>,
 ) -> Result<(Vec<f32>, PackedRhs<W>)> {
-    let params = ChannelParams::new(weights.params(), Axis(0))?;
+    let params = ChannelParams::new("weights", weights.params(), Axis(0))?;
     let packed = PackedRhs::pack(&weights.unpacked_codes().t(), &params.zero_points)?;
     check_depth(MIN_MAX_ABS_DIFF, packed.max_abs_diff(), packed.nrows(), None)?;
     Ok((params.scales, packed))

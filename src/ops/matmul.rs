@@ -65,7 +65,7 @@ pub fn qlinear_matmul<A: Int8, B: Int8, Y: Element>(
     let (a_scale, a_zero_point) = per_tensor("a", a.params())?;
     per_tensor("output", to)?;
     check_shapes("a, [m, k]", &[a.raw_dim()[0], b.raw_dim()[0]], a.raw_dim().slice())?;
-    let b_params = ChannelParams::new(b.params(), Axis(1))?;
+    let b_params = ChannelParams::new("b", b.params(), Axis(1))?;
     let packed = PackedRhs::pack(&b.unpacked_codes(), &b_params.zero_points)?;
     let epilogue = RequantizeEpilogue::new(a_scale, &b_params.scales, None, to, Arithmetic::F32)?;
     QTensor::from_valid_codes(gemm(&a.unpacked_codes(), a_zero_point, &packed, &epilogue)?, to.clone())

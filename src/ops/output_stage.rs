@@ -7,7 +7,7 @@ use ndarray::ArrayRef1;
 use super::output::Output;
 use super::params::per_tensor;
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ValueError};
 use crate::gemm::{Finish, Int8, RequantizeEpilogue};
 use crate::qparams::QParams;
 
@@ -53,7 +53,9 @@ pub(crate) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Resu
         return Err(Error::shape("bias", &[channels], bias.shape()));
     }
     match bias.iter().enumerate().find(|(_, b)| !b.is_finite()) {
-        Some((channel, &found)) => Err(Error::NonFinite { found: found as f64, index: alloc::vec![channel] }),
+        Some((channel, &found)) => {
+            Err(ValueError::NonFinite { what: "bias", found: found as f64, index: alloc::vec![channel] }.into())
+        }
         None => Ok(()),
     }
 }
@@ -68,7 +70,7 @@ pub(crate) fn quantize_bias(bias: &[f32], x_scale: f32, w_scales: &[f32]) -> Res
         if code.abs() <= i32::MAX as f64 {
             Ok(code as i32)
         } else {
-            Err(Error::Bias { max: i32::MAX as i64, found: code, channel })
+            Err(ValueError::Bias { max: i32::MAX as i64, found: code, channel }.into())
         }
     };
     bias.iter().enumerate().map(code).collect()

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use ndarray::{Array, ArrayRef, ArrayViewMut, Dimension, Slice};
 
 use super::params::{check_params, per_tensor};
-use crate::error::{Error, Result, check_shapes, elements};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{Result, check_count, check_shapes, elements};
 use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -50,9 +52,7 @@ impl<T: Int8> Pad<T> {
     /// [`Error::Shape`] unless there is one pair of pads per axis. [`Error::Argument`] if the output does not fit in
     /// memory.
     pub fn output_shape(&self, x: &[usize]) -> Result<Vec<usize>> {
-        if self.pads.len() != x.len() {
-            return Err(Error::shape("pads, one pair per axis", &[x.len()], &[self.pads.len()]));
-        }
+        check_count("pads, one pair per axis", x.len(), self.pads.len())?;
         let padded =
             |(&len, &(before, after)): (&usize, &(usize, usize))| len.saturating_add(before).saturating_add(after);
         let shape: Vec<usize> = x.iter().zip(&self.pads).map(padded).collect();

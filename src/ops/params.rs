@@ -1,51 +1,29 @@
 //! Checks of the parameters that operators and layers take.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use ndarray::Axis;
 
 use crate::element::Element;
-use crate::error::{Error, Result};
+use crate::error::{ParamsError, Result};
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
 
 /// Returns the scale and zero point of parameters per tensor. Returns an error that names `what` for any other.
 pub(super) fn per_tensor<T: Element>(what: &'static str, p: &QParams<T>) -> Result<(f32, T::Code)> {
-    p.of_tensor(what).map_err(|_| not_per_tensor(what, p))
+    p.of_tensor(what)
 }
 
 /// As [`per_tensor`], with the zero point as a number.
 pub(super) fn scale_zero_point<T: Element>(what: &'static str, p: &QParams<T>) -> Result<(f32, i32)> {
-    p.scale_zero_point(what).map_err(|_| not_per_tensor(what, p))
-}
-
-fn not_per_tensor<T: Element>(what: &'static str, p: &QParams<T>) -> Error {
-    let found = match p.granularity() {
-        Granularity::PerAxis { axis } => alloc::format!("parameters per axis {axis}"),
-        Granularity::PerGroup { axis, size } => alloc::format!("parameters per group of {size} along axis {axis}"),
-        _ => alloc::format!("parameters of {} blocks", p.scale().len()),
-    };
-    Error::Argument { what, expected: "parameters per tensor", found }
+    p.scale_zero_point(what)
 }
 
 /// Checks that an input has the scale and zero point of `prepared`. Convention and code range may differ, because they
 /// do not change the meaning of a code.
 pub(super) fn check_params<T: Element>(what: &'static str, found: &QParams<T>, prepared: &QParams<T>) -> Result<()> {
     let (found, prepared) = (scale_zero_point(what, found)?, scale_zero_point(what, prepared)?);
-    if found == prepared {
-        return Ok(());
-    }
-    Err(Error::Argument {
-        what,
-        expected: "the scale and zero point that the layer was prepared for",
-        found: alloc::format!("{}; the layer was prepared for {}", display(found), display(prepared)),
-    })
-}
-
-/// Displays a scale and a zero point.
-pub(super) fn display((scale, zero_point): (f32, i32)) -> String {
-    alloc::format!("scale {scale}, zero point {zero_point}")
+    if found == prepared { Ok(()) } else { Err(ParamsError::Mismatch { what, expected: prepared, found }.into()) }
 }
 
 /// The scales and zero points of weights: one, or one per output channel.
@@ -56,11 +34,11 @@ pub(crate) struct ChannelParams<Z> {
 
 impl<Z: Copy + Default> ChannelParams<Z> {
     /// Returns an error for granularities other than per tensor and per `axis`.
-    pub(crate) fn new<T: Element<Code = Z>>(params: &QParams<T>, axis: Axis) -> Result<Self> {
+    pub(crate) fn new<T: Element<Code = Z>>(what: &'static str, params: &QParams<T>, axis: Axis) -> Result<Self> {
         let expected = Granularity::per_axis(axis);
         let found = params.granularity();
         if found != Granularity::PerTensor && found != expected {
-            return Err(Error::Granularity { expected, found });
+            return Err(ParamsError::Granularity { what, expected, found }.into());
         }
         let zero_points =
             params.zero_point().map_or_else(|| alloc::vec![Z::default()], |z| z.iter().copied().collect());

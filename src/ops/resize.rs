@@ -76,13 +76,11 @@ impl Resize {
     /// memory.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         let &[count, height, width, channels] = images else {
-            let found = alloc::format!("shape {images:?}");
-            return Err(Error::Argument { what: "image", expected: "4-D NHWC", found });
+            return Err(Error::layout("image", "4-D NHWC", images));
         };
         let shape = [count, self.size[0], self.size[1], channels];
         if elements("resized images", &shape)? > 0 && (height == 0 || width == 0) {
-            let found = alloc::format!("shape {images:?} to be resized to {:?}", self.size);
-            return Err(Error::Argument { what: "image", expected: "at least one pixel", found });
+            return Err(Error::layout("image", "at least one pixel", images));
         }
         Ok(shape)
     }

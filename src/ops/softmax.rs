@@ -79,7 +79,7 @@ impl<T: Int8> Softmax<T> {
             return Err(Error::shape("output", x.shape(), out.shape()));
         }
         let Some(last) = x.ndim().checked_sub(1) else {
-            return Err(Error::Axis { ndim: 0, found: 0 });
+            return Err(Error::axis(0, 0));
         };
         let mut values = [0.0; CHUNK];
         for (x, mut out) in x.lanes(Axis(last)).into_iter().zip(out.lanes_mut(Axis(last))) {

@@ -106,8 +106,9 @@ impl BatchNormFold {
     pub fn with_running_statistics(mut self, mean: Array1<f32>, variance: Array1<f32>) -> Result<Self> {
         check_channels("running mean", self.gamma.len(), &mean)?;
         check_channels("running variance", self.gamma.len(), &variance)?;
-        if let Some(&bad) = variance.iter().find(|v| !(v.is_finite() && **v >= 0.0)) {
-            return Err(Error::Range { min: 0.0, max: bad.into() });
+        if let Some((channel, bad)) = variance.iter().enumerate().find(|(_, v)| !(v.is_finite() && **v >= 0.0)) {
+            let (expected, found) = ("finite values of at least 0", alloc::format!("{bad} at channel {channel}"));
+            return Err(Error::Argument { what: "running variance", expected, found });
         }
         (self.mean, self.variance) = (mean, variance);
         Ok(self)
@@ -321,7 +322,7 @@ impl BatchNormFold {
 
     fn check_axis<D: Dimension>(&self, what: &'static str, x: &ArrayRef<f32, D>, axis: usize) -> Result<()> {
         if x.ndim() <= axis {
-            return Err(Error::Axis { ndim: x.ndim(), found: axis });
+            return Err(Error::axis(x.ndim(), axis));
         }
         let mut expected = x.raw_dim();
         expected[axis] = self.gamma.len();

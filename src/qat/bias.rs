@@ -42,8 +42,8 @@ pub fn fake_quantize_bias<X: Element, W: Element>(
     x: &QParams<X>,
     weights: &QParams<W>,
 ) -> Result<Array1<f32>> {
-    let (x_scale, _) = x.of_tensor("parameters of the input")?;
-    let w_scales = ChannelParams::new(weights, Axis(0))?.scales;
+    let (x_scale, _) = x.of_tensor("x")?;
+    let w_scales = ChannelParams::new("weights", weights, Axis(0))?.scales;
     check_bias(Some(bias), if w_scales.len() == 1 { bias.len() } else { w_scales.len() })?;
     let codes = quantize_bias(&bias.to_vec(), x_scale, &w_scales)?;
     let value = |(channel, code)| (code as f64 * bias_scale(x_scale, &w_scales, channel)) as f32;

@@ -102,8 +102,8 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
     /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
     /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation's bounds exclude zero.
     pub fn new(x: &QParams<X>, weights: &FakeQuantize<T>, to: &Output<Y>) -> Result<Self> {
-        x.of_tensor("parameters of the input")?;
-        let (_, zero_point) = to.params.of_tensor("parameters of the output")?;
+        x.of_tensor("input")?;
+        let (_, zero_point) = to.params.of_tensor("output")?;
         let (min, max) = to.clamp_range();
         let unit = QParams::per_tensor(1.0, zero_point)?.with_code_range(min, max)?;
         let unit = FakeQuantize::new(unit).with_clipping(weights.clipping());
@@ -127,7 +127,7 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
         bias: Option<&ArrayRef1<f32>>,
     ) -> Result<LinearPass<Y>> {
         let ((x_scale, x_zero_point), (y_scale, y_zero_point)) =
-            (self.x.of_tensor("parameters of the input")?, self.to.params.of_tensor("parameters of the output")?);
+            (self.x.of_tensor("input")?, self.to.params.of_tensor("output")?);
         let weights = self.weights.params().quantize(weights)?;
         let (w_scales, packed) = pack_weights(&weights)?;
         check_bias(bias, packed.ncols())?;
@@ -169,7 +169,7 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
         grad: &ArrayRef2<f32>,
     ) -> Result<LinearGradients> {
         check_shapes("input", &[pass.unrounded.nrows(), pass.weights.ncols()], x.shape())?;
-        let (y_scale, _) = self.to.params.of_tensor("parameters of the output")?;
+        let (y_scale, _) = self.to.params.of_tensor("output")?;
         // The output is `y_scale * round(v)`, with `v = z / y_scale` of the unrounded output `z`. The scale cancels from the
         // derivative by `z`, so gradients are computed in units of `y_scale`.
         let by_output = self.unit.gradients(&pass.unrounded, grad)?;

@@ -12,7 +12,7 @@ use crate::affine::{
     with_rounding,
 };
 use crate::element::{Code, Element, Float};
-use crate::error::{Error, Result, check_shapes};
+use crate::error::{Error, ParamsError, Result, ValueError, check_shapes};
 use crate::qparams::QParams;
 
 /// Fake quantization: the forward pass quantizes and dequantizes, the backward pass is the straight-through estimator.
@@ -116,10 +116,10 @@ impl<T: Element> FakeQuantize<T> {
         let (min, max) = self.params.code_range();
         for (index, &z) in crate::granularity::positions(zero_points.raw_dim()).zip(zero_points) {
             if !z.is_finite() {
-                return Err(Error::NonFinite { found: z.into(), index });
+                return Err(ValueError::NonFinite { what: "zero points", found: z.into(), index }.into());
             }
             if z < min as f32 || z > max as f32 {
-                return Err(Error::ZeroPoint { min: min.into(), max: max.into(), found: z as i64 });
+                return Err(ParamsError::ZeroPoint { min: min.into(), max: max.into(), found: z as i64 }.into());
             }
         }
         self.zero_points = zero_points.iter().copied().collect();

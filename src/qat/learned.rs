@@ -5,7 +5,7 @@ use ndarray::{ArrayD, ArrayRef, Dimension};
 use super::fake_quantize::{FakeQuantize, Gradients};
 use crate::affine::{Codes, Convention, SteClipping};
 use crate::element::{Code, Compute, Element, Float};
-use crate::error::{Error, Result, check_shapes};
+use crate::error::{Error, Result, ValueError, check_shapes};
 use crate::granularity::{Blocks, Granularity, Run, positions};
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
@@ -295,7 +295,7 @@ fn mean_magnitudes<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Gran
     if sums.iter().any(|sum| !sum.0.is_finite()) {
         let bad = positions(x.raw_dim()).zip(x).find(|(_, x)| !x.to_f64().is_finite());
         if let Some((index, found)) = bad {
-            return Err(Error::NonFinite { found: found.to_f64(), index });
+            return Err(ValueError::NonFinite { what: "x", found: found.to_f64(), index }.into());
         }
     }
     Ok(sums.mapv(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }))

@@ -7,7 +7,9 @@ use super::{Epilogue, check_bias, check_len};
 use crate::affine::clamp_f32;
 use crate::arch::OutputStage;
 use crate::element::sealed::Sealed;
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{ParamsError, Result};
 
 /// Dequantizes accumulators to `f32`: `f32(acc) * (row_scale * col_scale) + bias`, in this order, without FMA.
 ///
@@ -28,8 +30,8 @@ impl DequantizeEpilogue {
     /// # Errors
     /// [`Error::Scale`] unless every scale is finite and positive.
     pub fn new(row_scale: &[f32], col_scale: &[f32], bias: Option<&[f32]>) -> Result<Self> {
-        check_scales(row_scale)?;
-        check_scales(col_scale)?;
+        check_scales("row_scale", row_scale)?;
+        check_scales("col_scale", col_scale)?;
         let (row_scale, col_scale) = match row_scale {
             &[one] => (None, col_scale.iter().map(|scale| one * scale).collect()),
             many => (Some(many.to_vec()), col_scale.to_vec()),
@@ -44,14 +46,16 @@ impl DequantizeEpilogue {
     }
 }
 
-fn check_scales(scales: &[f32]) -> Result<()> {
+pub(super) fn check_scales(what: &'static str, scales: &[f32]) -> Result<()> {
     let usable = |scale: f32| (scale > 0.0) & (scale < f32::INFINITY);
     // Test all without a branch first and look for the bad one only on failure: layers are set up at each call.
     if scales.iter().fold(true, |all, &scale| all & usable(scale)) {
         return Ok(());
     }
     let found = scales.iter().enumerate().find(|&(_, &scale)| !usable(scale));
-    found.map_or(Ok(()), |(index, &scale)| Err(Error::Scale { found: scale as f64, index: alloc::vec![index] }))
+    found.map_or(Ok(()), |(index, &scale)| {
+        Err(ParamsError::Scale { what, found: scale as f64, index: alloc::vec![index] }.into())
+    })
 }
 
 /// Dequantizes accumulators, with row scales if `BY_ROW`.

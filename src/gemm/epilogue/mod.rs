@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::arch::OutputStage;
 use crate::element::sealed::Sealed;
-use crate::error::{Error, Result};
+use crate::error::{Result, check_count};
 
 mod accumulators;
 mod dequantize;
@@ -53,14 +53,11 @@ pub(crate) mod sealed {
 
 /// Returns an error unless there is one value, or one for each of `len`.
 fn check_len(what: &'static str, len: usize, found: usize) -> Result<()> {
-    if found == 1 || found == len { Ok(()) } else { Err(Error::shape(what, &[len], &[found])) }
+    if found == 1 { Ok(()) } else { check_count(what, len, found) }
 }
 
 fn check_bias<T>(bias: Option<&[T]>, cols: usize) -> Result<()> {
-    match bias {
-        Some(bias) if bias.len() != cols => Err(Error::shape("bias", &[cols], &[bias.len()])),
-        _ => Ok(()),
-    }
+    bias.map_or(Ok(()), |bias| check_count("length of the bias", cols, bias.len()))
 }
 
 /// Stores the accumulators: `acc + bias`, as `i32`.

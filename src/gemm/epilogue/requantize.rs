@@ -1,6 +1,7 @@
 use alloc::vec::Vec;
 
 use super::accumulators::Accumulators;
+use super::dequantize::check_scales;
 use super::sealed::Finish;
 use super::tile_out::{TileOut, columns};
 use super::{Epilogue, check_bias, check_len};
@@ -10,7 +11,9 @@ use crate::affine::{
 };
 use crate::arch::{ByteStage, ByteTile, OutputStage, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{ParamsError, Result};
 use crate::qparams::QParams;
 
 /// Requantizes accumulators to codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
@@ -59,7 +62,9 @@ impl<T: Element> RequantizeEpilogue<T> {
         to: &QParams<T>,
         arithmetic: Arithmetic,
     ) -> Result<Self> {
-        let (scale, zero_point) = to.of_tensor("output parameters")?;
+        check_scales("row_scale", &[row_scale])?;
+        check_scales("col_scale", col_scale)?;
+        let (scale, zero_point) = to.of_tensor("output")?;
         let (min, max) = to.code_range();
         let mut multipliers = match arithmetic {
             Arithmetic::F32 => Multipliers::F32(Vec::new()),
@@ -94,7 +99,7 @@ impl<T: Element> RequantizeEpilogue<T> {
     /// [`Error::CodeRange`] if `min > max` or a bound leaves the element type.
     pub fn with_clamp(mut self, min: i32, max: i32) -> Result<Self> {
         if min > max || min < T::MIN || max > T::MAX {
-            return Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max });
+            return Err(ParamsError::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max }.into());
         }
         let (low, high) = (self.codes.min, self.codes.max);
         self.codes = Codes { min: min.clamp(low, high), max: max.clamp(low, high) };

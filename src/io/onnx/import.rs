@@ -12,7 +12,7 @@ use super::node::OnnxNode;
 use super::operators::NEWEST_OPSET;
 use super::proto::{Dimension, GraphProto, ModelProto, ValueInfo};
 use super::tensor::{ConstantTensor, IntTensor, data_type};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, GraphError, Result};
 use crate::graph::{Constant, Graph, GraphBuilder, Op};
 
 /// Builds the graph of a model. `shapes` overrides the shapes of inputs.
@@ -59,7 +59,7 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
 }
 
 fn malformed(what: &'static str, expected: &str, found: String) -> Error {
-    Error::Format { what, expected: expected.into(), found }
+    FileError::Format { what, expected: expected.into(), found }.into()
 }
 
 fn is_default_domain(domain: &str) -> bool {
@@ -84,7 +84,7 @@ fn tensor_names(graph: &GraphProto) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     let mut define = |name: &String| match names.insert(name.clone()) {
         true => Ok(()),
-        false => Err(Error::Name { what: "tensor", expected: "a name that is defined once", found: name.clone() }),
+        false => Err(GraphError::Name { what: "tensor", expected: "a name that is defined once", found: name.clone() }),
     };
     graph.initializer.iter().try_for_each(|tensor| define(&tensor.name))?;
     let outputs = graph.node.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty());
@@ -94,7 +94,7 @@ fn tensor_names(graph: &GraphProto) -> Result<BTreeSet<String>> {
     for ValueInfo { name, .. } in &graph.input {
         if name.is_empty() || !inputs.insert(name) || (!initializers.contains(name) && define(name).is_err()) {
             let expected = "a name that no other tensor has";
-            return Err(Error::Name { what: "input of the graph", expected, found: name.clone() });
+            return Err(GraphError::Name { what: "input of the graph", expected, found: name.clone() }.into());
         }
     }
     Ok(names)
@@ -139,8 +139,7 @@ impl Importer {
     fn inputs(&mut self, graph: &GraphProto, shapes: &BTreeMap<String, Vec<usize>>) -> Result<()> {
         let inputs: Vec<_> = graph.input.iter().filter(|input| !self.constants.contains_key(&input.name)).collect();
         if let Some(name) = shapes.keys().find(|&name| inputs.iter().all(|input| input.name != *name)) {
-            let expected = "the name of an input of the network";
-            return Err(Error::Name { what: "OnnxReader::with_input_shape", expected, found: name.clone() });
+            return Err(Error::unknown("input of the network", name, inputs.iter().map(|input| &input.name)));
         }
         for input in inputs {
             let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
@@ -177,7 +176,8 @@ impl Importer {
                 Ok(name)
             }
             Some(ConstantTensor::Int(_)) => {
-                Err(Error::Name { what: "tensor", expected: "a tensor of floats, not of integers", found: name })
+                Err(GraphError::Name { what: "tensor", expected: "a tensor of floats, not of integers", found: name }
+                    .into())
             }
             _ => Ok(name),
         }
@@ -297,11 +297,12 @@ impl Importer {
 }
 
 fn undefined(name: &str) -> Error {
-    Error::Name {
+    GraphError::Name {
         what: "tensor",
         expected: "an input, an initializer or the output of an earlier node",
         found: name.into(),
     }
+    .into()
 }
 
 /// Returns `base`, or `base.1`, `base.2`, … if it is taken.

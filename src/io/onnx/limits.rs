@@ -1,9 +1,8 @@
 //! Limits on what a file may cost to read.
 
-use alloc::format;
-use alloc::string::String;
+use alloc::string::ToString;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, Result};
 
 /// The greatest rank of a tensor, and so the greatest number of axes or lengths that a node may list.
 pub(super) const MAX_RANK: usize = 64;
@@ -34,33 +33,32 @@ impl Default for Limits {
 
 impl Limits {
     /// The error for a file, or a part of it, that exceeds a limit.
-    pub(super) fn exceeded(what: &'static str, expected: String, found: String) -> Error {
-        Error::Format { what, expected, found }
+    pub(super) fn exceeded(what: &'static str, max: usize, found: impl ToString) -> Error {
+        FileError::Limit { what, max, found: found.to_string() }.into()
     }
 
     pub(super) fn check_bytes(&self, bytes: u64) -> Result<()> {
         if bytes <= self.bytes as u64 {
             return Ok(());
         }
-        Err(Self::exceeded("size of the ONNX file", format!("at most {} bytes", self.bytes), format!("{bytes}")))
+        Err(Self::exceeded("bytes of the ONNX file", self.bytes, bytes))
     }
 
     pub(super) fn check_nodes(&self, nodes: usize) -> Result<()> {
         if nodes <= self.nodes {
             return Ok(());
         }
-        Err(Self::exceeded("number of nodes", format!("at most {}", self.nodes), format!("{nodes}")))
+        Err(Self::exceeded("number of nodes", self.nodes, nodes))
     }
 
     /// Checks the rank and the number of elements of a tensor for a batch of one.
     pub(super) fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
-        let found = || format!("{name:?} of rank {}", shape.len());
         if shape.len() > MAX_RANK {
-            return Err(Self::exceeded("tensor", format!("a rank of at most {MAX_RANK}"), found()));
+            return Err(Self::exceeded("rank of a tensor", MAX_RANK, format_args!("{} for {name:?}", shape.len())));
         }
         if !fits(shape, self.elements) {
-            let found = format!("{name:?} of shape {shape:?}");
-            return Err(Self::exceeded("tensor", format!("at most {} elements", self.elements), found));
+            let found = format_args!("shape {shape:?} of {name:?}");
+            return Err(Self::exceeded("elements of a tensor", self.elements, found));
         }
         Ok(())
     }
@@ -101,8 +99,7 @@ impl FoldingBudget {
         match left.checked_sub(count) {
             Some(rest) => *left = rest,
             None => {
-                let expected = format!("at most {left} more elements in this file");
-                return Err(Limits::exceeded("constant folding", expected, format!("{count}")));
+                return Err(Limits::exceeded("elements that constant folding may still compute", *left, count));
             }
         }
         Ok(())

@@ -96,7 +96,9 @@ use alloc::vec::Vec;
 
 use prost::Message;
 
-use crate::error::{Error, Result};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{FileError, Result};
 use crate::graph::Graph;
 use limits::Limits;
 
@@ -160,7 +162,7 @@ impl OnnxReader {
                 Some(missing) => alloc::format!("a truncated file: {missing} bytes or more are missing at the end"),
                 None => error.to_string(),
             };
-            Error::Format { what: "ONNX file", expected, found }
+            FileError::Format { what: "ONNX file", expected, found }
         })?;
         import::graph(&model, &self.shapes, &self.limits)
     }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::proto::{AttributeProto, NodeProto};
 use super::tensor::ConstantTensor;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, GraphError, Result};
 use crate::window::{Padding, Window};
 
 /// A node of the file, checked by [`check`](Self::check) before anything else is read from it.
@@ -141,11 +141,12 @@ impl<'a> OnnxNode<'a> {
     pub(super) fn unsupported(&self, why: impl ToString) -> Error {
         let domain = if self.node.domain.is_empty() { "" } else { "." };
         let op = alloc::format!("{}{domain}{}", self.node.domain, self.node.op_type);
-        Error::Unsupported { op, node: self.name.clone(), why: why.to_string() }
+        GraphError::Unsupported { op, node: self.name.clone(), why: why.to_string() }.into()
     }
 
     /// The error for a node that no ONNX file may have.
     pub(super) fn malformed(&self, what: &'static str, expected: impl ToString, found: impl ToString) -> Error {
-        Error::Format { what, expected: expected.to_string(), found: found.to_string() }.at(&self.name)
+        let error = FileError::Format { what, expected: expected.to_string(), found: found.to_string() };
+        Error::from(error).at(&self.name)
     }
 }

@@ -8,7 +8,7 @@ use ndarray::{ArcArray, ArrayD, IxDyn};
 
 use super::limits::{MAX_RANK, fits};
 use super::proto::TensorProto;
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, Result};
 use crate::graph::Constant;
 
 /// An integer tensor. Cheap to clone.
@@ -138,5 +138,5 @@ fn halves(tensor: &TensorProto, from: impl Fn(u16) -> f32) -> Result<Vec<f32>> {
 
 fn malformed(tensor: &TensorProto, expected: impl ToString, found: impl ToString) -> Error {
     let found: String = alloc::format!("{} in tensor {:?}", found.to_string(), tensor.name);
-    Error::Format { what: "ONNX tensor", expected: expected.to_string(), found }
+    FileError::Format { what: "ONNX tensor", expected: expected.to_string(), found }.into()
 }

@@ -334,7 +334,7 @@ fn pack<T: Element<Code = W>, W: Int8>(
     window: &Window,
     groups: usize,
 ) -> Result<(Vec<f32>, ConvWeights<W>)> {
-    let params = ChannelParams::new(weights.params(), Axis(0))?;
+    let params = ChannelParams::new("weights", weights.params(), Axis(0))?;
     let packed = ConvWeights::new(&weights.unpacked_codes(), &params.zero_points, *window, groups)?;
     Ok((params.scales, packed))
 }

@@ -6,7 +6,7 @@ use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
 
 use super::depthwise::DepthwiseWeights;
 use crate::arch::Isa;
-use crate::error::{Error, Result, elements};
+use crate::error::{Error, Result, check_count, elements};
 use crate::gemm::{self, Epilogue, Im2col, Int8, LhsSource, PackedRhs, Workspace};
 use crate::ops::layout::with_nhwc;
 use crate::ops::linear::MIN_MAX_ABS_DIFF;
@@ -56,8 +56,8 @@ impl<W: Int8> ConvWeights<W> {
         }
         // Fails for windows that fit no image.
         window.place([kh, kw], [i32::MAX as usize / 2; 2])?;
-        if zero_points.len() != 1 && zero_points.len() != outputs {
-            return Err(Error::shape("zero points of the weights", &[outputs], &[zero_points.len()]));
+        if zero_points.len() != 1 {
+            check_count("zero points of the weights, one or one per output channel", outputs, zero_points.len())?;
         }
         // Before packing with the smallest deviation that zero points allow, after it with the weights' own.
         let depth = (kh * kw).saturating_mul(channels);
@@ -121,22 +121,14 @@ impl<W: Int8> ConvWeights<W> {
             Packed::Groups(groups) => groups.len(),
             Packed::Depthwise(_) => self.inputs,
         };
-        let weights = [self.outputs, self.kernel[0], self.kernel[1], self.inputs / groups];
         let hint = match *image {
-            [_, channels, _, _] if channels == self.inputs => " (NCHW? use permuted_axes([0, 2, 3, 1]))",
+            [_, channels, _, _] if channels == self.inputs => " (permute NCHW by permuted_axes([0, 2, 3, 1]))",
             [_, _, _, channels] if channels == self.kernel[0] * groups => {
-                " (are the weights OIHW? use permuted_axes([0, 2, 3, 1]))"
+                " (permute OIHW weights by permuted_axes([0, 2, 3, 1]))"
             }
             _ => "",
         };
-        Error::Argument {
-            what: "image",
-            expected: "4-D NHWC with the channels of the weights",
-            found: alloc::format!(
-                "shape {image:?} where {} channels are needed by weights [out, kh, kw, in / groups] = {weights:?}{hint}",
-                self.inputs
-            ),
-        }
+        Error::layout("image", alloc::format!("4-D NHWC with {} channels{hint}", self.inputs), image)
     }
 
     /// Computes `epilogue(Σ (x - x_zero) * (w - w_zero) + bias)` over `[images, height, width, channels]`. Padding is

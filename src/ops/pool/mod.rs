@@ -15,9 +15,9 @@ use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::with_nhwc;
 use super::output::Output;
-use super::params::{check_params, display, scale_zero_point};
+use super::params::{check_params, scale_zero_point};
 use crate::affine::{Arithmetic, Codes, unsupported};
-use crate::error::{Error, Result, check_shapes, elements};
+use crate::error::{Error, ParamsError, Result, ValueError, check_shapes, elements};
 use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -142,16 +142,13 @@ impl<T: Int8> AveragePool<T> {
             Arithmetic::FixedPoint(_) if x_params == y_params => {
                 let (count, max) = (kernel[0].saturating_mul(kernel[1]), i32::MAX as usize / 255);
                 if count > max {
-                    return Err(Error::Depth { max, found: count });
+                    return Err(ValueError::Depth { max, found: count }.into());
                 }
                 true
             }
             Arithmetic::FixedPoint(_) => {
-                return Err(Error::Argument {
-                    what: "output of a fixed-point mean",
-                    expected: "the scale and zero point of the input",
-                    found: alloc::format!("{}; the input has {}", display(y_params), display(x_params)),
-                });
+                let what = "output of a fixed-point mean";
+                return Err(ParamsError::Mismatch { what, expected: x_params, found: y_params }.into());
             }
             other => return Err(unsupported("arithmetic of a mean", other)),
         };
@@ -224,7 +221,7 @@ impl<T: Int8> AveragePool<T> {
 fn check_window(kernel: [usize; 2], window: &Window) -> Result<()> {
     match window.place(kernel, [i32::MAX as usize / 2; 2]) {
         // The padded image is too large, or smaller than the kernel: whether it fits depends on the image.
-        Err(Error::Argument { what: "padded image", .. } | Error::Shape { .. }) | Ok(_) => Ok(()),
+        Err(Error::Shape(_)) | Ok(_) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -232,7 +229,7 @@ fn check_window(kernel: [usize; 2], window: &Window) -> Result<()> {
 /// Returns the output shape for images of this shape, and the placed window.
 fn place(images: &[usize], kernel: [usize; 2], window: &Window) -> Result<([usize; 4], Placed)> {
     let &[count, height, width, channels] = images else {
-        return Err(Error::Argument { what: "image", expected: "4-D NHWC", found: alloc::format!("shape {images:?}") });
+        return Err(Error::layout("image", "4-D NHWC", images));
     };
     let placed = window.place(kernel, [height, width])?;
     let output = [count, placed.output[0], placed.output[1], channels];
