@@ -83,7 +83,7 @@ impl<T: Element> QParams<T> {
     /// Creates parameters of one scale and zero point, for tensors of any shape.
     ///
     /// # Errors
-    /// [`Error::Scale`] unless the scale is finite and positive, [`Error::ZeroPoint`] unless the zero point
+    /// [`Error::Params`] unless the scale is finite and positive, [`Error::Params`] unless the zero point
     /// is in `T::MIN..=T::MAX`.
     pub fn per_tensor(scale: f32, zero_point: T::Code) -> Result<Self> {
         let scalar = IxDyn(&[]);
@@ -112,9 +112,9 @@ impl<T: Element> QParams<T> {
     /// | per group | the shape of the tensor, with the axis divided by the group size, rounded up |
     ///
     /// # Errors
-    /// [`Error::Scale`] unless every scale is finite and positive, [`Error::ZeroPoint`] unless every zero
+    /// [`Error::Params`] unless every scale is finite and positive, [`Error::Params`] unless every zero
     /// point is in `T::MIN..=T::MAX`, [`Error::Shape`] if the shapes do not belong to the granularity or differ,
-    /// [`Error::Axis`] and [`Error::GroupSize`] for groups that the rank cannot have.
+    /// [`Error::Shape`] and [`Error::Params`] for groups that the rank cannot have.
     pub fn new<D: Dimension>(
         granularity: Granularity,
         scale: Array<f32, D>,
@@ -170,8 +170,8 @@ impl<T: Element> QParams<T> {
     /// Sets the code range: quantization clamps to `min..=max` instead of `T::MIN..=T::MAX`.
     ///
     /// # Errors
-    /// [`Error::CodeRange`](crate::Error::CodeRange) if the range has fewer than two codes or leaves
-    /// the element type, [`Error::ZeroPoint`](crate::Error::ZeroPoint) if a zero point is outside.
+    /// [`Error::Params`](crate::Error::Params) if the range has fewer than two codes or leaves
+    /// the element type, [`Error::Params`](crate::Error::Params) if a zero point is outside.
     pub fn with_code_range(mut self, min: i32, max: i32) -> Result<Self> {
         self.codes = Codes::within::<T>(min, max)?;
         let outside = |z: i32| !(min..=max).contains(&z);
@@ -441,7 +441,7 @@ impl<T: Element> QParams<T> {
     /// Checks that the parameters fit tensors of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) with the parameter shape that fits, [`Error::Axis`](crate::Error::Axis) if
+    /// [`Error::Shape`](crate::Error::Shape) with the parameter shape that fits, [`Error::Shape`](crate::Error::Shape) if
     /// the tensor does not have the axis of the granularity.
     pub fn check(&self, shape: &[usize]) -> Result<()> {
         self.granularity.check_fit(self.scale.shape(), shape)

@@ -66,7 +66,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
     /// Joins codes, one per element, and parameters. Codes of fewer than eight bits are packed.
     ///
     /// # Errors
-    /// [`Error::CodeRange`](crate::Error::CodeRange) for a code outside the element type,
+    /// [`Error::Params`](crate::Error::Params) for a code outside the element type,
     /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit the codes.
     pub fn from_codes(codes: Array<T::Code, D>, params: QParams<T>) -> Result<Self> {
         check_codes::<T, D>(&codes)?;
@@ -168,7 +168,7 @@ impl<T: Element, D: ndarray::RemoveAxis> QTensor<T, D> {
     /// Returns the subtensor at one index of an axis, with its parameters.
     ///
     /// # Errors
-    /// [`Error::Axis`](crate::Error::Axis) or [`Error::Argument`](crate::Error::Argument)
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::Argument`](crate::Error::Argument)
     /// if the tensor does not have the axis or the index.
     pub fn index_axis(&self, axis: Axis, index: usize) -> Result<QTensor<T, D::Smaller>> {
         let params = self.params.index_axis(axis, index, self.shape())?;
@@ -231,7 +231,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
     /// Reshapes to two axes: the axes before `axis`, and the others (ONNX: `Flatten`).
     ///
     /// # Errors
-    /// [`Error::Axis`](crate::Error::Axis) if `axis` is greater than the rank.
+    /// [`Error::Shape`](crate::Error::Shape) if `axis` is greater than the rank.
     /// [`Error::Argument`](crate::Error::Argument) unless the parameters are per tensor.
     ///
     /// ```

@@ -36,7 +36,7 @@ impl Ranges {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the shapes differ or do not belong to the
-    /// granularity, [`Error::Range`](crate::Error::Range) if bounds are not finite or `min > max`.
+    /// granularity, [`Error::Params`](crate::Error::Params) if bounds are not finite or `min > max`.
     pub fn new<D: Dimension>(granularity: Granularity, min: Array<f32, D>, max: Array<f32, D>) -> Result<Self> {
         let (min, max) = (granularity.normalized(min.into_dyn()), granularity.normalized(max.into_dyn()));
         crate::error::check_shapes("upper bounds", min.shape(), max.shape())?;
@@ -48,9 +48,9 @@ impl Ranges {
     /// Computes the range of each block of `x`. A block without elements has the range `0..=0`.
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite) with the position of the first NaN or infinity
-    /// (also of an `f64` beyond `f32`), [`Error::Axis`](crate::Error::Axis) or
-    /// [`Error::GroupSize`](crate::Error::GroupSize) for a granularity that `x` cannot have.
+    /// [`Error::Value`](crate::Error::Value) with the position of the first NaN or infinity
+    /// (also of an `f64` beyond `f32`), [`Error::Shape`](crate::Error::Shape) or
+    /// [`Error::Params`](crate::Error::Params) for a granularity that `x` cannot have.
     pub fn of<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
         let shape = granularity.params_shape(x.shape())?;
         let bounds = Bounds::of_blocks(x, granularity)?;
@@ -113,7 +113,7 @@ impl Bounds {
     /// Creates a range.
     ///
     /// # Errors
-    /// [`Error::Range`] if a bound is not finite or `min > max`.
+    /// [`Error::Params`] if a bound is not finite or `min > max`.
     pub fn new(min: f32, max: f32) -> Result<Self> {
         check_range(min, max)?;
         Ok(Self { min, max })

@@ -135,7 +135,7 @@ impl<T: Element> Scheme<T> {
     /// Restricts codes to `min..=max`.
     ///
     /// # Errors
-    /// [`Error::CodeRange`](crate::Error::CodeRange) unless
+    /// [`Error::Params`](crate::Error::Params) unless
     /// `T::MIN <= min < max <= T::MAX`.
     pub fn with_code_range(mut self, min: i32, max: i32) -> Result<Self> {
         self.codes = Codes::within::<T>(min, max)?;
@@ -192,7 +192,7 @@ impl<T: Element> Scheme<T> {
     /// Chooses per-tensor parameters for the range `min..=max`, whatever the granularity of the scheme.
     ///
     /// # Errors
-    /// [`Error::Range`](crate::Error::Range) if a bound is not finite or `min > max`; same as [`QParams::new`]
+    /// [`Error::Params`](crate::Error::Params) if a bound is not finite or `min > max`; same as [`QParams::new`]
     /// otherwise.
     ///
     /// ```

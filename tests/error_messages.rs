@@ -15,21 +15,22 @@ use half::f16;
 use message::{Message, floats, model, node};
 use ndarray::{Array, Array1, Array2, Axis, IntoDimension, Ix2, arr0, array};
 use ndarray_quant::compat::{fbgemm::choose_qparams, gemmlowp::FixedPoint};
-use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, gemm};
+use ndarray_quant::error::ParamsError;
+use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, gemm};
 use ndarray_quant::graph::{Activation, Arena, Graph, GraphBuilder, Op, QuantizedNetwork, Recipe, TensorId};
 use ndarray_quant::half::{HalfCast, Overflow};
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::metrics::sqnr_db;
 use ndarray_quant::nn::{Arithmetic, Conv2d, HalfLinear, Linear, Multiplier, Output, Window};
 use ndarray_quant::observer::{Bounds, MinMax, MovingAverage, Percentile, Ranges};
-use ndarray_quant::ops::{Concat, MaxPool, Pad, matmul_integer};
+use ndarray_quant::ops::{Add, Concat, MaxPool, Pad, matmul_integer};
 use ndarray_quant::qat::BatchNormFold;
 use ndarray_quant::{Error, Granularity, I4, Packed, QParams, QTensor, Result, Scheme};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/error_messages.txt");
 
 const HEADER: &str = "\
-Calls and the messages of their errors, by variant of `Error`. Written by
+Calls and the messages of their errors, by domain and variant. Written by
 UPDATE_MESSAGES=1 cargo test --all-features --test error_messages
 ";
 
@@ -42,6 +43,11 @@ fn ones<S: IntoDimension>(shape: S) -> Array<f32, S::Dim> {
 
 fn codes<S: IntoDimension>(shape: S) -> QTensor<u8, S::Dim> {
     Scheme::<u8>::asymmetric().quantize(&ones(shape)).unwrap()
+}
+
+/// Codes with scale 0.1 and zero point 0.
+fn tenths<S: IntoDimension>(shape: S) -> QTensor<u8, S::Dim> {
+    params(0.1, 0).quantize(&ones(shape)).unwrap()
 }
 
 fn weights<S: IntoDimension>(shape: S) -> QTensor<i8, S::Dim> {
@@ -79,6 +85,10 @@ fn rows() -> MinMax {
     rows
 }
 
+fn percentile(percentile: f64) -> Percentile {
+    Percentile::per_tensor().with_percentile(percentile).unwrap()
+}
+
 /// Calls a builder with its input `x` of shape `[1, 4]` and its constant `c` of shape `[4]`.
 fn build<T>(call: impl FnOnce(&mut GraphBuilder, TensorId, TensorId) -> Result<T>) -> Result<T> {
     let mut builder = GraphBuilder::new();
@@ -95,6 +105,13 @@ fn graph() -> Graph {
     builder.build(&[y]).unwrap()
 }
 
+fn two_outputs() -> Graph {
+    let mut builder = GraphBuilder::new();
+    let x = builder.input("x", &[1, 4]).unwrap();
+    let y = builder.relu("y", x).unwrap();
+    builder.build(&[x, y]).unwrap()
+}
+
 /// A tensor of a builder that no longer exists.
 fn other_tensor() -> TensorId {
     GraphBuilder::new().input("other", &[1, 4]).unwrap()
@@ -102,6 +119,11 @@ fn other_tensor() -> TensorId {
 
 fn dynamic_range() -> Recipe {
     Recipe::dynamic_range(&graph()).unwrap()
+}
+
+/// A recipe whose input is codes and whose output is float.
+fn calibrated() -> Recipe {
+    graph().calibrate(MinMax::per_tensor(), [ones([1, 4]).view()]).unwrap()
 }
 
 fn onnx(nodes: &[Message]) -> Vec<u8> {
@@ -159,6 +181,10 @@ fn observers() -> Vec<(&'static str, Error)> {
         failed!(Percentile::per_tensor().with_percentile(30.0)),
         failed!(MovingAverage::per_tensor().with_averaging_constant(2.0)),
         failed!(BatchNormFold::new(ones([2]), ones([3]))),
+        failed!(
+            BatchNormFold::new(ones([2]), ones([2])).unwrap().with_running_statistics(ones([2]), array![1.0, -0.5])
+        ),
+        failed!(percentile(99.0).merge(&percentile(98.0))),
     ]
 }
 
@@ -170,7 +196,7 @@ fn layers() -> Vec<(&'static str, Error)> {
         failed!(PackedRhs::pack(&Array2::<i8>::zeros((4, 5)), &[0, 0])),
         failed!(PackedRhs::pack(&Array2::<i8>::zeros((9_000_000, 1)), &[0])),
         // Calls pack both operands for the micro-kernel of the machine, so only a unit test can provoke this one.
-        failed!(Err::<(), _>(Error::Kernel { expected: "avx512vnni", found: "avx2" })),
+        failed!(Err::<(), _>(Error::Params(ParamsError::Kernel { expected: "avx512vnni", found: "avx2" }))),
         failed!(matmul_integer(&Array2::<u8>::zeros((2, 3)), 0, &Array2::<i8>::zeros((4, 5)), &[0])),
         failed!(Linear::new(&weights([4, 3]), Some(&Array1::zeros(3)))),
         failed!(Linear::new(&weights([2, 3]), Some(&array![0.0, f32::NAN]))),
@@ -191,6 +217,14 @@ fn layers() -> Vec<(&'static str, Error)> {
         failed!(Pad::new(&params(0.1, 0), &[(0, 0)]).unwrap().output_shape(&[1, 2])),
         failed!(Concat::new(Axis(1), &[&params_per_axis(1, 4)], &params(0.1, 0))),
         failed!(Concat::new(Axis(1), &[&params(0.1, 0)], &params(0.1, 0)).unwrap().forward::<Ix2>(&[])),
+        failed!(
+            Add::new(&params(0.1, 0), &params(0.1, 0), &output()).unwrap().forward(&tenths([2, 3]), &tenths([2, 4]))
+        ),
+        failed!(Concat::new(Axis(1), &[], &params(0.1, 0)).unwrap().forward::<Ix2>(&[])),
+        failed!(Pad::new(&params(0.1, 0), &[(usize::MAX, 0)]).unwrap().output_shape(&[2])),
+        failed!(Window::new().with_padding(1 << 30).output_size([3, 3], [5, 5])),
+        failed!(RequantizeEpilogue::new(1.0, &[1.0], None, &params_per_axis(0, 2), Arithmetic::F32)),
+        failed!(Multiplier::new(1e30, 1e30, 1.0, Arithmetic::F32)),
     ]
 }
 
@@ -202,6 +236,10 @@ fn networks() -> Vec<(&'static str, Error)> {
         failed!(build(|g, x, _| g.linear("y", x, &ones([2, 3]), None))),
         failed!(build(|g, x, _| g.linear("y", x, &array![[f32::NAN, 0.0, 0.0, 0.0]], None))),
         failed!(build(|g, x, _| g.add("y", x, other_tensor()))),
+        failed!(build(|g, x, c| g
+            .add("y", x, c)
+            .and_then(|y| g.linear("z", y, &ones([3, 4]), None))
+            .and_then(|z| g.add("w", z, x)))),
         failed!(build(|g, x, _| g.activation("y", x, Activation::LeakyRelu { alpha: f32::NAN }))),
         failed!(build(|g, x, _| g.softmax("y", x, 0))),
         failed!(build(|g, x, _| g.softmax("y", x, 2))),
@@ -211,6 +249,10 @@ fn networks() -> Vec<(&'static str, Error)> {
         failed!(graph().run(&ones([1, 5]))),
         failed!(graph().compile().unwrap().run_with(&ones([1, 4]), &mut Arena::new().with_max_bytes(8))),
         failed!(graph().quantize(&dynamic_range()).unwrap().run(&array![[0.0, f32::NAN, 0.0, 0.0]])),
+        failed!(graph().quantize(&dynamic_range()).unwrap().run_codes(&Array2::zeros((1, 4)), &mut Arena::new())),
+        failed!(graph().quantize(&calibrated()).unwrap().run_codes(&Array2::zeros((1, 4)), &mut Arena::new())),
+        failed!(two_outputs().run(&ones([1, 4]))),
+        failed!(graph().compile().unwrap().run_many(&[], &mut Arena::new())),
         failed!(graph().mixed_precision_within_bytes(&dynamic_range(), &ones([1, 4]), 1)),
         failed!(dynamic_range().tensor_mut("y.weigth")),
         failed!(sqnr_db(&ones([2]), &ones([3]))),
@@ -224,16 +266,40 @@ fn networks() -> Vec<(&'static str, Error)> {
     ]
 }
 
-/// The names of all variants, from the source.
-fn variants() -> impl Iterator<Item = &'static str> {
-    let (_, source) = include_str!("../src/error.rs").split_once("pub enum Error {\n").unwrap();
+/// The variants of all domains, such as `Shape::Mismatch`, from the source.
+fn variants() -> Vec<String> {
+    let domains = [
+        ("Shape", include_str!("../src/error/shape.rs")),
+        ("Params", include_str!("../src/error/params.rs")),
+        ("Value", include_str!("../src/error/value.rs")),
+        ("Graph", include_str!("../src/error/graph.rs")),
+        ("File", include_str!("../src/error/file.rs")),
+    ];
+    let mut all = variants_of("Error", include_str!("../src/error/root.rs"));
+    all.retain(|variant| !domains.iter().any(|(domain, _)| variant.starts_with(&format!("{domain}("))));
+    for (domain, source) in domains {
+        let variants = variants_of(&format!("{domain}Error"), source);
+        assert!(variants.len() > 1, "{domain}: {variants:?}");
+        all.extend(variants.iter().map(|variant| format!("{domain}::{variant}")));
+    }
+    all
+}
+
+/// The lines of an enum that begin a variant, without the brace or comma at their end.
+fn variants_of(name: &str, source: &str) -> Vec<String> {
+    let (_, source) = source.split_once(&format!("pub enum {name} {{\n")).unwrap();
     let (source, _) = source.split_once("\n}").unwrap();
-    let name = |line: &'static str| line.strip_prefix("    ")?.strip_suffix([',', '{']).map(str::trim);
-    source.lines().filter_map(name).filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
+    let name = |line: &str| Some(line.strip_prefix("    ")?.strip_suffix([',', '{'])?.trim().to_string());
+    source.lines().filter_map(name).filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase())).collect()
 }
 
 fn variant(error: &Error) -> String {
-    format!("{error:?}").chars().take_while(|c| c.is_ascii_alphanumeric()).collect()
+    let text = format!("{error:?}");
+    let mut names = text.split(|c: char| !c.is_ascii_alphanumeric());
+    match (names.next().unwrap(), names.next()) {
+        ("Argument", _) => "Argument".into(),
+        (domain, variant) => format!("{domain}::{}", variant.unwrap()),
+    }
 }
 
 /// Reads calls and their messages.
@@ -262,7 +328,7 @@ fn differences(stored: &str, present: &str) -> String {
 
 #[test]
 fn messages() {
-    let mut found: BTreeMap<String, String> = variants().map(|name| (name.into(), String::new())).collect();
+    let mut found: BTreeMap<String, String> = variants().into_iter().map(|name| (name, String::new())).collect();
     let no_such_file = std::fs::read("no/such/model.onnx").unwrap_err().to_string();
     for (call, error) in [parameters(), observers(), layers(), networks()].concat() {
         let call = call.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -273,7 +339,7 @@ fn messages() {
     }
     let mut present = HEADER.to_string();
     for (variant, section) in &found {
-        assert!(!section.is_empty(), "add a call that fails with Error::{variant}");
+        assert!(!section.is_empty(), "add a call that fails with {variant}");
         write!(present, "\n# {variant}\n{section}").unwrap();
     }
     if std::env::var_os("UPDATE_MESSAGES").is_some_and(|value| value == "1") {

@@ -37,7 +37,7 @@ impl Multiplier {
     /// Computes `x_scale * w_scale / y_scale`.
     ///
     /// # Errors
-    /// [`Error::Scale`] if a scale is not finite and positive or the `f32` multiplier overflows; same as
+    /// [`Error::Params`] if a scale is not finite and positive or the `f32` multiplier overflows; same as
     /// [`FixedPoint::from_f64`] for [`Arithmetic::FixedPoint`].
     pub fn new(x_scale: f32, w_scale: f32, y_scale: f32, arithmetic: Arithmetic) -> Result<Self> {
         check_positive("x_scale", x_scale as f64)?;

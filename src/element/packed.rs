@@ -62,7 +62,7 @@ impl<T: Element, D: Dimension> Packed<T, D> {
     /// Packs an array with one code per element. Any strides.
     ///
     /// # Errors
-    /// [`Error::CodeRange`] if a code is outside `T::MIN..=T::MAX`.
+    /// [`Error::Params`] if a code is outside `T::MIN..=T::MAX`.
     pub fn pack(codes: &ndarray::ArrayRef<T::Code, D>) -> Result<Self> {
         check_codes::<T, D>(codes)?;
         Ok(Self::pack_in_range(codes))
@@ -127,7 +127,7 @@ pub(crate) fn check_codes<T: Element, D: Dimension>(codes: &ndarray::ArrayRef<T:
         return Ok(());
     }
     let found = codes.iter().find(|code| !inside(code)).map_or(0, |code| code.to_i32());
-    Err(Error::CodeRange { min: T::MIN, max: T::MAX, found_min: found, found_max: found })
+    Err(ParamsError::CodeRange { min: T::MIN, max: T::MAX, found_min: found, found_max: found }.into())
 }
 
 /// Packed bytes per iteration of a vectorized loop.

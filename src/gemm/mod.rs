@@ -7,7 +7,7 @@
 //!
 //! Names and blocking follow BLIS: A of shape `[m, k]` is the left-hand side (LHS), B of shape `[k, n]` the
 //! right-hand side (RHS). An accumulator is the exact `i32` sum for every input; a product whose depth `k` could
-//! overflow returns [`Error::Depth`]. Zero points enter as compensation through row and column sums. The
+//! overflow returns [`Error::Value`]. Zero points enter as compensation through row and column sums. The
 //! [`Epilogue`] turns accumulators into outputs while they are in registers or in L1.
 //!
 //! # Which operand belongs where
@@ -106,9 +106,9 @@ pub fn peak_macs(rounds: usize) -> u64 {
 ///
 /// # Errors
 /// - [`Error::Shape`] if the inner dimensions differ or the epilogue has another number of channels than the product,
-/// - [`Error::Depth`] if an accumulator could overflow,
-/// - [`Error::Bias`] if it could overflow with the bias added,
-/// - [`Error::Kernel`] if both operands are packed, and not for the same instruction set.
+/// - [`Error::Value`] if an accumulator could overflow,
+/// - [`Error::Value`] if it could overflow with the bias added,
+/// - [`Error::Params`] if both operands are packed, and not for the same instruction set.
 pub fn gemm<'a, A: Int8, B: Int8, E: Epilogue>(
     a: impl Into<Lhs<'a, A>>,
     a_zero_point: A,

@@ -71,7 +71,7 @@ impl<A: Int8> PackedLhs<A> {
     /// Packs `a` of shape `[m, k]`, of any strides.
     ///
     /// # Errors
-    /// [`Error::Depth`] if row sums of `k` codes could leave `i32`.
+    /// [`Error::Value`] if row sums of `k` codes could leave `i32`.
     pub fn pack(a: &ArrayRef2<A>) -> Result<Self> {
         Self::pack_for(Isa::for_gemm(a.ncols()), a)
     }

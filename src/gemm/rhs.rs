@@ -50,7 +50,7 @@ impl<B: Int8> PackedRhs<B> {
     /// Packs `b` of shape `[k, n]`, of any strides, with one zero point for all columns or one per column.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there are 1 or `n` zero points; [`Error::Depth`] if column sums of `k` codes could leave
+    /// [`Error::Shape`] unless there are 1 or `n` zero points; [`Error::Value`] if column sums of `k` codes could leave
     /// `i32`.
     pub fn pack(b: &ArrayRef2<B>, zero_points: &[B]) -> Result<Self> {
         Self::pack_for(Isa::for_gemm(b.nrows()), b, zero_points)

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::affine::Arithmetic;
 use crate::arch::Isa;
+use crate::error::{Error, ParamsError, ShapeError, ValueError};
 use crate::qparams::QParams;
 
 /// The reference: `Σ_k (a - a_zero) * (b - b_zero)`.

@@ -53,10 +53,10 @@ pub struct TensorId {
 /// # Errors
 /// Methods that add a node return
 /// - [`Error::Argument`] for a handle of another builder,
-/// - [`Error::Name`] if a tensor already has the name,
-/// - [`Error::Node`] with the cause if the inputs do not have the shapes, or the attributes the values, that the operator
+/// - [`Error::Graph`] if a tensor already has the name,
+/// - [`Error::Graph`] with the cause if the inputs do not have the shapes, or the attributes the values, that the operator
 ///   needs,
-/// - [`Error::NonFinite`] if weights or biases hold a NaN or an infinity.
+/// - [`Error::Value`] if weights or biases hold a NaN or an infinity.
 #[derive(Debug)]
 pub struct GraphBuilder {
     /// Unique in the process.
@@ -96,7 +96,7 @@ impl GraphBuilder {
     /// Adds an input of this shape. The first axis is the batch and has length 1 here; the network runs on any batch.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the first axis has length 1, [`Error::Name`] if a tensor already has the name.
+    /// [`Error::Argument`] unless the first axis has length 1, [`Error::Graph`] if a tensor already has the name.
     pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<TensorId> {
         check_input(name, shape)?;
         let x = self.define(name, shape.to_vec())?;
@@ -107,7 +107,7 @@ impl GraphBuilder {
     /// Adds a constant.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if it holds a NaN or an infinity, [`Error::Name`] if a tensor already has the name.
+    /// [`Error::Value`] if it holds a NaN or an infinity, [`Error::Graph`] if a tensor already has the name.
     pub fn constant<D: Dimension>(&mut self, name: &str, value: &ArrayRef<f32, D>) -> Result<TensorId> {
         if !value.iter().all(|x| x.is_finite()) {
             let mut values = crate::granularity::positions(value.raw_dim()).zip(value);

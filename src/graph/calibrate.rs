@@ -68,8 +68,8 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// Runs a batch and observes every activation.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input, or the network has several inputs. [`Error::Node`] with
-    /// the observer's error, for example [`Error::NonFinite`] for a NaN; it names the tensor.
+    /// [`Error::Shape`] if `x` has another shape than the input, or the network has several inputs. [`Error::Graph`] with
+    /// the observer's error, for example [`Error::Value`] for a NaN; it names the tensor.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
         self.observe_many(&[x.view().into_dyn()])
     }
@@ -97,7 +97,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// Adds what another calibration of the same network observed.
     ///
     /// # Errors
-    /// [`Error::Unknown`] if it observed a tensor that this one does not have, otherwise the error of
+    /// [`Error::Graph`] if it observed a tensor that this one does not have, otherwise the error of
     /// [`Observer::merge`].
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         if let Some(name) = other.observers.keys().find(|name| !self.observers.contains_key(*name)) {
@@ -120,8 +120,8 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// keep the range of their input, so that they only move codes.
     ///
     /// # Errors
-    /// [`Error::Node`] with the name of the tensor and [`Error::EmptyCalibration`] if nothing was observed.
-    /// [`Error::Granularity`] if the observer is not per tensor.
+    /// [`Error::Graph`] with the name of the tensor and [`Error::Value`] if nothing was observed.
+    /// [`Error::Params`] if the observer is not per tensor.
     pub fn recipe(&self) -> Result<Recipe> {
         let mut recipe = Recipe::dynamic_range(self.graph)?;
         for (name, observer) in &self.observers {

@@ -104,7 +104,7 @@ impl QuantizedNetwork {
     /// - [`Error::Shape`] if `x` has another shape than the input.
     /// - [`Error::Argument`] if the network has several inputs or outputs, or if the run needs more memory than the limit
     ///   of the arena.
-    /// - [`Error::Node`] with [`Error::NonFinite`] for a NaN or an infinity as above. The node is the input or layer, the
+    /// - [`Error::Graph`] with [`Error::Value`] for a NaN or an infinity as above. The node is the input or layer, the
     ///   index is the position in the tensor that is quantized.
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.run_with(x, &mut Arena::new())

@@ -27,10 +27,10 @@ impl Graph {
     /// [`Calibration`](super::Calibration) for an example.
     ///
     /// # Errors
-    /// - [`Error::Unknown`](crate::Error::Unknown) for a tensor or layer that the graph does not have, with similar names.
-    /// - [`Error::Node`](crate::Error::Node) with what is wrong with the recipe of a tensor. With
-    ///   [`Error::Depth`](crate::Error::Depth) for a layer so deep that an `i32` accumulator could overflow. With
-    ///   [`Error::Overflow`](crate::Error::Overflow) for a weight that exceeds the range of `f16`.
+    /// - [`Error::Graph`](crate::Error::Graph) for a tensor or layer that the graph does not have, with similar names.
+    /// - [`Error::Graph`](crate::Error::Graph) with what is wrong with the recipe of a tensor. With
+    ///   [`Error::Value`](crate::Error::Value) for a layer so deep that an `i32` accumulator could overflow. With
+    ///   [`Error::Value`](crate::Error::Value) for a weight that exceeds the range of `f16`.
     /// - [`Error::Argument`](crate::Error::Argument) for the graph of a quantized network.
     pub fn quantize(&self, recipe: &Recipe) -> Result<QuantizedNetwork> {
         self.quantize_with(recipe, None)
@@ -49,7 +49,7 @@ impl Graph {
     /// See [`InputStatistics`] for an example.
     ///
     /// # Errors
-    /// Same as [`quantize`](Self::quantize), and [`Error::EmptyCalibration`](crate::Error::EmptyCalibration) if the
+    /// Same as [`quantize`](Self::quantize), and [`Error::Value`](crate::Error::Value) if the
     /// statistics observed nothing, [`Error::Argument`](crate::Error::Argument) if they are of another graph.
     pub fn quantize_with_coordinate_descent(
         &self,

@@ -111,7 +111,7 @@ pub struct Recipe {
 impl Recipe {
     /// Weights of convolutions and linear layers in half precision, everything else in `f32`. Needs no data.
     ///
-    /// [`Graph::quantize`] returns [`Error::Overflow`] for weights whose magnitude exceeds 65504.
+    /// [`Graph::quantize`] returns [`Error::Value`] for weights whose magnitude exceeds 65504.
     pub fn float16(graph: &Graph) -> Self {
         let half = || TensorRecipe {
             precision: Precision::Float16,
@@ -145,7 +145,7 @@ impl Recipe {
     /// The recipe of a tensor, to be edited.
     ///
     /// # Errors
-    /// [`Error::Unknown`], with similar names, if the recipe does not list the tensor.
+    /// [`Error::Graph`], with similar names, if the recipe does not list the tensor.
     pub fn tensor_mut(&mut self, name: &str) -> Result<&mut TensorRecipe> {
         if !self.tensors.contains_key(name) {
             return Err(Error::unknown("tensor of the recipe", name, self.tensors.keys()));
@@ -235,7 +235,7 @@ impl TensorRecipe {
     /// Weights in this precision: symmetric, per output channel (axis 0), with the range of each channel.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if a weight is NaN or infinite, [`Error::Axis`] for a tensor of rank 0.
+    /// [`Error::Value`] if a weight is NaN or infinite, [`Error::Shape`] for a tensor of rank 0.
     pub fn weights(weights: &ArrayRef<f32, IxDyn>, precision: Precision) -> Result<Self> {
         let granularity = Granularity::per_axis(Axis(0));
         let ranges = Ranges::of(weights, granularity)?;

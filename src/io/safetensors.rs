@@ -101,7 +101,7 @@ impl QuantizedNetwork {
     /// Serializes the network as a [safetensors](crate::io::safetensors) file. Equal networks give equal bytes.
     ///
     /// # Errors
-    /// [`Error::Name`] if the name of a constant ends in `#scale`, the suffix of scales.
+    /// [`Error::Graph`] if the name of a constant ends in `#scale`, the suffix of scales.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
         write(self)
     }
@@ -110,7 +110,7 @@ impl QuantizedNetwork {
     /// checked.
     ///
     /// # Errors
-    /// [`Error::Format`] if the bytes are not such a file, or are truncated; otherwise the errors of
+    /// [`Error::File`] if the bytes are not such a file, or are truncated; otherwise the errors of
     /// [`Graph::quantize`](crate::graph::Graph::quantize) for the network that the file describes.
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
         read(bytes)

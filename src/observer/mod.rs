@@ -88,15 +88,15 @@ pub trait Observer {
     /// Observes a batch. A batch without elements changes nothing.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the index of the first NaN or infinity, [`Error::Shape`] if the number of blocks differs
-    /// from earlier batches, [`Error::Axis`] or [`Error::GroupSize`] if `x` cannot have the observer's granularity.
+    /// [`Error::Value`] with the index of the first NaN or infinity, [`Error::Shape`] if the number of blocks differs
+    /// from earlier batches, [`Error::Shape`] or [`Error::Params`] if `x` cannot have the observer's granularity.
     /// After an error the observer is unchanged.
     fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()>;
 
     /// Merges the observations of `other`, as if its batches had followed the batches of `self`.
     ///
     /// # Errors
-    /// [`Error::Granularity`] if granularities differ, [`Error::Argument`] if settings differ, [`Error::Shape`] if the
+    /// [`Error::Params`] if granularities differ, [`Error::Argument`] if settings differ, [`Error::Shape`] if the
     /// numbers of blocks differ. After an error the observer is unchanged.
     fn merge(&mut self, other: &Self) -> Result<()>;
 
@@ -105,7 +105,7 @@ pub trait Observer {
     /// Bounds have rank 0 per tensor, otherwise the rank of the batches.
     ///
     /// # Errors
-    /// [`Error::EmptyCalibration`] if no value was observed.
+    /// [`Error::Value`] if no value was observed.
     fn ranges<T: Element>(&self, scheme: &Scheme<T>) -> Result<Ranges>;
 }
 
@@ -113,7 +113,7 @@ impl<T: Element> Scheme<T> {
     /// The parameters for the range that an observer found (static quantization), see [`Observer`].
     ///
     /// # Errors
-    /// [`Error::EmptyCalibration`] if no value was observed, [`Error::Granularity`] if the observer's granularity is not
+    /// [`Error::Value`] if no value was observed, [`Error::Params`] if the observer's granularity is not
     /// the scheme's, [`Error::Shape`] if the batches had another rank than `D`; parameters per tensor fit every rank.
     pub fn params(&self, observer: &impl Observer) -> Result<QParams<T>> {
         let ranges = observer.ranges(self)?;

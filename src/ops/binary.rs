@@ -10,7 +10,7 @@ use crate::affine::{
 };
 #[cfg(doc)]
 use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Result, ShapeError};
 use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -142,7 +142,7 @@ impl<T: Int8> Mul<T> {
     ///
     /// # Errors
     /// [`Error::Argument`] unless all parameters are per tensor, and if the multiplier is outside the range of
-    /// fixed-point numbers. [`Error::Scale`] if the multiplier is 0 or infinite in `f32`.
+    /// fixed-point numbers. [`Error::Params`] if the multiplier is 0 or infinite in `f32`.
     pub fn new(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = operands.scale_zero_points()?;
@@ -225,6 +225,9 @@ impl<T: Int8> Operands<T> {
             for (axis, &len) in b.shape().iter().enumerate().filter(|(_, len)| **len != 1) {
                 shape[axis] = len;
             }
+        }
+        if a.broadcast(shape.clone()).is_none() || b.broadcast(shape.clone()).is_none() {
+            return Err(ShapeError::Broadcast { a: a.shape().to_vec(), b: b.shape().to_vec() }.into());
         }
         let mut out = Array::from_elem(shape, T::default());
         run(&a, &b, &mut out)?;

@@ -59,7 +59,7 @@ impl<T: Int8> Concat<T> {
     ///
     /// # Errors
     /// [`Error::Argument`] if an input has another scale or zero point. [`Error::Shape`] unless the inputs match the
-    /// parameters in number, there is at least one, and their shapes agree on the other axes. [`Error::Axis`] if they
+    /// parameters in number, there is at least one, and their shapes agree on the other axes. [`Error::Shape`] if they
     /// do not have the axis.
     pub fn forward<D: Dimension>(&self, inputs: &[&QTensor<T, D>]) -> Result<QTensor<T, D>> {
         self.check_count(inputs.len())?;
@@ -84,7 +84,7 @@ impl<T: Int8> Concat<T> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless the inputs match the parameters in number and together have the shape of `out`.
-    /// [`Error::Axis`] if `out` does not have the axis. Nothing is written then.
+    /// [`Error::Shape`] if `out` does not have the axis. Nothing is written then.
     pub fn forward_into<D: Dimension>(&self, inputs: &[ArrayView<'_, T, D>], out: &mut ArrayRef<T, D>) -> Result<()> {
         self.check_count(inputs.len())?;
         self.check_axis(out.ndim())?;

@@ -74,8 +74,8 @@ impl<T: Int8> GlobalAveragePool<T> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `out` is `[images, 1, 1, channels]` and images have pixels. [`Error::Depth`] if a
-    /// sum of their pixels could overflow. [`Error::Scale`] or [`Error::Argument`] if the multiplier is out of
+    /// [`Error::Shape`] unless `out` is `[images, 1, 1, channels]` and images have pixels. [`Error::Value`] if a
+    /// sum of their pixels could overflow. [`Error::Params`] or [`Error::Argument`] if the multiplier is out of
     /// range. Nothing is written then.
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
         let (images, height, width, channels) = x.dim();

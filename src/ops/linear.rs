@@ -57,8 +57,8 @@ impl<W: Int8> Linear<W> {
     /// Packs weights `[out, in]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
-    /// have one element per output. [`Error::NonFinite`] if the bias holds a NaN or an infinity. [`Error::Depth`] if an
+    /// [`Error::Params`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
+    /// have one element per output. [`Error::Value`] if the bias holds a NaN or an infinity. [`Error::Value`] if an
     /// accumulator could overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
@@ -113,8 +113,8 @@ impl<W: Int8> Linear<W> {
     ///
     /// # Errors
     /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
-    /// fixed-point numbers. [`Error::Scale`] if a multiplier is 0 or infinite in `f32`. [`Error::Depth`] and
-    /// [`Error::Bias`] if an accumulator could overflow.
+    /// fixed-point numbers. [`Error::Params`] if a multiplier is 0 or infinite in `f32`. [`Error::Value`] and
+    /// [`Error::Value`] if an accumulator could overflow.
     pub fn prepare<X: Int8, Y: Element>(self, x: &QParams<X>, to: &Output<Y>) -> Result<PreparedLinear<X, W, Y>> {
         let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedLinear::checked(self.weights, stage)
@@ -124,8 +124,8 @@ impl<W: Int8> Linear<W> {
     /// 0).
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Granularity`] unless `x` is per tensor or per axis 0.
-    /// [`Error::Depth`] if an accumulator could overflow.
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Params`] unless `x` is per tensor or per axis 0.
+    /// [`Error::Value`] if an accumulator could overflow.
     pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix2>) -> Result<Array2<f32>> {
         let codes = x.unpacked_codes();
         let mut out = Array2::zeros(self.output_shape(codes.shape())?);
@@ -137,7 +137,7 @@ impl<W: Int8> Linear<W> {
     ///
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`, `out` is `[batch, out]` and parameters per axis are one per row.
-    /// [`Error::Granularity`] unless `x` is per tensor or per axis 0. [`Error::Depth`] if an accumulator could
+    /// [`Error::Params`] unless `x` is per tensor or per axis 0. [`Error::Value`] if an accumulator could
     /// overflow. Nothing is written then.
     pub fn forward_dequantize_into<X: Int8>(
         &self,
@@ -171,8 +171,8 @@ impl<W: Int8> Linear<W> {
     /// `DynamicQuantizeLinear`, `MatMulInteger`; PyTorch: dynamic quantization).
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::NonFinite`] if `x` holds a NaN or an infinity.
-    /// [`Error::Depth`] if an accumulator could overflow.
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Value`] if `x` holds a NaN or an infinity.
+    /// [`Error::Value`] if an accumulator could overflow.
     pub fn forward_dynamic(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let mut out = Array2::zeros(self.output_shape(x.shape())?);
         self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
@@ -182,8 +182,8 @@ impl<W: Int8> Linear<W> {
     /// [`Self::forward_dynamic`] into a caller-provided array. `x` and `out` may have any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::NonFinite`] if `x` holds a
-    /// NaN or an infinity. [`Error::Depth`] if an accumulator could overflow. Nothing is written then.
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::Value`] if `x` holds a
+    /// NaN or an infinity. [`Error::Value`] if an accumulator could overflow. Nothing is written then.
     pub fn forward_dynamic_into(
         &self,
         x: &ArrayRef2<f32>,

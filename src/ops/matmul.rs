@@ -19,7 +19,7 @@ use crate::qtensor::QTensor;
 ///
 /// # Errors
 /// [`Error::Shape`] unless the columns of `a` match the rows of `b`, and there are 1 or `n` zero points.
-/// [`Error::Depth`] if an accumulator could overflow.
+/// [`Error::Value`] if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;
@@ -45,7 +45,7 @@ pub fn matmul_integer<A: Int8, B: Int8>(
 ///
 /// # Errors
 /// [`Error::Shape`] unless the columns of `a` match the rows of `b`. [`Error::Argument`] unless `a` and `to` are per
-/// tensor. [`Error::Granularity`] unless `b` is per tensor or per axis 1. [`Error::Depth`] if an accumulator could
+/// tensor. [`Error::Params`] unless `b` is per tensor or per axis 1. [`Error::Value`] if an accumulator could
 /// overflow.
 ///
 /// ```

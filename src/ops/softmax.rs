@@ -59,7 +59,7 @@ impl<T: Int8> Softmax<T> {
     /// Computes the softmax along the last axis.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has another scale or zero point. [`Error::Axis`] if it has no axes.
+    /// [`Error::Argument`] if `x` has another scale or zero point. [`Error::Shape`] if it has no axes.
     pub fn forward<D: Dimension>(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         check_params("input", x.params(), &self.x)?;
         let x = x.unpacked_codes();
@@ -72,7 +72,7 @@ impl<T: Int8> Softmax<T> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape than `x`. [`Error::Axis`] if there are no axes. Nothing is written
+    /// [`Error::Shape`] if `out` has another shape than `x`. [`Error::Shape`] if there are no axes. Nothing is written
     /// then.
     pub fn forward_into<D: Dimension>(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         if x.shape() != out.shape() {

@@ -100,7 +100,7 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
-    /// [`Error::ZeroPoint`](crate::Error::ZeroPoint) if the activation's bounds exclude zero.
+    /// [`Error::Params`](crate::Error::Params) if the activation's bounds exclude zero.
     pub fn new(x: &QParams<X>, weights: &FakeQuantize<T>, to: &Output<Y>) -> Result<Self> {
         x.of_tensor("input")?;
         let (_, zero_point) = to.params.of_tensor("output")?;

@@ -109,8 +109,8 @@ impl<T: Element> FakeQuantize<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there is one zero point per block, [`Error::NonFinite`] if one is NaN or infinite,
-    /// [`Error::ZeroPoint`] if one is outside the code range.
+    /// [`Error::Shape`] unless there is one zero point per block, [`Error::Value`] if one is NaN or infinite,
+    /// [`Error::Params`] if one is outside the code range.
     pub fn with_float_zero_points<D: Dimension>(mut self, zero_points: &ArrayRef<f32, D>) -> Result<Self> {
         self.params.check_per_block("zero points", zero_points.shape())?;
         let (min, max) = self.params.code_range();

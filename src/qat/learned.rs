@@ -97,8 +97,8 @@ impl<T: Element> LearnedQuantizer<T> {
     /// elements are zero.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] with the index of the first NaN or infinity, [`Error::ZeroPoint`] if the scheme's codes exclude 0,
-    /// [`Error::Axis`] or [`Error::GroupSize`] if `x` cannot have the scheme's granularity.
+    /// [`Error::Value`] with the index of the first NaN or infinity, [`Error::Params`] if the scheme's codes exclude 0,
+    /// [`Error::Shape`] or [`Error::Params`] if `x` cannot have the scheme's granularity.
     pub fn lsq<F: Float, D: Dimension>(scheme: Scheme<T>, x: &ArrayRef<F, D>) -> Result<Self> {
         let mean = mean_magnitudes(x, scheme.granularity())?;
         let Codes { min, max } = scheme.codes();

@@ -3,6 +3,7 @@
 mod search;
 
 use ndarray::{Array, Array1, Array2, ArrayD, ArrayView2, Axis, Ix2, array, s};
+use ndarray_quant::error::{ParamsError, ShapeError, ValueError};
 use ndarray_quant::observer::*;
 use ndarray_quant::*;
 use proptest::prelude::*;
@@ -301,22 +302,22 @@ fn non_finite_values_are_errors_and_change_nothing() {
             range.observe(&good).unwrap();
             let before = range.clone();
             let error = range.observe(&x).unwrap_err();
-            assert!(matches!(&error, Error::NonFinite { index, .. } if *index == [1, 2]), "{error}");
+            assert!(matches!(&error, Error::Value(ValueError::NonFinite { index, .. }) if *index == [1, 2]), "{error}");
             assert_eq!(range, before);
         });
     }
     let beyond_f32 = array![0.0f64, 1e300];
     let error = MinMax::per_tensor().observe(&beyond_f32).unwrap_err();
-    assert_eq!(error, Error::NonFinite { found: 1e300, index: vec![1] });
+    assert_eq!(error, Error::Value(ValueError::NonFinite { what: "x", found: 1e300, index: vec![1] }));
 }
 
 #[test]
 fn an_empty_calibration_is_an_error() {
     for_each_observer!(Granularity::PerTensor, |observer| {
         let mut range = observer();
-        assert_eq!(range.ranges(&Scheme::<u8>::asymmetric()), Err(Error::EmptyCalibration));
+        assert_eq!(range.ranges(&Scheme::<u8>::asymmetric()), Err(Error::Value(ValueError::EmptyCalibration)));
         range.observe(&Array2::<f32>::zeros((0, 4))).unwrap();
-        assert_eq!(Scheme::<u8>::asymmetric().params(&range), Err(Error::EmptyCalibration));
+        assert_eq!(Scheme::<u8>::asymmetric().params(&range), Err(Error::Value(ValueError::EmptyCalibration)));
         let full = after(observer(), &[array![[1.0, 2.0]]]);
         assert_eq!(merged(range.clone(), &full), full);
         assert_eq!(merged(full.clone(), &range), full);
@@ -328,23 +329,32 @@ fn blocks_and_settings_must_agree() {
     let mut rows = MinMax::per_axis(Axis(0));
     rows.observe(&Array2::<f32>::ones((3, 4))).unwrap();
     let before = rows.clone();
-    assert!(matches!(rows.observe(&Array2::<f32>::ones((4, 4))), Err(Error::Shape { .. })));
+    assert!(matches!(rows.observe(&Array2::<f32>::ones((4, 4))), Err(Error::Shape(ShapeError::Mismatch { .. }))));
     rows.clone().observe(&Array1::<f32>::ones(3)).expect("three rows of any rank");
-    assert_eq!(rows.observe(&ndarray::arr0(1.0f32)), Err(Error::Axis { ndim: 0, found: 0 }));
+    assert_eq!(rows.observe(&ndarray::arr0(1.0f32)), Err(Error::Shape(ShapeError::Axis { ndim: 0, found: 0 })));
     let expected = Granularity::per_axis(Axis(0));
     let found = Granularity::PerTensor;
-    assert_eq!(rows.merge(&MinMax::per_tensor()), Err(Error::Granularity { expected, found }));
+    assert_eq!(
+        rows.merge(&MinMax::per_tensor()),
+        Err(Error::Params(ParamsError::Granularity { what: "the merged observer", expected, found }))
+    );
     let four = after(MinMax::per_axis(Axis(0)), &[Array2::ones((4, 1))]);
-    assert!(matches!(rows.merge(&four), Err(Error::Shape { .. })));
+    assert!(matches!(rows.merge(&four), Err(Error::Shape(ShapeError::Mismatch { .. }))));
     assert_eq!(rows, before);
     let mut a = Percentile::per_tensor().with_percentile(99.0).unwrap();
     assert!(matches!(a.merge(&Percentile::per_tensor().with_percentile(98.0).unwrap()), Err(Error::Argument { .. })));
 
     let scheme = Scheme::<u8>::asymmetric();
-    assert_eq!(scheme.params(&rows), Err(Error::Granularity { expected: found, found: expected }));
+    assert_eq!(
+        scheme.params(&rows),
+        Err(Error::Params(ParamsError::Granularity { what: "the observer", expected: found, found: expected }))
+    );
     let of_rows = scheme.per_axis(Axis(0)).params(&rows).unwrap();
-    assert!(matches!(of_rows.quantize(&Array2::<f32>::ones((4, 4))), Err(Error::Shape { .. })));
-    assert_eq!(MinMax::per_group(Axis(0), 0).observe(&array![1.0f32]), Err(Error::GroupSize { found: 0 }));
+    assert!(matches!(of_rows.quantize(&Array2::<f32>::ones((4, 4))), Err(Error::Shape(ShapeError::Mismatch { .. }))));
+    assert_eq!(
+        MinMax::per_group(Axis(0), 0).observe(&array![1.0f32]),
+        Err(Error::Params(ParamsError::GroupSize { found: 0 }))
+    );
     for bad in [0.0, -0.5, 1.5, f32::NAN] {
         assert!(matches!(MovingAverage::per_tensor().with_averaging_constant(bad), Err(Error::Argument { .. })));
     }

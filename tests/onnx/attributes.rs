@@ -1,6 +1,7 @@
 //! Attributes, inputs and versions that change a result are read or are errors, never skipped.
 
 use ndarray::{Array, Array2, ArrayD, array};
+use ndarray_quant::error::GraphError;
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::{Error, Result};
 
@@ -19,7 +20,7 @@ fn run(opset: i64, nodes: &[Message], tensors: &[Message]) -> Result<ArrayD<f32>
 #[track_caller]
 fn unsupported(found: Result<ArrayD<f32>>, parts: &[&str]) {
     match found {
-        Err(Error::Unsupported { op, node, why }) => {
+        Err(Error::Graph(GraphError::Unsupported { op, node, why })) => {
             let text = format!("{op} {node} {why}");
             assert!(parts.iter().all(|part| text.contains(part)), "«{text}» does not name all of {parts:?}");
         }
@@ -221,7 +222,7 @@ fn names_are_defined_once() -> Result<()> {
         let file = graph(nodes, tensors, inputs, "y");
         let file = Message::default().message(7, file).message(8, Message::default().int(2, 13));
         match read(&file.0) {
-            Err(Error::Name { found, .. }) => assert_eq!(found, name),
+            Err(Error::Graph(GraphError::Name { found, .. })) => assert_eq!(found, name),
             other => panic!("{other:?}"),
         }
     };
@@ -257,7 +258,9 @@ fn shapes_of_unknown_inputs() {
     assert!(read("x").is_ok());
     for name in ["image", "w", "y"] {
         match read(name) {
-            Err(Error::Name { found, .. }) => assert_eq!(found, name),
+            Err(Error::Graph(GraphError::Unknown { name: unknown, nearest, .. })) => {
+                assert_eq!((&*unknown, &*nearest), (name, &["x".to_string()][..]));
+            }
             other => panic!("{other:?}"),
         }
     }

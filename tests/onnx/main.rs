@@ -7,6 +7,7 @@ mod message;
 
 use message::{Message, attribute, floats, ints, model, node};
 use ndarray::{Array, IxDyn, array};
+use ndarray_quant::error::GraphError;
 use ndarray_quant::graph::{Graph, Op};
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::{Error, Result};
@@ -119,12 +120,14 @@ fn truncated_and_corrupted_files_never_panic() {
 fn unsupported_operators_are_named() {
     let file = model(&[node("NonMaxSuppression", &["x"], "y", &[])], &[], &[1, 4], "y");
     match read(&file) {
-        Err(Error::Unsupported { op, node, .. }) => assert_eq!((&*op, &*node), ("NonMaxSuppression", "y")),
+        Err(Error::Graph(GraphError::Unsupported { op, node, .. })) => {
+            assert_eq!((&*op, &*node), ("NonMaxSuppression", "y"))
+        }
         other => panic!("{other:?}"),
     }
     let foreign = node("Relu", &["x"], "y", &[]).text(7, "com.example");
     match read(&model(&[foreign], &[], &[1, 4], "y")) {
-        Err(Error::Unsupported { op, .. }) => assert_eq!(op, "com.example.Relu"),
+        Err(Error::Graph(GraphError::Unsupported { op, .. })) => assert_eq!(op, "com.example.Relu"),
         other => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! Learned scales and zero points, and the training schedule.
 
 use super::*;
+use ndarray_quant::error::{ShapeError, ValueError};
 
 /// LSQ by the paper's formulas: initial scale, gradient and gradient scale.
 #[test]
@@ -32,7 +33,7 @@ fn lsq() {
     let zeros = LearnedQuantizer::lsq(Scheme::<i8>::symmetric(), &Array1::<f32>::zeros(3)).unwrap();
     assert_eq!(zeros.params().scales()[0], 1.0);
     let nan = LearnedQuantizer::lsq(Scheme::<i8>::symmetric(), &ndarray::array![1.0f32, f32::NAN]);
-    assert!(matches!(nan, Err(Error::NonFinite { index, .. }) if index == [1]));
+    assert!(matches!(nan, Err(Error::Value(ValueError::NonFinite { index, .. })) if index == [1]));
 }
 
 /// Ten thousand steps at ten times the paper's learning rate of 0.01, with finite and infinite gradients.
@@ -107,7 +108,7 @@ fn schedule() {
     }
     assert!(!q.observer_enabled() && q.fake_quant_enabled());
     let before = q.clone();
-    assert!(matches!(q.forward(&Array2::<f32>::zeros((1, 3))), Err(Error::Shape { .. })));
+    assert!(matches!(q.forward(&Array2::<f32>::zeros((1, 3))), Err(Error::Shape(ShapeError::Mismatch { .. }))));
     assert_eq!((q.observer_enabled(), q.params()), (before.observer_enabled(), before.params()));
     // Freezing before the delay is over quantizes.
     let early = ScheduledQuantizer::new(Scheme::<u8>::asymmetric(), MinMax::per_tensor());

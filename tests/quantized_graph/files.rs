@@ -1,6 +1,7 @@
 //! Saving and loading networks, and files that are malformed.
 
 use super::*;
+use ndarray_quant::error::{FileError, GraphError};
 
 fn mixed(graph: &Graph, x: &ArrayD<f32>) -> QuantizedNetwork {
     let mut recipe = calibrated(graph, x);
@@ -50,12 +51,12 @@ fn hostile_files_are_errors() {
         hostile[at..at + to.len()].copy_from_slice(to.as_bytes());
         QuantizedNetwork::from_safetensors(&hostile).expect_err(from)
     };
-    let format = |e: Error| assert!(matches!(e, Error::Format { .. }), "{e:?}");
+    let format = |e: Error| assert!(matches!(e, Error::File(FileError::Format { .. })), "{e:?}");
     format(replaced("ndarray-quant", "ndarray-quart"));
     format(replaced("\\\"version\\\":1", "\\\"version\\\":2"));
     format(replaced("\"dtype\":\"I8\"", "\"dtype\":\"U8\""));
     let node = replaced("\\\"groups\\\":16", "\\\"groups\\\":17");
-    assert!(matches!(node, Error::Node { .. }), "{node:?}");
+    assert!(matches!(node, Error::Graph(GraphError::Node { .. })), "{node:?}");
 }
 
 /// Replaces the structure of the network in a file.

@@ -6,6 +6,7 @@ mod files;
 mod threads;
 
 use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, array};
+use ndarray_quant::error::{GraphError, ValueError};
 use ndarray_quant::{
     Error,
     observer::{MinMax, Mse, Percentile},
@@ -207,8 +208,8 @@ fn deep_layers() {
             assert!(found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 100.0), "{found}");
         }
         match deep(70_000, precision).0.map(|network| network.size_in_bytes()) {
-            Err(Error::Node { node, error }) => {
-                assert_eq!((&*node, *error), ("y", Error::Depth { max: 65_793, found: 70_000 }));
+            Err(Error::Graph(GraphError::Node { node, error })) => {
+                assert_eq!((&*node, *error), ("y", Error::Value(ValueError::Depth { max: 65_793, found: 70_000 })));
             }
             other => panic!("{other:?}"),
         }
@@ -256,10 +257,10 @@ fn unsound_recipes_are_errors() {
         change(&mut recipe);
         graph.quantize(&recipe).err().unwrap_or_else(|| panic!("{recipe:?}"))
     };
-    let name = |e: Error| matches!(e, Error::Unknown { .. });
+    let name = |e: Error| matches!(e, Error::Graph(GraphError::Unknown { .. }));
     assert!(name(error(&|r| r.float_layers.extend(["nothing".to_string()]))));
     assert!(name(error(&|r| drop(r.tensors.insert("nothing".into(), recipe.tensors["x"].clone())))));
-    let node = |e: Error| matches!(e, Error::Node { .. });
+    let node = |e: Error| matches!(e, Error::Graph(GraphError::Node { .. }));
     assert!(node(error(&|r| r.tensor_mut("x").unwrap().ranges.clear())));
     assert!(node(error(&|r| r.tensor_mut("x").unwrap().ranges = vec![(1.0, 0.0)])));
     assert!(node(error(&|r| r.tensor_mut("x").unwrap().ranges = vec![(0.0, f32::NAN)])));
@@ -271,9 +272,9 @@ fn unsound_recipes_are_errors() {
     assert!(node(error(&|r| r.tensor_mut("x").unwrap().precision = Precision::Int4)));
     assert!(node(error(&|r| r.tensor_mut("stem.weight").unwrap().symmetric = false)));
     assert!(node(error(&|r| r.tensor_mut("stem.weight").unwrap().ranges.truncate(3))));
-    assert!(matches!(recipe.clone().tensor_mut("nothing"), Err(Error::Unknown { .. })));
+    assert!(matches!(recipe.clone().tensor_mut("nothing"), Err(Error::Graph(GraphError::Unknown { .. }))));
     let empty = Calibration::new(&graph, MinMax::per_tensor()).unwrap().recipe();
-    assert!(matches!(empty, Err(Error::Node { .. })), "{empty:?}");
+    assert!(matches!(empty, Err(Error::Graph(GraphError::Node { .. }))), "{empty:?}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuanti
 /// ```
 ///
 /// # Errors
-/// Same as [`fake_quantize`], and [`Error::Scale`] unless all scales are positive and finite.
+/// Same as [`fake_quantize`], and [`Error::Params`] unless all scales are positive and finite.
 pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
     x: Tensor<D>,
     scale: Tensor<S>,

@@ -28,7 +28,7 @@ impl DequantizeEpilogue {
     /// Creates an epilogue from one scale or one per row, one scale or one per column, and an optional bias per column.
     ///
     /// # Errors
-    /// [`Error::Scale`] unless every scale is finite and positive.
+    /// [`Error::Params`] unless every scale is finite and positive.
     pub fn new(row_scale: &[f32], col_scale: &[f32], bias: Option<&[f32]>) -> Result<Self> {
         check_scales("row_scale", row_scale)?;
         check_scales("col_scale", col_scale)?;

@@ -96,7 +96,7 @@ impl<T: Element> RequantizeEpilogue<T> {
     /// Clamps codes to `min..=max` as well: a fused activation.
     ///
     /// # Errors
-    /// [`Error::CodeRange`] if `min > max` or a bound leaves the element type.
+    /// [`Error::Params`] if `min > max` or a bound leaves the element type.
     pub fn with_clamp(mut self, min: i32, max: i32) -> Result<Self> {
         if min > max || min < T::MIN || max > T::MAX {
             return Err(ParamsError::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max }.into());

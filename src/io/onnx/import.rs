@@ -226,7 +226,7 @@ impl Importer {
 
     /// Returns a list of axes or lengths, which is an attribute in early opsets and an input in later ones.
     pub(super) fn int_list(&self, node: &OnnxNode, attribute: &str, input: usize) -> Result<Option<Vec<i64>>> {
-        let found = |len: usize| node.malformed("list of integers", format!("at most {} values", 2 * MAX_RANK), len);
+        let found = |len: usize| Limits::exceeded("values of a list of integers", 2 * MAX_RANK, len).at(&node.name);
         if let Some(values) = node.ints(attribute) {
             return if values.len() <= 2 * MAX_RANK { Ok(Some(values.to_vec())) } else { Err(found(values.len())) };
         }

@@ -18,10 +18,10 @@
 //!
 //! # Supported operators
 //! The reader knows versions 1 to 24 of the operator set `ai.onnx`. A file of a later version, or without
-//! `opset_import`, gives [`Error::Format`].
+//! `opset_import`, gives [`Error::File`].
 //!
 //! Nothing that could change a result is skipped. An operator, attribute, input or output that is not listed here gives
-//! [`Error::Unsupported`], which names it and its node. An attribute that is not listed may be present with its default
+//! [`Error::Graph`], which names it and its node. An attribute that is not listed may be present with its default
 //! value, and so may attributes that have no effect on inference, such as `momentum`.
 //!
 //! | operator | opsets | attributes and inputs |
@@ -67,7 +67,7 @@
 //!
 //! # Limits
 //! A small file can describe a large computation, so the reader limits the cost of a file. A file that exceeds a limit
-//! gives [`Error::Format`] before the memory is allocated.
+//! gives [`Error::File`] before the memory is allocated.
 //!
 //! | limit | default | setter |
 //! |---|---|---|
@@ -149,10 +149,10 @@ impl OnnxReader {
     /// Reads a network from the bytes of an ONNX file.
     ///
     /// # Errors
-    /// [`Error::Format`] if the bytes are not a valid ONNX file, are truncated, or exceed a [limit](self#limits);
-    /// [`Error::Unsupported`] for an operator, attribute or input that is [not supported](self#supported-operators);
-    /// [`Error::Name`] for a tensor that is unknown or defined twice, and for a [shape](Self::with_input_shape) of an
-    /// input that the file does not have; [`Error::Node`] with the cause if the shapes in a node do not fit.
+    /// [`Error::File`] if the bytes are not a valid ONNX file, are truncated, or exceed a [limit](self#limits);
+    /// [`Error::Graph`] for an operator, attribute or input that is [not supported](self#supported-operators);
+    /// [`Error::Graph`] for a tensor that is unknown or defined twice, and for a [shape](Self::with_input_shape) of an
+    /// input that the file does not have; [`Error::Graph`] with the cause if the shapes in a node do not fit.
     pub fn read(&self, bytes: &[u8]) -> Result<Graph> {
         self.limits.check_bytes(bytes.len() as u64)?;
         let model = proto::ModelProto::decode(bytes).map_err(|error| {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use half::{bf16, f16};
 use ndarray::{ArcArray, ArrayD, IxDyn};
 
-use super::limits::{MAX_RANK, fits};
+use super::limits::{Limits, MAX_RANK, fits};
 use super::proto::TensorProto;
 use crate::error::{Error, FileError, Result};
 use crate::graph::Constant;
@@ -28,16 +28,14 @@ impl ConstantTensor {
             return Err(malformed(tensor, "data in the file itself", "a reference to another file"));
         }
         if tensor.dims.len() > MAX_RANK {
-            return Err(malformed(tensor, format_args!("a rank of at most {MAX_RANK}"), tensor.dims.len()));
+            let found = format_args!("{} for {:?}", tensor.dims.len(), tensor.name);
+            return Err(Limits::exceeded("rank of a tensor", MAX_RANK, found));
         }
         let length = |&d: &i64| usize::try_from(d).map_err(|_| malformed(tensor, "lengths of at least 0", d));
         let dims = tensor.dims.iter().map(length).collect::<Result<Vec<_>>>()?;
         if !fits(&dims, max_elements) {
-            return Err(malformed(
-                tensor,
-                format_args!("at most {max_elements} elements"),
-                format_args!("shape {dims:?}"),
-            ));
+            let found = format_args!("shape {dims:?} of {:?}", tensor.name);
+            return Err(Limits::exceeded("elements of a tensor", max_elements, found));
         }
         Ok(match tensor.data_type {
             1 => ConstantTensor::Float(floats(tensor, &dims, decode(tensor, &tensor.float_data, f32::from_le_bytes)?)?),

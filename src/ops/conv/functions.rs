@@ -20,7 +20,7 @@ use crate::window::Window;
 /// [`Error::Argument`](crate::Error::Argument) unless `x` has the channels of the weights, if a stride, a dilation or
 /// the kernel is 0, or `groups` does not divide the output channels. [`Error::Shape`](crate::Error::Shape) if there are
 /// neither 1 nor `out` zero points, or the padded image is smaller than the kernel.
-/// [`Error::Depth`](crate::Error::Depth) if an accumulator could overflow.
+/// [`Error::Value`](crate::Error::Value) if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;

@@ -63,10 +63,10 @@ impl<W: Int8> Conv2d<W> {
     /// Packs weights `[out, kh, kw, channels / groups]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Granularity`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
-    /// have one element per output channel. [`Error::NonFinite`] if the bias holds a NaN or an infinity.
+    /// [`Error::Params`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
+    /// have one element per output channel. [`Error::Value`] if the bias holds a NaN or an infinity.
     /// [`Error::Argument`] if a stride, a dilation or the kernel is 0, or `groups` does not divide the output channels.
-    /// [`Error::Depth`] if an accumulator could overflow for every zero point of the input.
+    /// [`Error::Value`] if an accumulator could overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<f32>>,
@@ -124,8 +124,8 @@ impl<W: Int8> Conv2d<W> {
     ///
     /// # Errors
     /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
-    /// fixed-point numbers. [`Error::Scale`] if a multiplier is 0 or infinite in `f32`. [`Error::Depth`] and
-    /// [`Error::Bias`] if an accumulator could overflow.
+    /// fixed-point numbers. [`Error::Params`] if a multiplier is 0 or infinite in `f32`. [`Error::Value`] and
+    /// [`Error::Value`] if an accumulator could overflow.
     pub fn prepare<X: Int8, Y: Element>(self, x: &QParams<X>, to: &Output<Y>) -> Result<PreparedConv2d<X, W, Y>> {
         let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedConv2d::checked(self.weights, stage)
@@ -134,7 +134,7 @@ impl<W: Int8> Conv2d<W> {
     /// Computes `f32` from codes: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `x` is per tensor. [`Error::Depth`] if an accumulator could overflow. Otherwise the
+    /// [`Error::Argument`] unless `x` is per tensor. [`Error::Value`] if an accumulator could overflow. Otherwise the
     /// same as [`Self::output_shape`].
     pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix4>) -> Result<Array4<f32>> {
         let codes = x.unpacked_codes();
@@ -176,7 +176,7 @@ impl<W: Int8> Conv2d<W> {
     /// `DynamicQuantizeLinear`, `ConvInteger`). All images of the batch share one range.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if `x` holds a NaN or an infinity. [`Error::Depth`] if an accumulator could overflow.
+    /// [`Error::Value`] if `x` holds a NaN or an infinity. [`Error::Value`] if an accumulator could overflow.
     /// Otherwise the same as [`Self::output_shape`].
     pub fn forward_dynamic(&self, x: &ArrayRef4<f32>) -> Result<Array4<f32>> {
         let mut out = Array4::zeros(self.output_shape(x.shape())?);

@@ -132,7 +132,7 @@ impl<T: Int8> AveragePool<T> {
     ///
     /// # Errors
     /// [`Error::Argument`] unless all parameters are per tensor, for [`Arithmetic::F64`], for fixed point if input and
-    /// output have different parameters, and if a stride, a dilation or the kernel is 0. [`Error::Depth`] in fixed
+    /// output have different parameters, and if a stride, a dilation or the kernel is 0. [`Error::Value`] in fixed
     /// point if the kernel is so large that a sum could overflow.
     pub fn new(x: &QParams<T>, kernel: [usize; 2], window: &Window, to: &Output<T>) -> Result<Self> {
         let (x_params, y_params) = (scale_zero_point("input", x)?, scale_zero_point("output", &to.params)?);
