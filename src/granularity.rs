@@ -56,8 +56,8 @@ impl Granularity {
     /// Returns the shape of the parameters of a tensor of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the tensor does not have the axis, [`Error::Params`] if the group size is 0,
-    /// [`Error::Argument`] if there are too many blocks: a tensor without elements may have axes of any length.
+    /// [`Error::Params`] if the group size is 0. [`Error::Shape`] if the tensor does not have the axis, or there are too
+    /// many blocks: a tensor without elements may have axes of any length.
     pub(crate) fn params_shape(self, shape: &[usize]) -> Result<Vec<usize>> {
         let params = match self {
             Granularity::PerTensor => Vec::new(),

@@ -36,7 +36,7 @@ pub enum Overflow {
 /// use ndarray_quant::{Error, half::{HalfCast, Overflow}};
 ///
 /// let x = array![1.0f32, 1e5];
-/// assert!(matches!(HalfCast::<f16>::new(Overflow::Error).quantize(&x), Err(Error::Overflow { .. })));
+/// assert!(matches!(HalfCast::<f16>::new(Overflow::Error).quantize(&x), Err(Error::Value(_))));
 /// let y = HalfCast::<f16>::new(Overflow::Saturate).quantize(&x)?;
 /// assert_eq!(y, array![f16::ONE, f16::MAX]);
 /// # Ok::<(), ndarray_quant::Error>(())

@@ -83,8 +83,7 @@ impl<T: Element> QParams<T> {
     /// Creates parameters of one scale and zero point, for tensors of any shape.
     ///
     /// # Errors
-    /// [`Error::Params`] unless the scale is finite and positive, [`Error::Params`] unless the zero point
-    /// is in `T::MIN..=T::MAX`.
+    /// [`Error::Params`] unless the scale is finite and positive and the zero point is in `T::MIN..=T::MAX`.
     pub fn per_tensor(scale: f32, zero_point: T::Code) -> Result<Self> {
         let scalar = IxDyn(&[]);
         Self::new(
@@ -112,9 +111,8 @@ impl<T: Element> QParams<T> {
     /// | per group | the shape of the tensor, with the axis divided by the group size, rounded up |
     ///
     /// # Errors
-    /// [`Error::Params`] unless every scale is finite and positive, [`Error::Params`] unless every zero
-    /// point is in `T::MIN..=T::MAX`, [`Error::Shape`] if the shapes do not belong to the granularity or differ,
-    /// [`Error::Shape`] and [`Error::Params`] for groups that the rank cannot have.
+    /// [`Error::Params`] unless every scale is finite and positive, every zero point is in `T::MIN..=T::MAX`, and
+    /// groups have at least 1 element. [`Error::Shape`] if the shapes do not belong to the granularity or differ.
     pub fn new<D: Dimension>(
         granularity: Granularity,
         scale: Array<f32, D>,
@@ -170,8 +168,8 @@ impl<T: Element> QParams<T> {
     /// Sets the code range: quantization clamps to `min..=max` instead of `T::MIN..=T::MAX`.
     ///
     /// # Errors
-    /// [`Error::Params`](crate::Error::Params) if the range has fewer than two codes or leaves
-    /// the element type, [`Error::Params`](crate::Error::Params) if a zero point is outside.
+    /// [`Error::Params`](crate::Error::Params) if the range has fewer than two codes or leaves the element type, or a
+    /// zero point is outside it.
     pub fn with_code_range(mut self, min: i32, max: i32) -> Result<Self> {
         self.codes = Codes::within::<T>(min, max)?;
         let outside = |z: i32| !(min..=max).contains(&z);
@@ -247,8 +245,7 @@ impl<T: Element> QParams<T> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `codes` has another shape than `x`,
-    /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit it.
+    /// [`Error::Shape`](crate::Error::Shape) if `codes` has another shape than `x`, or the parameters do not fit it.
     pub fn quantize_into<F: Float, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
@@ -288,8 +285,7 @@ impl<T: Element> QParams<T> {
     /// and per group.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape than `codes`,
-    /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit it.
+    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape than `codes`, or the parameters do not fit it.
     pub fn dequantize_into<F: Float, D: Dimension>(
         &self,
         codes: &ArrayRef<T::Code, D>,
@@ -328,8 +324,7 @@ impl<T: Element> QParams<T> {
     /// [`QParams::fake_quantize`] into a caller-provided array. Both arrays may have any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape than `x`,
-    /// [`Error::Shape`](crate::Error::Shape) if the parameters do not fit it.
+    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape than `x`, or the parameters do not fit it.
     pub fn fake_quantize_into<F: Float, D: Dimension>(
         &self,
         x: &ArrayRef<F, D>,
@@ -441,8 +436,8 @@ impl<T: Element> QParams<T> {
     /// Checks that the parameters fit tensors of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) with the parameter shape that fits, [`Error::Shape`](crate::Error::Shape) if
-    /// the tensor does not have the axis of the granularity.
+    /// [`Error::Shape`](crate::Error::Shape) with the parameter shape that fits, or if the tensor does not have the
+    /// axis of the granularity.
     pub fn check(&self, shape: &[usize]) -> Result<()> {
         self.granularity.check_fit(self.scale.shape(), shape)
     }

@@ -168,8 +168,8 @@ impl<T: Element, D: ndarray::RemoveAxis> QTensor<T, D> {
     /// Returns the subtensor at one index of an axis, with its parameters.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) or [`Error::Argument`](crate::Error::Argument)
-    /// if the tensor does not have the axis or the index.
+    /// [`Error::Shape`](crate::Error::Shape) if the tensor does not have the axis,
+    /// [`Error::Argument`](crate::Error::Argument) if the axis does not have the index.
     pub fn index_axis(&self, axis: Axis, index: usize) -> Result<QTensor<T, D::Smaller>> {
         let params = self.params.index_axis(axis, index, self.shape())?;
         QTensor::from_valid_codes(self.unpacked_codes().index_axis(axis, index).to_owned(), params)
@@ -208,7 +208,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if the shape has another number of elements.
-    /// [`Error::Argument`](crate::Error::Argument) unless the parameters are per tensor.
+    /// [`Error::Params`](crate::Error::Params) unless the parameters are per tensor.
     ///
     /// ```
     /// use ndarray::array;
@@ -232,7 +232,7 @@ impl<T: Element, D: Dimension> QTensor<T, D> {
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) if `axis` is greater than the rank.
-    /// [`Error::Argument`](crate::Error::Argument) unless the parameters are per tensor.
+    /// [`Error::Params`](crate::Error::Params) unless the parameters are per tensor.
     ///
     /// ```
     /// use ndarray::{Array4, Ix4};

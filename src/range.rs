@@ -48,9 +48,9 @@ impl Ranges {
     /// Computes the range of each block of `x`. A block without elements has the range `0..=0`.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) with the position of the first NaN or infinity
-    /// (also of an `f64` beyond `f32`), [`Error::Shape`](crate::Error::Shape) or
-    /// [`Error::Params`](crate::Error::Params) for a granularity that `x` cannot have.
+    /// [`Error::Value`](crate::Error::Value) with the position of the first NaN or infinity (also of an `f64` beyond
+    /// `f32`), [`Error::Shape`](crate::Error::Shape) if `x` does not have the axis of the granularity,
+    /// [`Error::Params`](crate::Error::Params) for groups of 0 elements.
     pub fn of<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
         let shape = granularity.params_shape(x.shape())?;
         let bounds = Bounds::of_blocks(x, granularity)?;

@@ -125,8 +125,8 @@ impl Window {
     /// in the padding after the image.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0, or the padded image has more than 2³¹ - 1 rows
-    /// or columns. [`Error::Shape`] if the padded image is smaller than the kernel.
+    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0. [`Error::Shape`] if the padded image is smaller
+    /// than the kernel, or has more than 2³¹ - 1 rows or columns.
     pub fn output_size(&self, kernel: [usize; 2], image: [usize; 2]) -> Result<[usize; 2]> {
         Ok(self.place(kernel, image)?.output)
     }

@@ -2,7 +2,7 @@
 
 use half::f16;
 use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4, IxDyn, array};
-use ndarray_quant::error::{GraphError, ParamsError, ShapeError, ValueError};
+use ndarray_quant::error::{FileError, GraphError, ParamsError, ShapeError, ValueError};
 use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, Workspace, gemm, gemm_into};
 use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Op};
 use ndarray_quant::{
@@ -366,4 +366,45 @@ fn extremes_in_graphs() {
     ] {
         says(&g.activation("odd", x, activation).unwrap_err(), &["odd", "finite"]);
     }
+}
+
+/// The sources of an error, from its cause on.
+fn sources(error: &Error) -> Vec<&(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |error| error.source()).collect()
+}
+
+#[test]
+fn the_source_of_a_node_error_is_its_cause() {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, 4]).unwrap();
+    let error = g.linear("y", x, &Array2::ones((2, 3)), None).unwrap_err();
+    let sources = sources(&error);
+    assert_eq!(sources.len(), 1);
+    let cause = sources[0].downcast_ref::<Error>().unwrap();
+    assert!(matches!(cause, Error::Shape(ShapeError::Mismatch { what: "weights", .. })), "{cause:?}");
+    assert_eq!(error.to_string(), format!("node \"y\": {cause}"));
+}
+
+#[cfg(all(feature = "std", feature = "onnx"))]
+#[test]
+fn the_source_of_a_file_error_is_the_io_error() {
+    let error = ndarray_quant::graph::Graph::from_onnx("no/such/model.onnx").unwrap_err();
+    let sources = sources(&error);
+    let io = sources[0].downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!((sources.len(), io.kind()), (1, std::io::ErrorKind::NotFound));
+    let found = std::fs::read("no/such/model.onnx").unwrap_err();
+    assert_eq!(error.to_string(), format!("no/such/model.onnx: {found}"));
+    assert_eq!(error, error.clone());
+    assert_ne!(error, ndarray_quant::graph::Graph::from_onnx("no/such/other.onnx").unwrap_err());
+}
+
+#[test]
+fn errors_cross_threads() {
+    fn check<E: std::error::Error + Clone + PartialEq + Send + Sync + 'static>() {}
+    check::<Error>();
+    check::<ShapeError>();
+    check::<ParamsError>();
+    check::<ValueError>();
+    check::<GraphError>();
+    check::<FileError>();
 }

@@ -62,7 +62,7 @@ pub(crate) fn symmetric_zero_point(codes: Codes) -> i32 {
 /// `code - x / scale` at the bound where `abs(code) - abs(x / scale)` is smaller, rounded half to even.
 ///
 /// # Errors
-/// [`Error::Params`] if a bound is not finite or `min > max`, [`Error::Params`] if `code_min >= code_max`.
+/// [`Error::Params`] if a bound is not finite, if `min > max`, or if `code_min >= code_max`.
 ///
 /// ```
 /// let (scale, zero_point) = ndarray_quant::compat::fbgemm::choose_qparams(-1.0, 1.55, 0, 255)?;

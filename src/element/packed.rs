@@ -71,7 +71,7 @@ impl<T: Element, D: Dimension> Packed<T, D> {
     /// Creates a tensor from `ceil(len * BITS / 8)` packed bytes. Unused bits of the last byte are cleared.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of bytes differs, [`Error::Argument`] if no array can have this shape.
+    /// [`Error::Shape`] if the number of bytes differs or if no array can have this shape.
     pub fn from_bytes(shape: impl ndarray::IntoDimension<Dim = D>, mut bytes: Vec<u8>) -> Result<Self> {
         let dim = shape.into_dimension();
         let expected = elements("packed tensor", dim.slice())?.div_ceil(Self::PER_BYTE);

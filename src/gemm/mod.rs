@@ -106,8 +106,7 @@ pub fn peak_macs(rounds: usize) -> u64 {
 ///
 /// # Errors
 /// - [`Error::Shape`] if the inner dimensions differ or the epilogue has another number of channels than the product,
-/// - [`Error::Value`] if an accumulator could overflow,
-/// - [`Error::Value`] if it could overflow with the bias added,
+/// - [`Error::Value`] if an accumulator could overflow, alone or with the bias added,
 /// - [`Error::Params`] if both operands are packed, and not for the same instruction set.
 pub fn gemm<'a, A: Int8, B: Int8, E: Epilogue>(
     a: impl Into<Lhs<'a, A>>,

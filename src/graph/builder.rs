@@ -52,8 +52,7 @@ pub struct TensorId {
 ///
 /// # Errors
 /// Methods that add a node return
-/// - [`Error::Argument`] for a handle of another builder,
-/// - [`Error::Graph`] if a tensor already has the name,
+/// - [`Error::Graph`] for a handle of another builder, and if a tensor already has the name,
 /// - [`Error::Graph`] with the cause if the inputs do not have the shapes, or the attributes the values, that the operator
 ///   needs,
 /// - [`Error::Value`] if weights or biases hold a NaN or an infinity.
@@ -96,7 +95,8 @@ impl GraphBuilder {
     /// Adds an input of this shape. The first axis is the batch and has length 1 here; the network runs on any batch.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the first axis has length 1, [`Error::Graph`] if a tensor already has the name.
+    /// [`Error::Graph`] if a tensor already has the name, or, with [`Error::Shape`] as its source, unless the first axis
+    /// has length 1.
     pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<TensorId> {
         check_input(name, shape)?;
         let x = self.define(name, shape.to_vec())?;
@@ -365,7 +365,7 @@ impl GraphBuilder {
     /// The name of a tensor.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a handle of another builder.
+    /// [`Error::Graph`] for a handle of another builder.
     pub fn name(&self, x: TensorId) -> Result<&str> {
         let tensor = self.tensors.get(x.index).filter(|(handle, _)| *handle == x);
         tensor.map(|(_, name)| name.as_str()).ok_or_else(|| {
@@ -377,7 +377,7 @@ impl GraphBuilder {
     /// The shape of a tensor, for a batch of one.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a handle of another builder.
+    /// [`Error::Graph`] for a handle of another builder.
     pub fn shape(&self, x: TensorId) -> Result<&[usize]> {
         Ok(&self.shapes[self.name(x)?])
     }
@@ -397,7 +397,7 @@ impl GraphBuilder {
     /// Returns the graph that computes these tensors. A constant may be an output too; a run returns it as it is.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a handle of another builder.
+    /// [`Error::Graph`] for a handle of another builder.
     pub fn build(self, outputs: &[TensorId]) -> Result<Graph> {
         let outputs = outputs.iter().map(|&x| self.name(x).map(String::from)).collect::<Result<_>>()?;
         self.build_named(outputs)

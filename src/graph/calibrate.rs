@@ -68,8 +68,8 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// Runs a batch and observes every activation.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input, or the network has several inputs. [`Error::Graph`] with
-    /// the observer's error, for example [`Error::Value`] for a NaN; it names the tensor.
+    /// [`Error::Shape`] if `x` has another shape than the input. [`Error::Graph`] if the network has several inputs, or
+    /// with the observer's error, for example [`Error::Value`] for a NaN; it names the tensor.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
         self.observe_many(&[x.view().into_dyn()])
     }
@@ -120,7 +120,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// keep the range of their input, so that they only move codes.
     ///
     /// # Errors
-    /// [`Error::Graph`] with the name of the tensor and [`Error::Value`] if nothing was observed.
+    /// [`Error::Graph`] with the name of the tensor and an [`Error::Value`] as its source if nothing was observed.
     /// [`Error::Params`] if the observer is not per tensor.
     pub fn recipe(&self) -> Result<Recipe> {
         let mut recipe = Recipe::dynamic_range(self.graph)?;

@@ -153,7 +153,7 @@ impl Graph {
     /// Prepares the network to run: packs the weights and assigns buffers to the tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] for the graph of a quantized network.
+    /// [`Error::Graph`] for the graph of a quantized network.
     pub fn compile(&self) -> Result<FloatNetwork> {
         self.check_float()?;
         let mut planner = Planner::new(self);
@@ -183,7 +183,7 @@ impl FloatNetwork {
     /// NaN and infinities propagate.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input. [`Error::Argument`] if the network has several inputs or
+    /// [`Error::Shape`] if `x` has another shape than the input. [`Error::Graph`] if the network has several inputs or
     /// outputs, or if the run needs more memory than the limit of the arena, by default 1 GiB (see
     /// [`Arena::with_max_bytes`]).
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
@@ -203,7 +203,7 @@ impl FloatNetwork {
     /// An output that is a constant is returned as it is, without a batch axis.
     ///
     /// # Errors
-    /// [`Error::Shape`] if an input has another shape than the network's. [`Error::Argument`] if the number of inputs
+    /// [`Error::Shape`] if an input has another shape than the network's. [`Error::Graph`] if the number of inputs
     /// differs, or if the run needs more memory than the limit of the arena.
     pub fn run_many(&self, inputs: &[ArrayViewD<'_, f32>], arena: &mut Arena) -> Result<Vec<ArrayD<f32>>> {
         self.plan.run(inputs, arena)

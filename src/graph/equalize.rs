@@ -55,8 +55,8 @@ impl ChannelAbsMax {
     /// Runs a batch and updates the maxima.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input, or the network has several inputs.
-    /// [`Error::Graph`] with [`Error::Value`] if an activation holds a NaN or an infinity.
+    /// [`Error::Shape`] if `x` has another shape than the input. [`Error::Graph`] if the network has several inputs, or
+    /// with [`Error::Value`] if an activation holds a NaN or an infinity.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
         let max = &mut self.max;
         self.network.plan.run_observed(&[x.view().into_dyn()], &mut self.arena, &mut |tensor, values, _| {
@@ -167,8 +167,8 @@ impl Graph {
     /// [`ChannelAbsMax`] for an example.
     ///
     /// # Errors
-    /// [`Error::Value`] if `observed` observed nothing. [`Error::Argument`] if it is of another graph, or if
-    /// this is the graph of a quantized network.
+    /// [`Error::Value`] if `observed` observed nothing. [`Error::Graph`] if it is of another graph, or if this is the
+    /// graph of a quantized network.
     pub fn equalize(&self, observed: &ChannelAbsMax) -> Result<Graph> {
         self.check_float()?;
         if observed.samples == 0 {

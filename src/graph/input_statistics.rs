@@ -95,8 +95,8 @@ impl InputStatistics {
     /// Runs a batch and adds the inputs of every layer to its statistics.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input, or the network has several inputs.
-    /// [`Error::Graph`] with [`Error::Value`] if the input of a layer holds a NaN or an infinity.
+    /// [`Error::Shape`] if `x` has another shape than the input. [`Error::Graph`] if the network has several inputs, or
+    /// with [`Error::Value`] if the input of a layer holds a NaN or an infinity.
     pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
         let (layers, readers, im2col) = (&mut self.layers, &self.readers, &mut self.im2col);
         self.network.plan.run_observed(&[x.view().into_dyn()], &mut self.arena, &mut |tensor, values, images| {

@@ -73,7 +73,7 @@ impl<'a> ValuesMut<'a> {
 pub(crate) trait Kernel: Debug + Send + Sync {
     /// Computes the output of a batch of `images`.
     ///
-    /// The index in an [`Error::Value`](crate::Error::Value) is the position in the slice of the first input;
+    /// The index in a [`Error::Value`](crate::Error::Value) is the position in the slice of the first input;
     /// the plan converts it to an index of the tensor.
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()>;
 

@@ -102,10 +102,10 @@ impl QuantizedNetwork {
     ///
     /// # Errors
     /// - [`Error::Shape`] if `x` has another shape than the input.
-    /// - [`Error::Argument`] if the network has several inputs or outputs, or if the run needs more memory than the limit
+    /// - [`Error::Graph`] if the network has several inputs or outputs, or if the run needs more memory than the limit
     ///   of the arena.
-    /// - [`Error::Graph`] with [`Error::Value`] for a NaN or an infinity as above. The node is the input or layer, the
-    ///   index is the position in the tensor that is quantized.
+    /// - [`Error::Graph`] with the cause [`Error::Value`] for a NaN or an infinity as above. The node is the input or
+    ///   layer, the index is the position in the tensor that is quantized.
     pub fn run<D: Dimension>(&self, x: &ArrayRef<f32, D>) -> Result<ArrayD<f32>> {
         self.run_with(x, &mut Arena::new())
     }
@@ -132,7 +132,7 @@ impl QuantizedNetwork {
     /// [`activation`](Self::activation) returns for the input.
     ///
     /// # Errors
-    /// Same as [`run`](Self::run), and [`Error::Argument`] if the input is not `Int8` in the recipe.
+    /// Same as [`run`](Self::run), and [`Error::Graph`] if the input is not `Int8` in the recipe.
     pub fn run_from_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<f32>> {
         self.check_code_inputs()?;
         single(self.plan.run(&[x.view().into_dyn()], arena)?)
@@ -142,7 +142,7 @@ impl QuantizedNetwork {
     /// [`activation`](Self::activation) returns for the output.
     ///
     /// # Errors
-    /// Same as [`run`](Self::run), and [`Error::Argument`] if the input or the output is not `Int8` in the recipe.
+    /// Same as [`run`](Self::run), and [`Error::Graph`] if the input or the output is not `Int8` in the recipe.
     /// [`Calibration::recipe`](super::Calibration::recipe) leaves outputs in `Float32`.
     pub fn run_codes<D: Dimension>(&self, x: &ArrayRef<u8, D>, arena: &mut Arena) -> Result<ArrayD<u8>> {
         self.check_code_inputs()?;

@@ -27,11 +27,12 @@ impl Graph {
     /// [`Calibration`](super::Calibration) for an example.
     ///
     /// # Errors
-    /// - [`Error::Graph`](crate::Error::Graph) for a tensor or layer that the graph does not have, with similar names.
-    /// - [`Error::Graph`](crate::Error::Graph) with what is wrong with the recipe of a tensor. With
-    ///   [`Error::Value`](crate::Error::Value) for a layer so deep that an `i32` accumulator could overflow. With
-    ///   [`Error::Value`](crate::Error::Value) for a weight that exceeds the range of `f16`.
-    /// - [`Error::Argument`](crate::Error::Argument) for the graph of a quantized network.
+    /// [`Error::Graph`](crate::Error::Graph)
+    /// - for a tensor or layer that the graph does not have, with similar names,
+    /// - with the name of a tensor and the cause if its recipe is invalid,
+    /// - with [`Error::Value`](crate::Error::Value) as its source for a layer so deep that an `i32` accumulator could
+    ///   overflow, and for a weight that exceeds the range of `f16`,
+    /// - for the graph of a quantized network.
     pub fn quantize(&self, recipe: &Recipe) -> Result<QuantizedNetwork> {
         self.quantize_with(recipe, None)
     }
@@ -49,8 +50,8 @@ impl Graph {
     /// See [`InputStatistics`] for an example.
     ///
     /// # Errors
-    /// Same as [`quantize`](Self::quantize), and [`Error::Value`](crate::Error::Value) if the
-    /// statistics observed nothing, [`Error::Argument`](crate::Error::Argument) if they are of another graph.
+    /// Same as [`quantize`](Self::quantize), and [`Error::Value`](crate::Error::Value) if the statistics observed
+    /// nothing, [`Error::Graph`](crate::Error::Graph) if they are of another graph.
     pub fn quantize_with_coordinate_descent(
         &self,
         recipe: &Recipe,

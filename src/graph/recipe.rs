@@ -127,7 +127,7 @@ impl Recipe {
     /// Needs no data.
     ///
     /// # Errors
-    /// [`Error::Argument`] for the graph of a quantized network.
+    /// [`Error::Graph`] for the graph of a quantized network.
     pub fn dynamic_range(graph: &Graph) -> Result<Self> {
         graph.check_float()?;
         let recipe = |(_, name): (&Node, &String)| {

@@ -115,8 +115,7 @@ impl QuantizedNetwork {
     /// rarely.
     ///
     /// # Errors
-    /// [`Error::Graph`] or [`Error::Argument`] if `float` is not the graph that was quantized, otherwise the same as
-    /// [`run`](Self::run).
+    /// [`Error::Graph`] if `float` is not the graph that was quantized, otherwise the same as [`run`](Self::run).
     pub fn report<D: Dimension>(&self, float: &Graph, x: &ArrayRef<f32, D>) -> Result<ErrorReport> {
         let parts = self.parts();
         float.check_float()?;

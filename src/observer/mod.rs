@@ -89,7 +89,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// [`Error::Value`] with the index of the first NaN or infinity, [`Error::Shape`] if the number of blocks differs
-    /// from earlier batches, [`Error::Shape`] or [`Error::Params`] if `x` cannot have the observer's granularity.
+    /// from earlier batches or `x` does not have the axis of the observer. [`Error::Params`] for groups of 0 elements.
     /// After an error the observer is unchanged.
     fn observe<F: Float, D: Dimension>(&mut self, x: &ArrayRef<F, D>) -> Result<()>;
 

@@ -56,8 +56,8 @@ impl<T: Int8> Add<T> {
     /// Prepares for operands with these parameters and this output.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless all parameters are per tensor, for [`Arithmetic::F64`], and if a ratio of scales is
-    /// outside the range of fixed-point numbers.
+    /// [`Error::Params`] unless all parameters are per tensor. [`Error::Argument`] for [`Arithmetic::F64`], and if a
+    /// ratio of scales is outside the range of fixed-point numbers.
     pub fn new(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let (a_params, b_params, y_params) = operands.scale_zero_points()?;
@@ -83,7 +83,7 @@ impl<T: Int8> Add<T> {
     /// Computes the sum of two tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
+    /// [`Error::Params`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
     /// broadcast.
     pub fn forward<D: Dimension>(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))
@@ -141,8 +141,8 @@ impl<T: Int8> Mul<T> {
     /// Prepares for operands with these parameters and this output.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless all parameters are per tensor, and if the multiplier is outside the range of
-    /// fixed-point numbers. [`Error::Params`] if the multiplier is 0 or infinite in `f32`.
+    /// [`Error::Params`] unless all parameters are per tensor and the multiplier is finite in `f32`.
+    /// [`Error::Argument`] if it is outside the range of fixed-point numbers.
     pub fn new(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = operands.scale_zero_points()?;
@@ -170,7 +170,7 @@ impl<T: Int8> Mul<T> {
     /// Computes the product of two tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
+    /// [`Error::Params`] if an operand has another scale or zero point. [`Error::Shape`] if the shapes do not
     /// broadcast.
     pub fn forward<D: Dimension>(&self, a: &QTensor<T, D>, b: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         self.operands.forward(a, b, |a, b, out| self.forward_into(a, b, out))

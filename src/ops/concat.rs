@@ -39,7 +39,7 @@ impl<T: Int8> Concat<T> {
     /// Prepares for inputs with these parameters, in order, and these output parameters.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless all parameters are per tensor.
+    /// [`Error::Params`] unless all parameters are per tensor.
     pub fn new(axis: Axis, inputs: &[&QParams<T>], y: &QParams<T>) -> Result<Self> {
         let y_params = scale_zero_point("output", y)?;
         let table = |x: &&QParams<T>| {
@@ -58,9 +58,8 @@ impl<T: Int8> Concat<T> {
     /// Concatenates tensors.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an input has another scale or zero point. [`Error::Shape`] unless the inputs match the
-    /// parameters in number, there is at least one, and their shapes agree on the other axes. [`Error::Shape`] if they
-    /// do not have the axis.
+    /// [`Error::Params`] if an input has another scale or zero point. [`Error::Argument`] without inputs.
+    /// [`Error::Shape`] unless the inputs match the parameters in number, have the axis, and agree on the other axes.
     pub fn forward<D: Dimension>(&self, inputs: &[&QTensor<T, D>]) -> Result<QTensor<T, D>> {
         self.check_count(inputs.len())?;
         for (x, params) in inputs.iter().zip(&self.inputs) {
@@ -83,8 +82,8 @@ impl<T: Int8> Concat<T> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless the inputs match the parameters in number and together have the shape of `out`.
-    /// [`Error::Shape`] if `out` does not have the axis. Nothing is written then.
+    /// [`Error::Shape`] unless the inputs match the parameters in number and together have the shape of `out`, which
+    /// has the axis. Nothing is written then.
     pub fn forward_into<D: Dimension>(&self, inputs: &[ArrayView<'_, T, D>], out: &mut ArrayRef<T, D>) -> Result<()> {
         self.check_count(inputs.len())?;
         self.check_axis(out.ndim())?;

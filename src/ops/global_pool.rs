@@ -40,7 +40,7 @@ impl<T: Int8> GlobalAveragePool<T> {
     /// Prepares for input parameters and an output.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless all parameters are per tensor.
+    /// [`Error::Params`] unless all parameters are per tensor.
     pub fn new(x: &QParams<T>, to: &Output<T>) -> Result<Self> {
         scale_zero_point("input", x)?;
         scale_zero_point("output", &to.params)?;
@@ -60,7 +60,7 @@ impl<T: Int8> GlobalAveragePool<T> {
     /// Computes `[images, 1, 1, channels]` from `[images, height, width, channels]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::forward_into`].
+    /// [`Error::Params`] if `x` has another scale or zero point. Otherwise the same as [`Self::forward_into`].
     pub fn forward(&self, x: &QTensor<T, Ix4>) -> Result<QTensor<T, Ix4>> {
         check_params("input", x.params(), &self.x)?;
         let codes = x.unpacked_codes();
@@ -74,9 +74,8 @@ impl<T: Int8> GlobalAveragePool<T> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `out` is `[images, 1, 1, channels]` and images have pixels. [`Error::Value`] if a
-    /// sum of their pixels could overflow. [`Error::Params`] or [`Error::Argument`] if the multiplier is out of
-    /// range. Nothing is written then.
+    /// [`Error::Shape`] unless `out` is `[images, 1, 1, channels]` and images have pixels. [`Error::Value`] if a sum of
+    /// their pixels could overflow. [`Error::Argument`] if the multiplier is out of range. Nothing is written then.
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
         let (images, height, width, channels) = x.dim();
         if out.dim() != (images, 1, 1, channels) {

@@ -57,9 +57,9 @@ impl<W: Int8> Linear<W> {
     /// Packs weights `[out, in]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Params`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
-    /// have one element per output. [`Error::Value`] if the bias holds a NaN or an infinity. [`Error::Value`] if an
-    /// accumulator could overflow for every zero point of the input.
+    /// [`Error::Params`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not have
+    /// one element per output. [`Error::Value`] if the bias holds a NaN or an infinity, or if an accumulator could
+    /// overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
         let (scales, weights) = pack_weights(weights)?;
         check_bias(bias, weights.ncols())?;
@@ -112,9 +112,9 @@ impl<W: Int8> Linear<W> {
     /// [`FakeLinear`](crate::qat::FakeLinear).
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
-    /// fixed-point numbers. [`Error::Params`] if a multiplier is 0 or infinite in `f32`. [`Error::Value`] and
-    /// [`Error::Value`] if an accumulator could overflow.
+    /// [`Error::Params`] unless `x` and the output are per tensor, and if a multiplier is infinite in `f32`.
+    /// [`Error::Argument`] if it is outside the range of fixed-point numbers. [`Error::Value`] if an accumulator could
+    /// overflow.
     pub fn prepare<X: Int8, Y: Element>(self, x: &QParams<X>, to: &Output<Y>) -> Result<PreparedLinear<X, W, Y>> {
         let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedLinear::checked(self.weights, stage)
@@ -171,8 +171,8 @@ impl<W: Int8> Linear<W> {
     /// `DynamicQuantizeLinear`, `MatMulInteger`; PyTorch: dynamic quantization).
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Value`] if `x` holds a NaN or an infinity.
-    /// [`Error::Value`] if an accumulator could overflow.
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Value`] if `x` holds a NaN or an infinity, or if an
+    /// accumulator could overflow.
     pub fn forward_dynamic(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let mut out = Array2::zeros(self.output_shape(x.shape())?);
         self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
@@ -182,8 +182,8 @@ impl<W: Int8> Linear<W> {
     /// [`Self::forward_dynamic`] into a caller-provided array. `x` and `out` may have any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::Value`] if `x` holds a
-    /// NaN or an infinity. [`Error::Value`] if an accumulator could overflow. Nothing is written then.
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::Value`] if `x` holds a NaN or
+    /// an infinity, or if an accumulator could overflow. Nothing is written then.
     pub fn forward_dynamic_into(
         &self,
         x: &ArrayRef2<f32>,
@@ -313,7 +313,7 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
     /// convention and code range may differ.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Argument`] if it has another scale or zero point.
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Params`] if it has another scale or zero point.
     pub fn forward(&self, x: &QTensor<X, Ix2>) -> Result<QTensor<Y, Ix2>> {
         check_params("input", x.params(), &self.stage.x)?;
         let x = x.unpacked_codes();

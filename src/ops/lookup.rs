@@ -44,7 +44,7 @@ impl<X: Int8, Y: Int8> Lookup<X, Y> {
     /// Builds the table of any function.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless both parameters are per tensor.
+    /// [`Error::Params`] unless both parameters are per tensor.
     pub fn new(x: &QParams<X>, y: &QParams<Y>, f: impl Fn(f64) -> f64) -> Result<Self> {
         let (scale, zero_point) = scale_zero_point("input", x)?;
         scale_zero_point("output", y)?;
@@ -101,7 +101,7 @@ impl<X: Int8, Y: Int8> Lookup<X, Y> {
     /// Applies the function to each element.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has another scale or zero point than the table was built for.
+    /// [`Error::Params`] if `x` has another scale or zero point than the table was built for.
     pub fn forward<D: Dimension>(&self, x: &QTensor<X, D>) -> Result<QTensor<Y, D>> {
         check_params("input", x.params(), &self.x)?;
         let x = x.unpacked_codes();

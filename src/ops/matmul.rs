@@ -44,9 +44,8 @@ pub fn matmul_integer<A: Int8, B: Int8>(
 /// packed in every call; for weights that are reused prepare a [`Linear`](crate::nn::Linear).
 ///
 /// # Errors
-/// [`Error::Shape`] unless the columns of `a` match the rows of `b`. [`Error::Argument`] unless `a` and `to` are per
-/// tensor. [`Error::Params`] unless `b` is per tensor or per axis 1. [`Error::Value`] if an accumulator could
-/// overflow.
+/// [`Error::Shape`] unless the columns of `a` match the rows of `b`. [`Error::Params`] unless `a` and `to` are per
+/// tensor, and `b` is per tensor or per axis 1. [`Error::Value`] if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;

@@ -35,7 +35,7 @@ impl<T: Int8> Pad<T> {
     /// Prepares for inputs with these parameters. `pads` holds the padding before and after, for each axis.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the parameters are per tensor.
+    /// [`Error::Params`] unless the parameters are per tensor.
     pub fn new(x: &QParams<T>, pads: &[(usize, usize)]) -> Result<Self> {
         let (_, zero_point) = per_tensor("input", x)?;
         Ok(Self { x: x.clone(), zero_point, pads: pads.to_vec() })
@@ -49,8 +49,7 @@ impl<T: Int8> Pad<T> {
     /// Returns the shape of the output for an input of this shape.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless there is one pair of pads per axis. [`Error::Argument`] if the output does not fit in
-    /// memory.
+    /// [`Error::Shape`] unless there is one pair of pads per axis and the output fits in memory.
     pub fn output_shape(&self, x: &[usize]) -> Result<Vec<usize>> {
         check_count("pads, one pair per axis", x.len(), self.pads.len())?;
         let padded =
@@ -63,7 +62,7 @@ impl<T: Int8> Pad<T> {
     /// Pads a tensor.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
+    /// [`Error::Params`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
     pub fn forward<D: Dimension>(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         check_params("input", x.params(), &self.x)?;
         let codes = x.unpacked_codes();

@@ -72,8 +72,7 @@ impl Resize {
     /// Returns the shape of the output for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the images are 4-D, have pixels if the output has some, and the output fits in
-    /// memory.
+    /// [`Error::Shape`] unless the images are 4-D, have pixels if the output has some, and the output fits in memory.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         let &[count, height, width, channels] = images else {
             return Err(Error::layout("image", "4-D NHWC", images));

@@ -40,7 +40,7 @@ impl<T: Int8> Softmax<T> {
     /// Prepares for input and output parameters.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless both are per tensor.
+    /// [`Error::Params`] unless both are per tensor.
     pub fn new(x: &QParams<T>, y: &QParams<T>) -> Result<Self> {
         let (scale, _) = scale_zero_point("input", x)?;
         scale_zero_point("output", y)?;
@@ -59,7 +59,7 @@ impl<T: Int8> Softmax<T> {
     /// Computes the softmax along the last axis.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has another scale or zero point. [`Error::Shape`] if it has no axes.
+    /// [`Error::Params`] if `x` has another scale or zero point. [`Error::Shape`] if it has no axes.
     pub fn forward<D: Dimension>(&self, x: &QTensor<T, D>) -> Result<QTensor<T, D>> {
         check_params("input", x.params(), &self.x)?;
         let x = x.unpacked_codes();
@@ -72,8 +72,7 @@ impl<T: Int8> Softmax<T> {
     /// strides.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `out` has another shape than `x`. [`Error::Shape`] if there are no axes. Nothing is written
-    /// then.
+    /// [`Error::Shape`] if `out` has another shape than `x`, or there are no axes. Nothing is written then.
     pub fn forward_into<D: Dimension>(&self, x: &ArrayRef<T, D>, out: &mut ArrayRef<T, D>) -> Result<()> {
         if x.shape() != out.shape() {
             return Err(Error::shape("output", x.shape(), out.shape()));

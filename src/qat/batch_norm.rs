@@ -102,7 +102,8 @@ impl BatchNormFold {
     /// Sets the running statistics, for example from a pretrained network.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a length is not the number of channels, [`Error::Params`] if a variance is negative or not finite.
+    /// [`Error::Shape`] if a length is not the number of channels, [`Error::Argument`] if a variance is negative or not
+    /// finite.
     pub fn with_running_statistics(mut self, mean: Array1<f32>, variance: Array1<f32>) -> Result<Self> {
         check_channels("running mean", self.gamma.len(), &mean)?;
         check_channels("running variance", self.gamma.len(), &variance)?;
@@ -173,8 +174,7 @@ impl BatchNormFold {
     /// `running += momentum * (batch - running)`, with the unbiased variance (denominator `n - 1`) as in PyTorch.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the length of axis 1 is not the number of channels, or `z` is empty; [`Error::Shape`] if there is
-    /// no axis 1.
+    /// [`Error::Shape`] if the length of axis 1 is not the number of channels, `z` is empty or there is no axis 1.
     pub fn observe<D: RemoveAxis>(&mut self, z: &ArrayRef<f32, D>) -> Result<BatchStatistics> {
         self.check(z)?;
         let channels = self.gamma.len();
@@ -217,7 +217,7 @@ impl BatchNormFold {
     /// `u + folded_bias`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the length of axis 1 is not the number of channels; [`Error::Shape`] if there is no axis 1.
+    /// [`Error::Shape`] if the length of axis 1 is not the number of channels, or there is no axis 1.
     pub fn normalize<D: RemoveAxis>(
         &self,
         u: &ArrayRef<f32, D>,
@@ -242,8 +242,7 @@ impl BatchNormFold {
     /// its statistics, or is `None` if frozen.
     ///
     /// # Errors
-    /// [`Error::Shape`] if shapes differ or the length of axis 1 is not the number of channels; [`Error::Shape`] if there is no
-    /// axis 1.
+    /// [`Error::Shape`] if shapes differ, the length of axis 1 is not the number of channels, or there is no axis 1.
     pub fn normalize_backward<D: RemoveAxis>(
         &self,
         u: &ArrayRef<f32, D>,

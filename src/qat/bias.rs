@@ -34,9 +34,9 @@ use crate::qparams::QParams;
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` is not per tensor or `bias` has not one element per output channel, [`Error::Params`] if
-/// `weights` are neither per tensor nor per axis 0, [`Error::Value`] if `bias` holds a NaN or an infinity,
-/// [`Error::Value`] if a rounded bias leaves `i32`.
+/// [`Error::Params`] unless `x` is per tensor and `weights` are per tensor or per axis 0. [`Error::Shape`] if `bias`
+/// has not one element per output channel. [`Error::Value`] if `bias` holds a NaN or an infinity, or a rounded bias
+/// leaves `i32`.
 pub fn fake_quantize_bias<X: Element, W: Element>(
     bias: &ArrayRef1<f32>,
     x: &QParams<X>,

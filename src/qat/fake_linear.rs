@@ -99,8 +99,8 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
     /// The outputs take the clipping condition of the weights; change it by [`with_output_clipping`](Self::with_output_clipping).
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) unless inputs and outputs are per tensor,
-    /// [`Error::Params`](crate::Error::Params) if the activation's bounds exclude zero.
+    /// [`Error::Params`](crate::Error::Params) unless inputs and outputs are per tensor, and if the activation's bounds
+    /// exclude zero.
     pub fn new(x: &QParams<X>, weights: &FakeQuantize<T>, to: &Output<Y>) -> Result<Self> {
         x.of_tensor("input")?;
         let (_, zero_point) = to.params.of_tensor("output")?;

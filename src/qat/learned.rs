@@ -97,8 +97,8 @@ impl<T: Element> LearnedQuantizer<T> {
     /// elements are zero.
     ///
     /// # Errors
-    /// [`Error::Value`] with the index of the first NaN or infinity, [`Error::Params`] if the scheme's codes exclude 0,
-    /// [`Error::Shape`] or [`Error::Params`] if `x` cannot have the scheme's granularity.
+    /// [`Error::Value`] with the index of the first NaN or infinity, [`Error::Params`] if the scheme's codes exclude 0
+    /// or its groups have 0 elements, [`Error::Shape`] if `x` does not have the scheme's axis.
     pub fn lsq<F: Float, D: Dimension>(scheme: Scheme<T>, x: &ArrayRef<F, D>) -> Result<Self> {
         let mean = mean_magnitudes(x, scheme.granularity())?;
         let Codes { min, max } = scheme.codes();

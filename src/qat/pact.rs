@@ -44,8 +44,8 @@ impl<T: Element> Pact<T> {
     /// Clips to `0..=alpha` and quantizes to the codes `0..=2^bits - 1`.
     ///
     /// # Errors
-    /// [`Error::Params`](crate::Error::Params) unless `alpha` is positive and finite,
-    /// [`Error::Params`](crate::Error::Params) if the element type does not hold the codes.
+    /// [`Error::Params`](crate::Error::Params) unless `alpha` is positive and finite and the element type holds the
+    /// codes.
     pub fn new(alpha: f32, bits: u32) -> Result<Self> {
         let steps = 1i32.checked_shl(bits).map_or(i32::MAX, |codes| codes - 1);
         let params = QParams::per_tensor(alpha / steps as f32, T::Code::default())?.with_code_range(0, steps)?;

@@ -54,7 +54,7 @@ impl<T: Element> RequantizeEpilogue<T> {
     /// or one per column.
     ///
     /// # Errors
-    /// [`Error::Shape`] unless `to` is per tensor; same as [`Multiplier::new`] for the scales.
+    /// [`Error::Params`] unless `to` is per tensor; same as [`Multiplier::new`] for the scales.
     pub fn new(
         row_scale: f32,
         col_scale: &[f32],

@@ -6,12 +6,12 @@
 //! All axes but the batch must have a fixed length, and the weights must be in the file itself. Layout is ONNX's: NCHW.
 //!
 //! ```no_run
-//! use ndarray_quant::{Error, io::onnx::OnnxReader};
+//! use ndarray_quant::{Error, error::GraphError, io::onnx::OnnxReader};
 //!
 //! let reader = OnnxReader::new().with_input_shape("image", &[1, 3, 224, 224]).with_max_bytes(100 << 20);
 //! match reader.read_file("model.onnx") {
 //!     Ok(graph) => println!("{} nodes", graph.nodes().len()),
-//!     Err(Error::Unsupported { op, node, why }) => println!("{op} of node {node}: {why}"),
+//!     Err(Error::Graph(GraphError::Unsupported { op, node, why })) => println!("{op} of node {node}: {why}"),
 //!     Err(error) => println!("{error}"),
 //! }
 //! ```
@@ -106,7 +106,7 @@ use limits::Limits;
 ///
 /// ```
 /// use ndarray_quant::{Error, io::onnx::OnnxReader};
-/// assert!(matches!(OnnxReader::new().read(b"not a network"), Err(Error::Format { .. })));
+/// assert!(matches!(OnnxReader::new().read(b"not a network"), Err(Error::File(_))));
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct OnnxReader {
@@ -150,9 +150,9 @@ impl OnnxReader {
     ///
     /// # Errors
     /// [`Error::File`] if the bytes are not a valid ONNX file, are truncated, or exceed a [limit](self#limits);
-    /// [`Error::Graph`] for an operator, attribute or input that is [not supported](self#supported-operators);
-    /// [`Error::Graph`] for a tensor that is unknown or defined twice, and for a [shape](Self::with_input_shape) of an
-    /// input that the file does not have; [`Error::Graph`] with the cause if the shapes in a node do not fit.
+    /// [`Error::Graph`] for an operator, attribute or input that is [not supported](self#supported-operators), for a
+    /// tensor that is unknown or defined twice, for a [shape](Self::with_input_shape) of an input that the file does
+    /// not have, and with the cause if the shapes in a node do not fit.
     pub fn read(&self, bytes: &[u8]) -> Result<Graph> {
         self.limits.check_bytes(bytes.len() as u64)?;
         let model = proto::ModelProto::decode(bytes).map_err(|error| {

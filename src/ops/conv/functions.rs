@@ -17,10 +17,10 @@ use crate::window::Window;
 /// point, or one per output channel. Pass NCHW images and OIHW weights as `permuted_axes([0, 2, 3, 1])`.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) unless `x` has the channels of the weights, if a stride, a dilation or
-/// the kernel is 0, or `groups` does not divide the output channels. [`Error::Shape`](crate::Error::Shape) if there are
-/// neither 1 nor `out` zero points, or the padded image is smaller than the kernel.
-/// [`Error::Value`](crate::Error::Value) if an accumulator could overflow.
+/// [`Error::Shape`](crate::Error::Shape) unless `x` has the channels of the weights, there are 1 or `out` zero points,
+/// and the padded image is at least as large as the kernel. [`Error::Argument`](crate::Error::Argument) if a stride, a
+/// dilation or the kernel is 0, or `groups` does not divide the output channels. [`Error::Value`](crate::Error::Value)
+/// if an accumulator could overflow.
 ///
 /// ```
 /// use ndarray::array;

@@ -63,10 +63,10 @@ impl<W: Int8> Conv2d<W> {
     /// Packs weights `[out, kh, kw, channels / groups]` and keeps a bias `[out]`.
     ///
     /// # Errors
-    /// [`Error::Params`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not
-    /// have one element per output channel. [`Error::Value`] if the bias holds a NaN or an infinity.
-    /// [`Error::Argument`] if a stride, a dilation or the kernel is 0, or `groups` does not divide the output channels.
-    /// [`Error::Value`] if an accumulator could overflow for every zero point of the input.
+    /// [`Error::Params`] unless the weights are per tensor or per axis 0. [`Error::Shape`] if the bias does not have
+    /// one element per output channel. [`Error::Argument`] if a stride, a dilation or the kernel is 0, or `groups` does
+    /// not divide the output channels. [`Error::Value`] if the bias holds a NaN or an infinity, or if an accumulator
+    /// could overflow for every zero point of the input.
     pub fn new<T: Element<Code = W>>(
         weights: &QTensor<T, Ix4>,
         bias: Option<&ArrayRef1<f32>>,
@@ -81,8 +81,8 @@ impl<W: Int8> Conv2d<W> {
     /// Returns the shape of the output, `[images, out_height, out_width, out]`, for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they
-    /// are smaller than the kernel.
+    /// [`Error::Shape`] unless the images are 4-D NHWC with the channels of the weights and, padded, at least as large
+    /// as the kernel.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(self.weights.place(images)?.0)
     }
@@ -123,9 +123,9 @@ impl<W: Int8> Conv2d<W> {
     /// The bias becomes `rne(bias / (x_scale * w_scale))`, an `i32`.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `x` and the output are per tensor, and if a multiplier is outside the range of
-    /// fixed-point numbers. [`Error::Params`] if a multiplier is 0 or infinite in `f32`. [`Error::Value`] and
-    /// [`Error::Value`] if an accumulator could overflow.
+    /// [`Error::Params`] unless `x` and the output are per tensor, and if a multiplier is infinite in `f32`.
+    /// [`Error::Argument`] if it is outside the range of fixed-point numbers. [`Error::Value`] if an accumulator could
+    /// overflow.
     pub fn prepare<X: Int8, Y: Element>(self, x: &QParams<X>, to: &Output<Y>) -> Result<PreparedConv2d<X, W, Y>> {
         let stage = OutputStage::new(x, &self.scales, self.bias.as_deref(), to)?;
         PreparedConv2d::checked(self.weights, stage)
@@ -134,7 +134,7 @@ impl<W: Int8> Conv2d<W> {
     /// Computes `f32` from codes: `f32(conv(x, w)) * (x_scale * w_scale) + bias`. The input is per tensor.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `x` is per tensor. [`Error::Value`] if an accumulator could overflow. Otherwise the
+    /// [`Error::Params`] unless `x` is per tensor. [`Error::Value`] if an accumulator could overflow. Otherwise the
     /// same as [`Self::output_shape`].
     pub fn forward_dequantize<X: Int8>(&self, x: &QTensor<X, Ix4>) -> Result<Array4<f32>> {
         let codes = x.unpacked_codes();
@@ -176,8 +176,8 @@ impl<W: Int8> Conv2d<W> {
     /// `DynamicQuantizeLinear`, `ConvInteger`). All images of the batch share one range.
     ///
     /// # Errors
-    /// [`Error::Value`] if `x` holds a NaN or an infinity. [`Error::Value`] if an accumulator could overflow.
-    /// Otherwise the same as [`Self::output_shape`].
+    /// [`Error::Value`] if `x` holds a NaN or an infinity, or if an accumulator could overflow. Otherwise the same as
+    /// [`Self::output_shape`].
     pub fn forward_dynamic(&self, x: &ArrayRef4<f32>) -> Result<Array4<f32>> {
         let mut out = Array4::zeros(self.output_shape(x.shape())?);
         self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
@@ -289,8 +289,8 @@ impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
     /// Returns the shape of the output, `[images, out_height, out_width, out]`, for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the images are 4-D NHWC with the channels of the weights. [`Error::Shape`] if they
-    /// are smaller than the kernel.
+    /// [`Error::Shape`] unless the images are 4-D NHWC with the channels of the weights and, padded, at least as large
+    /// as the kernel.
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(self.weights.place(images)?.0)
     }
@@ -299,7 +299,7 @@ impl<X: Int8, W: Int8, Y: Element> PreparedConv2d<X, W, Y> {
     /// the prepared scale and zero point; its convention and code range may differ.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
+    /// [`Error::Params`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
     pub fn forward(&self, x: &QTensor<X, Ix4>) -> Result<QTensor<Y, Ix4>> {
         check_params("input", x.params(), &self.stage.x)?;
         let x = x.unpacked_codes();

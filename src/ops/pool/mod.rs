@@ -59,7 +59,7 @@ impl MaxPool {
     /// Returns the shape of the output for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the images are 4-D. Otherwise the same as [`Window::output_size`].
+    /// [`Error::Shape`] unless the images are 4-D. Otherwise the same as [`Window::output_size`].
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(place(images, self.kernel, &self.window)?.0)
     }
@@ -131,9 +131,9 @@ impl<T: Int8> AveragePool<T> {
     /// Prepares for input parameters, a kernel of this height and width, a window and an output.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless all parameters are per tensor, for [`Arithmetic::F64`], for fixed point if input and
-    /// output have different parameters, and if a stride, a dilation or the kernel is 0. [`Error::Value`] in fixed
-    /// point if the kernel is so large that a sum could overflow.
+    /// [`Error::Params`] unless all parameters are per tensor, and for fixed point if input and output have different
+    /// parameters. [`Error::Argument`] for [`Arithmetic::F64`], and if a stride, a dilation or the kernel is 0.
+    /// [`Error::Value`] in fixed point if the kernel is so large that a sum could overflow.
     pub fn new(x: &QParams<T>, kernel: [usize; 2], window: &Window, to: &Output<T>) -> Result<Self> {
         let (x_params, y_params) = (scale_zero_point("input", x)?, scale_zero_point("output", &to.params)?);
         check_window(kernel, window)?;
@@ -176,7 +176,7 @@ impl<T: Int8> AveragePool<T> {
     /// Returns the shape of the output for images of this shape.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless the images are 4-D. Otherwise the same as [`Window::output_size`].
+    /// [`Error::Shape`] unless the images are 4-D. Otherwise the same as [`Window::output_size`].
     pub fn output_shape(&self, images: &[usize]) -> Result<[usize; 4]> {
         Ok(place(images, self.kernel, &self.window)?.0)
     }
@@ -184,7 +184,7 @@ impl<T: Int8> AveragePool<T> {
     /// Computes the mean of each window.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
+    /// [`Error::Params`] if `x` has another scale or zero point. Otherwise the same as [`Self::output_shape`].
     pub fn forward(&self, x: &QTensor<T, Ix4>) -> Result<QTensor<T, Ix4>> {
         check_params("input", x.params(), &self.x)?;
         let codes = x.unpacked_codes();
