@@ -76,11 +76,13 @@ pub enum ParamsError {
         /// The micro-kernel of the LHS.
         found: &'static str,
     },
-    /// A tensor has other parameters than a prepared operator requires.
-    #[error("{what}: expected {}, found {}", pair(*.expected), pair(*.found))]
+    /// A tensor has other parameters than the operator was prepared for, or than another tensor has.
+    #[error("{what}: expected the parameters of {like}, {}, found {}", pair(*.expected), pair(*.found))]
     Mismatch {
         /// The tensor.
         what: &'static str,
+        /// The operator or tensor with the expected parameters.
+        like: &'static str,
         /// The expected scale and zero point.
         expected: (f32, i32),
         /// The scale and zero point found.

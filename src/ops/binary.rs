@@ -4,7 +4,7 @@ use ndarray::{Array, ArrayRef, Dimension};
 
 use super::broadcast::binary_op;
 use super::output::Output;
-use super::params::{check_params, scale_zero_point};
+use super::params::check_params;
 use crate::affine::{
     Arithmetic, DoubleProduct, FixedSum, FloatProduct, FloatSum, Multiplier, ProductOf, RequantizeFixed, unsupported,
 };
@@ -208,7 +208,7 @@ type ScaleZeroPoint = (f32, i32);
 impl<T: Int8> Operands<T> {
     /// Returns scales and zero points. Returns an error unless all are per tensor.
     fn scale_zero_points(&self) -> Result<(ScaleZeroPoint, ScaleZeroPoint, ScaleZeroPoint)> {
-        Ok((scale_zero_point("a", &self.a)?, scale_zero_point("b", &self.b)?, scale_zero_point("output", &self.y)?))
+        Ok((self.a.scale_zero_point("a")?, self.b.scale_zero_point("b")?, self.y.scale_zero_point("output")?))
     }
 
     fn forward<D: Dimension>(

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use ndarray::{Array, ArrayRef, ArrayView, Axis, Dimension, Slice};
 
 use super::lookup::Lookup;
-use super::params::{check_params, scale_zero_point};
+use super::params::check_params;
 use crate::error::{Error, Result, check_count};
 use crate::gemm::Int8;
 use crate::qparams::QParams;
@@ -41,9 +41,9 @@ impl<T: Int8> Concat<T> {
     /// # Errors
     /// [`Error::Params`] unless all parameters are per tensor.
     pub fn new(axis: Axis, inputs: &[&QParams<T>], y: &QParams<T>) -> Result<Self> {
-        let y_params = scale_zero_point("output", y)?;
+        let y_params = y.scale_zero_point("output")?;
         let table = |x: &&QParams<T>| {
-            let same = scale_zero_point("input", x)? == y_params;
+            let same = x.scale_zero_point("input")? == y_params;
             if same { Ok(None) } else { Lookup::requantize(x, y).map(Some) }
         };
         let tables = inputs.iter().map(table).collect::<Result<_>>()?;

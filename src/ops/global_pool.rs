@@ -4,7 +4,7 @@ use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::with_nhwc;
 use super::output::Output;
-use super::params::{check_params, scale_zero_point};
+use super::params::check_params;
 use crate::affine::{Codes, Multiplier};
 use crate::arch::{self, Task};
 use crate::error::{Error, Result, ValueError};
@@ -42,8 +42,8 @@ impl<T: Int8> GlobalAveragePool<T> {
     /// # Errors
     /// [`Error::Params`] unless all parameters are per tensor.
     pub fn new(x: &QParams<T>, to: &Output<T>) -> Result<Self> {
-        scale_zero_point("input", x)?;
-        scale_zero_point("output", &to.params)?;
+        x.scale_zero_point("input")?;
+        to.params.scale_zero_point("output")?;
         Ok(Self { x: x.clone(), to: to.clone() })
     }
 
@@ -89,7 +89,7 @@ impl<T: Int8> GlobalAveragePool<T> {
             return Err(ValueError::Depth { max, found: pixels }.into());
         }
         let ((x_scale, zero), (y_scale, y_zero)) =
-            (scale_zero_point("input", &self.x)?, scale_zero_point("output", &self.to.params)?);
+            (self.x.scale_zero_point("input")?, self.to.params.scale_zero_point("output")?);
         let factor = Multiplier::mean(x_scale, y_scale, pixels, self.to.arithmetic)?;
         let codes = self.to.codes();
         with_nhwc(x, out, workspace, |x, out, _| {

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
-use super::params::{check_params, scale_zero_point};
+use super::params::check_params;
 use crate::affine::dequantize;
 use crate::arch;
 use crate::error::{Error, Result};
@@ -46,8 +46,8 @@ impl<X: Int8, Y: Int8> Lookup<X, Y> {
     /// # Errors
     /// [`Error::Params`] unless both parameters are per tensor.
     pub fn new(x: &QParams<X>, y: &QParams<Y>, f: impl Fn(f64) -> f64) -> Result<Self> {
-        let (scale, zero_point) = scale_zero_point("input", x)?;
-        scale_zero_point("output", y)?;
+        let (scale, zero_point) = x.scale_zero_point("input")?;
+        y.scale_zero_point("output")?;
         let mut table = Box::new([Y::default(); 256]);
         for code in X::MIN..=X::MAX {
             let value: f32 = dequantize(X::from_i32(code), zero_point, scale);

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayRef2, Axis, Dimension, Ix2};
 
-use super::params::{ChannelParams, per_tensor};
+use super::params::ChannelParams;
 use crate::affine::Arithmetic;
 use crate::element::Element;
 #[cfg(doc)]
@@ -61,8 +61,8 @@ pub fn qlinear_matmul<A: Int8, B: Int8, Y: Element>(
     b: &QTensor<B, Ix2>,
     to: &QParams<Y>,
 ) -> Result<QTensor<Y, Ix2>> {
-    let (a_scale, a_zero_point) = per_tensor("a", a.params())?;
-    per_tensor("output", to)?;
+    let (a_scale, a_zero_point) = a.params().of_tensor("a")?;
+    to.of_tensor("output")?;
     check_shapes("a, [m, k]", &[a.raw_dim()[0], b.raw_dim()[0]], a.raw_dim().slice())?;
     let b_params = ChannelParams::new("b", b.params(), Axis(1))?;
     let packed = PackedRhs::pack(&b.unpacked_codes(), &b_params.zero_points)?;

@@ -1,6 +1,5 @@
 //! The output specification of integer operators.
 
-use super::params::per_tensor;
 use crate::affine::{Arithmetic, Codes, FixedPointRounding};
 use crate::element::Element;
 use crate::error::Result;
@@ -94,7 +93,7 @@ impl<Y: Element> Output<Y> {
         w_scale: &[f32],
         bias: Option<&[i32]>,
     ) -> Result<RequantizeEpilogue<Y>> {
-        per_tensor("output", &self.params)?;
+        self.params.of_tensor("output")?;
         let (min, max) = self.clamp_range();
         RequantizeEpilogue::new(x_scale, w_scale, bias, &self.params, self.arithmetic)?.with_clamp(min, max)
     }

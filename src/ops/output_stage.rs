@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use ndarray::ArrayRef1;
 
 use super::output::Output;
-use super::params::per_tensor;
 use crate::element::Element;
 use crate::error::{Error, Result, ValueError};
 use crate::gemm::{Finish, Int8, RequantizeEpilogue};
@@ -23,14 +22,14 @@ pub(super) struct OutputStage<X: Int8, Y: Element> {
 impl<X: Int8, Y: Element> OutputStage<X, Y> {
     /// Prepares for weights of these scales and a bias in `f32`.
     pub(super) fn new(x: &QParams<X>, scales: &[f32], bias: Option<&[f32]>, to: &Output<Y>) -> Result<Self> {
-        let (x_scale, _) = per_tensor("input", x)?;
+        let (x_scale, _) = x.of_tensor("input")?;
         let bias = bias.map(|bias| quantize_bias(bias, x_scale, scales)).transpose()?;
         Self::with_bias(x, scales, bias.as_deref(), to)
     }
 
     /// Prepares for weights of these scales and a bias in units of the accumulator.
     pub(super) fn with_bias(x: &QParams<X>, scales: &[f32], bias: Option<&[i32]>, to: &Output<Y>) -> Result<Self> {
-        let (x_scale, x_zero_point) = per_tensor("input", x)?;
+        let (x_scale, x_zero_point) = x.of_tensor("input")?;
         let epilogue = to.epilogue(x_scale, scales, bias)?;
         Ok(Self { x: x.clone(), x_zero_point, epilogue, y: to.params.clone() })
     }

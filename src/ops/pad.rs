@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use ndarray::{Array, ArrayRef, ArrayViewMut, Dimension, Slice};
 
-use super::params::{check_params, per_tensor};
+use super::params::check_params;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, check_count, check_shapes, elements};
@@ -37,7 +37,7 @@ impl<T: Int8> Pad<T> {
     /// # Errors
     /// [`Error::Params`] unless the parameters are per tensor.
     pub fn new(x: &QParams<T>, pads: &[(usize, usize)]) -> Result<Self> {
-        let (_, zero_point) = per_tensor("input", x)?;
+        let (_, zero_point) = x.of_tensor("input")?;
         Ok(Self { x: x.clone(), zero_point, pads: pads.to_vec() })
     }
 

@@ -9,21 +9,14 @@ use crate::error::{ParamsError, Result};
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
 
-/// Returns the scale and zero point of parameters per tensor. Returns an error that names `what` for any other.
-pub(super) fn per_tensor<T: Element>(what: &'static str, p: &QParams<T>) -> Result<(f32, T::Code)> {
-    p.of_tensor(what)
-}
-
-/// As [`per_tensor`], with the zero point as a number.
-pub(super) fn scale_zero_point<T: Element>(what: &'static str, p: &QParams<T>) -> Result<(f32, i32)> {
-    p.scale_zero_point(what)
-}
-
 /// Checks that an input has the scale and zero point of `prepared`. Convention and code range may differ, because they
 /// do not change the meaning of a code.
 pub(super) fn check_params<T: Element>(what: &'static str, found: &QParams<T>, prepared: &QParams<T>) -> Result<()> {
-    let (found, prepared) = (scale_zero_point(what, found)?, scale_zero_point(what, prepared)?);
-    if found == prepared { Ok(()) } else { Err(ParamsError::Mismatch { what, expected: prepared, found }.into()) }
+    let (found, prepared) = (found.scale_zero_point(what)?, prepared.scale_zero_point(what)?);
+    if found == prepared {
+        return Ok(());
+    }
+    Err(ParamsError::Mismatch { what, like: "the prepared operator", expected: prepared, found }.into())
 }
 
 /// The scales and zero points of weights: one, or one per output channel.

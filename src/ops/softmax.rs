@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, Zip};
 
-use super::params::{check_params, scale_zero_point};
+use super::params::check_params;
 use crate::error::{Error, Result};
 use crate::gemm::Int8;
 use crate::qparams::QParams;
@@ -42,8 +42,8 @@ impl<T: Int8> Softmax<T> {
     /// # Errors
     /// [`Error::Params`] unless both are per tensor.
     pub fn new(x: &QParams<T>, y: &QParams<T>) -> Result<Self> {
-        let (scale, _) = scale_zero_point("input", x)?;
-        scale_zero_point("output", y)?;
+        let (scale, _) = x.scale_zero_point("input")?;
+        y.scale_zero_point("output")?;
         let mut exp = Box::new([0.0; 256]);
         for (difference, entry) in exp.iter_mut().enumerate() {
             *entry = num_traits::Float::exp(-(difference as f64) * f64::from(scale)) as f32;

@@ -12,7 +12,7 @@ use crate::error::{Result, check_shapes};
 use crate::gemm::{DequantizeEpilogue, Finish, Int8, Workspace};
 use crate::ops::output::Output;
 use crate::ops::output_stage::{OutputStage, check_bias};
-use crate::ops::params::{ChannelParams, check_params, per_tensor};
+use crate::ops::params::{ChannelParams, check_params};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
@@ -167,7 +167,7 @@ impl<W: Int8> Conv2d<W> {
         out: &mut ArrayRef4<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let (x_scale, zero_point) = per_tensor("input", x_params)?;
+        let (x_scale, zero_point) = x_params.of_tensor("input")?;
         let epilogue = DequantizeEpilogue::new(&[x_scale], &self.scales, self.bias.as_deref())?.with_clamp(low, high);
         self.weights.run(x, zero_point, &epilogue, out, workspace)
     }
@@ -209,7 +209,7 @@ impl<W: Int8> Conv2d<W> {
 
     /// Returns an error if an accumulator could overflow for inputs with these parameters.
     pub(crate) fn check_input<X: Int8>(&self, x: &QParams<X>) -> Result<()> {
-        let (_, zero_point) = per_tensor("input", x)?;
+        let (_, zero_point) = x.of_tensor("input")?;
         self.weights.check_depth(X::max_abs_diff(zero_point), None)
     }
 

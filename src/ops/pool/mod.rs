@@ -15,7 +15,7 @@ use ndarray::{Array4, ArrayRef4, Ix4};
 
 use super::layout::with_nhwc;
 use super::output::Output;
-use super::params::{check_params, scale_zero_point};
+use super::params::check_params;
 use crate::affine::{Arithmetic, Codes, unsupported};
 use crate::error::{Error, ParamsError, Result, ValueError, check_shapes, elements};
 use crate::gemm::{Int8, Workspace};
@@ -135,7 +135,7 @@ impl<T: Int8> AveragePool<T> {
     /// parameters. [`Error::Argument`] for [`Arithmetic::F64`], and if a stride, a dilation or the kernel is 0.
     /// [`Error::Value`] in fixed point if the kernel is so large that a sum could overflow.
     pub fn new(x: &QParams<T>, kernel: [usize; 2], window: &Window, to: &Output<T>) -> Result<Self> {
-        let (x_params, y_params) = (scale_zero_point("input", x)?, scale_zero_point("output", &to.params)?);
+        let (x_params, y_params) = (x.scale_zero_point("input")?, to.params.scale_zero_point("output")?);
         check_window(kernel, window)?;
         let fixed_point = match to.arithmetic {
             Arithmetic::F32 => false,
@@ -148,7 +148,8 @@ impl<T: Int8> AveragePool<T> {
             }
             Arithmetic::FixedPoint(_) => {
                 let what = "output of a fixed-point mean";
-                return Err(ParamsError::Mismatch { what, expected: x_params, found: y_params }.into());
+                let (expected, found) = (x_params, y_params);
+                return Err(ParamsError::Mismatch { what, like: "the input", expected, found }.into());
             }
             other => return Err(unsupported("arithmetic of a mean", other)),
         };
@@ -202,7 +203,7 @@ impl<T: Int8> AveragePool<T> {
     pub fn forward_into(&self, x: &ArrayRef4<T>, out: &mut ArrayRef4<T>, workspace: &mut Workspace) -> Result<()> {
         let (shape, placed) = place(x.shape(), self.kernel, &self.window)?;
         check_shapes("output", &shape, out.shape())?;
-        let (x_params, y_params) = (scale_zero_point("input", &self.x)?, scale_zero_point("output", &self.y)?);
+        let (x_params, y_params) = (self.x.scale_zero_point("input")?, self.y.scale_zero_point("output")?);
         let (channels, include, codes) = (shape[3], self.count_include_pad, self.codes);
         with_nhwc(x, out, workspace, |x, out, _| {
             if self.fixed_point && self.kernel[0] * self.kernel[1] <= i16::MAX as usize / 255 {
