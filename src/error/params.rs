@@ -77,12 +77,12 @@ pub enum ParamsError {
         found: &'static str,
     },
     /// A tensor has other parameters than the operator was prepared for, or than another tensor has.
-    #[error("{what}: expected the parameters of {like}, {}, found {}", pair(*.expected), pair(*.found))]
+    #[error("{what}: expected the parameters {of} ({}), found {}", pair(*.expected), pair(*.found))]
     Mismatch {
         /// The tensor.
         what: &'static str,
-        /// The operator or tensor with the expected parameters.
-        like: &'static str,
+        /// The operator or tensor with the expected parameters, such as `of the input`.
+        of: &'static str,
         /// The expected scale and zero point.
         expected: (f32, i32),
         /// The scale and zero point found.
@@ -95,7 +95,7 @@ fn at(index: &[usize]) -> String {
 }
 
 fn pair((scale, zero_point): (f32, i32)) -> String {
-    format!("scale {scale} and zero point {zero_point}")
+    format!("scale {scale}, zero point {zero_point}")
 }
 
 fn code_range(limits: RangeInclusive<i32>, found: RangeInclusive<i32>) -> String {

@@ -16,7 +16,7 @@ pub(super) fn check_params<T: Element>(what: &'static str, found: &QParams<T>, p
     if found == prepared {
         return Ok(());
     }
-    Err(ParamsError::Mismatch { what, like: "the prepared operator", expected: prepared, found }.into())
+    Err(ParamsError::Mismatch { what, of: "that the operator was prepared for", expected: prepared, found }.into())
 }
 
 /// The scales and zero points of weights: one, or one per output channel.

@@ -122,9 +122,9 @@ impl<W: Int8> ConvWeights<W> {
             Packed::Depthwise(_) => self.inputs,
         };
         let hint = match *image {
-            [_, channels, _, _] if channels == self.inputs => " (permute NCHW by permuted_axes([0, 2, 3, 1]))",
+            [_, channels, _, _] if channels == self.inputs => " (NCHW? use permuted_axes([0, 2, 3, 1]))",
             [_, _, _, channels] if channels == self.kernel[0] * groups => {
-                " (permute OIHW weights by permuted_axes([0, 2, 3, 1]))"
+                " (weights OIHW? use permuted_axes([0, 2, 3, 1]))"
             }
             _ => "",
         };

@@ -149,7 +149,7 @@ impl<T: Int8> AveragePool<T> {
             Arithmetic::FixedPoint(_) => {
                 let what = "output of a fixed-point mean";
                 let (expected, found) = (x_params, y_params);
-                return Err(ParamsError::Mismatch { what, like: "the input", expected, found }.into());
+                return Err(ParamsError::Mismatch { what, of: "of the input", expected, found }.into());
             }
             other => return Err(unsupported("arithmetic of a mean", other)),
         };
