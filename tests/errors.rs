@@ -95,7 +95,7 @@ fn shapes_axes_and_groups() {
     let scalar = params.quantize(&ndarray::arr0(1.0f32)).unwrap_err();
     assert_eq!(scalar, Error::Shape(ShapeError::Axis { ndim: 0, found: 0 }));
     let groups = QParams::<i8>::new(Granularity::per_group(Axis(0), 2), Array1::ones(2), None).unwrap();
-    assert!(matches!(groups.quantize(&x), Err(Error::Shape(ShapeError::Mismatch { .. }))));
+    assert!(matches!(groups.quantize(&x), Err(Error::Shape(ShapeError::Count { .. }))));
     let columns = QParams::<i8>::new(Granularity::per_axis(Axis(0)), Array2::ones((3, 1)), None);
     assert!(matches!(columns, Err(Error::Shape(ShapeError::Mismatch { .. }))));
     // No scales are allocated for axes of a tensor without elements that are too long.
@@ -153,11 +153,11 @@ fn products() {
     let a = Array2::<u8>::zeros((2, 4));
     assert!(matches!(
         gemm(&a, 0, &b, &I32Epilogue::with_bias(&[0; 4])),
-        Err(Error::Shape(ShapeError::Mismatch { .. }))
+        Err(Error::Shape(ShapeError::Count { expected: 5, found: 4, .. }))
     ));
     assert!(matches!(
         gemm(&a, 0, &b, &DequantizeEpilogue::new(&[1.0; 3], &[1.0], None).unwrap()),
-        Err(Error::Shape(ShapeError::Mismatch { .. }))
+        Err(Error::Shape(ShapeError::Count { expected: 2, found: 3, .. }))
     ));
     let mut out = Array2::from_elem((2, 4), 9);
     assert!(gemm_into(&a, 0, &b, &I32Epilogue::new(), &mut out, &mut Workspace::new()).is_err());
@@ -177,7 +177,7 @@ fn products() {
     let per_axis = QParams::<u8>::per_axis(Axis(0), array![1.0, 2.0], None).unwrap();
     assert!(matches!(
         RequantizeEpilogue::new(1.0, &[1.0], None, &per_axis, Arithmetic::F32),
-        Err(Error::Shape(ShapeError::Mismatch { .. }))
+        Err(Error::Params(ParamsError::Granularity { .. }))
     ));
 }
 
