@@ -149,7 +149,7 @@ fn repacked() {
             }
         }
         let (cols, shallow) = (packed.ncols(), Array2::from_elem((1, 2), 0u8));
-        assert!(matches!(packed.repack(&shallow, &[0; 3]), Err(Error::Shape(ShapeError::Mismatch { .. }))));
+        assert!(matches!(packed.repack(&shallow, &[0; 3]), Err(Error::Shape(ShapeError::Count { .. }))));
         assert_eq!(packed.ncols(), cols);
     }
 }
@@ -184,7 +184,7 @@ fn packed_from_rows() {
         assert_eq!((packed.nrows(), packed.ncols()), (70, 9));
         assert_eq!(gemm(&a, 7, &packed, &I32Epilogue::new()).unwrap(), naive(&a, 7, &weights.t(), &zeros));
     }
-    assert!(matches!(PackedRhs::from_rows(&weights, &[0; 70]), Err(Error::Shape(ShapeError::Mismatch { .. }))));
+    assert!(matches!(PackedRhs::from_rows(&weights, &[0; 70]), Err(Error::Shape(ShapeError::Count { .. }))));
 }
 
 /// The result has the same bits on any number of threads.
