@@ -61,7 +61,7 @@ fn median(at_least: Duration, mut call: impl FnMut() -> ndarray_quant::Result<()
     const WARM_UP: usize = 3;
     const SAMPLES: usize = 5;
     const SAMPLE: f64 = 2e-3;
-    let mut seconds = |calls: usize| {
+    let mut seconds = |calls: usize| -> ndarray_quant::Result<f64> {
         let start = Instant::now();
         (0..calls).try_for_each(|_| call())?;
         Ok(start.elapsed().as_secs_f64() / calls as f64)
