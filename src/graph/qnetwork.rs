@@ -197,7 +197,8 @@ impl QuantizedNetwork {
     }
 
     /// The size of weights, biases, scales and other constants as a file stores them, in bytes: a byte per `Int8` weight,
-    /// half a byte per `Int4` weight, 4 bytes per scale. The file adds a header with the operators and the recipe.
+    /// half a byte per `Int4` weight, 4 bytes per scale. The file adds a header with the operators and the recipe
+    /// (`file_size`, feature `safetensors`).
     pub fn weights_size_in_bytes(&self) -> usize {
         self.graph.size_in_bytes() + self.stored.values().map(Stored::size_in_bytes).sum::<usize>()
     }

@@ -106,6 +106,15 @@ impl QuantizedNetwork {
         write(self)
     }
 
+    /// Returns the size of the [safetensors](crate::io::safetensors) file in bytes, with its header. Serializes the network
+    /// to measure it.
+    ///
+    /// # Errors
+    /// Same as [`to_safetensors`](Self::to_safetensors).
+    pub fn file_size(&self) -> Result<usize> {
+        Ok(self.to_safetensors()?.len())
+    }
+
     /// Reads the bytes of a [safetensors](crate::io::safetensors) file. The file need not be trusted: all parts are
     /// checked.
     ///

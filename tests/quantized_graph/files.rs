@@ -24,6 +24,7 @@ fn networks_come_back_as_they_were() {
     assert_eq!(loaded.size_in_bytes(), saved.size_in_bytes());
     assert_eq!(loaded.weights_size_in_bytes(), saved.weights_size_in_bytes());
     assert_eq!(loaded.to_safetensors().unwrap(), bytes);
+    assert_eq!(saved.file_size().unwrap(), bytes.len());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor, Var};
-use ndarray::{ArrayD, IxDyn};
+use ndarray::ArrayD;
 use ndarray_quant::{
     Element, QParams, Scheme,
     qat::{GradientScale, LearnedQuantizer},
