@@ -322,7 +322,7 @@ impl Plan {
     fn check_inputs<T: Scalar>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
         let expected = self.inputs.of::<T>();
         if inputs.len() != expected.len() {
-            let (expected, found) = (expected.len().to_string(), inputs.len());
+            let (expected, found) = (alloc::format!("{}", expected.len()), inputs.len());
             return Err(GraphError::Inputs { expected, found: alloc::format!("{found} (see run_many)") }.into());
         }
         let images = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
