@@ -134,9 +134,11 @@ impl Isa {
     fn choose_level() -> u8 {
         #[cfg(feature = "std")]
         let name = std::env::var("NDARRAY_QUANT_ISA").ok();
+        #[cfg(feature = "std")]
+        let name = name.as_deref();
         #[cfg(not(feature = "std"))]
-        let name = None::<&str>;
-        choose_level(name.as_deref(), |level| Self::detect(level).is_some())
+        let name = None;
+        choose_level(name, |level| Self::detect(level).is_some())
     }
 }
 

@@ -5,7 +5,7 @@ use ndarray::{Array, CowArray, Dimension};
 
 use super::{Code, Element, Storage};
 use crate::arch::{self, Task};
-use crate::error::{Error, ParamsError, Result, check_count, elements};
+use crate::error::{ParamsError, Result, check_count, elements};
 
 /// A tensor of 4-bit or 2-bit codes, packed two or four to a byte.
 ///
@@ -47,7 +47,7 @@ struct Serialized<D> {
 
 #[cfg(feature = "serde")]
 impl<T: Element, D: Dimension> TryFrom<Serialized<D>> for Packed<T, D> {
-    type Error = Error;
+    type Error = crate::Error;
     fn try_from(tensor: Serialized<D>) -> Result<Self> {
         Self::from_bytes(tensor.dim, tensor.bytes)
     }
@@ -62,7 +62,7 @@ impl<T: Element, D: Dimension> Packed<T, D> {
     /// Packs an array with one code per element. Any strides.
     ///
     /// # Errors
-    /// [`Error::Params`] if a code is outside `T::MIN..=T::MAX`.
+    /// [`Error::Params`](crate::Error::Params) if a code is outside `T::MIN..=T::MAX`.
     pub fn pack(codes: &ndarray::ArrayRef<T::Code, D>) -> Result<Self> {
         check_codes::<T, D>(codes)?;
         Ok(Self::pack_in_range(codes))
@@ -71,7 +71,7 @@ impl<T: Element, D: Dimension> Packed<T, D> {
     /// Creates a tensor from `ceil(len * BITS / 8)` packed bytes. Unused bits of the last byte are cleared.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of bytes differs or if no array can have this shape.
+    /// [`Error::Shape`](crate::Error::Shape) if the number of bytes differs or if no array can have this shape.
     pub fn from_bytes(shape: impl ndarray::IntoDimension<Dim = D>, mut bytes: Vec<u8>) -> Result<Self> {
         let dim = shape.into_dimension();
         let expected = elements("packed tensor", dim.slice())?.div_ceil(Self::PER_BYTE);

@@ -103,6 +103,7 @@ pub use equalize::ChannelAbsMax;
 pub use input_statistics::InputStatistics;
 #[cfg(feature = "onnx")]
 pub(crate) use network::Constant;
+#[cfg(feature = "safetensors")]
 pub(crate) use network::Input;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;

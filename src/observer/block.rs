@@ -8,7 +8,9 @@ use ndarray::{ArrayD, ArrayRef, ArrayView1, Axis, Dimension};
 
 use super::Observer;
 use crate::element::{Element, Float};
-use crate::error::{Error, ParamsError, Result, ValueError, check_count, check_shapes, elements};
+use crate::error::{Error, ParamsError, Result, ValueError};
+#[cfg(feature = "serde")]
+use crate::error::{check_count, check_shapes, elements};
 use crate::granularity::{Blocks, Granularity, Run};
 use crate::range::{Bounds, Ranges};
 use crate::scheme::Scheme;
