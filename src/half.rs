@@ -56,7 +56,7 @@ impl<H: HalfFloat> HalfCast<H> {
     /// Casts a tensor.
     ///
     /// # Errors
-    /// [`Error::Value`](crate::Error::Value) with the position of the first finite value that is
+    /// [`Error::Value`] with the position of the first finite value that is
     /// too large, with [`Overflow::Error`].
     pub fn quantize<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<Array<H, D>> {
         let mut out = Array::from_elem(x.raw_dim(), H::default());
@@ -67,8 +67,8 @@ impl<H: HalfFloat> HalfCast<H> {
     /// Casts into a caller-provided array. Both arrays may have any strides.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if `out` has another shape,
-    /// [`Error::Value`](crate::Error::Value) with the position of the first finite value that is
+    /// [`Error::Shape`] if `out` has another shape,
+    /// [`Error::Value`] with the position of the first finite value that is
     /// too large, with [`Overflow::Error`]. Nothing is written then.
     pub fn quantize_into<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>, out: &mut ArrayRef<H, D>) -> Result<()> {
         if x.shape() != out.shape() {

@@ -1,8 +1,7 @@
 //! Traits of element types, for generic code.
 //!
-//! A quantized tensor stores *codes*: small integers that stand for real numbers. [`Element`](crate::Element) is the
-//! element type of a quantized tensor, [`Code`] the integer that holds one unpacked code, and [`Storage`] the tensor
-//! type that holds all of them. The types [`Packed`](crate::Packed), [`I4`](crate::I4) and [`Float`](crate::Float) are
+//! A quantized tensor stores *codes*: small integers that stand for real numbers. [`Element`] is the element type of a
+//! quantized tensor, and [`Code`] the integer that holds one unpacked code. The types [`Packed`], [`I4`] and [`Float`] are
 //! at the root of the crate.
 
 pub(crate) mod dtype;

@@ -1,4 +1,4 @@
-//! Errors by domain. [`Error`](crate::Error), the error type of the crate, has a variant for each domain.
+//! Errors by domain. [`Error`], the error type of the crate, has a variant for each domain.
 //!
 //! A message says which argument is wrong, what was expected and what was found. [`source`](core::error::Error::source)
 //! leads from the error of a graph node to its cause, and from the error of a file to the [`std::io::Error`].

@@ -21,7 +21,7 @@
 //! The functions prepare and compute in one call. The types are prepared once for the parameters of input and output
 //! and then applied to any number of tensors: `forward` takes and returns a [`QTensor`](crate::QTensor), `forward_into`
 //! takes codes and writes into a caller-provided array. [`nn`](crate::nn) has linear and convolution layers in this
-//! form. An operator that changes values takes its output as [`Output`](crate::nn::Output): parameters, arithmetic, and
+//! form. An operator that changes values takes its output as [`Output`]: parameters, arithmetic, and
 //! fused activation. The [numerics](crate::numerics) page lists all formulas.
 //!
 //! ```

@@ -33,7 +33,7 @@ use crate::qparams::QParams;
 /// A NaN becomes 0, and its gradient passes.
 ///
 /// Codes have at most 16 bits; `FakeQuantize<i32>` does not compile. For 2 to 16 bits, see
-/// [`Scheme::bits`](crate::Scheme::bits).
+/// [`Scheme::with_bits`](crate::Scheme::with_bits).
 ///
 /// ```
 /// use ndarray::{Axis, array};
