@@ -32,7 +32,6 @@ use std::sync::Arc;
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
-use ndarray::IxDyn;
 use ndarray_quant::{
     Element, Error, QParams, Result,
     qat::{FakeQuantize, GradientScale, LearnedQuantizer},
@@ -47,7 +46,7 @@ use extension::{Fixed, Learned, QuantizationBackend};
 /// [`Error::Shape`] if the parameters do not fit `x`, [`Error::Argument`] unless `x` is of type `f32`.
 pub fn fake_quantize<T: Element, const D: usize>(x: Tensor<D>, fake: &FakeQuantize<T>) -> Result<Tensor<D>> {
     check_dtype(&x)?;
-    fake.params().check(&IxDyn(&x.dims()))?;
+    fake.params().check(&x.dims())?;
     let fixed = Fixed(Arc::new(fake.clone()));
     Ok(Tensor::from_dispatch(<Dispatch as QuantizationBackend>::fixed(x.into_dispatch(), fixed)))
 }
@@ -84,7 +83,7 @@ pub fn learned_fake_quantize<T: Element, const D: usize, const S: usize>(
 ) -> Result<Tensor<D>> {
     check_dtype(&x)?;
     check_dtype(&scale)?;
-    like.check(&IxDyn(&x.dims()))?;
+    like.check(&x.dims())?;
     let values = extension::array(scale.to_data());
     let (min, max) = like.code_range();
     let params = QParams::<T>::new(like.granularity(), values, like.zero_point().cloned())?;

@@ -20,6 +20,11 @@ fn tensor(x: &ArrayD<f32>, device: &Device) -> Tensor<2> {
     Tensor::<1>::from_floats(flat.as_slice(), device).reshape([rows, columns])
 }
 
+/// A scale per block, in row-major order.
+fn scales(x: &ArrayD<f32>, device: &Device) -> Tensor<1> {
+    Tensor::from_floats(values(x).as_slice(), device)
+}
+
 fn flat<const D: usize>(t: Tensor<D>) -> Vec<f32> {
     t.into_data().try_to_vec().expect("f32")
 }
@@ -52,7 +57,7 @@ fn learned_scales() {
     let scheme = Scheme::<i8>::symmetric().with_bits(2).unwrap().per_axis(Axis(1));
     let start = LearnedQuantizer::lsq(scheme, &x).unwrap();
     let device = Device::flex().autodiff();
-    let (input, scale) = (tensor(&x, &device).require_grad(), tensor(start.scale(), &device).require_grad());
+    let (input, scale) = (tensor(&x, &device).require_grad(), scales(start.scale(), &device).require_grad());
     let output = learned_fake_quantize(input.clone(), scale.clone(), start.params(), GradientScale::Weights).unwrap();
     let gradients = (output * tensor(&grad, &device)).sum().backward();
     let expected = start.gradients(&x, &grad).unwrap();
@@ -73,18 +78,18 @@ fn training() {
     let mut quantizer = LearnedQuantizer::lsq(Scheme::<i8>::symmetric().with_bits(2).unwrap(), &w).unwrap();
     let mut losses = Vec::new();
     for _ in 0..300 {
-        let (weights, scale) = (tensor(&w, &device).require_grad(), tensor(quantizer.scale(), &device).require_grad());
+        let (weights, scale) = (tensor(&w, &device).require_grad(), scales(quantizer.scale(), &device).require_grad());
         let rounded =
             learned_fake_quantize(weights.clone(), scale.clone(), quantizer.params(), GradientScale::Weights).unwrap();
         let error = x.clone().matmul(rounded) - target.clone();
         let loss = (error.clone() * error).sum();
         let gradients = loss.clone().backward();
         losses.push(flat(loss.detach())[0]);
-        let step = |values: &ArrayD<f32>, grad: Tensor<2>, rate: f32| {
-            values - &(ArrayD::from_shape_vec(values.raw_dim(), flat(grad)).unwrap() * rate)
+        let step = |values: &ArrayD<f32>, grad: Vec<f32>, rate: f32| {
+            values - &(ArrayD::from_shape_vec(values.raw_dim(), grad).unwrap() * rate)
         };
-        w = step(&w, weights.grad(&gradients).unwrap(), 0.01);
-        let proposed = step(quantizer.scale(), scale.grad(&gradients).unwrap(), 0.01);
+        w = step(&w, flat(weights.grad(&gradients).unwrap()), 0.01);
+        let proposed = step(quantizer.scale(), flat(scale.grad(&gradients).unwrap()), 0.01);
         quantizer.set_scale(&proposed).unwrap();
     }
     let best = losses.iter().copied().fold(f32::INFINITY, f32::min);

@@ -22,7 +22,8 @@ fn flat(t: &Tensor) -> Result<Vec<f32>> {
 #[test]
 fn straight_through() -> Result<()> {
     let (x, grad, x_array, grad_array) = data()?;
-    let params = Scheme::<i8>::symmetric().with_bits(3).unwrap().per_axis(Axis(0)).params_of(&(&x_array * 0.6)).unwrap();
+    let params =
+        Scheme::<i8>::symmetric().with_bits(3).unwrap().per_axis(Axis(0)).params_of(&(&x_array * 0.6)).unwrap();
     let fake = FakeQuantize::new(params);
     let (y_array, mask) = fake.forward(&x_array).unwrap();
     assert!(mask.clipped() > 0);
