@@ -103,7 +103,9 @@ impl Granularity {
     pub(crate) fn normalized<A: Clone>(self, params: ArrayD<A>) -> ArrayD<A> {
         let params = if params.is_standard_layout() { params } else { params.as_standard_layout().into_owned() };
         match self {
-            Granularity::PerTensor if params.len() == 1 => params.into_shape_with_order(IxDyn(&[])).expect("one value"),
+            Granularity::PerTensor if params.len() == 1 && params.ndim() > 0 => {
+                params.into_shape_with_order(IxDyn(&[])).expect("one value")
+            }
             _ => params,
         }
     }

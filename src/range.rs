@@ -53,9 +53,9 @@ impl Ranges {
     /// [`Error::Params`](crate::Error::Params) for groups of 0 elements.
     pub fn of<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<Self> {
         let shape = granularity.params_shape(x.shape())?;
-        let bounds = Bounds::of_blocks(x, granularity)?;
-        let bound = |f: fn(&Bounds) -> f32| {
-            let values = bounds.iter().map(|b| if b.is_empty() { 0.0 } else { f(b) }).collect();
+        let bounds = Bounds::of_blocks(x, granularity, &shape)?;
+        let bound = |f: fn(Bounds) -> f32| {
+            let values = bounds.iter().map(|b| f(b.or_zero())).collect();
             ArrayD::from_shape_vec(&shape[..], values).expect("one bound per block")
         };
         Ok(Self { granularity, min: bound(|b| b.min), max: bound(|b| b.max) })
@@ -140,17 +140,24 @@ impl Bounds {
         self.min > self.max
     }
 
+    /// Returns the bounds, or `0..=0` if they are empty.
+    pub(crate) fn or_zero(self) -> Self {
+        if self.is_empty() { Bounds { min: 0.0, max: 0.0 } } else { self }
+    }
+
     pub(crate) fn join(&mut self, other: Bounds) {
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
     }
 
-    /// Computes the bounds of each block, in row-major order. Returns an error for the first value that is not finite.
+    /// Computes the bounds of each block, in row-major order. `shape` is [`Granularity::params_shape`] of `x`. Returns an
+    /// error for the first value that is not finite.
     pub(crate) fn of_blocks<F: Float, D: Dimension>(
         x: &ArrayRef<F, D>,
         granularity: Granularity,
+        shape: &[usize],
     ) -> Result<Vec<Bounds>> {
-        let count = granularity.params_shape(x.shape())?.iter().product();
+        let count = shape.iter().product();
         let blocks = Blocks::<D>::new(granularity, x.ndim())?;
         let (mut min, mut max) = (alloc::vec![Bounds::EMPTY.min; count], alloc::vec![Bounds::EMPTY.max; count]);
         let mut finite = true;

@@ -1,5 +1,6 @@
 //! Schemes: choose scales and zero points from ranges.
 
+use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use ndarray::{ArrayD, ArrayRef, Axis, Dimension};
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
-use crate::range::Ranges;
+use crate::range::{Bounds, Ranges};
 
 /// A quantization scheme: chooses the scale and zero point for a range.
 ///
@@ -212,13 +213,27 @@ impl<T: Element> Scheme<T> {
     /// # Errors
     /// Same as [`QParams::new`].
     pub fn params_from_ranges(&self, ranges: &Ranges) -> Result<QParams<T>> {
-        let mut scale = ArrayD::from_elem(ranges.min().raw_dim(), 1.0f32);
-        let mut zero_point = ArrayD::from_elem(ranges.min().raw_dim(), T::Code::default());
-        let bounds = ranges.min().iter().zip(ranges.max());
-        for ((scale, zero_point), (&min, &max)) in scale.iter_mut().zip(&mut zero_point).zip(bounds) {
-            (*scale, *zero_point) = self.choose(min, max)?;
+        let bounds = ranges.min().iter().zip(ranges.max()).map(|(&min, &max)| (min, max));
+        self.params_from_bounds(ranges.granularity(), ranges.min().shape(), bounds)
+    }
+
+    /// Chooses parameters of this shape for the bounds of each block, in row-major order.
+    fn params_from_bounds(
+        &self,
+        granularity: Granularity,
+        shape: &[usize],
+        bounds: impl Iterator<Item = (f32, f32)>,
+    ) -> Result<QParams<T>> {
+        let blocks = shape.iter().product();
+        let (mut scale, mut zero_point) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
+        for (min, max) in bounds {
+            let (s, z) = self.choose(min, max)?;
+            scale.push(s);
+            zero_point.push(z);
         }
-        let params = QParams::new(ranges.granularity(), scale, Some(zero_point))?.with_convention(self.convention);
+        let scale = ArrayD::from_shape_vec(shape, scale).expect("one scale per block");
+        let zero_point = ArrayD::from_shape_vec(shape, zero_point).expect("one zero point per block");
+        let params = QParams::new(granularity, scale, Some(zero_point))?.with_convention(self.convention);
         params.with_code_range(self.codes.min, self.codes.max)
     }
 
@@ -227,7 +242,9 @@ impl<T: Element> Scheme<T> {
     /// # Errors
     /// Same as [`Ranges::of`].
     pub fn params_of<F: Float, D: Dimension>(&self, x: &ArrayRef<F, D>) -> Result<QParams<T>> {
-        self.params_from_ranges(&Ranges::of(x, self.granularity)?)
+        let shape = self.granularity.params_shape(x.shape())?;
+        let bounds = Bounds::of_blocks(x, self.granularity, &shape)?;
+        self.params_from_bounds(self.granularity, &shape, bounds.into_iter().map(|b| b.or_zero().into()))
     }
 
     /// Quantizes a tensor with the parameters of its own range (ONNX: `DynamicQuantizeLinear`).

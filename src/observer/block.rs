@@ -212,7 +212,7 @@ impl<S: Statistic> BlockObserver<S> {
         }
         self.check_shape(&shape)?;
         let blocks = Blocks::new(self.granularity, x.ndim())?;
-        let bounds = Bounds::of_blocks(x, self.granularity)?;
+        let bounds = Bounds::of_blocks(x, self.granularity, &shape)?;
         // Nothing fails from here on, so an error never leaves a partial update.
         if self.blocks.is_empty() {
             self.shape = shape;
