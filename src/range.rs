@@ -8,7 +8,7 @@ use crate::affine::check_range;
 use crate::arch::{self, Task};
 use crate::element::Float;
 use crate::error::{Error, Result, ValueError};
-use crate::granularity::{Blocks, Granularity, Segment};
+use crate::granularity::{Blocks, Granularity, Segment, positions};
 
 /// The range of each block of a tensor: its smallest and its greatest value.
 ///
@@ -168,11 +168,10 @@ impl Bounds {
             };
             finite &= include_all(&mut min[blocks.clone()], &mut max[blocks], values, size);
         });
-        if finite {
-            Ok(min.into_iter().zip(max).map(|(min, max)| Bounds { min, max }).collect())
-        } else {
-            Err(first_non_finite(x))
+        if !finite {
+            check_finite("x", x)?;
         }
+        Ok(min.into_iter().zip(max).map(|(min, max)| Bounds { min, max }).collect())
     }
 }
 
@@ -260,8 +259,13 @@ fn bounds_of<F: Float>(values: &[F]) -> Bounds {
     Bounds { min: f32::from_bits(min) + 0.0, max: f32::from_bits(max) + 0.0 }
 }
 
-fn first_non_finite<F: Float, D: Dimension>(x: &ArrayRef<F, D>) -> Error {
-    let found = crate::granularity::positions(x.raw_dim()).zip(x).find(|(_, x)| !x.to_f32().is_finite());
-    let (index, found) = found.expect("called for a tensor that holds one");
-    ValueError::NonFinite { what: "x", found: found.to_f64(), index }.into()
+/// Returns an error for the first value that is not finite as an `f32`.
+pub(crate) fn check_finite<F: Float, D: Dimension>(what: &'static str, x: &ArrayRef<F, D>) -> Result<()> {
+    let is_finite = |x: &F| x.to_f32().is_finite();
+    if x.iter().all(is_finite) {
+        return Ok(());
+    }
+    // Iterating with positions is slow, so it is left to the error.
+    let found = positions(x.raw_dim()).zip(x).find(|(_, x)| !is_finite(x));
+    found.map_or(Ok(()), |(index, found)| Err(ValueError::NonFinite { what, found: found.to_f64(), index }.into()))
 }

@@ -10,7 +10,8 @@ use ndarray::{ArrayD, ArrayRef, ArrayRef1, ArrayRef2, ArrayRef4, ArrayViewD, Axi
 use super::network::{Constant, Graph, Input, Node, Parts, check_input, duplicate, infer};
 use super::op::{Activation, Clamp, Op};
 use super::shape::{self, Shape};
-use crate::error::{Error, GraphError, Result, ValueError};
+use crate::error::{Error, GraphError, Result};
+use crate::range::check_finite;
 use crate::window::Window;
 
 /// A handle of a tensor in a [`GraphBuilder`].
@@ -109,12 +110,7 @@ impl GraphBuilder {
     /// # Errors
     /// [`Error::Value`] if it holds a NaN or an infinity, [`Error::Graph`] if a tensor already has the name.
     pub fn constant<D: Dimension>(&mut self, name: &str, value: &ArrayRef<f32, D>) -> Result<TensorId> {
-        if !value.iter().all(|x| x.is_finite()) {
-            let mut values = crate::granularity::positions(value.raw_dim()).zip(value);
-            if let Some((index, &found)) = values.find(|(_, x)| !x.is_finite()) {
-                return Err(ValueError::NonFinite { what: "constant", found: found.into(), index }.into());
-            }
-        }
+        check_finite("constant", value)?;
         let x = self.define(name, value.shape().to_vec())?;
         let value: Constant = value.as_standard_layout().into_owned().into_dyn().into_shared();
         self.parts.constants.insert(name.into(), value);

@@ -254,7 +254,7 @@ impl Scaling {
             let node = &self.parts.nodes[i];
             if !is_depthwise(node, max.len()) {
                 depthwise_only = false;
-                for_each_weight(&self.parts.constants[&node.inputs[1]].view(), groups_of(node), |c, w| {
+                for_each_weight(&self.parts.constants[&node.inputs[1]].view(), node.op.groups(), |c, w| {
                     max_weight[c] = max_weight[c].max(w.abs());
                 });
             }
@@ -278,7 +278,7 @@ impl Scaling {
             }
         }
         for &i in &group.readers {
-            let groups = groups_of(&self.parts.nodes[i]);
+            let groups = self.parts.nodes[i].op.groups();
             self.update_constant(i, 1, |value| {
                 let (out, each) = (value.shape()[0] / groups, value.shape()[1]);
                 for (o, mut filter) in value.axis_iter_mut(Axis(0)).enumerate() {
@@ -312,10 +312,6 @@ impl Scaling {
         node.inputs[input].clone_from(&new);
         constants.insert(new, value.into_shared());
     }
-}
-
-fn groups_of(node: &Node) -> usize {
-    if let Op::Conv { groups, .. } = node.op { groups } else { 1 }
 }
 
 fn is_depthwise(node: &Node, channels: usize) -> bool {

@@ -244,6 +244,11 @@ impl Op {
         }
     }
 
+    /// Returns the number of groups of a convolution, and 1 for other operators.
+    pub(crate) fn groups(&self) -> usize {
+        if let Op::Conv { groups, .. } = *self { groups } else { 1 }
+    }
+
     /// Returns whether a node of this operator may have a [clamp](super::Node::clamp).
     pub(crate) fn supports_clamp(&self) -> bool {
         matches!(self, Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } | Op::Add | Op::Mul)

@@ -152,24 +152,21 @@ impl QuantizedNetwork {
 
     /// Returns an error unless all inputs are codes.
     fn check_code_inputs(&self) -> Result<()> {
-        match self.graph.inputs().into_iter().find(|name| !self.parts().is_code(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let (expected, found) = (CODES.into(), alloc::format!("{name:?}, which is float"));
-                Err(GraphError::Inputs { expected, found }.into())
-            }
-        }
+        let error = |found| GraphError::Inputs { expected: CODES.into(), found };
+        self.find_float(self.graph.inputs()).map_or(Ok(()), |found| Err(error(found).into()))
     }
 
     /// Returns an error unless all outputs are codes.
     fn check_code_outputs(&self) -> Result<()> {
-        match self.graph.outputs().iter().find(|name| !self.parts().is_code(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let (expected, found) = (CODES.into(), alloc::format!("{name:?}, which is float"));
-                Err(GraphError::Outputs { expected, found }.into())
-            }
-        }
+        let error = |found| GraphError::Outputs { expected: CODES.into(), found };
+        let outputs = self.graph.outputs().iter().map(String::as_str);
+        self.find_float(outputs).map_or(Ok(()), |found| Err(error(found).into()))
+    }
+
+    /// Describes the first of these tensors that is not codes.
+    fn find_float<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+        let name = names.find(|name| !self.parts().is_code(name))?;
+        Some(alloc::format!("{name:?}, which is float"))
     }
 
     /// The parameters of an activation that is kept as codes. `None` for other tensors.

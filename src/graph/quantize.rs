@@ -9,7 +9,6 @@ use ndarray::{Array1, ArrayD, Axis};
 use super::coordinate_descent;
 use super::input_statistics::{InputStatistics, LayerStatistics};
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
-use super::op::Op;
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, Recipe, TensorRecipe, read_as_non_weights, weights_of};
 use super::stored::Stored;
@@ -118,8 +117,7 @@ impl Quantizer<'_> {
                 let tensor = &self.recipe.tensors[name];
                 let statistics = match self.statistics {
                     Some(statistics) => {
-                        let groups = if let Op::Conv { groups, .. } = node.op { groups } else { 1 };
-                        statistics.of_layer(&node.output, groups, weights.shape()[1..].iter().product())?
+                        statistics.of_layer(&node.output, node.op.groups(), weights.shape()[1..].iter().product())?
                     }
                     None => None,
                 };

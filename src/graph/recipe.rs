@@ -31,6 +31,12 @@ pub enum Precision {
     Float32,
 }
 
+impl Precision {
+    fn is_code(self) -> bool {
+        matches!(self, Precision::Int4 | Precision::Int8)
+    }
+}
+
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -192,7 +198,7 @@ impl fmt::Display for Recipe {
                 .iter()
                 .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), r| (low.min(r.0), high.max(r.1)));
             let range = if tensor.ranges.is_empty() { "-".to_string() } else { alloc::format!("{low}..{high}") };
-            if matches!(tensor.precision, Precision::Int4 | Precision::Int8) {
+            if tensor.precision.is_code() {
                 row([name, &precision, scheme, &granularity, &range])?;
             } else {
                 row([name, &precision, "-", "-", &range])?;
@@ -246,7 +252,7 @@ impl TensorRecipe {
     /// Checks the recipe against the shape of its tensor.
     fn check(&self, shape: &[usize], constant: bool) -> Result<()> {
         self.ranges.iter().try_for_each(|&(min, max)| crate::affine::check_range(min, max))?;
-        let quantized = matches!(self.precision, Precision::Int4 | Precision::Int8);
+        let quantized = self.precision.is_code();
         if !constant && !matches!(self.precision, Precision::Int8 | Precision::Float32) {
             let found = self.precision.to_string();
             return Err(Error::Argument { what: "precision of an activation", expected: "Int8 or Float32", found });
