@@ -72,8 +72,8 @@ impl Granularity {
                 params
             }
         };
-        const LIMIT: usize = 1 << 40;
-        let count = params.iter().try_fold(1usize, |count, &len| count.checked_mul(len));
+        const LIMIT: u64 = 1 << 40;
+        let count = params.iter().try_fold(1, |count: u64, &len| count.checked_mul(len as u64));
         match count.filter(|&count| count <= LIMIT) {
             Some(_) => Ok(params),
             None => Err(Error::too_large("scales", "at most 2^40", &params)),
