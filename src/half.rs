@@ -2,11 +2,11 @@
 
 use ndarray::{Array, ArrayRef, Dimension};
 
-use crate::arch::{self, Task};
 use crate::element::{Compute, DType, Float};
 use crate::error::{Error, Result, ValueError};
 use crate::granularity::positions;
 use crate::quantize::{Dequantize, Quantize};
+use crate::simd::{self, Task};
 
 pub use crate::element::float::HalfFloat;
 #[doc(no_inline)]
@@ -124,7 +124,7 @@ fn exceeds<F: Float, D: Dimension>(x: &ArrayRef<F, D>, limit: f32) -> bool {
         }
     }
     match x.as_slice_memory_order() {
-        Some(x) => arch::run(Exceeds(x, limit)),
+        Some(x) => simd::run(Exceeds(x, limit)),
         None => x.iter().any(|x| x.to_f32().abs() > limit),
     }
 }

@@ -32,7 +32,6 @@
 extern crate alloc;
 
 mod affine;
-mod arch;
 pub mod compat;
 pub mod element;
 mod elementwise;
@@ -54,6 +53,7 @@ mod qtensor;
 mod quantize;
 mod range;
 mod scheme;
+mod simd;
 mod threads;
 mod window;
 

@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 use ndarray::{Array, ArrayD, ArrayRef, ArrayView1, Axis, Dimension};
 
 use crate::affine::check_range;
-use crate::arch::{self, Task};
 use crate::element::Float;
 use crate::error::{Error, Result, ValueError};
 use crate::granularity::{Blocks, Granularity, Segment, positions};
+use crate::simd::{self, Task};
 
 /// The range of each block of a tensor: its smallest and its greatest value.
 ///
@@ -178,7 +178,7 @@ impl Bounds {
 /// Widens bounds `i` by the values `i * size..(i + 1) * size`. Returns whether all values are finite.
 fn include_all<F: Float>(min: &mut [f32], max: &mut [f32], values: ArrayView1<'_, F>, size: usize) -> bool {
     match values.to_slice() {
-        Some(values) => arch::run(Scan { min, max, values, size }),
+        Some(values) => simd::run(Scan { min, max, values, size }),
         None => {
             let blocks = values.axis_chunks_iter(Axis(0), size.min(values.len().max(1)));
             min.iter_mut().zip(max).zip(blocks).fold(true, |finite, ((min, max), values)| {

@@ -31,8 +31,8 @@ use core::marker::PhantomData;
 
 use super::Codes;
 use super::convert::{Rounding, clamp, round_to_code};
-use crate::arch::Fma;
 use crate::element::Code;
+use crate::simd::Fma;
 
 /// Quantizes as [`Quantizer`](super::Quantizer) does: `f32` to 8-bit codes, by rounding modes that divide.
 #[derive(Clone, Copy)]

@@ -2,11 +2,11 @@
 //! `multiplier = x_scale * w_scale / y_scale`.
 
 use super::{Codes, FixedPoint, FixedPointRounding, clamp_to_code};
-use crate::arch::{RequantizeOp, SimdF32};
 use crate::element::{Code, Compute, Element};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ParamsError, Result};
+use crate::simd::{RequantizeOp, SimdF32};
 
 /// Arithmetic mode of requantization, from an `i32` accumulator to a code. Results differ only at and near ties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::{DType, MaybeSerde};
-use crate::arch::{self, Task};
+use crate::simd::{self, Task};
 
 /// A float type of tensors: `f32`, `f64`, [`half::f16`] or [`half::bf16`]. Sealed.
 ///
@@ -174,10 +174,10 @@ floats! {
         fn round_slice(from: &[f64], to: &mut [Self]) { to.iter_mut().zip(from).for_each(|(to, &from)| *to = from); },
         fn widen_slice(from: &[Self], to: &mut [f64]) { to.iter_mut().zip(from).for_each(|(to, &from)| *to = from); };
     f16 u16 F16 via f32 other_type other_type: f16::to_f32, f16::to_f32, f16::to_f64, f16::from_f32, |x| f16::from_f32(to_odd_f32(x)),
-        fn round_slice(from: &[f32], to: &mut [Self]) { arch::f32_to_f16(from, to.reinterpret_cast_mut()); },
-        fn widen_slice(from: &[Self], to: &mut [f32]) { arch::f16_to_f32(from.reinterpret_cast(), to); };
+        fn round_slice(from: &[f32], to: &mut [Self]) { simd::f32_to_f16(from, to.reinterpret_cast_mut()); },
+        fn widen_slice(from: &[Self], to: &mut [f32]) { simd::f16_to_f32(from.reinterpret_cast(), to); };
     bf16 u16 BF16 via f32 other_type other_type: bf16::to_f32, bf16::to_f32, bf16::to_f64, bf16::from_f32, |x| bf16::from_f32(to_odd_f32(x)),
-        fn round_slice(from: &[f32], to: &mut [Self]) { arch::run(RoundToBf16 { from, to: to.reinterpret_cast_mut() }); },
+        fn round_slice(from: &[f32], to: &mut [Self]) { simd::run(RoundToBf16 { from, to: to.reinterpret_cast_mut() }); },
         fn widen_slice(from: &[Self], to: &mut [f32]) {
             to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_bits((from.to_bits() as u32) << 16));
         };

@@ -4,8 +4,8 @@ use core::marker::PhantomData;
 use ndarray::{Array, CowArray, Dimension};
 
 use super::{Code, Element, Storage};
-use crate::arch::{self, Task};
 use crate::error::{ParamsError, Result, check_count, elements};
+use crate::simd::{self, Task};
 
 /// A tensor of 4-bit or 2-bit codes, packed two or four to a byte.
 ///
@@ -106,7 +106,7 @@ impl<T: Element, D: Dimension> Packed<T, D> {
     /// Returns an array with one code per element, in row-major order.
     pub fn unpack(&self) -> Array<T::Code, D> {
         let mut codes = vec![T::Code::default(); self.len()];
-        arch::run(Unpack::<T> { bytes: &self.bytes, codes: &mut codes });
+        simd::run(Unpack::<T> { bytes: &self.bytes, codes: &mut codes });
         Array::from_shape_vec(self.dim.clone(), codes).expect("as many codes as the shape has elements")
     }
 
@@ -114,7 +114,7 @@ impl<T: Element, D: Dimension> Packed<T, D> {
         let mut bytes = vec![0u8; codes.len().div_ceil(Self::PER_BYTE)];
         let row_major = codes.as_standard_layout();
         let row_major = row_major.as_slice().expect("standard layout is a slice");
-        arch::run(Pack::<T> { codes: row_major, bytes: &mut bytes });
+        simd::run(Pack::<T> { codes: row_major, bytes: &mut bytes });
         Self { dim: codes.raw_dim(), bytes, element: PhantomData }
     }
 }

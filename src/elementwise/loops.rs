@@ -4,12 +4,12 @@
 //! not alias, so that it vectorizes the chunk.
 
 use super::ops::{AffineOp, ElementwiseOp};
-use crate::arch::{self, NonTemporal, Task};
+use crate::simd::{self, NonTemporal, Task};
 
 /// Runs a loop compiled for the instruction set in use. Loops on `f64` and wide codes are compiled once, because they
 /// are rare.
 pub(super) fn run<F: ElementwiseOp>(task: impl Task<Output = ()> + ElementwiseLoop<F>) {
-    if F::PER_ISA { arch::run(task) } else { task.run() }
+    if F::PER_ISA { simd::run(task) } else { task.run() }
 }
 
 /// A loop that evaluates the operator `F`.

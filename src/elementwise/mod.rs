@@ -12,8 +12,8 @@ use core::marker::PhantomData;
 use ndarray::{ArrayView1, ArrayViewMut1, Axis, Zip};
 
 use crate::affine::{Codes, ReciprocalQuantizer, Rounding};
-use crate::arch;
 use crate::element::{Code, Compute, Float};
+use crate::simd;
 use loops::{PerBlock, PerElement, PerTensor, run};
 use ops::{AffineOp, DequantizeOp, ElementwiseOp, FakeQuantizeOp, QuantizeOp};
 
@@ -95,7 +95,7 @@ pub(crate) fn fake_quantize_run<F: Float, S: Float, Z: Code, R: Rounding>(
 /// Evaluates an operator on slices, with non-temporal stores if they are large.
 #[inline]
 fn per_tensor<F: ElementwiseOp>(op: F, x: &[F::In], y: &mut [F::Out]) {
-    arch::with_non_temporal(size_of_val(x) + size_of_val(y), |non_temporal| {
+    simd::with_non_temporal(size_of_val(x) + size_of_val(y), |non_temporal| {
         let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(y));
         let ((x_head, x), (y_head, y)) = (x.split_at(head), y.split_at_mut(head));
         if head > 0 {
@@ -244,7 +244,7 @@ mod tests {
         for offset in 0..64 {
             let y = &mut codes[offset..][..x.len()];
             y.fill(0);
-            arch::with_non_temporal(usize::MAX, |non_temporal| run(PerTensor { op, x: &x, y, non_temporal }));
+            simd::with_non_temporal(usize::MAX, |non_temporal| run(PerTensor { op, x: &x, y, non_temporal }));
             assert_eq!(&codes[offset..][..x.len()], expected);
         }
     }

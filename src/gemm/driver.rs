@@ -9,7 +9,7 @@ use super::epilogue::{Epilogue, TileOut, TileProduct};
 use super::lhs::{LhsLayout, LhsSource};
 use super::rhs::{PackedRhs, Panels};
 use super::workspace::{ScratchSlot, ThreadScratch, Workspace};
-use crate::arch::{Isa, Kernel, LhsRows, RhsPanels, Task, with_kernel};
+use crate::simd::{Isa, Kernel, LhsRows, RhsPanels, Task, with_kernel};
 use crate::threads::{self, join};
 
 /// Bytes of an MC block of the LHS, which stays in L2 while all columns are multiplied with it.

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::aligned::AlignedBytes;
-use crate::arch::{self, Task};
+use crate::simd::{self, Task};
 use crate::window::Placed;
 
 const LINE: usize = AlignedBytes::LINE;
@@ -48,7 +48,7 @@ impl Im2col<'_> {
     /// Writes the rows of `range` to `to`, `stride` bytes apart. `stride` leaves [`Self::overhang`] bytes behind the
     /// depth; bytes beyond the depth are unspecified.
     pub(super) fn fill_rows(self, range: Range<usize>, stride: usize, to: &mut [u8]) {
-        arch::run(FillRows { im2col: self, first: range.start, stride, to });
+        simd::run(FillRows { im2col: self, first: range.start, stride, to });
     }
 }
 

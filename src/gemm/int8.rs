@@ -39,7 +39,7 @@ pub(crate) mod sealed {
         const SIGN_OFFSET: i32 = 128;
 
         fn as_bytes(codes: &[i8]) -> &[u8] {
-            crate::arch::bytes_of(codes)
+            crate::simd::bytes_of(codes)
         }
 
         fn max_abs_diff(zero_point: i8) -> i64 {

@@ -11,7 +11,7 @@ use super::dynamic_lhs::DynamicLhs;
 use super::im2col::Im2col;
 use super::packed_lhs::PackedLhs;
 use super::transpose::transpose_strided;
-use crate::arch::{self, Isa, Kernel, LhsRows, Task, with_kernel};
+use crate::simd::{self, Isa, Kernel, LhsRows, Task, with_kernel};
 
 /// A source of LHS rows.
 #[derive(Debug, Clone, Copy)]
@@ -174,7 +174,7 @@ impl LhsBlock {
         if with_sums {
             let signed = rows.signed && !layout.unsigned;
             self.sums.resize(count, 0);
-            arch::run(RowSums { rows, depth, signed, sums: &mut self.sums });
+            simd::run(RowSums { rows, depth, signed, sums: &mut self.sums });
         }
         LhsRows { sums: &self.sums, ..rows }
     }
@@ -219,7 +219,7 @@ fn read_matrix<'a: 'b, 'b, A: Int8>(
 
 fn add_sign_offset_if(condition: bool, codes: &mut AlignedBytes) {
     if condition {
-        arch::run(AddSignOffset(codes.as_mut_slice()));
+        simd::run(AddSignOffset(codes.as_mut_slice()));
     }
 }
 

@@ -87,7 +87,7 @@ pub use workspace::Workspace;
 /// One of `portable`, `avx2`, `avxvnni`, `avx512vnni`, `amx`. The variable is read once; results are the same bits on
 /// all of them. `amx` means that deep products use it; see the [module](self) for when.
 pub fn kernel_name() -> &'static str {
-    crate::arch::Isa::gemm_name()
+    crate::simd::Isa::gemm_name()
 }
 
 /// Runs the micro-kernel `rounds` times on operands in registers or L1 and returns the number of multiply–accumulates
@@ -96,7 +96,7 @@ pub fn kernel_name() -> &'static str {
 /// For benchmarks: twice this number over the time taken is the peak throughput of one core in operations a second, the
 /// roof of every product.
 pub fn peak_macs(rounds: usize) -> u64 {
-    crate::arch::peak_macs(rounds)
+    crate::simd::peak_macs(rounds)
 }
 
 /// Computes `epilogue((a - a_zero) · (b - b_zero) + bias)` for `a` of shape `[m, k]` and `b` of shape `[k, n]`.

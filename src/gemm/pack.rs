@@ -10,7 +10,7 @@ use core::array::from_fn;
 use ndarray::{ArrayView2, Axis, s};
 
 use super::Int8;
-use crate::arch::{Isa, Kernel, Task, with_kernel};
+use crate::simd::{Isa, Kernel, Task, with_kernel};
 use crate::threads::{self, join};
 
 /// Returns the bytes of a panel of this depth.

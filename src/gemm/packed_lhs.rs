@@ -7,10 +7,10 @@ use ndarray::{ArrayBase, ArrayRef2, Data, Ix2};
 
 use super::lhs::{LhsBlock, LhsLayout, LhsSource};
 use super::{Int8, check_sums};
-use crate::arch::{Isa, LhsRows};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ParamsError, Result};
+use crate::simd::{Isa, LhsRows};
 
 /// The left-hand side of a product: a reference to a matrix of any strides, or to a [`PackedLhs`].
 ///

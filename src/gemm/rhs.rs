@@ -8,10 +8,10 @@ use ndarray::ArrayRef2;
 use super::aligned::AlignedBytes;
 use super::pack;
 use super::{Int8, check_sums};
-use crate::arch::Isa;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, check_count};
+use crate::simd::Isa;
 
 /// The right-hand side of products, packed once for the micro-kernel of this machine, with column sums and zero points.
 ///

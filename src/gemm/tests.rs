@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::affine::Arithmetic;
-use crate::arch::Isa;
 use crate::error::{Error, ParamsError, ShapeError, ValueError};
 use crate::qparams::QParams;
+use crate::simd::Isa;
 
 /// The reference: `Σ_k (a - a_zero) * (b - b_zero)`.
 fn naive<A: Int8, B: Int8>(a: &ArrayRef2<A>, a_zero: A, b: &ArrayRef2<B>, b_zeros: &[B]) -> Array2<i32> {

@@ -1,6 +1,6 @@
 //! Transposition of byte matrices: an LHS with contiguous columns, and images between NCHW and NHWC.
 
-use crate::arch::{self, Task};
+use crate::simd::{self, Task};
 
 /// Side of a square that is transposed in registers; a row is one `u64`.
 const SIDE: usize = 8;
@@ -22,7 +22,7 @@ pub(super) fn transpose_strided(
     (from, from_stride): (&[u8], usize),
     (to, to_stride): (&mut [u8], usize),
 ) {
-    arch::run(Transpose { rows, columns, from, from_stride, to, to_stride });
+    simd::run(Transpose { rows, columns, from, from_stride, to, to_stride });
 }
 
 struct Transpose<'a> {
@@ -113,7 +113,7 @@ impl Transpose<'_> {
                 for (r, row) in square.iter_mut().enumerate() {
                     *row = *from[(i + r) * from_stride + j..].first_chunk().expect("a row of the square");
                 }
-                for (r, row) in arch::transposed(&square).iter().enumerate() {
+                for (r, row) in simd::transposed(&square).iter().enumerate() {
                     *to[(j + r) * to_stride + i..].first_chunk_mut().expect("a row of the square") = *row;
                 }
             }

@@ -5,13 +5,13 @@ use ndarray::{Array4, ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4};
 use super::index::map_index;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut, resized};
 use super::op::Clamp;
-use crate::arch::{self, Task};
 use crate::error::{Result, ValueError};
 use crate::granularity::Granularity;
 use crate::ops::{Conv2d, Output, PreparedConv2d};
 use crate::qparams::QParams;
 use crate::range::Ranges;
 use crate::scheme::Scheme;
+use crate::simd::{self, Task};
 use crate::threads;
 
 /// Quantizes floats with static parameters.
@@ -151,7 +151,7 @@ fn quantize(params: &QParams<u8>, x: &[f32], codes: &mut [u8], nan_as_zero: bool
     threads::each_part(codes, 1, &mut done, &|first, codes, done| {
         let blocks = x[first..first + codes.len()].chunks(NAN_BLOCK).zip(codes.chunks_mut(NAN_BLOCK));
         *done = blocks.enumerate().try_for_each(|(block, (x, codes))| {
-            if !nan_as_zero && arch::run(HasNan(x)) {
+            if !nan_as_zero && simd::run(HasNan(x)) {
                 let position = x.iter().position(|x| x.is_nan()).unwrap_or(0);
                 let index = alloc::vec![first + block * NAN_BLOCK + position];
                 return Err(ValueError::NonFinite { what: "x", found: f64::NAN, index }.into());

@@ -6,8 +6,8 @@ use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 
 use super::input_statistics::LayerStatistics;
 use super::network::Constant;
-use crate::arch::{self, Task};
 use crate::element::Compute;
+use crate::simd::{self, Task};
 
 /// Passes over all codes. Few codes move after the first passes.
 const PASSES: usize = 6;
@@ -47,7 +47,7 @@ pub(crate) fn round(
             let scale = scales[group * out + c] as f64;
             let w: Vec<f64> = row_order(w).iter().map(|&w| w as f64 / scale).collect();
             let mut q: Vec<f64> = row_order(codes.view()).iter().map(|&q| q.into()).collect();
-            arch::run(Descend { covariance, weights: &w, code_range, codes: &mut q });
+            simd::run(Descend { covariance, weights: &w, code_range, codes: &mut q });
             let mut codes = codes.view_mut();
             if codes.ndim() == 3 {
                 codes = codes.permuted_axes(&[1, 2, 0][..]);

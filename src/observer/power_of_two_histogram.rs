@@ -2,8 +2,8 @@
 
 use alloc::{vec, vec::Vec};
 
-use crate::arch::{self, Task};
 use crate::range::Bounds;
+use crate::simd::{self, Task};
 
 /// The greatest number of bins.
 const MAX_BINS: i64 = 2048;
@@ -160,7 +160,7 @@ impl PowerOfTwoHistogram {
         last[..rest.len()].copy_from_slice(rest);
         let counted = chunks.iter().map(|chunk| (chunk, CHUNK)).chain([(&last, rest.len())]);
         for (chunk, len) in counted {
-            let bins = arch::run(Bins { values: chunk, layout: self.layout });
+            let bins = simd::run(Bins { values: chunk, layout: self.layout });
             for &bin in &bins[..len] {
                 let count = &mut self.counts[bin as usize];
                 *count = count.saturating_add(1);

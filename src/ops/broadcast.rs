@@ -10,9 +10,9 @@ use alloc::vec::Vec;
 use ndarray::{ArrayRef, ArrayView1, ArrayViewMut1, Dimension, Zip};
 
 use crate::affine::BinaryOp;
-use crate::arch::{self, Task};
 use crate::error::{Error, Result};
 use crate::gemm::Int8;
+use crate::simd::{self, Task};
 use crate::threads;
 
 /// Codes per chunk.
@@ -81,16 +81,16 @@ fn parallel<T: Int8>(op: impl BinaryOp, operands: [&[T]; 2], axes: &[Axis], out:
     /// Cost of an element in multiply-accumulates. With more, 200,000 elements took longer on two threads than on one.
     const COST: usize = 8;
     let parts = threads::worth(out.len().saturating_mul(COST));
-    let [first, ..] = axes else { return arch::run(BinaryLoop { op, operands, axes, out }) };
+    let [first, ..] = axes else { return simd::run(BinaryLoop { op, operands, axes, out }) };
     if parts == 1 {
-        return arch::run(BinaryLoop { op, operands, axes, out });
+        return simd::run(BinaryLoop { op, operands, axes, out });
     }
     let row_len = out.len() / first.len;
     threads::each_part(out, row_len, &mut alloc::vec![(); parts], &|row, out, ()| {
         let mut axes = axes.to_vec();
         axes[0].len = out.len() / row_len;
         let operands = [0, 1].map(|i| &operands[i][row * axes[0].strides[i]..]);
-        arch::run(BinaryLoop { op, operands, axes: &axes, out });
+        simd::run(BinaryLoop { op, operands, axes: &axes, out });
     });
 }
 
@@ -98,7 +98,7 @@ fn parallel<T: Int8>(op: impl BinaryOp, operands: [&[T]; 2], axes: &[Axis], out:
 fn strided_row<T: Int8>(a: ArrayView1<'_, T>, b: ArrayView1<'_, T>, mut out: ArrayViewMut1<'_, T>, op: impl BinaryOp) {
     const CHUNK: usize = 256;
     let run = |a: &[T], b: &[T], out: &mut [T]| {
-        arch::run(BinaryLoop { op, operands: [a, b], axes: &[Axis { len: out.len(), strides: [1, 1] }], out });
+        simd::run(BinaryLoop { op, operands: [a, b], axes: &[Axis { len: out.len(), strides: [1, 1] }], out });
     };
     if let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut()) {
         return run(a, b, out);

@@ -6,11 +6,11 @@ use super::layout::with_nhwc;
 use super::output::Output;
 use super::params::check_params;
 use crate::affine::{Codes, Multiplier};
-use crate::arch::{self, Task};
 use crate::error::{Error, Result, ValueError};
 use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
+use crate::simd::{self, Task};
 
 /// Global average pooling: the mean over all pixels of each image, channel by channel (ONNX Runtime:
 /// `QLinearGlobalAveragePool`; PyTorch: `nn.AdaptiveAvgPool2d(1)`).
@@ -94,7 +94,7 @@ impl<T: Int8> GlobalAveragePool<T> {
         let codes = self.to.codes();
         with_nhwc(x, out, workspace, |x, out, _| {
             let images = x.chunks_exact(pixels * channels.max(1)).zip(out.chunks_exact_mut(channels.max(1)));
-            images.for_each(|(x, out)| arch::run(ChannelMeans { x, out, zero, factor, y_zero, codes }));
+            images.for_each(|(x, out)| simd::run(ChannelMeans { x, out, zero, factor, y_zero, codes }));
         });
         Ok(())
     }

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayRef4, ArrayView4, ArrayViewMut4};
 
-use crate::arch::{as_bytes, as_bytes_mut};
 use crate::gemm::{Workspace, transpose};
+use crate::simd::{as_bytes, as_bytes_mut};
 
 /// Calls `f` with the elements of `x` and `out` in contiguous NHWC: in place if they are contiguous, else as copies.
 pub(super) fn with_nhwc<A, B>(

@@ -6,11 +6,11 @@ use ndarray::{Array, ArrayRef, Dimension, Zip};
 
 use super::params::check_params;
 use crate::affine::dequantize;
-use crate::arch;
 use crate::error::{Error, Result};
 use crate::gemm::Int8;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
+use crate::simd;
 
 /// A unary function by a lookup table (LUT) of 256 codes: `table[x] = quantize(f((x - x_zero) * x_scale))`.
 ///
@@ -138,8 +138,8 @@ impl<X: Int8, Y: Int8> Lookup<X, Y> {
     /// Applies the table to contiguous rows of `len` codes. Output rows are `stride` apart.
     pub(super) fn apply_rows(&self, (x, len): (&[X], usize), (out, stride): (&mut [Y], usize)) {
         let (table, _) = Y::as_bytes(&*self.table).as_chunks();
-        if let (Some(table), Some(out)) = (table.first(), arch::as_bytes_mut(out)) {
-            arch::lookup(table, (X::as_bytes(x), len), (out, stride));
+        if let (Some(table), Some(out)) = (table.first(), simd::as_bytes_mut(out)) {
+            simd::lookup(table, (X::as_bytes(x), len), (out, stride));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Accumulators of a tile: still to be computed by the micro-kernel, or already in memory.
 
 use super::tile_out::padded;
-use crate::arch::{ByteStage, ByteTile, Kernel, LhsRows, OutputStage, RequantizeOp, RhsPanels, Task};
+use crate::simd::{ByteStage, ByteTile, Kernel, LhsRows, OutputStage, RequantizeOp, RhsPanels, Task};
 
 /// The accumulators of a tile, which an epilogue consumes.
 pub trait Accumulators {

@@ -5,11 +5,11 @@ use super::sealed::Finish;
 use super::tile_out::{TileOut, columns};
 use super::{Epilogue, check_bias, check_len};
 use crate::affine::clamp_f32;
-use crate::arch::OutputStage;
 use crate::element::sealed::Sealed;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ParamsError, Result};
+use crate::simd::OutputStage;
 
 /// Dequantizes accumulators to `f32`: `f32(acc) * (row_scale * col_scale) + bias`, in this order, without FMA.
 ///

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::arch::OutputStage;
 use crate::element::sealed::Sealed;
 use crate::error::{Result, check_count};
+use crate::simd::OutputStage;
 
 mod accumulators;
 mod dequantize;
@@ -29,8 +29,8 @@ pub(crate) mod sealed {
     use super::accumulators::Accumulators;
     use super::tile_out::TileOut;
     use crate::affine::RequantizeFloat;
-    use crate::arch::ByteStage;
     use crate::error::Result;
+    use crate::simd::ByteStage;
 
     /// The parts of an epilogue that the driver calls.
     pub trait Finish<Out> {

@@ -9,12 +9,12 @@ use crate::affine::{
     Arithmetic, Codes, FixedPoint, FixedPointRounding, Multiplier, RequantizeFixed, RequantizeFloat, requantize_double,
     requantize_fixed, requantize_float,
 };
-use crate::arch::{ByteStage, ByteTile, OutputStage, as_bytes_mut};
 use crate::element::{Code, Element, sealed::Sealed};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ParamsError, Result};
 use crate::qparams::QParams;
+use crate::simd::{ByteStage, ByteTile, OutputStage, as_bytes_mut};
 
 /// Requantizes accumulators to codes: `clamp(round((acc + bias) * multiplier) + zero_point)`.
 ///

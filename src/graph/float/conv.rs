@@ -8,10 +8,10 @@ use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 use super::{AddBiasAndClamp, CODE_MACS_PER_MAC, Matrix, Weights};
 use crate::affine::clamp_f32;
-use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut, per_thread, resized};
 use crate::graph::op::Clamp;
+use crate::simd::{self, Task};
 use crate::threads;
 use crate::window::{Placed, Window};
 
@@ -114,7 +114,7 @@ impl Kernel for Im2colConv {
             });
         }
         threads::each_part(y, channels, buffers, &|_, rows, _| {
-            arch::run(AddBiasAndClamp { rows, bias: &self.bias, clamp: self.clamp });
+            simd::run(AddBiasAndClamp { rows, bias: &self.bias, clamp: self.clamp });
         });
         Ok(())
     }
@@ -178,7 +178,7 @@ impl Kernel for Depthwise {
         let threads = threads::worth(y.len().saturating_mul(self.weights.dim().0).saturating_mul(CODE_MACS_PER_MAC));
         let row_len = g.window.output[1] * g.channels[1];
         threads::each_part(y, row_len, per_thread(&mut scratch.im2col, threads), &|first_row, y, _| {
-            arch::run(DepthwiseRows { geometry: g, weights, bias: &self.bias, clamp: self.clamp, x, first_row, y });
+            simd::run(DepthwiseRows { geometry: g, weights, bias: &self.bias, clamp: self.clamp, x, first_row, y });
         });
         Ok(())
     }

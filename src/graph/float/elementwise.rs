@@ -8,12 +8,12 @@ use ndarray::{ArrayD, ArrayView, ArrayViewMut, Axis, Zip};
 
 use super::Weights;
 use crate::affine::clamp_f32;
-use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::graph::layout::{broadcast_constant, broadcast_shape, nhwc_axis, nhwc_batch, nhwc_shape};
 use crate::graph::network::Constant;
 use crate::graph::op::{Activation, Clamp};
+use crate::simd::{self, Task};
 
 /// [`Op::Activation`](crate::graph::Op::Activation).
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Kernel for Activate {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
         if let Activation::Clip(clamp) = self.activation {
-            arch::run(Clip { x, y, clamp });
+            simd::run(Clip { x, y, clamp });
         } else {
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = self.activation.eval(x));
         }
@@ -182,7 +182,7 @@ impl<P: BinaryOp> Kernel for Binary<P> {
         let variable = self.constants.each_ref().map(Option::is_none);
         if variable == [true, true] && self.shapes[0] == self.shapes[1] {
             let (a, b) = (inputs[0].as_slice(), inputs[1].as_slice());
-            arch::run(SameShape { a, b, y, clamp: self.clamp, op: self.op });
+            simd::run(SameShape { a, b, y, clamp: self.clamp, op: self.op });
             return Ok(());
         }
         // Only the operands that are not constant are inputs of the step.

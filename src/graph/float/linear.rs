@@ -6,10 +6,10 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2};
 
 use super::{AddBiasAndClamp, Matrix, Weights};
-use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::graph::op::Clamp;
+use crate::simd::{self, Task};
 
 /// Below this batch size, a GEMV per image is faster than a GEMM, which packs the weights.
 const MIN_GEMM_ROWS: usize = 4;
@@ -41,14 +41,14 @@ impl Kernel for Linear {
         let y = output.into_slice::<f32>();
         if images < MIN_GEMM_ROWS {
             for (x, y) in x.rows().into_iter().zip(y.chunks_exact_mut(out.max(1))) {
-                arch::run(Gemv { x, weights, y });
+                simd::run(Gemv { x, weights, y });
             }
-            arch::run(AddBiasAndClamp { rows: y, bias: &self.bias, clamp: self.clamp });
+            simd::run(AddBiasAndClamp { rows: y, bias: &self.bias, clamp: self.clamp });
             return Ok(());
         }
         let mut product = ArrayViewMut2::from_shape((images, out), &mut *y).expect("lengths were planned");
         general_mat_mul(1.0, &x, &weights, 0.0, &mut product);
-        arch::run(AddBiasAndClamp { rows: y, bias: &self.bias, clamp: self.clamp });
+        simd::run(AddBiasAndClamp { rows: y, bias: &self.bias, clamp: self.clamp });
         Ok(())
     }
 }

@@ -22,8 +22,8 @@ use super::network::{Constant, Node};
 use super::op::Clamp;
 use super::op::Op;
 use crate::affine::clamp_f32;
-use crate::arch::Task;
 use crate::element::Widen;
+use crate::simd::Task;
 
 pub(crate) use conv::Geometry;
 

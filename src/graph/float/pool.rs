@@ -1,8 +1,8 @@
 //! Float pooling.
 
-use crate::arch::{self, Task};
 use crate::error::Result;
 use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::simd::{self, Task};
 
 use super::Geometry;
 
@@ -35,7 +35,7 @@ impl Kernel for Pool {
         let images = inputs[0].as_slice::<f32>().chunks_exact(self.geometry.input_len().max(1));
         let outputs = output.into_slice::<f32>().chunks_exact_mut(self.geometry.output_len().max(1));
         for (image, y) in images.zip(outputs) {
-            arch::run(PoolImage { pool: self, image, y });
+            simd::run(PoolImage { pool: self, image, y });
         }
         Ok(())
     }

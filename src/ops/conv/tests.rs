@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::weights::ConvWeights;
 use crate::affine::{Arithmetic, Multiplier};
-use crate::arch::Isa;
 use crate::gemm::{I32Epilogue, Int8, RequantizeEpilogue, Workspace};
 use crate::qparams::QParams;
+use crate::simd::Isa;
 use crate::window::{Padding, Window};
 
 /// The definition: `bias + Σ (x - x_zero) * (w - w_zero)` over the kernel positions inside the image.

@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
 
 use super::depthwise::DepthwiseWeights;
-use crate::arch::Isa;
 use crate::error::{Error, Result, check_count, elements};
 use crate::gemm::{self, Epilogue, Im2col, Int8, LhsSource, PackedRhs, Workspace};
 use crate::ops::layout::with_nhwc;
 use crate::ops::linear::MIN_MAX_ABS_DIFF;
+use crate::simd::Isa;
 use crate::window::{Placed, Window};
 
 /// Packed weights `[out, kh, kw, in / groups]` with their window.

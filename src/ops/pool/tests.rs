@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::pool_op::{FloatMean, IntegerMean, Max, PoolOp};
 use super::windows::Rows;
 use crate::affine::{Codes, dequantize, float_mean};
-use crate::arch::{Isa, Kernel, with_kernel};
 use crate::gemm::Int8;
+use crate::simd::{Isa, Kernel, with_kernel};
 use crate::window::{Padding, Placed, Window};
 
 #[derive(Debug, Clone)]

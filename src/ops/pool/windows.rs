@@ -3,8 +3,8 @@
 use alloc::vec;
 
 use super::pool_op::PoolOp;
-use crate::arch::{self, Task};
 use crate::gemm::Int8;
+use crate::simd::{self, Task};
 use crate::threads;
 use crate::window::Placed;
 
@@ -22,7 +22,7 @@ pub(super) fn pool_windows<T: Int8, P: PoolOp<T>>(x: &[T], out: &mut [T], channe
     let kernel = window.kernel[0].saturating_mul(window.kernel[1]);
     let mut parts = vec![(); threads::worth(out.len().saturating_mul(kernel).saturating_mul(P::COST))];
     threads::each_part(out, window.output[1] * channels, &mut parts, &|first, out, ()| {
-        arch::run(Rows { x, out, first, channels, window, op });
+        simd::run(Rows { x, out, first, channels, window, op });
     });
 }
 

@@ -4,9 +4,9 @@ use core::marker::PhantomData;
 
 use super::{BlockParams, ElementQuantizers, SharedQuantizer, run};
 use crate::affine::{FakeQuantized, SteQuantizer};
-use crate::arch::Task;
 use crate::element::{Compute, Float};
 use crate::granularity::Run;
+use crate::simd::Task;
 
 /// Number of elements that are computed together.
 const CHUNK: usize = 32;

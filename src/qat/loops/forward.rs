@@ -6,11 +6,11 @@ use ndarray::{ArrayView1, ArrayViewMut1, Axis};
 
 use super::{BlockParams, ElementQuantizers, SharedQuantizer, run};
 use crate::affine::SteQuantizer;
-use crate::arch::{self, Task};
 use crate::element::{Compute, Float};
 use crate::elementwise::{round, widen};
 use crate::granularity::Run;
 use crate::qat::mask::WORD;
+use crate::simd::{self, Task};
 
 /// Appends bits to the words of a mask.
 pub(in crate::qat) struct Bits<'a> {
@@ -180,7 +180,7 @@ fn pack(bytes: &[u8; WORD]) -> u64 {
 
 /// `out[i] = grad[i]` where the bit is set, otherwise 0.
 pub(in crate::qat) fn select<F: Float>(words: &[u64], grad: &[F], out: &mut [F]) {
-    arch::run(Select { words, grad, out });
+    simd::run(Select { words, grad, out });
 }
 
 struct Select<'a, F> {

@@ -4,8 +4,8 @@ mod backward;
 mod forward;
 
 use crate::affine::{Settings, SteQuantizer};
-use crate::arch::{self, Task};
 use crate::element::Compute;
+use crate::simd::{self, Task};
 
 pub(super) use backward::{GradientSums, gradients};
 pub(super) use forward::{Bits, forward, select};
@@ -68,5 +68,5 @@ impl<const N: usize, C: Compute, Q: SteQuantizer<C>> ElementQuantizers<N, C, Q> 
 
 /// Runs a loop compiled for the instruction set in use. Loops on `f64` are compiled once, because they are rare.
 fn run<C: Compute, T: Task>(task: T) -> T::Output {
-    if size_of::<C>() == 4 { arch::run(task) } else { task.run() }
+    if size_of::<C>() == 4 { simd::run(task) } else { task.run() }
 }

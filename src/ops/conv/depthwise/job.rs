@@ -5,8 +5,8 @@ use core::ops::Range;
 use super::tile::TileTask;
 use super::{DepthwiseWeights, ThreadScratch};
 use crate::affine::RequantizeFloat;
-use crate::arch::{ByteStage, CHANNELS, Interleave4, Kernel, Vector64, with_kernel};
 use crate::gemm::Epilogue;
+use crate::simd::{ByteStage, CHANNELS, Interleave4, Kernel, Vector64, with_kernel};
 use crate::threads::join;
 use crate::window::Placed;
 

@@ -22,8 +22,8 @@ use alloc::{vec, vec::Vec};
 
 use ndarray::ArrayRef4;
 
-use crate::arch::{ByteStage, CHANNELS, Isa, Vector64};
 use crate::gemm::{Epilogue, Int8};
+use crate::simd::{ByteStage, CHANNELS, Isa, Vector64};
 use crate::threads;
 use crate::window::{Placed, Window};
 use job::Job;

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use super::DepthwiseWeights;
 use super::job::{Job, Tile};
-use crate::arch::{ByteStage, CHANNELS, Dot4Accumulators, Dot4Input, Dot4Output, Kernel, Task, Vector64, as_bytes_mut};
 use crate::gemm::{Epilogue, StoredAccumulators, TileOut};
+use crate::simd::{ByteStage, CHANNELS, Dot4Accumulators, Dot4Input, Dot4Output, Kernel, Task, Vector64, as_bytes_mut};
 
 /// Accumulators of the buffer between dot products and epilogue.
 const ACCUMULATORS: usize = 4096;

@@ -4,7 +4,7 @@ use core::hint::black_box;
 use super::Avx2;
 use super::detect::{Presence, has_avx_vnni};
 use super::vnni::vnni_tiles;
-use crate::arch::{
+use crate::simd::{
     CHANNELS, Dot4Accumulators, Dot4Input, Kernel, LhsRows, LhsUnits, NonTemporal, OutputStage, RhsPanel, RhsPanels,
     Task, Vector64,
 };

@@ -3,9 +3,9 @@
 use core::arch::x86_64::*;
 
 use super::avx512vnni::{KR, LANES, MR, NR, tile};
-use crate::arch::{ByteStage, ByteTile, LhsRows, LhsUnits, RequantizeOp, RhsPanels, SimdF32};
+use crate::simd::{ByteStage, ByteTile, LhsRows, LhsUnits, RequantizeOp, RhsPanels, SimdF32};
 
-/// Implements [`Kernel::multiply_requantize`](crate::arch::Kernel::multiply_requantize).
+/// Implements [`Kernel::multiply_requantize`](crate::simd::Kernel::multiply_requantize).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 pub(super) fn multiply_requantize<F: RequantizeOp>(

@@ -203,18 +203,18 @@ pub(crate) trait Kernel: Copy + Send + Sync {
 macro_rules! with_kernel {
     ($isa:expr, $kernel:ident => $body:expr) => {
         match $isa {
-            $crate::arch::Isa::Portable => {
-                let $kernel = $crate::arch::Portable;
+            $crate::simd::Isa::Portable => {
+                let $kernel = $crate::simd::Portable;
                 $body
             }
             #[cfg(target_arch = "x86_64")]
-            $crate::arch::Isa::Avx2($kernel) => $body,
+            $crate::simd::Isa::Avx2($kernel) => $body,
             #[cfg(target_arch = "x86_64")]
-            $crate::arch::Isa::AvxVnni($kernel) => $body,
+            $crate::simd::Isa::AvxVnni($kernel) => $body,
             #[cfg(target_arch = "x86_64")]
-            $crate::arch::Isa::Avx512Vnni($kernel) => $body,
+            $crate::simd::Isa::Avx512Vnni($kernel) => $body,
             #[cfg(target_arch = "x86_64")]
-            $crate::arch::Isa::Amx($kernel) => $body,
+            $crate::simd::Isa::Amx($kernel) => $body,
         }
     };
 }

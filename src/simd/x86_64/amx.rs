@@ -3,8 +3,8 @@ use core::mem::offset_of;
 
 use super::detect::{Presence, has_amx};
 use super::{Avx512Vnni, avx512vnni};
-use crate::arch::operands::subtract_compensation;
-use crate::arch::{Kernel, LhsRows, RhsPanels, Task};
+use crate::simd::operands::subtract_compensation;
+use crate::simd::{Kernel, LhsRows, RhsPanels, Task};
 
 /// AMX: tiles of 16 rows of 64 bytes. `tdpbusd` multiplies 16 × 64 by 64 × 16 codes.
 ///

@@ -4,12 +4,12 @@
 use core::arch::x86_64::*;
 
 use super::avx512_requantize::{StoreBytes, first, transposed};
-use crate::arch::{ByteStage, CHANNELS, Dot4Input, Dot4Output, Interleave4, RequantizeOp, Vector64};
+use crate::simd::{ByteStage, CHANNELS, Dot4Input, Dot4Output, Interleave4, RequantizeOp, Vector64};
 
 /// Outputs per step: their bytes of 16 channels fill a register.
 const OUTPUTS: usize = 4;
 
-/// Implements [`Kernel::dot4_requantize`](crate::arch::Kernel::dot4_requantize).
+/// Implements [`Kernel::dot4_requantize`](crate::simd::Kernel::dot4_requantize).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn dot4_requantize<F: RequantizeOp>(
     input: Dot4Input<'_>,
@@ -259,7 +259,7 @@ unsafe fn any_taps<F: RequantizeOp>(args: &Args<'_, F>, row: usize) {
     }
 }
 
-/// Implements [`Kernel::interleave4`](crate::arch::Kernel::interleave4).
+/// Implements [`Kernel::interleave4`](crate::simd::Kernel::interleave4).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn interleave4(task: Interleave4<'_>) {
     task.check();

@@ -3,7 +3,7 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::detect::{Presence, has_avx2};
-use crate::arch::{
+use crate::simd::{
     CHANNELS, Dot4Accumulators, Dot4Input, Kernel, LhsRows, NonTemporal, Portable, RhsPanel, RhsPanels, Task, Vector64,
 };
 

@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 /// Bytes of a register.
 const LANES: usize = 64;
 
-/// Implements [`Kernel::lookup`](crate::arch::Kernel::lookup).
+/// Implements [`Kernel::lookup`](crate::simd::Kernel::lookup).
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
     // SAFETY: the quarters of the table have the size of registers.

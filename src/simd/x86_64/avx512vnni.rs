@@ -4,7 +4,7 @@ use core::hint::black_box;
 use super::detect::{Presence, has_avx512vbmi, has_avx512vnni};
 use super::vnni::vnni_tiles;
 use super::{avx512_dot4, avx512_lookup, avx512_requantize};
-use crate::arch::{
+use crate::simd::{
     ByteStage, ByteTile, CHANNELS, Dot4Accumulators, Dot4Input, Dot4Output, Interleave4, Kernel, LhsRows, LhsUnits,
     NonTemporal, OutputStage, Portable, RequantizeOp, RhsPanel, RhsPanels, Task, Vector64,
 };
