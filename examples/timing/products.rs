@@ -1,13 +1,14 @@
-//! Integer matrix products and a dynamically quantized linear layer.
+//! Integer matrix products, a dynamically quantized linear layer, and a float product.
 
 use std::hint::black_box;
 use std::io::Write;
 
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2, Array4, Axis};
 use ndarray_quant::gemm::{self, Epilogue, I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, Workspace, gemm_into};
+use ndarray_quant::graph::{Arena, GraphBuilder};
 use ndarray_quant::{
     QParams, QTensor,
-    nn::{Arithmetic, Linear},
+    nn::{Arithmetic, Linear, Window},
 };
 
 use crate::data::uniform;
@@ -61,7 +62,8 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result {
     case("gemm_u8s8_i32", |s| product(lhs_unsigned(s), 128, rhs(s)?, I32Epilogue::new()))?;
     case("gemm_s8s8_i32", |s| product(lhs_signed(s), 0, rhs(s)?, I32Epilogue::new()))?;
     case("gemm_u8s8_u8_requant", |s| product(lhs_unsigned(s), 128, rhs(s)?, requantize(s)?))?;
-    case("linear_dynamic_f32", linear_dynamic)
+    case("linear_dynamic_f32", linear_dynamic)?;
+    case("gemm_f32", float_product)
 }
 
 /// A timed operation, with its operands and results.
@@ -106,4 +108,16 @@ fn linear_dynamic(s: Shape) -> ndarray_quant::Result<Call> {
     let (x, mut out) = (uniform((s.m, s.k), -2.0..2.0), Array2::zeros((s.m, s.n)));
     let mut workspace = Workspace::new();
     Ok(Box::new(move || layer.forward_dynamic_into(black_box(&x), &mut out, &mut workspace)))
+}
+
+/// A float network of one pointwise convolution, in which the rows are the pixels of one image.
+fn float_product(s: Shape) -> ndarray_quant::Result<Call> {
+    let mut g = GraphBuilder::new();
+    let x = g.input("x", &[1, s.k, s.m, 1])?;
+    let y = g.conv("y", x, &uniform((s.n, s.k, 1, 1), -1.0..1.0), None, Window::new(), 1)?;
+    let network = g.build(&[y])?.compile()?;
+    let x: Array4<f32> = uniform((1, s.m, 1, s.k), -2.0..2.0);
+    let x = x.permuted_axes([0, 3, 1, 2]).into_dyn();
+    let mut arena = Arena::new();
+    Ok(Box::new(move || network.run_many(&[black_box(&x).view()], &mut arena).map(|y| drop(black_box(y)))))
 }

@@ -17,15 +17,25 @@ pub(crate) enum Work {
     Bytes(usize),
 }
 
-/// Runs cases and writes their lines.
+/// Runs cases and writes their lines: at once, or after all rounds.
 pub(crate) struct Timer<'a, W> {
     options: &'a Options,
     out: W,
+    /// The cases of `--rounds`, in the order of the first round.
+    cases: Vec<Case>,
+}
+
+struct Case {
+    op: String,
+    shape: Vec<usize>,
+    work: Work,
+    /// The median time of a call in seconds, round by round.
+    rounds: Vec<f64>,
 }
 
 impl<'a, W: Write> Timer<'a, W> {
     pub(crate) fn new(options: &'a Options, out: W) -> Self {
-        Self { options, out }
+        Self { options, out, cases: Vec::new() }
     }
 
     /// Times the call that `prepare` returns, unless the command line leaves `op` out.
@@ -39,7 +49,29 @@ impl<'a, W: Write> Timer<'a, W> {
         if !format!("{op} {shape:?}").contains(&self.options.only) {
             return Ok(());
         }
-        let seconds = median(self.options.per_case, prepare()?)?;
+        let seconds = median_time(self.options.per_case, prepare()?)?;
+        if self.options.rounds.is_none() {
+            return self.write(op, shape, work, seconds, "");
+        }
+        match self.cases.iter_mut().find(|case| case.op == op && case.shape == shape) {
+            Some(case) => case.rounds.push(seconds),
+            None => self.cases.push(Case { op: op.into(), shape: shape.into(), work, rounds: vec![seconds] }),
+        }
+        Ok(())
+    }
+
+    /// Writes the lines of all rounds. Other load on the machine only adds time, so `sec` is the best round.
+    pub(crate) fn finish(mut self) -> Result {
+        for mut case in std::mem::take(&mut self.cases) {
+            let median = median(&mut case.rounds);
+            let best = case.rounds[0];
+            let fields = format!(r#""best":{best:.9e},"median":{median:.9e},"rounds":{},"#, case.rounds.len());
+            self.write(&case.op, &case.shape, case.work, best, &fields)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, op: &str, shape: &[usize], work: Work, seconds: f64, fields: &str) -> Result {
         let (unit, work) = match work {
             Work::Operations(count) => ("gops", count),
             Work::Bytes(count) => ("gbps", count),
@@ -47,7 +79,7 @@ impl<'a, W: Write> Timer<'a, W> {
         let rate = work as f64 / seconds / 1e9;
         writeln!(
             self.out,
-            r#"{{"system":"ndarray-quant","op":"{op}","shape":{shape:?},"threads":{threads},"sec":{seconds:.9e},"{unit}":{rate:.4},"impl":"{kernel}"}}"#,
+            r#"{{"system":"ndarray-quant","op":"{op}","shape":{shape:?},"threads":{threads},"sec":{seconds:.9e},{fields}"{unit}":{rate:.4},"impl":"{kernel}"}}"#,
             threads = self.options.threads,
             kernel = kernel_name(),
         )?;
@@ -57,7 +89,7 @@ impl<'a, W: Write> Timer<'a, W> {
 }
 
 /// Returns the median time of a call in seconds. Each sample repeats the call for about two milliseconds.
-fn median(at_least: Duration, mut call: impl FnMut() -> ndarray_quant::Result<()>) -> ndarray_quant::Result<f64> {
+fn median_time(at_least: Duration, mut call: impl FnMut() -> ndarray_quant::Result<()>) -> ndarray_quant::Result<f64> {
     const WARM_UP: usize = 3;
     const SAMPLES: usize = 5;
     const SAMPLE: f64 = 2e-3;
@@ -72,6 +104,11 @@ fn median(at_least: Duration, mut call: impl FnMut() -> ndarray_quant::Result<()
     while start.elapsed() < at_least || samples.len() < SAMPLES {
         samples.push(seconds(calls)?);
     }
+    Ok(median(&mut samples))
+}
+
+/// Sorts the samples, of which there is at least one.
+fn median(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
-    Ok(samples[samples.len() / 2])
+    samples[samples.len() / 2]
 }
