@@ -29,8 +29,9 @@ pub(crate) use convert::{Quantizer, Rounding, clamp_to_code, dequantize, with_ro
 pub use fixed_point::{FixedPoint, FixedPointRounding};
 pub(crate) use fixed_point_simd::{MultiplyShifted, RequantizeFixed};
 pub(crate) use reciprocal::ReciprocalQuantizer;
+pub(crate) use requantize::RequantizeFloat;
 pub use requantize::{Arithmetic, Multiplier};
-pub(crate) use requantize::{RequantizeFloat, requantize_double, requantize_fixed, requantize_float};
+pub(crate) use requantize::{dequantize_sum, requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::SteClipping;
 pub(crate) use straight_through::{
     FakeQuantized, FloatZeroPoint, IntegerZeroPoint, Settings, SteQuantizer, StochasticRounding, split_mix,

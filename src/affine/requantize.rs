@@ -6,7 +6,7 @@ use crate::element::{Code, Compute, Element};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ParamsError, Result};
-use crate::simd::{RequantizeOp, SimdF32};
+use crate::simd::SimdF32;
 
 /// Arithmetic mode of requantization, from an `i32` accumulator to a code. Results differ only at and near ties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -104,7 +104,15 @@ impl Multiplier {
 
 #[inline(always)]
 fn scaled<V: SimdF32>(acc: V::I32, factor: V) -> V {
-    V::from_i32(acc).mul(factor)
+    factor.convert(acc).mul(factor)
+}
+
+/// Returns `clamp(f32(acc) * scale + bias)`: dequantizes accumulators, in this order, without FMA.
+#[inline(always)]
+pub(crate) fn dequantize_sum<V: SimdF32>(acc: V::I32, scale: V, bias: Option<V>, clamp: Option<(f32, f32)>) -> V {
+    let y = scaled(acc, scale);
+    let y = if let Some(bias) = bias { y.add(bias) } else { y };
+    if let Some((low, high)) = clamp { y.clamp(low, high) } else { y }
 }
 
 /// Returns `clamp(rne(f32(acc) * factor) + zero_point)`.
@@ -118,7 +126,7 @@ pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i3
 
 /// [`requantize_float`] for codes of 16 bits or fewer, of one accumulator or of SIMD registers.
 #[derive(Debug, Clone, Copy)]
-pub struct RequantizeFloat {
+pub(crate) struct RequantizeFloat {
     zero_point: i32,
     /// Bounds of the product before rounding: code bounds less the zero point.
     low: f32,
@@ -130,11 +138,9 @@ impl RequantizeFloat {
     pub(crate) fn new(zero_point: i32, codes: Codes) -> Self {
         Self { zero_point, low: (codes.min - zero_point) as f32, high: (codes.max - zero_point) as f32 }
     }
-}
 
-impl RequantizeOp for RequantizeFloat {
     #[inline(always)]
-    fn codes<V: SimdF32>(self, acc: V::I32, multipliers: V) -> V::Codes {
+    pub(crate) fn codes<V: SimdF32>(self, acc: V::I32, multipliers: V) -> V::Codes {
         scaled(acc, multipliers).round_clamp(self.low, self.high, self.zero_point)
     }
 }
@@ -144,13 +150,23 @@ impl SimdF32 for f32 {
     type Codes = i32;
 
     #[inline(always)]
-    fn from_i32(acc: i32) -> Self {
+    fn convert(self, acc: i32) -> Self {
         acc as f32
     }
 
     #[inline(always)]
     fn mul(self, multiplier: Self) -> Self {
         self * multiplier
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self + other
+    }
+
+    #[inline(always)]
+    fn clamp(self, low: f32, high: f32) -> Self {
+        super::clamp_f32(self, low, high)
     }
 
     #[inline(always)]

@@ -1,142 +1,131 @@
-//! The loops around the micro-kernel: threads, blocks of MC rows and NC columns, and tiles.
+//! The loops of a product, by BLIS's names: threads, blocks of MC rows and NC columns, panels, tiles.
 
 use alloc::{boxed::Box, vec::Vec};
 
 use ndarray::{ArrayViewMut2, Axis, s};
 
-use super::Int8;
-use super::epilogue::{Epilogue, TileOut, TileProduct};
+use super::epilogue::Job;
 use super::lhs::{LhsLayout, LhsSource};
-use super::rhs::{PackedRhs, Panels};
+use super::rhs::Panels;
 use super::workspace::{ScratchSlot, ThreadScratch, Workspace};
-use crate::simd::{Isa, Kernel, LhsRows, RhsPanels, Task, with_kernel};
+use crate::simd::{
+    Blocking, Gemm, Isa, LhsRows, OutTile, Panel, REGISTERS, Stage, Target, Task, UNIT, Units, Vector, tile, with_gemm,
+};
 use crate::threads::{self, join};
-
-/// Bytes of an MC block of the LHS, which stays in L2 while all columns are multiplied with it.
-const MC_BYTES: usize = 256 * 1024;
-
-/// Bytes of an NC block of the RHS, which stays in L2 while all rows of an MC block pass.
-const NC_BYTES: usize = 512 * 1024;
 
 /// Bytes of RHS panels that stay in L1 while rows of several tiles pass.
 const L1_BYTES: usize = 16 * 1024;
 
-/// The greatest MR of any micro-kernel.
+/// The greatest MR of any instruction set.
 const MAX_MR: usize = 32;
 
 /// A thread gets at least this many tiles of rows; with fewer, threads split columns instead.
 const MIN_ROW_TILES: usize = 2;
 
-/// A checked product without its LHS. Not generic over the types of codes, so that one driver serves all.
-struct Gemm<'a, E: Epilogue> {
+/// A product whose shapes, depth and bias were checked. Not generic over the types of codes, so that one driver serves
+/// all.
+pub(crate) struct Product<'a> {
+    pub(crate) a: &'a dyn LhsSource,
+    /// Zero point of the codes of the LHS.
+    pub(crate) a_zero_point: i32,
+    pub(crate) b: &'a Panels,
+    /// One per column of the epilogue.
+    pub(crate) bias: Option<&'a [i32]>,
+    /// Column of the epilogue that column 0 of the RHS belongs to.
+    pub(crate) first_col: usize,
+    pub(crate) workspace: &'a mut Workspace,
+}
+
+impl Job for Product<'_> {
+    /// Multiplies with the instruction set that the RHS was packed for.
+    fn run<S: Stage>(self, stage: S, out: ArrayViewMut2<'_, S::Out>) {
+        let Self { a, a_zero_point, b, bias, first_col, workspace } = self;
+        debug_assert_eq!((a.nrows(), a.depth()), (out.nrows(), b.rows));
+        if out.is_empty() {
+            return;
+        }
+        let isa = b.isa.for_rows(a.nrows());
+        let layout = LhsLayout::new(isa, a.nrows(), b.rows, b.cols);
+        let a_zero_point = a_zero_point + layout.sign_offset(a.signed());
+        let loops = Loops { isa, blocking: isa.blocking(), a, layout, a_zero_point, b, bias, first_col, stage };
+        let threads = threads::worth(out.len().saturating_mul(b.rows));
+        workspace.threads.resize_with(workspace.threads.len().max(threads), ThreadScratch::default);
+        loops.fork(0, 0, out, &mut workspace.threads[..threads]);
+    }
+}
+
+struct Loops<'a, S> {
     isa: Isa,
-    lhs: LhsLayout,
-    /// Zero point of the LHS after the sign offset.
+    blocking: Blocking,
+    a: &'a dyn LhsSource,
+    layout: LhsLayout,
+    /// Zero point of the codes that are multiplied: with the sign offset, if it is added.
     a_zero_point: i32,
     b: &'a Panels,
-    epilogue: &'a E,
-    /// Column of the epilogue that column 0 of the RHS belongs to.
+    bias: Option<&'a [i32]>,
     first_col: usize,
+    stage: S,
 }
 
-/// Computes a product whose shapes, depth and bias were checked, with the micro-kernel that its RHS was packed for.
-///
-/// Column 0 of the RHS is column `first_col` of the epilogue.
-pub(crate) fn gemm_unchecked<A: Int8, B: Int8, E: Epilogue>(
-    a: LhsSource<'_, A>,
-    a_zero_point: A,
-    b: &PackedRhs<B>,
-    epilogue: &E,
-    first_col: usize,
-    out: ArrayViewMut2<'_, E::Out>,
-    workspace: &mut Workspace,
-) {
-    debug_assert_eq!((a.nrows(), a.depth()), (out.nrows(), b.nrows()));
-    if out.is_empty() {
-        return;
-    }
-    let b = b.panels();
-    let isa = b.isa.for_rows(a.nrows());
-    let lhs = LhsLayout::new(isa, a.nrows(), b.rows, b.cols);
-    let gemm = Gemm { isa, lhs, a_zero_point: lhs.zero_point(a_zero_point), b, epilogue, first_col };
-    let threads = threads::worth(out.len().saturating_mul(b.rows));
-    workspace.threads.resize_with(workspace.threads.len().max(threads), ThreadScratch::default);
-    gemm.fork(a, 0, 0, out, &mut workspace.threads[..threads]);
-}
-
-impl<E: Epilogue> Gemm<'_, E> {
+impl<S: Stage> Loops<'_, S> {
     /// Halves the output by whole tiles until there is one part per thread, each with its `scratch`.
     ///
-    /// Columns are split only in skinny products: a block of rows is contiguous in `out`, so its epilogue can store from
+    /// Columns are split only in skinny products: a block of rows is contiguous in `out`, so it is stored from
     /// registers.
-    fn fork<A: Int8>(
-        &self,
-        a: LhsSource<'_, A>,
-        row: usize,
-        col: usize,
-        out: ArrayViewMut2<'_, E::Out>,
-        scratch: &mut [ThreadScratch],
-    ) {
+    fn fork(&self, row: usize, col: usize, out: ArrayViewMut2<'_, S::Out>, scratch: &mut [ThreadScratch]) {
         let (rows, cols) = out.dim();
-        let (mr, nr) = with_kernel!(self.isa, kernel => tile_size(kernel));
+        let Blocking { mr, nr, .. } = self.blocking;
         let threads = scratch.len();
         let by_rows = rows >= cols || rows >= MIN_ROW_TILES * mr * threads;
         let (len, unit) = if by_rows { (rows, mr) } else { (cols, nr) };
         let at = (len * (threads / 2) / threads).next_multiple_of(unit);
         if threads < 2 || at >= len || at == 0 {
-            return self.compute(a, row, col, out, &mut scratch[0]);
+            return self.rows(row, col, out, &mut scratch[0]);
         }
         let (first, second) = out.split_at(Axis(!by_rows as usize), at);
         let (next_row, next_col) = if by_rows { (row + at, col) } else { (row, col + at) };
         let (first_scratch, second_scratch) = scratch.split_at_mut(threads / 2);
-        join(
-            || self.fork(a, row, col, first, first_scratch),
-            || self.fork(a, next_row, next_col, second, second_scratch),
-        );
+        join(|| self.fork(row, col, first, first_scratch), || self.fork(next_row, next_col, second, second_scratch));
     }
 
-    /// Computes the block `out`, which starts at this row and column, on one thread.
-    fn compute<A: Int8>(
-        &self,
-        a: LhsSource<'_, A>,
-        row: usize,
-        col: usize,
-        mut out: ArrayViewMut2<'_, E::Out>,
-        scratch: &mut ThreadScratch,
-    ) {
+    /// Computes `out`, which starts at this row and column, on one thread: blocks of MC rows.
+    fn rows(&self, row: usize, col: usize, mut out: ArrayViewMut2<'_, S::Out>, scratch: &mut ThreadScratch) {
         let ThreadScratch { lhs, tile, start, zero_points, outputs } = scratch;
-        let rows = out.nrows();
-        // With an RHS that fits in L1, im2col blocks do too: they are written and read without a trip to L2.
-        let bytes = if a.is_im2col() && self.b.data().len() <= L1_BYTES { L1_BYTES } else { MC_BYTES };
-        let mc = (bytes / a.row_bytes(self.lhs).max(1)).next_multiple_of(MAX_MR).max(MAX_MR);
+        let (rows, cols) = out.dim();
+        let Blocking { mr, nr, mc_bytes, group, .. } = self.blocking;
+        debug_assert_eq!(col % nr, 0);
+        self.column_starts(col, start, cols.next_multiple_of(nr));
+        self.column_zero_points(col, zero_points, start.len());
+        tile.resize(mr * group * nr, 0);
+        // With an RHS that fits in L1, computed blocks do too: they are written and read without a trip to L2.
+        let bytes = if self.a.is_computed() && self.b.data().len() <= L1_BYTES { L1_BYTES } else { mc_bytes };
+        let mc = (bytes / self.layout.row_bytes(self.a).max(1)).next_multiple_of(MAX_MR).max(MAX_MR);
         let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(mc) {
             let end = rows.min(first + mc);
-            let out = out.slice_mut(s![first..end, ..]);
-            let a = lhs.read(a, row + first..row + end, self.lhs, with_sums);
-            let block = Block { a, row: row + first, col, out, tile, start, zero_points, outputs };
-            with_kernel!(self.isa, kernel => kernel.run(MacroKernel { gemm: self, kernel, block }));
+            let a = lhs.read(self.a, row + first..row + end, self.layout, with_sums);
+            let out = OutBlock::new(out.slice_mut(s![first..end, ..]), outputs);
+            let columns = [start.as_slice(), zero_points.as_slice()];
+            let mut block = Block { loops: self, a, row: row + first, col, columns, out, scratch: tile };
+            block.columns(end - first, cols);
+            block.out.release(outputs);
         }
     }
 
     /// Computes the initial accumulators of the columns from `col` on: the bias less the zero-point compensation of the
     /// LHS.
-    #[inline(always)]
     fn column_starts(&self, col: usize, start: &mut Vec<i32>, len: usize) {
         let sums = &self.b.column_sums[col..];
         start.clear();
         start.extend(sums.iter().take(len).map(|&sum| self.a_zero_point.wrapping_mul(sum).wrapping_neg()));
-        if let Some(bias) = self.epilogue.bias() {
-            start
-                .iter_mut()
-                .zip(&bias[self.first_col + col..])
-                .for_each(|(start, &bias)| *start = start.wrapping_add(bias));
+        if let Some(bias) = self.bias {
+            let bias = &bias[self.first_col + col..];
+            start.iter_mut().zip(bias).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
         }
         start.resize(len, 0);
     }
 
     /// Copies the zero points of the columns from `col` on, padded to `len`; none if all are 0.
-    #[inline(always)]
     fn column_zero_points(&self, col: usize, zero_points: &mut Vec<i32>, len: usize) {
         zero_points.clear();
         if let Some(some) = self.b.zero_points.get(col..).filter(|some| !some.is_empty()) {
@@ -146,66 +135,228 @@ impl<E: Epilogue> Gemm<'_, E> {
     }
 }
 
-fn tile_size<K: Kernel>(_: K) -> (usize, usize) {
-    (K::MR, K::NR)
-}
-
 /// An MC block of the LHS against some columns of the RHS.
-struct Block<'a, E: Epilogue> {
+struct Block<'a, 'l, S: Stage> {
+    loops: &'a Loops<'l, S>,
     a: LhsRows<'a>,
-    /// Row of the product that the block starts at.
+    /// Row and column of the product that the block starts at.
     row: usize,
-    /// Column of the RHS that the block starts at.
     col: usize,
-    out: ArrayViewMut2<'a, E::Out>,
-    tile: &'a mut Vec<i32>,
-    start: &'a mut Vec<i32>,
-    zero_points: &'a mut Vec<i32>,
-    outputs: &'a mut ScratchSlot,
+    /// Initial accumulators and zero points of the columns.
+    columns: [&'a [i32]; 2],
+    out: OutBlock<'a, S::Out>,
+    /// Accumulators of the tiles of a group, on their way through memory.
+    scratch: &'a mut [i32],
 }
 
-/// The loops of a block over NC columns, rows and tiles, compiled for one instruction set.
-struct MacroKernel<'a, 'b, 'p, E: Epilogue, K> {
-    gemm: &'a Gemm<'p, E>,
-    kernel: K,
-    block: Block<'b, E>,
+impl<S: Stage> Block<'_, '_, S> {
+    /// The loops over NC columns, rows that pass panels in L1, and groups of panels.
+    fn columns(&mut self, rows: usize, cols: usize) {
+        let Blocking { mr, nr, nc_bytes, group, .. } = self.loops.blocking;
+        let panel_len = self.loops.b.panel_len.max(1);
+        let nc = (nc_bytes / panel_len / group).max(1) * group * nr;
+        let height = mr * (L1_BYTES / panel_len / group).clamp(1, 16);
+        for (first, len) in chunks(cols, nc, nr) {
+            for (i, height) in chunks(rows, height, mr) {
+                for (j, width) in chunks(len, group * nr, nr) {
+                    self.group([i, height], [first + j, width]);
+                }
+            }
+        }
+    }
+
+    /// Computes some rows of a group of panels.
+    fn group(&mut self, [i, rows]: [usize; 2], [j, cols]: [usize; 2]) {
+        let Loops { isa, blocking, b, first_col, stage, .. } = *self.loops;
+        let (stride, out) = {
+            let (out, stride) = self.out.tile(i, j, rows, cols);
+            (stride, out)
+        };
+        let out = OutTile { row: self.row + i, col: first_col + self.col + j, width: cols, out, stride };
+        let first = (self.col + j) / blocking.nr * b.panel_len;
+        let panels = cols.div_ceil(blocking.nr);
+        let group = Group {
+            rows,
+            a: self.a.from(i),
+            above: i,
+            whole: self.a,
+            panels: &b.data()[first..first + panels * b.panel_len],
+            panel_len: b.panel_len,
+            columns: self.columns.map(|columns| columns.get(j..j + panels * blocking.nr).unwrap_or_default()),
+            stage,
+            out,
+            scratch: &mut *self.scratch,
+        };
+        with_gemm!(isa, g => match g_mr(g) {
+            12 => group.run::<_, 12>(g),
+            6 => group.run::<_, 6>(g),
+            _ => group.run::<_, 4>(g),
+        }, amx => group.run_amx(amx));
+        self.out.scatter(i, j, rows, cols);
+    }
 }
 
-impl<E: Epilogue, K: Kernel> Task for MacroKernel<'_, '_, '_, E, K> {
+fn g_mr<G: Gemm>(_: G) -> usize {
+    const { assert!(G::MR == 12 || G::MR == 6 || G::MR == 4) }
+    G::MR
+}
+
+/// Some rows against the panels of a group.
+struct Group<'a, S: Stage> {
+    rows: usize,
+    a: LhsRows<'a>,
+    /// Rows of the block above the first row, and the block.
+    above: usize,
+    whole: LhsRows<'a>,
+    panels: &'a [u8],
+    panel_len: usize,
+    /// Initial accumulators and zero points of all columns of the panels.
+    columns: [&'a [i32]; 2],
+    stage: S,
+    out: OutTile<'a, S::Out>,
+    scratch: &'a mut [i32],
+}
+
+impl<'a, S: Stage> Group<'a, S> {
+    /// Returns panel `p`.
+    #[inline(always)]
+    fn panel(&self, p: usize, nr: usize) -> Panel<'a> {
+        let codes = &self.panels[p * self.panel_len..][..self.panel_len];
+        let [start, zero_points] = self.columns.map(|columns| columns.get(p * nr..(p + 1) * nr).unwrap_or_default());
+        Panel { codes, start, zero_points }
+    }
+
+    fn run<G: Gemm, const MR: usize>(mut self, g: G) {
+        let nr = REGISTERS * G::V::LANES;
+        let mut done = 0;
+        if S::FROM_REGISTERS {
+            done = self.rows - self.rows % MR;
+            if done > 0 && self.a.signed && G::KR == UNIT {
+                g.run(Tiles::<G, S, MR, true> { g, group: &mut self });
+            } else if done > 0 {
+                g.run(Tiles::<G, S, MR, false> { g, group: &mut self });
+            }
+        }
+        while done < self.rows {
+            done += self.tile_rows::<G, MR>(g, done, nr);
+        }
+    }
+
+    /// Computes the tiles from row `i` on through memory: `MR` rows, or what is left. Returns the number of rows.
+    ///
+    /// Tiles have 1, 2, 4, 8 or `MR` rows. A tile with more rows than are left starts above them, or reads beyond them
+    /// where there is memory, and what is computed twice or in vain is not stored.
+    fn tile_rows<G: Gemm, const MR: usize>(&mut self, g: G, i: usize, nr: usize) -> usize {
+        let (left, above) = (self.rows - i, self.above + i);
+        let LhsRows { bytes, stride, len, .. } = self.whole;
+        let beyond = |size: usize| (above + size - 1) * stride + len <= bytes.len();
+        let sizes = [1, 2, 4, 8, MR].into_iter().filter(|&size| size <= MR);
+        let enough = sizes.clone().find(|&size| size >= left && (size <= left + above || beyond(size)));
+        let size = enough.or_else(|| sizes.filter(|&size| size <= left).last()).unwrap_or(1);
+        let count = size.min(left);
+        let skip = if size <= left + above { size - count } else { 0 };
+        let a = self.whole.from(above - skip);
+        for p in 0..self.columns[0].len() / nr {
+            let (b, acc) = (self.panel(p, nr), &mut *self.scratch);
+            match size {
+                1 => g.run(TileToMemory::<G, 1, 4> { g, a, b, acc }),
+                2 => g.run(TileToMemory::<G, 2, 2> { g, a, b, acc }),
+                4 => g.run(TileToMemory::<G, 4, 1> { g, a, b, acc }),
+                8 if MR > 8 => g.run(TileToMemory::<G, 8, 1> { g, a, b, acc }),
+                _ => g.run(TileToMemory::<G, MR, 1> { g, a, b, acc }),
+            }
+            let (stage, acc, stride) = (self.stage, &self.scratch[skip * nr..], nr);
+            let out = self.out.from(i, p * nr);
+            let out = OutTile { width: out.width.min(nr), ..out };
+            g.run(StoreRows { v: g.vector(), rows: count, acc, stride, stage, out });
+        }
+        count
+    }
+
+    /// Multiplies with AMX: tiles of 32 rows and several panels, through memory.
+    #[cfg(target_arch = "x86_64")]
+    fn run_amx(mut self, amx: crate::simd::Amx) {
+        use crate::simd::Amx;
+        let (vnni, stride) = (amx.vnni(), self.columns[0].len());
+        for i in (0..self.rows).step_by(Amx::MR) {
+            let rows = Amx::MR.min(self.rows - i);
+            amx.multiply(rows, self.a.from(i), self.panels, self.columns, self.scratch, stride);
+            let (acc, stage, out) = (&*self.scratch, self.stage, self.out.from(i, 0));
+            vnni.run(StoreRows { v: vnni.vector(), rows, acc, stride, stage, out });
+        }
+    }
+}
+
+/// Tiles of `MR` rows: multiply, store, from registers. The hot loop of every product.
+struct Tiles<'a, 'g, G, S: Stage, const MR: usize, const SIGNED: bool> {
+    g: G,
+    group: &'a mut Group<'g, S>,
+}
+
+impl<G: Gemm, S: Stage, const MR: usize, const SIGNED: bool> Task for Tiles<'_, '_, G, S, MR, SIGNED> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { gemm, kernel, block } = self;
-        let Block { a, row, col, out, tile, start, zero_points, outputs } = block;
-        let (rows, cols) = out.dim();
-        let panel_len = gemm.b.panel_len;
-        let tile_cols = K::NR * K::NR_PANELS;
-        debug_assert_eq!(col % K::NR, 0);
-        tile.resize(K::MR * tile_cols, 0);
-        gemm.column_starts(col, start, cols.next_multiple_of(K::NR_STEP));
-        gemm.column_zero_points(col, zero_points, start.len());
-        let nc = (NC_BYTES / panel_len.max(1) / K::NR_PANELS).max(1) * tile_cols;
-        let mut out = OutBlock::new(out, outputs);
-        // Rows that pass panels in L1 before the next panels are loaded.
-        let height = K::MR * (L1_BYTES / panel_len.max(1) / K::NR_PANELS).clamp(1, 16);
-        for (first, len) in chunks(cols, nc, K::NR) {
-            for (i, height) in chunks(rows, height, K::MR) {
-                for (j, width) in chunks(len, tile_cols, K::NR).map(|(j, width)| (first + j, width)) {
-                    let panels = &gemm.b.data()[(col + j) / K::NR * panel_len..];
-                    let panels = &panels[..width.div_ceil(K::NR) * panel_len];
-                    let columns = j..j + width.next_multiple_of(K::NR_STEP);
-                    let zero_points = zero_points.get(columns.clone()).unwrap_or_default();
-                    let b = RhsPanels { panels, panel_len, start: &start[columns], zero_points };
-                    let acc = TileProduct { kernel, rows: height, a: a.from(i), b, acc: tile, stride: tile_cols };
-                    let at = (row + i, gemm.first_col + col + j);
-                    let (to, stride) = out.tile(i, j, height, width);
-                    gemm.epilogue.finish(acc, TileOut { at, width, out: to, stride });
-                    out.scatter(i, j, height, width);
+        let Self { g, group } = self;
+        // Locals, so that the compiler keeps them in registers: stores of bytes could alias the group.
+        let (v, stage, nr) = (g.vector(), group.stage, REGISTERS * G::V::LANES);
+        for i in (0..group.rows - group.rows % MR).step_by(MR) {
+            let mut last = [[0; UNIT]; MR];
+            let a = Units::new(group.a.from(i), &mut last);
+            for p in 0..group.columns[0].len() / nr {
+                let b = group.panel(p, nr);
+                let out = group.out.from(i, p * nr);
+                if out.width > G::V::LANES {
+                    let acc = tile::<G, MR, REGISTERS, 1, SIGNED>(g, &a, b);
+                    stage.store(v, &acc, OutTile { width: out.width.min(nr), ..out });
+                } else {
+                    let acc = tile::<G, MR, 1, 1, SIGNED>(g, &a, b);
+                    stage.store(v, &acc, out);
                 }
             }
         }
-        out.release(outputs);
+    }
+}
+
+/// Computes a tile of `ROWS` rows into memory, `[ROWS][NR]`.
+struct TileToMemory<'a, G, const ROWS: usize, const CHAINS: usize> {
+    g: G,
+    a: LhsRows<'a>,
+    b: Panel<'a>,
+    acc: &'a mut [i32],
+}
+
+impl<G: Gemm, const ROWS: usize, const CHAINS: usize> Task for TileToMemory<'_, G, ROWS, CHAINS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { g, a, b, acc } = self;
+        let width = REGISTERS * G::V::LANES;
+        let mut last = [[0; UNIT]; ROWS];
+        let tile = tile::<G, ROWS, REGISTERS, CHAINS, true>(g, &Units::new(a, &mut last), b);
+        let out = OutTile { row: 0, col: 0, width, out: acc, stride: width };
+        crate::simd::StoreI32.store(g.vector(), &tile, out);
+    }
+}
+
+/// Stores rows of accumulators in memory by a stage.
+struct StoreRows<'a, V, S: Stage> {
+    v: V,
+    rows: usize,
+    acc: &'a [i32],
+    stride: usize,
+    stage: S,
+    out: OutTile<'a, S::Out>,
+}
+
+impl<V: Vector, S: Stage> Task for StoreRows<'_, V, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.stage.store_rows(self.v, self.rows, self.acc, self.stride, self.out);
     }
 }
 
@@ -221,7 +372,6 @@ fn chunks(len: usize, most: usize, unit: usize) -> impl Iterator<Item = (usize, 
         (chunk.1 > 0).then_some(chunk)
     })
 }
-
 /// The outputs of a block: the caller's array, or a tile that is scattered into it if it is strided.
 enum OutBlock<'a, T> {
     Contiguous {
@@ -236,7 +386,6 @@ enum OutBlock<'a, T> {
 }
 
 impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
-    #[inline(always)]
     fn new(out: ArrayViewMut2<'a, T>, scratch: &mut ScratchSlot) -> Self {
         let cols = out.ncols();
         if out.is_standard_layout() {
@@ -246,7 +395,6 @@ impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
     }
 
     /// Returns the memory of a tile and the distance between its rows.
-    #[inline(always)]
     fn tile(&mut self, row: usize, col: usize, height: usize, width: usize) -> (&mut [T], usize) {
         match self {
             Self::Contiguous { out, cols } => (&mut out[row * *cols + col..], *cols),
@@ -258,7 +406,6 @@ impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
     }
 
     /// Copies a finished tile into a strided output.
-    #[inline(always)]
     fn scatter(&mut self, row: usize, col: usize, height: usize, width: usize) {
         if let Self::Strided { out, tile } = self {
             let mut out = out.slice_mut(s![row..row + height, col..col + width]);
@@ -272,7 +419,6 @@ impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
     }
 
     /// Returns the tile to the scratch for the next block.
-    #[inline(always)]
     fn release(self, scratch: &mut ScratchSlot) {
         if let Self::Strided { tile, .. } = self {
             scratch.put(tile);

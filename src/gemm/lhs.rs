@@ -1,225 +1,178 @@
-//! Sources of LHS rows, and blocks of them in the layout that micro-kernels read.
+//! Sources of LHS rows, and blocks of them in the layout that tiles read.
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ndarray::{ArrayView2, s};
-
-use super::Int8;
 use super::aligned::AlignedBytes;
-use super::dynamic_lhs::DynamicLhs;
-use super::im2col::Im2col;
-use super::packed_lhs::PackedLhs;
-use super::transpose::transpose_strided;
-use crate::simd::{self, Isa, Kernel, LhsRows, Task, with_kernel};
+use crate::simd::{self, Blocking, Isa, LhsRows, Task, UNIT};
 
-/// A source of LHS rows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum LhsSource<'a, A: Int8> {
-    /// A matrix of any strides.
-    Matrix(ArrayView2<'a, A>),
-    /// A matrix packed beforehand.
-    Packed(&'a PackedLhs<A>),
-    /// The im2col matrix of a convolution's input.
-    Im2col(Im2col<'a>),
-    /// An f32 matrix of any strides, quantized to `u8` on the fly.
-    Dynamic(DynamicLhs<'a>),
-}
+/// A source of LHS rows: a matrix, or whatever can write rows of codes.
+pub(crate) trait LhsSource: Sync {
+    fn nrows(&self) -> usize;
 
-impl<A: Int8> LhsSource<'_, A> {
-    pub(crate) fn nrows(&self) -> usize {
-        match self {
-            LhsSource::Matrix(a) => a.nrows(),
-            LhsSource::Packed(a) => a.nrows(),
-            LhsSource::Im2col(im2col) => im2col.nrows(),
-            LhsSource::Dynamic(dynamic) => dynamic.values.nrows(),
-        }
+    /// Codes in a row.
+    fn depth(&self) -> usize;
+
+    /// True if the codes are signed.
+    fn signed(&self) -> bool;
+
+    /// Returns rows that were packed beforehand, with their sums.
+    fn packed(&self, _rows: Range<usize>) -> Option<LhsRows<'_>> {
+        None
     }
 
-    /// Returns the bytes between rows as the micro-kernel reads them.
-    pub(crate) fn row_bytes(&self, layout: LhsLayout) -> usize {
-        match self {
-            LhsSource::Matrix(_) | LhsSource::Packed(_) | LhsSource::Dynamic(_) => self.depth(),
-            LhsSource::Im2col(im2col) => im2col_stride(im2col, layout),
-        }
+    /// Returns the bytes of rows in memory, from the first row on, and the distance between rows.
+    fn in_place(&self, _rows: Range<usize>) -> Option<(&[u8], usize)> {
+        None
     }
 
-    pub(crate) fn is_im2col(&self) -> bool {
-        matches!(self, LhsSource::Im2col(_))
-    }
+    /// Writes the codes of some rows, `stride` bytes apart. It may write up to [`overhang`](Self::overhang) bytes beyond
+    /// the end of a row.
+    fn fill(&self, rows: Range<usize>, stride: usize, to: &mut [u8]);
 
-    pub(crate) fn depth(&self) -> usize {
-        match self {
-            LhsSource::Matrix(a) => a.ncols(),
-            LhsSource::Packed(a) => a.ncols(),
-            LhsSource::Im2col(im2col) => im2col.depth(),
-            LhsSource::Dynamic(dynamic) => dynamic.values.ncols(),
-        }
+    /// Bytes that [`fill`](Self::fill) may write beyond the end of a row; rows are that far apart.
+    fn overhang(&self) -> usize;
+
+    /// True if rows are computed so fast that blocks of them belong in L1.
+    fn is_computed(&self) -> bool {
+        false
     }
 }
 
-/// The layout in which a micro-kernel reads the LHS.
+/// The layout in which tiles read the LHS.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LhsLayout {
-    /// True if the micro-kernel multiplies unsigned codes and adds the sign offset to signed ones.
-    unsigned: bool,
-    /// Strides that are multiples of this alias in L1.
-    aliasing_stride: usize,
+    blocking: Blocking,
     /// True if rows of this depth can be read from the caller's matrix.
     in_place: bool,
-    /// True to add the sign offset in a copy, not in the micro-kernel at each read.
+    /// True to add the sign offset in a copy, not in the tile at each read.
     offset_in_copy: bool,
 }
 
-/// From this many columns on, a copy with the sign offset costs less than XOR 0x80 in the micro-kernel.
+/// From this many columns on, a copy with the sign offset costs less than XOR 0x80 in the tile.
 const OFFSET_IN_COPY_COLS: usize = 256;
 
 impl LhsLayout {
     /// Chooses the layout for a product of this size.
     pub(crate) fn new(isa: Isa, rows: usize, depth: usize, cols: usize) -> Self {
-        fn layout<K: Kernel>(_: K, depth: usize, reused: bool) -> LhsLayout {
-            LhsLayout {
-                unsigned: K::UNSIGNED_LHS,
-                aliasing_stride: K::ALIASING_STRIDE,
-                in_place: K::reads_in_place(depth),
-                offset_in_copy: K::UNSIGNED_LHS && reused,
-            }
+        let blocking = isa.blocking();
+        Self {
+            blocking,
+            // AMX reads beyond the end of rows whose depth is not a multiple of its step.
+            in_place: blocking.mr <= 12 || isa.padded_depth(depth) == depth,
+            offset_in_copy: blocking.unsigned_lhs && rows > 1 && cols >= OFFSET_IN_COPY_COLS,
         }
-        with_kernel!(isa, kernel => layout(kernel, depth, rows > 1 && cols >= OFFSET_IN_COPY_COLS))
     }
 
-    /// Returns the layout of a [`PackedLhs`], copied once for all products.
+    /// Returns the layout of a [`PackedLhs`](super::PackedLhs), copied once for all products.
     pub(super) fn packed(isa: Isa) -> Self {
-        let layout = Self::new(isa, 0, 0, 0);
-        Self { in_place: false, offset_in_copy: layout.unsigned, ..layout }
+        let blocking = isa.blocking();
+        Self { blocking, in_place: false, offset_in_copy: blocking.unsigned_lhs }
+    }
+
+    /// Returns the bytes between rows as tiles read them.
+    pub(super) fn row_bytes(self, a: &dyn LhsSource) -> usize {
+        (a.depth() + if self.in_place { 0 } else { AlignedBytes::LINE }) * self.blocking.lhs_width
+    }
+
+    /// Returns the offset from codes to those that are multiplied.
+    pub(super) fn sign_offset(self, signed: bool) -> i32 {
+        if self.blocking.unsigned_lhs && signed { 128 } else { 0 }
     }
 
     /// Returns whether rows at this stride compete for the same cache sets of L1.
     fn aliases(self, stride: usize) -> bool {
-        stride.is_multiple_of(self.aliasing_stride)
-    }
-
-    /// Returns the offset from codes of `A` to the codes that the micro-kernel multiplies.
-    fn sign_offset<A: Int8>(self) -> i32 {
-        if self.unsigned { A::SIGN_OFFSET } else { 0 }
+        stride.is_multiple_of(self.blocking.aliasing_stride)
     }
 
     /// Returns a stride for rows with `padding` bytes to read or write behind each, without cache-set conflicts.
-    fn padded_stride(self, depth: usize, padding: usize) -> usize {
-        let stride = (depth + padding).next_multiple_of(padding);
+    fn padded_stride(self, len: usize, padding: usize) -> usize {
+        let stride = (len + padding).next_multiple_of(padding.max(1));
         if self.aliases(stride) { stride + AlignedBytes::LINE } else { stride }
-    }
-
-    /// Returns the zero point of the codes that the micro-kernel multiplies.
-    pub(crate) fn zero_point<A: Int8>(self, zero_point: A) -> i32 {
-        zero_point.to_i32() + self.sign_offset::<A>()
     }
 }
 
 /// Scratch for a block of LHS rows that cannot be read in place. Reused from block to block.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LhsBlock {
-    data: AlignedBytes,
+    codes: AlignedBytes,
+    /// The codes widened to 16 bits, for sets that multiply those.
+    wide: AlignedBytes,
     sums: Vec<i32>,
 }
 
 impl LhsBlock {
-    /// Returns the codes of the last [`read`](Self::read), if it copied, and its row sums.
-    pub(super) fn content(&self) -> (&[u8], &[i32]) {
-        (self.data.as_slice(), &self.sums)
+    /// Returns the rows of the last [`read`](Self::read), if it copied.
+    pub(super) fn content(&self, layout: &LhsLayout) -> (&[u8], &[i32]) {
+        let bytes = if layout.blocking.lhs_width == 2 { &self.wide } else { &self.codes };
+        (bytes.as_slice(), &self.sums)
+    }
+
+    /// Frees what [`read`](Self::read) needed on the way.
+    pub(super) fn shrink(&mut self, layout: &LhsLayout) {
+        if layout.blocking.lhs_width == 2 {
+            self.codes = AlignedBytes::default();
+        }
     }
 
     pub(super) fn size_in_bytes(&self) -> usize {
-        self.data.as_slice().len() + size_of_val(self.sums.as_slice())
+        self.codes.as_slice().len() + self.wide.as_slice().len() + size_of_val(self.sums.as_slice())
     }
 
-    /// Returns the rows of `range`, with row sums if `with_sums`.
+    /// Returns the rows of `range`, with row sums if `with_sums`. If there are fewer than a tile has, there is memory
+    /// behind them for a tile to read.
     ///
-    /// Rows of a matrix are read in place if they are contiguous, do not alias in L1 and need no sign offset. All
-    /// others are copied.
-    pub(crate) fn read<'a: 'b, 'b, A: Int8>(
+    /// Rows of a matrix are read in place if they are contiguous, do not alias in L1 and need no sign offset. All others
+    /// are copied, and then widened for sets that multiply 16-bit integers.
+    pub(crate) fn read<'a: 'b, 'b>(
         &'b mut self,
-        a: LhsSource<'a, A>,
+        a: &'a dyn LhsSource,
         range: Range<usize>,
         layout: LhsLayout,
         with_sums: bool,
     ) -> LhsRows<'b> {
+        if let Some(rows) = a.packed(range.clone()) {
+            return if with_sums { rows } else { LhsRows { sums: &[], ..rows } };
+        }
+        let Self { codes, wide, sums } = self;
+        let Blocking { mr, lhs_width, unsigned_lhs, .. } = layout.blocking;
         let (count, depth) = (range.len(), a.depth());
-        let offset = layout.offset_in_copy && A::SIGN_OFFSET != 0;
-        let mut rows = match a {
-            LhsSource::Packed(a) => {
-                let rows = a.rows(range);
-                return if with_sums { rows } else { LhsRows { sums: &[], ..rows } };
-            }
-            LhsSource::Matrix(a) => read_matrix(&mut self.data, a, range, layout),
-            LhsSource::Im2col(im2col) => {
-                let stride = im2col_stride(&im2col, layout);
-                self.data.resize(count * stride);
-                im2col.fill_rows(range, stride, self.data.as_mut_slice());
-                // Whole KR groups are read faster. The RHS holds zeros beyond the depth.
-                let depth = depth.next_multiple_of(Im2col::MAX_KR);
-                add_sign_offset_if(offset, &mut self.data);
-                LhsRows { bytes: self.data.as_slice(), stride, depth, signed: A::SIGN_OFFSET != 0, sums: &[] }
-            }
-            LhsSource::Dynamic(dynamic) => {
-                let dense = layout.in_place && !layout.aliases(depth);
-                let stride = if dense { depth } else { copy_stride(depth, layout) };
-                self.data.resize(count * stride);
-                dynamic.quantize(range, stride, self.data.as_mut_slice());
-                LhsRows { bytes: self.data.as_slice(), stride, depth, signed: false, sums: &[] }
+        let readable = if count < mr { count.next_power_of_two().min(mr) } else { count };
+        let offset = layout.offset_in_copy && a.signed();
+        let signed = a.signed() && !offset;
+        let widened = lhs_width == 2;
+        let in_place = a.in_place(range.clone()).filter(|&(_, stride)| {
+            widened || layout.in_place && !offset && readable == count && !layout.aliases(stride)
+        });
+        let (bytes, stride, len) = match in_place {
+            Some((bytes, stride)) => (bytes, stride, depth),
+            None => {
+                let overhang = if layout.in_place { a.overhang() } else { AlignedBytes::LINE };
+                let stride = layout.padded_stride(depth, overhang);
+                codes.resize(readable * stride);
+                a.fill(range, stride, &mut codes.as_mut_slice()[..count * stride]);
+                if offset {
+                    simd::run(AddSignOffset(codes.as_mut_slice()));
+                }
+                // Whole units are read faster. The RHS holds zeros beyond the depth.
+                let len = depth.next_multiple_of(UNIT);
+                (codes.as_slice(), stride, if len <= stride { len } else { depth })
             }
         };
-        rows.signed &= !offset;
-        self.sums.clear();
+        let rows = LhsRows { bytes, stride, len: depth, signed, sums: &[] };
+        sums.clear();
         if with_sums {
-            let signed = rows.signed && !layout.unsigned;
-            self.sums.resize(count, 0);
-            simd::run(RowSums { rows, depth, signed, sums: &mut self.sums });
+            sums.resize(readable.max(count), 0);
+            simd::run(RowSums { rows, signed: signed && !unsigned_lhs, sums: &mut sums[..count] });
         }
-        LhsRows { sums: &self.sums, ..rows }
-    }
-}
-
-fn read_matrix<'a: 'b, 'b, A: Int8>(
-    data: &'b mut AlignedBytes,
-    whole: ArrayView2<'a, A>,
-    range: Range<usize>,
-    layout: LhsLayout,
-) -> LhsRows<'b> {
-    let a = whole.slice_move(s![range.clone(), ..]);
-    let depth = a.ncols();
-    let signed = A::SIGN_OFFSET != 0;
-    let offset = layout.offset_in_copy && signed;
-    let in_place =
-        match a.strides() {
-            &[stride, 1] if layout.in_place && !offset && stride >= depth as isize => {
-                if layout.aliases(stride as usize) { None } else { a.to_slice_memory_order() }
-            }
-            _ => None,
-        };
-    if let Some(codes) = in_place {
-        return LhsRows { bytes: A::as_bytes(codes), stride: a.strides()[0] as usize, depth, signed, sums: &[] };
-    }
-    let stride = copy_stride(depth, layout);
-    data.resize(a.nrows() * stride);
-    if let Some(columns) = whole.reversed_axes().to_slice() {
-        let columns = (A::as_bytes(columns).get(range.start..).unwrap_or_default(), whole.nrows());
-        transpose_strided([depth, a.nrows()], columns, (data.as_mut_slice(), stride));
-    } else {
-        for (row, copy) in a.rows().into_iter().zip(data.as_mut_slice().chunks_exact_mut(stride)) {
-            match row.to_slice() {
-                Some(row) => copy[..depth].copy_from_slice(A::as_bytes(row)),
-                None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
-            }
+        if !widened {
+            return LhsRows { len, sums, ..rows };
         }
-    }
-    add_sign_offset_if(offset, data);
-    LhsRows { bytes: data.as_slice(), stride, depth, signed, sums: &[] }
-}
-
-fn add_sign_offset_if(condition: bool, codes: &mut AlignedBytes) {
-    if condition {
-        simd::run(AddSignOffset(codes.as_mut_slice()));
+        let len = (2 * depth).next_multiple_of(UNIT);
+        let stride = layout.padded_stride(len, UNIT);
+        wide.resize(readable * stride);
+        simd::run(Widen { rows, to: &mut wide.as_mut_slice()[..count * stride], stride });
+        LhsRows { bytes: wide.as_slice(), stride, len, signed: false, sums }
     }
 }
 
@@ -237,21 +190,36 @@ impl Task for AddSignOffset<'_> {
     }
 }
 
-/// Returns the stride of copied rows. Micro-kernels may read up to a cache line beyond the end of a row.
-fn copy_stride(depth: usize, layout: LhsLayout) -> usize {
-    layout.padded_stride(depth, AlignedBytes::LINE)
+/// Widens the codes of each row to 16 bits. The remainder of the last unit is unspecified: the RHS holds zeros there.
+struct Widen<'a> {
+    rows: LhsRows<'a>,
+    to: &'a mut [u8],
+    stride: usize,
 }
 
-/// Returns the stride of im2col rows: with little padding, so that more rows fit in L1, if the micro-kernel reads in
-/// place.
-fn im2col_stride(im2col: &Im2col<'_>, layout: LhsLayout) -> usize {
-    layout.padded_stride(im2col.depth(), if layout.in_place { im2col.overhang() } else { AlignedBytes::LINE })
+impl Task for Widen<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { rows, to, stride } = self;
+        if stride == 0 {
+            return;
+        }
+        for (i, to) in to.chunks_exact_mut(stride).enumerate() {
+            let to = to.as_chunks_mut::<2>().0;
+            if rows.signed {
+                to.iter_mut().zip(rows.row(i)).for_each(|(to, &code)| *to = i16::from(code as i8).to_le_bytes());
+            } else {
+                to.iter_mut().zip(rows.row(i)).for_each(|(to, &code)| *to = u16::from(code).to_le_bytes());
+            }
+        }
+    }
 }
 
-/// Sums the first `depth` codes of each row: signed ones unchanged if `signed`, otherwise with the sign offset.
+/// Sums the codes of each row: signed ones unchanged if `signed`, otherwise with the sign offset.
 struct RowSums<'a> {
     rows: LhsRows<'a>,
-    depth: usize,
     signed: bool,
     sums: &'a mut [i32],
 }
@@ -264,11 +232,10 @@ impl Task for RowSums<'_> {
         let (sign_xor, offset) = match (self.rows.signed, self.signed) {
             (false, _) => (0, 0),
             (true, false) => (0x80, 0),
-            (true, true) => (0x80, 128 * self.depth as i32),
+            (true, true) => (0x80, 128 * self.rows.len as i32),
         };
         for (i, sum) in self.sums.iter_mut().enumerate() {
-            let codes = &self.rows.row(i)[..self.depth];
-            *sum = codes.iter().map(|code| (code ^ sign_xor) as i32).sum::<i32>() - offset;
+            *sum = self.rows.row(i).iter().map(|code| (code ^ sign_xor) as i32).sum::<i32>() - offset;
         }
     }
 }

@@ -53,9 +53,7 @@
 
 mod aligned;
 mod driver;
-mod dynamic_lhs;
 mod epilogue;
-mod im2col;
 mod int8;
 mod lhs;
 mod pack;
@@ -69,14 +67,15 @@ mod workspace;
 use ndarray::{Array2, ArrayRef2};
 
 use crate::error::{Error, Result, ValueError};
-pub(crate) use driver::gemm_unchecked;
-pub(crate) use dynamic_lhs::DynamicLhs;
+pub(crate) use aligned::AlignedBytes;
+pub(crate) use driver::Product;
 pub use epilogue::{DequantizeEpilogue, Epilogue, I32Epilogue, RequantizeEpilogue};
-pub(crate) use epilogue::{StoredAccumulators, TileOut, sealed::Finish};
-pub(crate) use im2col::Im2col;
+pub(crate) use epilogue::{Job, sealed::Finish};
 pub use int8::Int8;
 pub(crate) use int8::sealed::Int8Bits;
 pub(crate) use lhs::LhsSource;
+pub(crate) use packed_lhs::MatrixLhs;
+use packed_lhs::Source;
 pub use packed_lhs::{Lhs, PackedLhs};
 pub use rhs::PackedRhs;
 pub(crate) use transpose::transpose;
@@ -115,7 +114,7 @@ pub fn gemm<'a, A: Int8, B: Int8, E: Epilogue>(
     epilogue: &E,
 ) -> Result<Array2<E::Out>> {
     let a = a.into();
-    let mut out = Array2::from_elem((a.source.nrows(), b.ncols()), E::Out::default());
+    let mut out = Array2::from_elem((a.source().nrows(), b.ncols()), E::Out::default());
     gemm_into(a, a_zero_point, b, epilogue, &mut out, &mut Workspace::new())?;
     Ok(out)
 }
@@ -135,21 +134,38 @@ pub fn gemm_into<'a, A: Int8, B: Int8, E: Epilogue>(
     out: &mut ArrayRef2<E::Out>,
     workspace: &mut Workspace,
 ) -> Result<()> {
-    let Lhs { source: a } = a.into();
-    let [m, k] = [a.nrows(), a.depth()];
-    if k != b.nrows() {
-        return Err(Error::shape("LHS of the product", &[m, b.nrows()], &[m, k]));
+    let a = a.into();
+    if let Source::Packed(a) = a.0 {
+        check_inner(a.nrows(), a.ncols(), b.nrows())?;
+        a.check(b.panels().isa)?;
     }
+    gemm_from(a.source(), a_zero_point, b, epilogue, out, workspace)
+}
+
+/// [`gemm_into`] for any source of rows of `A`.
+pub(crate) fn gemm_from<A: Int8, B: Int8, E: Epilogue>(
+    a: &dyn LhsSource,
+    a_zero_point: A,
+    b: &PackedRhs<B>,
+    epilogue: &E,
+    out: &mut ArrayRef2<E::Out>,
+    workspace: &mut Workspace,
+) -> Result<()> {
+    let [m, k] = [a.nrows(), a.depth()];
+    check_inner(m, k, b.nrows())?;
     if out.dim() != (m, b.ncols()) {
         return Err(Error::shape("product", &[m, b.ncols()], out.shape()));
     }
-    if let LhsSource::Packed(a) = a {
-        a.check(b.panels().isa)?;
-    }
     epilogue.check(m, b.ncols())?;
     check_depth(A::max_abs_diff(a_zero_point), b.max_abs_diff(), k, epilogue.bias())?;
-    gemm_unchecked(a, a_zero_point, b, epilogue, 0, out.view_mut(), workspace);
+    let (a_zero_point, b, bias) = (a_zero_point.to_i32(), b.panels(), epilogue.bias());
+    epilogue.run(Product { a, a_zero_point, b, bias, first_col: 0, workspace }, out.view_mut());
     Ok(())
+}
+
+/// Returns an error unless the LHS `[m, k]` has the depth of the RHS.
+fn check_inner(m: usize, k: usize, depth: usize) -> Result<()> {
+    if k == depth { Ok(()) } else { Err(Error::shape("LHS of the product", &[m, depth], &[m, k])) }
 }
 
 /// Returns an error for a depth at which a row or column sum of codes could leave `i32`.

@@ -10,24 +10,8 @@ use core::array::from_fn;
 use ndarray::{ArrayView2, Axis, s};
 
 use super::Int8;
-use crate::simd::{Isa, Kernel, Task, with_kernel};
+use crate::simd::{self, Isa, Task};
 use crate::threads::{self, join};
-
-/// Returns the bytes of a panel of this depth.
-pub(super) fn panel_len(isa: Isa, depth: usize) -> usize {
-    fn of<K: Kernel>(_: K, depth: usize) -> usize {
-        K::NR * K::padded_depth(depth)
-    }
-    with_kernel!(isa, kernel => of(kernel, depth))
-}
-
-/// Returns the number of panels for `cols` columns.
-pub(super) fn panels(isa: Isa, cols: usize) -> usize {
-    fn width<K: Kernel>(_: K) -> usize {
-        K::NR
-    }
-    cols.div_ceil(with_kernel!(isa, kernel => width(kernel)))
-}
 
 /// Returns the offset from codes of `T` to packed codes, which are signed: -128 for `u8`.
 pub(super) fn sign_offset<T: Int8>() -> i32 {
@@ -39,52 +23,48 @@ pub(super) fn pack<T: Int8>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], s
     /// Cost of moving a byte, in multiply–accumulates.
     const MACS_PER_BYTE: usize = 16;
     let threads = threads::worth(b.len().saturating_mul(MACS_PER_BYTE));
-    with_kernel!(isa, kernel => fork(kernel, b, panels, sums, threads));
-}
-
-/// Splits the panels over threads.
-fn fork<T: Int8, K: Kernel>(kernel: K, b: ArrayView2<'_, T>, panels: &mut [u8], sums: &mut [i32], threads: usize) {
-    let half = b.ncols() / K::NR / 2;
-    if threads < 2 || half == 0 {
-        return kernel.run(Pack { _for: kernel, b, panels, sums });
+    let (blocking, depth) = (isa.blocking(), isa.padded_depth(b.nrows()));
+    match (blocking.nr, blocking.kr) {
+        (8, 2) => Pack::<_, 8, 2> { b, depth, panels, sums }.fork(threads),
+        (16, 2) => Pack::<_, 16, 2> { b, depth, panels, sums }.fork(threads),
+        (16, 4) => Pack::<_, 16, 4> { b, depth, panels, sums }.fork(threads),
+        (32, 2) => Pack::<_, 32, 2> { b, depth, panels, sums }.fork(threads),
+        (32, 4) => Pack::<_, 32, 4> { b, depth, panels, sums }.fork(threads),
+        shape => unreachable!("panels of shape {shape:?}"),
     }
-    let panel_len = K::NR * K::padded_depth(b.nrows());
-    let (first, second) = b.split_at(Axis(1), half * K::NR);
-    let (first_panels, second_panels) = panels.split_at_mut(half * panel_len);
-    let (first_sums, second_sums) = sums.split_at_mut(half * K::NR);
-    join(
-        || fork(kernel, first, first_panels, first_sums, threads / 2),
-        || fork(kernel, second, second_panels, second_sums, threads - threads / 2),
-    );
 }
 
-struct Pack<'a, T, K> {
-    _for: K,
+struct Pack<'a, T, const NR: usize, const KR: usize> {
     b: ArrayView2<'a, T>,
+    /// Of the panels, zero-padded.
+    depth: usize,
     panels: &'a mut [u8],
     sums: &'a mut [i32],
 }
 
-impl<T: Int8, K: Kernel> Task for Pack<'_, T, K> {
+impl<T: Int8, const NR: usize, const KR: usize> Pack<'_, T, NR, KR> {
+    /// Splits the panels over threads.
+    fn fork(self, threads: usize) {
+        let Self { b, depth, panels, sums } = self;
+        let half = b.ncols() / NR / 2;
+        if threads < 2 || half == 0 {
+            return simd::run(Pack::<T, NR, KR> { b, depth, panels, sums });
+        }
+        let (first, second) = b.split_at(Axis(1), half * NR);
+        let (first_panels, second_panels) = panels.split_at_mut(half * NR * depth);
+        let (first_sums, second_sums) = sums.split_at_mut(half * NR);
+        let first = Pack::<T, NR, KR> { b: first, depth, panels: first_panels, sums: first_sums };
+        let second = Pack::<T, NR, KR> { b: second, depth, panels: second_panels, sums: second_sums };
+        join(|| first.fork(threads / 2), || second.fork(threads - threads / 2));
+    }
+}
+
+impl<T: Int8, const NR: usize, const KR: usize> Task for Pack<'_, T, NR, KR> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        const { assert!(matches!((K::NR, K::KR), (8, 2) | (16, 2) | (16, 4) | (32, 4)), "panels of a known shape") };
-        match (K::NR, K::KR) {
-            (8, _) => self.panels::<8, 2>(),
-            (16, 2) => self.panels::<16, 2>(),
-            (16, _) => self.panels::<16, 4>(),
-            _ => self.panels::<32, 4>(),
-        }
-    }
-}
-
-impl<T: Int8, K: Kernel> Pack<'_, T, K> {
-    #[inline(always)]
-    fn panels<const NR: usize, const KR: usize>(self) {
-        let Self { b, panels, sums, .. } = self;
-        let depth = K::padded_depth(b.nrows());
+        let Self { b, depth, panels, sums } = self;
         let sign_xor = if sign_offset::<T>() == 0 { 0 } else { 0x80 };
         sums.fill(0);
         if b.is_empty() {

@@ -3,9 +3,11 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use ndarray::{ArrayBase, ArrayRef2, Data, Ix2};
+use ndarray::{ArrayBase, ArrayRef2, ArrayView2, Data, Ix2, s};
 
+use super::aligned::AlignedBytes;
 use super::lhs::{LhsBlock, LhsLayout, LhsSource};
+use super::transpose::transpose_strided;
 use super::{Int8, check_sums};
 #[cfg(doc)]
 use crate::error::Error;
@@ -16,25 +18,85 @@ use crate::simd::{Isa, LhsRows};
 ///
 /// [`gemm`](super::gemm) converts references to either by `into`.
 #[derive(Debug, Clone, Copy)]
-pub struct Lhs<'a, A: Int8> {
-    pub(super) source: LhsSource<'a, A>,
+pub struct Lhs<'a, A: Int8>(pub(super) Source<'a, A>);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a, A: Int8> {
+    Matrix(MatrixLhs<'a, A>),
+    Packed(&'a PackedLhs<A>),
+}
+
+impl<A: Int8> Lhs<'_, A> {
+    pub(super) fn source(&self) -> &dyn LhsSource {
+        match &self.0 {
+            Source::Matrix(matrix) => matrix,
+            Source::Packed(packed) => *packed,
+        }
+    }
 }
 
 impl<'a, A: Int8> From<&'a ArrayRef2<A>> for Lhs<'a, A> {
     fn from(a: &'a ArrayRef2<A>) -> Self {
-        Lhs { source: LhsSource::Matrix(a.view()) }
+        Lhs(Source::Matrix(MatrixLhs(a.view())))
     }
 }
 
 impl<'a, A: Int8, S: Data<Elem = A>> From<&'a ArrayBase<S, Ix2>> for Lhs<'a, A> {
     fn from(a: &'a ArrayBase<S, Ix2>) -> Self {
-        Lhs { source: LhsSource::Matrix(a.view()) }
+        Lhs(Source::Matrix(MatrixLhs(a.view())))
     }
 }
 
 impl<'a, A: Int8> From<&'a PackedLhs<A>> for Lhs<'a, A> {
     fn from(a: &'a PackedLhs<A>) -> Self {
-        Lhs { source: LhsSource::Packed(a) }
+        Lhs(Source::Packed(a))
+    }
+}
+
+/// A matrix of any strides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MatrixLhs<'a, A>(pub(crate) ArrayView2<'a, A>);
+
+impl<A: Int8> LhsSource for MatrixLhs<'_, A> {
+    fn nrows(&self) -> usize {
+        self.0.nrows()
+    }
+
+    fn depth(&self) -> usize {
+        self.0.ncols()
+    }
+
+    fn signed(&self) -> bool {
+        A::SIGN_OFFSET != 0
+    }
+
+    fn in_place(&self, rows: Range<usize>) -> Option<(&[u8], usize)> {
+        let a = self.0.slice_move(s![rows, ..]);
+        match a.strides() {
+            &[stride, 1] if stride >= a.ncols() as isize => {
+                a.to_slice_memory_order().map(|codes| (A::as_bytes(codes), stride as usize))
+            }
+            _ => None,
+        }
+    }
+
+    fn fill(&self, rows: Range<usize>, stride: usize, to: &mut [u8]) {
+        let a = self.0.slice(s![rows.clone(), ..]);
+        let depth = a.ncols();
+        if let Some(columns) = self.0.reversed_axes().to_slice() {
+            let columns = (A::as_bytes(columns).get(rows.start..).unwrap_or_default(), self.0.nrows());
+            return transpose_strided([depth, a.nrows()], columns, (to, stride));
+        }
+        for (row, copy) in a.rows().into_iter().zip(to.chunks_exact_mut(stride)) {
+            match row.to_slice() {
+                Some(row) => copy[..depth].copy_from_slice(A::as_bytes(row)),
+                None => copy.iter_mut().zip(row).for_each(|(copy, code)| *copy = code.to_i32() as u8),
+            }
+        }
+    }
+
+    fn overhang(&self) -> usize {
+        AlignedBytes::LINE
     }
 }
 
@@ -60,8 +122,9 @@ pub struct PackedLhs<A: Int8> {
     rows: usize,
     depth: usize,
     block: LhsBlock,
-    /// Distance between rows in bytes.
+    /// Distance between rows and length of a row in bytes.
     stride: usize,
+    len: usize,
     /// True if the packed codes are signed.
     signed: bool,
     element: PhantomData<A>,
@@ -80,11 +143,22 @@ impl<A: Int8> PackedLhs<A> {
         let (rows, depth) = a.dim();
         check_sums(depth)?;
         let isa = isa.for_rows(rows);
-        let mut packed =
-            Self { isa, rows, depth, block: LhsBlock::default(), stride: 0, signed: false, element: PhantomData };
+        let mut packed = Self {
+            isa,
+            rows,
+            depth,
+            block: LhsBlock::default(),
+            stride: 0,
+            len: 0,
+            signed: false,
+            element: PhantomData,
+        };
         if !a.is_empty() {
-            let copy = packed.block.read(LhsSource::Matrix(a.view()), 0..rows, LhsLayout::packed(isa), true);
-            (packed.stride, packed.signed) = (copy.stride, copy.signed);
+            let layout = LhsLayout::packed(isa);
+            let matrix = MatrixLhs(a.view());
+            let copy = packed.block.read(&matrix, 0..rows, layout, true);
+            (packed.stride, packed.len, packed.signed) = (copy.stride, copy.len, copy.signed);
+            packed.block.shrink(&layout);
         }
         Ok(packed)
     }
@@ -104,14 +178,6 @@ impl<A: Int8> PackedLhs<A> {
         self.block.size_in_bytes()
     }
 
-    /// Returns the rows of `range` with their row sums.
-    pub(super) fn rows(&self, range: Range<usize>) -> LhsRows<'_> {
-        let (codes, sums) = self.block.content();
-        let bytes = codes.get(range.start * self.stride..).unwrap_or_default();
-        let sums = sums.get(range).unwrap_or_default();
-        LhsRows { bytes, stride: self.stride, depth: self.depth, signed: self.signed, sums }
-    }
-
     /// Returns an error if the RHS was packed for another instruction set.
     pub(super) fn check(&self, rhs: Isa) -> Result<()> {
         let expected = rhs.for_rows(self.rows);
@@ -119,5 +185,33 @@ impl<A: Int8> PackedLhs<A> {
             return Ok(());
         }
         Err(ParamsError::Kernel { expected: expected.name(), found: self.isa.name() }.into())
+    }
+}
+
+impl<A: Int8> LhsSource for PackedLhs<A> {
+    fn nrows(&self) -> usize {
+        self.rows
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn signed(&self) -> bool {
+        A::SIGN_OFFSET != 0
+    }
+
+    fn packed(&self, rows: Range<usize>) -> Option<LhsRows<'_>> {
+        let (codes, sums) = self.block.content(&LhsLayout::packed(self.isa));
+        let bytes = codes.get(rows.start * self.stride..).unwrap_or_default();
+        let sums = sums.get(rows.start..).unwrap_or_default();
+        Some(LhsRows { bytes, stride: self.stride, len: self.len, signed: self.signed, sums })
+    }
+
+    /// Never called: all rows are packed.
+    fn fill(&self, _: Range<usize>, _: usize, _: &mut [u8]) {}
+
+    fn overhang(&self) -> usize {
+        0
     }
 }

@@ -117,8 +117,9 @@ impl<B: Int8> PackedRhs<B> {
         }
         check_sums(rows)?;
         let to = &mut self.panels;
-        (to.isa, to.rows, to.cols, to.panel_len) = (isa, rows, cols, pack::panel_len(isa, rows));
-        to.data.resize(to.panel_len * pack::panels(to.isa, cols));
+        let nr = isa.blocking().nr;
+        (to.isa, to.rows, to.cols, to.panel_len) = (isa, rows, cols, nr * isa.padded_depth(rows));
+        to.data.resize(to.panel_len * cols.div_ceil(nr));
         to.column_sums.resize(cols, 0);
         pack::pack(to.isa, b.view(), to.data.as_mut_slice(), &mut to.column_sums);
         let zero_points = zero_points.iter().cycle().take(cols);

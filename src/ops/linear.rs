@@ -4,12 +4,13 @@ use alloc::vec::Vec;
 
 use ndarray::{Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
+use super::dynamic_lhs::DynamicLhs;
 use super::output::Output;
 use super::output_stage::{OutputStage, check_bias};
 use super::params::{ChannelParams, check_params};
 use crate::element::Element;
 use crate::error::{Error, Result, check_count, check_shapes};
-use crate::gemm::{DequantizeEpilogue, DynamicLhs, Finish, Int8, PackedRhs, Workspace, check_depth, gemm_into};
+use crate::gemm::{DequantizeEpilogue, Finish, Int8, PackedRhs, Workspace, check_depth, gemm_from, gemm_into};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
@@ -231,7 +232,7 @@ impl<W: Int8> Linear<W> {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let epilogue = DequantizeEpilogue::new(x.scales, &self.scales, self.bias.as_deref())?;
-        gemm_into(x, x.zero_point, &self.weights, &epilogue, out, workspace)
+        gemm_from(&x, x.zero_point, &self.weights, &epilogue, out, workspace)
     }
 
     fn check_shapes(&self, x: &[usize], out: &[usize]) -> Result<()> {

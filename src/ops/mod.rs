@@ -41,6 +41,7 @@ mod binary;
 mod broadcast;
 mod concat;
 pub(crate) mod conv;
+mod dynamic_lhs;
 mod global_pool;
 pub(crate) mod half_linear;
 mod layout;

@@ -18,15 +18,13 @@ type Proof = core::convert::Infallible;
 impl Fma {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn new() -> Option<Self> {
-        // Detection requires FMA for every instruction set above the portable one.
-        (Isa::current() != Isa::Portable).then_some(Self(()))
+        // Detection requires FMA for every instruction set above the baseline.
+        (Isa::current() != Isa::BASELINE).then_some(Self(()))
     }
 
     #[cfg(not(target_arch = "x86_64"))]
     pub(crate) fn new() -> Option<Self> {
-        match Isa::current() {
-            Isa::Portable => None,
-        }
+        None
     }
 
     /// Returns `a * b + c`, rounded once.

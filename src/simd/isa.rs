@@ -8,28 +8,140 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use super::Gemm;
+#[cfg(any(test, not(target_arch = "x86_64")))]
+use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::{Amx, Avx2, Avx512Vnni, AvxVnni};
+use super::x86_64::{Amx, Avx2, Avx512, Avx512Vbmi, Avx512Vnni, AvxVnni, Sse2};
 
 /// An instruction set that this machine has and the operating system lets it use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
-    Portable,
+    #[cfg(any(test, not(target_arch = "x86_64")))]
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Sse2(Sse2),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
     AvxVnni(AvxVnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
     #[cfg(target_arch = "x86_64")]
     Amx(Amx),
 }
 
+/// Evaluates `$body` with `$v` bound to the vector of an instruction set.
+///
+/// AVX-VNNI and AVX512-VNNI add dot products, which only [`with_gemm!`] needs.
+macro_rules! with_vector {
+    ($isa:expr, $v:ident => $body:expr) => {
+        match $isa {
+            #[cfg(any(test, not(target_arch = "x86_64")))]
+            $crate::simd::Isa::Portable($v) => $body,
+            #[cfg(target_arch = "x86_64")]
+            isa => match isa.vector() {
+                $crate::simd::X86Vector::Sse2($v) => $body,
+                $crate::simd::X86Vector::Avx2($v) => $body,
+                $crate::simd::X86Vector::Avx512($v) => $body,
+            },
+        }
+    };
+}
+pub(crate) use with_vector;
+
+/// Evaluates `$body` with `$g` bound to the [`Gemm`] of an instruction set, or `$amx_body` with the token of AMX.
+macro_rules! with_gemm {
+    ($isa:expr, $g:ident => $body:expr, $amx:ident => $amx_body:expr) => {
+        match $isa {
+            #[cfg(any(test, not(target_arch = "x86_64")))]
+            $crate::simd::Isa::Portable($g) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Isa::Sse2($g) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Isa::Avx2($g) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Isa::AvxVnni($g) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Isa::Avx512($g) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Isa::Avx512Vnni($g) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Isa::Amx($amx) => $amx_body,
+        }
+    };
+}
+pub(crate) use with_gemm;
+
+/// The registers of x86-64.
+#[cfg(target_arch = "x86_64")]
+pub(crate) enum X86Vector {
+    Sse2(Sse2),
+    Avx2(Avx2),
+    Avx512(Avx512),
+}
+
 /// The values of `NDARRAY_QUANT_ISA` in ascending order of preference. A *level* is an index into this list.
-const NAMES: &[&str] =
-    if cfg!(target_arch = "x86_64") { &["portable", "avx2", "avxvnni", "avx512vnni", AMX] } else { &["portable"] };
+const NAMES: &[&str] = if cfg!(target_arch = "x86_64") {
+    &["sse2", "avx2", "avxvnni", "avx512", "avx512vnni", AMX]
+} else {
+    &["portable"]
+};
 
 const AMX: &str = "amx";
+
+/// The sizes of a product's blocks and tiles, by BLIS's names, for an instruction set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blocking {
+    /// Rows of a tile.
+    pub(crate) mr: usize,
+    /// Columns of a panel.
+    pub(crate) nr: usize,
+    /// Codes of depth that lie side by side in a panel.
+    pub(crate) kr: usize,
+    /// Bytes of a code of the LHS as tiles read it: 1, or 2 if it is widened beforehand.
+    pub(crate) lhs_width: usize,
+    /// True if the LHS must be unsigned. The tile then adds the sign offset to signed codes: XOR 0x80 adds 128.
+    pub(crate) unsigned_lhs: bool,
+    /// Row strides that are multiples of this make rows of a tile compete for the same cache sets of L1.
+    pub(crate) aliasing_stride: usize,
+    /// Panels that rows of a tile meet one after the other, so that outputs are written in longer runs.
+    pub(crate) group: usize,
+    /// Bytes of an MC block of the LHS, which stays in L2 while all columns are multiplied with it.
+    pub(crate) mc_bytes: usize,
+    /// Bytes of an NC block of the RHS, which stays in L2 while all rows of an MC block pass.
+    pub(crate) nc_bytes: usize,
+}
+
+impl Blocking {
+    const fn of<G: Gemm>() -> Self {
+        use super::{REGISTERS, Vector};
+        let bytes = G::KR == 4;
+        Self {
+            mr: G::MR,
+            nr: REGISTERS * <G::V as Vector>::LANES,
+            kr: G::KR,
+            lhs_width: if bytes { 1 } else { 2 },
+            unsigned_lhs: bytes,
+            aliasing_stride: 4096,
+            group: 2,
+            mc_bytes: 256 * 1024,
+            nc_bytes: 512 * 1024,
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    const AMX: Self = Self {
+        mr: Amx::MR,
+        nr: Amx::NR,
+        group: Amx::PANELS,
+        unsigned_lhs: false,
+        aliasing_stride: 1024,
+        ..Self::of::<Avx512Vnni>()
+    };
+}
 
 impl Isa {
     /// Detects the instruction set of a level by CPUID.
@@ -38,16 +150,72 @@ impl Isa {
     #[inline]
     fn detect(level: u8) -> Option<Self> {
         match level {
-            0 => Some(Isa::Portable),
+            #[cfg(not(target_arch = "x86_64"))]
+            0 => Some(Isa::Portable(Portable)),
+            #[cfg(target_arch = "x86_64")]
+            0 => Some(Isa::Sse2(Sse2)),
             #[cfg(target_arch = "x86_64")]
             1 => Avx2::new().map(Isa::Avx2),
             #[cfg(target_arch = "x86_64")]
             2 => AvxVnni::new().map(Isa::AvxVnni),
             #[cfg(target_arch = "x86_64")]
-            3 => Avx512Vnni::new().map(Isa::Avx512Vnni),
+            3 => Avx512::new().map(Isa::Avx512),
             #[cfg(target_arch = "x86_64")]
-            4 => Amx::detect().map(Isa::Avx512Vnni),
+            4 => Avx512Vnni::new().map(Isa::Avx512Vnni),
+            #[cfg(target_arch = "x86_64")]
+            5 => Amx::detect().map(Isa::Avx512Vnni),
             _ => None,
+        }
+    }
+
+    /// The instruction set that every machine of this target has.
+    pub(crate) const BASELINE: Self = {
+        #[cfg(target_arch = "x86_64")]
+        let baseline = Isa::Sse2(Sse2);
+        #[cfg(not(target_arch = "x86_64"))]
+        let baseline = Isa::Portable(Portable);
+        baseline
+    };
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn vector(self) -> X86Vector {
+        match self {
+            #[cfg(test)]
+            Isa::Portable(_) => X86Vector::Sse2(Sse2),
+            Isa::Sse2(sse2) => X86Vector::Sse2(sse2),
+            Isa::Avx2(avx2) => X86Vector::Avx2(avx2),
+            Isa::AvxVnni(vnni) => X86Vector::Avx2(vnni.vector()),
+            Isa::Avx512(avx512) => X86Vector::Avx512(avx512),
+            Isa::Avx512Vnni(vnni) => X86Vector::Avx512(vnni.vector()),
+            Isa::Amx(amx) => X86Vector::Avx512(amx.vnni().vector()),
+        }
+    }
+
+    /// Returns the token of AVX512-VBMI if the machine has it and the choice allows AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn vbmi(self) -> Option<Avx512Vbmi> {
+        match self.vector() {
+            X86Vector::Avx512(avx512) => Avx512Vbmi::new(avx512),
+            _ => None,
+        }
+    }
+
+    /// Returns the sizes of blocks and tiles.
+    pub(crate) fn blocking(self) -> Blocking {
+        fn of<G: Gemm>(_: G) -> Blocking {
+            const { Blocking::of::<G>() }
+        }
+        with_gemm!(self, g => of(g), _amx => Blocking::AMX)
+    }
+
+    /// Returns the depth of panels, zero-padded.
+    pub(crate) fn padded_depth(self, depth: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => Amx::padded_depth(depth),
+            _ => depth.next_multiple_of(self.blocking().kr),
         }
     }
 
@@ -58,7 +226,8 @@ impl Isa {
         let amx = Amx::new().map(Isa::Amx);
         #[cfg(not(target_arch = "x86_64"))]
         let amx = None;
-        (0..NAMES.len() as u8).filter(|&level| NAMES[level as usize] != AMX).filter_map(Self::detect).chain(amx)
+        let detected = (0..NAMES.len() as u8).filter(|&level| NAMES[level as usize] != AMX).filter_map(Self::detect);
+        [Isa::Portable(Portable)].into_iter().filter(|_| cfg!(target_arch = "x86_64")).chain(detected).chain(amx)
     }
 
     /// Returns the instruction set to pack a GEMM operand of this depth for.
@@ -86,11 +255,16 @@ impl Isa {
     /// Returns the name that `NDARRAY_QUANT_ISA` knows it by.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Isa::Portable => "portable",
+            #[cfg(any(test, not(target_arch = "x86_64")))]
+            Isa::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Sse2(_) => "sse2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
@@ -112,7 +286,7 @@ impl Isa {
     /// `NDARRAY_QUANT_ISA`.
     #[inline]
     pub(crate) fn current() -> Self {
-        Self::detect(Self::level()).unwrap_or(Isa::Portable)
+        Self::detect(Self::level()).unwrap_or(Self::BASELINE)
     }
 
     /// Returns the level in use. It is chosen once; later changes of the environment have no effect.
@@ -186,7 +360,7 @@ mod tests {
                 assert!(detected.iter().all(|name| NAMES[..=cap].contains(name)), "{name}: {detected:?}");
             }
         }
-        assert_eq!(choose(Some("portable"), NAMES.len()), ("portable", alloc::vec!["portable"]));
+        assert_eq!(choose(Some(NAMES[0]), NAMES.len()), (NAMES[0], alloc::vec![NAMES[0]]));
     }
 
     #[test]

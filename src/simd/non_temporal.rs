@@ -63,8 +63,8 @@ pub(crate) fn with_non_temporal<R>(bytes: usize, f: impl FnOnce(Option<NonTempor
             unsafe { core::arch::x86_64::_mm_sfence() }
         }
     }
-    // Every set above the portable one has AVX.
-    if bytes < MIN_BYTES || super::Isa::current() == super::Isa::Portable {
+    // Every set above the baseline has AVX.
+    if bytes < MIN_BYTES || super::Isa::current() == super::Isa::BASELINE {
         return f(None);
     }
     let _after_all_stores = Fence;

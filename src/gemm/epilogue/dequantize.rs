@@ -1,15 +1,14 @@
 use alloc::vec::Vec;
 
-use super::accumulators::Accumulators;
-use super::sealed::Finish;
-use super::tile_out::{TileOut, columns};
+use ndarray::ArrayViewMut2;
+
+use super::sealed::{Finish, Job};
 use super::{Epilogue, check_bias, check_len};
-use crate::affine::clamp_f32;
 use crate::element::sealed::Sealed;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ParamsError, Result};
-use crate::simd::OutputStage;
+use crate::simd::Dequantize;
 
 /// Dequantizes accumulators to `f32`: `f32(acc) * (row_scale * col_scale) + bias`, in this order, without FMA.
 ///
@@ -58,58 +57,6 @@ pub(super) fn check_scales(what: &'static str, scales: &[f32]) -> Result<()> {
     })
 }
 
-/// Dequantizes accumulators, with row scales if `BY_ROW`.
-struct DequantizeStage<'a, const BY_ROW: bool> {
-    epilogue: &'a DequantizeEpilogue,
-    out: TileOut<'a, f32>,
-}
-
-impl<const BY_ROW: bool> OutputStage for DequantizeStage<'_, BY_ROW> {
-    /// Index of the first column, scales, biases.
-    type ColumnParams<const COLS: usize> = (usize, [f32; COLS], Option<[f32; COLS]>);
-
-    #[inline(always)]
-    fn width(&self) -> usize {
-        self.out.width
-    }
-
-    #[inline(always)]
-    fn column_params<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> Self::ColumnParams<COLS> {
-        let DequantizeEpilogue { col_scale, bias, .. } = self.epilogue;
-        let first = self.out.at.1 + col;
-        let bias = bias.as_ref().map(|bias| columns::<_, COLS, WHOLE>(bias, first));
-        (col, columns::<_, COLS, WHOLE>(col_scale, first), bias)
-    }
-
-    #[inline(always)]
-    fn store_row<const COLS: usize, const WHOLE: bool>(
-        &mut self,
-        i: usize,
-        (col, mut scales, bias): Self::ColumnParams<COLS>,
-        acc: [i32; COLS],
-    ) {
-        if let (true, Some(row_scales)) = (BY_ROW, &self.epilogue.row_scale) {
-            let row_scale = row_scales[self.out.at.0 + i];
-            scales.iter_mut().for_each(|scale| *scale *= row_scale);
-        }
-        let mut y = [0.0; COLS];
-        for j in 0..COLS {
-            y[j] = acc[j] as f32 * scales[j];
-        }
-        if let Some(bias) = bias {
-            for j in 0..COLS {
-                y[j] += bias[j];
-            }
-        }
-        if let Some((low, high)) = self.epilogue.clamp {
-            for y in &mut y {
-                *y = clamp_f32(*y, low, high);
-            }
-        }
-        self.out.store::<COLS, WHOLE>(i, col, y);
-    }
-}
-
 impl Sealed for DequantizeEpilogue {}
 impl Epilogue for DequantizeEpilogue {
     type Out = f32;
@@ -125,11 +72,13 @@ impl Finish<f32> for DequantizeEpilogue {
         check_bias(self.bias.as_deref(), cols)
     }
 
-    #[inline(always)]
-    fn finish(&self, acc: impl Accumulators, out: TileOut<'_, f32>) {
-        match self.row_scale {
-            Some(_) => acc.store_to(DequantizeStage::<true> { epilogue: self, out }),
-            None => acc.store_to(DequantizeStage::<false> { epilogue: self, out }),
-        }
+    fn run(&self, job: impl Job, out: ArrayViewMut2<'_, f32>) {
+        let stage = Dequantize {
+            row_scales: self.row_scale.as_deref().unwrap_or_default(),
+            col_scales: &self.col_scale,
+            bias: self.bias.as_deref().unwrap_or_default(),
+            clamp: self.clamp,
+        };
+        job.run(stage, out);
     }
 }

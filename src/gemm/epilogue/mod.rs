@@ -1,21 +1,22 @@
-//! Epilogues: they turn accumulators into outputs, in registers where the micro-kernel allows it, otherwise from L1.
+//! Epilogues: what a product does with its accumulators. Each becomes an output stage of `simd`, which works on
+//! registers.
 
 use alloc::vec::Vec;
 
+use ndarray::ArrayViewMut2;
+
 use crate::element::sealed::Sealed;
 use crate::error::{Result, check_count};
-use crate::simd::OutputStage;
+use crate::simd::StoreI32;
 
-mod accumulators;
 mod dequantize;
 mod requantize;
-mod tile_out;
+mod rows;
 
-pub(crate) use accumulators::{StoredAccumulators, TileProduct};
 pub use dequantize::DequantizeEpilogue;
 pub use requantize::RequantizeEpilogue;
 use sealed::Finish;
-pub(crate) use tile_out::TileOut;
+pub(crate) use sealed::Job;
 
 /// Computes the outputs of a product from its accumulators. Sealed.
 ///
@@ -26,13 +27,17 @@ pub trait Epilogue: Finish<<Self as Epilogue>::Out> + Sealed + Sync {
 }
 
 pub(crate) mod sealed {
-    use super::accumulators::Accumulators;
-    use super::tile_out::TileOut;
-    use crate::affine::RequantizeFloat;
-    use crate::error::Result;
-    use crate::simd::ByteStage;
+    use ndarray::ArrayViewMut2;
 
-    /// The parts of an epilogue that the driver calls.
+    use crate::error::Result;
+    use crate::simd::Stage;
+
+    /// Sums that are stored by an output stage: a product, or a depthwise convolution.
+    pub trait Job {
+        fn run<S: Stage>(self, stage: S, out: ArrayViewMut2<'_, S::Out>);
+    }
+
+    /// The parts of an epilogue that products use.
     pub trait Finish<Out> {
         /// Returns the bias that accumulators start from: one per column, in units of the accumulator.
         fn bias(&self) -> Option<&[i32]>;
@@ -40,14 +45,8 @@ pub(crate) mod sealed {
         /// Returns an error if the epilogue was made for another shape than `[rows, cols]`.
         fn check(&self, rows: usize, cols: usize) -> Result<()>;
 
-        /// Returns the requantization to bytes if the epilogue is one that micro-kernels can do in registers.
-        #[inline(always)]
-        fn byte_stage(&self) -> Option<ByteStage<'_, RequantizeFloat>> {
-            None
-        }
-
-        /// Computes the outputs of a tile from its accumulators.
-        fn finish(&self, acc: impl Accumulators, out: TileOut<'_, Out>);
+        /// Runs a job with the output stage of this epilogue.
+        fn run(&self, job: impl Job, out: ArrayViewMut2<'_, Out>);
     }
 }
 
@@ -78,34 +77,6 @@ impl I32Epilogue {
     }
 }
 
-/// Stores accumulators unchanged.
-struct StoreI32<'a>(TileOut<'a, i32>);
-
-impl OutputStage for StoreI32<'_> {
-    /// Index of the first column.
-    type ColumnParams<const COLS: usize> = usize;
-
-    #[inline(always)]
-    fn width(&self) -> usize {
-        self.0.width
-    }
-
-    #[inline(always)]
-    fn column_params<const COLS: usize, const WHOLE: bool>(&self, col: usize) -> usize {
-        col
-    }
-
-    #[inline(always)]
-    fn in_place(&mut self, row: usize) -> Option<(&mut [i32], usize)> {
-        Some((&mut self.0.out[row * self.0.stride..], self.0.stride))
-    }
-
-    #[inline(always)]
-    fn store_row<const COLS: usize, const WHOLE: bool>(&mut self, i: usize, col: usize, acc: [i32; COLS]) {
-        self.0.store::<COLS, WHOLE>(i, col, acc);
-    }
-}
-
 impl Sealed for I32Epilogue {}
 impl Epilogue for I32Epilogue {
     type Out = i32;
@@ -119,8 +90,7 @@ impl Finish<i32> for I32Epilogue {
         check_bias(self.bias(), cols)
     }
 
-    #[inline(always)]
-    fn finish(&self, acc: impl accumulators::Accumulators, out: TileOut<'_, i32>) {
-        acc.store_to(StoreI32(out));
+    fn run(&self, job: impl Job, out: ArrayViewMut2<'_, i32>) {
+        job.run(StoreI32, out);
     }
 }

@@ -3,12 +3,14 @@
 //! | file | content |
 //! |---|---|
 //! | `weights` | packed weights and the exact integer convolution: one GEMM per group by im2col, or depthwise |
+//! | `im2col` | the rows of a product's LHS: the windows of an image |
 //! | `depthwise` | depthwise convolution: one kernel per channel |
 //! | `layer` | [`Conv2d`] and [`PreparedConv2d`]: scales, bias and output stage |
 //! | `functions` | one-call operators by their ONNX names |
 
 mod depthwise;
 mod functions;
+mod im2col;
 mod layer;
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
 
 use super::depthwise::DepthwiseWeights;
+use super::im2col::Im2col;
 use crate::error::{Error, Result, check_count, elements};
-use crate::gemm::{self, Epilogue, Im2col, Int8, LhsSource, PackedRhs, Workspace};
+use crate::gemm::{self, Epilogue, Int8, LhsSource, MatrixLhs, PackedRhs, Product, Workspace};
 use crate::ops::layout::with_nhwc;
 use crate::ops::linear::MIN_MAX_ABS_DIFF;
 use crate::simd::Isa;
@@ -182,23 +183,23 @@ impl<W: Int8> ConvWeights<W> {
         let (per_group, channels) = (self.outputs / groups.len(), self.inputs / groups.len());
         for (group, weights) in groups.iter().enumerate() {
             let first_col = group * per_group;
-            let lhs = if groups.len() == 1 && window.is_pointwise() {
-                LhsSource::Matrix(
-                    ArrayView2::from_shape((pixels, channels), codes).expect("one input pixel per output pixel"),
-                )
-            } else {
-                LhsSource::Im2col(Im2col {
-                    codes: X::as_bytes(codes),
-                    images: pixels / (window.output[0] * window.output[1]),
-                    pixel: self.inputs,
-                    first_channel: group * channels,
-                    channels,
-                    window,
-                    fill: zero_point.to_i32() as u8,
-                })
+            let image = (groups.len() == 1 && window.is_pointwise()).then(|| {
+                MatrixLhs(ArrayView2::from_shape((pixels, channels), codes).expect("one input pixel per output pixel"))
+            });
+            let im2col = Im2col {
+                codes: X::as_bytes(codes),
+                images: pixels / (window.output[0] * window.output[1]),
+                pixel: self.inputs,
+                first_channel: group * channels,
+                channels,
+                window,
+                fill: zero_point.to_i32() as u8,
+                signed: X::SIGN_OFFSET != 0,
             };
+            let a = image.as_ref().map_or(&im2col as &dyn LhsSource, |image| image);
             let out = out.slice_mut(s![.., first_col..first_col + per_group]);
-            gemm::gemm_unchecked(lhs, zero_point, weights, epilogue, first_col, out, workspace);
+            let (a_zero_point, b, bias) = (zero_point.to_i32(), weights.panels(), epilogue.bias());
+            epilogue.run(Product { a, a_zero_point, b, bias, first_col, workspace }, out);
         }
     }
 }

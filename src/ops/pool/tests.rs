@@ -9,7 +9,7 @@ use super::pool_op::{FloatMean, IntegerMean, Max, PoolOp};
 use super::windows::Rows;
 use crate::affine::{Codes, dequantize, float_mean};
 use crate::gemm::Int8;
-use crate::simd::{Isa, Kernel, with_kernel};
+use crate::simd::{Isa, Target, with_vector};
 use crate::window::{Padding, Placed, Window};
 
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl<T: Int8> Case<T> {
             let mut out = alloc::vec![T::default(); expected.len()];
             let x = self.x.as_slice().unwrap();
             let rows = Rows { x, out: &mut out, first: self.first, channels, window: &self.window, op };
-            with_kernel!(isa, kernel => kernel.run(rows));
+            with_vector!(isa, v => v.run(rows));
             prop_assert!(out == expected, "{isa:?}\n{out:?}\n{expected:?}");
         }
         Ok(())

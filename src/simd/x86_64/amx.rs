@@ -1,10 +1,9 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
+use super::Avx512Vnni;
 use super::detect::{Presence, has_amx};
-use super::{Avx512Vnni, avx512vnni};
-use crate::simd::operands::subtract_compensation;
-use crate::simd::{Kernel, LhsRows, RhsPanels, Task};
+use crate::simd::{LhsRows, Target, Task};
 
 /// AMX: tiles of 16 rows of 64 bytes. `tdpbusd` multiplies 16 × 64 by 64 × 16 codes.
 ///
@@ -21,13 +20,19 @@ const TILE_ROWS: usize = 16;
 /// Bytes of a row of a hardware tile.
 const TILE_BYTES: usize = 64;
 
-const MR: usize = 2 * TILE_ROWS;
-const NR: usize = avx512vnni::NR;
-const KR: usize = avx512vnni::KR;
-/// Panels per `ldtilecfg`.
-const PANELS: usize = 4;
+const MR: usize = Amx::MR;
+const NR: usize = Amx::NR;
+const KR: usize = Amx::KR;
 
 impl Amx {
+    /// Rows and columns of a micro-kernel, and codes of depth of a column that lie side by side. Panels are those of
+    /// AVX512-VNNI.
+    pub(crate) const MR: usize = 2 * TILE_ROWS;
+    pub(crate) const NR: usize = 32;
+    pub(crate) const KR: usize = 4;
+    /// Panels per `ldtilecfg`.
+    pub(crate) const PANELS: usize = 4;
+
     /// Products of at most this many LHS rows go to AVX512-VNNI.
     ///
     /// They read the RHS once and fill a tile in part, so memory bounds them and not the multiplier: 8 × 768 × 3072
@@ -85,10 +90,10 @@ fn request_permission() -> bool {
     result == 0
 }
 
-/// Other systems save tiles without a request, or do not set their bits in XCR0.
+/// Not tested on other systems.
 #[cfg(not(target_os = "linux"))]
 fn request_permission() -> bool {
-    true
+    false
 }
 
 /// Returns the bytes of depth per tile: the depth is cut into equal steps, each a multiple of `KR`.
@@ -183,32 +188,35 @@ macro_rules! micro_kernel {
     };
 }
 
-impl Kernel for Amx {
-    const MR: usize = MR;
-    const NR: usize = NR;
-    const NR_PANELS: usize = PANELS;
-    const KR: usize = KR;
-    const UNSIGNED_LHS: bool = false;
-    const ALIASING_STRIDE: usize = 1024;
-
-    fn padded_depth(depth: usize) -> usize {
+impl Amx {
+    /// Returns the depth of panels, zero-padded.
+    pub(crate) fn padded_depth(depth: usize) -> usize {
         depth.next_multiple_of(step(depth))
     }
 
-    fn reads_in_place(depth: usize) -> bool {
-        Self::padded_depth(depth) == depth
-    }
-
-    #[inline(always)]
-    fn multiply(self, rows: usize, a: LhsRows<'_>, b: RhsPanels<'_>, acc: &mut [i32], acc_stride: usize) {
-        let RhsPanels { panels: b, start, zero_points, .. } = b;
+    /// Computes `acc[i][j] = start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for up to `MR` rows and up to
+    /// `PANELS` panels. `acc` is `[rows][start.len()]` with rows `acc_stride` apart. All arithmetic wraps.
+    ///
+    /// LHS rows are readable to the padded depth.
+    pub(crate) fn multiply(
+        self,
+        rows: usize,
+        a: LhsRows<'_>,
+        b: &[u8],
+        [start, zero_points]: [&[i32]; 2],
+        acc: &mut [i32],
+        acc_stride: usize,
+    ) {
         let panels = start.len() / NR;
-        let (step, depth) = (step(a.depth), Self::padded_depth(a.depth));
+        let (step, depth) = (step(a.len), Self::padded_depth(a.len));
         // The bounds of all reads and writes below.
-        assert!((1..=MR).contains(&rows) && a.bytes.len() >= (rows - 1) * a.stride + depth, "LHS of a tile");
-        assert!(panels > 0 && b.len() >= panels * NR * depth, "RHS of a tile");
         assert!(
-            acc.len() >= (rows - 1) * acc_stride + panels * NR && acc_stride >= panels * NR,
+            (1..=MR).contains(&rows) && a.bytes.len() >= (rows - 1).saturating_mul(a.stride).saturating_add(depth),
+            "LHS of a tile"
+        );
+        assert!(panels > 0 && b.len() >= panels.saturating_mul(NR * depth), "RHS of a tile");
+        assert!(
+            acc.len() >= (rows - 1).saturating_mul(acc_stride).saturating_add(panels * NR) && acc_stride >= panels * NR,
             "accumulators of a tile"
         );
         let args = TileArgs {
@@ -240,17 +248,12 @@ impl Kernel for Amx {
         }
         // The compensation differs by row and column, so it cannot be loaded as a start.
         if !zero_points.is_empty() {
-            self.run(SubtractCompensation { sums: &a.sums[..rows], zero_points, acc, acc_stride });
+            self.0.run(SubtractCompensation { sums: &a.sums[..rows], zero_points, acc, acc_stride });
         }
     }
 
-    #[inline(always)]
-    fn run<T: Task>(self, task: T) -> T::Output {
-        self.0.run(task)
-    }
-
     /// Multiplies in registers only: four independent accumulators.
-    fn peak_macs(self, rounds: usize) -> u64 {
+    pub(crate) fn peak_macs(self, rounds: usize) -> u64 {
         let config = Config::new(MR, TILE_BYTES);
         // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. The block
         // reads the configuration only and writes no memory.
@@ -290,7 +293,9 @@ impl Task for SubtractCompensation<'_> {
     #[inline(always)]
     fn run(self) {
         for (acc, &sum) in self.acc.chunks_mut(self.acc_stride).zip(self.sums) {
-            subtract_compensation(acc, self.zero_points, sum);
+            for (acc, zero) in acc.iter_mut().zip(self.zero_points) {
+                *acc = acc.wrapping_sub(zero.wrapping_mul(sum));
+            }
         }
     }
 }

@@ -94,20 +94,25 @@ pub(super) fn has_avx2() -> bool {
     leaf1 && bit(f.leaf7_ebx, 5) && f.saves(AVX_STATE)
 }
 
-/// Detects AVX-VNNI on top of [`has_avx2`].
+/// Detects AVX-VNNI on a machine with [`has_avx2`].
 pub(super) fn has_avx_vnni() -> bool {
-    has_avx2() && bit(Features::read().leaf7_1_eax, 4)
+    bit(Features::read().leaf7_1_eax, 4)
 }
 
-/// Detects AVX512 F, BW, DQ, VL and VNNI on top of [`has_avx2`].
-pub(super) fn has_avx512vnni() -> bool {
+/// Detects AVX512 F, BW, DQ and VL on top of [`has_avx2`].
+pub(super) fn has_avx512() -> bool {
     let f = Features::read();
     let leaf7 = [16, 17, 30, 31].iter().all(|&i| bit(f.leaf7_ebx, i));
-    has_avx2() && leaf7 && bit(f.leaf7_ecx, 11) && f.saves(AVX512_STATE)
+    has_avx2() && leaf7 && f.saves(AVX512_STATE)
 }
 
-/// Detects AVX512 VBMI on a machine with [`has_avx512vnni`].
-pub(super) fn has_avx512vbmi() -> bool {
+/// Detects AVX512 VNNI on a machine with [`has_avx512`].
+pub(super) fn has_avx512_vnni() -> bool {
+    bit(Features::read().leaf7_ecx, 11)
+}
+
+/// Detects AVX512 VBMI on a machine with [`has_avx512`].
+pub(super) fn has_avx512_vbmi() -> bool {
     bit(Features::read().leaf7_ecx, 1)
 }
 

@@ -2,11 +2,8 @@
 
 use core::ops::Range;
 
-use super::tile::TileTask;
 use super::{DepthwiseWeights, ThreadScratch};
-use crate::affine::RequantizeFloat;
-use crate::gemm::Epilogue;
-use crate::simd::{ByteStage, CHANNELS, Interleave4, Kernel, Vector64, with_kernel};
+use crate::simd::{CHANNELS, Dot4, Dot4Call, Gemm, Interleave4, OutTile, Stage, Vector, Vector64, with_gemm};
 use crate::threads::join;
 use crate::window::Placed;
 
@@ -20,7 +17,7 @@ const MAX_JOINT_CHANNELS: usize = 192;
 const CHANNEL_BLOCK: usize = 64;
 
 /// The arguments of one convolution.
-pub(super) struct Job<'a, E: Epilogue> {
+pub(super) struct Job<'a> {
     pub(super) weights: &'a DepthwiseWeights,
     pub(super) codes: &'a [u8],
     /// The sign offset: XOR with it makes codes unsigned.
@@ -33,29 +30,25 @@ pub(super) struct Job<'a, E: Epilogue> {
     pub(super) window: Placed,
     /// Row blocks per image.
     pub(super) blocks: usize,
-    pub(super) epilogue: &'a E,
-    pub(super) to_bytes: Option<ByteStage<'a, RequantizeFloat>>,
-    /// The multiplier of each channel, padded as `start` is. Empty unless the epilogue writes bytes.
-    pub(super) factors: &'a [f32],
 }
 
 /// One work item: output rows of a row block × a range of output columns × a range of channels.
-pub(super) struct Tile {
-    pub(super) image: usize,
-    pub(super) row: usize,
-    pub(super) rows: usize,
-    pub(super) xs: Range<usize>,
-    pub(super) channels: Range<usize>,
+struct Tile {
+    image: usize,
+    row: usize,
+    rows: usize,
+    xs: Range<usize>,
+    channels: Range<usize>,
 }
 
 impl Tile {
     /// Returns the number of vectors per pixel.
-    pub(super) fn vectors(&self) -> usize {
+    fn vectors(&self) -> usize {
         self.channels.len().div_ceil(CHANNELS)
     }
 }
 
-impl<E: Epilogue> Job<'_, E> {
+impl Job<'_> {
     /// Returns the image and the first output row of a row block.
     fn place(&self, block: usize) -> (usize, usize) {
         (block / self.blocks, block % self.blocks * self.weights.block_rows)
@@ -68,18 +61,26 @@ impl<E: Epilogue> Job<'_, E> {
     }
 
     /// Splits the row blocks over threads, one for each element of `scratch`.
-    pub(super) fn fork(&self, blocks: Range<usize>, out: &mut [E::Out], scratches: &mut [ThreadScratch]) {
+    pub(super) fn fork<S: Stage>(
+        &self,
+        stage: S,
+        blocks: Range<usize>,
+        out: &mut [S::Out],
+        scratches: &mut [ThreadScratch],
+    ) {
         let threads = scratches.len();
         let at = blocks.start + blocks.len() * (threads / 2) / threads;
         if threads < 2 || at == blocks.start {
             let scratch = &mut scratches[0];
-            return with_kernel!(self.weights.isa, kernel => self.run_blocks(kernel, blocks, out, scratch));
+            return with_gemm!(self.weights.isa, g => self.run_blocks(g, stage, blocks, out, scratch), amx => {
+                self.run_blocks(amx.vnni(), stage, blocks, out, scratch)
+            });
         }
         let (first, second) = out.split_at_mut(self.offset(at) - self.offset(blocks.start));
         let (first_scratches, second_scratches) = scratches.split_at_mut(threads / 2);
         join(
-            || self.fork(blocks.start..at, first, first_scratches),
-            || self.fork(at..blocks.end, second, second_scratches),
+            || self.fork(stage, blocks.start..at, first, first_scratches),
+            || self.fork(stage, at..blocks.end, second, second_scratches),
         );
     }
 
@@ -102,7 +103,14 @@ impl<E: Epilogue> Job<'_, E> {
         (width, fit / self.columns(width) * chunk)
     }
 
-    fn run_blocks<K: Kernel>(&self, kernel: K, blocks: Range<usize>, out: &mut [E::Out], scratch: &mut ThreadScratch) {
+    fn run_blocks<G: Gemm, S: Stage>(
+        &self,
+        g: G,
+        stage: S,
+        blocks: Range<usize>,
+        out: &mut [S::Out],
+        scratch: &mut ThreadScratch,
+    ) {
         let DepthwiseWeights { outputs, block_rows, .. } = *self.weights;
         let [height, width] = self.window.output;
         let first = self.offset(blocks.start);
@@ -116,28 +124,43 @@ impl<E: Epilogue> Job<'_, E> {
                 for channel in (0..outputs).step_by(tile_channels) {
                     let xs = x..width.min(x + tile_columns);
                     let channels = channel..outputs.min(channel + tile_channels);
-                    self.tile(kernel, Tile { image, row, rows, xs, channels }, out, scratch);
+                    self.tile(g, stage, Tile { image, row, rows, xs, channels }, out, scratch);
                 }
             }
         }
     }
 
-    fn tile<K: Kernel>(&self, kernel: K, tile: Tile, out: &mut [E::Out], scratch: &mut ThreadScratch) {
-        let ThreadScratch { interleaved, acc, offsets } = scratch;
-        let (columns, vectors) = (self.columns(tile.xs.len()), tile.vectors());
-        let len = self.weights.row_groups * columns * vectors;
+    /// Interleaves the rows of a tile and computes its outputs, into the output rows of its row block.
+    fn tile<G: Gemm, S: Stage>(&self, g: G, stage: S, tile: Tile, out: &mut [S::Out], scratch: &mut ThreadScratch) {
+        let ThreadScratch { interleaved, offsets } = scratch;
+        let DepthwiseWeights { outputs: stride, block_rows, row_groups, ref steps, .. } = *self.weights;
+        let (columns, blocks) = (self.columns(tile.xs.len()), tile.vectors());
+        let len = row_groups * columns * blocks;
         interleaved.resize(len.max(interleaved.len()), [0; 64]);
-        let interleaved = &mut interleaved[..len];
-        self.interleave_rows(kernel, &tile, columns, interleaved);
+        let vectors = &mut interleaved[..len];
+        self.interleave_rows(g.vector(), &tile, columns, vectors);
         offsets.clear();
         let dilation = self.window.dilations[1];
-        let offset = |&(group, kx): &(usize, usize)| (group * columns + kx * dilation) * vectors;
-        offsets.extend(self.weights.steps.iter().map(offset));
-        kernel.run(TileTask { job: self, kernel, tile, interleaved, offsets, acc, out });
+        offsets.extend(steps.iter().map(|&(group, kx)| (group * columns + kx * dilation) * blocks));
+        let (first, per_block) = (tile.channels.start, block_rows * offsets.len());
+        let dot4 = Dot4 {
+            rows: tile.rows,
+            outputs: tile.xs.len(),
+            vectors,
+            step: self.window.strides[1] * blocks,
+            offsets,
+            weights: &self.weights.vectors[first / CHANNELS * per_block..][..blocks * per_block],
+            start: &self.start[first..].as_chunks().0[..blocks],
+        };
+        let [height, row_pixels] = self.window.output;
+        let row = (tile.image * height + tile.row) * row_pixels + tile.xs.start;
+        let out = &mut out[tile.xs.start * stride + first..];
+        let out = OutTile { row, col: first, width: tile.channels.len(), out, stride };
+        Dot4Call { g, dot4, stage, out, row_pixels }.run();
     }
 
     /// Interleaves the image rows of a tile in groups of four.
-    fn interleave_rows<K: Kernel>(&self, kernel: K, tile: &Tile, columns: usize, interleaved: &mut [Vector64]) {
+    fn interleave_rows<V: Vector>(&self, v: V, tile: &Tile, columns: usize, interleaved: &mut [Vector64]) {
         let Placed { strides, dilations, before, image: [height, width], .. } = self.window;
         let (multiplier, vectors_per_pixel) = (self.weights.multiplier, tile.vectors());
         let pixel = self.weights.outputs / multiplier;
@@ -158,11 +181,11 @@ impl<E: Epilogue> Job<'_, E> {
             let vectors = &mut vectors[inner.start * vectors_per_pixel..inner.end * vectors_per_pixel];
             if multiplier == 1 && !inner.is_empty() {
                 let rows = rows.map(|row| &row[tile.channels.start..]);
-                let (pixels, channels) = (inner.len(), tile.channels.len());
+                let channels = tile.channels.len();
                 // Contiguous pixels are interleaved as one pixel.
                 let joined = channels == pixel && pixel.is_multiple_of(CHANNELS);
-                let (pixels, channels) = if joined { (1, channels * pixels) } else { (pixels, channels) };
-                kernel.interleave4(Interleave4 { rows, sign_xor: sign_offset, pixels, pixel, channels, vectors });
+                let channels = if joined { channels * inner.len() } else { channels };
+                v.run(Interleave4 { v, rows, sign_xor: sign_offset, pixel, channels, vectors });
                 continue;
             }
             for (x, vectors) in vectors.chunks_exact_mut(vectors_per_pixel).enumerate() {

@@ -6,24 +6,22 @@
 //! uses.
 //!
 //! ```text
-//! block of rows → interleaved [rows / 4][columns][channels][4] → accumulators of a tile → epilogue → out
+//! block of rows → interleaved [rows / 4][columns][channels][4] → accumulators in registers → output stage → out
 //! ```
 //!
 //! | file | content |
 //! |---|---|
 //! | `mod` | packed weights, and a convolution with them |
-//! | `job` | row blocks, tiles that fit the L1 cache, and interleaving |
-//! | `tile` | from interleaved rows to outputs |
+//! | `job` | row blocks, tiles that fit the L1 cache, interleaving, and the products of a tile |
 
 mod job;
-mod tile;
 
 use alloc::{vec, vec::Vec};
 
-use ndarray::ArrayRef4;
+use ndarray::{ArrayRef4, ArrayViewMut2};
 
-use crate::gemm::{Epilogue, Int8};
-use crate::simd::{ByteStage, CHANNELS, Isa, Vector64};
+use crate::gemm::{self, Epilogue, Int8};
+use crate::simd::{CHANNELS, Isa, Stage, Vector64};
 use crate::threads;
 use crate::window::{Placed, Window};
 use job::Job;
@@ -115,20 +113,13 @@ impl DepthwiseWeights {
         let image = window.output[0] * window.output[1] * self.outputs;
         // Padding and the spare channels of the last vector are multiplied as well; they contribute 0.
         let zero = zero_point.to_i32() + X::SIGN_OFFSET;
-        let DepthwiseScratch { start, factors, padding_row, threads } = workspace;
+        let DepthwiseScratch { start, padding_row, threads } = workspace;
         start.clear();
         start.extend(self.sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()));
         if let Some(bias) = epilogue.bias() {
             start.iter_mut().zip(bias).for_each(|(start, &bias)| *start = start.wrapping_add(bias));
         }
         start.resize(self.outputs.next_multiple_of(CHANNELS), 0);
-        let to_bytes = epilogue.byte_stage();
-        factors.clear();
-        if let Some(ByteStage { multipliers: all, .. }) = to_bytes {
-            let factor = |o: usize| if all.len() == 1 { all[0] } else { all[o] };
-            factors.extend((0..self.outputs).map(factor));
-            factors.resize(self.outputs.next_multiple_of(CHANNELS), 0.0);
-        }
         padding_row.clear();
         padding_row.resize(window.image[1] * self.outputs / self.multiplier, zero_point.to_i32() as u8);
         let blocks = window.output[0].div_ceil(self.block_rows);
@@ -141,15 +132,27 @@ impl DepthwiseWeights {
             start,
             window,
             blocks,
-            epilogue,
-            to_bytes,
-            factors,
         };
-        let count = out.len() / image * blocks;
         let products = out.len().saturating_mul(window.kernel[0] * window.kernel[1]);
         let thread_count = threads::worth(products.saturating_mul(COST));
         threads.resize_with(threads.len().max(thread_count), ThreadScratch::default);
-        job.fork(0..count, out, &mut threads[..thread_count]);
+        let count = out.len() / image * blocks;
+        let out = ArrayViewMut2::from_shape((out.len() / self.outputs, self.outputs), out).expect("whole pixels");
+        epilogue.run(Call { job, count, scratches: &mut threads[..thread_count] }, out);
+    }
+}
+
+/// A convolution of `count` row blocks, which waits for its output stage.
+struct Call<'a> {
+    job: Job<'a>,
+    count: usize,
+    scratches: &'a mut [ThreadScratch],
+}
+
+impl gemm::Job for Call<'_> {
+    fn run<S: Stage>(self, stage: S, out: ArrayViewMut2<'_, S::Out>) {
+        let out = out.into_slice().expect("a contiguous output");
+        self.job.fork(stage, 0..self.count, out, self.scratches);
     }
 }
 
@@ -157,7 +160,6 @@ impl DepthwiseWeights {
 #[derive(Debug, Clone, Default)]
 pub(super) struct DepthwiseScratch {
     start: Vec<i32>,
-    factors: Vec<f32>,
     padding_row: Vec<u8>,
     threads: Vec<ThreadScratch>,
 }
@@ -166,6 +168,5 @@ pub(super) struct DepthwiseScratch {
 #[derive(Debug, Clone, Default)]
 struct ThreadScratch {
     interleaved: Vec<Vector64>,
-    acc: Vec<i32>,
     offsets: Vec<usize>,
 }

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::aligned::AlignedBytes;
+use crate::gemm::{AlignedBytes, LhsSource};
 use crate::simd::{self, Task};
 use crate::window::Placed;
 
@@ -26,29 +26,33 @@ pub(crate) struct Im2col<'a> {
     pub(crate) window: Placed,
     /// Value of the padding: the bits of the zero point.
     pub(crate) fill: u8,
+    /// True if the codes are signed.
+    pub(crate) signed: bool,
 }
 
-impl Im2col<'_> {
-    /// A multiple of the KR of every micro-kernel.
-    pub(super) const MAX_KR: usize = 4;
-
-    pub(super) fn nrows(&self) -> usize {
+impl LhsSource for Im2col<'_> {
+    fn nrows(&self) -> usize {
         self.images * self.window.output[0] * self.window.output[1]
     }
 
-    pub(super) fn depth(&self) -> usize {
+    fn depth(&self) -> usize {
         self.window.kernel[0] * self.window.kernel[1] * self.channels
     }
 
-    /// Returns the number of bytes that copies of whole registers may write beyond the end of a row.
-    pub(super) fn overhang(&self) -> usize {
+    fn signed(&self) -> bool {
+        self.signed
+    }
+
+    fn fill(&self, rows: Range<usize>, stride: usize, to: &mut [u8]) {
+        simd::run(FillRows { im2col: *self, first: rows.start, stride, to });
+    }
+
+    fn overhang(&self) -> usize {
         copy_width(self.window.kernel[1] * self.channels)
     }
 
-    /// Writes the rows of `range` to `to`, `stride` bytes apart. `stride` leaves [`Self::overhang`] bytes behind the
-    /// depth; bytes beyond the depth are unspecified.
-    pub(super) fn fill_rows(self, range: Range<usize>, stride: usize, to: &mut [u8]) {
-        simd::run(FillRows { im2col: self, first: range.start, stride, to });
+    fn is_computed(&self) -> bool {
+        true
     }
 }
 

@@ -4,11 +4,10 @@ use core::ops::Range;
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, s};
 
-use super::lhs::LhsSource;
-use super::packed_lhs::Lhs;
 use crate::affine::Codes;
 use crate::affine::rounding::Onnx;
 use crate::elementwise::{Params, quantize_run};
+use crate::gemm::LhsSource;
 
 /// An f32 matrix with the parameters that quantize it to `u8`: `clamp(rne(x / scale) + zero_point)`.
 ///
@@ -22,17 +21,22 @@ pub(crate) struct DynamicLhs<'a> {
     pub(crate) zero_point: u8,
 }
 
-impl<'a> From<DynamicLhs<'a>> for Lhs<'a, u8> {
-    fn from(dynamic: DynamicLhs<'a>) -> Self {
-        Lhs { source: LhsSource::Dynamic(dynamic) }
+impl LhsSource for DynamicLhs<'_> {
+    fn nrows(&self) -> usize {
+        self.values.nrows()
     }
-}
 
-impl DynamicLhs<'_> {
-    /// Quantizes the rows of `range` into `codes`, whose rows are `stride` bytes apart.
-    pub(super) fn quantize(&self, range: Range<usize>, stride: usize, codes: &mut [u8]) {
-        let (first, depth) = (range.start, self.values.ncols());
-        let values = self.values.slice(s![range, ..]);
+    fn depth(&self) -> usize {
+        self.values.ncols()
+    }
+
+    fn signed(&self) -> bool {
+        false
+    }
+
+    fn fill(&self, rows: Range<usize>, stride: usize, codes: &mut [u8]) {
+        let (first, depth) = (rows.start, self.values.ncols());
+        let values = self.values.slice(s![rows, ..]);
         match (self.scales, values.to_slice()) {
             (&[scale], Some(values)) if stride == depth => self.quantize_slice(ArrayView1::from(values), scale, codes),
             _ => {
@@ -44,6 +48,12 @@ impl DynamicLhs<'_> {
         }
     }
 
+    fn overhang(&self) -> usize {
+        0
+    }
+}
+
+impl DynamicLhs<'_> {
     fn quantize_slice(&self, values: ArrayView1<'_, f32>, scale: f32, codes: &mut [u8]) {
         let params = Params::PerTensor(scale, self.zero_point);
         quantize_run::<_, _, _, Onnx>(values, params, Codes::all::<u8>(), ArrayViewMut1::from(codes));

@@ -2,12 +2,31 @@
 
 use core::arch::x86_64::*;
 
+use super::Avx512;
+use super::detect::{Presence, has_avx512_vbmi};
+
 /// Bytes of a register.
 const LANES: usize = 64;
 
-/// Implements [`Kernel::lookup`](crate::simd::Kernel::lookup).
+/// AVX512-VBMI, which Cascade Lake lacks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512Vbmi(());
+
+impl Avx512Vbmi {
+    pub(crate) fn new(_: Avx512) -> Option<Self> {
+        static PRESENT: Presence = Presence::unknown();
+        PRESENT.ask_once(has_avx512_vbmi).then_some(Self(()))
+    }
+
+    /// Implements [`lookup`](crate::simd::lookup).
+    pub(crate) fn lookup(self, table: &[u8; 256], codes: (&[u8], usize), to: (&mut [u8], usize)) {
+        // SAFETY: the token proves that the machine has these instructions.
+        unsafe { lookup(table, codes, to) }
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
+fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
     // SAFETY: the quarters of the table have the size of registers.
     let table = [0, 1, 2, 3].map(|i| unsafe { _mm512_loadu_epi8(table.as_ptr().add(i * LANES).cast()) });
     for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {

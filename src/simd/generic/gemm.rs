@@ -1,0 +1,297 @@
+//! The multiplication of codes, and the tile of a product.
+
+use crate::simd::{Target, Vector};
+
+/// How an instruction set multiplies codes: by a dot product of bytes (VNNI), or in pairs of 16-bit integers.
+///
+/// The right-hand side is signed bytes. A *unit* of the left-hand side is 4 bytes: four unsigned codes, or two codes
+/// widened to 16 bits.
+pub(crate) trait Gemm: Target {
+    type V: Vector;
+    /// Weights of [`dot4`](Self::dot4), prepared.
+    type Weights: Copy;
+    /// Rows of a tile.
+    const MR: usize;
+    /// Codes of depth in a unit: 4 or 2.
+    const KR: usize;
+
+    fn vector(self) -> Self::V;
+
+    /// Loads a unit of `LANES` columns of the RHS.
+    ///
+    /// # Safety
+    /// - `from` is valid for reads of `LANES * KR` bytes.
+    unsafe fn load_rhs(self, from: *const u8) -> <Self::V as Vector>::I32;
+
+    /// Returns `acc + Σ a[i] * b[i]` for the codes of a unit of each column.
+    fn dot(
+        self,
+        acc: <Self::V as Vector>::I32,
+        a: <Self::V as Vector>::I32,
+        b: <Self::V as Vector>::I32,
+    ) -> <Self::V as Vector>::I32;
+
+    /// Prepares signed bytes for [`dot4`](Self::dot4).
+    fn weights(self, bytes: <Self::V as Vector>::I32) -> Self::Weights;
+
+    /// Returns `acc + Σ codes[i] * weights[i]` for the four bytes of each element, unsigned by signed.
+    fn dot4(
+        self,
+        acc: <Self::V as Vector>::I32,
+        codes: <Self::V as Vector>::I32,
+        weights: Self::Weights,
+    ) -> <Self::V as Vector>::I32;
+}
+
+/// Implements [`Gemm`] for a vector without a dot product of bytes: widened to 16 bits and multiplied in pairs, which
+/// is exact. (`vpmaddubsw` would do twice the work but saturates: 255 × -128 + 255 × -128 leaves 16 bits.)
+macro_rules! multiply_i16 {
+    ($token:ident, MR = $mr:literal) => {
+        impl $crate::simd::Gemm for $token {
+            type V = Self;
+            /// The even and the odd bytes.
+            type Weights = [<Self as Vector>::I32; 2];
+            const MR: usize = $mr;
+            const KR: usize = 2;
+
+            #[inline(always)]
+            fn vector(self) -> Self {
+                self
+            }
+
+            #[inline(always)]
+            unsafe fn load_rhs(self, from: *const u8) -> <Self as Vector>::I32 {
+                // SAFETY: the caller promises `2 * LANES` bytes.
+                unsafe { self.load_i8_as_i16(from) }
+            }
+
+            #[inline(always)]
+            fn dot(
+                self,
+                acc: <Self as Vector>::I32,
+                a: <Self as Vector>::I32,
+                b: <Self as Vector>::I32,
+            ) -> <Self as Vector>::I32 {
+                self.add(acc, self.multiply_add_i16(a, b))
+            }
+
+            #[inline(always)]
+            fn weights(self, bytes: <Self as Vector>::I32) -> [<Self as Vector>::I32; 2] {
+                [self.even_i8(bytes), self.odd_i8(bytes)]
+            }
+
+            #[inline(always)]
+            fn dot4(
+                self,
+                acc: <Self as Vector>::I32,
+                codes: <Self as Vector>::I32,
+                [even, odd]: [<Self as Vector>::I32; 2],
+            ) -> <Self as Vector>::I32 {
+                let even = self.multiply_add_i16(self.even_u8(codes), even);
+                self.add(acc, self.add(even, self.multiply_add_i16(self.odd_u8(codes), odd)))
+            }
+        }
+    };
+}
+pub(crate) use multiply_i16;
+
+/// Bytes of a unit of the LHS.
+pub(crate) const UNIT: usize = 4;
+
+/// Registers of columns of a panel: `NR` is `REGISTERS * LANES`.
+pub(crate) const REGISTERS: usize = 2;
+
+/// Distance at which the RHS is prefetched, in bytes: the hardware prefetcher stops at each page.
+const AHEAD: usize = 4096;
+
+/// Rows of the LHS as a tile reads them.
+#[derive(Clone, Copy)]
+pub(crate) struct LhsRows<'a> {
+    /// At least from the first byte of the first row to the last byte of the last row.
+    pub(crate) bytes: &'a [u8],
+    /// Distance between rows in bytes.
+    pub(crate) stride: usize,
+    /// Length of a row in bytes: its codes, each of one or two bytes.
+    pub(crate) len: usize,
+    /// True if the codes are signed bytes. A tile of a dot product of bytes then adds the sign offset: XOR 0x80.
+    pub(crate) signed: bool,
+    /// Sum of each row's codes, with the sign offset if the tile adds it. Empty if the RHS has no zero points.
+    pub(crate) sums: &'a [i32],
+}
+
+impl<'a> LhsRows<'a> {
+    /// Returns the rows from row `i` on.
+    #[inline(always)]
+    pub(crate) fn from(self, i: usize) -> Self {
+        LhsRows { bytes: &self.bytes[i * self.stride..], sums: self.sums.get(i..).unwrap_or_default(), ..self }
+    }
+
+    /// Returns the bytes of row `i`.
+    #[inline(always)]
+    pub(crate) fn row(self, i: usize) -> &'a [u8] {
+        &self.bytes[i * self.stride..][..self.len]
+    }
+}
+
+/// A panel of the RHS: `NR` columns, with the initial accumulators and zero points of those that are computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    /// `[units][NR][KR]`: the bits of signed codes, zeros beyond the depth.
+    pub(crate) codes: &'a [u8],
+    /// Initial accumulator of each column to compute: one register of them, or all.
+    pub(crate) start: &'a [i32],
+    /// Zero point of each column, or empty if all are 0.
+    pub(crate) zero_points: &'a [i32],
+}
+
+/// `ROWS` rows of the LHS as units. It owns the bounds check of the innermost loop.
+pub(crate) struct Units<'a, const ROWS: usize> {
+    first: *const u8,
+    stride: usize,
+    sums: &'a [i32],
+    /// Number of whole units in a row.
+    whole: usize,
+    /// The remainder of each row, zero-padded to a unit. The RHS holds zeros there, so the padding does not matter.
+    last: Option<&'a [[u8; UNIT]; ROWS]>,
+    /// 0x80 in each byte if the tile adds the sign offset.
+    sign_xor: i32,
+}
+
+impl<'a, const ROWS: usize> Units<'a, ROWS> {
+    /// Copies row remainders, if there are any, to `last`. Only a reference to it is kept: it is seldom needed.
+    #[inline(always)]
+    pub(crate) fn new(rows: LhsRows<'a>, last: &'a mut [[u8; UNIT]; ROWS]) -> Self {
+        let end = const { ROWS - 1 }.checked_mul(rows.stride).and_then(|start| start.checked_add(rows.len));
+        assert!(end.is_some_and(|end| end <= rows.bytes.len()), "rows of the LHS");
+        let more = !rows.len.is_multiple_of(UNIT);
+        if more {
+            copy_remainders(rows, last);
+        }
+        let sign_xor = if rows.signed { 0x8080_8080u32 as i32 } else { 0 };
+        let (first, stride, whole) = (rows.bytes.as_ptr(), rows.stride, rows.len / UNIT);
+        Self { first, stride, sums: rows.sums, whole, last: more.then_some(last), sign_xor }
+    }
+
+    /// Returns unit `k` of row `i`.
+    ///
+    /// # Safety
+    /// - `i < ROWS` and `k < self.whole`.
+    #[inline(always)]
+    unsafe fn get(&self, i: usize, k: usize) -> i32 {
+        // SAFETY: row `i` starts at `i * stride` and has `whole` units; `new` checked that the last row is in bounds.
+        i32::from_le(unsafe { self.first.add(i * self.stride + k * UNIT).cast::<i32>().read_unaligned() })
+    }
+}
+
+/// Not inlined, so that its branches do not slow down rows that end with a whole unit.
+#[inline(never)]
+fn copy_remainders(rows: LhsRows<'_>, last: &mut [[u8; UNIT]]) {
+    for (i, last) in last.iter_mut().enumerate() {
+        let (_, rest) = rows.row(i).as_chunks::<UNIT>();
+        last[..rest.len()].copy_from_slice(rest);
+    }
+}
+
+/// The accumulators of a tile: `REGS` registers of columns per row.
+pub(crate) type Tile<G, const ROWS: usize, const REGS: usize> = [[<<G as Gemm>::V as Vector>::I32; REGS]; ROWS];
+
+/// Computes a tile: `acc[i][j] = start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]`. All arithmetic wraps.
+///
+/// With `SIGNED` the sign offset is added where the rows want it; without, they must not. Tiles of few rows deal the
+/// depth to several `CHAINS` of accumulators, which hide the latency of a dot product.
+#[inline(always)]
+pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: usize, const SIGNED: bool>(
+    g: G,
+    a: &Units<'_, ROWS>,
+    b: Panel<'_>,
+) -> Tile<G, ROWS, REGS> {
+    let (v, lanes) = (g.vector(), G::V::LANES);
+    let unit = REGISTERS * lanes * G::KR;
+    // Rows may be longer than panels: the excess would be multiplied by zeros.
+    let steps = b.codes.len() / unit;
+    let whole = a.whole.min(steps);
+    assert!(b.start.len() >= REGS * lanes && REGS <= REGISTERS, "initial accumulators of a tile");
+    let mut acc = [[[v.splat(0); REGS]; ROWS]; CHAINS];
+    for j in 0..REGS {
+        let start = load_i32(v, &b.start[j * lanes..]);
+        for row in &mut acc[0] {
+            row[j] = start;
+        }
+        if !b.zero_points.is_empty() {
+            let zero_points = load_i32(v, &b.zero_points[j * lanes..]);
+            for (row, &sum) in acc[0].iter_mut().zip(&a.sums[..ROWS]) {
+                row[j] = v.sub(row[j], v.mul(zero_points, v.splat(sum)));
+            }
+        }
+    }
+    let sign_xor = v.splat(a.sign_xor);
+    let step = |acc: &mut Tile<G, ROWS, REGS>, a: &[i32; ROWS], b: *const u8| {
+        let mut columns = [v.splat(0); REGS];
+        for (j, column) in columns.iter_mut().enumerate() {
+            // SAFETY: `b` is the start of a unit of the panel, `REGISTERS` registers of columns.
+            *column = unsafe { g.load_rhs(b.add(j * lanes * G::KR)) };
+        }
+        for (row, &a) in acc.iter_mut().zip(a) {
+            let a = v.splat(a);
+            let a = if SIGNED { v.xor(a, sign_xor) } else { a };
+            for (acc, &b) in row.iter_mut().zip(&columns) {
+                *acc = g.dot(*acc, a, b);
+            }
+        }
+    };
+    let panel = b.codes.as_ptr();
+    let mut k = 0;
+    while k + CHAINS <= whole {
+        for line in 0..(CHAINS * unit).div_ceil(64) {
+            v.prefetch(panel.wrapping_add(k * unit + AHEAD + line * 64));
+        }
+        for (c, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: `k + c < whole`, so both operands have this unit.
+            let (a, b) = unsafe { (core::array::from_fn(|i| a.get(i, k + c)), panel.add((k + c) * unit)) };
+            step(acc, &a, b);
+        }
+        k += CHAINS;
+    }
+    while k < whole {
+        // SAFETY: `k < whole`, so both operands have this unit.
+        let (a, b) = unsafe { (core::array::from_fn(|i| a.get(i, k)), panel.add(k * unit)) };
+        step(&mut acc[0], &a, b);
+        k += 1;
+    }
+    if let (Some(last), true) = (a.last, whole < steps) {
+        // SAFETY: `whole < steps`, so the panel has this unit.
+        step(&mut acc[0], &last.map(i32::from_le_bytes), unsafe { panel.add(whole * unit) });
+    }
+    for c in 1..CHAINS {
+        for i in 0..ROWS {
+            for j in 0..REGS {
+                acc[0][i][j] = v.add(acc[0][i][j], acc[c][i][j]);
+            }
+        }
+    }
+    acc[0]
+}
+
+/// Loads the first register of a slice.
+#[inline(always)]
+pub(super) fn load_i32<V: Vector>(v: V, from: &[i32]) -> V::I32 {
+    assert!(from.len() >= V::LANES, "a register of integers");
+    // SAFETY: the assertion bounds the read.
+    unsafe { v.load(from.as_ptr().cast()) }
+}
+
+/// Runs a product in registers and returns the number of multiply–accumulates: the peak of one core.
+#[inline(always)]
+pub(crate) fn peak_macs<G: Gemm>(g: G, rounds: usize) -> u64 {
+    const CHAINS: usize = 12;
+    let v = g.vector();
+    let (a, b) = core::hint::black_box((v.splat(0x0101_0101), v.splat(0x0101_0101)));
+    let mut chains = [v.splat(0); CHAINS];
+    for _ in 0..rounds {
+        for acc in &mut chains {
+            *acc = g.dot(*acc, a, b);
+        }
+    }
+    core::hint::black_box(chains);
+    (rounds * CHAINS * G::V::LANES * G::KR) as u64
+}
