@@ -133,11 +133,12 @@ impl<
             let weights = &weights[block * per_block + row * GROUPS * WIDTH..][..ROWS * GROUPS * WIDTH];
             let mut taps = [[[[g.weights(v.splat(0)); REGS]; WIDTH]; GROUPS]; ROWS];
             for (to, from) in taps.as_flattened_mut().as_flattened_mut().iter_mut().zip(weights) {
-                *to = load_vector64(v, from).map(|bytes| g.weights(bytes));
+                let bytes = load_vector64::<_, REGS>(v, from);
+                *to = array!(g.weights(bytes[0]), i => g.weights(bytes[i]));
                 // The hardware prefetcher does not find the next block.
                 v.prefetch(from.as_ptr().wrapping_add(per_block * size_of::<Vector64>()));
             }
-            let start: [_; REGS] = core::array::from_fn(|i| load_i32(v, &start[i * G::V::LANES..]));
+            let start: [_; REGS] = array!(v.splat(0), i => load_i32(v, &start[i * G::V::LANES..]));
             for first in (0..outputs).step_by(XS) {
                 // A remainder is computed as the last outputs, overlapping.
                 let first = first.min(outputs - XS);
@@ -187,17 +188,16 @@ impl<G: Gemm, S: Stage, const REGS: usize, const XS: usize> Task for AnyTaps<'_,
         let per_block = weights.len() / start.len();
         for (block, start) in start.iter().enumerate() {
             let weights = &weights[block * per_block + row * offsets.len()..][..offsets.len()];
-            let start: [_; REGS] = core::array::from_fn(|i| load_i32(v, &start[i * G::V::LANES..]));
+            let start: [_; REGS] = array!(v.splat(0), i => load_i32(v, &start[i * G::V::LANES..]));
             for first in (0..outputs).step_by(XS) {
                 // A remainder is computed as the last outputs, overlapping. Fewer outputs repeat the last one.
                 let first = first.min(outputs.saturating_sub(XS));
-                let at: [_; XS] = core::array::from_fn(|x| {
-                    vectors[block..].as_ptr().wrapping_add((first + x).min(outputs - 1) * step)
-                });
+                let vectors = vectors[block..].as_ptr();
+                let at: [_; XS] = array!(vectors, x => vectors.wrapping_add((first + x).min(outputs - 1) * step));
                 let mut acc = [start; XS];
                 for (&offset, weights) in offsets.iter().zip(weights) {
-                    let weights: [_; REGS] = load_vector64(v, weights);
-                    let weights = weights.map(|bytes| g.weights(bytes));
+                    let bytes = load_vector64::<_, REGS>(v, weights);
+                    let weights: [_; REGS] = array!(g.weights(bytes[0]), i => g.weights(bytes[i]));
                     for (acc, at) in acc.iter_mut().zip(at) {
                         // SAFETY: `compute` saw a vector for each tap of each output.
                         let codes: [_; REGS] = load_vector64(v, unsafe { &*at.add(offset) });
@@ -254,7 +254,7 @@ impl TapColumns {
 fn load_vector64<V: Vector, const REGS: usize>(v: V, from: &Vector64) -> [V::I32; REGS] {
     assert!(4 * REGS * V::LANES == size_of::<Vector64>(), "registers of a vector");
     // SAFETY: the assertion says that the registers have the size of the vector.
-    core::array::from_fn(|i| unsafe { v.load(from.as_ptr().add(4 * i * V::LANES)) })
+    array!(v.splat(0), i => unsafe { v.load(from.as_ptr().add(4 * i * V::LANES)) })
 }
 
 /// Interleaves four rows of pixels for [`Dot4`]: `vectors[x][4 * c + r] = rows[r][x * pixel + c] ^ sign_xor` for
@@ -283,7 +283,7 @@ impl<V: Vector> Task for Interleave4<'_, V> {
             return;
         }
         for (x, vectors) in vectors.chunks_exact_mut(channels.div_ceil(CHANNELS)).enumerate() {
-            let rows = rows.map(|row| &row[x * pixel..][..channels]);
+            let rows: [_; 4] = array!(&[][..], r => &rows[r][x * pixel..][..channels]);
             let vectors = vectors.as_flattened_mut();
             // Four registers of codes become four registers of vectors.
             for first in (0..channels).step_by(4 * V::LANES) {
@@ -291,7 +291,14 @@ impl<V: Vector> Task for Interleave4<'_, V> {
                 if channels - first >= 4 * V::LANES {
                     assert!(to.len() >= 16 * V::LANES, "vectors of all channels");
                     // SAFETY: the condition and the assertion bound the reads and writes of four registers.
-                    unsafe { interleave(v, rows.map(|row| row.as_ptr().add(first)), sign_xor, to.as_mut_ptr()) }
+                    unsafe {
+                        interleave(
+                            v,
+                            array!(rows[0].as_ptr(), r => rows[r].as_ptr().add(first)),
+                            sign_xor,
+                            to.as_mut_ptr(),
+                        )
+                    }
                     continue;
                 }
                 let (mut from, mut buffer) = ([[0u8; 64]; 4], [0u8; 256]);
@@ -299,7 +306,7 @@ impl<V: Vector> Task for Interleave4<'_, V> {
                     from.iter_mut().zip(&row[first..]).for_each(|(to, code)| *to = *code);
                 }
                 // SAFETY: the buffers hold four registers of any set.
-                unsafe { interleave(v, from.each_ref().map(|from| from.as_ptr()), sign_xor, buffer.as_mut_ptr()) }
+                unsafe { interleave(v, array!(from[0].as_ptr(), r => from[r].as_ptr()), sign_xor, buffer.as_mut_ptr()) }
                 to.iter_mut().zip(buffer).for_each(|(to, code)| *to = code);
             }
         }
@@ -315,7 +322,7 @@ unsafe fn interleave<V: Vector>(v: V, from: [*const u8; 4], sign_xor: V::I32, to
     // SAFETY: the caller promises the memory.
     unsafe {
         // Unpacking works within groups; this permutation makes it give channels in order.
-        let [a, b, c, d] = from.map(|from| v.transpose_to_groups(v.xor(v.load(from), sign_xor)));
+        let [a, b, c, d] = array!(sign_xor, r => v.transpose_to_groups(v.xor(v.load(from[r]), sign_xor)));
         let (ab, cd) = (v.unpack_low_i8(a, b), v.unpack_low_i8(c, d));
         let (ab_high, cd_high) = (v.unpack_high_i8(a, b), v.unpack_high_i8(c, d));
         v.store(to, v.unpack_low_i16(ab, cd));

@@ -225,20 +225,6 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
         }
     }
     let sign_xor = v.splat(a.sign_xor);
-    let step = |acc: &mut Tile<G, ROWS, REGS>, a: &[i32; ROWS], b: *const u8| {
-        let mut columns = [v.splat(0); REGS];
-        for (j, column) in columns.iter_mut().enumerate() {
-            // SAFETY: `b` is the start of a unit of the panel, `REGISTERS` registers of columns.
-            *column = unsafe { g.load_rhs(b.add(j * lanes * G::KR)) };
-        }
-        for (row, &a) in acc.iter_mut().zip(a) {
-            let a = v.splat(a);
-            let a = if SIGNED { v.xor(a, sign_xor) } else { a };
-            for (acc, &b) in row.iter_mut().zip(&columns) {
-                *acc = g.dot(*acc, a, b);
-            }
-        }
-    };
     let panel = b.codes.as_ptr();
     let mut k = 0;
     while k + CHAINS <= whole {
@@ -247,20 +233,29 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
         }
         for (c, acc) in acc.iter_mut().enumerate() {
             // SAFETY: `k + c < whole`, so both operands have this unit.
-            let (a, b) = unsafe { (core::array::from_fn(|i| a.get(i, k + c)), panel.add((k + c) * unit)) };
-            step(acc, &a, b);
+            unsafe {
+                step::<G, ROWS, REGS, SIGNED>(
+                    g,
+                    acc,
+                    &array!(0, i => a.get(i, k + c)),
+                    panel.add((k + c) * unit),
+                    sign_xor,
+                )
+            }
         }
         k += CHAINS;
     }
     while k < whole {
         // SAFETY: `k < whole`, so both operands have this unit.
-        let (a, b) = unsafe { (core::array::from_fn(|i| a.get(i, k)), panel.add(k * unit)) };
-        step(&mut acc[0], &a, b);
+        unsafe {
+            step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &array!(0, i => a.get(i, k)), panel.add(k * unit), sign_xor)
+        }
         k += 1;
     }
     if let (Some(last), true) = (a.last, whole < steps) {
+        let last = array!(0, i => i32::from_le_bytes(last[i]));
         // SAFETY: `whole < steps`, so the panel has this unit.
-        step(&mut acc[0], &last.map(i32::from_le_bytes), unsafe { panel.add(whole * unit) });
+        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, panel.add(whole * unit), sign_xor) }
     }
     for c in 1..CHAINS {
         for i in 0..ROWS {
@@ -270,6 +265,33 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
         }
     }
     acc[0]
+}
+
+/// Accumulates a unit of depth.
+///
+/// # Safety
+/// - `b` is valid for reads of a unit of a panel, `REGISTERS` registers of columns.
+#[inline(always)]
+unsafe fn step<G: Gemm, const ROWS: usize, const REGS: usize, const SIGNED: bool>(
+    g: G,
+    acc: &mut Tile<G, ROWS, REGS>,
+    a: &[i32; ROWS],
+    b: *const u8,
+    sign_xor: <G::V as Vector>::I32,
+) {
+    let v = g.vector();
+    let mut columns = [v.splat(0); REGS];
+    for (j, column) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller promises the columns.
+        *column = unsafe { g.load_rhs(b.add(j * G::V::LANES * G::KR)) };
+    }
+    for (row, &a) in acc.iter_mut().zip(a) {
+        let a = v.splat(a);
+        let a = if SIGNED { v.xor(a, sign_xor) } else { a };
+        for (acc, &b) in row.iter_mut().zip(&columns) {
+            *acc = g.dot(*acc, a, b);
+        }
+    }
 }
 
 /// Loads the first register of a slice.

@@ -30,8 +30,8 @@ impl<T> OutTile<'_, T> {
     /// Checks that there are `rows` rows and returns their start.
     #[inline(always)]
     fn checked(&mut self, rows: usize) -> *mut T {
-        let last = rows.saturating_sub(1).checked_mul(self.stride).and_then(|start| start.checked_add(self.width));
-        assert!(last.is_some_and(|last| last <= self.out.len()), "memory for a tile of outputs");
+        let last = rows.saturating_sub(1).saturating_mul(self.stride).saturating_add(self.width);
+        assert!(last <= self.out.len(), "memory for a tile of outputs");
         self.out.as_mut_ptr()
     }
 }
@@ -70,7 +70,7 @@ pub trait Stage: Copy + Send + Sync {
 /// Loads the registers of a row; those past the end of `acc` are unspecified.
 #[inline(always)]
 fn load_row<V: Vector>(v: V, acc: &[i32]) -> [V::I32; REGISTERS] {
-    core::array::from_fn(|j| match acc.get(j * V::LANES..) {
+    array!(v.splat(0), j => match acc.get(j * V::LANES..) {
         Some(acc) if acc.len() >= V::LANES => load_i32(v, acc),
         _ => v.splat(0),
     })
@@ -188,14 +188,11 @@ impl Stage for Dequantize<'_> {
         acc: &[[V::I32; REGS]; ROWS],
         mut out: OutTile<'_, f32>,
     ) {
-        let first = |j: usize| out.col + j * V::LANES;
-        let scales: [V::F32; REGS] = core::array::from_fn(|j| columns(v, self.col_scales, first(j)));
-        let with_bias = !self.bias.is_empty();
-        let bias: [V::F32; REGS] = core::array::from_fn(|j| match self.bias {
-            // A single bias is that of the single column.
-            bias if with_bias => columns(v, bias, first(j)),
-            _ => v.splat_f32(0.0),
-        });
+        let (zero, with_bias) = (v.splat_f32(0.0), !self.bias.is_empty());
+        let scales: [_; REGS] = array!(zero, j => columns(v, self.col_scales, out.col + j * V::LANES));
+        // A single bias is that of the single column.
+        let bias: [_; REGS] =
+            array!(zero, j => if with_bias { columns(v, self.bias, out.col + j * V::LANES) } else { zero });
         let (row, to, width, stride) = (out.row, out.checked(ROWS), out.width, out.stride);
         for (i, acc) in acc.iter().enumerate() {
             for j in 0..REGS {
@@ -203,7 +200,7 @@ impl Stage for Dequantize<'_> {
                     Some(&scale) => v.mul_f32(scales[j], v.splat_f32(scale)),
                     None => scales[j],
                 };
-                let bias = with_bias.then_some(F32s(v, bias[j]));
+                let bias = if with_bias { Some(F32s(v, bias[j])) } else { None };
                 let y = dequantize_sum(acc[j], F32s(v, scale), bias, self.clamp).1;
                 // SAFETY: `checked` saw `width` elements of each row.
                 unsafe {
@@ -244,8 +241,8 @@ impl Stage for RequantizeBytes<'_> {
     ) {
         const { assert!(REGS == 1 || REGS == 2 || REGS == 4) }
         let multipliers: [V::F32; REGS] =
-            core::array::from_fn(|j| columns(v, self.multipliers, out.col + j * V::LANES));
-        let multipliers = F32x4(v, core::array::from_fn(|q| multipliers[q % REGS]));
+            array!(v.splat_f32(0.0), j => columns(v, self.multipliers, out.col + j * V::LANES));
+        let multipliers = F32x4(v, array!(multipliers[0], q => multipliers[q % REGS]));
         let sign_xor = v.splat(i32::from_ne_bytes([self.sign_xor; 4]));
         let (to, width, stride) = (out.checked(ROWS), out.width, out.stride);
         let whole = width >= REGS * V::LANES;
@@ -253,7 +250,7 @@ impl Stage for RequantizeBytes<'_> {
         let mut i = 0;
         while i < ROWS {
             // Rows past the last one are computed and not stored.
-            let acc = core::array::from_fn(|q| acc[(i + q / REGS).min(ROWS - 1)][q % REGS]);
+            let acc = array!(acc[0][0], q => acc[if i + q / REGS < ROWS { i + q / REGS } else { ROWS - 1 }][q % REGS]);
             let bytes = v.xor(v.transpose_groups(self.op.codes(acc, multipliers)), sign_xor);
             let to = to.wrapping_add(i * stride);
             // SAFETY: `checked` saw `width` elements of each row, and a part that is stored belongs to a row.
@@ -336,33 +333,34 @@ impl<V: Vector> SimdF32 for F32x4<V> {
 
     #[inline(always)]
     fn convert(self, acc: [V::I32; 4]) -> Self {
-        Self(self.0, acc.map(|acc| self.0.to_f32(acc)))
+        Self(self.0, array!(self.1[0], i => self.0.to_f32(acc[i])))
     }
 
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
-        Self(self.0, core::array::from_fn(|i| self.0.mul_f32(self.1[i], other.1[i])))
+        Self(self.0, array!(self.1[0], i => self.0.mul_f32(self.1[i], other.1[i])))
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        Self(self.0, core::array::from_fn(|i| self.0.add_f32(self.1[i], other.1[i])))
+        Self(self.0, array!(self.1[0], i => self.0.add_f32(self.1[i], other.1[i])))
     }
 
     #[inline(always)]
     fn clamp(self, low: f32, high: f32) -> Self {
-        Self(self.0, self.1.map(|x| F32s(self.0, x).clamp(low, high).1))
+        Self(self.0, array!(self.1[0], i => F32s(self.0, self.1[i]).clamp(low, high).1))
     }
 
     #[inline(always)]
     fn round_clamp(self, low: f32, high: f32, zero_point: i32) -> V::I32 {
         let v = self.0;
-        let [a, b, c, d] = self.1.map(|x| v.round(x));
+        let [a, b, c, d] = array!(v.splat(0), i => v.round(self.1[i]));
         // No float exceeds an i32. Packing saturates beyond `low` and `high`, so clamping bytes is enough.
         let pair = (zero_point as u16 as u32 * 0x0001_0001) as i32;
         let (ab, cd, zero_points) = (v.pack_i16(a, b), v.pack_i16(c, d), v.splat(pair));
         let bytes = v.pack_u8(v.add_saturating_i16(ab, zero_points), v.add_saturating_i16(cd, zero_points));
-        let [low, high] = [low, high].map(|bound| v.splat(i32::from_ne_bytes([(bound as i32 + zero_point) as u8; 4])));
+        let [low, high] = [low as i32 + zero_point, high as i32 + zero_point];
+        let [low, high] = [v.splat(i32::from_ne_bytes([low as u8; 4])), v.splat(i32::from_ne_bytes([high as u8; 4]))];
         v.min_u8(v.max_u8(bytes, low), high)
     }
 }
