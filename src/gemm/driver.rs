@@ -252,7 +252,7 @@ impl<'a, S: Stage> Group<'a, S> {
         let beyond = |size: usize| (above + size - 1) * stride + len <= bytes.len();
         let sizes = [1, 2, 4, 8, MR].into_iter().filter(|&size| size <= MR);
         let enough = sizes.clone().find(|&size| size >= left && (size <= left + above || beyond(size)));
-        let size = enough.or_else(|| sizes.filter(|&size| size <= left).last()).unwrap_or(1);
+        let size = enough.or_else(|| sizes.rev().find(|&size| size <= left)).unwrap_or(1);
         let count = size.min(left);
         let skip = if size <= left + above { size - count } else { 0 };
         let a = self.whole.from(above - skip);

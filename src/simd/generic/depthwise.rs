@@ -144,6 +144,7 @@ impl<
                 let first = first.min(outputs - XS);
                 let vectors = vectors[block..].as_ptr().wrapping_add(first * STRIDE * columns.column);
                 let mut acc = [[start; XS]; ROWS];
+                #[allow(clippy::needless_range_loop, reason = "an index of two arrays")]
                 for q in 0..GROUPS {
                     for c in 0..(XS - 1) * STRIDE + WIDTH {
                         // SAFETY: the last of these outputs sees column `c` or a later one, and its vectors exist.

@@ -14,6 +14,8 @@ pub(crate) trait Gemm: Target {
     const MR: usize;
     /// Codes of depth in a unit: 4 or 2.
     const KR: usize;
+    /// Distance at which the RHS is prefetched, in bytes, or 0. The hardware prefetcher stops at each page.
+    const AHEAD: usize;
 
     fn vector(self) -> Self::V;
 
@@ -53,6 +55,7 @@ macro_rules! multiply_i16 {
             type Weights = [<Self as Vector>::I32; 2];
             const MR: usize = $mr;
             const KR: usize = 2;
+            const AHEAD: usize = 0;
 
             #[inline(always)]
             fn vector(self) -> Self {
@@ -100,9 +103,6 @@ pub(crate) const UNIT: usize = 4;
 
 /// Registers of columns of a panel: `NR` is `REGISTERS * LANES`.
 pub(crate) const REGISTERS: usize = 2;
-
-/// Distance at which the RHS is prefetched, in bytes: the hardware prefetcher stops at each page.
-const AHEAD: usize = 4096;
 
 /// Rows of the LHS as a tile reads them.
 #[derive(Clone, Copy)]
@@ -228,8 +228,10 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     let panel = b.codes.as_ptr();
     let mut k = 0;
     while k + CHAINS <= whole {
-        for line in 0..(CHAINS * unit).div_ceil(64) {
-            v.prefetch(panel.wrapping_add(k * unit + AHEAD + line * 64));
+        if G::AHEAD > 0 {
+            for line in 0..(CHAINS * unit).div_ceil(64) {
+                v.prefetch(panel.wrapping_add(k * unit + G::AHEAD + line * 64));
+            }
         }
         for (c, acc) in acc.iter_mut().enumerate() {
             // SAFETY: `k + c < whole`, so both operands have this unit.
@@ -257,14 +259,13 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
         // SAFETY: `whole < steps`, so the panel has this unit.
         unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, panel.add(whole * unit), sign_xor) }
     }
-    for c in 1..CHAINS {
-        for i in 0..ROWS {
-            for j in 0..REGS {
-                acc[0][i][j] = v.add(acc[0][i][j], acc[c][i][j]);
-            }
+    let mut sum = acc[0];
+    for acc in acc.iter().skip(1) {
+        for (sum, acc) in sum.as_flattened_mut().iter_mut().zip(acc.as_flattened()) {
+            *sum = v.add(*sum, *acc);
         }
     }
-    acc[0]
+    sum
 }
 
 /// Accumulates a unit of depth.

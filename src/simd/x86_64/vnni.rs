@@ -29,7 +29,7 @@ impl Avx512Vnni {
 }
 
 macro_rules! vnni {
-    ($token:ident, $vector:ty, $features:literal, MR = $mr:literal, $dpbusd:ident) => {
+    ($token:ident, $vector:ty, $features:literal, MR = $mr:literal, AHEAD = $ahead:literal, $dpbusd:ident) => {
         target!($token, $features);
 
         impl Gemm for $token {
@@ -37,6 +37,7 @@ macro_rules! vnni {
             type Weights = <$vector as Vector>::I32;
             const MR: usize = $mr;
             const KR: usize = 4;
+            const AHEAD: usize = $ahead;
 
             #[inline(always)]
             fn vector(self) -> $vector {
@@ -67,5 +68,12 @@ macro_rules! vnni {
         }
     };
 }
-vnni!(AvxVnni, Avx2, "avxvnni,avx2,fma,f16c", MR = 6, _mm256_dpbusd_avx_epi32);
-vnni!(Avx512Vnni, Avx512, "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", MR = 12, _mm512_dpbusd_epi32);
+vnni!(AvxVnni, Avx2, "avxvnni,avx2,fma,f16c", MR = 6, AHEAD = 2048, _mm256_dpbusd_avx_epi32);
+vnni!(
+    Avx512Vnni,
+    Avx512,
+    "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c",
+    MR = 12,
+    AHEAD = 4096,
+    _mm512_dpbusd_epi32
+);
