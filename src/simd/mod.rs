@@ -130,6 +130,8 @@ pub(crate) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
 
 /// Converts from half precision. Stops at the end of the shorter slice.
 pub(crate) fn f16_to_f32(from: &[u16], to: &mut [f32]) {
+    let len = from.len().min(to.len());
+    let (from, to) = (&from[..len], &mut to[..len]);
     with_vector!(Isa::current(), v => v.run(FromF16 { v, from, to }));
 }
 

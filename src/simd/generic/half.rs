@@ -5,7 +5,7 @@ use crate::simd::{NonTemporal, Task, Vector};
 /// Elements of a chunk: a cache line of half precision.
 const CHUNK: usize = 32;
 
-/// Rounds to half precision, ties to even. Stops at the end of the shorter slice.
+/// Rounds to half precision, ties to even. The slices have one length.
 pub(crate) struct ToF16<'a, V> {
     pub(crate) v: V,
     pub(crate) from: &'a [f32],
@@ -35,7 +35,7 @@ impl<V: Vector> Task for ToF16<'_, V> {
     }
 }
 
-/// Converts from half precision. Stops at the end of the shorter slice.
+/// Converts from half precision. The slices have one length.
 pub(crate) struct FromF16<'a, V> {
     pub(crate) v: V,
     pub(crate) from: &'a [u16],
