@@ -9,7 +9,7 @@ use super::lhs::{LhsLayout, LhsSource};
 use super::rhs::Panels;
 use super::workspace::{ScratchSlot, ThreadScratch, Workspace};
 use crate::simd::{
-    Blocking, Gemm, Isa, LhsRows, OutTile, Panel, REGISTERS, Stage, Target, Task, UNIT, Units, Vector, tile, with_gemm,
+    Blocking, Gemm, Isa, LhsRows, OutTile, Panel, REGISTERS, Stage, Task, UNIT, Units, Vector, tile, with_gemm,
 };
 use crate::threads::{self, join};
 
@@ -276,7 +276,7 @@ impl<'a, S: Stage> Group<'a, S> {
     /// Multiplies with AMX: tiles of 32 rows and several panels, through memory.
     #[cfg(target_arch = "x86_64")]
     fn run_amx(mut self, amx: crate::simd::Amx) {
-        use crate::simd::Amx;
+        use crate::simd::{Amx, Target};
         let (vnni, stride) = (amx.vnni(), self.columns[0].len());
         for i in (0..self.rows).step_by(Amx::MR) {
             let rows = Amx::MR.min(self.rows - i);

@@ -1,7 +1,5 @@
 //! FMA: a multiplication and an addition with one rounding.
 
-use super::Isa;
-
 /// Proof that the instruction set in use has FMA. Loops that use it are vectorized by [`super::run`].
 ///
 /// Formulas are never contracted to FMA, so results are the same bits on every instruction set. Use it only where the
@@ -19,7 +17,7 @@ impl Fma {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn new() -> Option<Self> {
         // Detection requires FMA for every instruction set above the baseline.
-        (Isa::current() != Isa::BASELINE).then_some(Self(()))
+        (super::Isa::current() != super::Isa::BASELINE).then_some(Self(()))
     }
 
     #[cfg(not(target_arch = "x86_64"))]
