@@ -224,7 +224,6 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
             }
         }
     }
-    let sign_xor = v.splat(a.sign_xor);
     let panel = b.codes.as_ptr();
     let mut k = 0;
     while k + CHAINS <= whole {
@@ -235,29 +234,19 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
         }
         for (c, acc) in acc.iter_mut().enumerate() {
             // SAFETY: `k + c < whole`, so both operands have this unit.
-            unsafe {
-                step::<G, ROWS, REGS, SIGNED>(
-                    g,
-                    acc,
-                    &array!(0, i => a.get(i, k + c)),
-                    panel.add((k + c) * unit),
-                    sign_xor,
-                )
-            }
+            unsafe { step::<G, ROWS, REGS, SIGNED>(g, acc, a, k + c, panel.add((k + c) * unit)) }
         }
         k += CHAINS;
     }
     while k < whole {
         // SAFETY: `k < whole`, so both operands have this unit.
-        unsafe {
-            step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &array!(0, i => a.get(i, k)), panel.add(k * unit), sign_xor)
-        }
+        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], a, k, panel.add(k * unit)) }
         k += 1;
     }
     if let (Some(last), true) = (a.last, whole < steps) {
-        let last = array!(0, i => i32::from_le_bytes(last[i]));
-        // SAFETY: `whole < steps`, so the panel has this unit.
-        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, panel.add(whole * unit), sign_xor) }
+        let last = Units { first: last.as_ptr().cast(), stride: UNIT, whole: 1, last: None, ..*a };
+        // SAFETY: `last` has one unit, and the panel has this one, because `whole < steps`.
+        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, 0, panel.add(whole * unit)) }
     }
     let mut sum = acc[0];
     for acc in acc.iter().skip(1) {
@@ -268,17 +257,17 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     sum
 }
 
-/// Accumulates a unit of depth.
+/// Accumulates unit `k` of the rows and the unit of a panel at `b`.
 ///
 /// # Safety
-/// - `b` is valid for reads of a unit of a panel, `REGISTERS` registers of columns.
+/// - `k < a.whole`, and `b` is valid for reads of a unit of a panel, `REGISTERS` registers of columns.
 #[inline(always)]
 unsafe fn step<G: Gemm, const ROWS: usize, const REGS: usize, const SIGNED: bool>(
     g: G,
     acc: &mut Tile<G, ROWS, REGS>,
-    a: &[i32; ROWS],
+    a: &Units<'_, ROWS>,
+    k: usize,
     b: *const u8,
-    sign_xor: <G::V as Vector>::I32,
 ) {
     let v = g.vector();
     let mut columns = [v.splat(0); REGS];
@@ -286,11 +275,12 @@ unsafe fn step<G: Gemm, const ROWS: usize, const REGS: usize, const SIGNED: bool
         // SAFETY: the caller promises the columns.
         *column = unsafe { g.load_rhs(b.add(j * G::V::LANES * G::KR)) };
     }
-    for (row, &a) in acc.iter_mut().zip(a) {
-        let a = v.splat(a);
-        let a = if SIGNED { v.xor(a, sign_xor) } else { a };
+    for (i, row) in acc.iter_mut().enumerate() {
+        // SAFETY: `i < ROWS`, and the caller promises `k`.
+        let unit = v.splat(unsafe { a.get(i, k) });
+        let unit = if SIGNED { v.xor(unit, v.splat(a.sign_xor)) } else { unit };
         for (acc, &b) in row.iter_mut().zip(&columns) {
-            *acc = g.dot(*acc, a, b);
+            *acc = g.dot(*acc, unit, b);
         }
     }
 }
@@ -308,11 +298,12 @@ pub(super) fn load_i32<V: Vector>(v: V, from: &[i32]) -> V::I32 {
 pub(crate) fn peak_macs<G: Gemm>(g: G, rounds: usize) -> u64 {
     const CHAINS: usize = 12;
     let v = g.vector();
-    let (a, b) = core::hint::black_box((v.splat(0x0101_0101), v.splat(0x0101_0101)));
+    let b = core::hint::black_box(v.splat(0x0101_0101));
     let mut chains = [v.splat(0); CHAINS];
     for _ in 0..rounds {
         for acc in &mut chains {
-            *acc = g.dot(*acc, a, b);
+            // Each product has an operand of its own, so that none can be computed once for all.
+            *acc = g.dot(*acc, *acc, b);
         }
     }
     core::hint::black_box(chains);
