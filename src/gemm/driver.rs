@@ -16,6 +16,10 @@ use crate::threads::{self, join};
 /// Bytes of RHS panels that stay in L1 while rows of several tiles pass.
 const L1_BYTES: usize = 16 * 1024;
 
+/// Up to this many rows meet this many panels in one call.
+const MAX_SKINNY_ROWS: usize = 2;
+const SKINNY_GROUP: usize = 16;
+
 /// The greatest MR of any instruction set.
 const MAX_MR: usize = 32;
 
@@ -96,7 +100,7 @@ impl<S: Stage> Loops<'_, S> {
         debug_assert_eq!(col % nr, 0);
         self.column_starts(col, start, cols.next_multiple_of(nr));
         self.column_zero_points(col, zero_points, start.len());
-        tile.resize(mr * group * nr, 0);
+        tile.resize((mr * group).max(MAX_SKINNY_ROWS * SKINNY_GROUP) * nr, 0);
         // With an RHS that fits in L1, computed blocks do too: they are written and read without a trip to L2.
         let bytes = if self.a.is_computed() && self.b.data().len() <= L1_BYTES { L1_BYTES } else { mc_bytes };
         let mc = (bytes / self.layout.row_bytes(self.a).max(1)).next_multiple_of(MAX_MR).max(MAX_MR);
@@ -154,6 +158,8 @@ impl<S: Stage> Block<'_, '_, S> {
     fn columns(&mut self, rows: usize, cols: usize) {
         let Blocking { mr, nr, nc_bytes, group, .. } = self.loops.blocking;
         let panel_len = self.loops.b.panel_len.max(1);
+        // Few rows leave room for more panels, and a call costs them more.
+        let group = if rows <= MAX_SKINNY_ROWS { group.max(SKINNY_GROUP) } else { group };
         let nc = (nc_bytes / panel_len / group).max(1) * group * nr;
         let height = mr * (L1_BYTES / panel_len / group).clamp(1, 16);
         for (first, len) in chunks(cols, nc, nr) {
@@ -218,16 +224,7 @@ struct Group<'a, S: Stage> {
 }
 
 impl<'a, S: Stage> Group<'a, S> {
-    /// Returns panel `p`.
-    #[inline(always)]
-    fn panel(&self, p: usize, nr: usize) -> Panel<'a> {
-        let codes = &self.panels[p * self.panel_len..][..self.panel_len];
-        let [start, zero_points] = self.columns.map(|columns| columns.get(p * nr..(p + 1) * nr).unwrap_or_default());
-        Panel { codes, start, zero_points }
-    }
-
     fn run<G: Gemm, const MR: usize>(mut self, g: G) {
-        let nr = REGISTERS * G::V::LANES;
         let mut done = 0;
         if S::FROM_REGISTERS {
             done = self.rows - self.rows % MR;
@@ -238,7 +235,7 @@ impl<'a, S: Stage> Group<'a, S> {
             }
         }
         while done < self.rows {
-            done += self.tile_rows::<G, MR>(g, done, nr);
+            done += self.tile_rows::<G, MR>(g, done);
         }
     }
 
@@ -246,7 +243,7 @@ impl<'a, S: Stage> Group<'a, S> {
     ///
     /// Tiles have 1, 2, 4, 8 or `MR` rows. A tile with more rows than are left starts above them, or reads beyond them
     /// where there is memory, and what is computed twice or in vain is not stored.
-    fn tile_rows<G: Gemm, const MR: usize>(&mut self, g: G, i: usize, nr: usize) -> usize {
+    fn tile_rows<G: Gemm, const MR: usize>(&mut self, g: G, i: usize) -> usize {
         let (left, above) = (self.rows - i, self.above + i);
         let LhsRows { bytes, stride, len, .. } = self.whole;
         let beyond = |size: usize| (above + size - 1) * stride + len <= bytes.len();
@@ -256,20 +253,18 @@ impl<'a, S: Stage> Group<'a, S> {
         let count = size.min(left);
         let skip = if size <= left + above { size - count } else { 0 };
         let a = self.whole.from(above - skip);
-        for p in 0..self.columns[0].len() / nr {
-            let (b, acc) = (self.panel(p, nr), &mut *self.scratch);
-            match size {
-                1 => g.run(TileToMemory::<G, 1, 4> { g, a, b, acc }),
-                2 => g.run(TileToMemory::<G, 2, 2> { g, a, b, acc }),
-                4 => g.run(TileToMemory::<G, 4, 1> { g, a, b, acc }),
-                8 if MR > 8 => g.run(TileToMemory::<G, 8, 1> { g, a, b, acc }),
-                _ => g.run(TileToMemory::<G, MR, 1> { g, a, b, acc }),
-            }
-            let (stage, acc, stride) = (self.stage, &self.scratch[skip * nr..], nr);
-            let out = self.out.from(i, p * nr);
-            let out = OutTile { width: out.width.min(nr), ..out };
-            g.run(StoreRows { v: g.vector(), rows: count, acc, stride, stage, out });
+        let acc = &mut *self.scratch;
+        let tiles = TilesToMemory { g, a, panels: self.panels, panel_len: self.panel_len, columns: self.columns, acc };
+        match size {
+            1 => g.run(TileRows::<G, 1, 4>(tiles)),
+            2 => g.run(TileRows::<G, 2, 2>(tiles)),
+            4 => g.run(TileRows::<G, 4, 1>(tiles)),
+            8 if MR > 8 => g.run(TileRows::<G, 8, 1>(tiles)),
+            _ => g.run(TileRows::<G, MR, 1>(tiles)),
         }
+        let (stage, stride) = (self.stage, self.columns[0].len());
+        let (acc, out) = (&self.scratch[skip * stride..], self.out.from(i, 0));
+        g.run(StoreRows { v: g.vector(), rows: count, acc, stride, stage, out });
         count
     }
 
@@ -305,7 +300,7 @@ impl<G: Gemm, S: Stage, const MR: usize, const SIGNED: bool> Task for Tiles<'_, 
             let mut last = [[0; UNIT]; MR];
             let a = Units::new(group.a.from(i), &mut last);
             for p in 0..group.columns[0].len() / nr {
-                let b = group.panel(p, nr);
+                let b = panel(group.panels, group.panel_len, group.columns, p, nr);
                 let out = group.out.from(i, p * nr);
                 if out.width > G::V::LANES {
                     let acc = tile::<G, MR, REGISTERS, 1, SIGNED>(g, &a, b);
@@ -319,25 +314,44 @@ impl<G: Gemm, S: Stage, const MR: usize, const SIGNED: bool> Task for Tiles<'_, 
     }
 }
 
-/// Computes a tile of `ROWS` rows into memory, `[ROWS][NR]`.
-struct TileToMemory<'a, G, const ROWS: usize, const CHAINS: usize> {
+/// A tile of each panel, to be computed into memory, `[rows][columns]`.
+struct TilesToMemory<'a, G> {
     g: G,
     a: LhsRows<'a>,
-    b: Panel<'a>,
+    panels: &'a [u8],
+    panel_len: usize,
+    columns: [&'a [i32]; 2],
     acc: &'a mut [i32],
 }
 
-impl<G: Gemm, const ROWS: usize, const CHAINS: usize> Task for TileToMemory<'_, G, ROWS, CHAINS> {
+/// Tiles of `ROWS` rows.
+struct TileRows<'a, G, const ROWS: usize, const CHAINS: usize>(TilesToMemory<'a, G>);
+
+impl<G: Gemm, const ROWS: usize, const CHAINS: usize> Task for TileRows<'_, G, ROWS, CHAINS> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { g, a, b, acc } = self;
-        let width = REGISTERS * G::V::LANES;
+        let TilesToMemory { g, a, panels, panel_len, columns, acc } = self.0;
+        let (width, stride) = (REGISTERS * G::V::LANES, columns[0].len());
         let mut last = [[0; UNIT]; ROWS];
-        let tile = tile::<G, ROWS, REGISTERS, CHAINS, true>(g, &Units::new(a, &mut last), b);
-        let out = OutTile { row: 0, col: 0, width, out: acc, stride: width };
-        crate::simd::StoreI32.store(g.vector(), &tile, out);
+        let a = Units::new(a, &mut last);
+        for p in 0..stride / width {
+            let tile = tile::<G, ROWS, REGISTERS, CHAINS, true>(g, &a, panel(panels, panel_len, columns, p, width));
+            let out = OutTile { row: 0, col: 0, width, out: &mut acc[p * width..], stride };
+            crate::simd::StoreI32.store(g.vector(), &tile, out);
+        }
+    }
+}
+
+/// Returns panel `p` of some panels.
+#[inline(always)]
+fn panel<'a>(panels: &'a [u8], len: usize, columns: [&'a [i32]; 2], p: usize, nr: usize) -> Panel<'a> {
+    let [start, zero_points] = columns;
+    Panel {
+        codes: &panels[p * len..][..len],
+        start: &start[p * nr..][..nr],
+        zero_points: if zero_points.is_empty() { &[] } else { &zero_points[p * nr..][..nr] },
     }
 }
 
