@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! A (LHS)  → read in place, or im2col / quantize / copy a block of MC rows ┐
-//! B (RHS)  → pack once into panels of NR columns                           ┴→ micro-kernel (MR × NR) → epilogue → out
+//! B (RHS)  → pack once into panels of NR columns                           ┴→ tiles (MR × NR) → epilogue → out
 //! ```
 //!
 //! Names and blocking follow BLIS: A of shape `[m, k]` is the left-hand side (LHS), B of shape `[k, n]` the
@@ -89,7 +89,7 @@ pub fn kernel_name() -> &'static str {
     crate::simd::Isa::gemm_name()
 }
 
-/// Runs the micro-kernel `rounds` times on operands in registers or L1 and returns the number of multiply–accumulates
+/// Multiplies in registers, `rounds` times twelve of them (AMX: four tiles), and returns the number of multiply–accumulates
 /// (MACs) of 8-bit codes it executed.
 ///
 /// For benchmarks: twice this number over the time taken is the peak throughput of one core in operations a second, the

@@ -2,8 +2,7 @@
 //!
 //! A panel holds `NR` columns as `[padded_depth / KR][NR][KR]` (with KR = 4 this is the VNNI-interleaved layout),
 //! zero-padded in depth and columns. Packed codes are signed: packing subtracts the sign offset 128 from unsigned
-//! codes, by XOR 0x80, and zero points move along. Most micro-kernels want the LHS unsigned and add the offset there.
-//! So one micro-kernel serves all four combinations of signs.
+//! codes, by XOR 0x80, and zero points move along. So one micro-kernel serves all four combinations of signs.
 
 use core::array::from_fn;
 
