@@ -39,7 +39,7 @@ pub(crate) mod sealed {
         const SIGN_OFFSET: i32 = 128;
 
         fn as_bytes(codes: &[i8]) -> &[u8] {
-            crate::simd::bytes_of(codes)
+            crate::simd::as_bytes(codes).unwrap_or_default()
         }
 
         fn max_abs_diff(zero_point: i8) -> i64 {

@@ -5,12 +5,6 @@ use core::any::TypeId;
 
 use ndarray::ArrayViewMut2;
 
-/// Reinterprets signed codes as bytes.
-pub(crate) fn bytes_of(codes: &[i8]) -> &[u8] {
-    // SAFETY: `i8` and `u8` have the same size and alignment, and every bit pattern is valid for both.
-    unsafe { core::slice::from_raw_parts(codes.as_ptr().cast(), codes.len()) }
-}
-
 /// Reinterprets codes as bytes if `T` is `u8` or `i8`.
 pub(crate) fn as_bytes<T: 'static>(codes: &[T]) -> Option<&[u8]> {
     // SAFETY: `T` is `u8` or `i8`, which have one size and alignment, and every bit pattern is valid for both.

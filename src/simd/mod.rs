@@ -24,7 +24,7 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub(crate) use bytes::{as_bytes, as_bytes_mut, bytes_of, same_size_view_mut};
+pub(crate) use bytes::{as_bytes, as_bytes_mut, same_size_view_mut};
 pub(crate) use fma::Fma;
 pub(crate) use generic::depthwise::{CHANNELS, Dot4, Dot4Call, Interleave4, Vector64};
 use generic::gemm::multiply_i16;

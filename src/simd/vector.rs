@@ -112,7 +112,6 @@ pub unsafe trait Vector: Target {
 }
 
 /// Implements the methods of [`Vector`] by intrinsics: each method with its arguments, and an expression.
-#[cfg(target_arch = "x86_64")]
 macro_rules! vector_methods {
     (
         safe { $(fn $safe:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $value:expr;)* }
@@ -120,26 +119,20 @@ macro_rules! vector_methods {
     ) => {
         $(
             #[inline(always)]
-            #[allow(unused_unsafe, reason = "SSE2 needs no token")]
+            #[allow(unused_unsafe, reason = "the baseline needs no token")]
             fn $safe(self, $($arg: $ty),*) -> $ret {
-                // SAFETY: the token proves that the machine has the instruction.
+                // SAFETY: the token proves that the machine has the instructions, and no address can fault.
                 unsafe { $value }
             }
         )*
         $(
             #[inline(always)]
-            #[allow(unused_unsafe, reason = "SSE2 needs no token")]
+            #[allow(unused_unsafe, reason = "the baseline needs no token")]
             unsafe fn $name$(<const $part: i32>)?(self, $($uarg: $uty),*) $(-> $uret)? {
                 // SAFETY: the token proves that the machine has the instruction; the caller promises the memory.
                 unsafe { $uvalue }
             }
         )*
-        #[inline(always)]
-        fn prefetch(self, address: *const u8) {
-            // SAFETY: every x86-64 has the instruction, and it cannot fault.
-            unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast()) }
-        }
     };
 }
-#[cfg(target_arch = "x86_64")]
 pub(super) use vector_methods;

@@ -61,6 +61,7 @@ unsafe impl Vector for Avx512 {
             fn mul_f32(a: F, b: F) -> F = _mm512_mul_ps(a, b);
             fn max_f32(a: F, b: F) -> F = _mm512_max_ps(a, b);
             fn min_f32(a: F, b: F) -> F = _mm512_min_ps(a, b);
+            fn prefetch(address: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(address.cast());
         }
         unsafe {
             fn load(from: *const u8) -> I = _mm512_loadu_si512(from.cast());

@@ -60,6 +60,7 @@ unsafe impl Vector for Sse2 {
             fn mul_f32(a: F, b: F) -> F = _mm_mul_ps(a, b);
             fn max_f32(a: F, b: F) -> F = _mm_max_ps(a, b);
             fn min_f32(a: F, b: F) -> F = _mm_min_ps(a, b);
+            fn prefetch(address: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(address.cast());
         }
         unsafe {
             fn load(from: *const u8) -> I = _mm_loadu_si128(from.cast());
