@@ -4,7 +4,6 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayRef, ArrayView2, Dimension};
 
 use super::compile::FloatNetwork;
@@ -15,6 +14,7 @@ use super::network::{Graph, Node};
 use super::op::Op;
 use super::plan::{Arena, Tensor};
 use crate::error::{Error, GraphError, Result, ValueError};
+use crate::ops::add_float_matmul;
 
 /// Mean and covariance of the inputs of every convolution and linear layer, over any number of batches.
 ///
@@ -220,7 +220,7 @@ impl LayerStatistics {
         for row in rows.rows() {
             group.sum.zip_mut_with(&row, |sum, &x| *sum += x as f64);
         }
-        general_mat_mul(1.0, &rows.t(), &rows, 1.0, &mut group.products);
+        add_float_matmul(rows.t(), rows, group.products.view_mut());
     }
 
     /// `E[x]` of a group.

@@ -1,10 +1,10 @@
 use alloc::vec::Vec;
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView2, s};
 
 use crate::element::HalfFloat;
 use crate::error::{Error, Result, check_shapes};
+use crate::ops::float_matmul;
 
 /// Rows of the weights that are converted to `f32` together, so that they stay in the cache.
 const ROWS: usize = 64;
@@ -13,7 +13,8 @@ const ROWS: usize = 64;
 ///
 /// Weights are stored in half precision, `[out, in]`, and converted to `f32` in blocks of rows while the layer runs, so
 /// memory is halved at little cost in time. Accuracy is close to `f32`; use [`Linear`](crate::nn::Linear) for 8 bits
-/// and fewer. `ndarray` (`matrixmultiply`) orders the sums, so their last bits may differ between machines.
+/// and fewer. Another crate orders the sums (`gemm`
+/// with the feature of that name, `matrixmultiply` without), so their last bits may differ between machines.
 ///
 /// ```
 /// use half::f16;
@@ -72,7 +73,7 @@ impl<H: HalfFloat> HalfLinear<H> {
             let block = &mut block[..rows * depth];
             H::widen_slice(&weights[first * depth..], block);
             let block = ArrayView2::from_shape((rows, depth), &*block).expect("the block has rows * depth elements");
-            general_mat_mul(1.0, x, &block.t(), 0.0, &mut out.slice_mut(s![.., first..first + rows]));
+            float_matmul(x.view(), block.t(), out.slice_mut(s![.., first..first + rows]));
         }
         if let Some(bias) = &self.bias {
             for mut row in out.rows_mut() {

@@ -10,7 +10,7 @@ use crate::element::{Code, Element};
 use crate::error::{Result, check_shapes};
 use crate::gemm::{I32Epilogue, Int8, gemm};
 use crate::ops::linear::{Linear, PreparedLinear, pack_weights};
-use crate::ops::{Output, check_bias, quantize_bias};
+use crate::ops::{Output, check_bias, float_product, quantize_bias};
 use crate::qparams::QParams;
 
 /// A linear layer in training, `y = fake_quantize(x̂ · ŵᵀ + b̂)`, whose output codes equal its integer form's, bit for bit.
@@ -173,9 +173,9 @@ impl<X: Int8, T: Element<Code: Int8>, Y: Element> FakeLinear<X, T, Y> {
         // The output is `y_scale * round(v)`, with `v = z / y_scale` of the unrounded output `z`. The scale cancels from the
         // derivative by `z`, so gradients are computed in units of `y_scale`.
         let by_output = self.unit.gradients(&pass.unrounded, grad)?;
-        let by_weights = by_output.input.t().dot(x);
+        let by_weights = float_product(by_output.input.t(), x.view());
         Ok(LinearGradients {
-            input: by_output.input.dot(&pass.weights),
+            input: float_product(by_output.input.view(), pass.weights.view()),
             weights: self.weights.gradients(weights, &by_weights)?,
             bias: by_output.input.sum_axis(Axis(0)),
             output_scale: by_output.scale.sum(),

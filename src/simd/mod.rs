@@ -10,10 +10,13 @@
 //! | `vector` | the operations on registers |
 //! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `half` |
 //! | `x86_64/`, `portable` | the registers of each instruction set |
+//! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
 //! | `non_temporal`, `bytes`, `fma` | stores past the caches, views of bytes, FMA where it changes no result |
 
 mod bytes;
 mod fma;
+#[cfg(feature = "gemm")]
+mod gemm_f32;
 mod generic;
 mod isa;
 mod non_temporal;
@@ -26,6 +29,8 @@ mod x86_64;
 
 pub(crate) use bytes::{as_bytes, as_bytes_mut, same_size_view_mut};
 pub(crate) use fma::Fma;
+#[cfg(feature = "gemm")]
+pub(crate) use gemm_f32::gemm_f32;
 pub(crate) use generic::depthwise::{CHANNELS, Dot4, Dot4Call, Interleave4, Vector64};
 use generic::gemm::multiply_i16;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};

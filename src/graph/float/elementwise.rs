@@ -58,7 +58,8 @@ impl Task for Clip<'_> {
 /// [`Op::BatchNorm`](crate::graph::Op::BatchNorm): `x * scale + shift` per channel.
 #[derive(Debug)]
 pub(super) struct BatchNorm {
-    shape: Vec<usize>,
+    /// The neighbouring elements of one channel in memory.
+    run: usize,
     scale: Vec<f32>,
     shift: Vec<f32>,
     clamp: Clamp,
@@ -76,7 +77,8 @@ impl BatchNorm {
     ) -> Self {
         let factors = crate::graph::fold::batch_norm_factors(scale, shift, mean, variance, epsilon);
         let (scale, shift) = factors.into_iter().map(|(scale, shift)| (scale as f32, shift as f32)).unzip();
-        Self { shape: x.into(), scale, shift, clamp }
+        let run = nhwc_shape(x)[nhwc_axis(1, x.len()) + 1..].iter().product();
+        Self { run, scale, shift, clamp }
     }
 }
 
@@ -85,15 +87,41 @@ impl Kernel for BatchNorm {
         size_of_val(&self.scale[..]) + size_of_val(&self.shift[..])
     }
 
-    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let x = nhwc_batch(inputs[0].as_slice::<f32>(), &self.shape, images);
-        let mut y = ArrayViewMut::from_shape(x.raw_dim(), output.into_slice::<f32>()).expect("lengths were planned");
-        let axis = Axis(nhwc_axis(1, self.shape.len()));
-        for (c, (x, mut y)) in x.axis_iter(axis).zip(y.axis_iter_mut(axis)).enumerate() {
-            let (scale, shift) = (self.scale[c], self.shift[c]);
-            Zip::from(&mut y).and(&x).for_each(|y, &x| *y = self.clamp.apply(x * scale + shift));
-        }
+    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
+        simd::run(ScaleAndShift { layer: self, x, y });
         Ok(())
+    }
+}
+
+struct ScaleAndShift<'a> {
+    layer: &'a BatchNorm,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Task for ScaleAndShift<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { layer: BatchNorm { run, scale, shift, clamp }, x, y } = self;
+        let (low, high) = clamp.bounds();
+        let block = (run * scale.len()).max(1);
+        for (x, y) in x.chunks_exact(block).zip(y.chunks_exact_mut(block)) {
+            if *run == 1 {
+                for (((y, x), scale), shift) in y.iter_mut().zip(x).zip(scale).zip(shift) {
+                    *y = clamp_f32(x * scale + shift, low, high);
+                }
+                continue;
+            }
+            let runs = x.chunks_exact(*run).zip(y.chunks_exact_mut(*run));
+            for ((x, y), (scale, shift)) in runs.zip(scale.iter().zip(shift)) {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = clamp_f32(x * scale + shift, low, high);
+                }
+            }
+        }
     }
 }
 

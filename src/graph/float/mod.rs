@@ -4,6 +4,7 @@
 //! set, so the last bits may differ between machines.
 
 mod conv;
+mod depthwise;
 mod elementwise;
 mod linear;
 mod pool;
