@@ -221,28 +221,12 @@ impl<D: Dimension> Blocks<D> {
         }
     }
 
-    /// Calls `f` with each run of a tensor of this shape and its range in row-major order.
-    pub(crate) fn for_each_range(&self, shape: &D, mut f: impl FnMut(Run, Range<usize>)) {
-        let mut walk = Walk::new(self, shape.clone(), true);
-        let len = walk.segment_len();
-        for start in (0..shape.size()).step_by(len) {
-            walk.next_segment().for_each_run(len, |run, range| f(run, start + range.start..start + range.end));
-        }
-    }
-
-    /// [`Self::for_each_run`] over two tensors of one shape.
-    pub(crate) fn for_each_run_pair<A, B>(
-        &self,
-        x: &ArrayRef<A, D>,
-        y: &mut ArrayRef<B, D>,
-        mut f: impl FnMut(Run, ArrayView1<'_, A>, ArrayViewMut1<'_, B>),
-    ) {
-        self.for_each_segment_pair(x, y, |segment, x, mut y| match (x.to_slice(), y.as_slice_mut()) {
-            (Some(x), Some(y)) => segment.for_each_run(x.len(), |run, range| {
-                f(run, ArrayView1::from(&x[range.clone()]), ArrayViewMut1::from(&mut y[range]));
-            }),
-            _ => segment.for_each_run(x.len(), |run, range| f(run, x.slice(s![range.clone()]), y.slice_mut(s![range]))),
-        });
+    /// Returns the segments of a contiguous tensor of this shape and their ranges, in row-major order.
+    pub(crate) fn segments(&self, shape: &D) -> impl Iterator<Item = (Segment, Range<usize>)> {
+        let (mut walk, len) = (Walk::new(self, shape.clone(), true), shape.size());
+        let segment_len = walk.segment_len();
+        let starts = (0..len).step_by(segment_len);
+        starts.map(move |start| (walk.next_segment(), start..len.min(start + segment_len)))
     }
 
     /// Calls `f` with each segment of `x`, in memory order if block indices do not depend on the order of axes.
@@ -281,8 +265,7 @@ impl<D: Dimension> Blocks<D> {
             return None;
         }
         let mut order = x.raw_dim();
-        order.slice_mut().iter_mut().enumerate().for_each(|(axis, place)| *place = axis);
-        order.slice_mut().sort_by_key(|&axis| core::cmp::Reverse(x.strides()[axis].unsigned_abs()));
+        sort_by_stride(x.strides(), order.slice_mut());
         let mut blocks = self.clone();
         if !self.is_per_tensor() {
             (0..x.ndim()).for_each(|place| blocks.extent[place] = self.extent[order[place]]);
@@ -291,7 +274,7 @@ impl<D: Dimension> Blocks<D> {
     }
 
     /// [`Self::for_each_segment`] over two tensors of one shape.
-    fn for_each_segment_pair<A, B>(
+    pub(crate) fn for_each_segment_pair<A, B>(
         &self,
         x: &ArrayRef<A, D>,
         y: &mut ArrayRef<B, D>,
@@ -313,7 +296,32 @@ impl<D: Dimension> Blocks<D> {
     }
 }
 
+/// Writes the order of axes by descending stride. An insertion sort, because there are few axes.
+pub(crate) fn sort_by_stride(strides: &[isize], order: &mut [usize]) {
+    for axis in 0..strides.len() {
+        let stride = |axis: usize| strides[axis].unsigned_abs();
+        let place = order[..axis].iter().position(|&other| stride(other) < stride(axis)).unwrap_or(axis);
+        order.copy_within(place..axis, place + 1);
+        order[place] = axis;
+    }
+}
+
 impl Segment {
+    /// Returns the index of the first block.
+    pub(crate) fn first(self) -> usize {
+        match self {
+            Segment::Within(first) | Segment::Across { first, .. } => first,
+        }
+    }
+
+    /// Returns the number of elements of a block, or more if there is one block.
+    pub(crate) fn block_size(self) -> usize {
+        match self {
+            Segment::Within(_) => usize::MAX,
+            Segment::Across { size, .. } => size,
+        }
+    }
+
     /// Calls `f` with each run of a segment of this length and its range in the segment.
     fn for_each_run(self, len: usize, mut f: impl FnMut(Run, Range<usize>)) {
         match self {

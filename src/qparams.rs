@@ -4,7 +4,7 @@ use ndarray::{Array, Array1, ArrayD, ArrayRef, ArrayView1, ArrayViewMut1, Axis, 
 
 use crate::affine::{Codes, Convention, Quantizer, with_rounding};
 use crate::element::{Code, DType, Element, Float};
-use crate::elementwise::{self, Params};
+use crate::elementwise::{self, Params, Scales};
 use crate::error::{Error, ParamsError, Result, check_shapes};
 use crate::granularity::{Blocks, Granularity, Segment, positions};
 use crate::qtensor::QTensor;
@@ -253,16 +253,9 @@ impl<T: Element> QParams<T> {
     ) -> Result<()> {
         check_shapes("codes", x.shape(), codes.shape())?;
         let blocks = self.blocks(&x.raw_dim())?;
-        if let Some(scales) = self.doubles::<F>(false) {
-            blocks.for_each_segment_pair_in_any_order(x, codes, |segment, x, codes| {
-                let params = self.params_of_segment(scales, segment);
-                with_rounding!(self.convention, R => elementwise::quantize_run::<F, f64, T::Code, R>(x, params, self.codes, codes));
-            });
-            return Ok(());
-        }
+        let scales = self.scales_for::<F>(false);
         blocks.for_each_segment_pair_in_any_order(x, codes, |segment, x, codes| {
-            let params = self.params_of_segment(self.scales(), segment);
-            with_rounding!(self.convention, R => elementwise::quantize_run::<F, f32, T::Code, R>(x, params, self.codes, codes));
+            elementwise::quantize_run(x, self.params_of_segment(scales, segment), self.codes, self.convention, codes);
         });
         Ok(())
     }
@@ -295,14 +288,9 @@ impl<T: Element> QParams<T> {
         let blocks = self.blocks(&codes.raw_dim())?;
         // PyTorch multiplies by its double scales except per tensor.
         let double = self.convention == Convention::Torch && self.granularity != Granularity::PerTensor;
-        if let Some(scales) = self.doubles::<F>(double) {
-            blocks.for_each_segment_pair_in_any_order(codes, out, |segment, codes, out| {
-                elementwise::dequantize_run(codes, self.params_of_segment(scales, segment), double, out);
-            });
-            return Ok(());
-        }
+        let scales = self.scales_for::<F>(double);
         blocks.for_each_segment_pair_in_any_order(codes, out, |segment, codes, out| {
-            elementwise::dequantize_run(codes, self.params_of_segment(self.scales(), segment), double, out);
+            elementwise::dequantize_run(codes, self.params_of_segment(scales, segment), double, out);
         });
         Ok(())
     }
@@ -332,24 +320,23 @@ impl<T: Element> QParams<T> {
     ) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), out.shape())?;
         let blocks = self.blocks(&x.raw_dim())?;
-        if let Some(scales) = self.doubles::<F>(false) {
-            blocks.for_each_segment_pair_in_any_order(x, out, |segment, x, out| {
-                let params = self.params_of_segment(scales, segment);
-                with_rounding!(self.convention, R => elementwise::fake_quantize_run::<F, f64, T::Code, R>(x, params, self.codes, out));
-            });
-            return Ok(());
-        }
+        let scales = self.scales_for::<F>(false);
         blocks.for_each_segment_pair_in_any_order(x, out, |segment, x, out| {
-            let params = self.params_of_segment(self.scales(), segment);
-            with_rounding!(self.convention, R => elementwise::fake_quantize_run::<F, f32, T::Code, R>(x, params, self.codes, out));
+            elementwise::fake_quantize_run(
+                x,
+                self.params_of_segment(scales, segment),
+                self.codes,
+                self.convention,
+                out,
+            );
         });
         Ok(())
     }
 
     /// Quantizes `f32` values by per-tensor parameters.
     pub(crate) fn quantize_run(&self, x: ArrayView1<'_, f32>, codes: ArrayViewMut1<'_, T::Code>) {
-        let params = self.params_of_segment(self.scales(), Segment::Within(0));
-        with_rounding!(self.convention, R => elementwise::quantize_run::<f32, f32, T::Code, R>(x, params, self.codes, codes));
+        let params = self.params_of_segment(Scales::F32(self.scales()), Segment::Within(0));
+        elementwise::quantize_run(x, params, self.codes, self.convention, codes);
     }
 
     /// Returns the code of one `f32` by per-tensor parameters.
@@ -462,21 +449,17 @@ impl<T: Element> QParams<T> {
     }
 
     /// Returns the `f64` scales if there are any and the computation uses them.
-    fn doubles<F: Float>(&self, double: bool) -> Option<&[f64]> {
-        let scales = self.scale_f64.as_ref().filter(|_| double || F::DTYPE == DType::F64)?;
-        scales.as_slice()
+    fn scales_for<F: Float>(&self, double: bool) -> Scales<'_> {
+        let doubles = self.scale_f64.as_ref().filter(|_| double || F::DTYPE == DType::F64);
+        match doubles.and_then(|scales| scales.as_slice()) {
+            Some(scales) => Scales::F64(scales),
+            None => Scales::F32(self.scales()),
+        }
     }
 
-    fn params_of_segment<'a, S: Float>(&'a self, scales: &'a [S], segment: Segment) -> Params<'a, S, T::Code> {
-        let zero_point = self.zero_point.as_ref().and_then(|z| z.as_slice());
-        match segment {
-            Segment::Within(block) => {
-                Params::PerTensor(scales[block], zero_point.map_or(T::Code::default(), |z| z[block]))
-            }
-            Segment::Across { first, size } => {
-                Params::PerBlock { scales: &scales[first..], zero_points: zero_point.map(|z| &z[first..]), size }
-            }
-        }
+    fn params_of_segment<'a>(&'a self, scales: Scales<'a>, segment: Segment) -> Params<'a, T::Code> {
+        let zero_points = self.zero_point.as_ref().and_then(|zero_points| zero_points.as_slice());
+        Params { scales, zero_points, size: segment.block_size() }.starting_at(segment.first())
     }
 }
 

@@ -90,14 +90,28 @@ impl<Z: Code, C: Compute, R: Rounding> Quantizer<Z, C, R> {
 
     #[inline(always)]
     pub(crate) fn quantize(&self, x: C) -> Z {
+        self.narrow(self.wide(x))
+    }
+
+    /// The first step of [`Self::quantize`]: the rounded quotient in the low bits. Loops over chunks take the steps one
+    /// after the other, so that the conversions to narrow codes are packed for the whole chunk.
+    #[inline(always)]
+    pub(crate) fn wide(&self, x: C) -> u32 {
         let quotient = quotient::<C, R>(x, self.factor);
         if Z::WIDE {
             // Codes wider than a float's mantissa: the zero point is added in the float, as PyTorch does.
             let rounded = if R::HALVES_AWAY { quotient.round_ties_away() } else { quotient.round_ties_even() };
             let code = (rounded + C::from_i32(self.zero_point)).to_i32_saturating();
-            return Z::from_i32(code.clamp(self.codes.min, self.codes.max));
+            return code.clamp(self.codes.min, self.codes.max) as u32;
         }
-        Z::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY) + self.zero_point)
+        code_bits(clamp(quotient, self.low, self.high), R::HALVES_AWAY)
+    }
+
+    /// The second step of [`Self::quantize`]: drops the high bits and adds the zero point.
+    #[inline(always)]
+    pub(crate) fn narrow(&self, wide: u32) -> Z {
+        let code = Z::from_i32(wide as i32);
+        if Z::WIDE { code } else { Z::from_i32(code.to_i32() + self.zero_point) }
     }
 }
 
@@ -124,10 +138,26 @@ pub(super) fn clamp<C: Compute>(x: C, low: C, high: C) -> C {
     if x < high { x } else { high }
 }
 
+/// Rounds a number of at most 17 bits to an integer, halves away from zero if `away`, otherwise to even. Returns its low
+/// bits; other bits are set, too.
+#[inline(always)]
+pub(super) fn code_bits<C: Compute>(x: C, away: bool) -> u32 {
+    if away { round_small(x, away).small_to_bits() } else { x.small_to_bits() }
+}
+
 /// Rounds a number of at most 17 bits to an integer, halves away from zero if `away`, otherwise to even.
 #[inline(always)]
 pub(super) fn round_to_code<C: Compute>(x: C, away: bool) -> i32 {
-    if away { x.round_ties_away().small_to_i32() } else { x.small_to_i32() }
+    if away { round_small(x, away).small_to_i32() } else { x.small_to_i32() }
+}
+
+/// [`round_to_code`] as a float. Zero has the sign plus.
+#[inline(always)]
+fn round_small<C: Compute>(x: C, away: bool) -> C {
+    let even = x.round_small();
+    // Adding one half before rounding down would fail just below a tie, so the exact remainder identifies ties.
+    let tie_toward_zero = away && x - even == C::HALF.copysign(x);
+    if tie_toward_zero { even + C::ONE.copysign(x) } else { even }
 }
 
 /// Returns `(code - zero_point) * scale`: the difference is exact, the product rounds once.
@@ -145,4 +175,58 @@ pub(crate) fn dequantize<Z: Code, C: Compute>(code: Z, zero_point: i32, scale: C
 #[inline(always)]
 pub(crate) fn dequantize_centred<C: Compute>(centred: C, scale: C) -> C {
     centred * scale
+}
+
+/// Dequantizes the bits of 8-bit codes, signed or not: [`dequantize`] without a conversion.
+///
+/// The byte `b`, with the sign offset where codes are signed, is the float `2^23 + b` but for its exponent bits (in
+/// `f64` `2^52 + b`). The difference to `2^23 + zero_point` is exact.
+#[derive(Clone, Copy)]
+pub(crate) struct ByteDequantizer<C> {
+    sign_offset: u32,
+    zero_point: C,
+    scale: C,
+}
+
+impl<C: Compute> ByteDequantizer<C> {
+    #[inline(always)]
+    pub(crate) fn new(scale: C, zero_point: i32, signed: bool) -> Self {
+        let sign_offset = if signed { 0x80 } else { 0 };
+        Self { sign_offset, zero_point: C::shifted((zero_point + sign_offset as i32) as u32), scale }
+    }
+
+    #[inline(always)]
+    pub(crate) fn dequantize(self, byte: u8) -> C {
+        dequantize_centred(C::shifted(u32::from(byte) ^ self.sign_offset) - self.zero_point, self.scale)
+    }
+}
+
+/// Fake-quantizes to codes of at most 16 bits: [`Quantizer`], then [`dequantize`].
+#[derive(Clone, Copy)]
+pub(crate) struct FakeQuantizer<C, R> {
+    pub(super) factor: C,
+    pub(super) scale: C,
+    /// Bounds of the quotient before rounding: code bounds less the zero point.
+    pub(super) low: C,
+    pub(super) high: C,
+    rounding: PhantomData<R>,
+}
+
+impl<C: Compute, R: Rounding> FakeQuantizer<C, R> {
+    #[inline(always)]
+    pub(crate) fn new(scale: C, zero_point: i32, codes: Codes) -> Self {
+        let (low, high) = (C::from_i32(codes.min - zero_point), C::from_i32(codes.max - zero_point));
+        Self { factor: R::factor(scale), scale, low, high, rounding: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(crate) fn value(&self, x: C) -> C {
+        dequantize_centred(self.centred(quotient::<C, R>(x, self.factor)), self.scale)
+    }
+
+    /// Returns the centred code of a quotient.
+    #[inline(always)]
+    pub(super) fn centred(&self, quotient: C) -> C {
+        round_small(clamp(quotient, self.low, self.high), R::HALVES_AWAY)
+    }
 }

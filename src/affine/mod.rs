@@ -25,16 +25,18 @@ pub(crate) use binary::{
 };
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
-pub(crate) use convert::{Quantizer, Rounding, clamp_to_code, dequantize, with_rounding};
+pub(crate) use convert::{
+    ByteDequantizer, FakeQuantizer, Quantizer, Rounding, clamp_to_code, dequantize, with_rounding,
+};
 pub use fixed_point::{FixedPoint, FixedPointRounding};
 pub(crate) use fixed_point_simd::{MultiplyShifted, RequantizeFixed};
-pub(crate) use reciprocal::ReciprocalQuantizer;
+pub(crate) use reciprocal::{ReciprocalQuantizer, reciprocal_is_exact};
 pub(crate) use requantize::RequantizeFloat;
 pub use requantize::{Arithmetic, Multiplier};
 pub(crate) use requantize::{dequantize_sum, requantize_double, requantize_fixed, requantize_float};
 pub use straight_through::SteClipping;
 pub(crate) use straight_through::{
-    FakeQuantized, FloatZeroPoint, IntegerZeroPoint, Settings, SteQuantizer, StochasticRounding, split_mix,
+    FloatZeroPoint, IntegerZeroPoint, Settings, SteQuantizer, StochasticRounding, split_mix,
 };
 
 /// The rounding modes of the conventions, as types.

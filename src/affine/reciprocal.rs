@@ -25,46 +25,56 @@
 //! 4. *These scales agree as well.* There are 1024 such significands; a test below tries each with every tie and the
 //!    floats next to it.
 //!
-//! 16-bit codes have ties with 17 significant bits and too many exceptions to test, so they keep the division.
+//! Codes of 16 bits have ties with 17 significant bits and too many exceptions to test, so they keep the division.
 
 use core::marker::PhantomData;
 
 use super::Codes;
-use super::convert::{Rounding, clamp, round_to_code};
-use crate::element::Code;
+use super::convert::{Rounding, clamp, code_bits};
 use crate::simd::Fma;
 
-/// Quantizes as [`Quantizer`](super::Quantizer) does: `f32` to 8-bit codes, by rounding modes that divide.
+/// Quantizes as [`Quantizer`](super::Quantizer) does: `f32` to the bits of 8-bit codes, by rounding modes that divide.
 #[derive(Clone, Copy)]
-pub(crate) struct ReciprocalQuantizer<Z, R> {
+pub(crate) struct ReciprocalQuantizer<R> {
     reciprocal: Reciprocal,
     /// Bounds of `x` before the multiplication: the values of the smallest and the greatest code. Their quotients are
     /// within one ulp of these codes, so they round to them.
     low: f32,
     high: f32,
     zero_point: i32,
-    types: PhantomData<(Z, R)>,
+    rounding: PhantomData<R>,
 }
 
-impl<Z: Code, R: Rounding> ReciprocalQuantizer<Z, R> {
-    /// Returns `None` without FMA, for other rounding modes and codes, and for extreme scales. The caller then divides.
-    pub(crate) fn new(scale: f32, zero_point: i32, codes: Codes) -> Option<Self> {
-        if !R::DIVIDES || size_of::<Z>() > 1 {
-            return None;
-        }
-        let reciprocal = Reciprocal::new(scale)?;
+impl<R: Rounding> ReciprocalQuantizer<R> {
+    /// Requires a scale for which [`reciprocal_is_exact`].
+    #[inline(always)]
+    pub(crate) fn new(scale: f32, zero_point: i32, codes: Codes, fma: Fma) -> Self {
+        const { assert!(R::DIVIDES, "a convention that multiplies by the reciprocal has other codes") };
         let value = |code: i32| (code - zero_point) as f32 * scale;
-        Some(Self { reciprocal, low: value(codes.min), high: value(codes.max), zero_point, types: PhantomData })
+        let (low, high) = (value(codes.min), value(codes.max));
+        Self { reciprocal: Reciprocal::new(scale, fma), low, high, zero_point, rounding: PhantomData }
     }
 
     #[inline(always)]
     #[allow(clippy::eq_op, reason = "only a NaN differs from itself")]
-    pub(crate) fn quantize(&self, x: f32) -> Z {
+    pub(crate) fn wide(&self, x: f32) -> u32 {
         let inside = clamp(x, self.low, self.high);
         let inside = if x == x { inside } else { 0.0 };
-        let quotient = self.reciprocal.mul(inside);
-        Z::from_i32(round_to_code(quotient, R::HALVES_AWAY) + self.zero_point)
+        code_bits(self.reciprocal.mul(inside), R::HALVES_AWAY)
     }
+
+    /// The second step, as in [`Quantizer`](super::Quantizer).
+    #[inline(always)]
+    pub(crate) fn narrow(&self, wide: u32) -> u8 {
+        (wide as u8).wrapping_add(self.zero_point as u8)
+    }
+}
+
+/// Returns whether the scale is far from the extreme exponents, so that no intermediate value becomes subnormal or
+/// infinite.
+pub(crate) fn reciprocal_is_exact(scale: f32) -> bool {
+    const SAFE: f32 = (1u64 << 60) as f32;
+    (1.0 / SAFE..=SAFE).contains(&scale)
 }
 
 /// `1 / scale` as a sum of two floats.
@@ -76,16 +86,11 @@ struct Reciprocal {
 }
 
 impl Reciprocal {
-    fn new(scale: f32) -> Option<Self> {
-        // Far from the extreme exponents, so that no intermediate value becomes subnormal or infinite.
-        const SAFE: f32 = (1u64 << 60) as f32;
-        let fma = Fma::new()?;
-        if !(1.0 / SAFE..=SAFE).contains(&scale) {
-            return None;
-        }
+    #[inline(always)]
+    fn new(scale: f32, fma: Fma) -> Self {
         let exact = 1.0 / scale as f64;
         let near = exact as f32;
-        Some(Self { near, rest: (exact - near as f64) as f32, fma })
+        Self { near, rest: (exact - near as f64) as f32, fma }
     }
 
     #[inline(always)]
@@ -101,6 +106,7 @@ mod tests {
     use super::*;
     use crate::affine::Quantizer;
     use crate::affine::rounding::{Onnx, TfLite};
+    use crate::element::Code;
 
     /// Returns the float `ulps` above `x`.
     fn moved(x: f32, ulps: i32) -> f32 {
@@ -116,18 +122,20 @@ mod tests {
     }
 
     fn codes_agree<Z: Code, R: Rounding>(x: f32, scale: f32, zero_point: Z, codes: Codes) -> Result<(), TestCaseError> {
-        let Some(fast) = ReciprocalQuantizer::<Z, R>::new(scale, zero_point.to_i32(), codes) else { return Ok(()) };
+        let Some(fma) = Fma::new().filter(|_| reciprocal_is_exact(scale)) else { return Ok(()) };
+        let fast = ReciprocalQuantizer::<R>::new(scale, zero_point.to_i32(), codes, fma);
         let expected = Quantizer::<Z, f32, R>::new(scale, zero_point.to_i32(), codes).quantize(x);
-        prop_assert_eq!(fast.quantize(x), expected, "{:e} / {:e}", x, scale);
+        prop_assert_eq!(fast.narrow(fast.wide(x)), expected.to_i32() as u8, "{:e} / {:e}", x, scale);
         Ok(())
     }
 
     #[test]
     fn significands_that_the_proof_leaves_out() {
+        let Some(fma) = Fma::new() else { return };
         for multiple in 1 << 7..=1 << 8 {
             for off in (-4..=4).filter(|&off| off != 0) {
                 let scale = ((multiple << 16) + off) as f32 * 2f32.powi(-23);
-                let Some(reciprocal) = Reciprocal::new(scale) else { return };
+                let reciprocal = Reciprocal::new(scale, fma);
                 for k in 0..256 {
                     assert!(agrees_near(k as f32 + 0.5, scale, reciprocal), "{k} + 1/2 at {scale:e}");
                 }
@@ -138,8 +146,8 @@ mod tests {
     proptest! {
         #[test]
         fn quotients_near_ties(scale in 1e-18f32..1e18, k in 0..256) {
-            if let Some(reciprocal) = Reciprocal::new(scale) {
-                prop_assert!(agrees_near(k as f32 + 0.5, scale, reciprocal));
+            if let Some(fma) = Fma::new() {
+                prop_assert!(agrees_near(k as f32 + 0.5, scale, Reciprocal::new(scale, fma)));
             }
         }
 

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::Codes;
-use super::convert::{Rounding, clamp_to_code, dequantize_centred, quotient};
+use super::convert::{FakeQuantizer, Rounding, clamp_to_code, dequantize_centred, quotient};
 use crate::element::Compute;
 
 /// The clipping condition of the straight-through estimator (STE): which values count as clipped in the backward pass.
@@ -101,12 +101,8 @@ impl<C: Compute> StraightThrough<C> {
 /// Fake quantization with an integer zero point: `clamp(round(x / scale) + zero_point)`.
 #[derive(Clone, Copy)]
 pub(crate) struct IntegerZeroPoint<C, R> {
-    factor: C,
-    scale: C,
-    low: C,
-    high: C,
+    fake: FakeQuantizer<C, R>,
     unclipped: StraightThrough<C>,
-    rounding: PhantomData<R>,
 }
 
 impl<C: Compute, R: Rounding> SteQuantizer<C> for IntegerZeroPoint<C, R> {
@@ -115,22 +111,16 @@ impl<C: Compute, R: Rounding> SteQuantizer<C> for IntegerZeroPoint<C, R> {
         let Settings { codes, clipping, .. } = *settings;
         let zero_point = zero_point.small_to_i32();
         let (low, high) = (codes.min - zero_point, codes.max - zero_point);
-        Self {
-            factor: R::factor(scale),
-            scale,
-            low: C::from_i32(low),
-            high: C::from_i32(high),
-            unclipped: StraightThrough::new(low, high, clipping, R::HALVES_AWAY),
-            rounding: PhantomData,
-        }
+        let unclipped = StraightThrough::new(low, high, clipping, R::HALVES_AWAY);
+        Self { fake: FakeQuantizer::new(scale, zero_point, codes), unclipped }
     }
 
     #[inline(always)]
     fn fake_quantize(&self, x: C, _: u64) -> FakeQuantized<C> {
-        let quotient = quotient::<C, R>(x, self.factor);
-        let centred = C::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY));
+        let quotient = quotient::<C, R>(x, self.fake.factor);
+        let centred = self.fake.centred(quotient);
         let (below, above) = (quotient <= self.unclipped.above, quotient >= self.unclipped.below);
-        FakeQuantized { centred, quotient, value: dequantize_centred(centred, self.scale), below, above }
+        FakeQuantized { centred, quotient, value: dequantize_centred(centred, self.fake.scale), below, above }
     }
 }
 
@@ -192,7 +182,7 @@ impl<C: Compute, R: Rounding> SteQuantizer<C> for StochasticRounding<C, R> {
 
     #[inline(always)]
     fn fake_quantize(&self, x: C, position: u64) -> FakeQuantized<C> {
-        let IntegerZeroPoint { factor, scale, low, high, .. } = self.deterministic;
+        let FakeQuantizer { factor, scale, low, high, .. } = self.deterministic.fake;
         let quotient = quotient::<C, R>(x, factor);
         let nearest = quotient.round_ties_even();
         let floor = if nearest > quotient { nearest - C::ONE } else { nearest };

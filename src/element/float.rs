@@ -62,6 +62,12 @@ pub trait Compute:
     fn to_i32_saturating(self) -> i32;
     /// Rounds a value of magnitude at most 2^22 to the nearest integer, ties to even.
     fn small_to_i32(self) -> i32;
+    /// [`Self::small_to_i32`] in the low 22 bits. Other bits are set, too.
+    fn small_to_bits(self) -> u32;
+    /// [`Self::small_to_i32`] as a float. Zero has the sign plus.
+    fn round_small(self) -> Self;
+    /// Returns the sum of `code < 2^23` and the power of two whose ULP is 1.
+    fn shifted(code: u32) -> Self;
     /// Rounds to the nearest integer, ties to even.
     fn round_ties_even(self) -> Self;
     fn copysign(self, sign: Self) -> Self;
@@ -83,58 +89,73 @@ pub trait Compute:
 
 macro_rules! compute {
     ($t:ident, $bits:ident, $int:ident, $from:ident, $into:ident, $mantissa:literal) => {
-        impl Compute for $t {
-            const ZERO: Self = 0.0;
-            const ONE: Self = 1.0;
-            const HALF: Self = 0.5;
-            #[inline(always)]
-            fn from_float<F: Float>(value: F) -> Self {
-                value.$from()
+        const _: () = {
+            /// One ULP of it is 1. So adding it to a small number rounds to an integer, which the low bits hold.
+            const SHIFT: $t = 1.5 * (1u64 << $mantissa) as $t;
+            impl Compute for $t {
+                const ZERO: Self = 0.0;
+                const ONE: Self = 1.0;
+                const HALF: Self = 0.5;
+                #[inline(always)]
+                fn from_float<F: Float>(value: F) -> Self {
+                    value.$from()
+                }
+                #[inline(always)]
+                fn from_i32(value: i32) -> Self {
+                    value as $t
+                }
+                #[inline(always)]
+                fn from_i64(value: i64) -> Self {
+                    value as $t
+                }
+                #[inline(always)]
+                fn to_float<F: Float>(self) -> F {
+                    F::$into(self)
+                }
+                #[inline(always)]
+                fn to_i32_saturating(self) -> i32 {
+                    self as i32
+                }
+                #[inline(always)]
+                fn small_to_i32(self) -> i32 {
+                    ((self + SHIFT).to_bits() as $int).wrapping_sub(SHIFT.to_bits() as $int) as i32
+                }
+                #[inline(always)]
+                fn small_to_bits(self) -> u32 {
+                    (self + SHIFT).to_bits() as u32
+                }
+                #[inline(always)]
+                fn round_small(self) -> Self {
+                    (self + SHIFT) - SHIFT
+                }
+                #[inline(always)]
+                fn shifted(code: u32) -> Self {
+                    const SHIFT: $t = (1u64 << $mantissa) as $t;
+                    $t::from_bits(SHIFT.to_bits() ^ $bits::from(code))
+                }
+                #[inline(always)]
+                fn round_ties_even(self) -> Self {
+                    // Needs neither `std` nor a rounding instruction.
+                    const SHIFT: $t = (1u64 << $mantissa) as $t;
+                    let magnitude = self.abs();
+                    let rounded = (magnitude + SHIFT) - SHIFT;
+                    let rounded = if magnitude < SHIFT { rounded } else { magnitude };
+                    rounded.copysign(self)
+                }
+                #[inline(always)]
+                fn copysign(self, sign: Self) -> Self {
+                    self.copysign(sign)
+                }
+                #[inline(always)]
+                fn next_up(self) -> Self {
+                    self.next_up()
+                }
+                #[inline(always)]
+                fn next_down(self) -> Self {
+                    self.next_down()
+                }
             }
-            #[inline(always)]
-            fn from_i32(value: i32) -> Self {
-                value as $t
-            }
-            #[inline(always)]
-            fn from_i64(value: i64) -> Self {
-                value as $t
-            }
-            #[inline(always)]
-            fn to_float<F: Float>(self) -> F {
-                F::$into(self)
-            }
-            #[inline(always)]
-            fn to_i32_saturating(self) -> i32 {
-                self as i32
-            }
-            #[inline(always)]
-            fn small_to_i32(self) -> i32 {
-                // One ULP of 1.5 * 2^mantissa is 1. So the addition rounds to an integer, which the low bits hold.
-                const SHIFT: $t = 1.5 * (1u64 << $mantissa) as $t;
-                ((self + SHIFT).to_bits() as $int).wrapping_sub(SHIFT.to_bits() as $int) as i32
-            }
-            #[inline(always)]
-            fn round_ties_even(self) -> Self {
-                // Needs neither `std` nor a rounding instruction.
-                const SHIFT: $t = (1u64 << $mantissa) as $t;
-                let magnitude = self.abs();
-                let rounded = (magnitude + SHIFT) - SHIFT;
-                let rounded = if magnitude < SHIFT { rounded } else { magnitude };
-                rounded.copysign(self)
-            }
-            #[inline(always)]
-            fn copysign(self, sign: Self) -> Self {
-                self.copysign(sign)
-            }
-            #[inline(always)]
-            fn next_up(self) -> Self {
-                self.next_up()
-            }
-            #[inline(always)]
-            fn next_down(self) -> Self {
-                self.next_down()
-            }
-        }
+        };
     };
 }
 compute!(f32, u32, i32, to_f32, from_f32, 23);

@@ -2,12 +2,12 @@
 
 use ndarray::{Array, ArrayRef, Dimension};
 
-use super::broadcast::binary_op;
 use super::output::Output;
 use super::params::check_params;
 use crate::affine::{
     Arithmetic, DoubleProduct, FixedSum, FloatProduct, FloatSum, Multiplier, ProductOf, RequantizeFixed, unsupported,
 };
+use crate::elementwise::map2;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, ShapeError};
@@ -101,9 +101,9 @@ impl<T: Int8> Add<T> {
         out: &mut ArrayRef<T, D>,
     ) -> Result<()> {
         match &self.op {
-            SumOp::Float(sum) => binary_op([a, b], out, *sum),
-            SumOp::Fixed(sum) => binary_op([a, b], out, *sum),
-            SumOp::FixedSwapped(sum) => binary_op([b, a], out, *sum),
+            SumOp::Float(sum) => map2([a, b], out, *sum),
+            SumOp::Fixed(sum) => map2([a, b], out, *sum),
+            SumOp::FixedSwapped(sum) => map2([b, a], out, *sum),
         }
     }
 }
@@ -188,9 +188,9 @@ impl<T: Int8> Mul<T> {
         out: &mut ArrayRef<T, D>,
     ) -> Result<()> {
         match self.op {
-            ProductOp::Float(product) => binary_op([a, b], out, product),
-            ProductOp::Double(product) => binary_op([a, b], out, product),
-            ProductOp::Fixed(product) => binary_op([a, b], out, product),
+            ProductOp::Float(product) => map2([a, b], out, product),
+            ProductOp::Double(product) => map2([a, b], out, product),
+            ProductOp::Fixed(product) => map2([a, b], out, product),
         }
     }
 }

@@ -4,9 +4,8 @@ use core::ops::Range;
 
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, s};
 
-use crate::affine::Codes;
-use crate::affine::rounding::Onnx;
-use crate::elementwise::{Params, quantize_run};
+use crate::affine::{Codes, Convention};
+use crate::elementwise::{Params, Scales, quantize_run};
 use crate::gemm::LhsSource;
 
 /// An f32 matrix with the parameters that quantize it to `u8`: `clamp(rne(x / scale) + zero_point)`.
@@ -55,7 +54,8 @@ impl LhsSource for DynamicLhs<'_> {
 
 impl DynamicLhs<'_> {
     fn quantize_slice(&self, values: ArrayView1<'_, f32>, scale: f32, codes: &mut [u8]) {
-        let params = Params::PerTensor(scale, self.zero_point);
-        quantize_run::<_, _, _, Onnx>(values, params, Codes::all::<u8>(), ArrayViewMut1::from(codes));
+        let (scales, zero_points) = (Scales::F32(&[scale]), Some(&[self.zero_point][..]));
+        let params = Params { scales, zero_points, size: usize::MAX };
+        quantize_run(values, params, Codes::all::<u8>(), Convention::Onnx, ArrayViewMut1::from(codes));
     }
 }

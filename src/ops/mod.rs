@@ -38,7 +38,6 @@
 //! ```
 
 mod binary;
-mod broadcast;
 mod concat;
 pub(crate) mod conv;
 mod dynamic_lhs;

@@ -13,6 +13,7 @@ use crate::affine::{
 };
 use crate::element::{Code, Element, Float};
 use crate::error::{Error, ParamsError, Result, ValueError, check_shapes};
+use crate::granularity::Segment;
 use crate::qparams::QParams;
 
 /// Fake quantization: the forward pass quantizes and dequantizes, the backward pass is the straight-through estimator.
@@ -233,8 +234,10 @@ impl<T: Element> FakeQuantize<T> {
     ) -> Result<()> {
         check_shapes("fake-quantized values", x.shape(), y.shape())?;
         let blocks = self.params.blocks(&x.raw_dim())?;
-        let (block_params, mut bits) = (self.block_params(seed), Bits::new(mask.reset(x.raw_dim())));
-        blocks.for_each_run_pair(x, y, |run, x, y| loops::forward::<F, Q>(block_params, run, x, y, &mut bits));
+        let mut bits = Bits::new(mask.reset(x.raw_dim()));
+        blocks.for_each_segment_pair(x, y, |segment, x, y| {
+            loops::forward::<F, Q>(self.block_params(segment, seed), x, y, &mut bits);
+        });
         Ok(())
     }
 
@@ -345,16 +348,11 @@ impl<T: Element> FakeQuantize<T> {
         let shape = input.raw_dim();
         let blocks = self.params.blocks(&shape)?;
         let mut walk = |out: &mut [F]| {
-            blocks.for_each_range(&shape, |run, range| {
-                loops::gradients::<F, Q>(
-                    self.block_params(0),
-                    run,
-                    &x[range.clone()],
-                    &grad[range.clone()],
-                    &mut out[range],
-                    &mut sums,
-                );
-            });
+            for (segment, range) in blocks.segments(&shape) {
+                let (params, sums) = (self.block_params(segment, 0), &mut sums[segment.first()..]);
+                let (x, grad) = (&x[range.clone()], &grad[range.clone()]);
+                loops::gradients::<F, Q>(params, x, grad, &mut out[range], sums);
+            }
         };
         if let Some(out) = input.as_slice_mut() {
             walk(out);
@@ -366,10 +364,11 @@ impl<T: Element> FakeQuantize<T> {
         Ok(sums)
     }
 
-    fn block_params(&self, seed: u64) -> BlockParams<'_> {
+    fn block_params(&self, segment: Segment, seed: u64) -> BlockParams<'_> {
         BlockParams {
-            scale: self.params.scale().as_slice().unwrap_or_default(),
-            zero_point: &self.zero_points,
+            scale: &self.params.scale().as_slice().unwrap_or_default()[segment.first()..],
+            zero_point: &self.zero_points[segment.first()..],
+            size: segment.block_size(),
             settings: Settings { codes: self.params.codes(), clipping: self.clipping, seed },
         }
     }

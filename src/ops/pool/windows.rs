@@ -47,6 +47,7 @@ impl<T: Int8, P: PoolOp<T>> Task for Rows<'_, T, P> {
         let (line, step) = (width * channels, window.strides[1].saturating_mul(channels));
         // Unused dilations may be of any size, so the products wrap.
         let strides = [window.dilations[0].wrapping_mul(line), window.dilations[1].wrapping_mul(channels)];
+        let mut all = [T::default(); BUFFER];
         for row in 0..out.len() / row_len {
             let (image, y) = ((first + row) / rows, (first + row) % rows);
             let (down, top) = window.first_pixel(0, y);
@@ -63,7 +64,7 @@ impl<T: Int8, P: PoolOp<T>> Task for Rows<'_, T, P> {
                     out[..(end - column) * channels].fill(op.finish(op.init()));
                 } else {
                     let offsets = KernelOffsets::new([down, across], strides);
-                    pool_pixels(x, out, [end - column, channels], step, offsets, op);
+                    pool_pixels(x, out, [end - column, channels], step, offsets, op, &mut all);
                 }
                 column = end;
             }
@@ -90,7 +91,8 @@ impl KernelOffsets {
     }
 }
 
-/// Reduces the windows of a run of output pixels. Neighbouring windows are `step` elements apart in the image.
+/// Reduces the windows of a run of output pixels. Neighbouring windows are `step` elements apart in the image. `all` is
+/// a buffer.
 #[inline(always)]
 fn pool_pixels<T: Int8, P: PoolOp<T>>(
     x: &[T],
@@ -99,23 +101,24 @@ fn pool_pixels<T: Int8, P: PoolOp<T>>(
     step: usize,
     offsets: KernelOffsets,
     op: P,
+    all: &mut [T; BUFFER],
 ) {
-    if step == channels {
-        return pool_run(x, out, pixels * channels, offsets, op);
-    }
-    if step > BLOCK || pixels == 1 {
-        for pixel in 0..pixels {
-            pool_run(&x[pixel * step..], &mut out[pixel * channels..], channels, offsets, op);
-        }
-        return;
-    }
-    // With few channels the pixels in between are reduced as well, and dropped.
-    let mut all = [T::default(); BUFFER];
-    for first in (0..pixels).step_by(BUFFER / step) {
-        let pixels = (pixels - first).min(BUFFER / step);
-        pool_run(&x[first * step..], &mut all, (pixels - 1) * step + channels, offsets, op);
-        for pixel in 0..pixels {
-            copy_pixel(&all[pixel * step..], &mut out[(first + pixel) * channels..], channels);
+    // Adjacent windows form one run. With few channels the pixels in between are reduced as well, and dropped.
+    let drops = step != channels && step <= BLOCK && pixels > 1;
+    let per_run = match step {
+        _ if step == channels => pixels,
+        _ if drops => BUFFER / step,
+        _ => 1,
+    };
+    for first in (0..pixels).step_by(per_run) {
+        let pixels = (pixels - first).min(per_run);
+        let (x, out) = (&x[first * step..], &mut out[first * channels..]);
+        let len = (pixels - 1) * step + channels;
+        pool_run(x, if drops { &mut *all } else { &mut *out }, len, offsets, op);
+        if drops {
+            for pixel in 0..pixels {
+                copy_pixel(&all[pixel * step..], &mut out[pixel * channels..], channels);
+            }
         }
     }
 }
@@ -129,29 +132,23 @@ fn pool_run<T: Int8, P: PoolOp<T>>(x: &[T], out: &mut [T], len: usize, offsets: 
     let mut at = 0;
     while at < len {
         let left = len - at;
-        if size_of::<P::State>() == 1 && left > 3 * BLOCK && at + 4 * BLOCK <= limit {
-            pool_block::<T, P, { 4 * BLOCK }>(&x[at..], &mut out[at..], offsets, op);
-            at += 4 * BLOCK;
+        at = if size_of::<P::State>() == 1 && left > 3 * BLOCK && at + 4 * BLOCK <= limit {
+            at + pool_block::<T, P, { 4 * BLOCK }>(&x[at..], &mut out[at..], offsets, op)
         } else if left > HALF_BLOCK && at + BLOCK <= limit {
-            pool_block::<T, P, BLOCK>(&x[at..], &mut out[at..], offsets, op);
-            at += BLOCK;
-        } else if at + HALF_BLOCK <= limit {
-            pool_block::<T, P, HALF_BLOCK>(&x[at..], &mut out[at..], offsets, op);
-            at += HALF_BLOCK;
-        } else if len >= HALF_BLOCK {
-            // The last block overlaps the one before it.
-            at = len - HALF_BLOCK;
-            pool_block::<T, P, HALF_BLOCK>(&x[at..], &mut out[at..], offsets, op);
-            at = len;
+            at + pool_block::<T, P, BLOCK>(&x[at..], &mut out[at..], offsets, op)
+        } else if at + HALF_BLOCK <= limit || len >= HALF_BLOCK {
+            // The last block may overlap the one before it.
+            let start = at.min(limit - HALF_BLOCK);
+            start + pool_block::<T, P, HALF_BLOCK>(&x[start..], &mut out[start..], offsets, op)
         } else {
-            pool_block::<T, P, 1>(&x[at..], &mut out[at..], offsets, op);
-            at += 1;
-        }
+            at + pool_block::<T, P, 1>(&x[at..], &mut out[at..], offsets, op)
+        };
     }
 }
 
+/// Reduces `N` windows, and returns `N`.
 #[inline(always)]
-fn pool_block<T: Int8, P: PoolOp<T>, const N: usize>(x: &[T], out: &mut [T], offsets: KernelOffsets, op: P) {
+fn pool_block<T: Int8, P: PoolOp<T>, const N: usize>(x: &[T], out: &mut [T], offsets: KernelOffsets, op: P) -> usize {
     let mut states = [op.init(); N];
     for ky in 0..offsets.counts[0] {
         for kx in 0..offsets.counts[1] {
@@ -166,6 +163,7 @@ fn pool_block<T: Int8, P: PoolOp<T>, const N: usize>(x: &[T], out: &mut [T], off
         codes[i] = op.finish(states[i]);
     }
     out[..N].copy_from_slice(&codes);
+    N
 }
 
 /// Copies the channels of a pixel, up to [`HALF_BLOCK`] of them by one instruction that writes past them.

@@ -2,10 +2,10 @@
 
 use core::marker::PhantomData;
 
-use super::{BlockParams, ElementQuantizers, SharedQuantizer, run};
-use crate::affine::{FakeQuantized, SteQuantizer};
+use super::{BlockParams, ElementQuantizers, run};
+use crate::affine::SteQuantizer;
 use crate::element::{Compute, Float};
-use crate::granularity::Run;
+use crate::elementwise::padded;
 use crate::simd::Task;
 
 /// Number of elements that are computed together.
@@ -25,158 +25,130 @@ pub(in crate::qat) struct GradientSums {
     pub(in crate::qat) above: f64,
 }
 
-/// Computes the gradient by the input over a run of row-major data, and adds to the sums of the run's blocks.
+impl GradientSums {
+    #[inline(always)]
+    fn add(&mut self, [by_scale, below, above]: [f64; 3]) {
+        self.by_scale += by_scale;
+        self.below += below;
+        self.above += above;
+    }
+}
+
+/// Computes the gradient by the input over a run of row-major data, and adds to the sums of its blocks.
 ///
 /// The order of summation depends only on the positions of the elements, not on the instruction set.
 pub(in crate::qat) fn gradients<F: Float, Q: SteQuantizer<F::Compute>>(
     params: BlockParams<'_>,
-    block: Run,
     x: &[F],
     grad: &[F],
     out: &mut [F],
     sums: &mut [GradientSums],
 ) {
-    match block {
-        Run::Constant(block) => {
-            let quantizer = params.quantizer::<_, Q>(block);
-            let in_place = (F::as_compute(x), F::as_compute(grad), F::as_compute_mut(out));
-            if let (Some(x), Some(grad), Some(out)) = in_place {
-                run::<F::Compute, _>(Backward { quantizer, x, grad, out, sums: &mut sums[block] });
-                return;
-            }
-            const BUFFER: usize = CHUNK * CHUNKS;
-            let (mut wide, mut wide_grad, mut wide_out) =
-                ([Compute::ZERO; BUFFER], [Compute::ZERO; BUFFER], [Compute::ZERO; BUFFER]);
-            for ((x, grad), out) in x.chunks(BUFFER).zip(grad.chunks(BUFFER)).zip(out.chunks_mut(BUFFER)) {
-                let len = x.len();
-                wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
-                wide_grad.iter_mut().zip(grad).for_each(|(wide, grad)| *wide = grad.widen());
-                let (x, grad) = (&wide[..len], &wide_grad[..len]);
-                run::<F::Compute, _>(Backward {
-                    quantizer,
-                    x,
-                    grad,
-                    out: &mut wide_out[..len],
-                    sums: &mut sums[block],
-                });
-                out.iter_mut().zip(&wide_out).for_each(|(out, wide)| *out = wide.to_float());
-            }
-        }
-        Run::Consecutive(first) => {
-            let chunks = x.chunks(CHUNK).zip(grad.chunks(CHUNK)).zip(out.chunks_mut(CHUNK));
-            for (k, ((x, grad), out)) in chunks.enumerate() {
-                let first = first + k * CHUNK;
-                let quantizers = params.per_element::<CHUNK, F::Compute>(first, x.len());
-                let (mut wide, mut wide_grad) = ([Compute::ZERO; CHUNK], [Compute::ZERO; CHUNK]);
-                wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.widen());
-                wide_grad.iter_mut().zip(grad).for_each(|(wide, grad)| *wide = grad.widen());
-                let terms = run::<F::Compute, _>(Terms::<_, _, Q> {
-                    quantizers,
-                    x: wide,
-                    grad: wide_grad,
-                    quantizer: PhantomData,
-                });
-                for (i, (out, sums)) in out.iter_mut().zip(&mut sums[first..]).enumerate() {
-                    *out = terms.input[i].to_float();
-                    sums.by_scale += terms.by_scale[i].to_f64();
-                    sums.below += terms.below[i].to_f64();
-                    sums.above += terms.above[i].to_f64();
-                }
-            }
+    let quantizer = PhantomData::<Q>;
+    let in_place = (F::as_compute(x), F::as_compute(grad), F::as_compute_mut(out));
+    if let (Some(x), Some(grad), Some(out)) = in_place {
+        return run::<F::Compute, _>(Backward { params, x, grad, out, sums, quantizer });
+    }
+    let [mut wide_x, mut wide_grad, mut wide_out] = [[Compute::ZERO; BUFFER]; 3];
+    let blocks = (BUFFER / params.size).max(1);
+    let len = blocks.saturating_mul(params.size);
+    for (k, ((x, grad), out)) in x.chunks(len).zip(grad.chunks(len)).zip(out.chunks_mut(len)).enumerate() {
+        for ((x, grad), out) in x.chunks(BUFFER).zip(grad.chunks(BUFFER)).zip(out.chunks_mut(BUFFER)) {
+            F::widen_slice(x, &mut wide_x);
+            F::widen_slice(grad, &mut wide_grad);
+            let (x, grad, wide_out) = (&wide_x[..x.len()], &wide_grad[..x.len()], &mut wide_out[..x.len()]);
+            let (params, sums) = (params.starting_at(k * blocks), &mut sums[k * blocks..]);
+            run::<F::Compute, _>(Backward { params, x, grad, out: &mut *wide_out, sums, quantizer });
+            F::round_slice(wide_out, out);
         }
     }
 }
 
-/// The derivatives of a chunk of elements, times their gradients.
-struct Derivatives<C> {
-    input: [C; CHUNK],
-    by_scale: [C; CHUNK],
-    below: [C; CHUNK],
-    above: [C; CHUNK],
-}
+/// Elements whose terms are summed in the type of the tensor before the sums are added in `f64`.
+const BUFFER: usize = CHUNK * CHUNKS;
 
-struct Terms<P, C, Q> {
-    quantizers: P,
-    x: [C; CHUNK],
-    grad: [C; CHUNK],
-    quantizer: PhantomData<Q>,
-}
-
-impl<C: Compute, Q: SteQuantizer<C>, P: ElementQuantizers<CHUNK, C, Q>> Task for Terms<P, C, Q> {
-    type Output = Derivatives<C>;
-
-    #[inline(always)]
-    fn run(self) -> Derivatives<C> {
-        let zeros = [C::ZERO; CHUNK];
-        let mut all = Derivatives { input: zeros, by_scale: zeros, below: zeros, above: zeros };
-        for i in 0..CHUNK {
-            let (grad, rounded): (C, FakeQuantized<C>) =
-                (self.grad[i], self.quantizers.quantizer(i).fake_quantize(self.x[i], 0));
-            all.input[i] = if rounded.in_range() { grad } else { C::ZERO };
-            all.by_scale[i] = grad * rounded.by_scale();
-            all.below[i] = if rounded.below { grad } else { C::ZERO };
-            all.above[i] = if rounded.above { grad } else { C::ZERO };
-        }
-        all
-    }
-}
-
-/// The backward pass over a slice in one block.
-struct Backward<'a, Q, C> {
-    quantizer: Q,
+/// The backward pass over a slice.
+struct Backward<'a, C, Q> {
+    params: BlockParams<'a>,
     x: &'a [C],
     grad: &'a [C],
     out: &'a mut [C],
-    sums: &'a mut GradientSums,
+    sums: &'a mut [GradientSums],
+    quantizer: PhantomData<Q>,
 }
 
-impl<C: Compute, Q: SteQuantizer<C>> Backward<'_, Q, C> {
-    /// Returns the gradients by a chunk of the input and adds its terms to `partial`.
-    #[inline(always)]
-    fn step(&self, x: [C; CHUNK], grad: [C; CHUNK], partial: &mut [[C; CHUNK]; 3]) -> [C; CHUNK] {
-        let terms = Terms { quantizers: SharedQuantizer(self.quantizer), x, grad, quantizer: PhantomData::<Q> }.run();
-        let [by_scale, below, above] = partial;
-        for i in 0..CHUNK {
-            by_scale[i] = by_scale[i] + terms.by_scale[i];
-            below[i] = below[i] + terms.below[i];
-            above[i] = above[i] + terms.above[i];
-        }
-        terms.input
-    }
-}
-
-impl<C: Compute, Q: SteQuantizer<C>> Task for Backward<'_, Q, C> {
+impl<C: Compute, Q: SteQuantizer<C>> Task for Backward<'_, C, Q> {
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self) {
-        const BUFFER: usize = CHUNK * CHUNKS;
-        let out = core::mem::take(&mut self.out);
-        let mut total = [[0f64; CHUNK]; 3];
-        for ((x, grad), out) in self.x.chunks(BUFFER).zip(self.grad.chunks(BUFFER)).zip(out.chunks_mut(BUFFER)) {
-            let (x, x_rest) = x.as_chunks::<CHUNK>();
-            let (grad, grad_rest) = grad.as_chunks::<CHUNK>();
-            let (out, out_rest) = out.as_chunks_mut::<CHUNK>();
-            let mut partial = [[C::ZERO; CHUNK]; 3];
-            for ((out, &x), &grad) in out.iter_mut().zip(x).zip(grad) {
-                *out = self.step(x, grad, &mut partial);
-            }
-            if !x_rest.is_empty() {
-                // The chunk is padded with zeros, which add nothing to the sums.
-                let (mut x, mut grad) = ([C::ZERO; CHUNK], [C::ZERO; CHUNK]);
-                x[..x_rest.len()].copy_from_slice(x_rest);
-                grad[..grad_rest.len()].copy_from_slice(grad_rest);
-                let all = self.step(x, grad, &mut partial);
-                out_rest.copy_from_slice(&all[..out_rest.len()]);
-            }
-            for k in 0..3 {
-                for i in 0..CHUNK {
-                    total[k][i] += partial[k][i].to_f64();
+    fn run(self) {
+        let Self { params, x, grad, out, sums, .. } = self;
+        if params.size == 1 {
+            let chunks = x.chunks(CHUNK).zip(grad.chunks(CHUNK)).zip(out.chunks_mut(CHUNK));
+            for (k, (((x, grad), out), sums)) in chunks.zip(sums.chunks_mut(CHUNK)).enumerate() {
+                let quantizers = params.per_element::<CHUNK, C, Q>(k * CHUNK, x.len());
+                let terms = terms(&quantizers, &padded(x), &padded(grad));
+                out.copy_from_slice(&terms.input[..x.len()]);
+                for (i, sums) in sums[..x.len()].iter_mut().enumerate() {
+                    sums.add(terms.sums.map(|terms| terms[i].to_f64()));
                 }
             }
+        } else {
+            let blocks = x.chunks(params.size).zip(grad.chunks(params.size)).zip(out.chunks_mut(params.size));
+            for (k, (((x, grad), out), sums)) in blocks.zip(sums).enumerate() {
+                sums.add(block(params.quantizer::<C, Q>(k), x, grad, out));
+            }
         }
-        self.sums.by_scale += total[0].iter().sum::<f64>();
-        self.sums.below += total[1].iter().sum::<f64>();
-        self.sums.above += total[2].iter().sum::<f64>();
     }
+}
+
+/// Computes the gradients by the elements of a block, and returns the sums.
+#[inline(always)]
+fn block<C: Compute>(quantizer: impl ElementQuantizers<C>, x: &[C], grad: &[C], out: &mut [C]) -> [f64; 3] {
+    let mut total = [[0f64; CHUNK]; 3];
+    for ((x, grad), out) in x.chunks(BUFFER).zip(grad.chunks(BUFFER)).zip(out.chunks_mut(BUFFER)) {
+        let (x, x_last) = x.as_chunks::<CHUNK>();
+        let (grad, grad_last) = grad.as_chunks::<CHUNK>();
+        let (out, out_last) = out.as_chunks_mut::<CHUNK>();
+        let rest = x_last.len();
+        // Padding with zeros adds nothing to the sums.
+        let (x_rest, grad_rest, mut out_rest) = (padded(x_last), padded(grad_last), [C::ZERO; CHUNK]);
+        let mut partial = [[C::ZERO; CHUNK]; 3];
+        for i in 0..x.len() + usize::from(rest > 0) {
+            let terms = terms(&quantizer, x.get(i).unwrap_or(&x_rest), grad.get(i).unwrap_or(&grad_rest));
+            for (partial, terms) in partial.iter_mut().zip(&terms.sums) {
+                for i in 0..CHUNK {
+                    partial[i] = partial[i] + terms[i];
+                }
+            }
+            *out.get_mut(i).unwrap_or(&mut out_rest) = terms.input;
+        }
+        out_last.copy_from_slice(&out_rest[..rest]);
+        for (total, partial) in total.iter_mut().zip(&partial) {
+            for i in 0..CHUNK {
+                total[i] += partial[i].to_f64();
+            }
+        }
+    }
+    total.map(|total| total.iter().sum())
+}
+
+/// The derivatives of a chunk of elements, times their gradients.
+struct Terms<C> {
+    input: [C; CHUNK],
+    /// By the scale, and where a value was clipped below or above: the terms of [`GradientSums`].
+    sums: [[C; CHUNK]; 3],
+}
+
+#[inline(always)]
+fn terms<C: Compute>(quantizers: &impl ElementQuantizers<C>, &x: &[C; CHUNK], &grad: &[C; CHUNK]) -> Terms<C> {
+    let mut terms = Terms { input: [C::ZERO; CHUNK], sums: [[C::ZERO; CHUNK]; 3] };
+    for i in 0..CHUNK {
+        let (grad, rounded) = (grad[i], quantizers.quantizer(i).fake_quantize(x[i], 0));
+        terms.input[i] = if rounded.in_range() { grad } else { C::ZERO };
+        terms.sums[0][i] = grad * rounded.by_scale();
+        terms.sums[1][i] = if rounded.below { grad } else { C::ZERO };
+        terms.sums[2][i] = if rounded.above { grad } else { C::ZERO };
+    }
+    terms
 }

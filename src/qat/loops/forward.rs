@@ -2,13 +2,12 @@
 
 use core::marker::PhantomData;
 
-use ndarray::{ArrayView1, ArrayViewMut1, Axis};
+use ndarray::{ArrayView1, ArrayViewMut1};
 
-use super::{BlockParams, ElementQuantizers, SharedQuantizer, run};
+use super::{BlockParams, ElementQuantizers, run};
 use crate::affine::SteQuantizer;
 use crate::element::{Compute, Float};
-use crate::elementwise::{round, widen};
-use crate::granularity::Run;
+use crate::elementwise::{Stored, buffered, padded};
 use crate::qat::mask::WORD;
 use crate::simd::{self, Task};
 
@@ -39,131 +38,64 @@ impl<'a> Bits<'a> {
 /// Fake-quantizes a run and appends its mask.
 pub(in crate::qat) fn forward<F: Float, Q: SteQuantizer<F::Compute>>(
     params: BlockParams<'_>,
-    block: Run,
     x: ArrayView1<'_, F>,
-    mut y: ArrayViewMut1<'_, F>,
+    y: ArrayViewMut1<'_, F>,
     bits: &mut Bits<'_>,
 ) {
-    /// Number of elements per buffer, through which elements of another type or stride pass.
-    const BUFFER: usize = 4 * WORD;
-    let in_place = (x.to_slice().and_then(F::as_compute), y.as_slice_mut().and_then(F::as_compute_mut));
-    if let (Some(x), Some(y)) = in_place {
-        return in_slices::<_, Q>(params, block, x, y, bits);
-    }
-    let (mut wide, mut values) = ([Compute::ZERO; BUFFER], [Compute::ZERO; BUFFER]);
-    let chunks = x.axis_chunks_iter(Axis(0), BUFFER).zip(y.axis_chunks_iter_mut(Axis(0), BUFFER));
-    for (k, (x, y)) in chunks.enumerate() {
-        let (wide, values) = (&mut wide[..x.len()], &mut values[..x.len()]);
-        let block = match block {
-            Run::Constant(block) => Run::Constant(block),
-            Run::Consecutive(first) => Run::Consecutive(first + k * BUFFER),
-        };
-        widen(x, wide);
-        in_slices::<_, Q>(params, block, wide, values, bits);
-        round(values, y);
-    }
+    buffered(Stored::floats(), x, Stored::floats(), y, params.size, &mut |first, x, y| {
+        let (params, quantizer) = (params.starting_at(first), PhantomData::<Q>);
+        run::<F::Compute, _>(Forward { params, x, y, bits, quantizer });
+    });
 }
 
-fn in_slices<C: Compute, Q: SteQuantizer<C>>(
-    params: BlockParams<'_>,
-    block: Run,
-    x: &[C],
-    y: &mut [C],
-    bits: &mut Bits<'_>,
-) {
-    let quantizer = PhantomData::<Q>;
-    match block {
-        Run::Constant(block) => {
-            let all = SharedQuantizer(params.quantizer::<C, Q>(block));
-            run::<C, _>(Forward { quantizers: |_, _| all, x, y, bits, quantizer });
-        }
-        Run::Consecutive(first) => {
-            let quantizers = |start, len| params.per_element::<WORD, C>(first + start, len);
-            run::<C, _>(Forward { quantizers, x, y, bits, quantizer });
-        }
-    }
-}
-
-fn low_bits(len: usize) -> u64 {
-    if len < WORD { (1 << len) - 1 } else { u64::MAX }
-}
-
-/// The forward pass over a slice; `quantizers(start, len)` returns the quantizers of the elements `start..start + len`.
-struct Forward<'a, 'b, P, C, Q> {
-    quantizers: P,
+/// The forward pass over a slice.
+struct Forward<'a, 'b, C, Q> {
+    params: BlockParams<'a>,
     x: &'a [C],
     y: &'a mut [C],
     bits: &'a mut Bits<'b>,
     quantizer: PhantomData<Q>,
 }
 
-impl<C, Q, P, E> Task for Forward<'_, '_, P, C, Q>
-where
-    C: Compute,
-    Q: SteQuantizer<C>,
-    P: Fn(usize, usize) -> E,
-    E: ElementQuantizers<WORD, C, Q>,
-{
+impl<C: Compute, Q: SteQuantizer<C>> Task for Forward<'_, '_, C, Q> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { quantizers, x, y, bits, .. } = self;
-        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<WORD>(), y.as_chunks_mut::<WORD>());
-        let whole = x.len() * WORD;
-        for (k, (y, x)) in y.iter_mut().zip(x).enumerate() {
-            let chunk = WordInput { quantizers: quantizers(k * WORD, WORD), x, position: bits.position as u64 };
-            let (values, word) = chunk.of::<Q>().run();
-            *y = values;
-            bits.push(word, WORD);
-        }
-        let rest = x_rest.len();
-        if rest > 0 {
-            let mut x = [C::ZERO; WORD];
-            x[..rest].copy_from_slice(x_rest);
-            let chunk = WordInput { quantizers: quantizers(whole, rest), x: &x, position: bits.position as u64 };
-            let (values, word) = chunk.of::<Q>().run();
-            y_rest.copy_from_slice(&values[..rest]);
-            bits.push(word & low_bits(rest), rest);
+        let Self { params, x, y, bits, .. } = self;
+        if params.size == 1 {
+            for (k, (x, y)) in x.chunks(WORD).zip(y.chunks_mut(WORD)).enumerate() {
+                let quantizers = params.per_element::<WORD, C, Q>(k * WORD, x.len());
+                forward_words(quantizers, x, y, bits);
+            }
+        } else {
+            for (k, (x, y)) in x.chunks(params.size).zip(y.chunks_mut(params.size)).enumerate() {
+                forward_words(params.quantizer::<C, Q>(k), x, y, bits);
+            }
         }
     }
 }
 
-/// The input of one word of the mask: one element per bit.
-struct WordInput<'a, P, C> {
-    quantizers: P,
-    x: &'a [C; WORD],
-    position: u64,
-}
-
-impl<'a, P, C> WordInput<'a, P, C> {
-    #[inline(always)]
-    fn of<Q>(self) -> ForwardWord<'a, P, C, Q> {
-        ForwardWord { chunk: self, quantizer: PhantomData }
-    }
-}
-
-/// [`WordInput`] with the type of its quantizers.
-struct ForwardWord<'a, P, C, Q> {
-    chunk: WordInput<'a, P, C>,
-    quantizer: PhantomData<Q>,
-}
-
-impl<C: Compute, Q: SteQuantizer<C>, P: ElementQuantizers<WORD, C, Q>> Task for ForwardWord<'_, P, C, Q> {
-    type Output = ([C; WORD], u64);
-
-    #[inline(always)]
-    fn run(self) -> ([C; WORD], u64) {
-        let WordInput { quantizers, x, position } = self.chunk;
-        let x = *x;
+/// Computes one word of the mask after the other: one element per bit.
+#[inline(always)]
+fn forward_words<C: Compute>(quantizers: impl ElementQuantizers<C>, x: &[C], y: &mut [C], bits: &mut Bits<'_>) {
+    let ((x, x_last), (y, y_last)) = (x.as_chunks::<WORD>(), y.as_chunks_mut::<WORD>());
+    let rest = x_last.len();
+    let (x_rest, mut y_rest) = (padded(x_last), [C::ZERO; WORD]);
+    for i in 0..x.len() + usize::from(rest > 0) {
+        let len = if i < x.len() { WORD } else { rest };
+        let &x = x.get(i).unwrap_or(&x_rest);
         let (mut values, mut passes) = ([C::ZERO; WORD], [0u8; WORD]);
+        let position = bits.position as u64;
         for i in 0..WORD {
             let rounded = quantizers.quantizer(i).fake_quantize(x[i], position + i as u64);
             values[i] = rounded.value;
             passes[i] = rounded.in_range() as u8;
         }
-        (values, pack(&passes))
+        *y.get_mut(i).unwrap_or(&mut y_rest) = values;
+        bits.push(pack(&passes) & (u64::MAX >> (WORD - len)), len);
     }
+    y_last.copy_from_slice(&y_rest[..rest]);
 }
 
 /// Packs the lowest bit of each byte into a word.
@@ -171,7 +103,7 @@ impl<C: Compute, Q: SteQuantizer<C>, P: ElementQuantizers<WORD, C, Q>> Task for 
 fn pack(bytes: &[u8; WORD]) -> u64 {
     let mut word = 0;
     for (i, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        // PerElement factor moves one of the eight bits to the top byte; none of the sums carries into it.
+        // This factor moves one of the eight bits to the top byte; none of the sums carries into it.
         let top = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
         word |= top << (8 * i);
     }

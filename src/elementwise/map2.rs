@@ -1,17 +1,19 @@
-//! Broadcasting binary elementwise operators on codes: `out = op(a, b)`.
+//! Binary elementwise operators on codes with broadcasting: `out = op(a, b)`.
 //!
 //! Axes that are contiguous in all three tensors are merged into one. The last two of the remaining axes are the rows
 //! and columns of a loop over chunks. A chunk is several whole rows, so that short rows fill vector registers too, or
 //! part of a long row. An operand that broadcasts within a chunk is expanded into a buffer, which is reused for the
-//! next chunk where the codes are the same.
+//! next chunk where the codes are the same. Only the evaluation of a chunk is compiled for each operator.
 
 use alloc::vec::Vec;
 
 use ndarray::{ArrayRef, ArrayView1, ArrayViewMut1, Dimension, Zip};
 
+use super::map::padded;
 use crate::affine::BinaryOp;
+use crate::element::Code;
 use crate::error::{Error, Result};
-use crate::gemm::Int8;
+use crate::granularity::sort_by_stride;
 use crate::simd::{self, Task};
 use crate::threads;
 
@@ -20,24 +22,28 @@ const CHUNK: usize = 1024;
 /// Codes per call of the vectorized loop.
 const BLOCK: usize = 64;
 
-/// An axis of the output, with the strides of both operands: 0 where an operand broadcasts.
-#[derive(Debug, Clone, Copy)]
-struct Axis {
-    len: usize,
-    strides: [usize; 2],
-}
+/// Evaluates an operator: `out[i] = op(a[i], b[i])`.
+type Eval<'a, T> = &'a (dyn Fn(&[T], &[T], &mut [T]) + Sync);
 
 /// Computes `out = op(a, b)` with both operands broadcast to the shape of `out`.
-pub(super) fn binary_op<T: Int8, D: Dimension>(
-    [a, b]: [&ArrayRef<T, D>; 2],
+pub(crate) fn map2<T: Code, D: Dimension>(
+    operands: [&ArrayRef<T, D>; 2],
     out: &mut ArrayRef<T, D>,
     op: impl BinaryOp,
+) -> Result<()> {
+    broadcast(operands, out, &|a, b, out| simd::run(Map2 { op, a, b, out }))
+}
+
+fn broadcast<T: Code, D: Dimension>(
+    [a, b]: [&ArrayRef<T, D>; 2],
+    out: &mut ArrayRef<T, D>,
+    eval: Eval<'_, T>,
 ) -> Result<()> {
     if a.shape() == out.shape()
         && b.shape() == out.shape()
         && let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut())
     {
-        parallel(op, [a, b], &[Axis { len: out.len(), strides: [1, 1] }], out);
+        parallel(eval, [a, b], &[Axis { len: out.len(), strides: [1, 1] }], out);
         return Ok(());
     }
     let wide_a =
@@ -48,24 +54,29 @@ pub(super) fn binary_op<T: Int8, D: Dimension>(
     if let (Some(axes), Some(a), Some(b)) = (axes, a.as_slice_memory_order(), b.as_slice_memory_order())
         && let Some(out) = out.as_slice_memory_order_mut()
     {
-        parallel(op, [a, b], &axes, out);
+        parallel(eval, [a, b], &axes, out);
         return Ok(());
     }
     let rows = Zip::from(wide_a.rows()).and(wide_b.rows()).and(out.rows_mut());
-    rows.for_each(|a, b, out| strided_row(a, b, out, op));
+    rows.for_each(|a, b, out| strided_row(a, b, out, eval));
     Ok(())
+}
+
+/// An axis of the output, with the strides of both operands: 0 where an operand broadcasts.
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    len: usize,
+    strides: [usize; 2],
 }
 
 /// Sorts the axes by the strides of the output and merges contiguous ones. Returns `None` for negative strides.
 fn merged(shape: &[usize], out: &[isize], [a, b]: [&[isize]; 2]) -> Option<Vec<Axis>> {
-    let mut axes = Vec::with_capacity(shape.len());
-    for (i, &len) in shape.iter().enumerate().filter(|(_, len)| **len != 1) {
+    let mut order = alloc::vec![0; shape.len()];
+    sort_by_stride(out, &mut order);
+    let mut merged: Vec<Axis> = Vec::with_capacity(shape.len());
+    for i in order.into_iter().filter(|&i| shape[i] != 1) {
         let stride = |strides: &[isize]| usize::try_from(strides[i]).ok();
-        axes.push((stride(out)?, Axis { len, strides: [stride(a)?, stride(b)?] }));
-    }
-    axes.sort_by_key(|&(stride, _)| core::cmp::Reverse(stride));
-    let mut merged: Vec<Axis> = Vec::with_capacity(axes.len());
-    for (_, axis) in axes {
+        let (_, axis) = (stride(out)?, Axis { len: shape[i], strides: [stride(a)?, stride(b)?] });
         match merged.last_mut() {
             Some(last) if last.strides == axis.strides.map(|stride| stride * axis.len) => {
                 *last = Axis { len: last.len * axis.len, ..axis };
@@ -77,92 +88,75 @@ fn merged(shape: &[usize], out: &[isize], [a, b]: [&[isize]; 2]) -> Option<Vec<A
 }
 
 /// Splits the first axis over threads if the work is large enough.
-fn parallel<T: Int8>(op: impl BinaryOp, operands: [&[T]; 2], axes: &[Axis], out: &mut [T]) {
+fn parallel<T: Code>(eval: Eval<'_, T>, operands: [&[T]; 2], axes: &[Axis], out: &mut [T]) {
     /// Cost of an element in multiply-accumulates. With more, 200,000 elements took longer on two threads than on one.
     const COST: usize = 8;
     let parts = threads::worth(out.len().saturating_mul(COST));
-    let [first, ..] = axes else { return simd::run(BinaryLoop { op, operands, axes, out }) };
+    let [first, ..] = axes else { return each_chunk(eval, operands, axes, out) };
     if parts == 1 {
-        return simd::run(BinaryLoop { op, operands, axes, out });
+        return each_chunk(eval, operands, axes, out);
     }
     let row_len = out.len() / first.len;
     threads::each_part(out, row_len, &mut alloc::vec![(); parts], &|row, out, ()| {
         let mut axes = axes.to_vec();
         axes[0].len = out.len() / row_len;
         let operands = [0, 1].map(|i| &operands[i][row * axes[0].strides[i]..]);
-        simd::run(BinaryLoop { op, operands, axes: &axes, out });
+        each_chunk(eval, operands, &axes, out);
     });
 }
 
 /// Computes one row, through buffers if it is not contiguous.
-fn strided_row<T: Int8>(a: ArrayView1<'_, T>, b: ArrayView1<'_, T>, mut out: ArrayViewMut1<'_, T>, op: impl BinaryOp) {
+fn strided_row<T: Code>(a: ArrayView1<'_, T>, b: ArrayView1<'_, T>, mut out: ArrayViewMut1<'_, T>, eval: Eval<'_, T>) {
     const CHUNK: usize = 256;
-    let run = |a: &[T], b: &[T], out: &mut [T]| {
-        simd::run(BinaryLoop { op, operands: [a, b], axes: &[Axis { len: out.len(), strides: [1, 1] }], out });
-    };
     if let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut()) {
-        return run(a, b, out);
+        return eval(a, b, out);
     }
-    let (mut a_buffer, mut b_buffer, mut codes) = ([T::default(); CHUNK], [T::default(); CHUNK], [T::default(); CHUNK]);
+    let [mut a_buffer, mut b_buffer, mut codes] = [[T::default(); CHUNK]; 3];
     for first in (0..out.len()).step_by(CHUNK) {
         let len = CHUNK.min(out.len() - first);
         let chunk = ndarray::s![first..first + len];
         a_buffer.iter_mut().zip(a.slice(chunk)).for_each(|(to, &code)| *to = code);
         b_buffer.iter_mut().zip(b.slice(chunk)).for_each(|(to, &code)| *to = code);
-        run(&a_buffer[..len], &b_buffer[..len], &mut codes[..len]);
+        eval(&a_buffer[..len], &b_buffer[..len], &mut codes[..len]);
         out.slice_mut(chunk).iter_mut().zip(&codes).for_each(|(to, &code)| *to = code);
     }
 }
 
-/// The loop over a contiguous output with these axes.
-struct BinaryLoop<'a, T, F> {
-    op: F,
-    operands: [&'a [T]; 2],
-    axes: &'a [Axis],
-    out: &'a mut [T],
-}
-
-impl<T: Int8, F: BinaryOp> Task for BinaryLoop<'_, T, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { op, operands: [a, b], axes, out } = self;
-        let one = Axis { len: 1, strides: [0, 0] };
-        let (outer, rows, cols) = match *axes {
-            [] => (&[][..], one, one),
-            [cols] => (&[][..], one, cols),
-            [ref outer @ .., rows, cols] => (outer, rows, cols),
-        };
-        if out.is_empty() {
-            return;
+/// Evaluates the operator chunk by chunk, for a contiguous output with these axes.
+fn each_chunk<T: Code>(eval: Eval<'_, T>, [a, b]: [&[T]; 2], axes: &[Axis], out: &mut [T]) {
+    let one = Axis { len: 1, strides: [0, 0] };
+    let (outer, rows, cols) = match *axes {
+        [] => (&[][..], one, one),
+        [cols] => (&[][..], one, cols),
+        [ref outer @ .., rows, cols] => (outer, rows, cols),
+    };
+    if out.is_empty() {
+        return;
+    }
+    let (tall, wide) = chunk_size(rows, cols);
+    let [mut a, mut b] = [(a, 0), (b, 1)].map(|(codes, i)| {
+        let (row_stride, stride) = (rows.strides[i], cols.strides[i]);
+        let contiguous = stride == 1 && (tall == 1 || row_stride == cols.len);
+        Operand { codes, row_stride, stride, contiguous, buffered: None, buffer: [T::default(); CHUNK + BLOCK] }
+    });
+    for (block, out) in out.chunks_mut(rows.len * cols.len).enumerate() {
+        let (mut block, mut at) = (block, [0, 0]);
+        for axis in outer.iter().rev() {
+            let index = block % axis.len;
+            block /= axis.len;
+            at = [at[0] + index * axis.strides[0], at[1] + index * axis.strides[1]];
         }
-        let (tall, wide) = chunk_size(rows, cols);
-        let [mut a, mut b] = [(a, 0), (b, 1)].map(|(codes, i)| {
-            let (row_stride, stride) = (rows.strides[i], cols.strides[i]);
-            let contiguous = stride == 1 && (tall == 1 || row_stride == cols.len);
-            Operand { codes, row_stride, stride, contiguous, buffered: None, buffer: [T::default(); CHUNK + BLOCK] }
-        });
-        for (block, out) in out.chunks_mut(rows.len * cols.len).enumerate() {
-            let (mut block, mut at) = (block, [0, 0]);
-            for axis in outer.iter().rev() {
-                let index = block % axis.len;
-                block /= axis.len;
-                at = [at[0] + index * axis.strides[0], at[1] + index * axis.strides[1]];
-            }
-            for (i, out) in out.chunks_mut(tall * cols.len).enumerate() {
-                for (j, out) in out.chunks_mut(tall * wide).enumerate() {
-                    let a = a.chunk(at[0] + i * tall * rows.strides[0] + j * wide * cols.strides[0], wide, out.len());
-                    let b = b.chunk(at[1] + i * tall * rows.strides[1] + j * wide * cols.strides[1], wide, out.len());
-                    evaluate(op, a, b, out);
-                }
+        for (i, out) in out.chunks_mut(tall * cols.len).enumerate() {
+            for (j, out) in out.chunks_mut(tall * wide).enumerate() {
+                let a = a.chunk(at[0] + i * tall * rows.strides[0] + j * wide * cols.strides[0], wide, out.len());
+                let b = b.chunk(at[1] + i * tall * rows.strides[1] + j * wide * cols.strides[1], wide, out.len());
+                eval(a, b, out);
             }
         }
     }
 }
 
 /// Returns the rows and columns of a chunk: several whole rows, or part of one.
-#[inline(always)]
 fn chunk_size(rows: Axis, cols: Axis) -> (usize, usize) {
     if cols.len > CHUNK {
         return (1, if cols.strides == [1, 1] { cols.len } else { CHUNK });
@@ -185,24 +179,38 @@ struct Operand<'a, T> {
     buffer: [T; CHUNK + BLOCK],
 }
 
-impl<T: Int8> Operand<'_, T> {
+impl<T: Code> Operand<'_, T> {
     /// Returns `len` codes that start at index `at`, in rows of `wide`.
-    #[inline(always)]
     fn chunk(&mut self, at: usize, wide: usize, len: usize) -> &[T] {
         if self.contiguous {
             return &self.codes[at..at + len];
         }
         if self.buffered != Some(at) {
             self.buffered = Some(at);
-            self.fill(at, wide, len);
+            let (codes, row_stride, stride) = (&self.codes[at..], self.row_stride, self.stride);
+            simd::run(Expand { codes, row_stride, stride, buffer: &mut self.buffer, wide, len });
         }
         &self.buffer[..len]
     }
+}
+
+/// Expands a chunk of an operand into a buffer.
+struct Expand<'a, T> {
+    codes: &'a [T],
+    row_stride: usize,
+    stride: usize,
+    buffer: &'a mut [T; CHUNK + BLOCK],
+    wide: usize,
+    len: usize,
+}
+
+impl<T: Code> Task for Expand<'_, T> {
+    type Output = ();
 
     #[inline(always)]
-    fn fill(&mut self, at: usize, wide: usize, len: usize) {
-        let (codes, buffer) = (&self.codes[at..], &mut self.buffer);
-        if self.stride == 0 {
+    fn run(self) {
+        let Self { codes, row_stride, stride, buffer, wide, len } = self;
+        if stride == 0 {
             let (mut start, mut from) = (0, 0);
             while start < len {
                 let code = codes[from];
@@ -210,9 +218,9 @@ impl<T: Int8> Operand<'_, T> {
                 for first in (start..len.min(start + wide)).step_by(BLOCK) {
                     buffer[first..first + BLOCK].copy_from_slice(&[code; BLOCK]);
                 }
-                (start, from) = (start + wide, from + self.row_stride);
+                (start, from) = (start + wide, from + row_stride);
             }
-        } else if (self.row_stride, self.stride) == (0, 1) {
+        } else if (row_stride, stride) == (0, 1) {
             let mut done = wide.min(len);
             buffer[..done].copy_from_slice(&codes[..done]);
             while done < len {
@@ -222,36 +230,50 @@ impl<T: Int8> Operand<'_, T> {
             }
         } else {
             for (row, row_buffer) in buffer[..len].chunks_mut(wide).enumerate() {
-                let codes = codes[row * self.row_stride..].iter().step_by(self.stride);
+                let codes = codes[row * row_stride..].iter().step_by(stride);
                 row_buffer.iter_mut().zip(codes).for_each(|(to, &code)| *to = code);
             }
         }
     }
 }
 
-/// Computes `out = op(a, b)` for contiguous codes, in blocks of [`BLOCK`].
-#[inline(always)]
-fn evaluate<T: Int8, F: BinaryOp>(op: F, a: &[T], b: &[T], out: &mut [T]) {
-    let len = out.len();
-    let Some(last) = len.checked_sub(BLOCK) else {
-        let (mut a_block, mut b_block) = ([T::default(); BLOCK], [T::default(); BLOCK]);
-        a_block[..len].copy_from_slice(&a[..len]);
-        b_block[..len].copy_from_slice(&b[..len]);
-        out.copy_from_slice(&block_op(op, &a_block, &b_block)[..len]);
-        return;
-    };
-    for first in (0..len).step_by(BLOCK) {
-        // The last block overlaps the one before it: some outputs are computed twice.
-        let first = first.min(last);
-        let (a, b) = (a[first..].first_chunk(), b[first..].first_chunk());
-        if let (Some(a), Some(b), Some(out)) = (a, b, out[first..].first_chunk_mut()) {
-            *out = block_op(op, a, b);
+/// The loop over contiguous codes, in blocks of [`BLOCK`].
+struct Map2<'a, T, F> {
+    op: F,
+    a: &'a [T],
+    b: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Code, F: BinaryOp> Task for Map2<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { op, a, b, out } = self;
+        let len = out.len();
+        let short = len < BLOCK;
+        let rest = if short { len } else { 0 };
+        let (a_short, b_short, mut out_short) =
+            (padded::<T, BLOCK>(&a[..rest]), padded::<T, BLOCK>(&b[..rest]), [T::default(); BLOCK]);
+        let (a, b, to) = if short { (&a_short[..], &b_short[..], &mut out_short[..]) } else { (a, b, &mut *out) };
+        let last = to.len() - BLOCK;
+        for first in (0..to.len()).step_by(BLOCK) {
+            // The last block overlaps the one before it: some outputs are computed twice.
+            let first = first.min(last);
+            let (a, b) = (a[first..].first_chunk(), b[first..].first_chunk());
+            if let (Some(&a), Some(&b), Some(to)) = (a, b, to[first..].first_chunk_mut()) {
+                *to = eval_block(op, a, b);
+            }
+        }
+        if short {
+            out.copy_from_slice(&out_short[..len]);
         }
     }
 }
 
 #[inline(always)]
-fn block_op<T: Int8, F: BinaryOp>(op: F, &a: &[T; BLOCK], &b: &[T; BLOCK]) -> [T; BLOCK] {
+fn eval_block<T: Code, F: BinaryOp>(op: F, a: [T; BLOCK], b: [T; BLOCK]) -> [T; BLOCK] {
     let mut codes = [T::default(); BLOCK];
     for i in 0..BLOCK {
         codes[i] = T::from_i32(op.code(a[i].to_i32(), b[i].to_i32()));
