@@ -71,12 +71,12 @@ pub(crate) use with_rounding;
 /// Quantizes with one scale and zero point: `clamp(round(x / scale) + zero_point)`.
 #[derive(Clone, Copy)]
 pub(crate) struct Quantizer<Z, C, R> {
-    factor: C,
+    pub(super) factor: C,
     zero_point: i32,
     codes: Codes,
     /// Bounds of the quotient before rounding: code bounds less the zero point.
-    low: C,
-    high: C,
+    pub(super) low: C,
+    pub(super) high: C,
     rounding: PhantomData<(Z, R)>,
 }
 
@@ -141,7 +141,7 @@ pub(super) fn clamp<C: Compute>(x: C, low: C, high: C) -> C {
 /// Rounds a number of at most 17 bits to an integer, halves away from zero if `away`, otherwise to even. Returns its low
 /// bits; other bits are set, too.
 #[inline(always)]
-pub(super) fn code_bits<C: Compute>(x: C, away: bool) -> u32 {
+fn code_bits<C: Compute>(x: C, away: bool) -> u32 {
     if away { round_small(x, away).small_to_bits() } else { x.small_to_bits() }
 }
 
@@ -177,56 +177,50 @@ pub(crate) fn dequantize_centred<C: Compute>(centred: C, scale: C) -> C {
     centred * scale
 }
 
-/// Dequantizes the bits of 8-bit codes, signed or not: [`dequantize`] without a conversion.
-///
-/// The byte `b`, with the sign offset where codes are signed, is the float `2^23 + b` but for its exponent bits (in
-/// `f64` `2^52 + b`). The difference to `2^23 + zero_point` is exact.
+/// [`dequantize`] with one scale and zero point.
 #[derive(Clone, Copy)]
-pub(crate) struct ByteDequantizer<C> {
-    sign_offset: u32,
-    zero_point: C,
+pub(crate) struct Dequantizer<Z, C> {
     scale: C,
+    zero_point: i32,
+    code: PhantomData<Z>,
 }
 
-impl<C: Compute> ByteDequantizer<C> {
+impl<Z: Code, C: Compute> Dequantizer<Z, C> {
     #[inline(always)]
-    pub(crate) fn new(scale: C, zero_point: i32, signed: bool) -> Self {
-        let sign_offset = if signed { 0x80 } else { 0 };
-        Self { sign_offset, zero_point: C::shifted((zero_point + sign_offset as i32) as u32), scale }
+    pub(crate) fn new(scale: C, zero_point: i32, (): ()) -> Self {
+        Self { scale, zero_point, code: PhantomData }
     }
 
     #[inline(always)]
-    pub(crate) fn dequantize(self, byte: u8) -> C {
-        dequantize_centred(C::shifted(u32::from(byte) ^ self.sign_offset) - self.zero_point, self.scale)
+    pub(crate) fn dequantize(self, code: Z) -> C {
+        dequantize(code, self.zero_point, self.scale)
     }
 }
 
-/// Fake-quantizes to codes of at most 16 bits: [`Quantizer`], then [`dequantize`].
+/// Fake-quantizes: [`Quantizer`], then [`dequantize`].
 #[derive(Clone, Copy)]
-pub(crate) struct FakeQuantizer<C, R> {
-    pub(super) factor: C,
+pub(crate) struct FakeQuantizer<Z, C, R> {
+    pub(super) quantizer: Quantizer<Z, C, R>,
     pub(super) scale: C,
-    /// Bounds of the quotient before rounding: code bounds less the zero point.
-    pub(super) low: C,
-    pub(super) high: C,
-    rounding: PhantomData<R>,
 }
 
-impl<C: Compute, R: Rounding> FakeQuantizer<C, R> {
+impl<Z: Code, C: Compute, R: Rounding> FakeQuantizer<Z, C, R> {
     #[inline(always)]
     pub(crate) fn new(scale: C, zero_point: i32, codes: Codes) -> Self {
-        let (low, high) = (C::from_i32(codes.min - zero_point), C::from_i32(codes.max - zero_point));
-        Self { factor: R::factor(scale), scale, low, high, rounding: PhantomData }
+        Self { quantizer: Quantizer::new(scale, zero_point, codes), scale }
     }
 
     #[inline(always)]
     pub(crate) fn value(&self, x: C) -> C {
-        dequantize_centred(self.centred(quotient::<C, R>(x, self.factor)), self.scale)
+        if Z::WIDE {
+            return dequantize(self.quantizer.quantize(x), self.quantizer.zero_point, self.scale);
+        }
+        dequantize_centred(self.centred(quotient::<C, R>(x, self.quantizer.factor)), self.scale)
     }
 
     /// Returns the centred code of a quotient.
     #[inline(always)]
     pub(super) fn centred(&self, quotient: C) -> C {
-        round_small(clamp(quotient, self.low, self.high), R::HALVES_AWAY)
+        round_small(clamp(quotient, self.quantizer.low, self.quantizer.high), R::HALVES_AWAY)
     }
 }

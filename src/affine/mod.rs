@@ -25,9 +25,7 @@ pub(crate) use binary::{
 };
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
-pub(crate) use convert::{
-    ByteDequantizer, FakeQuantizer, Quantizer, Rounding, clamp_to_code, dequantize, with_rounding,
-};
+pub(crate) use convert::{Dequantizer, FakeQuantizer, Quantizer, Rounding, clamp_to_code, dequantize, with_rounding};
 pub use fixed_point::{FixedPoint, FixedPointRounding};
 pub(crate) use fixed_point_simd::{MultiplyShifted, RequantizeFixed};
 pub(crate) use reciprocal::{ReciprocalQuantizer, reciprocal_is_exact};

@@ -30,7 +30,7 @@
 use core::marker::PhantomData;
 
 use super::Codes;
-use super::convert::{Rounding, clamp, code_bits};
+use super::convert::{Rounding, clamp, round_to_code};
 use crate::simd::Fma;
 
 /// Quantizes as [`Quantizer`](super::Quantizer) does: `f32` to the bits of 8-bit codes, by rounding modes that divide.
@@ -48,7 +48,7 @@ pub(crate) struct ReciprocalQuantizer<R> {
 impl<R: Rounding> ReciprocalQuantizer<R> {
     /// Requires a scale for which [`reciprocal_is_exact`].
     #[inline(always)]
-    pub(crate) fn new(scale: f32, zero_point: i32, codes: Codes, fma: Fma) -> Self {
+    pub(crate) fn new(scale: f32, zero_point: i32, (codes, fma): (Codes, Fma)) -> Self {
         const { assert!(R::DIVIDES, "a convention that multiplies by the reciprocal has other codes") };
         let value = |code: i32| (code - zero_point) as f32 * scale;
         let (low, high) = (value(codes.min), value(codes.max));
@@ -57,16 +57,11 @@ impl<R: Rounding> ReciprocalQuantizer<R> {
 
     #[inline(always)]
     #[allow(clippy::eq_op, reason = "only a NaN differs from itself")]
-    pub(crate) fn wide(&self, x: f32) -> u32 {
+    pub(crate) fn quantize(&self, x: f32) -> u8 {
         let inside = clamp(x, self.low, self.high);
         let inside = if x == x { inside } else { 0.0 };
-        code_bits(self.reciprocal.mul(inside), R::HALVES_AWAY)
-    }
-
-    /// The second step, as in [`Quantizer`](super::Quantizer).
-    #[inline(always)]
-    pub(crate) fn narrow(&self, wide: u32) -> u8 {
-        (wide as u8).wrapping_add(self.zero_point as u8)
+        let quotient = self.reciprocal.mul(inside);
+        (round_to_code(quotient, R::HALVES_AWAY) + self.zero_point) as u8
     }
 }
 
@@ -123,9 +118,9 @@ mod tests {
 
     fn codes_agree<Z: Code, R: Rounding>(x: f32, scale: f32, zero_point: Z, codes: Codes) -> Result<(), TestCaseError> {
         let Some(fma) = Fma::new().filter(|_| reciprocal_is_exact(scale)) else { return Ok(()) };
-        let fast = ReciprocalQuantizer::<R>::new(scale, zero_point.to_i32(), codes, fma);
+        let fast = ReciprocalQuantizer::<R>::new(scale, zero_point.to_i32(), (codes, fma));
         let expected = Quantizer::<Z, f32, R>::new(scale, zero_point.to_i32(), codes).quantize(x);
-        prop_assert_eq!(fast.narrow(fast.wide(x)), expected.to_i32() as u8, "{:e} / {:e}", x, scale);
+        prop_assert_eq!(fast.quantize(x), expected.to_i32() as u8, "{:e} / {:e}", x, scale);
         Ok(())
     }
 

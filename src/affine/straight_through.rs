@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::Codes;
-use super::convert::{FakeQuantizer, Rounding, clamp_to_code, dequantize_centred, quotient};
+use super::convert::{FakeQuantizer, Quantizer, Rounding, clamp_to_code, dequantize_centred, quotient};
 use crate::element::Compute;
 
 /// The clipping condition of the straight-through estimator (STE): which values count as clipped in the backward pass.
@@ -101,7 +101,7 @@ impl<C: Compute> StraightThrough<C> {
 /// Fake quantization with an integer zero point: `clamp(round(x / scale) + zero_point)`.
 #[derive(Clone, Copy)]
 pub(crate) struct IntegerZeroPoint<C, R> {
-    fake: FakeQuantizer<C, R>,
+    fake: FakeQuantizer<u16, C, R>,
     unclipped: StraightThrough<C>,
 }
 
@@ -117,7 +117,7 @@ impl<C: Compute, R: Rounding> SteQuantizer<C> for IntegerZeroPoint<C, R> {
 
     #[inline(always)]
     fn fake_quantize(&self, x: C, _: u64) -> FakeQuantized<C> {
-        let quotient = quotient::<C, R>(x, self.fake.factor);
+        let quotient = quotient::<C, R>(x, self.fake.quantizer.factor);
         let centred = self.fake.centred(quotient);
         let (below, above) = (quotient <= self.unclipped.above, quotient >= self.unclipped.below);
         FakeQuantized { centred, quotient, value: dequantize_centred(centred, self.fake.scale), below, above }
@@ -182,7 +182,7 @@ impl<C: Compute, R: Rounding> SteQuantizer<C> for StochasticRounding<C, R> {
 
     #[inline(always)]
     fn fake_quantize(&self, x: C, position: u64) -> FakeQuantized<C> {
-        let FakeQuantizer { factor, scale, low, high, .. } = self.deterministic.fake;
+        let FakeQuantizer { quantizer: Quantizer { factor, low, high, .. }, scale } = self.deterministic.fake;
         let quotient = quotient::<C, R>(x, factor);
         let nearest = quotient.round_ties_even();
         let floor = if nearest > quotient { nearest - C::ONE } else { nearest };

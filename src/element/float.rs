@@ -66,8 +66,6 @@ pub trait Compute:
     fn small_to_bits(self) -> u32;
     /// [`Self::small_to_i32`] as a float. Zero has the sign plus.
     fn round_small(self) -> Self;
-    /// Returns the sum of `code < 2^23` and the power of two whose ULP is 1.
-    fn shifted(code: u32) -> Self;
     /// Rounds to the nearest integer, ties to even.
     fn round_ties_even(self) -> Self;
     fn copysign(self, sign: Self) -> Self;
@@ -127,11 +125,6 @@ macro_rules! compute {
                 #[inline(always)]
                 fn round_small(self) -> Self {
                     (self + SHIFT) - SHIFT
-                }
-                #[inline(always)]
-                fn shifted(code: u32) -> Self {
-                    const SHIFT: $t = (1u64 << $mantissa) as $t;
-                    $t::from_bits(SHIFT.to_bits() ^ $bits::from(code))
                 }
                 #[inline(always)]
                 fn round_ties_even(self) -> Self {

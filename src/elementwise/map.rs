@@ -3,7 +3,7 @@
 //! A loop loads a chunk into an array, computes it and stores it. This shows the compiler that inputs and outputs do
 //! not alias, so that it vectorizes the chunk.
 
-use super::ops::AffineOp;
+use super::ops::{AffineOp, LINE};
 use crate::simd::{self, NonTemporal, Task};
 
 /// Evaluates an operator with a scale and a zero point for each block of `size` elements, by a loop compiled for the
@@ -14,7 +14,7 @@ pub(super) fn run<O: AffineOp>(map: Map<'_, O>) {
 
 /// The loop. Blocks of one element have parameters per element.
 pub(super) struct Map<'a, O: AffineOp> {
-    pub(super) op: O,
+    pub(super) settings: O::Settings,
     pub(super) x: &'a [O::In],
     pub(super) y: &'a mut [O::Out],
     pub(super) scale: &'a [O::Scale],
@@ -32,37 +32,31 @@ impl<O: AffineOp> Task for Map<'_, O> {
     }
 }
 
-/// Elements per chunk: a cache line of bytes, so that codes can be stored non-temporally.
-const CHUNK: usize = 64;
-
-/// Elements that are computed together, and of the last chunks of a block. Groups often have 32 elements.
-const LAST: usize = 32;
+/// Elements of the last chunks of a block. Groups often have as many.
+const CHUNK: usize = 32;
 
 impl<O: AffineOp> Map<'_, O> {
     #[inline(always)]
     fn blocks(self) {
-        let Self { op, x, y, scale, zero_point, size, non_temporal } = self;
-        let (mut x_rest, mut y_rest) = ([O::In::default(); LAST], [O::Out::default(); LAST]);
+        let Self { settings, x, y, scale, zero_point, size, non_temporal } = self;
+        let (mut x_rest, mut y_rest) = ([O::In::default(); CHUNK], [O::Out::default(); CHUNK]);
         let params = scale.iter().zip(zero_point);
         for ((x, y), (&scale, &zero_point)) in x.chunks(size).zip(y.chunks_mut(size)).zip(params) {
-            let params = op.prepare(scale, zero_point);
-            let ((x, x_last), (y, y_last)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
-            for (y, x) in y.iter_mut().zip(x) {
-                let mut chunk = [O::Out::default(); CHUNK];
-                for (chunk, x) in chunk.as_chunks_mut::<LAST>().0.iter_mut().zip(x.as_chunks::<LAST>().0) {
-                    *chunk = O::eval_chunk(params, x);
-                }
+            let op = O::new(scale, zero_point, settings);
+            let ((x_lines, x), (y_lines, y)) = (x.as_chunks::<LINE>(), y.as_chunks_mut::<LINE>());
+            for (y, x) in y_lines.iter_mut().zip(x_lines) {
+                let line = op.eval_line(x);
                 match non_temporal {
-                    Some(non_temporal) => non_temporal.store(y, chunk),
-                    None => *y = chunk,
+                    Some(non_temporal) => non_temporal.store(y, line),
+                    None => *y = line,
                 }
             }
-            let ((x, x_last), (y, y_last)) = (x_last.as_chunks::<LAST>(), y_last.as_chunks_mut::<LAST>());
+            let ((x, x_last), (y, y_last)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
             let rest = x_last.len();
             x_rest[..rest].copy_from_slice(x_last);
             // One loop for whole chunks and for the rest, so that the code of a chunk exists once.
             for i in 0..x.len() + usize::from(rest > 0) {
-                let chunk = O::eval_chunk(params, x.get(i).unwrap_or(&x_rest));
+                let chunk = op.eval_chunk(x.get(i).unwrap_or(&x_rest));
                 *y.get_mut(i).unwrap_or(&mut y_rest) = chunk;
             }
             y_last.copy_from_slice(&y_rest[..rest]);
@@ -72,7 +66,7 @@ impl<O: AffineOp> Map<'_, O> {
     #[inline(always)]
     fn elements(self) {
         const CHUNK: usize = 16;
-        let Self { op, x, y, scale, zero_point, .. } = self;
+        let Self { settings, x, y, scale, zero_point, .. } = self;
         let ((x, x_last), (y, y_last)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
         let (scale, scale_last) = scale.as_chunks::<CHUNK>();
         let (zero_point, zero_point_last) = zero_point.as_chunks::<CHUNK>();
@@ -85,7 +79,7 @@ impl<O: AffineOp> Map<'_, O> {
             let &zero_point = zero_point.get(i).unwrap_or(&zero_point_rest);
             let mut chunk = [O::Out::default(); CHUNK];
             for i in 0..CHUNK {
-                chunk[i] = O::eval(op.prepare(scale[i], zero_point[i]), x[i]);
+                chunk[i] = O::new(scale[i], zero_point[i], settings).eval(x[i]);
             }
             *y.get_mut(i).unwrap_or(&mut y_rest) = chunk;
         }

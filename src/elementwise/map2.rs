@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArrayRef, ArrayView1, ArrayViewMut1, Dimension, Zip};
+use ndarray::{Array, ArrayRef, Dimension};
 
 use super::map::padded;
 use crate::affine::BinaryOp;
@@ -41,6 +41,7 @@ fn broadcast<T: Code, D: Dimension>(
 ) -> Result<()> {
     if a.shape() == out.shape()
         && b.shape() == out.shape()
+        && !out.is_empty()
         && let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut())
     {
         parallel(eval, [a, b], &[Axis { len: out.len(), strides: [1, 1] }], out);
@@ -50,6 +51,9 @@ fn broadcast<T: Code, D: Dimension>(
         a.broadcast(out.raw_dim()).ok_or_else(|| Error::shape("a, broadcast to the output", out.shape(), a.shape()))?;
     let wide_b =
         b.broadcast(out.raw_dim()).ok_or_else(|| Error::shape("b, broadcast to the output", out.shape(), b.shape()))?;
+    if out.is_empty() {
+        return Ok(());
+    }
     let axes = merged(out.shape(), out.strides(), [wide_a.strides(), wide_b.strides()]);
     if let (Some(axes), Some(a), Some(b)) = (axes, a.as_slice_memory_order(), b.as_slice_memory_order())
         && let Some(out) = out.as_slice_memory_order_mut()
@@ -57,8 +61,10 @@ fn broadcast<T: Code, D: Dimension>(
         parallel(eval, [a, b], &axes, out);
         return Ok(());
     }
-    let rows = Zip::from(wide_a.rows()).and(wide_b.rows()).and(out.rows_mut());
-    rows.for_each(|a, b, out| strided_row(a, b, out, eval));
+    // Tensors with gaps or negative strides are copied.
+    let mut codes = Array::from_elem(out.raw_dim(), T::default());
+    broadcast([&a.as_standard_layout(), &b.as_standard_layout()], &mut codes, eval)?;
+    out.assign(&codes);
     Ok(())
 }
 
@@ -105,23 +111,6 @@ fn parallel<T: Code>(eval: Eval<'_, T>, operands: [&[T]; 2], axes: &[Axis], out:
     });
 }
 
-/// Computes one row, through buffers if it is not contiguous.
-fn strided_row<T: Code>(a: ArrayView1<'_, T>, b: ArrayView1<'_, T>, mut out: ArrayViewMut1<'_, T>, eval: Eval<'_, T>) {
-    const CHUNK: usize = 256;
-    if let (Some(a), Some(b), Some(out)) = (a.as_slice(), b.as_slice(), out.as_slice_mut()) {
-        return eval(a, b, out);
-    }
-    let [mut a_buffer, mut b_buffer, mut codes] = [[T::default(); CHUNK]; 3];
-    for first in (0..out.len()).step_by(CHUNK) {
-        let len = CHUNK.min(out.len() - first);
-        let chunk = ndarray::s![first..first + len];
-        a_buffer.iter_mut().zip(a.slice(chunk)).for_each(|(to, &code)| *to = code);
-        b_buffer.iter_mut().zip(b.slice(chunk)).for_each(|(to, &code)| *to = code);
-        eval(&a_buffer[..len], &b_buffer[..len], &mut codes[..len]);
-        out.slice_mut(chunk).iter_mut().zip(&codes).for_each(|(to, &code)| *to = code);
-    }
-}
-
 /// Evaluates the operator chunk by chunk, for a contiguous output with these axes.
 fn each_chunk<T: Code>(eval: Eval<'_, T>, [a, b]: [&[T]; 2], axes: &[Axis], out: &mut [T]) {
     let one = Axis { len: 1, strides: [0, 0] };
@@ -130,9 +119,6 @@ fn each_chunk<T: Code>(eval: Eval<'_, T>, [a, b]: [&[T]; 2], axes: &[Axis], out:
         [cols] => (&[][..], one, cols),
         [ref outer @ .., rows, cols] => (outer, rows, cols),
     };
-    if out.is_empty() {
-        return;
-    }
     let (tall, wide) = chunk_size(rows, cols);
     let [mut a, mut b] = [(a, 0), (b, 1)].map(|(codes, i)| {
         let (row_stride, stride) = (rows.strides[i], cols.strides[i]);

@@ -18,19 +18,19 @@ mod map2;
 mod ops;
 mod reduce;
 
-use core::marker::PhantomData;
-
 use ndarray::{ArrayView1, ArrayViewMut1};
 
 use crate::affine::rounding::{Onnx, TfLite};
-use crate::affine::{Codes, Convention, reciprocal_is_exact, with_rounding};
+use crate::affine::{
+    Codes, Convention, Dequantizer, FakeQuantizer, Quantizer, ReciprocalQuantizer, reciprocal_is_exact, with_rounding,
+};
 use crate::element::{Code, Compute, Float};
 use crate::simd::{self, Fma};
 pub(crate) use buffered::{Stored, buffered};
 use map::Map;
 pub(crate) use map::padded;
 pub(crate) use map2::map2;
-use ops::{AffineOp, DequantizeByteOp, DequantizeOp, FakeQuantizeOp, FakeQuantizeWideOp, QuantizeOp, ReciprocalOp};
+use ops::AffineOp;
 pub(crate) use reduce::include_all;
 
 /// Scales in the type that they are stored in.
@@ -90,7 +90,7 @@ fn quantize<C: Compute, Z: Code, Y: Code>(
     convention: Convention,
     codes: &mut [Y],
 ) {
-    with_rounding!(convention, R => map(QuantizeOp::<Y, C, R>(range, PhantomData), x, params, codes));
+    with_rounding!(convention, R => map::<Quantizer<Y, C, R>, Z>(range, x, params, codes));
 }
 
 /// Quantizes without a division. Does nothing and returns `false` where that is not possible or does not pay.
@@ -112,8 +112,8 @@ fn quantize_by_reciprocal<C: Compute, Z: Code>(
         return false;
     }
     match convention {
-        Convention::TfLite => map(ReciprocalOp::<TfLite>(range, fma, PhantomData), x, params, codes),
-        _ => map(ReciprocalOp::<Onnx>(range, fma, PhantomData), x, params, codes),
+        Convention::TfLite => map::<ReciprocalQuantizer<TfLite>, Z>((range, fma), x, params, codes),
+        _ => map::<ReciprocalQuantizer<Onnx>, Z>((range, fma), x, params, codes),
     }
     true
 }
@@ -127,21 +127,12 @@ pub(crate) fn dequantize_run<F: Float, Z: Code>(
 ) {
     if double {
         return buffered(Stored::codes(), codes, Stored::doubles(), y, params.size, &mut |first, codes, y| {
-            dequantize::<f64, Z>(codes, params.starting_at(first), y);
+            map::<Dequantizer<Z, f64>, Z>((), codes, params.starting_at(first), y);
         });
     }
     buffered(Stored::codes(), codes, Stored::floats(), y, params.size, &mut |first, codes, y| {
-        dequantize(codes, params.starting_at(first), y);
+        map::<Dequantizer<Z, F::Compute>, Z>((), codes, params.starting_at(first), y);
     });
-}
-
-fn dequantize<C: Compute, Z: Code>(codes: &[Z], params: Params<'_, Z>, y: &mut [C]) {
-    if const { size_of::<Z>() == 1 } {
-        let op = DequantizeByteOp { signed: Z::from_i32(-1).to_i32() < 0, compute: PhantomData };
-        map(op, simd::as_bytes(codes).unwrap_or_default(), params, y);
-    } else {
-        map(DequantizeOp(PhantomData), codes, params, y);
-    }
 }
 
 /// Fake-quantizes: `y[i] = dequantize(quantize(x[i]))`.
@@ -156,10 +147,9 @@ pub(crate) fn fake_quantize_run<F: Float, Z: Code>(
         let params = params.starting_at(first);
         with_rounding!(convention, R => {
             if Z::WIDE {
-                let op = QuantizeOp::<Z, F::Compute, R>(range, PhantomData);
-                map(FakeQuantizeWideOp(op), x, params, y);
+                map::<FakeQuantizer<Z, F::Compute, R>, Z>(range, x, params, y);
             } else {
-                map(FakeQuantizeOp::<F::Compute, R>(range, PhantomData), x, params, y);
+                map::<FakeQuantizer<u16, F::Compute, R>, Z>(range, x, params, y);
             }
         });
     });
@@ -177,7 +167,7 @@ impl<Z> Params<'_, Z> {
 }
 
 /// Evaluates an operator on slices, with non-temporal stores if they are large and in one block.
-fn map<O: AffineOp, Z: Code>(op: O, x: &[O::In], params: Params<'_, Z>, y: &mut [O::Out]) {
+fn map<O: AffineOp, Z: Code>(settings: O::Settings, x: &[O::In], params: Params<'_, Z>, y: &mut [O::Out]) {
     /// Blocks per call of the loop.
     const BLOCKS: usize = 128;
     /// Shorter blocks are evaluated with parameters per element.
@@ -192,9 +182,9 @@ fn map<O: AffineOp, Z: Code>(op: O, x: &[O::In], params: Params<'_, Z>, y: &mut 
             let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(y));
             let ((x_head, x), (y_head, y)) = (x.split_at(head), y.split_at_mut(head));
             if head > 0 {
-                map::run(Map { op, x: x_head, y: y_head, scale, zero_point, size, non_temporal: None });
+                map::run(Map::<O> { settings, x: x_head, y: y_head, scale, zero_point, size, non_temporal: None });
             }
-            map::run(Map { op, x, y, scale, zero_point, size, non_temporal });
+            map::run(Map::<O> { settings, x, y, scale, zero_point, size, non_temporal });
         });
     }
     let repeat = if size < MIN_SIZE { size } else { 1 };
@@ -215,7 +205,7 @@ fn map<O: AffineOp, Z: Code>(op: O, x: &[O::In], params: Params<'_, Z>, y: &mut 
         }
         let len = if repeat == size { x.len() } else { count };
         let (scale, zero_point, size) = (&scale[..len], &zero_point[..len], size / repeat);
-        map::run(Map { op, x, y, scale, zero_point, size, non_temporal: None });
+        map::run(Map::<O> { settings, x, y, scale, zero_point, size, non_temporal: None });
     }
 }
 
@@ -224,7 +214,6 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
-    use crate::affine::Quantizer;
 
     /// Non-temporal stores give the same codes at every alignment of the output.
     #[test]
@@ -238,9 +227,8 @@ mod tests {
             let y = &mut codes[offset..][..x.len()];
             y.fill(0);
             simd::with_non_temporal(usize::MAX, |non_temporal| {
-                let op = QuantizeOp(range, PhantomData::<(i8, f32, Onnx)>);
                 let (scale, zero_point, size) = (&[scale], &[zero_point], x.len());
-                map::run(Map { op, x: &x, y, scale, zero_point, size, non_temporal });
+                map::run(Map::<O> { settings, x: &x, y, scale, zero_point, size, non_temporal });
             });
             assert_eq!(&codes[offset..][..x.len()], expected);
         }

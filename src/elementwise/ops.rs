@@ -1,176 +1,81 @@
-//! Quantize, dequantize and fake-quantize as elementwise operators.
+//! The formulas of [`affine`](crate::affine) as operators of loops.
 
-use core::marker::PhantomData;
-
-use crate::affine::{ByteDequantizer, Codes, FakeQuantizer, Quantizer, ReciprocalQuantizer, Rounding, dequantize};
+use crate::affine::{Codes, Dequantizer, FakeQuantizer, Quantizer, ReciprocalQuantizer, Rounding};
 use crate::element::{Code, Compute};
 use crate::simd::Fma;
 
-/// An elementwise operator with a scale and a zero point for each block.
+/// Elements that are computed together: a cache line of bytes, so that codes can be stored non-temporally.
+pub(super) const LINE: usize = 64;
+
+/// An elementwise operator with the scale and zero point of a block. All methods must be `#[inline(always)]`.
 pub(super) trait AffineOp: Copy {
     type In: Copy + Default;
     type Out: Copy + Default;
     type Scale: Compute;
-    /// What [`Self::eval`] needs of the parameters of a block.
-    type Params: Copy;
+    /// What all blocks share.
+    type Settings: Copy;
     /// True if loops are compiled for each instruction set: `f32` and codes of at most 16 bits.
     const PER_ISA: bool;
-    /// Must be `#[inline(always)]`, as [`Self::eval`].
-    fn prepare(self, scale: Self::Scale, zero_point: i32) -> Self::Params;
-    fn eval(params: Self::Params, x: Self::In) -> Self::Out;
+    fn new(scale: Self::Scale, zero_point: i32, settings: Self::Settings) -> Self;
+    fn eval(self, x: Self::In) -> Self::Out;
 
-    /// Evaluates a chunk in one block.
     #[inline(always)]
-    fn eval_chunk<const N: usize>(params: Self::Params, &x: &[Self::In; N]) -> [Self::Out; N] {
+    fn eval_chunk<const N: usize>(self, &x: &[Self::In; N]) -> [Self::Out; N] {
         let mut chunk = [Self::Out::default(); N];
         for i in 0..N {
-            chunk[i] = Self::eval(params, x[i]);
+            chunk[i] = self.eval(x[i]);
         }
         chunk
     }
-}
 
-/// [`AffineOp::eval_chunk`] of operators that quantize, in two steps.
-macro_rules! eval_in_two_steps {
-    () => {
-        #[inline(always)]
-        fn eval_chunk<const N: usize>(params: Self::Params, &x: &[Self::In; N]) -> [Self::Out; N] {
-            let (mut wide, mut chunk) = ([0; N], [Self::Out::default(); N]);
-            for i in 0..N {
-                wide[i] = params.wide(x[i]);
-            }
-            for i in 0..N {
-                chunk[i] = params.narrow(wide[i]);
-            }
-            chunk
-        }
-    };
+    #[inline(always)]
+    fn eval_line(self, x: &[Self::In; LINE]) -> [Self::Out; LINE] {
+        self.eval_chunk(x)
+    }
 }
 
 const fn per_isa<Z: Code, C>() -> bool {
     size_of::<C>() == 4 && !Z::WIDE
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct QuantizeOp<Z, C, R>(pub(super) Codes, pub(super) PhantomData<(Z, C, R)>);
-
-impl<Z: Code, C: Compute, R: Rounding> AffineOp for QuantizeOp<Z, C, R> {
-    type In = C;
-    type Out = Z;
-    type Scale = C;
-    type Params = Quantizer<Z, C, R>;
-    const PER_ISA: bool = per_isa::<Z, C>();
-    #[inline(always)]
-    fn prepare(self, scale: C, zero_point: i32) -> Self::Params {
-        Quantizer::new(scale, zero_point, self.0)
-    }
-    #[inline(always)]
-    fn eval(params: Self::Params, x: C) -> Z {
-        params.quantize(x)
-    }
-    eval_in_two_steps!();
+/// The operator `$op`. One with `$wide` and `$narrow` evaluates a line in these two steps.
+macro_rules! affine_op {
+    ([$($generics:tt)*] $op:ty: $in:ty => $out:ty, $scale:ty, $settings:ty, $per_isa:expr, $eval:ident $(, $wide:ident, $narrow:ident)?) => {
+        impl<$($generics)*> AffineOp for $op {
+            type In = $in;
+            type Out = $out;
+            type Scale = $scale;
+            type Settings = $settings;
+            const PER_ISA: bool = $per_isa;
+            #[inline(always)]
+            fn new(scale: $scale, zero_point: i32, settings: $settings) -> Self {
+                <$op>::new(scale, zero_point, settings)
+            }
+            #[inline(always)]
+            fn eval(self, x: $in) -> $out {
+                self.$eval(x)
+            }
+            $(#[inline(always)]
+            fn eval_line(self, x: &[$in; LINE]) -> [$out; LINE] {
+                // With 32 elements the compiler packs the codes of all registers together.
+                const HALF: usize = LINE / 2;
+                let mut line = [<$out>::default(); LINE];
+                for (codes, x) in line.as_chunks_mut::<HALF>().0.iter_mut().zip(x.as_chunks::<HALF>().0) {
+                    let (mut wide, mut chunk) = ([0; HALF], [<$out>::default(); HALF]);
+                    for i in 0..HALF {
+                        wide[i] = self.$wide(x[i]);
+                    }
+                    for i in 0..HALF {
+                        chunk[i] = self.$narrow(wide[i]);
+                    }
+                    *codes = chunk;
+                }
+                line
+            })?
+        }
+    };
 }
-
-/// [`QuantizeOp`] to bytes without a division.
-#[derive(Clone, Copy)]
-pub(super) struct ReciprocalOp<R>(pub(super) Codes, pub(super) Fma, pub(super) PhantomData<R>);
-
-impl<R: Rounding> AffineOp for ReciprocalOp<R> {
-    type In = f32;
-    type Out = u8;
-    type Scale = f32;
-    type Params = ReciprocalQuantizer<R>;
-    const PER_ISA: bool = true;
-    #[inline(always)]
-    fn prepare(self, scale: f32, zero_point: i32) -> Self::Params {
-        ReciprocalQuantizer::new(scale, zero_point, self.0, self.1)
-    }
-    #[inline(always)]
-    fn eval(params: Self::Params, x: f32) -> u8 {
-        params.narrow(params.wide(x))
-    }
-    eval_in_two_steps!();
-}
-
-/// Dequantizes codes of more than a byte.
-#[derive(Clone, Copy)]
-pub(super) struct DequantizeOp<Z, C>(pub(super) PhantomData<(Z, C)>);
-
-impl<Z: Code, C: Compute> AffineOp for DequantizeOp<Z, C> {
-    type In = Z;
-    type Out = C;
-    type Scale = C;
-    type Params = (C, i32);
-    const PER_ISA: bool = per_isa::<Z, C>();
-    #[inline(always)]
-    fn prepare(self, scale: C, zero_point: i32) -> Self::Params {
-        (scale, zero_point)
-    }
-    #[inline(always)]
-    fn eval((scale, zero_point): Self::Params, code: Z) -> C {
-        dequantize(code, zero_point, scale)
-    }
-}
-
-/// Dequantizes the bits of 8-bit codes.
-#[derive(Clone, Copy)]
-pub(super) struct DequantizeByteOp<C> {
-    pub(super) signed: bool,
-    pub(super) compute: PhantomData<C>,
-}
-
-impl<C: Compute> AffineOp for DequantizeByteOp<C> {
-    type In = u8;
-    type Out = C;
-    type Scale = C;
-    type Params = ByteDequantizer<C>;
-    const PER_ISA: bool = per_isa::<u8, C>();
-    #[inline(always)]
-    fn prepare(self, scale: C, zero_point: i32) -> Self::Params {
-        ByteDequantizer::new(scale, zero_point, self.signed)
-    }
-    #[inline(always)]
-    fn eval(params: Self::Params, byte: u8) -> C {
-        params.dequantize(byte)
-    }
-}
-
-/// Fake-quantizes to codes of at most 16 bits.
-#[derive(Clone, Copy)]
-pub(super) struct FakeQuantizeOp<C, R>(pub(super) Codes, pub(super) PhantomData<(C, R)>);
-
-impl<C: Compute, R: Rounding> AffineOp for FakeQuantizeOp<C, R> {
-    type In = C;
-    type Out = C;
-    type Scale = C;
-    type Params = FakeQuantizer<C, R>;
-    const PER_ISA: bool = size_of::<C>() == 4;
-    #[inline(always)]
-    fn prepare(self, scale: C, zero_point: i32) -> Self::Params {
-        FakeQuantizer::new(scale, zero_point, self.0)
-    }
-    #[inline(always)]
-    fn eval(params: Self::Params, x: C) -> C {
-        params.value(x)
-    }
-}
-
-/// Fake-quantizes to wide codes.
-#[derive(Clone, Copy)]
-pub(super) struct FakeQuantizeWideOp<Z, C, R>(pub(super) QuantizeOp<Z, C, R>);
-
-impl<Z: Code, C: Compute, R: Rounding> AffineOp for FakeQuantizeWideOp<Z, C, R> {
-    type In = C;
-    type Out = C;
-    type Scale = C;
-    type Params = (Quantizer<Z, C, R>, C, i32);
-    const PER_ISA: bool = false;
-    #[inline(always)]
-    fn prepare(self, scale: C, zero_point: i32) -> Self::Params {
-        (self.0.prepare(scale, zero_point), scale, zero_point)
-    }
-    #[inline(always)]
-    fn eval((quantizer, scale, zero_point): Self::Params, x: C) -> C {
-        dequantize(quantizer.quantize(x), zero_point, scale)
-    }
-}
+affine_op!([Z: Code, C: Compute, R: Rounding] Quantizer<Z, C, R>: C => Z, C, Codes, per_isa::<Z, C>(), quantize, wide, narrow);
+affine_op!([R: Rounding] ReciprocalQuantizer<R>: f32 => u8, f32, (Codes, Fma), true, quantize);
+affine_op!([Z: Code, C: Compute] Dequantizer<Z, C>: Z => C, C, (), per_isa::<Z, C>(), dequantize);
+affine_op!([Z: Code, C: Compute, R: Rounding] FakeQuantizer<Z, C, R>: C => C, C, Codes, per_isa::<Z, C>(), value);
