@@ -228,7 +228,15 @@ mod tests {
             y.fill(0);
             simd::with_non_temporal(usize::MAX, |non_temporal| {
                 let (scale, zero_point, size) = (&[scale], &[zero_point], x.len());
-                map::run(Map::<O> { settings, x: &x, y, scale, zero_point, size, non_temporal });
+                map::run(Map::<Quantizer<i8, f32, Onnx>> {
+                    settings: range,
+                    x: &x,
+                    y,
+                    scale,
+                    zero_point,
+                    size,
+                    non_temporal,
+                });
             });
             assert_eq!(&codes[offset..][..x.len()], expected);
         }
