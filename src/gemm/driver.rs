@@ -48,7 +48,7 @@ impl Job for Product<'_> {
         if out.is_empty() {
             return;
         }
-        let isa = b.isa.for_rows(a.nrows());
+        let isa = a.packed_for().unwrap_or_else(|| b.isa.for_product(a.nrows(), b.rows, b.cols));
         let layout = LhsLayout::new(isa, a.nrows(), b.rows, b.cols);
         let a_zero_point = a_zero_point + layout.sign_offset(a.signed());
         let loops = Loops { isa, blocking: isa.blocking(), a, layout, a_zero_point, b, bias, first_col, stage };
@@ -96,13 +96,17 @@ impl<S: Stage> Loops<'_, S> {
     fn rows(&self, row: usize, col: usize, mut out: ArrayViewMut2<'_, S::Out>, scratch: &mut ThreadScratch) {
         let ThreadScratch { lhs, tile, start, zero_points, outputs } = scratch;
         let (rows, cols) = out.dim();
-        let Blocking { mr, nr, mc_bytes, group, .. } = self.blocking;
+        let Blocking { mr, nr, group, .. } = self.blocking;
         debug_assert_eq!(col % nr, 0);
         self.column_starts(col, start, cols.next_multiple_of(nr));
         self.column_zero_points(col, zero_points, start.len());
-        tile.resize((mr * group).max(MAX_SKINNY_ROWS * SKINNY_GROUP) * nr, 0);
+        // AMX also copies the initial accumulators there.
+        let starts = if self.blocking.lhs_strips { start.len() } else { 0 };
+        tile.resize((mr * group).max(MAX_SKINNY_ROWS * SKINNY_GROUP) * nr + starts, 0);
         // With an RHS that fits in L1, computed blocks do too: they are written and read without a trip to L2.
-        let bytes = if self.a.is_computed() && self.b.data().len() <= L1_BYTES { L1_BYTES } else { mc_bytes };
+        let rhs_bytes = self.b.data().len();
+        let in_l1 = self.a.is_computed() && rhs_bytes <= L1_BYTES;
+        let bytes = if in_l1 { L1_BYTES } else { self.layout.block_bytes(rhs_bytes) };
         let mc = (bytes / self.layout.row_bytes(self.a).max(1)).next_multiple_of(MAX_MR).max(MAX_MR);
         let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(mc) {
@@ -156,7 +160,15 @@ struct Block<'a, 'l, S: Stage> {
 impl<S: Stage> Block<'_, '_, S> {
     /// The loops over NC columns, rows that pass panels in L1, and groups of panels.
     fn columns(&mut self, rows: usize, cols: usize) {
-        let Blocking { mr, nr, nc_bytes, group, .. } = self.loops.blocking;
+        let Blocking { mr, nr, nc_bytes, group, lhs_strips, .. } = self.loops.blocking;
+        if lhs_strips {
+            // AMX has loops of its own. Strided outputs need a tile of few columns.
+            let most = if self.out.is_contiguous() { cols } else { group * nr };
+            for (j, width) in chunks(cols, most, 1) {
+                self.group([0, rows], [j, width]);
+            }
+            return;
+        }
         let panel_len = self.loops.b.panel_len.max(1);
         // Few rows leave room for more panels, and a call costs them more.
         let group = if rows <= MAX_SKINNY_ROWS { group.max(SKINNY_GROUP) } else { group };
@@ -197,7 +209,7 @@ impl<S: Stage> Block<'_, '_, S> {
             12 => group.run::<_, 12>(g),
             6 => group.run::<_, 6>(g),
             _ => group.run::<_, 4>(g),
-        }, amx => group.run_amx(amx));
+        }, amx => group.run_amx(amx, b.data().len() > blocking.nc_bytes));
         self.out.scatter(i, j, rows, cols);
     }
 }
@@ -268,17 +280,13 @@ impl<'a, S: Stage> Group<'a, S> {
         count
     }
 
-    /// Multiplies with AMX: tiles of 32 rows and several panels, through memory.
+    /// Multiplies with AMX, which has loops of its own.
     #[cfg(target_arch = "x86_64")]
-    fn run_amx(mut self, amx: crate::simd::Amx) {
-        use crate::simd::{Amx, Target};
-        let (vnni, stride) = (amx.vnni(), self.columns[0].len());
-        for i in (0..self.rows).step_by(Amx::MR) {
-            let rows = Amx::MR.min(self.rows - i);
-            amx.multiply(rows, self.a.from(i), self.panels, self.columns, self.scratch, stride);
-            let (acc, stage, out) = (&*self.scratch, self.stage, self.out.from(i, 0));
-            vnni.run(StoreRows { v: vnni.vector(), rows, acc, stride, stage, out });
-        }
+    fn run_amx(self, amx: crate::simd::Amx, beyond_l2: bool) {
+        let Self { rows, a, panels, panel_len, columns, stage, out, scratch, .. } = self;
+        let panel_stays = beyond_l2 && rows > crate::simd::Amx::MR;
+        let product = crate::simd::AmxProduct { rows, a, panels, panel_len, columns, panel_stays };
+        amx.multiply(product, stage, out, scratch);
     }
 }
 
@@ -406,6 +414,10 @@ impl<'a, T: Copy + Default + Send + Sync + 'static> OutBlock<'a, T> {
             return Self::Contiguous { out: out.into_slice().unwrap_or_default(), cols };
         }
         Self::Strided { out, tile: scratch.take() }
+    }
+
+    fn is_contiguous(&self) -> bool {
+        matches!(self, Self::Contiguous { .. })
     }
 
     /// Returns the memory of a tile and the distance between its rows.

@@ -127,6 +127,8 @@ pub struct PackedLhs<A: Int8> {
     len: usize,
     /// True if the packed codes are signed.
     signed: bool,
+    /// True if the rows lie in strips.
+    strips: bool,
     element: PhantomData<A>,
 }
 
@@ -142,7 +144,7 @@ impl<A: Int8> PackedLhs<A> {
     pub(super) fn pack_for(isa: Isa, a: &ArrayRef2<A>) -> Result<Self> {
         let (rows, depth) = a.dim();
         check_sums(depth)?;
-        let isa = isa.for_rows(rows);
+        let isa = isa.for_product(rows, depth, usize::MAX);
         let mut packed = Self {
             isa,
             rows,
@@ -151,16 +153,23 @@ impl<A: Int8> PackedLhs<A> {
             stride: 0,
             len: 0,
             signed: false,
+            strips: false,
             element: PhantomData,
         };
         if !a.is_empty() {
             let layout = LhsLayout::packed(isa);
             let matrix = MatrixLhs(a.view());
             let copy = packed.block.read(&matrix, 0..rows, layout, true);
-            (packed.stride, packed.len, packed.signed) = (copy.stride, copy.len, copy.signed);
-            packed.block.shrink(&layout);
+            (packed.stride, packed.len) = (copy.stride, copy.len);
+            (packed.signed, packed.strips) = (copy.signed, copy.strips);
+            packed.block.shrink(packed.copied_twice());
         }
         Ok(packed)
+    }
+
+    /// Returns whether the rows are widened or lie in strips.
+    fn copied_twice(&self) -> bool {
+        self.strips || self.isa.blocking().lhs_width == 2
     }
 
     /// Returns `m`, the number of rows.
@@ -180,7 +189,7 @@ impl<A: Int8> PackedLhs<A> {
 
     /// Returns an error if the RHS was packed for another instruction set.
     pub(super) fn check(&self, rhs: Isa) -> Result<()> {
-        let expected = rhs.for_rows(self.rows);
+        let expected = rhs.for_product(self.rows, self.depth, usize::MAX);
         if self.isa == expected {
             return Ok(());
         }
@@ -202,10 +211,15 @@ impl<A: Int8> LhsSource for PackedLhs<A> {
     }
 
     fn packed(&self, rows: Range<usize>) -> Option<LhsRows<'_>> {
-        let (codes, sums) = self.block.content(&LhsLayout::packed(self.isa));
+        let (codes, sums) = self.block.content(self.copied_twice());
         let bytes = codes.get(rows.start * self.stride..).unwrap_or_default();
         let sums = sums.get(rows.start..).unwrap_or_default();
-        Some(LhsRows { bytes, stride: self.stride, len: self.len, signed: self.signed, sums })
+        let Self { stride, len, signed, strips, .. } = *self;
+        Some(LhsRows { bytes, stride, len, signed, sums, strips })
+    }
+
+    fn packed_for(&self) -> Option<Isa> {
+        Some(self.isa)
     }
 
     /// Never called: all rows are packed.

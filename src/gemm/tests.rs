@@ -1,6 +1,6 @@
 //! Tests every micro-kernel against the naive sum.
 
-use alloc::{vec, vec::Vec};
+use alloc::{format, vec, vec::Vec};
 
 use ndarray::{Array2, s};
 use proptest::prelude::*;
@@ -116,6 +116,59 @@ proptest! {
     }
 }
 
+/// Products of several blocks of rows and columns, which are read in place, copied or packed by different sets, equal
+/// those of the simplest set.
+#[test]
+fn blocks() {
+    fn check<A: Int8, B: Int8>(sizes: &[(usize, usize, usize)], a_zero: i32, b_zero: Option<i32>) {
+        for &(m, k, n) in sizes {
+            let a = Array2::from_shape_fn((m, k), |(i, j)| {
+                A::from_i32((i * 31 + j * 7 + i * j) as u8 as i32 - A::SIGN_OFFSET)
+            });
+            let b = Array2::from_shape_fn((k, n), |(i, j)| {
+                B::from_i32((i * 13 + j * 11 + i * j) as u8 as i32 - B::SIGN_OFFSET)
+            });
+            let a_zero = A::from_i32(a_zero - A::SIGN_OFFSET);
+            let b_zero = [B::from_i32(b_zero.unwrap_or(128) - B::SIGN_OFFSET)];
+            let a_columns = a.t().as_standard_layout().into_owned();
+            let bias: Vec<i32> = (0..n).map(|j| j as i32 * 37 - 500).collect();
+            let to = QParams::<u8>::per_tensor(0.3, 17).unwrap();
+            let codes = RequantizeEpilogue::new(0.05, &vec![0.0002; n], Some(&bias), &to, Arithmetic::F32).unwrap();
+            let packed = PackedRhs::pack_for(Isa::BASELINE, &b, &b_zero).unwrap();
+            let expected = gemm(&a, a_zero, &packed, &I32Epilogue::new()).unwrap();
+            let expected_codes = gemm(&a, a_zero, &packed, &codes).unwrap();
+            for isa in Isa::available().skip(1) {
+                let packed = PackedRhs::pack_for(isa, &b, &b_zero).unwrap();
+                let case = format!("{isa:?}, {m} x {k} x {n}");
+                assert_eq!(gemm(&a, a_zero, &packed, &I32Epilogue::new()).unwrap(), expected, "{case}");
+                assert_eq!(
+                    gemm(&a_columns.t(), a_zero, &packed, &codes).unwrap(),
+                    expected_codes,
+                    "{case}, transposed"
+                );
+                let lhs = PackedLhs::pack_for(isa, &a).unwrap();
+                assert_eq!(gemm(&lhs, a_zero, &packed, &codes).unwrap(), expected_codes, "{case}, packed");
+                let lhs = PackedLhs::pack_for(isa, &a_columns.t()).unwrap();
+                assert_eq!(gemm(&lhs, a_zero, &packed, &codes).unwrap(), expected_codes, "{case}, packed columns");
+                let (mut workspace, mut columns) = (Workspace::new(), Array2::zeros((n, m)));
+                gemm_into(&a, a_zero, &packed, &codes, &mut columns.view_mut().reversed_axes(), &mut workspace)
+                    .unwrap();
+                assert_eq!(columns.t(), expected_codes, "{case}, strided outputs");
+            }
+        }
+    }
+    // Strips: several blocks of them, with remainders. In place: few columns. Copied: other depths, and strides that
+    // alias. AVX512-VNNI from the panels of AMX: few rows or outputs.
+    let sizes =
+        [(100, 449, 161), (70, 1024, 300), (97, 640, 128), (40, 1024, 33), (33, 202, 70), (8, 130, 140), (20, 131, 9)];
+    check::<u8, i8>(&sizes, 7, None);
+    check::<u8, u8>(&sizes, 0, Some(3));
+    check::<i8, i8>(&sizes, 131, Some(120));
+    check::<i8, u8>(&sizes, 128, None);
+    // An RHS larger than L2.
+    check::<u8, i8>(&[(70, 1100, 1500)], 7, Some(5));
+}
+
 /// The deepest allowed product of extreme codes does not overflow; one step deeper is an error.
 #[test]
 fn deepest() {
@@ -158,14 +211,14 @@ fn repacked() {
 #[test]
 fn instruction_sets_of_both_operands() {
     let isas: Vec<_> = Isa::available().collect();
-    // Enough rows that a product on AMX is not skinny.
-    let (a, b) = (Array2::from_elem((12, 6), 1i8), Array2::from_elem((6, 3), 1i8));
+    // Enough rows and depth for AMX.
+    let (a, b) = (Array2::from_elem((12, 130), 1i8), Array2::from_elem((130, 3), 1i8));
     for lhs in &isas {
         for rhs in &isas {
             let packed = PackedLhs::pack_for(*lhs, &a).unwrap();
             let found = gemm(&packed, 0, &PackedRhs::pack_for(*rhs, &b, &[0]).unwrap(), &I32Epilogue::new());
             match lhs == rhs {
-                true => assert_eq!(found.unwrap(), Array2::from_elem((12, 3), 6)),
+                true => assert_eq!(found.unwrap(), Array2::from_elem((12, 3), 130)),
                 false => assert_eq!(found, Err(ParamsError::Kernel { expected: rhs.name(), found: lhs.name() }.into())),
             }
         }

@@ -109,6 +109,8 @@ pub(crate) struct Blocking {
     pub(crate) aliasing_stride: usize,
     /// Panels that rows of a tile meet one after the other, so that outputs are written in longer runs.
     pub(crate) group: usize,
+    /// True if the LHS is read in hardware tiles, best from strips of `mr` rows, see [`LhsRows`](super::LhsRows).
+    pub(crate) lhs_strips: bool,
     /// Bytes of an MC block of the LHS, which stays in L2 while all columns are multiplied with it.
     pub(crate) mc_bytes: usize,
     /// Bytes of an NC block of the RHS, which stays in L2 while all rows of an MC block pass.
@@ -127,6 +129,7 @@ impl Blocking {
             unsigned_lhs: bytes,
             aliasing_stride: 4096,
             group: 2,
+            lhs_strips: false,
             mc_bytes: 256 * 1024,
             nc_bytes: 512 * 1024,
         }
@@ -136,9 +139,12 @@ impl Blocking {
     const AMX: Self = Self {
         mr: Amx::MR,
         nr: Amx::NR,
-        group: Amx::PANELS,
+        group: 4,
+        lhs_strips: true,
         unsigned_lhs: false,
         aliasing_stride: 1024,
+        // Of 2 MiB. An RHS of 1 MiB stayed in L2 on Emerald Rapids, one of 4 MiB did not.
+        nc_bytes: 1536 * 1024,
         ..Self::of::<Avx512Vnni>()
     };
 }
@@ -232,22 +238,22 @@ impl Isa {
 
     /// Returns the instruction set to pack a GEMM operand of this depth for.
     ///
-    /// It is [`Self::current`], or AMX if the machine has it, the depth keeps its tiles busy and the operating system
-    /// grants them. The first call that passes the other conditions requests the permission; a denial is remembered.
+    /// It is [`Self::current`], or AMX if the machine has it, it can be faster at this depth and the operating system
+    /// grants tiles. The first call that passes the other conditions requests the permission; a denial is remembered.
     pub(crate) fn for_gemm(depth: usize) -> Self {
         #[cfg(target_arch = "x86_64")]
         return for_gemm(Self::level(), depth, Self::current, || Amx::new().map(Isa::Amx));
         #[cfg(not(target_arch = "x86_64"))]
-        return for_gemm(Self::level(), depth, Self::current, || None);
+        return Self::current();
     }
 
-    /// Returns the instruction set that multiplies this number of LHS rows with an RHS packed for `self`.
+    /// Returns the instruction set that multiplies a product of this size with an RHS packed for `self`.
     ///
-    /// A skinny product on AMX goes to AVX512-VNNI, which reads the same panels.
-    pub(crate) fn for_rows(self, _rows: usize) -> Self {
+    /// AVX512-VNNI reads the panels of AMX. `cols` is `usize::MAX` for an LHS that is packed for any RHS.
+    pub(crate) fn for_product(self, _rows: usize, _depth: usize, _cols: usize) -> Self {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx(amx) if _rows <= Amx::SKINNY_ROWS => Isa::Avx512Vnni(amx.vnni()),
+            Isa::Amx(amx) if !Amx::is_faster(_rows, _depth, _cols) => Isa::Avx512Vnni(amx.vnni()),
             isa => isa,
         }
     }
@@ -324,20 +330,15 @@ fn choose_level(name: Option<&str>, mut detect: impl FnMut(u8) -> bool) -> u8 {
 }
 
 /// Chooses between AMX, which `amx` requests, and the instruction set of everything else.
+#[cfg(target_arch = "x86_64")]
 fn for_gemm<T>(level: u8, depth: usize, simd: impl FnOnce() -> T, amx: impl FnOnce() -> Option<T>) -> T {
-    /// AMX multiplies from this depth on.
-    ///
-    /// A tile takes as long for few steps of depth as it takes to load and store accumulators through memory. Measured
-    /// on Emerald Rapids in GOPS: at depth 32 (12544 × 32 × 64) AMX 151, AVX512-VNNI 400; at depth 64 (3136 × 64 × 64)
-    /// 127 and 569. AMX wins from a depth between 64 and 128 on.
-    const MIN_DEPTH: usize = 128;
-    if NAMES[level as usize] == AMX && depth >= MIN_DEPTH { amx().unwrap_or_else(simd) } else { simd() }
+    let faster = NAMES[level as usize] == AMX && Amx::is_faster(usize::MAX, depth, usize::MAX);
+    if faster { amx().unwrap_or_else(simd) } else { simd() }
 }
 
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
-    use core::cell::Cell;
 
     use super::*;
 
@@ -373,9 +374,10 @@ mod tests {
     }
 
     /// Detection and products that do not use AMX never request tiles; the first deep product does.
+    #[cfg(target_arch = "x86_64")]
     #[test]
     fn only_deep_products_at_the_level_of_amx_request_tiles() {
-        let requests = Cell::new(0);
+        let requests = core::cell::Cell::new(0);
         let gemm = |level: usize, depth, granted: bool| {
             for_gemm(
                 level as u8,

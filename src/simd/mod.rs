@@ -42,7 +42,7 @@ pub(crate) use isa::{Blocking, Isa, with_gemm, with_vector};
 pub(crate) use non_temporal::{NonTemporal, with_non_temporal};
 pub(crate) use vector::Vector;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{Amx, transposed};
+pub(crate) use x86_64::{Amx, AmxProduct, transposed};
 
 /// A loop to compile for an instruction set.
 ///
