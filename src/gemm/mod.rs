@@ -34,7 +34,7 @@
 //! crate therefore requests them only when it packs the first operand that AMX would multiply: depth 128 or more, on a
 //! machine with AMX. Nothing else does: neither detection nor quantization nor elementwise operators, which run on
 //! AVX-512. If the request is denied, products run on AVX512-VNNI. Set `NDARRAY_QUANT_ISA=avx512vnni` to rule AMX out.
-//! AVX512-VNNI also multiplies shallower products and products of at most 8 rows, where it is faster.
+//! AVX512-VNNI also multiplies shallower products and products of at most 8 rows or fewer than 1024 outputs.
 //!
 //! # Example
 //!

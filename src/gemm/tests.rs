@@ -160,13 +160,13 @@ fn blocks() {
     // Strips: several blocks of them, with remainders. In place: few columns. Copied: other depths, and strides that
     // alias. AVX512-VNNI from the panels of AMX: few rows or outputs.
     let sizes =
-        [(100, 449, 161), (70, 1024, 300), (97, 640, 128), (40, 1024, 33), (33, 202, 70), (8, 130, 140), (20, 131, 9)];
+        [(70, 449, 161), (40, 1024, 150), (65, 640, 128), (40, 1024, 33), (33, 202, 70), (8, 130, 140), (20, 131, 9)];
     check::<u8, i8>(&sizes, 7, None);
     check::<u8, u8>(&sizes, 0, Some(3));
     check::<i8, i8>(&sizes, 131, Some(120));
     check::<i8, u8>(&sizes, 128, None);
     // An RHS larger than L2.
-    check::<u8, i8>(&[(70, 1100, 1500)], 7, Some(5));
+    check::<u8, i8>(&[(34, 1100, 1500)], 7, Some(5));
 }
 
 /// The deepest allowed product of extreme codes does not overflow; one step deeper is an error.

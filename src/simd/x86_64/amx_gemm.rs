@@ -408,55 +408,54 @@ mod tests {
     #[test]
     fn blocks() {
         let Some(amx) = Amx::new() else { return };
-        let sizes = (1..=40).map(|rows| (rows, 1 + rows * 7 % 131, 1 + rows * 11 % 100));
-        for (rows, depth, cols) in sizes.chain([(70, 65, 600), (33, 129, 33), (97, 449, 200), (16, 1030, 40)]) {
-            for kind in 0..16 {
-                let [signed, strips, panel_stays, zeros] = [kind & 1, kind & 2, kind & 4, kind & 8].map(|bit| bit > 0);
-                let code = |i: usize, k: usize| if k < depth { (i * 31 + k * 7 + i * k) as u8 } else { 0xa5 };
-                let weight =
-                    |k: usize, j: usize| if k < depth && j < cols { (k * 13 + j * 29 + k * j) as i8 } else { 0 };
-                let padded = Amx::padded_depth(depth);
-                let panels = cols.div_ceil(NR);
-                let stride = if strips { padded } else { padded + 5 };
-                let mut bytes = vec![0u8; rows.next_multiple_of(MR) * stride];
-                for i in 0..rows {
-                    for k in 0..padded {
-                        let in_strip = i / MR * MR * padded + k / 64 * MR * 64 + i % MR * 64 + k % 64;
-                        bytes[if strips { in_strip } else { i * stride + k }] = code(i, k);
-                    }
-                }
-                let mut data = vec![0u8; panels * padded * NR];
+        let small = (1..=40).map(|rows| ([rows, 1 + rows * 7 % 131, 1 + rows * 11 % 100], rows * 5 % 16));
+        let large = [[65, 70, 545], [33, 129, 33], [40, 330, 40], [16, 1030, 33]];
+        let large = large.into_iter().flat_map(|size| (0..16).map(move |kind| (size, kind)));
+        for ([rows, depth, cols], kind) in small.chain(large) {
+            let [signed, strips, panel_stays, zeros] = [kind & 1, kind & 2, kind & 4, kind & 8].map(|bit| bit > 0);
+            let code = |i: usize, k: usize| if k < depth { (i * 31 + k * 7 + i * k) as u8 } else { 0xa5 };
+            let weight = |k: usize, j: usize| if k < depth && j < cols { (k * 13 + j * 29 + k * j) as i8 } else { 0 };
+            let padded = Amx::padded_depth(depth);
+            let panels = cols.div_ceil(NR);
+            let stride = if strips { padded } else { padded + 5 };
+            let mut bytes = vec![0u8; rows.next_multiple_of(MR) * stride];
+            for i in 0..rows {
                 for k in 0..padded {
-                    for j in 0..panels * NR {
-                        data[j / NR * padded * NR + k / 4 * LINE + j % NR * 4 + k % 4] = weight(k, j) as u8;
-                    }
+                    let in_strip = i / MR * MR * padded + k / 64 * MR * 64 + i % MR * 64 + k % 64;
+                    bytes[if strips { in_strip } else { i * stride + k }] = code(i, k);
                 }
-                let start: Vec<i32> = (0..panels * NR).map(|j| j as i32 * 1001 - 20000).collect();
-                let zero_points: Vec<i32> =
-                    (0..panels * NR).map(|j| if zeros { j as i32 % 255 - 100 } else { 0 }).collect();
-                let sums: Vec<i32> = (0..rows).map(|i| i as i32 * 37 - 300).collect();
-                let product = AmxProduct {
-                    rows,
-                    a: LhsRows { bytes: &bytes, stride, len: depth, signed, sums: &sums, strips },
-                    panels: &data,
-                    panel_len: padded * NR,
-                    columns: [&start, if zeros { &zero_points } else { &[] }],
-                    panel_stays,
-                };
-                let mut found = vec![77; rows * (cols + 3)];
-                let out = OutTile { row: 0, col: 0, width: cols, out: &mut found, stride: cols + 3 };
-                amx.multiply(product, StoreI32, out, &mut vec![0; 4 * SUMS + panels * NR]);
-                for i in 0..rows {
-                    for j in 0..cols {
-                        let product = |k| {
-                            let code = if signed { code(i, k) as i8 as i32 } else { code(i, k) as i32 };
-                            code * weight(k, j) as i32
-                        };
-                        let expected = start[j] - sums[i] * zero_points[j] + (0..depth).map(product).sum::<i32>();
-                        assert_eq!(found[i * (cols + 3) + j], expected, "{rows} x {depth} x {cols}, {kind}: {i}, {j}");
-                    }
-                    assert_eq!(found[i * (cols + 3) + cols..][..3], [77; 3]);
+            }
+            let mut data = vec![0u8; panels * padded * NR];
+            for k in 0..padded {
+                for j in 0..panels * NR {
+                    data[j / NR * padded * NR + k / 4 * LINE + j % NR * 4 + k % 4] = weight(k, j) as u8;
                 }
+            }
+            let start: Vec<i32> = (0..panels * NR).map(|j| j as i32 * 1001 - 20000).collect();
+            let zero_points: Vec<i32> =
+                (0..panels * NR).map(|j| if zeros { j as i32 % 255 - 100 } else { 0 }).collect();
+            let sums: Vec<i32> = (0..rows).map(|i| i as i32 * 37 - 300).collect();
+            let product = AmxProduct {
+                rows,
+                a: LhsRows { bytes: &bytes, stride, len: depth, signed, sums: &sums, strips },
+                panels: &data,
+                panel_len: padded * NR,
+                columns: [&start, if zeros { &zero_points } else { &[] }],
+                panel_stays,
+            };
+            let mut found = vec![77; rows * (cols + 3)];
+            let out = OutTile { row: 0, col: 0, width: cols, out: &mut found, stride: cols + 3 };
+            amx.multiply(product, StoreI32, out, &mut vec![0; 4 * SUMS + panels * NR]);
+            for i in 0..rows {
+                for j in 0..cols {
+                    let product = |k| {
+                        let code = if signed { code(i, k) as i8 as i32 } else { code(i, k) as i32 };
+                        code * weight(k, j) as i32
+                    };
+                    let expected = start[j] - sums[i] * zero_points[j] + (0..depth).map(product).sum::<i32>();
+                    assert_eq!(found[i * (cols + 3) + j], expected, "{rows} x {depth} x {cols}, {kind}: {i}, {j}");
+                }
+                assert_eq!(found[i * (cols + 3) + cols..][..3], [77; 3]);
             }
         }
     }
