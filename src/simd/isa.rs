@@ -240,9 +240,9 @@ impl Isa {
     ///
     /// It is [`Self::current`], or AMX if the machine has it, it can be faster at this depth and the operating system
     /// grants tiles. The first call that passes the other conditions requests the permission; a denial is remembered.
-    pub(crate) fn for_gemm(depth: usize) -> Self {
+    pub(crate) fn for_gemm(_depth: usize) -> Self {
         #[cfg(target_arch = "x86_64")]
-        return for_gemm(Self::level(), depth, Self::current, || Amx::new().map(Isa::Amx));
+        return for_gemm(Self::level(), _depth, Self::current, || Amx::new().map(Isa::Amx));
         #[cfg(not(target_arch = "x86_64"))]
         return Self::current();
     }
