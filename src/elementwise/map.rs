@@ -39,7 +39,6 @@ impl<O: AffineOp> Map<'_, O> {
     #[inline(always)]
     fn blocks(self) {
         let Self { settings, x, y, scale, zero_point, size, non_temporal } = self;
-        let (mut x_rest, mut y_rest) = ([O::In::default(); CHUNK], [O::Out::default(); CHUNK]);
         let params = scale.iter().zip(zero_point);
         for ((x, y), (&scale, &zero_point)) in x.chunks(size).zip(y.chunks_mut(size)).zip(params) {
             let op = O::new(scale, zero_point, settings);
@@ -51,15 +50,13 @@ impl<O: AffineOp> Map<'_, O> {
                     None => *y = line,
                 }
             }
-            let ((x, x_last), (y, y_last)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
-            let rest = x_last.len();
-            x_rest[..rest].copy_from_slice(x_last);
-            // One loop for whole chunks and for the rest, so that the code of a chunk exists once.
-            for i in 0..x.len() + usize::from(rest > 0) {
-                let chunk = op.eval_chunk(x.get(i).unwrap_or(&x_rest));
-                *y.get_mut(i).unwrap_or(&mut y_rest) = chunk;
+            let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
+            for (y, x) in y.iter_mut().zip(x) {
+                *y = op.eval_chunk(x);
             }
-            y_last.copy_from_slice(&y_rest[..rest]);
+            for (y, &x) in y_rest.iter_mut().zip(x_rest) {
+                *y = op.eval(x);
+            }
         }
     }
 
@@ -67,23 +64,19 @@ impl<O: AffineOp> Map<'_, O> {
     fn elements(self) {
         const CHUNK: usize = 16;
         let Self { settings, x, y, scale, zero_point, .. } = self;
-        let ((x, x_last), (y, y_last)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
-        let (scale, scale_last) = scale.as_chunks::<CHUNK>();
-        let (zero_point, zero_point_last) = zero_point.as_chunks::<CHUNK>();
-        let rest = x_last.len();
-        let (x_rest, mut y_rest) = (padded(x_last), [O::Out::default(); CHUNK]);
-        let (scale_rest, zero_point_rest) = (padded(scale_last), padded(zero_point_last));
-        for i in 0..x.len() + usize::from(rest > 0) {
-            let &x = x.get(i).unwrap_or(&x_rest);
-            let &scale = scale.get(i).unwrap_or(&scale_rest);
-            let &zero_point = zero_point.get(i).unwrap_or(&zero_point_rest);
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
+        let (scale, scale_rest) = scale.as_chunks::<CHUNK>();
+        let (zero_point, zero_point_rest) = zero_point.as_chunks::<CHUNK>();
+        for (((y, &x), &scale), &zero_point) in y.iter_mut().zip(x).zip(scale).zip(zero_point) {
             let mut chunk = [O::Out::default(); CHUNK];
             for i in 0..CHUNK {
                 chunk[i] = O::new(scale[i], zero_point[i], settings).eval(x[i]);
             }
-            *y.get_mut(i).unwrap_or(&mut y_rest) = chunk;
+            *y = chunk;
         }
-        y_last.copy_from_slice(&y_rest[..rest]);
+        for (((y, &x), &scale), &zero_point) in y_rest.iter_mut().zip(x_rest).zip(scale_rest).zip(zero_point_rest) {
+            *y = O::new(scale, zero_point, settings).eval(x);
+        }
     }
 }
 
