@@ -101,19 +101,16 @@ fn quantize_by_reciprocal<C: Compute, Z: Code>(
     convention: Convention,
     codes: &mut [u8],
 ) -> bool {
-    /// Preparing the reciprocal does not pay for a shorter run, or for shorter blocks of a run.
-    const MIN_LEN: [usize; 2] = [512, 64];
+    /// Preparing the reciprocal does not pay for shorter blocks.
+    const MIN_LEN: usize = 512;
     let (Some(x), Scales::F32(scales), Some(fma)) = (C::as_f32(x), params.scales, Fma::new()) else { return false };
-    let min_len = MIN_LEN[usize::from(params.size < x.len())];
-    if convention == Convention::Torch || params.size.min(x.len()) < min_len {
-        return false;
-    }
-    if !scales[..x.len().div_ceil(params.size)].iter().all(|&scale| reciprocal_is_exact(scale)) {
+    if params.size < x.len() || x.len() < MIN_LEN || !reciprocal_is_exact(scales[0]) {
         return false;
     }
     match convention {
+        Convention::Torch => return false,
         Convention::TfLite => map::<ReciprocalQuantizer<TfLite>, Z>((range, fma), x, params, codes),
-        _ => map::<ReciprocalQuantizer<Onnx>, Z>((range, fma), x, params, codes),
+        Convention::Onnx => map::<ReciprocalQuantizer<Onnx>, Z>((range, fma), x, params, codes),
     }
     true
 }
