@@ -90,28 +90,14 @@ impl<Z: Code, C: Compute, R: Rounding> Quantizer<Z, C, R> {
 
     #[inline(always)]
     pub(crate) fn quantize(&self, x: C) -> Z {
-        self.narrow(self.wide(x))
-    }
-
-    /// The first step of [`Self::quantize`]: the rounded quotient in the low bits. Loops over chunks take the steps one
-    /// after the other, so that the conversions to narrow codes are packed for the whole chunk.
-    #[inline(always)]
-    pub(crate) fn wide(&self, x: C) -> u32 {
         let quotient = quotient::<C, R>(x, self.factor);
         if Z::WIDE {
             // Codes wider than a float's mantissa: the zero point is added in the float, as PyTorch does.
             let rounded = if R::HALVES_AWAY { quotient.round_ties_away() } else { quotient.round_ties_even() };
             let code = (rounded + C::from_i32(self.zero_point)).to_i32_saturating();
-            return code.clamp(self.codes.min, self.codes.max) as u32;
+            return Z::from_i32(code.clamp(self.codes.min, self.codes.max));
         }
-        code_bits(clamp(quotient, self.low, self.high), R::HALVES_AWAY)
-    }
-
-    /// The second step of [`Self::quantize`]: drops the high bits and adds the zero point.
-    #[inline(always)]
-    pub(crate) fn narrow(&self, wide: u32) -> Z {
-        let code = Z::from_i32(wide as i32);
-        if Z::WIDE { code } else { Z::from_i32(code.to_i32() + self.zero_point) }
+        Z::from_i32(clamp_to_code(quotient, self.low, self.high, R::HALVES_AWAY) + self.zero_point)
     }
 }
 
@@ -136,13 +122,6 @@ pub(crate) fn clamp_to_code<C: Compute>(x: C, low: C, high: C, away: bool) -> i3
 pub(super) fn clamp<C: Compute>(x: C, low: C, high: C) -> C {
     let x = if x > low { x } else { low };
     if x < high { x } else { high }
-}
-
-/// Rounds a number of at most 17 bits to an integer, halves away from zero if `away`, otherwise to even. Returns its low
-/// bits; other bits are set, too.
-#[inline(always)]
-fn code_bits<C: Compute>(x: C, away: bool) -> u32 {
-    if away { round_small(x, away).small_to_bits() } else { x.small_to_bits() }
 }
 
 /// Rounds a number of at most 17 bits to an integer, halves away from zero if `away`, otherwise to even.

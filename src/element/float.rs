@@ -62,8 +62,6 @@ pub trait Compute:
     fn to_i32_saturating(self) -> i32;
     /// Rounds a value of magnitude at most 2^22 to the nearest integer, ties to even.
     fn small_to_i32(self) -> i32;
-    /// [`Self::small_to_i32`] in the low 22 bits. Other bits are set, too.
-    fn small_to_bits(self) -> u32;
     /// [`Self::small_to_i32`] as a float. Zero has the sign plus.
     fn round_small(self) -> Self;
     /// Rounds to the nearest integer, ties to even.
@@ -117,10 +115,6 @@ macro_rules! compute {
                 #[inline(always)]
                 fn small_to_i32(self) -> i32 {
                     ((self + SHIFT).to_bits() as $int).wrapping_sub(SHIFT.to_bits() as $int) as i32
-                }
-                #[inline(always)]
-                fn small_to_bits(self) -> u32 {
-                    (self + SHIFT).to_bits() as u32
                 }
                 #[inline(always)]
                 fn round_small(self) -> Self {

@@ -3,7 +3,7 @@
 //! A loop loads a chunk into an array, computes it and stores it. This shows the compiler that inputs and outputs do
 //! not alias, so that it vectorizes the chunk.
 
-use super::ops::{AffineOp, LINE};
+use super::ops::AffineOp;
 use crate::simd::{self, NonTemporal, Task};
 
 /// Evaluates an operator with a scale and a zero point for each block of `size` elements, by a loop compiled for the
@@ -32,31 +32,39 @@ impl<O: AffineOp> Task for Map<'_, O> {
     }
 }
 
-/// Elements of the last chunks of a block. Groups often have as many.
+/// Elements that are computed together: a cache line of bytes, so that codes can be stored non-temporally.
+const LINE: usize = 64;
+
+/// Elements of a chunk of short blocks. Groups often have as many.
 const CHUNK: usize = 32;
 
 impl<O: AffineOp> Map<'_, O> {
     #[inline(always)]
     fn blocks(self) {
         let Self { settings, x, y, scale, zero_point, size, non_temporal } = self;
-        let params = scale.iter().zip(zero_point);
-        for ((x, y), (&scale, &zero_point)) in x.chunks(size).zip(y.chunks_mut(size)).zip(params) {
+        let blocks = x.chunks(size).zip(y.chunks_mut(size)).zip(scale.iter().zip(zero_point));
+        if size < LINE {
+            for ((x, y), (&scale, &zero_point)) in blocks {
+                let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
+                let op = O::new(scale, zero_point, settings);
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = op.eval_chunk(x);
+                }
+                eval_rest(op, x_rest, y_rest);
+            }
+            return;
+        }
+        for ((x, y), (&scale, &zero_point)) in blocks {
+            let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LINE>(), y.as_chunks_mut::<LINE>());
             let op = O::new(scale, zero_point, settings);
-            let ((x_lines, x), (y_lines, y)) = (x.as_chunks::<LINE>(), y.as_chunks_mut::<LINE>());
-            for (y, x) in y_lines.iter_mut().zip(x_lines) {
-                let line = op.eval_line(x);
+            for (y, x) in y.iter_mut().zip(x) {
+                let line = op.eval_chunk(x);
                 match non_temporal {
                     Some(non_temporal) => non_temporal.store(y, line),
                     None => *y = line,
                 }
             }
-            let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<CHUNK>(), y.as_chunks_mut::<CHUNK>());
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = op.eval_chunk(x);
-            }
-            for (y, &x) in y_rest.iter_mut().zip(x_rest) {
-                *y = op.eval(x);
-            }
+            eval_rest(op, x_rest, y_rest);
         }
     }
 
@@ -77,6 +85,13 @@ impl<O: AffineOp> Map<'_, O> {
         for (((y, &x), &scale), &zero_point) in y_rest.iter_mut().zip(x_rest).zip(scale_rest).zip(zero_point_rest) {
             *y = O::new(scale, zero_point, settings).eval(x);
         }
+    }
+}
+
+#[inline(always)]
+fn eval_rest<O: AffineOp>(op: O, x: &[O::In], y: &mut [O::Out]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = op.eval(x);
     }
 }
 

@@ -4,9 +4,6 @@ use crate::affine::{Codes, Dequantizer, FakeQuantizer, Quantizer, ReciprocalQuan
 use crate::element::{Code, Compute};
 use crate::simd::Fma;
 
-/// Elements that are computed together: a cache line of bytes, so that codes can be stored non-temporally.
-pub(super) const LINE: usize = 64;
-
 /// An elementwise operator with the scale and zero point of a block. All methods must be `#[inline(always)]`.
 pub(super) trait AffineOp: Copy {
     type In: Copy + Default;
@@ -27,20 +24,15 @@ pub(super) trait AffineOp: Copy {
         }
         chunk
     }
-
-    #[inline(always)]
-    fn eval_line(self, x: &[Self::In; LINE]) -> [Self::Out; LINE] {
-        self.eval_chunk(x)
-    }
 }
 
 const fn per_isa<Z: Code, C>() -> bool {
     size_of::<C>() == 4 && !Z::WIDE
 }
 
-/// The operator `$op`. One with `$wide` and `$narrow` evaluates a line in these two steps.
+/// The formula `$op` as an operator.
 macro_rules! affine_op {
-    ([$($generics:tt)*] $op:ty: $in:ty => $out:ty, $scale:ty, $settings:ty, $per_isa:expr, $eval:ident $(, $wide:ident, $narrow:ident)?) => {
+    ([$($generics:tt)*] $op:ty: $in:ty => $out:ty, $scale:ty, $settings:ty, $per_isa:expr, $eval:ident) => {
         impl<$($generics)*> AffineOp for $op {
             type In = $in;
             type Out = $out;
@@ -55,27 +47,10 @@ macro_rules! affine_op {
             fn eval(self, x: $in) -> $out {
                 self.$eval(x)
             }
-            $(#[inline(always)]
-            fn eval_line(self, x: &[$in; LINE]) -> [$out; LINE] {
-                // With 32 elements the compiler packs the codes of all registers together.
-                const HALF: usize = LINE / 2;
-                let mut line = [<$out>::default(); LINE];
-                for (codes, x) in line.as_chunks_mut::<HALF>().0.iter_mut().zip(x.as_chunks::<HALF>().0) {
-                    let (mut wide, mut chunk) = ([0; HALF], [<$out>::default(); HALF]);
-                    for i in 0..HALF {
-                        wide[i] = self.$wide(x[i]);
-                    }
-                    for i in 0..HALF {
-                        chunk[i] = self.$narrow(wide[i]);
-                    }
-                    *codes = chunk;
-                }
-                line
-            })?
         }
     };
 }
-affine_op!([Z: Code, C: Compute, R: Rounding] Quantizer<Z, C, R>: C => Z, C, Codes, per_isa::<Z, C>(), quantize, wide, narrow);
+affine_op!([Z: Code, C: Compute, R: Rounding] Quantizer<Z, C, R>: C => Z, C, Codes, per_isa::<Z, C>(), quantize);
 affine_op!([R: Rounding] ReciprocalQuantizer<R>: f32 => u8, f32, (Codes, Fma), true, quantize);
 affine_op!([Z: Code, C: Compute] Dequantizer<Z, C>: Z => C, C, (), per_isa::<Z, C>(), dequantize);
 affine_op!([Z: Code, C: Compute, R: Rounding] FakeQuantizer<Z, C, R>: C => C, C, Codes, per_isa::<Z, C>(), value);
