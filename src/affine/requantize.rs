@@ -129,14 +129,14 @@ pub(crate) fn requantize_float<T: Element>(acc: i32, factor: f32, zero_point: i3
 pub(crate) struct RequantizeFloat {
     zero_point: i32,
     /// Bounds of the product before rounding: code bounds less the zero point.
-    low: f32,
-    high: f32,
+    low: i32,
+    high: i32,
 }
 
 impl RequantizeFloat {
     #[inline(always)]
     pub(crate) fn new(zero_point: i32, codes: Codes) -> Self {
-        Self { zero_point, low: (codes.min - zero_point) as f32, high: (codes.max - zero_point) as f32 }
+        Self { zero_point, low: codes.min - zero_point, high: codes.max - zero_point }
     }
 
     #[inline(always)]
@@ -170,8 +170,8 @@ impl SimdF32 for f32 {
     }
 
     #[inline(always)]
-    fn round_clamp(self, low: f32, high: f32, zero_point: i32) -> i32 {
-        clamp_to_code(self, low, high, false) + zero_point
+    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> i32 {
+        clamp_to_code(self, low as f32, high as f32, false) + zero_point
     }
 }
 

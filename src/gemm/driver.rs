@@ -1,6 +1,7 @@
 //! The loops of a product, by BLIS's names: threads, blocks of MC rows and NC columns, panels, tiles.
 
 use alloc::{boxed::Box, vec::Vec};
+use core::ops::Range;
 
 use ndarray::{ArrayViewMut2, Axis, s};
 
@@ -15,6 +16,9 @@ use crate::threads::{self, join};
 
 /// Bytes of RHS panels that stay in L1 while rows of several tiles pass.
 const L1_BYTES: usize = 16 * 1024;
+
+/// Bytes of rows that stream past each panel of an RHS larger than L2, for AMX: half of L2.
+const STREAMED_BYTES: usize = 1024 * 1024;
 
 /// Up to this many rows meet this many panels in one call.
 const MAX_SKINNY_ROWS: usize = 2;
@@ -94,30 +98,45 @@ impl<S: Stage> Loops<'_, S> {
 
     /// Computes `out`, which starts at this row and column, on one thread: blocks of MC rows.
     fn rows(&self, row: usize, col: usize, mut out: ArrayViewMut2<'_, S::Out>, scratch: &mut ThreadScratch) {
-        let ThreadScratch { lhs, tile, start, zero_points, outputs } = scratch;
+        let ThreadScratch { lhs, tile, hardware_tiles, start, zero_points, outputs } = scratch;
         let (rows, cols) = out.dim();
         let Blocking { mr, nr, group, .. } = self.blocking;
         debug_assert_eq!(col % nr, 0);
         self.column_starts(col, start, cols.next_multiple_of(nr));
         self.column_zero_points(col, zero_points, start.len());
-        // AMX also copies the initial accumulators there.
-        let starts = if self.blocking.lhs_strips { start.len() } else { 0 };
-        tile.resize((mr * group).max(MAX_SKINNY_ROWS * SKINNY_GROUP) * nr + starts, 0);
-        // With an RHS that fits in L1, computed blocks do too: they are written and read without a trip to L2.
-        let rhs_bytes = self.b.data().len();
-        let in_l1 = self.a.is_computed() && rhs_bytes <= L1_BYTES;
-        let bytes = if in_l1 { L1_BYTES } else { self.layout.block_bytes(rhs_bytes) };
-        let mc = (bytes / self.layout.row_bytes(self.a).max(1)).next_multiple_of(MAX_MR).max(MAX_MR);
+        tile.resize((mr * group).max(MAX_SKINNY_ROWS * SKINNY_GROUP) * nr, 0);
+        hardware_tiles.resize(self.isa.tile_bytes(rows, self.b.rows));
+        let mc = self.mc(row..row + rows);
         let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(mc) {
             let end = rows.min(first + mc);
             let a = lhs.read(self.a, row + first..row + end, self.layout, with_sums);
             let out = OutBlock::new(out.slice_mut(s![first..end, ..]), outputs);
             let columns = [start.as_slice(), zero_points.as_slice()];
-            let mut block = Block { loops: self, a, row: row + first, col, columns, out, scratch: tile };
+            let hardware_tiles = hardware_tiles.as_mut_slice();
+            let mut block =
+                Block { loops: self, a, row: row + first, col, columns, out, scratch: tile, hardware_tiles };
             block.columns(end - first, cols);
             block.out.release(outputs);
         }
+    }
+
+    /// Returns the rows of an MC block.
+    fn mc(&self, rows: Range<usize>) -> usize {
+        let Blocking { lhs_tiles, mc_bytes, nc_bytes, .. } = self.blocking;
+        let rhs_bytes = self.b.data().len();
+        let bytes = if self.a.is_computed() && rhs_bytes <= L1_BYTES {
+            // Computed blocks fit in L1 beside the RHS: they are written and read without a trip to L2.
+            L1_BYTES
+        } else if lhs_tiles && self.layout.reads_in_place() && self.a.in_place(rows.clone()).is_some() {
+            // AMX has blocks of its own.
+            return rows.len();
+        } else if lhs_tiles && rhs_bytes > nc_bytes {
+            STREAMED_BYTES
+        } else {
+            mc_bytes
+        };
+        (bytes / self.layout.row_bytes(self.a).max(1)).next_multiple_of(MAX_MR).max(MAX_MR)
     }
 
     /// Computes the initial accumulators of the columns from `col` on: the bias less the zero-point compensation of the
@@ -155,13 +174,15 @@ struct Block<'a, 'l, S: Stage> {
     out: OutBlock<'a, S::Out>,
     /// Accumulators of the tiles of a group, on their way through memory.
     scratch: &'a mut [i32],
+    /// Scratch of AMX.
+    hardware_tiles: &'a mut [u8],
 }
 
 impl<S: Stage> Block<'_, '_, S> {
     /// The loops over NC columns, rows that pass panels in L1, and groups of panels.
     fn columns(&mut self, rows: usize, cols: usize) {
-        let Blocking { mr, nr, nc_bytes, group, lhs_strips, .. } = self.loops.blocking;
-        if lhs_strips {
+        let Blocking { mr, nr, nc_bytes, group, lhs_tiles, .. } = self.loops.blocking;
+        if lhs_tiles {
             // AMX has loops of its own. Strided outputs need a tile of few columns.
             let most = if self.out.is_contiguous() { cols } else { group * nr };
             for (j, width) in chunks(cols, most, 1) {
@@ -204,6 +225,7 @@ impl<S: Stage> Block<'_, '_, S> {
             stage,
             out,
             scratch: &mut *self.scratch,
+            hardware_tiles: &mut *self.hardware_tiles,
         };
         with_gemm!(isa, g => match g_mr(g) {
             12 => group.run::<_, 12>(g),
@@ -233,6 +255,7 @@ struct Group<'a, S: Stage> {
     stage: S,
     out: OutTile<'a, S::Out>,
     scratch: &'a mut [i32],
+    hardware_tiles: &'a mut [u8],
 }
 
 impl<'a, S: Stage> Group<'a, S> {
@@ -283,10 +306,10 @@ impl<'a, S: Stage> Group<'a, S> {
     /// Multiplies with AMX, which has loops of its own.
     #[cfg(target_arch = "x86_64")]
     fn run_amx(self, amx: crate::simd::Amx, beyond_l2: bool) {
-        let Self { rows, a, panels, panel_len, columns, stage, out, scratch, .. } = self;
+        let Self { rows, a, panels, panel_len, columns, stage, out, hardware_tiles, .. } = self;
         let panel_stays = beyond_l2 && rows > crate::simd::Amx::MR;
         let product = crate::simd::AmxProduct { rows, a, panels, panel_len, columns, panel_stays };
-        amx.multiply(product, stage, out, scratch);
+        amx.multiply(product, stage, out, hardware_tiles);
     }
 }
 

@@ -50,23 +50,9 @@ pub(crate) struct LhsLayout {
     blocking: Blocking,
     /// True if rows of this depth can be read from the caller's matrix.
     in_place: bool,
-    /// True to copy rows of a matrix into strips of hardware tiles.
-    strips: bool,
     /// True to add the sign offset in a copy, not in the tile at each read.
     offset_in_copy: bool,
 }
-
-/// From more columns than this on, strips cost less than rows in place, whose tiles cross lines.
-///
-/// With fewer, a strip meets at most 4 panels. GOPS of a kernel in C on Emerald Rapids: 784 × 1152 × 128 2852 in place,
-/// 2360 with strips; 3136 × 576 × 64 2138 and 1800. With 384 columns or more, strips were faster.
-const STRIP_COLS: usize = 128;
-
-/// Bytes of a block of strips. They are read right after they were written, from L1.
-const STRIP_BYTES: usize = 32 * 1024;
-
-/// Bytes of a block of rows that stream past panels of an RHS larger than L2: 256 rows of 4096 codes.
-const STREAMED_BYTES: usize = 1024 * 1024;
 
 /// From this many columns on, a copy with the sign offset costs less than XOR 0x80 in the tile.
 const OFFSET_IN_COPY_COLS: usize = 256;
@@ -77,9 +63,7 @@ impl LhsLayout {
         let blocking = isa.blocking();
         Self {
             blocking,
-            // AMX reads beyond the end of rows whose depth is not a multiple of 64.
-            in_place: !blocking.lhs_strips || isa.padded_depth(depth) == depth,
-            strips: blocking.lhs_strips && cols > STRIP_COLS,
+            in_place: isa.reads_in_place(depth, cols),
             offset_in_copy: blocking.unsigned_lhs && rows > 1 && cols >= OFFSET_IN_COPY_COLS,
         }
     }
@@ -87,16 +71,12 @@ impl LhsLayout {
     /// Returns the layout of a [`PackedLhs`](super::PackedLhs), copied once for all products.
     pub(super) fn packed(isa: Isa) -> Self {
         let blocking = isa.blocking();
-        Self { blocking, in_place: false, strips: blocking.lhs_strips, offset_in_copy: blocking.unsigned_lhs }
+        Self { blocking, in_place: false, offset_in_copy: blocking.unsigned_lhs }
     }
 
-    /// Returns the bytes of an MC block, for an RHS of this size.
-    pub(super) fn block_bytes(self, rhs_bytes: usize) -> usize {
-        match (self.strips, rhs_bytes > self.blocking.nc_bytes) {
-            (true, false) => STRIP_BYTES,
-            (true, true) => STREAMED_BYTES,
-            (false, _) => self.blocking.mc_bytes,
-        }
+    /// Returns whether rows of a matrix can be read where they are.
+    pub(super) fn reads_in_place(self) -> bool {
+        self.in_place
     }
 
     /// Returns the bytes between rows as tiles read them.
@@ -117,7 +97,7 @@ impl LhsLayout {
     /// Returns a stride for rows with `padding` bytes to read or write behind each, without cache-set conflicts.
     fn padded_stride(self, len: usize, padding: usize) -> usize {
         // No hardware tile of copied rows crosses lines.
-        let unit = if self.blocking.lhs_strips { AlignedBytes::LINE } else { padding.max(1) };
+        let unit = if self.blocking.lhs_tiles { AlignedBytes::LINE } else { padding.max(1) };
         let stride = (len + padding).next_multiple_of(unit);
         if self.aliases(stride) { stride + AlignedBytes::LINE } else { stride }
     }
@@ -127,7 +107,7 @@ impl LhsLayout {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LhsBlock {
     codes: AlignedBytes,
-    /// Copies of rows: widened to 16 bits for sets that multiply those, or strips of hardware tiles.
+    /// Copies widened to 16 bits, for sets that multiply those.
     copies: AlignedBytes,
     sums: Vec<i32>,
 }
@@ -154,8 +134,7 @@ impl LhsBlock {
     /// behind them for a tile to read.
     ///
     /// Rows of a matrix are read in place if they are contiguous, do not alias in L1 and need no sign offset. All others
-    /// are copied, and then widened for sets that multiply 16-bit integers. AMX reads copies that start at lines, or
-    /// strips, which contiguous rows are copied into.
+    /// are copied, and then widened for sets that multiply 16-bit integers. Copies for AMX start at lines.
     pub(crate) fn read<'a: 'b, 'b>(
         &'b mut self,
         a: &'a dyn LhsSource,
@@ -167,14 +146,14 @@ impl LhsBlock {
             return if with_sums { rows } else { LhsRows { sums: &[], ..rows } };
         }
         let Self { codes, copies, sums } = self;
-        let Blocking { mr, lhs_width, unsigned_lhs, lhs_strips, .. } = layout.blocking;
+        let Blocking { mr, lhs_width, unsigned_lhs, lhs_tiles, .. } = layout.blocking;
         let (count, depth) = (range.len(), a.depth());
-        let readable = if count < mr && !lhs_strips { count.next_power_of_two().min(mr) } else { count };
+        let readable = if count < mr && !lhs_tiles { count.next_power_of_two().min(mr) } else { count };
         let offset = layout.offset_in_copy && a.signed();
         let signed = a.signed() && !offset;
         let widened = lhs_width == 2;
         let in_place = a.in_place(range.clone()).filter(|&(_, stride)| {
-            widened || layout.strips || layout.in_place && !offset && readable == count && !layout.aliases(stride)
+            widened || layout.in_place && !offset && readable == count && !layout.aliases(stride)
         });
         let (bytes, stride, len) = match in_place {
             Some((bytes, stride)) => (bytes, stride, depth),
@@ -191,17 +170,11 @@ impl LhsBlock {
                 (codes.as_slice(), stride, if len <= stride { len } else { depth })
             }
         };
-        let rows = LhsRows { bytes, stride, len: depth, signed, sums: &[], strips: false };
+        let rows = LhsRows { bytes, stride, len: depth, signed, sums: &[] };
         sums.clear();
         if with_sums {
             sums.resize(readable.max(count), 0);
             simd::run(RowSums { rows, signed: signed && !unsigned_lhs, sums: &mut sums[..count] });
-        }
-        if layout.strips && in_place.is_some() {
-            let stride = depth.next_multiple_of(STRIP_STEP);
-            copies.resize(count.next_multiple_of(STRIP_ROWS) * stride);
-            simd::run(PackStrips { rows, count, to: copies.as_mut_slice() });
-            return LhsRows { bytes: copies.as_slice(), stride, sums, strips: true, ..rows };
         }
         if !widened {
             return LhsRows { len, sums, ..rows };
@@ -210,42 +183,7 @@ impl LhsBlock {
         let stride = layout.padded_stride(len, UNIT);
         copies.resize(readable * stride);
         simd::run(Widen { rows, to: &mut copies.as_mut_slice()[..count * stride], stride });
-        LhsRows { bytes: copies.as_slice(), stride, len, signed: false, sums, strips: false }
-    }
-}
-
-/// Rows of a strip, and bytes of depth of a hardware tile.
-const STRIP_ROWS: usize = 32;
-const STRIP_STEP: usize = 64;
-
-/// Copies rows into strips of hardware tiles, see [`LhsRows::strips`]. The remainder of the last step of depth is
-/// unspecified: the RHS holds zeros there. So are rows past the last one: they are not read.
-struct PackStrips<'a> {
-    rows: LhsRows<'a>,
-    count: usize,
-    to: &'a mut [u8],
-}
-
-impl Task for PackStrips<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { rows, count, to } = self;
-        let strip = STRIP_ROWS * rows.len.next_multiple_of(STRIP_STEP);
-        for (s, to) in to.chunks_exact_mut(strip.max(1)).enumerate() {
-            for i in 0..STRIP_ROWS.min(count - s * STRIP_ROWS) {
-                let (steps, rest) = rows.row(s * STRIP_ROWS + i).as_chunks::<STRIP_STEP>();
-                let to = to.as_chunks_mut::<STRIP_STEP>().0;
-                let mut to = to.iter_mut().skip(i).step_by(STRIP_ROWS);
-                for (from, to) in steps.iter().zip(to.by_ref()) {
-                    *to = *from;
-                }
-                if let Some(to) = to.next() {
-                    to[..rest.len()].copy_from_slice(rest);
-                }
-            }
-        }
+        LhsRows { bytes: copies.as_slice(), stride, len, signed: false, sums }
     }
 }
 

@@ -127,8 +127,6 @@ pub struct PackedLhs<A: Int8> {
     len: usize,
     /// True if the packed codes are signed.
     signed: bool,
-    /// True if the rows lie in strips.
-    strips: bool,
     element: PhantomData<A>,
 }
 
@@ -153,7 +151,6 @@ impl<A: Int8> PackedLhs<A> {
             stride: 0,
             len: 0,
             signed: false,
-            strips: false,
             element: PhantomData,
         };
         if !a.is_empty() {
@@ -161,15 +158,15 @@ impl<A: Int8> PackedLhs<A> {
             let matrix = MatrixLhs(a.view());
             let copy = packed.block.read(&matrix, 0..rows, layout, true);
             (packed.stride, packed.len) = (copy.stride, copy.len);
-            (packed.signed, packed.strips) = (copy.signed, copy.strips);
-            packed.block.shrink(packed.copied_twice());
+            packed.signed = copy.signed;
+            packed.block.shrink(packed.widened());
         }
         Ok(packed)
     }
 
-    /// Returns whether the rows are widened or lie in strips.
-    fn copied_twice(&self) -> bool {
-        self.strips || self.isa.blocking().lhs_width == 2
+    /// Returns whether the rows are widened to 16 bits.
+    fn widened(&self) -> bool {
+        self.isa.blocking().lhs_width == 2
     }
 
     /// Returns `m`, the number of rows.
@@ -211,11 +208,11 @@ impl<A: Int8> LhsSource for PackedLhs<A> {
     }
 
     fn packed(&self, rows: Range<usize>) -> Option<LhsRows<'_>> {
-        let (codes, sums) = self.block.content(self.copied_twice());
+        let (codes, sums) = self.block.content(self.widened());
         let bytes = codes.get(rows.start * self.stride..).unwrap_or_default();
         let sums = sums.get(rows.start..).unwrap_or_default();
-        let Self { stride, len, signed, strips, .. } = *self;
-        Some(LhsRows { bytes, stride, len, signed, sums, strips })
+        let Self { stride, len, signed, .. } = *self;
+        Some(LhsRows { bytes, stride, len, signed, sums })
     }
 
     fn packed_for(&self) -> Option<Isa> {

@@ -4,6 +4,7 @@ use alloc::{boxed::Box, vec::Vec};
 use core::any::Any;
 use core::fmt;
 
+use super::aligned::AlignedBytes;
 use super::lhs::LhsBlock;
 
 /// Memory that products and operators reuse from call to call.
@@ -31,6 +32,8 @@ impl Workspace {
 pub(super) struct ThreadScratch {
     pub(super) lhs: LhsBlock,
     pub(super) tile: Vec<i32>,
+    /// Scratch of AMX.
+    pub(super) hardware_tiles: AlignedBytes,
     pub(super) start: Vec<i32>,
     pub(super) zero_points: Vec<i32>,
     /// A tile of outputs on its way to a strided array.

@@ -109,8 +109,8 @@ pub(crate) struct Blocking {
     pub(crate) aliasing_stride: usize,
     /// Panels that rows of a tile meet one after the other, so that outputs are written in longer runs.
     pub(crate) group: usize,
-    /// True if the LHS is read in hardware tiles, best from strips of `mr` rows, see [`LhsRows`](super::LhsRows).
-    pub(crate) lhs_strips: bool,
+    /// True if the LHS is read in hardware tiles, which are slow to load if their rows cross cache lines.
+    pub(crate) lhs_tiles: bool,
     /// Bytes of an MC block of the LHS, which stays in L2 while all columns are multiplied with it.
     pub(crate) mc_bytes: usize,
     /// Bytes of an NC block of the RHS, which stays in L2 while all rows of an MC block pass.
@@ -129,7 +129,7 @@ impl Blocking {
             unsigned_lhs: bytes,
             aliasing_stride: 4096,
             group: 2,
-            lhs_strips: false,
+            lhs_tiles: false,
             mc_bytes: 256 * 1024,
             nc_bytes: 512 * 1024,
         }
@@ -140,7 +140,7 @@ impl Blocking {
         mr: Amx::MR,
         nr: Amx::NR,
         group: 4,
-        lhs_strips: true,
+        lhs_tiles: true,
         unsigned_lhs: false,
         aliasing_stride: 1024,
         // Of 2 MiB. An RHS of 1 MiB stayed in L2 on Emerald Rapids, one of 4 MiB did not.
@@ -222,6 +222,24 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(_) => Amx::padded_depth(depth),
             _ => depth.next_multiple_of(self.blocking().kr),
+        }
+    }
+
+    /// Returns whether a product reads rows of this depth where they are, whatever follows them.
+    pub(crate) fn reads_in_place(self, _depth: usize, _cols: usize) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => Amx::packs(_cols) || Amx::padded_depth(_depth) == _depth,
+            _ => true,
+        }
+    }
+
+    /// Returns the bytes of scratch for hardware tiles.
+    pub(crate) fn tile_bytes(self, _rows: usize, _depth: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(_) => Amx::scratch_bytes(_rows, _depth),
+            _ => 0,
         }
     }
 

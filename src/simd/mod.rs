@@ -96,8 +96,8 @@ pub(crate) trait SimdF32: Copy {
     fn add(self, other: Self) -> Self;
     /// Returns `min(max(self, low), high)`. NaN stays NaN.
     fn clamp(self, low: f32, high: f32) -> Self;
-    /// Returns `rne(clamp(self, low, high)) + zero_point` for integers `low` and `high`. `self` must round to an `i32`.
-    fn round_clamp(self, low: f32, high: f32, zero_point: i32) -> Self::Codes;
+    /// Returns `rne(clamp(self, low, high)) + zero_point`. `self` must round to an `i32`.
+    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> Self::Codes;
 }
 
 /// Runs a task compiled for the instruction set in use.

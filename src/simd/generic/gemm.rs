@@ -117,19 +117,16 @@ pub(crate) struct LhsRows<'a> {
     pub(crate) signed: bool,
     /// Sum of each row's codes, with the sign offset if the tile adds it. Empty if the RHS has no zero points.
     pub(crate) sums: &'a [i32],
-    /// True if each 32 rows are a strip of hardware tiles, `[depth / 64][32][64]` with the depth padded; `stride` is the
-    /// padded depth.
-    pub(crate) strips: bool,
 }
 
 impl<'a> LhsRows<'a> {
-    /// Returns the rows from row `i` on: the start of a strip, if there are strips.
+    /// Returns the rows from row `i` on.
     #[inline(always)]
     pub(crate) fn from(self, i: usize) -> Self {
         LhsRows { bytes: &self.bytes[i * self.stride..], sums: self.sums.get(i..).unwrap_or_default(), ..self }
     }
 
-    /// Returns the bytes of row `i`. Not for strips.
+    /// Returns the bytes of row `i`.
     #[inline(always)]
     pub(crate) fn row(self, i: usize) -> &'a [u8] {
         &self.bytes[i * self.stride..][..self.len]

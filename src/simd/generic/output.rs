@@ -69,7 +69,7 @@ pub trait Stage: Copy + Send + Sync {
 
 /// Loads the registers of a row; those past the end of `acc` are unspecified.
 #[inline(always)]
-fn load_row<V: Vector>(v: V, acc: &[i32]) -> [V::I32; REGISTERS] {
+pub(in crate::simd) fn load_row<V: Vector>(v: V, acc: &[i32]) -> [V::I32; REGISTERS] {
     array!(v.splat(0), j => match acc.get(j * V::LANES..) {
         Some(acc) if acc.len() >= V::LANES => load_i32(v, acc),
         _ => v.splat(0),
@@ -134,10 +134,12 @@ fn columns<V: Vector>(v: V, of: &[f32], col: usize) -> V::F32 {
         }
         each => {
             let each = each.get(col..).unwrap_or_default();
-            let mut padded = [0.0; MAX_LANES];
-            padded.iter_mut().zip(each).for_each(|(to, from)| *to = *from);
-            // SAFETY: the buffer holds a register of any set.
-            unsafe { v.load_f32(padded.as_ptr()) }
+            let mut padded = [0f32; MAX_LANES];
+            // SAFETY: the buffer holds a register of any set, and `each` is shorter.
+            unsafe {
+                copy_prefix(each.as_ptr().cast(), padded.as_mut_ptr().cast(), size_of_val(each).min(4 * V::LANES));
+                v.load_f32(padded.as_ptr())
+            }
         }
     }
 }
@@ -316,9 +318,9 @@ impl<V: Vector> SimdF32 for F32s<V> {
     }
 
     #[inline(always)]
-    fn round_clamp(self, low: f32, high: f32, zero_point: i32) -> V::I32 {
+    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> V::I32 {
         let v = self.0;
-        v.add(v.round(self.clamp(low, high).1), v.splat(zero_point))
+        v.add(v.round(self.clamp(low as f32, high as f32).1), v.splat(zero_point))
     }
 }
 
@@ -352,14 +354,14 @@ impl<V: Vector> SimdF32 for F32x4<V> {
     }
 
     #[inline(always)]
-    fn round_clamp(self, low: f32, high: f32, zero_point: i32) -> V::I32 {
+    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> V::I32 {
         let v = self.0;
         let [a, b, c, d] = array!(v.splat(0), i => v.round(self.1[i]));
         // No float exceeds an i32. Packing saturates beyond `low` and `high`, so clamping bytes is enough.
         let pair = (zero_point as u16 as u32 * 0x0001_0001) as i32;
         let (ab, cd, zero_points) = (v.pack_i16(a, b), v.pack_i16(c, d), v.splat(pair));
         let bytes = v.pack_u8(v.add_saturating_i16(ab, zero_points), v.add_saturating_i16(cd, zero_points));
-        let [low, high] = [low as i32 + zero_point, high as i32 + zero_point];
+        let [low, high] = [low + zero_point, high + zero_point];
         let [low, high] = [v.splat(i32::from_ne_bytes([low as u8; 4])), v.splat(i32::from_ne_bytes([high as u8; 4]))];
         v.min_u8(v.max_u8(bytes, low), high)
     }

@@ -1,16 +1,17 @@
 //! The product of AMX: blocks of 32 × 32 outputs, whose sums leave through the output stage while the next block is
 //! multiplied.
 //!
-//! The compiler knows neither the configuration nor the content of tiles, so they live within one block of assembly,
-//! which walks a list of blocks. It calls back to [`leave`] between steps of depth. Tiles are released before it ends.
+//! The compiler knows neither the configuration nor the content of tiles, so they live within one block of assembly, which
+//! multiplies one block of outputs after the other. It asks [`next`] for each and calls [`leave`] between steps of depth.
+//! Tiles are released before it ends.
 
 use core::arch::asm;
 use core::mem::offset_of;
-use core::slice;
 
 use super::amx::{Config, TILE_BYTES, TILE_ROWS};
 use super::{Amx, Avx512Vnni};
-use crate::simd::{LhsRows, OutTile, Stage, Target, Task};
+use crate::simd::generic::output::load_row;
+use crate::simd::{Gemm, LhsRows, OutTile, REGISTERS, Stage, Target, Task, Vector};
 
 const MR: usize = Amx::MR;
 const NR: usize = Amx::NR;
@@ -24,18 +25,17 @@ const LINE: usize = NR * 4;
 /// Bytes of a panel in a step of depth: two tiles. A tile takes one half of each of 16 lines, so AVX512-VNNI can read
 /// the same panels, one line after the other.
 const PANEL_STEP: usize = TILE_ROWS * LINE;
+/// Bytes of a strip in a step of depth: two tiles.
+const STRIP_STEP: usize = MR * TILE_BYTES;
 
-/// Blocks per configuration of tiles, which takes about 90 cycles. A block takes at least 64, mostly some hundreds.
-const QUEUE: usize = 32;
-
-/// The most calls of [`leave`] for a block: 8 rows each.
-const MAX_CALLS: usize = 4;
+/// Rows that leave through registers together.
+const CHUNK: usize = 8;
 
 /// Some rows of the LHS against panels of the RHS.
 #[derive(Clone, Copy)]
 pub(crate) struct AmxProduct<'a> {
     pub(crate) rows: usize,
-    /// Readable to the padded depth.
+    /// Readable to the padded depth unless [`Amx::packs`] rows for as many columns.
     pub(crate) a: LhsRows<'a>,
     pub(crate) panels: &'a [u8],
     pub(crate) panel_len: usize,
@@ -45,23 +45,6 @@ pub(crate) struct AmxProduct<'a> {
     /// panels stream past them.
     pub(crate) panel_stays: bool,
 }
-
-/// A block of outputs.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Block {
-    a: *const u8,
-    b: *const u8,
-    /// Initial accumulators of `NR` columns.
-    start: *const i32,
-    /// Its first row and column.
-    row: usize,
-    col: usize,
-}
-
-/// The function that the assembly calls: context, block, its sums, and the number of calls that are left for it, this one
-/// included.
-type Leave = unsafe extern "sysv64" fn(*mut (), *const Block, *mut i32, usize);
 
 /// Arguments and state of the assembly. It keeps them in memory: they outnumber the registers that calls preserve.
 #[repr(C)]
@@ -73,51 +56,51 @@ struct Args {
     step: usize,
     /// Number of steps of depth.
     steps: usize,
-    /// The next block and the end of the list.
-    block: *const Block,
-    end: *const Block,
-    /// The last block, whose sums are leaving.
-    last: *const Block,
-    /// Where the sums of the next block go. The last block's are in the other of two buffers, `SUMS_BYTES` away.
+    /// The operands of the block.
+    a: *const u8,
+    b: *const u8,
+    /// Where its sums go. Those of the last block are in the other of two buffers, `SUMS_BYTES` away.
     sums: *mut i32,
-    /// Calls that are left for the last block, and calls per block: at most `steps`.
+    /// Calls of `leave` that are left for the last block: at most `steps`.
     left: usize,
-    calls: usize,
-    leave: Leave,
-    context: *mut (),
+    /// Moves on to the next block, and returns false if there is none.
+    next: unsafe extern "sysv64" fn(*mut Walk<'_>) -> bool,
+    /// Lets some rows of the last block leave.
+    leave: unsafe extern "sysv64" fn(*mut Walk<'_>),
 }
 
-/// Multiplies the blocks of `$args`: up to 32 rows (`high`) or up to 16 (`low`).
+/// Multiplies the blocks of `$walk`: up to 32 rows (`high`) or up to 16 (`low`).
 ///
 /// `$a` and `$b` load tiles of the LHS and of the RHS: `tileloadd` for the operand that stays in L1, `tileloaddt1` for
-/// the one that streams past it. A stride of zero loads the initial accumulators into every row.
+/// the one that streams past it.
 macro_rules! multiply_blocks {
-    ($args:expr, $multiply:literal, $a:literal, $b:literal, high) => {
-        multiply_blocks!(@code $args, $multiply, $a, $b,
-            ["tileloadd tmm2, [r8 + rcx]", "tileloadd tmm3, [r8 + rcx + 64]"],
+    ($walk:expr, $multiply:literal, $a:literal, $b:literal, high) => {
+        multiply_blocks!(@code $walk, $multiply, $a, $b,
+            ["tilezero tmm2", "tilezero tmm3"],
             ["lea r8, [r14 + rdx]", concat!($a, " tmm5, [r8 + rax]"), concat!($multiply, " tmm2, tmm5, tmm6")],
             [concat!($multiply, " tmm3, tmm5, tmm7")],
             ["tilestored [r8 + rcx + 2048], tmm2", "tilestored [r8 + rcx + 2112], tmm3"])
     };
-    ($args:expr, $multiply:literal, $a:literal, $b:literal, low) => {
-        multiply_blocks!(@code $args, $multiply, $a, $b, [], [], [], [])
+    ($walk:expr, $multiply:literal, $a:literal, $b:literal, low) => {
+        multiply_blocks!(@code $walk, $multiply, $a, $b, [], [], [], [])
     };
-    (@code $args:expr, $multiply:literal, $a:literal, $b:literal,
-        [$($load:expr),*], [$($first:expr),*], [$($second:expr),*], [$($store:expr),*]) => {
+    (@code $walk:expr, $multiply:literal, $a:literal, $b:literal,
+        [$($zero:expr),*], [$($first:expr),*], [$($second:expr),*], [$($store:expr),*]) => {
         asm!(
             "mov r12, rdi",
             "ldtilecfg [r12]",
             // Each block.
             "2:",
-            "mov rax, [r12 + {BLOCK}]",
-            "mov r14, [rax + {A}]",
-            "mov r13, [rax + {B}]",
-            "mov r8, [rax + {START}]",
-            "xor ecx, ecx",
-            "tileloadd tmm0, [r8 + rcx]",
-            "tileloadd tmm1, [r8 + rcx + 64]",
-            $($load,)*
+            "mov rdi, r12",
+            "call qword ptr [r12 + {NEXT}]",
+            "test al, al",
+            "jz 7f",
+            "mov r14, [r12 + {A}]",
+            "mov r13, [r12 + {B}]",
             "mov r15, [r12 + {STEPS}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            $($zero,)*
             // What a call may have changed.
             "3:",
             "mov rax, [r12 + {ROW_STRIDE}]",
@@ -142,12 +125,7 @@ macro_rules! multiply_blocks {
             "jmp 6f",
             // Some rows of the last block leave.
             "5:",
-            "mov rdi, [r12 + {CONTEXT}]",
-            "mov rsi, [r12 + {LAST}]",
-            "mov rdx, [r12 + {SUMS}]",
-            "xor rdx, {SUMS_BYTES}",
-            "mov rcx, [r12 + {LEFT}]",
-            "dec qword ptr [r12 + {LEFT}]",
+            "mov rdi, r12",
             "call qword ptr [r12 + {LEAVE}]",
             "dec r15",
             "jnz 3b",
@@ -157,242 +135,349 @@ macro_rules! multiply_blocks {
             "tilestored [r8 + rcx], tmm0",
             "tilestored [r8 + rcx + 64], tmm1",
             $($store,)*
-            "xor r8, {SUMS_BYTES}",
-            "mov [r12 + {SUMS}], r8",
-            "mov rcx, [r12 + {CALLS}]",
-            "mov [r12 + {LEFT}], rcx",
-            "mov rax, [r12 + {BLOCK}]",
-            "mov [r12 + {LAST}], rax",
-            "add rax, {BLOCK_BYTES}",
-            "mov [r12 + {BLOCK}], rax",
-            "cmp rax, [r12 + {END}]",
-            "jne 2b",
+            "jmp 2b",
+            "7:",
             "tilerelease",
-            inout("rdi") $args => _,
+            inout("rdi") $walk => _,
             out("r12") _,
             out("r13") _,
             out("r14") _,
             out("r15") _,
-            BLOCK = const offset_of!(Args, block),
-            END = const offset_of!(Args, end),
-            LAST = const offset_of!(Args, last),
-            A = const offset_of!(Block, a),
-            B = const offset_of!(Block, b),
-            START = const offset_of!(Block, start),
-            BLOCK_BYTES = const size_of::<Block>(),
+            NEXT = const offset_of!(Args, next),
+            LEAVE = const offset_of!(Args, leave),
+            A = const offset_of!(Args, a),
+            B = const offset_of!(Args, b),
             ROW_STRIDE = const offset_of!(Args, row_stride),
             HIGH = const offset_of!(Args, high),
             STEP = const offset_of!(Args, step),
             STEPS = const offset_of!(Args, steps),
             SUMS = const offset_of!(Args, sums),
             LEFT = const offset_of!(Args, left),
-            CALLS = const offset_of!(Args, calls),
-            LEAVE = const offset_of!(Args, leave),
-            CONTEXT = const offset_of!(Args, context),
             LINE = const LINE,
             PANEL_STEP = const PANEL_STEP,
-            SUMS_BYTES = const SUMS_BYTES,
             clobber_abi("sysv64"),
         )
     };
 }
 
 impl Amx {
+    /// Products of more columns copy rows of the LHS to strips, `[depth / 64][32][64]`: tile after tile, each in whole lines.
+    ///
+    /// With fewer columns a strip meets at most 4 panels, and the copy costs more than tiles that cross lines. GOPS of a
+    /// kernel in C on Emerald Rapids: 784 × 1152 × 128 2852 in place, 2360 with strips; 3136 × 576 × 64 2138 and 1800.
+    /// With 384 columns or more, strips were faster.
+    pub(crate) const fn packs(cols: usize) -> bool {
+        cols > 128
+    }
+
+    /// Rows that stream past each panel of an RHS larger than L2. They take up to half of L2: 256 rows of 4096 codes.
+    const fn streamed_rows(depth: usize) -> usize {
+        let strips = (1 << 20) / (MR * depth);
+        if strips > 1 { strips * MR } else { MR }
+    }
+
+    /// Returns the bytes of scratch that [`multiply`](Self::multiply) needs.
+    pub(crate) fn scratch_bytes(rows: usize, depth: usize) -> usize {
+        let depth = Self::padded_depth(depth);
+        4 * SUMS_BYTES + Self::streamed_rows(depth).min(rows.next_multiple_of(MR)) * depth
+    }
+
     /// Computes `start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for all rows and columns and stores it by
     /// `stage`. All arithmetic wraps. The depth is at least 1.
-    ///
-    /// `scratch` holds two buffers of sums, aligned to the size of both, and the initial accumulators: `4 * MR * NR` integers
-    /// and one for each column.
     pub(crate) fn multiply<S: Stage>(
         self,
         product: AmxProduct<'_>,
         stage: S,
         out: OutTile<'_, S::Out>,
-        scratch: &mut [i32],
+        scratch: &mut [u8],
     ) {
         let AmxProduct { rows, a, panels, panel_len, columns: [start, zero_points], panel_stays } = product;
         let (depth, cols) = (Self::padded_depth(a.len), start.len());
         // The bounds of all reads and writes of the assembly.
-        let end = if a.strips {
-            rows.checked_next_multiple_of(MR).and_then(|rows| rows.checked_mul(depth))
-        } else {
-            rows.saturating_sub(1).checked_mul(a.stride).and_then(|start| start.checked_add(depth))
+        let readable = |len: usize| {
+            let end = rows.saturating_sub(1).checked_mul(a.stride).and_then(|start| start.checked_add(len));
+            end.is_some_and(|end| end <= a.bytes.len())
         };
-        assert!(end.is_some_and(|end| end <= a.bytes.len()), "LHS of a product");
+        let crosses_lines = !(a.bytes.as_ptr().addr() | a.stride).is_multiple_of(TILE_BYTES);
+        let pack = Self::packs(cols) && (crosses_lines || !readable(depth));
+        assert!(readable(if pack { a.len } else { depth }), "LHS of a product");
         assert!(depth > 0 && panel_len == depth * NR, "panels of a product");
-        assert!((cols / NR).checked_mul(panel_len).is_some_and(|len| len <= panels.len()), "RHS of a product");
+        assert!(
+            cols.is_multiple_of(NR) && (cols / NR).checked_mul(panel_len) <= Some(panels.len()),
+            "RHS of a product"
+        );
         assert!(a.sums.len() >= rows || zero_points.is_empty(), "row sums of a product");
         assert!(zero_points.len() == cols || zero_points.is_empty(), "zero points of a product");
         let aligned = scratch.as_ptr().align_offset(2 * SUMS_BYTES);
-        assert!(cols.is_multiple_of(NR) && scratch.len().checked_sub(aligned) >= Some(2 * SUMS + cols), "scratch");
-        let (sums, starts) = scratch[aligned..].split_at_mut(2 * SUMS);
-        // A copy, so that tiles of initial accumulators do not cross lines.
-        starts[..cols].copy_from_slice(start);
+        let (sums, strips) = scratch[aligned..].split_at_mut(2 * SUMS_BYTES);
+        let block_rows = if panel_stays { Self::streamed_rows(depth) } else { MR };
+        let strips = if pack { strips } else { &mut [] };
         let steps = depth / TILE_BYTES;
-        let calls = steps.min(MAX_CALLS);
-        let per_call = MR.div_ceil(calls).next_multiple_of(2);
-        let (vnni, row_sums) = (self.vnni(), a.sums);
-        let mut leaving = Leaving { vnni, stage, out, rows, row_sums, zero_points, calls, per_call };
+        // One call for each chunk, or as many as there are steps.
+        let calls = 1 << steps.min(MR / CHUNK).ilog2();
         let whole = rows - rows % MR;
+        let mut leaving = Leaving {
+            walk: Walk {
+                args: Args {
+                    config: Config::new(MR),
+                    row_stride: if pack { TILE_BYTES } else { a.stride },
+                    high: TILE_ROWS * if pack { TILE_BYTES } else { a.stride },
+                    step: if pack { STRIP_STEP } else { TILE_BYTES },
+                    steps,
+                    a: a.bytes.as_ptr(),
+                    b: panels.as_ptr(),
+                    sums: sums.as_mut_ptr().cast(),
+                    left: 0,
+                    next,
+                    leave: leave::<S>,
+                },
+                vnni: self.vnni(),
+                product,
+                strips,
+                block_rows,
+                end: 0,
+                first: 0,
+                at: None,
+                last: [0; 2],
+                calls,
+            },
+            stage,
+            out,
+        };
         for [first, end] in [[0, whole], [whole, rows]] {
             if first == end {
                 continue;
             }
-            let [row_stride, step] = if a.strips { [TILE_BYTES, MR * TILE_BYTES] } else { [a.stride, TILE_BYTES] };
-            let mut queue = Queue { blocks: [Block::NONE; QUEUE], len: 0 };
-            let mut args = Args {
-                config: Config::new(MR.min(end - first)),
-                row_stride,
-                high: TILE_ROWS * row_stride,
-                step,
-                steps,
-                block: core::ptr::null(),
-                end: core::ptr::null(),
-                last: core::ptr::null(),
-                sums: sums.as_mut_ptr(),
-                left: 0,
-                calls,
-                leave: leave::<S>,
-                context: (&raw mut leaving).cast(),
-            };
+            let walk = &mut leaving.walk;
+            walk.args.config = Config::new(MR.min(end - first));
+            (walk.first, walk.end, walk.at) = (first, end, None);
             let kind = [a.signed, end - first > TILE_ROWS, panel_stays];
-            let mut push = |row: usize, col: usize| {
-                let (a, b) = (&a.bytes[row * a.stride..], &panels[col / NR * panel_len..]);
-                queue.blocks[queue.len] =
-                    Block { a: a.as_ptr(), b: b.as_ptr(), start: starts[col..].as_ptr(), row, col };
-                queue.len += 1;
-                if queue.len == QUEUE || (row + MR >= end && col + NR >= cols) {
-                    let blocks = &queue.blocks[..core::mem::take(&mut queue.len)];
-                    // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles.
-                    // The assertions above hold for each block: the rows from `row` on, to `end`, are readable to
-                    // `steps` steps of depth, the panel has as many, there are `NR` initial accumulators at `starts`,
-                    // and the two buffers of sums are `SUMS_BYTES` apart. `leaving` lives, and nothing else uses it or
-                    // the sums.
-                    unsafe { args.run(blocks, kind) }
-                }
-            };
-            if panel_stays {
-                for col in (0..cols).step_by(NR) {
-                    for row in (first..end).step_by(MR) {
-                        push(row, col);
-                    }
-                }
-            } else {
-                for row in (first..end).step_by(MR) {
-                    for col in (0..cols).step_by(NR) {
-                        push(row, col);
-                    }
-                }
+            // SAFETY: the token proves that the machine has AMX and that the operating system granted tiles. `next` moves to
+            // blocks within the rows to `end` and the columns, whose operands the assertions above bound, or to strips,
+            // whose bounds it checks. The two buffers of sums are `SUMS_BYTES` apart, and nothing else uses them.
+            unsafe { run((&raw mut leaving).cast(), kind) }
+            while leaving.walk.args.left > 0 {
+                self.vnni().run(Leave(&mut leaving));
             }
         }
     }
 }
 
-/// Blocks that wait for a configuration of tiles.
-struct Queue {
-    blocks: [Block; QUEUE],
-    len: usize,
+/// Multiplies blocks until none is left. The sums of the last one have not left.
+///
+/// # Safety
+/// - The machine has AMX, and the operating system granted tiles.
+/// - `walk` points to a [`Walk`] that is what its `leave` expects.
+/// - The operands of each block that `next` moves to are readable: rows as configured, `row_stride` apart, of `steps`
+///   steps, and `steps` steps of a panel.
+/// - `sums` is valid for `2 * SUMS_BYTES` and aligned to as much, or the second half of that.
+unsafe fn run(walk: *mut Walk<'_>, [signed, high, panel_stays]: [bool; 3]) {
+    // SAFETY: the caller promises all operands. The assembly reads and writes what `walk` points to, and calls `leave` for the
+    // sums of the last block only, after they were stored and before they are overwritten.
+    unsafe {
+        match (signed, high, panel_stays) {
+            (false, true, false) => multiply_blocks!(walk, "tdpbusd", "tileloadd", "tileloaddt1", high),
+            (false, true, true) => multiply_blocks!(walk, "tdpbusd", "tileloaddt1", "tileloadd", high),
+            (true, true, false) => multiply_blocks!(walk, "tdpbssd", "tileloadd", "tileloaddt1", high),
+            (true, true, true) => multiply_blocks!(walk, "tdpbssd", "tileloaddt1", "tileloadd", high),
+            // A single strip of few rows: panels stream, in either order.
+            (false, false, _) => multiply_blocks!(walk, "tdpbusd", "tileloadd", "tileloaddt1", low),
+            (true, false, _) => multiply_blocks!(walk, "tdpbssd", "tileloadd", "tileloaddt1", low),
+        }
+    }
 }
 
-impl Block {
-    const NONE: Self = Self { a: core::ptr::null(), b: core::ptr::null(), start: core::ptr::null(), row: 0, col: 0 };
+/// The way through the blocks of a product: blocks of rows, then columns, then rows of a block.
+#[repr(C)]
+struct Walk<'a> {
+    args: Args,
+    vnni: Avx512Vnni,
+    product: AmxProduct<'a>,
+    /// Strips of a block of rows, or empty if rows are read in place.
+    strips: &'a mut [u8],
+    block_rows: usize,
+    /// First row of the block of rows, and the end of all.
+    first: usize,
+    end: usize,
+    /// First row and column of the block.
+    at: Option<[usize; 2]>,
+    /// Those of the last one, whose sums are leaving.
+    last: [usize; 2],
+    /// Calls that its sums leave in.
+    calls: usize,
 }
 
-impl Args {
-    /// Multiplies blocks and lets all their sums leave.
-    ///
-    /// # Safety
-    /// - The machine has AMX, and the operating system granted tiles.
-    /// - There is a block. The operands of each are readable: rows as configured, `row_stride` apart, of `steps` steps;
-    ///   `steps` steps of a panel; and `NR` initial accumulators.
-    /// - `sums` is valid for `2 * SUMS_BYTES` and aligned to as much, or the second half of that. `context` is what
-    ///   `leave` expects.
-    /// - `0 < calls <= steps`.
-    unsafe fn run(&mut self, blocks: &[Block], [signed, high, panel_stays]: [bool; 3]) {
-        let range = blocks.as_ptr_range();
-        (self.block, self.end, self.left) = (range.start, range.end, 0);
-        let args = &raw mut *self;
-        // SAFETY: the caller promises all operands. The assembly reads and writes what `args` points to, and calls
-        // `leave` for the sums of the last block only, after they were stored and before they are overwritten.
-        unsafe {
-            match (signed, high, panel_stays) {
-                (false, true, false) => multiply_blocks!(args, "tdpbusd", "tileloadd", "tileloaddt1", high),
-                (false, true, true) => multiply_blocks!(args, "tdpbusd", "tileloaddt1", "tileloadd", high),
-                (true, true, false) => multiply_blocks!(args, "tdpbssd", "tileloadd", "tileloaddt1", high),
-                (true, true, true) => multiply_blocks!(args, "tdpbssd", "tileloaddt1", "tileloadd", high),
-                // A single strip of few rows: panels stream, in either order.
-                (false, false, _) => multiply_blocks!(args, "tdpbusd", "tileloadd", "tileloaddt1", low),
-                (true, false, _) => multiply_blocks!(args, "tdpbssd", "tileloadd", "tileloaddt1", low),
+impl Walk<'_> {
+    fn next(&mut self) -> bool {
+        let next = match self.at {
+            None => [self.first, 0],
+            Some(at) => {
+                self.last = at;
+                self.args.left = self.calls;
+                self.args.sums = self.args.sums.map_addr(|addr| addr ^ SUMS_BYTES);
+                self.following(at)
             }
-            let sums = self.sums.map_addr(|addr| addr ^ SUMS_BYTES);
-            for left in (1..=self.calls).rev() {
-                (self.leave)(self.context, self.last, sums, left);
+        };
+        let [row, col] = next;
+        if row >= self.end {
+            return false;
+        }
+        let AmxProduct { a, panels, panel_len, .. } = self.product;
+        if next == [self.first, 0] && !self.strips.is_empty() {
+            let count = self.block_rows.min(self.end - row);
+            self.vnni.run(PackStrips { rows: a.from(row), count, to: self.strips });
+        }
+        self.at = Some(next);
+        self.args.b = panels[col / NR * panel_len..].as_ptr();
+        self.args.a = if self.strips.is_empty() {
+            a.bytes[row * a.stride..].as_ptr()
+        } else {
+            self.strips[(row - self.first) * self.args.steps * TILE_BYTES..][..self.args.steps * STRIP_STEP].as_ptr()
+        };
+        true
+    }
+
+    /// Returns the block after this one, and enters its block of rows.
+    fn following(&mut self, [row, col]: [usize; 2]) -> [usize; 2] {
+        let end = self.end.min(self.first + self.block_rows);
+        if row + MR < end {
+            [row + MR, col]
+        } else if col + NR < self.product.columns[0].len() {
+            [self.first, col + NR]
+        } else {
+            self.first = end;
+            [end, 0]
+        }
+    }
+}
+
+/// # Safety
+/// - `walk` is valid, and nothing else uses it.
+unsafe extern "sysv64" fn next(walk: *mut Walk<'_>) -> bool {
+    // SAFETY: the caller promises it.
+    unsafe { (*walk).next() }
+}
+
+/// Copies rows to strips. The remainder of the last step of depth is unspecified: the RHS holds zeros there. So are rows past
+/// the last one: their sums are not stored.
+struct PackStrips<'a> {
+    rows: LhsRows<'a>,
+    count: usize,
+    to: &'a mut [u8],
+}
+
+impl Task for PackStrips<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { rows, count, to } = self;
+        let strip = MR * Amx::padded_depth(rows.len);
+        for (s, to) in to.chunks_exact_mut(strip).take(count.div_ceil(MR)).enumerate() {
+            for i in 0..MR.min(count - s * MR) {
+                let (steps, rest) = rows.row(s * MR + i).as_chunks::<TILE_BYTES>();
+                let to = to.as_chunks_mut::<TILE_BYTES>().0;
+                let mut to = to.iter_mut().skip(i).step_by(MR);
+                for (from, to) in steps.iter().zip(to.by_ref()) {
+                    *to = *from;
+                }
+                if let Some(to) = to.next() {
+                    to[..rest.len()].copy_from_slice(rest);
+                }
             }
         }
     }
 }
 
 /// Where sums go.
+#[repr(C)]
 struct Leaving<'a, S: Stage> {
-    vnni: Avx512Vnni,
+    walk: Walk<'a>,
     stage: S,
     out: OutTile<'a, S::Out>,
-    rows: usize,
-    row_sums: &'a [i32],
-    zero_points: &'a [i32],
-    /// Calls per block and rows per call.
-    calls: usize,
-    per_call: usize,
 }
 
-/// Stores some rows of a block by the output stage.
-///
 /// # Safety
-/// - `context` points to a `Leaving<S>` and `block` to a block that nothing else writes or holds a reference to, and
-///   `sums` is valid for `SUMS` integers.
-unsafe extern "sysv64" fn leave<S: Stage>(context: *mut (), block: *const Block, sums: *mut i32, left: usize) {
-    // SAFETY: the caller promises all three.
-    let (leaving, block, sums) =
-        unsafe { (&mut *context.cast::<Leaving<'_, S>>(), *block, slice::from_raw_parts_mut(sums, SUMS)) };
-    let first = leaving.calls.saturating_sub(left) * leaving.per_call;
-    let end = (first + leaving.per_call).min(MR).min(leaving.rows - block.row);
-    if first < end {
-        let Leaving { vnni, stage, .. } = *leaving;
-        let row = block.row + first;
-        let out = leaving.out.from(row, block.col);
-        let out = OutTile { width: out.width.min(NR), ..out };
-        let zero_points = leaving.zero_points.get(block.col..block.col + NR).unwrap_or_default();
-        let row_sums = leaving.row_sums.get(row..).unwrap_or_default();
-        vnni.run(StoreSums { vnni, stage, out, sums: &mut sums[first * NR..end * NR], row_sums, zero_points });
-    }
+/// - `walk` points to a valid `Leaving<S>`, and nothing else uses it. The sums of its last block were stored.
+unsafe extern "sysv64" fn leave<S: Stage>(walk: *mut Walk<'_>) {
+    // SAFETY: the caller promises it.
+    let leaving = unsafe { &mut *walk.cast::<Leaving<'_, S>>() };
+    leaving.walk.vnni.run(Leave(leaving));
 }
 
-/// Stores rows of sums, less the zero-point compensation of the RHS, which differs by row and column.
-struct StoreSums<'a, S: Stage> {
-    vnni: Avx512Vnni,
-    stage: S,
-    out: OutTile<'a, S::Out>,
-    sums: &'a mut [i32],
-    row_sums: &'a [i32],
-    /// Of the columns of the block, or empty.
-    zero_points: &'a [i32],
-}
+/// Stores some rows of the last block by the output stage.
+struct Leave<'l, 'a, S: Stage>(&'l mut Leaving<'a, S>);
 
-impl<S: Stage> Task for StoreSums<'_, S> {
+impl<S: Stage> Task for Leave<'_, '_, S> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        use crate::simd::Gemm;
-        let Self { vnni, stage, out, sums, row_sums, zero_points } = self;
-        if !zero_points.is_empty() {
-            for (sums, &row_sum) in sums.chunks_exact_mut(NR).zip(row_sums) {
-                for (sum, zero) in sums.iter_mut().zip(zero_points) {
-                    *sum = sum.wrapping_sub(zero.wrapping_mul(row_sum));
+        let Leaving { walk, stage, out } = self.0;
+        let (vnni, v, stage) = (walk.vnni, walk.vnni.vector(), *stage);
+        let [row, col] = walk.last;
+        let per_call = MR / walk.calls;
+        let first = (walk.calls - walk.args.left) * per_call;
+        walk.args.left -= 1;
+        let end = (first + per_call).min(walk.end - row);
+        if first >= end {
+            return;
+        }
+        let sums = walk.args.sums.map_addr(|addr| addr ^ SUMS_BYTES);
+        // SAFETY: the other buffer holds the sums of the last block.
+        let sums = &mut unsafe { &mut *sums.cast::<[[i32; NR]; MR]>() }[first..end];
+        let AmxProduct { a, columns: [start, zero_points], .. } = walk.product;
+        let start = &start[col..col + NR];
+        let mut out = out.from(row + first, col);
+        if S::FROM_REGISTERS && out.width >= NR && zero_points.is_empty() && sums.len() == CHUNK {
+            // The width is constant: with one that varies, addresses took more instructions than the stage, and the
+            // multiplier waited for them.
+            let start = load_row(v, start);
+            let mut acc = [[v.splat(0); REGISTERS]; CHUNK];
+            for (acc, sums) in acc.iter_mut().zip(sums) {
+                let sums = load_row(v, sums);
+                for j in 0..REGISTERS {
+                    acc[j] = v.add(sums[j], start[j]);
                 }
             }
+            return stage.store(v, &acc, OutTile { width: NR, ..out });
         }
-        stage.store_rows(vnni.vector(), sums.len() / NR, sums, NR, out);
+        let zero_points = zero_points.get(col..col + NR).unwrap_or_default();
+        let row_sums = a.sums.get(row + first..).unwrap_or_default();
+        out.width = out.width.min(NR);
+        vnni.run(StoreRows { vnni, stage, out, sums, start, row_sums, zero_points });
+    }
+}
+
+/// Stores what is left over: fewer rows, fewer columns, zero points of the RHS, and outputs that take more code.
+struct StoreRows<'a, S: Stage> {
+    vnni: Avx512Vnni,
+    stage: S,
+    out: OutTile<'a, S::Out>,
+    sums: &'a mut [[i32; NR]],
+    start: &'a [i32],
+    row_sums: &'a [i32],
+    zero_points: &'a [i32],
+}
+
+impl<S: Stage> Task for StoreRows<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { vnni, stage, out, sums, start, row_sums, zero_points } = self;
+        for sums in &mut *sums {
+            for (sum, start) in sums.iter_mut().zip(start) {
+                *sum = sum.wrapping_add(*start);
+            }
+        }
+        // The compensation differs by row and column. Without zero points there is nothing to subtract.
+        for (sums, &row_sum) in sums.iter_mut().zip(row_sums) {
+            for (sum, zero) in sums.iter_mut().zip(zero_points) {
+                *sum = sum.wrapping_sub(zero.wrapping_mul(row_sum));
+            }
+        }
+        stage.store_rows(vnni.vector(), sums.len(), sums.as_flattened(), NR, out);
     }
 }
 
@@ -403,26 +488,28 @@ mod tests {
     use super::*;
     use crate::simd::StoreI32;
 
-    /// Every number of rows of the last strip, depths that are no multiple of 64 or 4, more blocks than one
-    /// configuration takes, and both orders, from strips and from rows in place.
+    /// Every number of rows of the last strip, depths that are no multiple of 64 or 4, many blocks, and both orders, from
+    /// rows that start at lines and from rows that cross them and end at the depth.
     #[test]
     fn blocks() {
         let Some(amx) = Amx::new() else { return };
         let small = (1..=40).map(|rows| ([rows, 1 + rows * 7 % 131, 1 + rows * 11 % 100], rows * 5 % 16));
-        let large = [[65, 70, 545], [33, 129, 33], [40, 330, 40], [16, 1030, 33]];
+        let large = [[65, 70, 545], [33, 129, 133], [40, 330, 40], [16, 1030, 133], [300, 4100, 150]];
         let large = large.into_iter().flat_map(|size| (0..16).map(move |kind| (size, kind)));
         for ([rows, depth, cols], kind) in small.chain(large) {
-            let [signed, strips, panel_stays, zeros] = [kind & 1, kind & 2, kind & 4, kind & 8].map(|bit| bit > 0);
+            let [signed, aligned, panel_stays, zeros] = [kind & 1, kind & 2, kind & 4, kind & 8].map(|bit| bit > 0);
             let code = |i: usize, k: usize| if k < depth { (i * 31 + k * 7 + i * k) as u8 } else { 0xa5 };
             let weight = |k: usize, j: usize| if k < depth && j < cols { (k * 13 + j * 29 + k * j) as i8 } else { 0 };
             let padded = Amx::padded_depth(depth);
             let panels = cols.div_ceil(NR);
-            let stride = if strips { padded } else { padded + 5 };
-            let mut bytes = vec![0u8; rows.next_multiple_of(MR) * stride];
+            let stride = if aligned { padded } else { padded + 5 };
+            let readable = if !aligned && Amx::packs(panels * NR) { depth } else { padded };
+            let mut memory = vec![0u8; rows * stride + 2 * TILE_BYTES];
+            let start = memory.as_ptr().align_offset(TILE_BYTES) + if aligned { 0 } else { 1 };
+            let bytes = &mut memory[start..][..(rows - 1) * stride + readable];
             for i in 0..rows {
-                for k in 0..padded {
-                    let in_strip = i / MR * MR * padded + k / 64 * MR * 64 + i % MR * 64 + k % 64;
-                    bytes[if strips { in_strip } else { i * stride + k }] = code(i, k);
+                for k in 0..padded.min(bytes.len() - i * stride) {
+                    bytes[i * stride + k] = code(i, k);
                 }
             }
             let mut data = vec![0u8; panels * padded * NR];
@@ -437,7 +524,7 @@ mod tests {
             let sums: Vec<i32> = (0..rows).map(|i| i as i32 * 37 - 300).collect();
             let product = AmxProduct {
                 rows,
-                a: LhsRows { bytes: &bytes, stride, len: depth, signed, sums: &sums, strips },
+                a: LhsRows { bytes, stride, len: depth, signed, sums: &sums },
                 panels: &data,
                 panel_len: padded * NR,
                 columns: [&start, if zeros { &zero_points } else { &[] }],
@@ -445,7 +532,7 @@ mod tests {
             };
             let mut found = vec![77; rows * (cols + 3)];
             let out = OutTile { row: 0, col: 0, width: cols, out: &mut found, stride: cols + 3 };
-            amx.multiply(product, StoreI32, out, &mut vec![0; 4 * SUMS + panels * NR]);
+            amx.multiply(product, StoreI32, out, &mut vec![0; Amx::scratch_bytes(rows, depth)]);
             for i in 0..rows {
                 for j in 0..cols {
                     let product = |k| {
