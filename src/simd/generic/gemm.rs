@@ -136,7 +136,7 @@ impl<'a> LhsRows<'a> {
 /// A panel of the RHS: `NR` columns, with the initial accumulators and zero points of those that are computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel<'a> {
-    /// `[units][NR][KR]`: the bits of signed codes, zeros beyond the depth.
+    /// `[REGISTERS][units][LANES][KR]`: the bits of signed codes, zeros beyond the depth.
     pub(crate) codes: &'a [u8],
     /// Initial accumulator of each column to compute: one register of them, or all.
     pub(crate) start: &'a [i32],
@@ -206,9 +206,10 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     b: Panel<'_>,
 ) -> Tile<G, ROWS, REGS> {
     let (v, lanes) = (g.vector(), G::V::LANES);
-    let unit = REGISTERS * lanes * G::KR;
+    let unit = lanes * G::KR;
     // Rows may be longer than panels: the excess would be multiplied by zeros.
-    let steps = b.codes.len() / unit;
+    let steps = b.codes.len() / (REGISTERS * unit);
+    let register = steps * unit;
     let whole = a.whole.min(steps);
     assert!(b.start.len() >= REGS * lanes && REGS <= REGISTERS, "initial accumulators of a tile");
     let mut acc = [[[v.splat(0); REGS]; ROWS]; CHAINS];
@@ -228,25 +229,27 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     let mut k = 0;
     while k + CHAINS <= whole {
         if G::AHEAD > 0 {
-            for line in 0..(CHAINS * unit).div_ceil(64) {
-                v.prefetch(panel.wrapping_add(k * unit + G::AHEAD + line * 64));
+            for j in 0..REGS {
+                for line in 0..(CHAINS * unit).div_ceil(64) {
+                    v.prefetch(panel.wrapping_add(j * register + k * unit + G::AHEAD + line * 64));
+                }
             }
         }
         for (c, acc) in acc.iter_mut().enumerate() {
             // SAFETY: `k + c < whole`, so both operands have this unit.
-            unsafe { step::<G, ROWS, REGS, SIGNED>(g, acc, a, k + c, panel.add((k + c) * unit)) }
+            unsafe { step::<G, ROWS, REGS, SIGNED>(g, acc, a, k + c, panel.add((k + c) * unit), register) }
         }
         k += CHAINS;
     }
     while k < whole {
         // SAFETY: `k < whole`, so both operands have this unit.
-        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], a, k, panel.add(k * unit)) }
+        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], a, k, panel.add(k * unit), register) }
         k += 1;
     }
     if let (Some(last), true) = (a.last, whole < steps) {
         let last = Units { first: last.as_ptr().cast(), stride: UNIT, whole: 1, last: None, ..*a };
         // SAFETY: `last` has one unit, and the panel has this one, because `whole < steps`.
-        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, 0, panel.add(whole * unit)) }
+        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, 0, panel.add(whole * unit), register) }
     }
     let mut sum = acc[0];
     for acc in acc.iter().skip(1) {
@@ -257,10 +260,10 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     sum
 }
 
-/// Accumulates unit `k` of the rows and the unit of a panel at `b`.
+/// Accumulates unit `k` of the rows and the unit of a panel at `b`, whose registers are `register` bytes apart.
 ///
 /// # Safety
-/// - `k < a.whole`, and `b` is valid for reads of a unit of a panel, `REGISTERS` registers of columns.
+/// - `k < a.whole`, and `b` is valid for reads of a unit of `REGS` registers of columns.
 #[inline(always)]
 unsafe fn step<G: Gemm, const ROWS: usize, const REGS: usize, const SIGNED: bool>(
     g: G,
@@ -268,12 +271,13 @@ unsafe fn step<G: Gemm, const ROWS: usize, const REGS: usize, const SIGNED: bool
     a: &Units<'_, ROWS>,
     k: usize,
     b: *const u8,
+    register: usize,
 ) {
     let v = g.vector();
     let mut columns = [v.splat(0); REGS];
     for (j, column) in columns.iter_mut().enumerate() {
         // SAFETY: the caller promises the columns.
-        *column = unsafe { g.load_rhs(b.add(j * G::V::LANES * G::KR)) };
+        *column = unsafe { g.load_rhs(b.add(j * register)) };
     }
     for (i, row) in acc.iter_mut().enumerate() {
         // SAFETY: `i < ROWS`, and the caller promises `k`.

@@ -20,13 +20,11 @@ const NR: usize = Amx::NR;
 const SUMS: usize = MR * NR;
 const SUMS_BYTES: usize = SUMS * size_of::<i32>();
 
-/// Bytes of a line of a panel: 4 codes of each of its columns.
-const LINE: usize = NR * 4;
-/// Bytes of a panel in a step of depth: two tiles. A tile takes one half of each of 16 lines, so AVX512-VNNI can read
-/// the same panels, one line after the other.
-const PANEL_STEP: usize = TILE_ROWS * LINE;
-/// Bytes of a strip in a step of depth: two tiles.
-const STRIP_STEP: usize = MR * TILE_BYTES;
+/// Bytes of a tile, and of a strip in a step of depth: two tiles.
+const TILE: usize = TILE_ROWS * TILE_BYTES;
+const STRIP_STEP: usize = 2 * TILE;
+/// Bytes of a row of sums: two tiles beside each other.
+const SUMS_ROW: usize = NR * size_of::<i32>();
 
 /// Rows that leave through registers together.
 const CHUNK: usize = 8;
@@ -54,6 +52,8 @@ struct Args {
     row_stride: usize,
     high: usize,
     step: usize,
+    /// Bytes between the tiles of the RHS: its columns of one register and of the next.
+    register: usize,
     /// Number of steps of depth.
     steps: usize,
     /// The operands of the block.
@@ -106,18 +106,20 @@ macro_rules! multiply_blocks {
             "mov rax, [r12 + {ROW_STRIDE}]",
             "mov rdx, [r12 + {HIGH}]",
             "mov rsi, [r12 + {STEP}]",
-            "mov ecx, {LINE}",
+            "mov r9, [r12 + {REGISTER}]",
+            "mov ecx, {TILE_BYTES}",
             // Each step of depth.
             "4:",
             concat!($b, " tmm6, [r13 + rcx]"),
             concat!($a, " tmm4, [r14 + rax]"),
             concat!($multiply, " tmm0, tmm4, tmm6"),
             $($first,)*
-            concat!($b, " tmm7, [r13 + rcx + 64]"),
+            "lea r10, [r13 + r9]",
+            concat!($b, " tmm7, [r10 + rcx]"),
             concat!($multiply, " tmm1, tmm4, tmm7"),
             $($second,)*
             "add r14, rsi",
-            "add r13, {PANEL_STEP}",
+            "add r13, {TILE}",
             "cmp qword ptr [r12 + {LEFT}], 0",
             "jne 5f",
             "dec r15",
@@ -131,7 +133,7 @@ macro_rules! multiply_blocks {
             "jnz 3b",
             "6:",
             "mov r8, [r12 + {SUMS}]",
-            "mov ecx, {LINE}",
+            "mov ecx, {SUMS_ROW}",
             "tilestored [r8 + rcx], tmm0",
             "tilestored [r8 + rcx + 64], tmm1",
             $($store,)*
@@ -153,8 +155,10 @@ macro_rules! multiply_blocks {
             STEPS = const offset_of!(Args, steps),
             SUMS = const offset_of!(Args, sums),
             LEFT = const offset_of!(Args, left),
-            LINE = const LINE,
-            PANEL_STEP = const PANEL_STEP,
+            REGISTER = const offset_of!(Args, register),
+            TILE_BYTES = const TILE_BYTES,
+            TILE = const TILE,
+            SUMS_ROW = const SUMS_ROW,
             clobber_abi("sysv64"),
         )
     };
@@ -223,6 +227,7 @@ impl Amx {
                     row_stride: if pack { TILE_BYTES } else { a.stride },
                     high: TILE_ROWS * if pack { TILE_BYTES } else { a.stride },
                     step: if pack { STRIP_STEP } else { TILE_BYTES },
+                    register: panel_len / REGISTERS,
                     steps,
                     a: a.bytes.as_ptr(),
                     b: panels.as_ptr(),
@@ -515,7 +520,7 @@ mod tests {
             let mut data = vec![0u8; panels * padded * NR];
             for k in 0..padded {
                 for j in 0..panels * NR {
-                    data[j / NR * padded * NR + k / 4 * LINE + j % NR * 4 + k % 4] = weight(k, j) as u8;
+                    data[j / 16 * padded * 16 + k / 4 * 64 + j % 16 * 4 + k % 4] = weight(k, j) as u8;
                 }
             }
             let start: Vec<i32> = (0..panels * NR).map(|j| j as i32 * 1001 - 20000).collect();
