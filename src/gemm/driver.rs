@@ -333,6 +333,7 @@ impl<G: Gemm, S: Stage, const MR: usize, const SIGNED: bool> Task for Tiles<'_, 
             for p in 0..group.columns[0].len() / nr {
                 let b = panel(group.panels, group.panel_len, group.columns, p, nr);
                 let out = group.out.from(i, p * nr);
+                out.prefetch(v, [0, 0], MR, REGISTERS * G::V::LANES);
                 if out.width > G::V::LANES {
                     let acc = tile::<G, MR, REGISTERS, 1, SIGNED>(g, &a, b);
                     stage.store(v, &acc, OutTile { width: out.width.min(nr), ..out });

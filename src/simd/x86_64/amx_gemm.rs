@@ -29,6 +29,9 @@ const SUMS_ROW: usize = NR * size_of::<i32>();
 /// Rows that leave through registers together.
 const CHUNK: usize = 8;
 
+/// Steps of depth from which on outputs are not fetched before they are stored: stores have time enough.
+const DEEP: usize = 8;
+
 /// Some rows of the LHS against panels of the RHS.
 #[derive(Clone, Copy)]
 pub(crate) struct AmxProduct<'a> {
@@ -61,7 +64,7 @@ struct Args {
     b: *const u8,
     /// Where its sums go. Those of the last block are in the other of two buffers, `SUMS_BYTES` away.
     sums: *mut i32,
-    /// Calls of `leave` that are left for the last block: at most `steps`.
+    /// Calls of `leave` that are left for the last block.
     left: usize,
     /// Moves on to the next block, and returns false if there is none.
     next: unsafe extern "sysv64" fn(*mut Walk<'_>) -> bool,
@@ -131,7 +134,14 @@ macro_rules! multiply_blocks {
             "call qword ptr [r12 + {LEAVE}]",
             "dec r15",
             "jnz 3b",
+            // What is left of it, if there are fewer steps than calls.
             "6:",
+            "cmp qword ptr [r12 + {LEFT}], 0",
+            "je 8f",
+            "mov rdi, r12",
+            "call qword ptr [r12 + {LEAVE}]",
+            "jmp 6b",
+            "8:",
             "mov r8, [r12 + {SUMS}]",
             "mov ecx, {SUMS_ROW}",
             "tilestored [r8 + rcx], tmm0",
@@ -217,8 +227,6 @@ impl Amx {
         let block_rows = if panel_stays { Self::streamed_rows(depth) } else { MR };
         let strips = if pack { strips } else { &mut [] };
         let steps = depth / TILE_BYTES;
-        // One call for each chunk, or as many as there are steps.
-        let calls = 1 << steps.min(MR / CHUNK).ilog2();
         let whole = rows - rows % MR;
         let mut leaving = Leaving {
             walk: Walk {
@@ -244,7 +252,6 @@ impl Amx {
                 first: 0,
                 at: None,
                 last: [0; 2],
-                calls,
             },
             stage,
             out,
@@ -308,8 +315,6 @@ struct Walk<'a> {
     at: Option<[usize; 2]>,
     /// Those of the last one, whose sums are leaving.
     last: [usize; 2],
-    /// Calls that its sums leave in.
-    calls: usize,
 }
 
 impl Walk<'_> {
@@ -318,7 +323,7 @@ impl Walk<'_> {
             None => [self.first, 0],
             Some(at) => {
                 self.last = at;
-                self.args.left = self.calls;
+                self.args.left = MR / CHUNK;
                 self.args.sums = self.args.sums.map_addr(|addr| addr ^ SUMS_BYTES);
                 self.following(at)
             }
@@ -421,10 +426,9 @@ impl<S: Stage> Task for Leave<'_, '_, S> {
         let Leaving { walk, stage, out } = self.0;
         let (vnni, v, stage) = (walk.vnni, walk.vnni.vector(), *stage);
         let [row, col] = walk.last;
-        let per_call = MR / walk.calls;
-        let first = (walk.calls - walk.args.left) * per_call;
+        let first = MR - walk.args.left * CHUNK;
         walk.args.left -= 1;
-        let end = (first + per_call).min(walk.end - row);
+        let end = (first + CHUNK).min(walk.end - row);
         if first >= end {
             return;
         }
@@ -433,6 +437,12 @@ impl<S: Stage> Task for Leave<'_, '_, S> {
         let sums = &mut unsafe { &mut *sums.cast::<[[i32; NR]; MR]>() }[first..end];
         let AmxProduct { a, columns: [start, zero_points], .. } = walk.product;
         let start = &start[col..col + NR];
+        // Outputs of the block that is being multiplied.
+        if let Some([row, col]) = walk.at
+            && walk.args.steps < DEEP
+        {
+            out.prefetch(v, [row + first, col], end - first, NR);
+        }
         let mut out = out.from(row + first, col);
         if S::FROM_REGISTERS && out.width >= NR && zero_points.is_empty() && sums.len() == CHUNK {
             // The width is constant: with one that varies, addresses took more instructions than the stage, and the
