@@ -30,29 +30,33 @@ impl Amx {
     /// Products of at most this many LHS rows go to AVX512-VNNI.
     ///
     /// They read the RHS once and fill a tile in part, so memory bounds them and not the multiplier. Measured on
-    /// Emerald Rapids in GOPS: 8 × 768 × 3072 531 by AMX and 554 by AVX512-VNNI; 16 rows are faster by AMX.
+    /// Emerald Rapids in GOPS: 8 × 768 × 3072 312 by AMX and 324 by AVX512-VNNI; 12 × 768 × 3072 798 and 621.
     const SKINNY_ROWS: usize = 8;
 
-    /// AMX multiplies from this depth on.
+    /// AMX multiplies from this depth on: a whole step.
     ///
     /// A product of tiles takes 16 cycles however shallow they are, and sums that pass through memory take about 100
-    /// cycles per block. Measured on Emerald Rapids in GOPS, by an earlier kernel: at depth 32 (12544 × 32 × 64) AMX
-    /// 151, AVX512-VNNI 400; at depth 64 (3136 × 64 × 64) 127 and 569. The crossover was between 64 and 128. The
-    /// present kernel has not been measured; it should be lower.
-    const MIN_DEPTH: usize = 128;
+    /// cycles per block. GOPS on Emerald Rapids, by AMX and by AVX512-VNNI: 3136 × 64 × 64 755 and 497, 784 × 96 × 192
+    /// 920 and 491; 12544 × 32 × 64, an earlier kernel, 210 and 346.
+    const MIN_DEPTH: usize = 64;
 
-    /// AMX multiplies from this many outputs on: as many as a block has.
+    /// The same for fewer columns than a block has: 3136 × 96 × 24 246 and 300, 3136 × 144 × 24 289 and 317.
+    const MIN_DEPTH_OF_FEW_COLUMNS: usize = 192;
+
+    /// AMX multiplies from this many multiply–accumulates on.
     ///
-    /// A single block pays for the configuration of tiles (about 90 cycles), and its sums leave while nothing is
-    /// multiplied. An estimate, not measured.
-    const MIN_OUTPUTS: usize = Self::MR * Self::NR;
+    /// A smaller product pays for the configuration of tiles, and its sums leave while nothing is multiplied:
+    /// 12 × 128 × 128 343 and 423, 32 × 256 × 16 235 and 236.
+    const MIN_MACS: usize = 1 << 19;
 
     /// Returns whether AMX multiplies a product of this size faster than AVX512-VNNI.
     ///
     /// Both read the same panels, so the RHS is packed before the number of rows is known. A size that is not known yet
     /// is `usize::MAX`.
     pub(crate) const fn is_faster(rows: usize, depth: usize, cols: usize) -> bool {
-        rows > Self::SKINNY_ROWS && depth >= Self::MIN_DEPTH && rows.saturating_mul(cols) >= Self::MIN_OUTPUTS
+        rows > Self::SKINNY_ROWS
+            && depth >= if cols < Self::NR { Self::MIN_DEPTH_OF_FEW_COLUMNS } else { Self::MIN_DEPTH }
+            && rows.saturating_mul(cols).saturating_mul(depth) >= Self::MIN_MACS
     }
 
     /// Detects AMX by CPUID and returns the AVX-512 that comes with it. Requests nothing.

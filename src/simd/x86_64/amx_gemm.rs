@@ -36,7 +36,7 @@ const DEEP: usize = 8;
 #[derive(Clone, Copy)]
 pub(crate) struct AmxProduct<'a> {
     pub(crate) rows: usize,
-    /// Readable to the padded depth unless [`Amx::packs`] rows for as many columns.
+    /// Rows that are not readable to the padded depth are copied.
     pub(crate) a: LhsRows<'a>,
     pub(crate) panels: &'a [u8],
     pub(crate) panel_len: usize,
@@ -213,7 +213,7 @@ impl Amx {
             end.is_some_and(|end| end <= a.bytes.len())
         };
         let crosses_lines = !(a.bytes.as_ptr().addr() | a.stride).is_multiple_of(TILE_BYTES);
-        let pack = Self::packs(cols) && (crosses_lines || !readable(depth));
+        let pack = Self::packs(cols) && crosses_lines || !readable(depth);
         assert!(readable(if pack { a.len } else { depth }), "LHS of a product");
         assert!(depth > 0 && panel_len == depth * NR, "panels of a product");
         assert!(
@@ -444,18 +444,11 @@ impl<S: Stage> Task for Leave<'_, '_, S> {
             out.prefetch(v, [row + first, col], end - first, NR);
         }
         let mut out = out.from(row + first, col);
-        if S::FROM_REGISTERS && out.width >= NR && zero_points.is_empty() && sums.len() == CHUNK {
-            // The width is constant: with one that varies, addresses took more instructions than the stage, and the
-            // multiplier waited for them.
-            let start = load_row(v, start);
-            let mut acc = [[v.splat(0); REGISTERS]; CHUNK];
-            for (acc, sums) in acc.iter_mut().zip(sums) {
-                let sums = load_row(v, sums);
-                for j in 0..REGISTERS {
-                    acc[j] = v.add(sums[j], start[j]);
-                }
-            }
-            return stage.store(v, &acc, OutTile { width: NR, ..out });
+        if S::FROM_REGISTERS && zero_points.is_empty() && sums.len() == CHUNK {
+            let chunk = StoreChunk { vnni, stage, out, sums, start };
+            // The width of whole blocks is constant: with one that varies, addresses took more instructions than the
+            // stage, and the multiplier waited for them.
+            return if chunk.out.width >= NR { chunk.store(NR) } else { vnni.run(chunk) };
         }
         let zero_points = zero_points.get(col..col + NR).unwrap_or_default();
         let row_sums = a.sums.get(row + first..).unwrap_or_default();
@@ -464,7 +457,43 @@ impl<S: Stage> Task for Leave<'_, '_, S> {
     }
 }
 
-/// Stores what is left over: fewer rows, fewer columns, zero points of the RHS, and outputs that take more code.
+/// Stores `CHUNK` rows from registers. As a task it is a function of its own, for blocks of fewer columns.
+struct StoreChunk<'a, S: Stage> {
+    vnni: Avx512Vnni,
+    stage: S,
+    out: OutTile<'a, S::Out>,
+    sums: &'a [[i32; NR]],
+    start: &'a [i32],
+}
+
+impl<S: Stage> StoreChunk<'_, S> {
+    #[inline(always)]
+    fn store(self, width: usize) {
+        let Self { vnni, stage, out, sums, start } = self;
+        let v = vnni.vector();
+        let start = load_row(v, start);
+        let mut acc = [[v.splat(0); REGISTERS]; CHUNK];
+        for (acc, sums) in acc.iter_mut().zip(sums) {
+            let sums = load_row(v, sums);
+            for j in 0..REGISTERS {
+                acc[j] = v.add(sums[j], start[j]);
+            }
+        }
+        stage.store(v, &acc, OutTile { width, ..out });
+    }
+}
+
+impl<S: Stage> Task for StoreChunk<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let width = self.out.width;
+        self.store(width);
+    }
+}
+
+/// Stores what is left over: fewer rows, zero points of the RHS, and outputs that take more code.
 struct StoreRows<'a, S: Stage> {
     vnni: Avx512Vnni,
     stage: S,
