@@ -32,6 +32,10 @@ const CHUNK: usize = 8;
 /// Steps of depth from which on outputs are not fetched before they are stored: stores have time enough.
 const DEEP: usize = 8;
 
+/// Steps of depth from which on every second block walks the depth backwards: an operand that fills L1 is then still there
+/// in part.
+const SERPENTINE: usize = 12;
+
 /// Some rows of the LHS against panels of the RHS.
 #[derive(Clone, Copy)]
 pub(crate) struct AmxProduct<'a> {
@@ -51,10 +55,12 @@ pub(crate) struct AmxProduct<'a> {
 #[repr(C)]
 struct Args {
     config: Config,
-    /// Bytes from one row of the LHS to the next, to 16 rows further, and to the next step of depth.
+    /// Bytes from one row of the LHS to the next, and to 16 rows further.
     row_stride: usize,
     high: usize,
-    step: usize,
+    /// Bytes to the next step of depth of both operands.
+    a_step: isize,
+    b_step: isize,
     /// Bytes between the tiles of the RHS: its columns of one register and of the next.
     register: usize,
     /// Number of steps of depth.
@@ -108,7 +114,8 @@ macro_rules! multiply_blocks {
             "3:",
             "mov rax, [r12 + {ROW_STRIDE}]",
             "mov rdx, [r12 + {HIGH}]",
-            "mov rsi, [r12 + {STEP}]",
+            "mov rsi, [r12 + {A_STEP}]",
+            "mov r11, [r12 + {B_STEP}]",
             "mov r9, [r12 + {REGISTER}]",
             "mov ecx, {TILE_BYTES}",
             // Each step of depth.
@@ -122,7 +129,7 @@ macro_rules! multiply_blocks {
             concat!($multiply, " tmm1, tmm4, tmm7"),
             $($second,)*
             "add r14, rsi",
-            "add r13, {TILE}",
+            "add r13, r11",
             "cmp qword ptr [r12 + {LEFT}], 0",
             "jne 5f",
             "dec r15",
@@ -161,13 +168,13 @@ macro_rules! multiply_blocks {
             B = const offset_of!(Args, b),
             ROW_STRIDE = const offset_of!(Args, row_stride),
             HIGH = const offset_of!(Args, high),
-            STEP = const offset_of!(Args, step),
+            A_STEP = const offset_of!(Args, a_step),
+            B_STEP = const offset_of!(Args, b_step),
             STEPS = const offset_of!(Args, steps),
             SUMS = const offset_of!(Args, sums),
             LEFT = const offset_of!(Args, left),
             REGISTER = const offset_of!(Args, register),
             TILE_BYTES = const TILE_BYTES,
-            TILE = const TILE,
             SUMS_ROW = const SUMS_ROW,
             clobber_abi("sysv64"),
         )
@@ -234,7 +241,8 @@ impl Amx {
                     config: Config::new(MR),
                     row_stride: if pack { TILE_BYTES } else { a.stride },
                     high: TILE_ROWS * if pack { TILE_BYTES } else { a.stride },
-                    step: if pack { STRIP_STEP } else { TILE_BYTES },
+                    a_step: if pack { STRIP_STEP } else { TILE_BYTES } as isize,
+                    b_step: TILE as isize,
                     register: panel_len / REGISTERS,
                     steps,
                     a: a.bytes.as_ptr(),
@@ -338,12 +346,22 @@ impl Walk<'_> {
             self.vnni.run(PackStrips { rows: a.from(row), count, to: self.strips });
         }
         self.at = Some(next);
+        let steps = self.args.steps;
         self.args.b = panels[col / NR * panel_len..].as_ptr();
         self.args.a = if self.strips.is_empty() {
             a.bytes[row * a.stride..].as_ptr()
         } else {
-            self.strips[(row - self.first) * self.args.steps * TILE_BYTES..][..self.args.steps * STRIP_STEP].as_ptr()
+            self.strips[(row - self.first) * steps * TILE_BYTES..][..steps * STRIP_STEP].as_ptr()
         };
+        if steps >= SERPENTINE {
+            // The other way than the last block.
+            (self.args.a_step, self.args.b_step) = (-self.args.a_step, -self.args.b_step);
+            if self.args.b_step < 0 {
+                let last = steps as isize - 1;
+                self.args.a = self.args.a.wrapping_offset(-self.args.a_step * last);
+                self.args.b = self.args.b.wrapping_offset(-self.args.b_step * last);
+            }
+        }
         true
     }
 
