@@ -17,7 +17,7 @@ use ndarray::{Array, Array1, Array2, Axis, IntoDimension, Ix2, arr0, array};
 use ndarray_quant::compat::{fbgemm::choose_qparams, gemmlowp::FixedPoint};
 use ndarray_quant::error::ParamsError;
 use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, gemm};
-use ndarray_quant::graph::{Activation, Arena, Graph, GraphBuilder, Op, QuantizedNetwork, Recipe, TensorId};
+use ndarray_quant::graph::{Activation, Arena, Graph, GraphBuilder, QuantizedNetwork, Recipe, TensorId, op};
 use ndarray_quant::half::{HalfCast, Overflow};
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::metrics::sqnr_db;
@@ -244,8 +244,8 @@ fn networks() -> Vec<(&'static str, Error)> {
         failed!(build(|g, x, _| g.softmax("y", x, 0))),
         failed!(build(|g, x, _| g.softmax("y", x, 2))),
         failed!(build(|g, x, _| g.flatten("y", x).and_then(|y| g.max_pool("z", y, [2, 2], Window::new())))),
-        failed!(build(|g, x, _| g.node("y", Op::Add, &[x]))),
-        failed!(build(|g, _, c| g.node("y", Op::Linear, &[c, c]))),
+        failed!(build(|g, x, _| g.node("y", op::Binary::Add, &[x]))),
+        failed!(build(|g, _, c| g.node("y", op::Linear, &[c, c]))),
         failed!(graph().run(&ones([1, 5]))),
         failed!(graph().compile().unwrap().run_with(&ones([1, 4]), &mut Arena::new().with_max_bytes(8))),
         failed!(graph().quantize(&dynamic_range()).unwrap().run(&array![[0.0, f32::NAN, 0.0, 0.0]])),

@@ -4,7 +4,7 @@ use half::f16;
 use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Ix2, Ix4, IxDyn, array};
 use ndarray_quant::error::{FileError, GraphError, ParamsError, ShapeError, ValueError};
 use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, Workspace, gemm, gemm_into};
-use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, Op};
+use ndarray_quant::graph::{Activation, Clamp, GraphBuilder, op};
 use ndarray_quant::{
     Error, Granularity, I4, Packed, QParams, QTensor, Scheme,
     compat::gemmlowp::FixedPoint,
@@ -357,7 +357,7 @@ fn extremes_in_graphs() {
     let mut g = GraphBuilder::new();
     assert!(g.input("none", &[1, 0, usize::MAX, 3]).is_err());
     let x = g.input("x", &[1, 2, 0, 2]).unwrap();
-    let far = g.node("far", Op::Resize { scales: [usize::MAX, usize::MAX] }, &[x]);
+    let far = g.node("far", op::Resize { scales: [usize::MAX, usize::MAX] }, &[x]);
     assert!(matches!(far, Err(Error::Graph(GraphError::Node { .. }))));
     for activation in [
         Activation::LeakyRelu { alpha: f32::NAN },

@@ -4,7 +4,7 @@ use ndarray::{Array, Array1, Array4, ArrayD, IxDyn, array};
 use ndarray_quant::Error;
 use ndarray_quant::error::{GraphError, ShapeError, ValueError};
 use ndarray_quant::{
-    graph::{Activation, Arena, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Op, Recipe, TensorId},
+    graph::{Activation, Arena, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Op, Recipe, TensorId, op},
     nn::{Padding, Window},
 };
 use proptest::prelude::*;
@@ -157,7 +157,7 @@ fn simpler_networks_compute_the_same() {
     let graph = every_operator(rng);
     let simple = graph.clone().simplify().unwrap();
     assert!(simple.nodes().len() + 5 <= graph.nodes().len());
-    assert!(!simple.nodes().iter().any(|node| matches!(node.op, Op::BatchNorm { .. })));
+    assert!(!simple.nodes().iter().any(|node| matches!(node.op, Op::BatchNorm(_))));
     // Fused layers are named by their output.
     assert_eq!((simple.node("a"), simple.node("relu6").unwrap().clamp), (None, Clamp::RELU6));
     let x = random(IxDyn(&[7, 3, 8, 6]), rng);
@@ -228,14 +228,14 @@ fn unsound_networks_are_errors() {
         let error = g.conv("n", x, &weights, None, Window::new(), groups);
         assert!(node_error(&error), "{error:?}");
     }
-    assert!(node_error(&g.node("n", Op::Add, &[x])));
-    assert!(node_error(&g.node("n", Op::Concat { axis: 0 }, &[x, x])));
-    assert!(node_error(&g.node("n", Op::Softmax { axis: 4 }, &[x])));
-    assert!(node_error(&g.node("n", Op::Reshape { shape: vec![5] }, &[x])));
-    assert!(node_error(&g.node("n", Op::Resize { scales: [usize::MAX, 3] }, &[x])));
+    assert!(node_error(&g.node("n", op::Binary::Add, &[x])));
+    assert!(node_error(&g.node("n", op::Concat { axis: 0 }, &[x, x])));
+    assert!(node_error(&g.node("n", op::Softmax { axis: 4 }, &[x])));
+    assert!(node_error(&g.node("n", op::Reshape { shape: vec![5] }, &[x])));
+    assert!(node_error(&g.node("n", op::Resize { scales: [usize::MAX, 3] }, &[x])));
     assert!(node_error(&g.pad("n", x, [usize::MAX; 4])));
     let window = Window::new().with_strides([0, 1]);
-    assert!(node_error(&g.node("n", Op::MaxPool { kernel: [2, 2], window }, &[x])));
+    assert!(node_error(&g.node("n", op::MaxPool { kernel: [2, 2], window }, &[x])));
     let graph = g.build(&[x]).unwrap();
     assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[1, 4, 8, 7]))), Err(Error::Shape(ShapeError::Mismatch { .. }))));
     assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[]))), Err(Error::Shape(ShapeError::Mismatch { .. }))));
@@ -327,7 +327,7 @@ fn errors_are_in_the_words_of_the_call() {
         &["\"conv\"", "weights", "[4, 8, 3, 3]", "[4, 3, 3, 3]"],
     );
     says(g.linear("fc", x, &array![[1.0, 2.0]], None).unwrap_err(), &["\"fc\"", "[batch, in]", "[1, 3, 8, 8]"]);
-    says(g.node("sum", Op::Add, &[x]).unwrap_err(), &["\"sum\"", "inputs: expected 2, found 1"]);
+    says(g.node("sum", op::Binary::Add, &[x]).unwrap_err(), &["\"sum\"", "inputs: expected 2, found 1"]);
     says(g.softmax("softmax", x, 0).unwrap_err(), &["axis", "not the batch", "found 0"]);
     says(g.softmax("softmax", x, 7).unwrap_err(), &["axis", "found 7", "4 axes"]);
     says(g.add("sum", x, nhwc).unwrap_err(), &["broadcast", "[1, 3, 8, 8]", "[1, 8, 8, 3]"]);

@@ -5,7 +5,7 @@ use ndarray_quant::Error;
 use ndarray_quant::error::{GraphError, ValueError};
 use ndarray_quant::graph::{
     Activation, Arena, Calibration, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorId,
-    TensorRecipe,
+    TensorRecipe, op,
 };
 use ndarray_quant::nn::Window;
 use ndarray_quant::observer::MinMax;
@@ -152,7 +152,7 @@ fn constant_outputs_are_whole() {
     let row = g.constant("row", &array![[1.0, 0.5]]).unwrap();
     let both = g.concat("both", &[y, row], 1).unwrap();
     let w = g.constant("w", &array![[1.0, -0.5], [0.25, 1.0]]).unwrap();
-    let y = g.node("z", Op::Linear, &[y, w]).unwrap();
+    let y = g.node("z", op::Linear, &[y, w]).unwrap();
     let outputs = [y, both, scalar, empty, empty_row, vector, image.unwrap(), row, w];
     let graph = g.build(&outputs).unwrap();
     let names = graph.outputs();
@@ -239,30 +239,30 @@ fn run_every_way(graph: &Graph) {
 fn empty_tensors_do_not_panic() {
     let window = Window::new();
     let ops = [
-        Op::Activation(Activation::relu()),
-        Op::Activation(Activation::Sigmoid),
-        Op::MaxPool { kernel: [1, 1], window },
-        Op::MaxPool { kernel: [0, 0], window },
-        Op::AveragePool { kernel: [1, 1], window, count_include_pad: true },
-        Op::AveragePool { kernel: [0, 1], window, count_include_pad: false },
-        Op::GlobalAveragePool,
-        Op::Pad { pads: [0, 0, 0, 0] },
-        Op::Pad { pads: [1, 0, 2, 3] },
-        Op::Resize { scales: [0, 2] },
-        Op::Resize { scales: [2, 2] },
-        Op::Softmax { axis: 1 },
-        Op::Softmax { axis: 3 },
-        Op::Concat { axis: 1 },
-        Op::Concat { axis: 2 },
-        Op::Reshape { shape: vec![0] },
-        Op::Reshape { shape: vec![0, 4] },
-        Op::Reshape { shape: vec![2, 0, 3] },
+        Activation::relu().into(),
+        Activation::Sigmoid.into(),
+        op::MaxPool { kernel: [1, 1], window }.into(),
+        op::MaxPool { kernel: [0, 0], window }.into(),
+        op::AveragePool { kernel: [1, 1], window, count_include_pad: true }.into(),
+        op::AveragePool { kernel: [0, 1], window, count_include_pad: false }.into(),
+        op::GlobalAveragePool.into(),
+        op::Pad { pads: [0, 0, 0, 0] }.into(),
+        op::Pad { pads: [1, 0, 2, 3] }.into(),
+        op::Resize { scales: [0, 2] }.into(),
+        op::Resize { scales: [2, 2] }.into(),
+        op::Softmax { axis: 1 }.into(),
+        op::Softmax { axis: 3 }.into(),
+        op::Concat { axis: 1 }.into(),
+        op::Concat { axis: 2 }.into(),
+        op::Reshape { shape: vec![0] }.into(),
+        op::Reshape { shape: vec![0, 4] }.into(),
+        op::Reshape { shape: vec![2, 0, 3] }.into(),
     ];
     for shape in [[1, 0, 3, 2], [1, 2, 0, 3], [1, 2, 3, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 2, 1, 3]] {
         let mut g = GraphBuilder::new();
         let x = g.input("x", &shape).unwrap();
         for (i, op) in ops.iter().enumerate() {
-            let two = matches!(op, Op::Concat { .. });
+            let two = matches!(op, Op::Concat(_));
             let inputs = if two { vec![x, x] } else { vec![x] };
             if let Ok(y) = g.node(&format!("y{i}"), op.clone(), &inputs) {
                 run_every_way(&g.clone().build(&[y]).unwrap());

@@ -3,8 +3,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::kernel::Kind;
 use super::plan::{Ports, Step, Tensor};
+use crate::ops::kernel::Kind;
 
 /// Assigns a buffer to each tensor: the smallest free buffer that is large enough, else the largest free buffer, which
 /// grows. Returns the sizes of the f32 buffers and of the code buffers.

@@ -5,12 +5,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use ndarray::{ArrayD, ArrayRef, ArrayRef1, ArrayRef2, ArrayRef4, ArrayViewD, Axis, Dimension, Zip};
+use ndarray::{ArrayD, ArrayRef, ArrayRef1, ArrayRef2, ArrayRef4, ArrayViewD, Dimension};
 
-use super::network::{Constant, Graph, Input, Node, Parts, check_input, duplicate, infer};
-use super::op::{Activation, Clamp, Op};
-use super::shape::{self, Shape};
+use super::network::{
+    Constant, Graph, Input, Node, Parts, check_input, check_operator, duplicate, infer, only_constants,
+};
+use super::op;
 use crate::error::{Error, GraphError, Result};
+use crate::ops::clamp::Clamp;
+use crate::ops::registry::Op;
+use crate::ops::shape::{Shape, elements};
 use crate::range::check_finite;
 use crate::window::Window;
 
@@ -122,7 +126,11 @@ impl GraphBuilder {
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
-    pub fn node(&mut self, name: &str, op: Op, inputs: &[TensorId]) -> Result<TensorId> {
+    pub fn node(&mut self, name: &str, op: impl Into<Op>, inputs: &[TensorId]) -> Result<TensorId> {
+        self.add_node(name, op.into(), inputs)
+    }
+
+    fn add_node(&mut self, name: &str, op: Op, inputs: &[TensorId]) -> Result<TensorId> {
         let inputs = inputs.iter().map(|&x| self.name(x).map(String::from)).collect::<Result<_>>()?;
         self.push(op, inputs, name).map_err(|e| match e {
             Error::Graph(GraphError::Name { .. }) => e,
@@ -145,7 +153,7 @@ impl GraphBuilder {
         Ok(y)
     }
 
-    /// Convolution ([`Op::Conv`]) of `[batch, in, height, width]` with weights `[out, in / groups, kernel height, kernel
+    /// Convolution ([`op::Conv`]) of `[batch, in, height, width]` with weights `[out, in / groups, kernel height, kernel
     /// width]` and an optional bias `[out]`. The weights become the constant `name.weight`, the bias `name.bias`.
     ///
     /// # Errors
@@ -160,10 +168,10 @@ impl GraphBuilder {
         groups: usize,
     ) -> Result<TensorId> {
         let constants = [("weight", Some(weights.view().into_dyn())), ("bias", bias.map(|b| b.view().into_dyn()))];
-        self.layer(name, Op::Conv { window, groups }, x, &constants)
+        self.layer(name, op::Conv { window, groups }.into(), x, &constants)
     }
 
-    /// Linear layer ([`Op::Linear`]) on `[batch, in]` with weights `[out, in]` and an optional bias `[out]`. The weights
+    /// Linear layer ([`op::Linear`]) on `[batch, in]` with weights `[out, in]` and an optional bias `[out]`. The weights
     /// become the constant `name.weight`, the bias `name.bias`.
     ///
     /// # Errors
@@ -176,7 +184,7 @@ impl GraphBuilder {
         bias: Option<&ArrayRef1<f32>>,
     ) -> Result<TensorId> {
         let constants = [("weight", Some(weights.view().into_dyn())), ("bias", bias.map(|b| b.view().into_dyn()))];
-        self.layer(name, Op::Linear, x, &constants)
+        self.layer(name, op::Linear.into(), x, &constants)
     }
 
     /// Adds constants named `name.part` and a node that reads `x` and them. Adds nothing on failure.
@@ -199,7 +207,7 @@ impl GraphBuilder {
                 });
                 inputs.push(constant?);
             }
-            self.node(name, op, &inputs)
+            self.add_node(name, op, &inputs)
         };
         let added = add();
         if added.is_err() {
@@ -211,7 +219,7 @@ impl GraphBuilder {
         added
     }
 
-    /// Batch normalization ([`Op::BatchNorm`]) of the channels (axis 1):
+    /// Batch normalization ([`op::BatchNorm`]) of the channels (axis 1):
     /// `(x - mean) / sqrt(variance + epsilon) * scale + shift`. All four arrays are `[channels]`; they become the
     /// constants `name.scale`, `name.shift`, `name.mean` and `name.variance`.
     ///
@@ -232,32 +240,32 @@ impl GraphBuilder {
     ) -> Result<TensorId> {
         let constants = [("scale", scale), ("shift", shift), ("mean", mean), ("variance", variance)];
         let constants = constants.map(|(part, value)| (part, Some(value.view().into_dyn())));
-        self.layer(name, Op::BatchNorm { epsilon }, x, &constants)
+        self.layer(name, op::BatchNorm { epsilon }.into(), x, &constants)
     }
 
-    /// Sum of two tensors ([`Op::Add`]), which broadcast as in ONNX and NumPy. One of them may be a constant.
+    /// Sum of two tensors ([`op::Binary::Add`]), which broadcast as in ONNX and NumPy. One of them may be a constant.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn add(&mut self, name: &str, a: TensorId, b: TensorId) -> Result<TensorId> {
-        self.node(name, Op::Add, &[a, b])
+        self.node(name, op::Binary::Add, &[a, b])
     }
 
-    /// Elementwise product of two tensors ([`Op::Mul`]), which broadcast as in ONNX and NumPy. One of them may be a
+    /// Elementwise product of two tensors ([`op::Binary::Mul`]), which broadcast as in ONNX and NumPy. One of them may be a
     /// constant.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn mul(&mut self, name: &str, a: TensorId, b: TensorId) -> Result<TensorId> {
-        self.node(name, Op::Mul, &[a, b])
+        self.node(name, op::Binary::Mul, &[a, b])
     }
 
-    /// Elementwise function ([`Op::Activation`]) of a tensor of any shape.
+    /// Elementwise function ([`op::Activation`]) of a tensor of any shape.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
-    pub fn activation(&mut self, name: &str, x: TensorId, activation: Activation) -> Result<TensorId> {
-        self.node(name, Op::Activation(activation), &[x])
+    pub fn activation(&mut self, name: &str, x: TensorId, activation: op::Activation) -> Result<TensorId> {
+        self.node(name, activation, &[x])
     }
 
     /// ReLU: `max(x, 0)`. [`Graph::simplify`] fuses it into the layer before it.
@@ -265,7 +273,7 @@ impl GraphBuilder {
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn relu(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
-        self.activation(name, x, Activation::relu())
+        self.activation(name, x, op::Activation::relu())
     }
 
     /// ReLU6: `min(max(x, 0), 6)`. [`Graph::simplify`] fuses it into the layer before it.
@@ -273,18 +281,18 @@ impl GraphBuilder {
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn relu6(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
-        self.activation(name, x, Activation::relu6())
+        self.activation(name, x, op::Activation::relu6())
     }
 
-    /// Max pooling ([`Op::MaxPool`]) of `[batch, channels, height, width]`. Padding is ignored.
+    /// Max pooling ([`op::MaxPool`]) of `[batch, channels, height, width]`. Padding is ignored.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn max_pool(&mut self, name: &str, x: TensorId, kernel: [usize; 2], window: Window) -> Result<TensorId> {
-        self.node(name, Op::MaxPool { kernel, window }, &[x])
+        self.node(name, op::MaxPool { kernel, window }, &[x])
     }
 
-    /// Average pooling ([`Op::AveragePool`]) of `[batch, channels, height, width]`. `count_include_pad` counts padding as
+    /// Average pooling ([`op::AveragePool`]) of `[batch, channels, height, width]`. `count_include_pad` counts padding as
     /// zeros in the mean (PyTorch's default); otherwise it is ignored (ONNX's default).
     ///
     /// # Errors
@@ -297,48 +305,48 @@ impl GraphBuilder {
         window: Window,
         count_include_pad: bool,
     ) -> Result<TensorId> {
-        self.node(name, Op::AveragePool { kernel, window, count_include_pad }, &[x])
+        self.node(name, op::AveragePool { kernel, window, count_include_pad }, &[x])
     }
 
-    /// Mean of each channel ([`Op::GlobalAveragePool`]): `[batch, channels, height, width]` to `[batch, channels, 1, 1]`.
+    /// Mean of each channel ([`op::GlobalAveragePool`]): `[batch, channels, height, width]` to `[batch, channels, 1, 1]`.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn global_average_pool(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
-        self.node(name, Op::GlobalAveragePool, &[x])
+        self.node(name, op::GlobalAveragePool, &[x])
     }
 
-    /// Concatenation along `axis` ([`Op::Concat`]), which is not the batch. All other axes have equal lengths.
+    /// Concatenation along `axis` ([`op::Concat`]), which is not the batch. All other axes have equal lengths.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn concat(&mut self, name: &str, inputs: &[TensorId], axis: usize) -> Result<TensorId> {
-        self.node(name, Op::Concat { axis }, inputs)
+        self.node(name, op::Concat { axis }, inputs)
     }
 
-    /// Zero padding ([`Op::Pad`]) of `[batch, channels, height, width]` by `[top, left, bottom, right]`.
+    /// Zero padding ([`op::Pad`]) of `[batch, channels, height, width]` by `[top, left, bottom, right]`.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn pad(&mut self, name: &str, x: TensorId, pads: [usize; 4]) -> Result<TensorId> {
-        self.node(name, Op::Pad { pads }, &[x])
+        self.node(name, op::Pad { pads }, &[x])
     }
 
-    /// Nearest-neighbour upsampling ([`Op::Resize`]) of `[batch, channels, height, width]` by integer factors of height
+    /// Nearest-neighbour upsampling ([`op::Resize`]) of `[batch, channels, height, width]` by integer factors of height
     /// and width.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn resize(&mut self, name: &str, x: TensorId, scales: [usize; 2]) -> Result<TensorId> {
-        self.node(name, Op::Resize { scales }, &[x])
+        self.node(name, op::Resize { scales }, &[x])
     }
 
-    /// Reshapes a tensor ([`Op::Reshape`]). `shape` leaves out the batch.
+    /// Reshapes a tensor ([`op::Reshape`]). `shape` leaves out the batch.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn reshape(&mut self, name: &str, x: TensorId, shape: &[usize]) -> Result<TensorId> {
-        self.node(name, Op::Reshape { shape: shape.into() }, &[x])
+        self.node(name, op::Reshape { shape: shape.into() }, &[x])
     }
 
     /// Reshapes to `[batch, features]`: `[batch, c, h, w]` to `[batch, c * h * w]`.
@@ -350,12 +358,12 @@ impl GraphBuilder {
         self.reshape(name, x, &[features])
     }
 
-    /// Softmax ([`Op::Softmax`]) along `axis`, which is not the batch.
+    /// Softmax ([`op::Softmax`]) along `axis`, which is not the batch.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn softmax(&mut self, name: &str, x: TensorId, axis: usize) -> Result<TensorId> {
-        self.node(name, Op::Softmax { axis }, &[x])
+        self.node(name, op::Softmax { axis }, &[x])
     }
 
     /// The name of a tensor.
@@ -406,7 +414,7 @@ impl GraphBuilder {
     }
 
     fn define(&mut self, name: &str, shape: Shape) -> Result<TensorId> {
-        shape::elements(&shape)?;
+        elements(&shape)?;
         if self.shapes.contains_key(name) {
             return Err(duplicate(name));
         }
@@ -419,24 +427,7 @@ impl GraphBuilder {
 
 /// Computes an operator on constants.
 fn evaluate(op: &Op, inputs: &[&Constant]) -> Result<ArrayD<f32>> {
-    shape::check_op(op, inputs.len())?;
-    let binary = |f: fn(f32, f32) -> f32| {
-        let shape = shape::broadcast(inputs[0].shape(), inputs[1].shape())?;
-        shape::elements(&shape)?;
-        let [a, b] =
-            [inputs[0], inputs[1]].map(|x| x.broadcast(&shape[..]).expect("both broadcast to the common shape"));
-        Ok(Zip::from(&a).and(&b).map_collect(|&a, &b| f(a, b)))
-    };
-    match op {
-        Op::Add => binary(|a, b| a + b),
-        Op::Mul => binary(|a, b| a * b),
-        Op::Activation(activation) => Ok(inputs[0].mapv(|x| activation.eval(x))),
-        Op::Concat { axis } if *axis < inputs[0].ndim() => {
-            let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();
-            let shapes: Vec<_> = inputs.iter().map(|x| x.shape().to_vec()).collect();
-            let different = |_| Error::shape("concatenated tensor", &shapes[0], &shapes[shapes.len() - 1]);
-            ndarray::concatenate(Axis(*axis), &views).map_err(different)
-        }
-        _ => Err(super::network::only_constants()),
-    }
+    let operator = op.operator();
+    check_operator(operator, inputs.len())?;
+    operator.evaluate(inputs).unwrap_or_else(|| Err(only_constants()))
 }

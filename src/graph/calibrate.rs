@@ -7,13 +7,12 @@ use core::ops::Deref;
 use ndarray::{ArrayRef, ArrayView1, ArrayViewD, Dimension};
 
 use super::compile::FloatNetwork;
-use super::index::{from_buffer, map_index};
 use super::network::Graph;
-use super::op::Op;
 use super::plan::Arena;
 use super::recipe::{Precision, Recipe, TensorRecipe, weights};
 use crate::error::{Error, ParamsError, Result};
 use crate::observer::Observer;
+use crate::ops::index::{from_buffer, map_index};
 use crate::scheme::Scheme;
 
 /// Calibration of a float network: one observer per activation, over any number of batches.
@@ -133,7 +132,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
             recipe.tensors.insert(name.clone(), TensorRecipe::activation(ranges.min().sum(), ranges.max().sum()));
         }
         for node in self.graph.nodes() {
-            if matches!(node.op, Op::MaxPool { .. } | Op::Pad { .. } | Op::Resize { .. } | Op::Reshape { .. }) {
+            if node.operator().keeps_range() {
                 let kept = recipe.tensors[&node.inputs[0]].ranges.clone();
                 recipe.tensor_mut(&node.output)?.ranges = kept;
             }

@@ -7,15 +7,15 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 
-use super::float::{self, Weights};
-use super::kernel::{Kernel, Kind};
-use super::movement::BroadcastConstant;
+use super::broadcast_constant::BroadcastConstant;
 use super::network::{Constant, Graph, Node};
-use super::op::Op;
 use super::plan::{Arena, Plan, Ports, Role, Step, Tensor};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{GraphError, Result};
+use crate::ops::float_weights::Weights;
+use crate::ops::kernel::{Kernel, Kind};
+use crate::ops::operator::FloatNode;
 
 /// Builds a plan for a graph.
 pub(crate) struct Planner<'g> {
@@ -107,8 +107,7 @@ impl<'g> Planner<'g> {
         node: &Node,
         weights: impl Fn(&str) -> Option<Weights>,
     ) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
-        let stores_constants =
-            matches!(node.op, Op::Conv { .. } | Op::Linear | Op::BatchNorm { .. } | Op::Add | Op::Mul);
+        let stores_constants = node.operator().stores_constants();
         let held: Vec<Option<Weights>> =
             node.inputs.iter().map(|name| weights(name).filter(|_| stores_constants)).collect();
         // The bias of a quantized layer need not be a tensor of this graph.
@@ -121,7 +120,9 @@ impl<'g> Planner<'g> {
         let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
         let free = node.inputs.iter().zip(&held).filter(|(_, held)| held.is_none());
         let inputs = free.map(|(name, _)| self.f32_tensor(name)).collect();
-        (float::kernel(node, &shapes, self.shape(&node.output), &held), inputs)
+        let output = self.shape(&node.output);
+        let node_on_floats = FloatNode { inputs: &shapes, output, constants: &held, clamp: node.clamp };
+        (node.operator().float_kernel(&node_on_floats), inputs)
     }
 
     pub(crate) fn finish(self, inputs: Ports, outputs: Ports) -> Plan {

@@ -9,11 +9,11 @@ use ndarray::{Array1, ArrayD, ArrayRef, ArrayView2, Axis, Dimension};
 use super::compile::FloatNetwork;
 use super::input_statistics::check_finite;
 use super::network::{FreshNames, Graph, Node, Parts};
-use super::op::Op;
 use super::plan::Arena;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{GraphError, Result, ValueError};
+use crate::ops::operator::Inputs;
 
 /// The largest magnitude of each channel of every activation, over any number of batches. [`Graph::equalize`] reads it.
 ///
@@ -91,21 +91,11 @@ impl<'g> TiedChannels<'g> {
         let index = names.iter().enumerate().map(|(i, &name)| (name, i)).collect();
         let mut tied = Self { parent: (0..names.len()).collect(), names, index };
         for node in graph.nodes() {
-            let keeps_channels = match node.op {
-                // A constant operand has no layer that could scale it.
-                Op::Add => node
-                    .inputs
-                    .iter()
-                    .all(|name| !graph.is_constant(name) && graph.shape(name) == graph.shape(&node.output)),
-                Op::MaxPool { .. }
-                | Op::AveragePool { .. }
-                | Op::GlobalAveragePool
-                | Op::Resize { .. }
-                | Op::Pad { .. } => true,
-                Op::Reshape { .. } => flattens_one_pixel(graph, node),
-                _ => false,
-            };
-            if keeps_channels {
+            let shape = |name: &String| graph.shape(name).unwrap_or_default();
+            let shapes: Vec<&[usize]> = node.inputs.iter().map(shape).collect();
+            let constant: Vec<bool> = node.inputs.iter().map(|name| graph.is_constant(name)).collect();
+            let inputs = Inputs { shapes: &shapes, constant: &constant };
+            if node.operator().commutes_with_scaling(&inputs, shape(&node.output)) {
                 node.inputs.iter().for_each(|name| tied.join(name, &node.output));
             }
         }
@@ -132,13 +122,6 @@ impl<'g> TiedChannels<'g> {
         let (a, b) = (self.find(a), self.find(b));
         self.parent[a] = b;
     }
-}
-
-/// Returns whether a reshape drops a height and a width of 1.
-fn flattens_one_pixel(graph: &Graph, node: &Node) -> bool {
-    let shape = |name| graph.shape(name).unwrap_or_default();
-    let (x, y) = (shape(&node.inputs[0]), shape(&node.output));
-    x.len() == 4 && y.len() == 2 && x[1] == y[1]
 }
 
 /// A set of tied tensors with the layers that write and read them.
@@ -183,7 +166,7 @@ impl Graph {
             groups.entry(tied.root(name)).or_default().fixed = true;
         }
         for (i, node) in self.nodes().iter().enumerate() {
-            let layer = matches!(node.op, Op::Conv { .. } | Op::Linear);
+            let layer = node.operator().layer().is_some();
             let written = tied.root(&node.output);
             let bounded = node.clamp.high.is_some() || node.clamp.low.is_some_and(|low| low != 0.0);
             let all_tied = node.inputs.iter().all(|name| tied.root(name) == written);
@@ -254,7 +237,7 @@ impl Scaling {
             let node = &self.parts.nodes[i];
             if !is_depthwise(node, max.len()) {
                 depthwise_only = false;
-                for_each_weight(&self.parts.constants[&node.inputs[1]].view(), node.op.groups(), |c, w| {
+                for_each_weight(&self.parts.constants[&node.inputs[1]].view(), node.groups(), |c, w| {
                     max_weight[c] = max_weight[c].max(w.abs());
                 });
             }
@@ -278,7 +261,7 @@ impl Scaling {
             }
         }
         for &i in &group.readers {
-            let groups = self.parts.nodes[i].op.groups();
+            let groups = self.parts.nodes[i].groups();
             self.update_constant(i, 1, |value| {
                 let (out, each) = (value.shape()[0] / groups, value.shape()[1]);
                 for (o, mut filter) in value.axis_iter_mut(Axis(0)).enumerate() {
@@ -315,7 +298,7 @@ impl Scaling {
 }
 
 fn is_depthwise(node: &Node, channels: usize) -> bool {
-    matches!(node.op, Op::Conv { groups, .. } if groups == channels)
+    node.groups() == channels && channels > 1
 }
 
 /// Calls `f` with the input channel and the value of each weight.

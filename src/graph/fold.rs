@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use ndarray::{Array1, Axis};
 
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
-use super::op::{Activation, Clamp, Op};
+use super::op::{Activation, Binary};
 use crate::error::Result;
+use crate::ops::clamp::Clamp;
 
 impl Graph {
     /// Returns an equivalent graph with fewer nodes. Call it before calibration.
@@ -49,23 +50,6 @@ impl Graph {
     }
 }
 
-/// Rewrites batch normalization as `x * factor + shift` per channel: `factor = scale / sqrt(variance + epsilon)` and
-/// `shift = shift - mean * factor`.
-pub(crate) fn batch_norm_factors(
-    scale: &Constant,
-    shift: &Constant,
-    mean: &Constant,
-    variance: &Constant,
-    epsilon: f32,
-) -> Vec<(f64, f64)> {
-    let parameters = scale.iter().zip(shift).zip(mean).zip(variance);
-    let factors = parameters.map(|(((&scale, &shift), &mean), &variance)| {
-        let factor = scale as f64 / num_traits::Float::sqrt(variance as f64 + epsilon as f64);
-        (factor, shift as f64 - mean as f64 * factor)
-    });
-    factors.collect()
-}
-
 /// The producer and the number of readers of each tensor. A pass that replaces a producer by another node with the same
 /// output leaves it valid.
 struct Edges {
@@ -97,17 +81,19 @@ fn fold_batch_norms(graph: Graph) -> Result<Graph> {
     let mut names = FreshNames::new(&parts);
     let mut removed = BTreeSet::new();
     for i in 0..parts.nodes.len() {
-        let Op::BatchNorm { epsilon } = parts.nodes[i].op else { continue };
         let norm = parts.nodes[i].clone();
+        if !norm.operator().has_parameters() || norm.operator().layer().is_some() {
+            continue;
+        }
         let Some(before) = edges.sole_producer(&norm.inputs[0]) else { continue };
         let layer = parts.nodes[before].clone();
-        if !matches!(layer.op, Op::Conv { .. } | Op::Linear) || layer.clamp != Clamp::NONE {
+        if layer.operator().layer().is_none() || layer.clamp != Clamp::NONE {
             continue;
         }
         let constant = |name: &String| parts.constants.get(name).cloned();
-        let Some([scale, shift, mean, variance]) = constants(&norm.inputs[1..], constant) else { continue };
         let Some(weights) = constant(&layer.inputs[1]) else { continue };
-        let factors = batch_norm_factors(&scale, &shift, &mean, &variance, epsilon);
+        let constants: Vec<Option<Constant>> = norm.inputs.iter().map(constant).collect();
+        let Some(factors) = norm.operator().channel_affine(weights.shape()[0], &constants) else { continue };
         let mut weights = weights.into_owned();
         for (mut w, (factor, _)) in weights.axis_iter_mut(Axis(0)).zip(&factors) {
             w.mapv_inplace(|w| (w as f64 * factor) as f32);
@@ -134,30 +120,21 @@ fn fold_batch_norms(graph: Graph) -> Result<Graph> {
     without(parts, &removed)
 }
 
-/// The values of `N` constants.
-fn constants<const N: usize>(
-    names: &[String],
-    constant: impl Fn(&String) -> Option<Constant>,
-) -> Option<[Constant; N]> {
-    let values: Option<Vec<Constant>> = names.iter().map(constant).collect();
-    values?.try_into().ok()
-}
-
 /// Replaces `x * sigmoid(x)` by SiLU.
 fn fuse_silu(graph: Graph) -> Result<Graph> {
     let mut parts = graph.into_parts();
     let edges = Edges::new(&parts);
     let mut removed = BTreeSet::new();
     for i in 0..parts.nodes.len() {
-        if parts.nodes[i].op != Op::Mul || parts.nodes[i].clamp != Clamp::NONE {
+        if parts.nodes[i].op != Binary::Mul.into() || parts.nodes[i].clamp != Clamp::NONE {
             continue;
         }
         for (gate, x) in [(0, 1), (1, 0)] {
             let (gate, x) = (parts.nodes[i].inputs[gate].clone(), parts.nodes[i].inputs[x].clone());
             let Some(sigmoid) = edges.sole_producer(&gate) else { continue };
             let node = &parts.nodes[sigmoid];
-            if node.op == Op::Activation(Activation::Sigmoid) && node.inputs[0] == x {
-                parts.nodes[i].op = Op::Activation(Activation::Silu);
+            if node.op == Activation::Sigmoid.into() && node.inputs[0] == x {
+                parts.nodes[i].op = Activation::Silu.into();
                 parts.nodes[i].inputs = alloc::vec![x];
                 removed.insert(sigmoid);
                 break;
@@ -173,11 +150,11 @@ fn fuse_clamps(graph: Graph) -> Result<Graph> {
     let edges = Edges::new(&parts);
     let mut removed = BTreeSet::new();
     for i in 0..parts.nodes.len() {
-        let Op::Activation(Activation::Clip(clamp)) = parts.nodes[i].op else { continue };
+        let Some(clamp) = parts.nodes[i].operator().as_clamp() else { continue };
         let clip = parts.nodes[i].clone();
         let Some(before) = edges.sole_producer(&clip.inputs[0]) else { continue };
         let layer = parts.nodes[before].clone();
-        if layer.op.supports_clamp() {
+        if layer.operator().supports_clamp() {
             parts.nodes[i] = Node { clamp: layer.clamp.then(clamp), output: clip.output, ..layer };
             removed.insert(before);
         }

@@ -7,14 +7,13 @@ use alloc::vec::Vec;
 use ndarray::{Array1, Array2, ArrayRef, ArrayView2, Dimension};
 
 use super::compile::FloatNetwork;
-use super::float::Geometry;
-use super::index::from_buffer;
-use super::kernel::{Values, resized};
 use super::network::{Graph, Node};
-use super::op::Op;
 use super::plan::{Arena, Tensor};
 use crate::error::{Error, GraphError, Result, ValueError};
-use crate::ops::add_float_matmul;
+use crate::ops::index::from_buffer;
+use crate::ops::kernel::{Values, resized};
+use crate::ops::operator;
+use crate::ops::{Geometry, add_float_matmul};
 
 /// Mean and covariance of the inputs of every convolution and linear layer, over any number of batches.
 ///
@@ -145,12 +144,13 @@ impl Layer {
         let shape = |name: &str| graph.shape(name).unwrap_or_default();
         let weights = shape(super::recipe::weights_of(node)?);
         let depth: usize = weights[1..].iter().product();
-        let (rows, groups) = match &node.op {
-            Op::Conv { window, groups } => {
-                let (kernel, x, y) = ([weights[2], weights[3]], shape(&node.inputs[0]), shape(&node.output));
-                (Rows::Im2col(Geometry::new(kernel, window, *groups, x, y)), *groups)
+        let operator::Layer { window, groups } = node.operator().layer()?;
+        let rows = match *weights {
+            [_, _, height, width] => {
+                let (x, y) = (shape(&node.inputs[0]), shape(&node.output));
+                Rows::Im2col(Geometry::new([height, width], &window, groups, x, y))
             }
-            _ => (Rows::Linear, 1),
+            _ => Rows::Linear,
         };
         Some(Self { rows, statistics: LayerStatistics::new(groups, depth) })
     }

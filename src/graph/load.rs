@@ -4,11 +4,11 @@ use core::mem::take;
 
 use ndarray::{ArrayView, ArrayViewD};
 
-use super::index::{from_buffer, from_row_major, map_index};
-use super::kernel::{Kind, Scalar, ValuesMut, resized};
-use super::layout::{copy_into_nhwc, to_nhwc};
 use super::plan::{Arena, Plan, Step, grow};
 use crate::error::Result;
+use crate::ops::index::{from_buffer, from_row_major, map_index};
+use crate::ops::kernel::{Kind, Scalar, ValuesMut, resized};
+use crate::ops::nhwc::{copy_into_nhwc, to_nhwc};
 
 impl Plan {
     /// Copies the inputs into their buffers.

@@ -5,20 +5,20 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::code_ops::{self, Operand};
-use super::codes::{Conv, Dequantize, FakeQuantize, Quantize, QuantizedConv, requantize};
 use super::compile::Planner;
-use super::float::Weights;
-use super::kernel::{Kernel, Kind};
-use super::layout::nhwc_shape;
 use super::network::{Constant, Graph, Node};
-use super::op::{Clamp, Op};
 use super::plan::{Plan, Ports, Role};
 use super::recipe::{Precision, Recipe, weights_of};
 use super::stored::Stored;
 use crate::error::Result;
-use crate::ops::Conv2d;
-use crate::window::Window;
+use crate::ops::clamp::Clamp;
+use crate::ops::conv::on_codes::{Conv, QuantizedConv};
+use crate::ops::float_weights::Weights;
+use crate::ops::kernel::{Kernel, Kind};
+use crate::ops::nhwc::nhwc_shape;
+use crate::ops::operator::{CodeNode, Layer, OnCodes, Operand};
+use crate::ops::quantize::{Dequantize, FakeQuantize, Quantize};
+use crate::ops::{Conv2d, Output};
 
 /// A graph with quantized weights and the recipe of its tensors.
 #[derive(Clone, Copy)]
@@ -59,8 +59,8 @@ impl Quantized<'_> {
                 (true, true, true) => Mode::Static,
             };
         }
-        let binary = matches!(node.op, Op::Add | Op::Mul);
-        let inputs = node.inputs.iter().all(|name| self.is_code(name) || (binary && self.graph.is_constant(name)));
+        let constants = node.operator().quantizes_constants();
+        let inputs = node.inputs.iter().all(|name| self.is_code(name) || (constants && self.graph.is_constant(name)));
         if inputs && self.is_code(&node.output) { Mode::Static } else { Mode::Float }
     }
 
@@ -128,8 +128,8 @@ impl Quantized<'_> {
     pub(crate) fn simulated(&self, planner: &mut Planner<'_>, node: &Node) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
         let on_codes = matches!(self.mode(node), Mode::Static) && weights_of(node).is_none();
         let constant = |name: &str| {
-            let rounded = self.graph.shared_constant(name).filter(|_| on_codes).map(code_ops::constant_codes);
-            let Some(Ok((params, codes))) = rounded else { return self.weights(name) };
+            let rounded = self.graph.shared_constant(name).filter(|_| on_codes).map(Operand::constant);
+            let Some(Ok(Operand { params, constant: Some(codes) })) = rounded else { return self.weights(name) };
             let mut values = ndarray::ArrayD::zeros(codes.raw_dim());
             let fits = params.dequantize_into(&codes, &mut values);
             debug_assert_eq!(fits, Ok(()));
@@ -195,7 +195,12 @@ impl Lowering<'_> {
         match mode {
             Mode::Float => {}
             Mode::Static if weights_of(node).is_none() => {
-                if let Some(kernel) = self.code_kernel(node)? {
+                let kernel = match self.code_kernel(node)? {
+                    OnCodes::Float => None,
+                    OnCodes::Alias => Some(None),
+                    OnCodes::Kernel(kernel) => Some(Some(kernel)),
+                };
+                if let Some(kernel) = kernel {
                     let codes = node.inputs.iter().filter(|name| !self.network.graph.is_constant(name));
                     let inputs = codes.map(|name| self.as_codes(name)).collect::<Result<_>>()?;
                     let output = self.planner.define(&node.output, Kind::Code);
@@ -224,10 +229,7 @@ impl Lowering<'_> {
         let weights = stored.expect("only layers with integer weights have this mode")?;
         let bias = node.inputs.get(2).and_then(|name| self.network.graph.constant(name));
         let bias = bias.map(|b| b.iter().copied().collect::<ndarray::Array1<f32>>());
-        let (window, groups) = match node.op {
-            Op::Conv { window, groups } => (window, groups),
-            _ => (Window::new(), 1),
-        };
+        let Layer { window, groups } = node.operator().layer().expect("only layers have integer weights");
         let layer = Conv2d::new(&weights, bias.as_deref(), &window, groups)?;
         let dims = |name: &str| match &nhwc_shape(self.planner.shape(name))[..] {
             &[_, h, w, c] => [h, w, c],
@@ -236,7 +238,7 @@ impl Lowering<'_> {
         let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
         let (layer, kinds) = match mode {
             Mode::Static => {
-                let to = requantize(&self.params(&node.output)?, node.clamp);
+                let to = Output::to(&self.params(&node.output)?).clamp(node.clamp.low, node.clamp.high);
                 let layer = layer.prepare(&self.params(&node.inputs[0])?, &to)?;
                 (QuantizedConv::Static(layer), (Kind::Code, Kind::Code))
             }
@@ -258,16 +260,16 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// The kernel of a node without weights on codes, see [`code_ops::kernel`].
-    #[allow(clippy::option_option, reason = "three different things")]
-    fn code_kernel(&self, node: &Node) -> Result<Option<Option<Box<dyn Kernel>>>> {
-        let shapes: Vec<&[usize]> = node.inputs.iter().map(|name| self.planner.shape(name)).collect();
+    /// The kernel of a node without weights on codes.
+    fn code_kernel(&self, node: &Node) -> Result<OnCodes> {
+        let inputs: Vec<&[usize]> = node.inputs.iter().map(|name| self.planner.shape(name)).collect();
         let operand = |name: &String| match self.network.graph.shared_constant(name) {
-            Some(value) => Ok(Operand::Constant(value.clone())),
-            None => self.params(name).map(Operand::Codes),
+            Some(value) => Operand::constant(value),
+            None => self.params(name).map(|params| Operand { params, constant: None }),
         };
-        let operands = node.inputs.iter().map(operand).collect::<Result<_>>()?;
-        let output = self.planner.shape(&node.output);
-        code_ops::kernel(node, operands, &shapes, output, &self.params(&node.output)?)
+        let operands = node.inputs.iter().map(operand).collect::<Result<Vec<_>>>()?;
+        let (output, to) = (self.planner.shape(&node.output), self.params(&node.output)?);
+        let node_on_codes = CodeNode { inputs: &inputs, output, operands: &operands, to: &to, clamp: node.clamp };
+        node.operator().code_kernel(&node_on_codes)
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! | task | see |
 //! |---|---|
-//! | build a network in Rust | [`GraphBuilder`], [`TensorId`], [`Op`], [`Activation`] |
+//! | build a network in Rust | [`GraphBuilder`], [`TensorId`], [`Op`], [`op`], [`Activation`] |
 //! | import ONNX (feature `onnx`) | `Graph::from_onnx`, `io::onnx` |
 //! | look at a graph | [`Graph`], [`Node`], [`Clamp`] |
 //! | run in float | [`Graph::run`]; [`Graph::compile`] and [`Arena`] to run more than once |
@@ -55,47 +55,43 @@
 
 // | file | content |
 // |---|---|
-// | `op`, `shape` | operators, shape inference |
 // | `network`, `builder` | the graph, its checks, its builder |
 // | `fold` | batch-norm folding, activation fusion, dead-node elimination |
-// | `kernel`, `plan`, `buffers`, `layout`, `index`, `load`, `compile` | execution plan, buffer assignment, NHWC layout |
-// | `movement`, `float/` | kernels of data movement and of float operators |
+// | `compile`, `plan`, `buffers`, `load`, `broadcast_constant` | execution plan, buffer assignment, inputs, constants |
 // | `recipe`, `calibrate` | quantization recipes, calibration |
 // | `equalize` | cross-layer equalization |
 // | `input_statistics`, `coordinate_descent` | mean and covariance of layer inputs, weight rounding with bias correction |
 // | `quantize`, `stored` | quantized weights |
-// | `codes`, `code_ops`, `lower`, `qnetwork` | kernels on codes; lowering to codes, or to their simulation on floats |
+// | `lower`, `qnetwork` | lowering to codes, or to their simulation on floats |
 // | `mixed` | mixed precision under a budget |
 // | `report` | quantization error per layer |
+//
+// Operators are in `ops`, behind the trait `Operator`: their attributes, shape inference and kernels.
 
+mod broadcast_constant;
 mod buffers;
 mod builder;
 mod calibrate;
-mod code_ops;
-mod codes;
 mod compile;
 mod coordinate_descent;
 mod equalize;
-mod float;
 mod fold;
-mod index;
 mod input_statistics;
-mod kernel;
-mod layout;
 mod load;
 mod lower;
 mod mixed;
-mod movement;
 mod network;
-mod op;
 mod plan;
 mod qnetwork;
 mod quantize;
 mod recipe;
 mod report;
-mod shape;
 mod stored;
 
+pub use crate::ops::clamp::Clamp;
+pub use crate::ops::registry::Op;
+#[doc(inline)]
+pub use crate::ops::registry::attributes as op;
 pub use builder::{GraphBuilder, TensorId};
 pub use calibrate::Calibration;
 pub use compile::FloatNetwork;
@@ -108,7 +104,7 @@ pub(crate) use network::Input;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;
 pub use network::{Graph, Node};
-pub use op::{Activation, Clamp, Op};
+pub use op::Activation;
 pub use plan::Arena;
 pub use qnetwork::QuantizedNetwork;
 pub use recipe::{Precision, Recipe, TensorRecipe};

@@ -4,14 +4,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ndarray::{ArcArray, ArrayRef, IxDyn};
+use ndarray::{ArrayRef, IxDyn};
 
-use super::op::{Clamp, Op};
-use super::shape::{self, Shape};
 use crate::error::{Error, GraphError, Result};
-
-/// The value of a constant tensor: weights, a bias. Cheap to clone.
-pub(crate) type Constant = ArcArray<f32, IxDyn>;
+use crate::ops::clamp::Clamp;
+pub(crate) use crate::ops::operator::Constant;
+use crate::ops::operator::{Inputs, Operator};
+use crate::ops::registry::Op;
+use crate::ops::shape::{Shape, elements};
 
 /// An operator of a [`Graph`] with its inputs and its output.
 ///
@@ -27,6 +27,17 @@ pub struct Node {
     pub clamp: Clamp,
     /// The name of the output tensor.
     pub output: String,
+}
+
+impl Node {
+    pub(crate) fn operator(&self) -> &dyn Operator {
+        self.op.operator()
+    }
+
+    /// The number of channel groups of a layer, and 1 for other operators.
+    pub(crate) fn groups(&self) -> usize {
+        self.operator().layer().map_or(1, |layer| layer.groups)
+    }
 }
 
 /// An input of a [`Graph`]: its name, and its shape for a batch of one.
@@ -117,11 +128,11 @@ impl Graph {
             Some(_) => Err(duplicate(name)),
         };
         for (name, constant) in &constants {
-            shape::elements(constant.shape())?;
+            elements(constant.shape())?;
             define(name, constant.shape().to_vec())?;
         }
         for (name, shape) in &stored {
-            shape::elements(shape)?;
+            elements(shape)?;
             define(name, shape.clone())?;
         }
         for Input { name, shape } in &inputs {
@@ -231,7 +242,7 @@ pub(crate) fn check_input(name: &str, shape: &[usize]) -> Result<()> {
         let expected = "1 as the first axis (the batch; the network runs on any batch)";
         return Err(Error::layout("input", expected, shape).at(name));
     }
-    shape::elements(shape)?;
+    elements(shape)?;
     Ok(())
 }
 
@@ -247,20 +258,42 @@ pub(crate) fn infer(node: &Node, shapes: &BTreeMap<String, Shape>, constant: imp
         return Err(only_constants());
     }
     if node.clamp != Clamp::NONE {
-        if !node.op.supports_clamp() {
+        if !node.operator().supports_clamp() {
             let expected = "none: only Conv, Linear, BatchNorm, Add and Mul have a fused clamp";
             let (low, high) = node.clamp.bounds();
             let found = alloc::format!("{low}..{high} on {}", node.op.name());
             return Err(Error::Argument { what: "clamp of a node", expected, found });
         }
-        shape::check_clamp(node.clamp)?;
+        node.clamp.check()?;
     }
-    let shape = shape::infer(&node.op, &inputs, &constants)?;
+    let shape = infer_operator(node.operator(), &Inputs { shapes: &inputs, constant: &constants })?;
     // A constant of several rows along the batch does not broadcast to other batches.
     if shape.first() != Some(&1) {
         return Err(Error::layout("output", "1 as the first axis (the batch)", &shape));
     }
     Ok(shape)
+}
+
+/// The shape of the output of an operator.
+fn infer_operator(operator: &dyn Operator, inputs: &Inputs<'_>) -> Result<Shape> {
+    check_operator(operator, inputs.shapes.len())?;
+    if operator.has_parameters() && inputs.constant[1..].contains(&false) {
+        let expected = "constants for weights and other parameters".into();
+        return Err(GraphError::Inputs { expected, found: "the output of another node".into() }.into());
+    }
+    let shape = operator.infer(inputs)?;
+    elements(&shape)?;
+    Ok(shape)
+}
+
+/// Checks the number of inputs and the attributes that do not depend on shapes.
+pub(crate) fn check_operator(operator: &dyn Operator, inputs: usize) -> Result<()> {
+    let (arity, expected) = operator.arity();
+    if !arity.contains(&inputs) {
+        let found = alloc::format!("{inputs} for {}", operator.name());
+        return Err(GraphError::Inputs { expected: expected.into(), found }.into());
+    }
+    operator.check()
 }
 
 /// The error for a node whose inputs are all constant.

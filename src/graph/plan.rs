@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 use ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
 use super::buffers::assign_buffers;
-use super::index::{from_buffer, map_index, shift_batch};
-use super::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
-use super::layout::{nhwc_shape, to_nchw, to_nhwc, to_nhwc_mut};
 use super::network::Constant;
 use crate::error::{Error, GraphError, Result, elements};
+use crate::ops::index::{from_buffer, map_index, shift_batch};
+use crate::ops::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
+use crate::ops::nhwc::{nhwc_shape, to_nchw, to_nhwc, to_nhwc_mut};
 use crate::threads;
 
 /// The activation buffers of a network and the scratch of its operators, reused from run to run.

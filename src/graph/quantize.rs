@@ -117,7 +117,7 @@ impl Quantizer<'_> {
                 let tensor = &self.recipe.tensors[name];
                 let statistics = match self.statistics {
                     Some(statistics) => {
-                        statistics.of_layer(&node.output, node.op.groups(), weights.shape()[1..].iter().product())?
+                        statistics.of_layer(&node.output, node.groups(), weights.shape()[1..].iter().product())?
                     }
                     None => None,
                 };

@@ -8,7 +8,6 @@ use core::fmt;
 use ndarray::{Array1, ArrayRef, Axis, IxDyn};
 
 use super::network::{Graph, Node};
-use super::op::Op;
 use crate::element::{Element, I4};
 use crate::error::{Error, ParamsError, Result, check_count};
 use crate::granularity::Granularity;
@@ -214,7 +213,7 @@ impl fmt::Display for Recipe {
 
 /// The name of a node's weights, if its operator has weights that can be quantized.
 pub(crate) fn weights_of(node: &Node) -> Option<&String> {
-    if matches!(node.op, Op::Conv { .. } | Op::Linear) { node.inputs.get(1) } else { None }
+    node.operator().layer().and(node.inputs.get(1))
 }
 
 /// The names of tensors that are an output of the graph or an input other than the weights of a layer.

@@ -8,16 +8,16 @@ use core::fmt;
 
 use ndarray::{ArrayRef, Axis, Dimension, Slice};
 
-use super::codes::FakeQuantize;
 use super::compile::Planner;
-use super::float::Weights;
-use super::kernel::{Kind, Values};
 use super::network::{Graph, Node};
 use super::plan::{Arena, Plan, Ports, Tensor};
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, weights_of};
 use crate::error::{Error, GraphError, Result};
 use crate::metrics::ErrorSums;
+use crate::ops::float_weights::Weights;
+use crate::ops::kernel::{Kind, Values};
+use crate::ops::quantize::FakeQuantize;
 
 /// The error of a tensor against its float values. See [`metrics`](crate::metrics) for the formulas.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 use half::f16;
 use ndarray::{Array1, ArrayD, Axis, Dimension, Ix4, IxDyn};
 
-use super::float::Weights;
 use super::network::Constant;
 use crate::element::{Element, I4};
 use crate::error::Result;
 use crate::granularity::Granularity;
 use crate::half::{HalfCast, Overflow};
+use crate::ops::float_weights::Weights;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 

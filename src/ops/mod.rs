@@ -37,39 +37,47 @@
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 
+mod batch_norm;
 mod binary;
+pub(crate) mod clamp;
 mod concat;
 pub(crate) mod conv;
 mod dynamic_lhs;
 mod float_matmul;
-mod global_pool;
+pub(crate) mod float_weights;
 pub(crate) mod half_linear;
+pub(crate) mod index;
+pub(crate) mod kernel;
 mod layout;
 pub(crate) mod linear;
-mod lookup;
 mod matmul;
+pub(crate) mod nhwc;
+pub(crate) mod operator;
 pub(crate) mod output;
 mod output_stage;
 mod pad;
 mod params;
 mod pool;
+pub(crate) mod quantize;
+pub(crate) mod registry;
+mod reshape;
 mod resize;
+pub(crate) mod shape;
 mod softmax;
+pub(crate) mod unary;
 
 pub use binary::{Add, Mul};
 pub use concat::Concat;
-pub(crate) use conv::{Conv2d, PreparedConv2d};
+pub(crate) use conv::{Conv2d, Geometry};
 pub use conv::{conv_integer, qlinear_conv};
 pub(crate) use float_matmul::{add_float_matmul, float_matmul, float_product};
-pub use global_pool::GlobalAveragePool;
-pub(crate) use layout::copy_to_nhwc;
 pub use linear::fully_connected;
-pub use lookup::Lookup;
 pub use matmul::{matmul_integer, qlinear_matmul};
 pub(crate) use output::Output;
 pub(crate) use output_stage::{bias_scale, check_bias, quantize_bias};
 pub use pad::Pad;
 pub(crate) use params::ChannelParams;
-pub use pool::{AveragePool, MaxPool};
+pub use pool::{AveragePool, GlobalAveragePool, MaxPool};
 pub use resize::{NearestMode, Resize};
 pub use softmax::Softmax;
+pub use unary::Lookup;

@@ -13,8 +13,8 @@ use ndarray_quant::{
 };
 use ndarray_quant::{
     graph::{
-        Activation, Arena, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Op, Precision,
-        QuantizedNetwork, Recipe, TensorId,
+        Activation, Arena, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Precision,
+        QuantizedNetwork, Recipe, TensorId, op,
     },
     nn::Window,
 };
@@ -393,7 +393,7 @@ fn new_constants_get_fresh_names() {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 4, 1, 1]).unwrap();
     let w = g.constant("w", &random((4, 4, 1, 1), rng)).unwrap();
-    let conv = Op::Conv { window: Window::new(), groups: 1 };
+    let conv = op::Conv { window: Window::new(), groups: 1 };
     let a = g.node("a", conv.clone(), &[x, w]).unwrap();
     let mut y = g.node("b", conv, &[a, w]).unwrap();
     for name in ["w.a", "w.b", "a.corrected.bias", "b.corrected.bias"] {

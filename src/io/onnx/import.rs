@@ -255,7 +255,7 @@ impl Importer {
         let constants: Option<Vec<&Constant>> = inputs.iter().map(|name| self.builder.constant_value(name)).collect();
         let Some(constants) = constants.filter(|constants| !constants.is_empty()) else { return Ok(()) };
         let count = match op {
-            Op::Add | Op::Mul => {
+            op if op.operator().arity().0 == (2..=2) => {
                 let ndim = constants.iter().map(|c| c.ndim()).max().unwrap_or(0);
                 let len = |c: &Constant, axis: usize| if axis < c.ndim() { c.shape()[c.ndim() - 1 - axis] } else { 1 };
                 let longest = |axis| constants.iter().map(|c| len(c, axis)).max().unwrap_or(1);

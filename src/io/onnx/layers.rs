@@ -8,13 +8,13 @@ use ndarray::{Axis, IxDyn};
 use super::import::Importer;
 use super::node::OnnxNode;
 use crate::error::Result;
-use crate::graph::{Activation, Clamp, Constant, Op};
+use crate::graph::{Activation, Clamp, Constant, Op, op};
 use crate::window::Window;
 
 impl Importer {
     /// Adds a node that computes floats. The table of operators has checked its inputs and attributes.
     pub(super) fn layer(&mut self, node: &OnnxNode) -> Result<()> {
-        let function = |activation| Op::Activation(activation);
+        let function = |activation: Activation| Op::from(activation);
         let op = match node.op() {
             "Identity" => return self.alias(node),
             "Dropout" => return self.dropout(node),
@@ -23,12 +23,12 @@ impl Importer {
             "MatMul" => return self.matmul(node),
             "BatchNormalization" => {
                 self.check_test_mode(node)?;
-                Op::BatchNorm { epsilon: node.float("epsilon", 1e-5) }
+                op::BatchNorm { epsilon: node.float("epsilon", 1e-5) }.into()
             }
-            "Add" => Op::Add,
-            "Mul" => Op::Mul,
-            "Sub" => return self.with_mapped_constant(node, Op::Add, |x| -x),
-            "Div" => return self.with_mapped_constant(node, Op::Mul, |x| 1.0 / x),
+            "Add" => op::Binary::Add.into(),
+            "Mul" => op::Binary::Mul.into(),
+            "Sub" => return self.with_mapped_constant(node, op::Binary::Add.into(), |x| -x),
+            "Div" => return self.with_mapped_constant(node, op::Binary::Mul.into(), |x| 1.0 / x),
             "Relu" => function(Activation::relu()),
             "Clip" => return self.clip(node),
             "Sigmoid" => function(Activation::Sigmoid),
@@ -42,17 +42,17 @@ impl Importer {
             "Softmax" => return self.softmax(node),
             "MaxPool" => {
                 let (kernel, window) = self.pool_window(node)?;
-                Op::MaxPool { kernel, window }
+                op::MaxPool { kernel, window }.into()
             }
             "AveragePool" => {
                 let (kernel, window) = self.pool_window(node)?;
-                Op::AveragePool { kernel, window, count_include_pad: node.int("count_include_pad", 0) != 0 }
+                op::AveragePool { kernel, window, count_include_pad: node.int("count_include_pad", 0) != 0 }.into()
             }
-            "GlobalAveragePool" => Op::GlobalAveragePool,
+            "GlobalAveragePool" => op::GlobalAveragePool.into(),
             "ReduceMean" => return self.reduce_mean(node),
             "Concat" => {
                 let ndim = self.shape(node, 0)?.len();
-                Op::Concat { axis: node.axis(self.concat_axis(node)?, ndim)? }
+                op::Concat { axis: node.axis(self.concat_axis(node)?, ndim)? }.into()
             }
             "Pad" => return self.pad(node),
             "Resize" | "Upsample" => return self.resize(node),
@@ -87,7 +87,7 @@ impl Importer {
         let window = node.window([height, width])?;
         let groups = node.sizes::<1>("group", &[node.int("group", 1)])?[0];
         let inputs = self.operands(node)?;
-        self.push(node, Op::Conv { window, groups }, inputs)
+        self.push(node, op::Conv { window, groups }.into(), inputs)
     }
 
     fn pool_window(&self, node: &OnnxNode) -> Result<([usize; 2], Window)> {
@@ -117,7 +117,7 @@ impl Importer {
             let why = || node.unsupported(alloc::format!("input 2 of shape {:?}: not one row", bias.shape()));
             inputs.push(self.new_constant(node, "bias", row.ok_or_else(why)?)?);
         }
-        self.push(node, Op::Linear, inputs)
+        self.push(node, op::Linear.into(), inputs)
     }
 
     fn matmul(&mut self, node: &OnnxNode) -> Result<()> {
@@ -128,7 +128,7 @@ impl Importer {
         let weights = self.required_constant(node, 1)?;
         let (weights, _) = self.weights(node, weights, false, 1.0)?;
         let inputs = alloc::vec![self.operand(node.required(0)?)?, weights];
-        self.push(node, Op::Linear, inputs)
+        self.push(node, op::Linear.into(), inputs)
     }
 
     fn required_constant(&self, node: &OnnxNode, i: usize) -> Result<Constant> {
@@ -177,7 +177,7 @@ impl Importer {
         };
         let clamp = Clamp { low: bound(1, "min", f32::NEG_INFINITY)?, high: bound(2, "max", f32::INFINITY)? };
         let inputs = alloc::vec![self.operand(node.required(0)?)?];
-        self.push(node, Op::Activation(Activation::Clip(clamp)), inputs)
+        self.push(node, Activation::Clip(clamp).into(), inputs)
     }
 
     fn softmax(&mut self, node: &OnnxNode) -> Result<()> {
@@ -192,7 +192,7 @@ impl Importer {
             return Err(node.unsupported(why));
         }
         let inputs = alloc::vec![self.operand(node.required(0)?)?];
-        self.push(node, Op::Softmax { axis }, inputs)
+        self.push(node, op::Softmax { axis }.into(), inputs)
     }
 
     fn reduce_mean(&mut self, node: &OnnxNode) -> Result<()> {
@@ -206,10 +206,10 @@ impl Importer {
         }
         let inputs: Vec<String> = alloc::vec![self.operand(node.required(0)?)?];
         if node.int("keepdims", 1) != 0 {
-            return self.push(node, Op::GlobalAveragePool, inputs);
+            return self.push(node, op::GlobalAveragePool.into(), inputs);
         }
         let mean = self.new_name(&alloc::format!("{}.mean", node.output()?));
-        self.push_as(Op::GlobalAveragePool, inputs, &mean)?;
-        self.push(node, Op::Reshape { shape: alloc::vec![shape[1]] }, alloc::vec![mean])
+        self.push_as(op::GlobalAveragePool.into(), inputs, &mean)?;
+        self.push(node, op::Reshape { shape: alloc::vec![shape[1]] }.into(), alloc::vec![mean])
     }
 }

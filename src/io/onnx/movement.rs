@@ -6,7 +6,7 @@ use super::import::Importer;
 use super::integers::{squeezed, unsqueezed};
 use super::node::OnnxNode;
 use crate::error::Result;
-use crate::graph::Op;
+use crate::graph::op;
 
 impl Importer {
     pub(super) fn pad(&mut self, node: &OnnxNode) -> Result<()> {
@@ -42,7 +42,7 @@ impl Importer {
             return Err(node.unsupported("padding of the batch or the channels"));
         };
         let inputs = alloc::vec![self.operand(node.required(0)?)?];
-        self.push(node, Op::Pad { pads: [top, left, bottom, right] }, inputs)
+        self.push(node, op::Pad { pads: [top, left, bottom, right] }.into(), inputs)
     }
 
     /// Nearest neighbor by whole factors. All supported coordinate transformations select the same pixels.
@@ -70,7 +70,7 @@ impl Importer {
             return Err(node.unsupported(why));
         }
         let inputs = alloc::vec![self.operand(node.required(0)?)?];
-        self.push(node, Op::Resize { scales: [down as usize, right as usize] }, inputs)
+        self.push(node, op::Resize { scales: [down as usize, right as usize] }.into(), inputs)
     }
 
     /// The scales of a `Resize` or `Upsample`, by axis.
@@ -150,7 +150,7 @@ impl Importer {
             }
         };
         let inputs = alloc::vec![self.operand(node.required(0)?)?];
-        self.push(node, Op::Reshape { shape: target }, inputs)
+        self.push(node, op::Reshape { shape: target }.into(), inputs)
     }
 
     /// Returns the target shape without the batch. In `target`, the first value is the batch, 0 copies a length of the

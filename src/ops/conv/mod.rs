@@ -6,15 +6,22 @@
 //! | `im2col` | the rows of a product's LHS: the windows of an image |
 //! | `depthwise` | depthwise convolution: one kernel per channel |
 //! | `layer` | [`Conv2d`] and [`PreparedConv2d`]: scales, bias and output stage |
+//! | `float`, `float_depthwise` | kernels on floats |
+//! | `op`, `on_codes` | the operator of graphs, its kernel on codes |
 //! | `functions` | one-call operators by their ONNX names |
 
 mod depthwise;
+mod float;
+mod float_depthwise;
 mod functions;
 mod im2col;
 mod layer;
+pub(crate) mod on_codes;
+pub(crate) mod op;
 #[cfg(test)]
 mod tests;
 mod weights;
 
+pub(crate) use float::Geometry;
 pub use functions::{conv_integer, qlinear_conv};
 pub use layer::{Conv2d, PreparedConv2d};

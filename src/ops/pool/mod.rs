@@ -6,6 +6,9 @@
 //! | `pool_op` | the reductions of a window |
 //! | `windows` | the loops over output rows, pixels and blocks of elements |
 
+mod float;
+mod global;
+pub(crate) mod op;
 mod pool_op;
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,7 @@ use crate::gemm::{Int8, Workspace};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::window::{Placed, Window};
+pub use global::GlobalAveragePool;
 use pool_op::{FloatMean, IntegerMean, Max};
 use windows::pool_windows;
 

@@ -1,16 +1,19 @@
 //! Linear layers with integer weights.
 
+mod float;
+pub(crate) mod op;
+
 use alloc::vec::Vec;
 
 use ndarray::{Array2, ArrayRef1, ArrayRef2, Axis, Ix2};
 
-use super::dynamic_lhs::DynamicLhs;
-use super::output::Output;
-use super::output_stage::{OutputStage, check_bias};
-use super::params::{ChannelParams, check_params};
 use crate::element::Element;
 use crate::error::{Error, Result, check_count, check_shapes};
 use crate::gemm::{DequantizeEpilogue, Finish, Int8, PackedRhs, Workspace, check_depth, gemm_from, gemm_into};
+use crate::ops::dynamic_lhs::DynamicLhs;
+use crate::ops::output::Output;
+use crate::ops::output_stage::{OutputStage, check_bias};
+use crate::ops::params::{ChannelParams, check_params};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;

@@ -1,13 +1,11 @@
-//! Kernels that quantize, dequantize and multiply codes. The arithmetic is in [`ops`](crate::ops).
+//! Kernels that quantize and dequantize tensors of a network.
 
-use ndarray::{Array4, ArrayView1, ArrayView4, ArrayViewMut1, ArrayViewMut4};
+use ndarray::{Array4, ArrayView1, ArrayViewMut1};
 
 use super::index::map_index;
-use super::kernel::{Kernel, Scratch, Values, ValuesMut, resized};
-use super::op::Clamp;
+use super::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::error::{Result, ValueError};
 use crate::granularity::Granularity;
-use crate::ops::{Conv2d, Output, PreparedConv2d};
 use crate::qparams::QParams;
 use crate::range::Ranges;
 use crate::scheme::Scheme;
@@ -76,68 +74,6 @@ impl Kernel for FakeQuantize {
     }
 }
 
-/// A convolution with `i8` weights, by the types of its input and output.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "one for each layer")]
-pub(crate) enum QuantizedConv {
-    /// Codes to codes: full integer.
-    Static(PreparedConv2d<u8, i8, u8>),
-    /// Codes to floats. Holds the parameters of the input.
-    StaticToF32(Conv2d<i8>, QParams<u8>),
-    /// Floats to floats: quantizes each image on the fly, by its own range.
-    DynamicRange(Conv2d<i8>),
-}
-
-/// A convolution, or a linear layer as a 1×1 convolution of one pixel.
-#[derive(Debug)]
-pub(crate) struct Conv {
-    pub(crate) layer: QuantizedConv,
-    /// Height, width and channels of the input.
-    pub(crate) input: [usize; 3],
-    /// Height, width and channels of the output.
-    pub(crate) output: [usize; 3],
-    /// The clamp of a float output. Output codes are clamped by the layer.
-    pub(crate) clamp: Clamp,
-}
-
-impl Kernel for Conv {
-    fn size_in_bytes(&self) -> usize {
-        match &self.layer {
-            QuantizedConv::Static(layer) => layer.size_in_bytes(),
-            QuantizedConv::StaticToF32(layer, _) | QuantizedConv::DynamicRange(layer) => layer.size_in_bytes(),
-        }
-    }
-
-    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
-        match &self.layer {
-            QuantizedConv::Static(layer) => {
-                let x = view(inputs[0].as_slice(), images, self.input);
-                layer.forward_into(&x, &mut view_mut(output.into_slice(), images, self.output), &mut scratch.gemm)
-            }
-            QuantizedConv::StaticToF32(layer, params) => {
-                let x = view(inputs[0].as_slice(), images, self.input);
-                let mut y = view_mut(output.into_slice(), images, self.output);
-                layer.forward_clamped_into(params, &x, self.clamp.bounds(), &mut y, &mut scratch.gemm)
-            }
-            QuantizedConv::DynamicRange(layer) => {
-                let [x_len, y_len] = [self.input, self.output].map(|dims| dims.iter().product::<usize>().max(1));
-                let y = output.into_slice::<f32>();
-                let x = inputs[0].as_slice::<f32>();
-                for (image, (x, y)) in x.chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)).enumerate() {
-                    let codes = resized(&mut scratch.codes, x_len);
-                    let params = params_of(x).map_err(|e| map_index(e, |i| alloc::vec![image * x_len + i[0]]))?;
-                    // An image with a NaN has no range.
-                    quantize(&params, x, codes, true)?;
-                    let codes = view(codes, 1, self.input);
-                    let mut y = view_mut(y, 1, self.output);
-                    layer.forward_clamped_into(&params, &codes, self.clamp.bounds(), &mut y, &mut scratch.gemm)?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
 /// The cost of quantizing one element, or of including it in a range, in multiply-accumulates of codes.
 const MACS_PER_ELEMENT: usize = 16;
 
@@ -146,7 +82,7 @@ const NAN_BLOCK: usize = 32 * 1024;
 
 /// Quantizes `x` into `codes`, on several threads where it is large enough. Unless `nan_as_zero`, NaN is an error with
 /// its position in `x`.
-fn quantize(params: &QParams<u8>, x: &[f32], codes: &mut [u8], nan_as_zero: bool) -> Result<()> {
+pub(crate) fn quantize(params: &QParams<u8>, x: &[f32], codes: &mut [u8], nan_as_zero: bool) -> Result<()> {
     let mut done = alloc::vec![Ok(()); threads::worth(x.len().saturating_mul(MACS_PER_ELEMENT))];
     threads::each_part(codes, 1, &mut done, &|first, codes, done| {
         let blocks = x[first..first + codes.len()].chunks(NAN_BLOCK).zip(codes.chunks_mut(NAN_BLOCK));
@@ -175,7 +111,7 @@ impl Task for HasNan<'_> {
 }
 
 /// Chooses the parameters of one image by its range, on several threads where it is large enough.
-fn params_of(x: &[f32]) -> Result<QParams<u8>> {
+pub(crate) fn params_of(x: &[f32]) -> Result<QParams<u8>> {
     let scheme = Scheme::<u8>::asymmetric();
     let chunks = threads::worth(x.len().saturating_mul(MACS_PER_ELEMENT));
     let mut ranges = alloc::vec![None; chunks];
@@ -194,17 +130,4 @@ fn params_of(x: &[f32]) -> Result<QParams<u8>> {
         // On one thread, or to find the position of a non-finite element.
         None => scheme.params_of(&ArrayView1::from(x)),
     }
-}
-
-/// The output spec with a fused clamp.
-pub(crate) fn requantize(params: &QParams<u8>, clamp: Clamp) -> Output<u8> {
-    Output::to(params).clamp(clamp.low, clamp.high)
-}
-
-fn view<T>(values: &[T], images: usize, [h, w, c]: [usize; 3]) -> ArrayView4<'_, T> {
-    ArrayView4::from_shape((images, h, w, c), values).expect("lengths were planned")
-}
-
-fn view_mut<T>(values: &mut [T], images: usize, [h, w, c]: [usize; 3]) -> ArrayViewMut4<'_, T> {
-    ArrayViewMut4::from_shape((images, h, w, c), values).expect("lengths were planned")
 }

@@ -1,9 +1,10 @@
 //! Binary elementwise operators: sum and product of two quantized tensors.
 
+mod float;
+pub(crate) mod op;
+
 use ndarray::{Array, ArrayRef, Dimension};
 
-use super::output::Output;
-use super::params::check_params;
 use crate::affine::{
     Arithmetic, DoubleProduct, FixedSum, FloatProduct, FloatSum, Multiplier, ProductOf, RequantizeFixed, unsupported,
 };
@@ -12,6 +13,8 @@ use crate::elementwise::map2;
 use crate::error::Error;
 use crate::error::{Result, ShapeError};
 use crate::gemm::Int8;
+use crate::ops::output::Output;
+use crate::ops::params::check_params;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 

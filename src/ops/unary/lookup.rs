@@ -4,10 +4,10 @@ use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
-use super::params::check_params;
 use crate::affine::dequantize;
 use crate::error::{Error, Result};
 use crate::gemm::Int8;
+use crate::ops::params::check_params;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::simd;
@@ -136,7 +136,7 @@ impl<X: Int8, Y: Int8> Lookup<X, Y> {
     }
 
     /// Applies the table to contiguous rows of `len` codes. Output rows are `stride` apart.
-    pub(super) fn apply_rows(&self, (x, len): (&[X], usize), (out, stride): (&mut [Y], usize)) {
+    pub(crate) fn apply_rows(&self, (x, len): (&[X], usize), (out, stride): (&mut [Y], usize)) {
         let (table, _) = Y::as_bytes(&*self.table).as_chunks();
         if let (Some(table), Some(out)) = (table.first(), simd::as_bytes_mut(out)) {
             simd::lookup(table, (X::as_bytes(x), len), (out, stride));

@@ -2,12 +2,12 @@
 
 use ndarray::{Array4, ArrayRef4, Ix4};
 
-use super::layout::with_nhwc;
-use super::output::Output;
-use super::params::check_params;
 use crate::affine::{Codes, Multiplier};
 use crate::error::{Error, Result, ValueError};
 use crate::gemm::{Int8, Workspace};
+use crate::ops::layout::with_nhwc;
+use crate::ops::output::Output;
+use crate::ops::params::check_params;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::simd::{self, Task};

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Axis, IxDyn};
 
-use crate::ops::copy_to_nhwc;
+use super::layout::copy_to_nhwc;
 
 const NCHW_TO_NHWC: [usize; 4] = [0, 2, 3, 1];
 const NHWC_TO_NCHW: [usize; 4] = [0, 3, 1, 2];
@@ -50,7 +50,12 @@ pub(crate) fn to_nchw<'a, T>(buffer: &'a [T], shape: &[usize]) -> ArrayViewD<'a,
 
 /// Views a buffer as a batch of NHWC tensors. `shape` is logical, with any batch.
 pub(crate) fn nhwc_batch<'a, T>(buffer: &'a [T], shape: &[usize], images: usize) -> ArrayViewD<'a, T> {
-    let mut dims = nhwc_shape(shape);
+    memory_batch(buffer, &nhwc_shape(shape), images)
+}
+
+/// Views a buffer as a batch of tensors of this shape in memory, with any batch.
+pub(crate) fn memory_batch<'a, T>(buffer: &'a [T], shape: &[usize], images: usize) -> ArrayViewD<'a, T> {
+    let mut dims = shape.to_vec();
     dims[0] = images;
     ArrayView::from_shape(dims, buffer).expect("the buffer has the tensor's length")
 }

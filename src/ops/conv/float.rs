@@ -1,16 +1,16 @@
-//! [`Op::Conv`](crate::graph::Op::Conv) on floats.
+//! Convolution on floats.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use ndarray::{ArrayView2, ArrayViewMut2, s};
 
-use super::depthwise::Depthwise;
-use super::{AddBiasAndClamp, CODE_MACS_PER_MAC, Matrix, Weights};
+use super::float_depthwise::Depthwise;
 use crate::error::Result;
-use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut, per_thread, resized};
-use crate::graph::op::Clamp;
+use crate::ops::clamp::Clamp;
 use crate::ops::float_matmul;
+use crate::ops::float_weights::{AddBiasAndClamp, CODE_MACS_PER_MAC, Matrix, Weights};
+use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut, per_thread, resized};
 use crate::simd;
 use crate::threads;
 use crate::window::{Placed, Window};

@@ -1,5 +1,7 @@
 //! Nearest-neighbour resizing.
 
+pub(crate) mod op;
+
 use ndarray::{Array4, ArrayRef4, Axis, Ix4};
 
 use crate::element::Code;

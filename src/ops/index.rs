@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::layout::nhwc_shape;
+use super::nhwc::nhwc_shape;
 use crate::error::{Error, GraphError, ValueError};
 
 /// Replaces the index of a [`ValueError::NonFinite`]; other errors stay.

@@ -1,14 +1,14 @@
-//! [`Op::Linear`](crate::graph::Op::Linear) on floats.
+//! Linear layer on floats.
 
 use alloc::vec::Vec;
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::{AddBiasAndClamp, Matrix, Weights};
 use crate::error::Result;
-use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::graph::op::Clamp;
+use crate::ops::clamp::Clamp;
 use crate::ops::float_matmul;
+use crate::ops::float_weights::{AddBiasAndClamp, Matrix, Weights};
+use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::simd;
 
 #[derive(Debug)]

@@ -1,10 +1,9 @@
 //! Float pooling.
 
 use crate::error::Result;
-use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::ops::conv::Geometry;
+use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::simd::{self, Task};
-
-use super::Geometry;
 
 /// The reduction of a window.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,7 +12,6 @@ enum Reduce {
     Average { count_include_pad: bool },
 }
 
-/// [`Op::MaxPool`](crate::graph::Op::MaxPool) and [`Op::AveragePool`](crate::graph::Op::AveragePool).
 #[derive(Debug)]
 pub(super) struct Pool {
     geometry: Geometry,
@@ -83,7 +81,6 @@ impl Task for PoolImage<'_> {
     }
 }
 
-/// [`Op::GlobalAveragePool`](crate::graph::Op::GlobalAveragePool).
 #[derive(Debug)]
 pub(super) struct GlobalAverage {
     pixels: usize,

@@ -1,12 +1,14 @@
 //! Softmax.
 
+pub(crate) mod op;
+
 use alloc::boxed::Box;
 
 use ndarray::{Array, ArrayRef, ArrayView1, ArrayViewMut1, Axis, Dimension, Zip};
 
-use super::params::check_params;
 use crate::error::{Error, Result};
 use crate::gemm::Int8;
+use crate::ops::params::check_params;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 

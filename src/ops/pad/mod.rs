@@ -1,14 +1,16 @@
 //! Padding with zeros.
 
+pub(crate) mod op;
+
 use alloc::vec::Vec;
 
 use ndarray::{Array, ArrayRef, ArrayViewMut, Dimension, Slice};
 
-use super::params::check_params;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, check_count, check_shapes, elements};
 use crate::gemm::Int8;
+use crate::ops::params::check_params;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 

@@ -1,12 +1,13 @@
-//! Depthwise [`Op::Conv`](crate::graph::Op::Conv) on floats: one filter per channel.
+//! Depthwise convolution on floats: one filter per channel.
 
 use alloc::vec::Vec;
 
-use super::{CODE_MACS_PER_MAC, Geometry, Matrix};
+use super::float::Geometry;
 use crate::affine::clamp_f32;
 use crate::error::Result;
-use crate::graph::kernel::{Kernel, Scratch, Values, ValuesMut, per_thread};
-use crate::graph::op::Clamp;
+use crate::ops::clamp::Clamp;
+use crate::ops::float_weights::{CODE_MACS_PER_MAC, Matrix};
+use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut, per_thread};
 use crate::simd::{self, Task};
 use crate::threads;
 use crate::window::Placed;

@@ -1,13 +1,15 @@
 //! Concatenation.
 
+pub(crate) mod op;
+
 use alloc::vec::Vec;
 
 use ndarray::{Array, ArrayRef, ArrayView, Axis, Dimension, Slice};
 
-use super::lookup::Lookup;
-use super::params::check_params;
 use crate::error::{Error, Result, check_count};
 use crate::gemm::Int8;
+use crate::ops::params::check_params;
+use crate::ops::unary::Lookup;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 

@@ -1,0 +1,160 @@
+//! Functions of two tensors in a graph: shape inference, choice of kernels.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use ndarray::{ArrayD, ArrayView1, ArrayViewMut1, ArrayViewMutD, Zip};
+
+use super::float;
+use super::{Add, Mul};
+use crate::error::{Error, GraphError, Result};
+use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::ops::nhwc::memory_batch;
+use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, OnCodes, Operator};
+use crate::ops::shape::{Shape, broadcast, elements};
+
+/// A function of the elements of two tensors, with broadcasting: the ONNX operator of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Binary {
+    /// `a + b`.
+    Add,
+    /// `a * b`.
+    Mul,
+}
+
+impl Binary {
+    /// Evaluates the function.
+    pub fn eval(self, a: f32, b: f32) -> f32 {
+        match self {
+            Binary::Add => a + b,
+            Binary::Mul => a * b,
+        }
+    }
+}
+
+impl Operator for Binary {
+    fn name(&self) -> &'static str {
+        match self {
+            Binary::Add => "Add",
+            Binary::Mul => "Mul",
+        }
+    }
+
+    fn arity(&self) -> (core::ops::RangeInclusive<usize>, &'static str) {
+        (2..=2, "2")
+    }
+
+    fn stores_constants(&self) -> bool {
+        true
+    }
+
+    fn quantizes_constants(&self) -> bool {
+        true
+    }
+
+    fn supports_clamp(&self) -> bool {
+        true
+    }
+
+    fn infer(&self, inputs: &Inputs<'_>) -> Result<Shape> {
+        check_operands(inputs)?;
+        broadcast(inputs.shapes[0], inputs.shapes[1])
+    }
+
+    fn evaluate(&self, inputs: &[&Constant]) -> Option<Result<ArrayD<f32>>> {
+        let evaluate = || {
+            let shape = broadcast(inputs[0].shape(), inputs[1].shape())?;
+            elements(&shape)?;
+            let [a, b] =
+                [inputs[0], inputs[1]].map(|x| x.broadcast(&shape[..]).expect("both broadcast to the common shape"));
+            Ok(Zip::from(&a).and(&b).map_collect(|&a, &b| self.eval(a, b)))
+        };
+        Some(evaluate())
+    }
+
+    fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
+        Some(match self {
+            Binary::Add => float::kernel(float::Add, node),
+            Binary::Mul => float::kernel(float::Mul, node),
+        })
+    }
+
+    fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
+        let [a, b] = [0, 1].map(|i| &node.operands[i].params);
+        let op = match self {
+            Binary::Add => CodeOp::Add(Add::new(a, b, &node.to())?),
+            Binary::Mul => CodeOp::Mul(Mul::new(a, b, &node.to())?),
+        };
+        let (constants, inputs) = (node.broadcast_constants(), node.memory_shapes());
+        OnCodes::kernel(BinaryOnCodes { op, constants, inputs, output: crate::ops::nhwc::nhwc_shape(node.output) })
+    }
+
+    /// A constant operand has no layer that could scale it.
+    fn commutes_with_scaling(&self, inputs: &Inputs<'_>, output: &[usize]) -> bool {
+        *self == Binary::Add
+            && inputs.shapes.iter().zip(inputs.constant).all(|(shape, constant)| !constant && *shape == output)
+    }
+}
+
+/// Checks the ranks of two operands that broadcast: activations have equal ranks, so that their batch axes align, and a
+/// constant has no more axes than they.
+fn check_operands(inputs: &Inputs<'_>) -> Result<()> {
+    let Inputs { shapes, constant } = *inputs;
+    let activations = || shapes.iter().zip(constant).filter(|(_, constant)| !**constant).map(|(shape, _)| shape.len());
+    let Some(ndim) = activations().next() else { return Ok(()) };
+    match shapes.iter().zip(constant).find(|(s, constant)| if **constant { s.len() > ndim } else { s.len() != ndim }) {
+        Some(_) => {
+            let expected = "activations of equal rank, and constants of at most that rank".into();
+            let found = alloc::format!("shapes {:?} and {:?}", shapes[0], shapes[1]);
+            Err(Error::from(GraphError::Inputs { expected, found }))
+        }
+        None => Ok(()),
+    }
+}
+
+#[derive(Debug)]
+enum CodeOp {
+    Add(Add<u8>),
+    Mul(Mul<u8>),
+}
+
+#[derive(Debug)]
+struct BinaryOnCodes {
+    op: CodeOp,
+    /// The codes of each constant input.
+    constants: Vec<Option<ArrayD<u8>>>,
+    /// Shapes in memory for a batch of one.
+    inputs: Vec<Vec<usize>>,
+    output: Vec<usize>,
+}
+
+impl Kernel for BinaryOnCodes {
+    fn size_in_bytes(&self) -> usize {
+        self.constants.iter().flatten().map(ArrayD::len).sum()
+    }
+
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let out = output.into_slice::<u8>();
+        if let (CodeOp::Add(add), [a, b], [None, None]) = (&self.op, inputs, &self.constants[..])
+            && self.inputs[0] == self.inputs[1]
+        {
+            let [a, b] = [a, b].map(|values| ArrayView1::from(values.as_slice::<u8>()).into_dyn());
+            return add.forward_into(&a, &b, &mut ArrayViewMut1::from(out).into_dyn());
+        }
+        // Only the inputs that are not constant are inputs of the step.
+        let mut values = inputs.iter();
+        let [a, b] = [0, 1].map(|i| match &self.constants[i] {
+            Some(codes) => codes.view(),
+            None => memory_batch(values.next().map_or(&[][..], |v| v.as_slice()), &self.inputs[i], images),
+        });
+        let mut dims = self.output.clone();
+        dims[0] = images;
+        let mut out = ArrayViewMutD::from_shape(dims, out).expect("lengths were planned");
+        match &self.op {
+            CodeOp::Add(add) => add.forward_into(&a, &b, &mut out),
+            CodeOp::Mul(mul) => mul.forward_into(&a, &b, &mut out),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `Concat` in a graph: attributes, shape inference, kernels.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use ndarray::{ArrayD, ArrayViewMutD, Axis};
+
+use crate::error::{Error, Result, check_shapes};
+use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::ops::nhwc::{memory_batch, nhwc_axis, nhwc_shape};
+use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, OnCodes, Operator};
+use crate::ops::shape::{Shape, inner_axis};
+
+/// Concatenation of all inputs along an axis other than the batch (ONNX: `Concat`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Concat {
+    /// The axis.
+    pub axis: usize,
+}
+
+impl Operator for Concat {
+    fn name(&self) -> &'static str {
+        "Concat"
+    }
+
+    fn arity(&self) -> (core::ops::RangeInclusive<usize>, &'static str) {
+        (1..=usize::MAX, "at least 1")
+    }
+
+    fn infer(&self, inputs: &Inputs<'_>) -> Result<Shape> {
+        let mut shape = inputs.x().to_vec();
+        inner_axis(self.axis, shape.len())?;
+        for input in &inputs.shapes[1..] {
+            let mut expected = inputs.x().to_vec();
+            if input.len() == expected.len() {
+                expected[self.axis] = input[self.axis];
+            }
+            check_shapes("concatenated tensor", &expected, input)?;
+            shape[self.axis] = shape[self.axis].saturating_add(input[self.axis]);
+        }
+        Ok(shape)
+    }
+
+    fn evaluate(&self, inputs: &[&Constant]) -> Option<Result<ArrayD<f32>>> {
+        if self.axis >= inputs[0].ndim() {
+            return None;
+        }
+        let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();
+        let shapes: Vec<_> = inputs.iter().map(|x| x.shape().to_vec()).collect();
+        let different = |_| Error::shape("concatenated tensor", &shapes[0], &shapes[shapes.len() - 1]);
+        Some(ndarray::concatenate(Axis(self.axis), &views).map_err(different))
+    }
+
+    fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
+        let run = |shape: &&[usize]| nhwc_shape(shape)[nhwc_axis(self.axis, shape.len())..].iter().product();
+        Some(Box::new(FloatConcat { runs: node.inputs.iter().map(run).collect() }))
+    }
+
+    fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
+        let axis = Axis(nhwc_axis(self.axis, node.output.len()));
+        let params: Vec<_> = node.operands.iter().map(|operand| &operand.params).collect();
+        let concat = super::Concat::new(axis, &params, node.to)?;
+        OnCodes::kernel(ConcatOnCodes { concat, inputs: node.memory_shapes(), output: nhwc_shape(node.output) })
+    }
+}
+
+#[derive(Debug)]
+struct FloatConcat {
+    /// For each input, the length of its contiguous runs: the product of the axes from the concatenated one on.
+    runs: Vec<usize>,
+}
+
+impl Kernel for FloatConcat {
+    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let total: usize = self.runs.iter().sum();
+        let mut at = 0;
+        let output = output.into_slice::<f32>();
+        for (&run, input) in self.runs.iter().zip(inputs) {
+            if run > 0 {
+                let to = output.chunks_exact_mut(total);
+                to.zip(input.as_slice::<f32>().chunks_exact(run)).for_each(|(y, x)| y[at..at + run].copy_from_slice(x));
+            }
+            at += run;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct ConcatOnCodes {
+    concat: super::Concat<u8>,
+    /// Shapes in memory for a batch of one.
+    inputs: Vec<Vec<usize>>,
+    output: Vec<usize>,
+}
+
+impl Kernel for ConcatOnCodes {
+    fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
+        let views = inputs.iter().zip(&self.inputs).map(|(x, shape)| memory_batch(x.as_slice(), shape, images));
+        let mut dims = self.output.clone();
+        dims[0] = images;
+        let mut out = ArrayViewMutD::from_shape(dims, output.into_slice()).expect("lengths were planned");
+        self.concat.forward_into(&views.collect::<Vec<_>>(), &mut out)
+    }
+}
