@@ -341,12 +341,12 @@ impl GraphBuilder {
         self.node(name, op::Resize { scales }, &[x])
     }
 
-    /// Reshapes a tensor ([`op::Reshape`]). `shape` leaves out the batch.
+    /// Reshapes each sample ([`op::Reshape`]). `shape` leaves out the batch.
     ///
     /// # Errors
     /// See [`GraphBuilder`](Self#errors).
     pub fn reshape(&mut self, name: &str, x: TensorId, shape: &[usize]) -> Result<TensorId> {
-        self.node(name, op::Reshape { shape: shape.into() }, &[x])
+        self.node(name, op::Reshape { shape: [&[1], shape].concat() }, &[x])
     }
 
     /// Reshapes to `[batch, features]`: `[batch, c, h, w]` to `[batch, c * h * w]`.
@@ -390,12 +390,6 @@ impl GraphBuilder {
     #[cfg(feature = "onnx")]
     pub(crate) fn shape_of(&self, name: &str) -> Option<&[usize]> {
         self.shapes.get(name).map(Vec::as_slice)
-    }
-
-    /// The value of a constant.
-    #[cfg(feature = "onnx")]
-    pub(crate) fn constant_value(&self, name: &str) -> Option<&Constant> {
-        self.parts.constants.get(name)
     }
 
     /// Returns the graph that computes these tensors. A constant may be an output too; a run returns it as it is.

@@ -159,7 +159,8 @@ impl Layer {
         let (values, depth) = (values.as_slice::<f32>(), self.statistics.depth());
         match self.rows {
             Rows::Linear => {
-                let rows = ArrayView2::from_shape((images, depth), values).expect("lengths were planned");
+                let rows = values.len().checked_div(depth).unwrap_or(images);
+                let rows = ArrayView2::from_shape((rows, depth), values).expect("lengths were planned");
                 self.statistics.add(0, rows);
             }
             Rows::Im2col(geometry) => {

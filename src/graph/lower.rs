@@ -233,7 +233,7 @@ impl Lowering<'_> {
         let layer = Conv2d::new(&weights, bias.as_deref(), &window, groups)?;
         let dims = |name: &str| match &nhwc_shape(self.planner.shape(name))[..] {
             &[_, h, w, c] => [h, w, c],
-            rest => [1, 1, rest[1..].iter().product()],
+            rest => [1, rest[..rest.len() - 1].iter().product(), rest[rest.len() - 1]],
         };
         let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
         let (layer, kinds) = match mode {

@@ -97,12 +97,12 @@ pub use calibrate::Calibration;
 pub use compile::FloatNetwork;
 pub use equalize::ChannelAbsMax;
 pub use input_statistics::InputStatistics;
-#[cfg(feature = "onnx")]
-pub(crate) use network::Constant;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Input;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Parts;
+#[cfg(feature = "onnx")]
+pub(crate) use network::{Constant, check_operator};
 pub use network::{Graph, Node};
 pub use op::Activation;
 pub use plan::Arena;

@@ -266,12 +266,7 @@ pub(crate) fn infer(node: &Node, shapes: &BTreeMap<String, Shape>, constant: imp
         }
         node.clamp.check()?;
     }
-    let shape = infer_operator(node.operator(), &Inputs { shapes: &inputs, constant: &constants })?;
-    // A constant of several rows along the batch does not broadcast to other batches.
-    if shape.first() != Some(&1) {
-        return Err(Error::layout("output", "1 as the first axis (the batch)", &shape));
-    }
-    Ok(shape)
+    infer_operator(node.operator(), &Inputs { shapes: &inputs, constant: &constants })
 }
 
 /// The shape of the output of an operator.

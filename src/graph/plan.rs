@@ -11,7 +11,7 @@ use super::network::Constant;
 use crate::error::{Error, GraphError, Result, elements};
 use crate::ops::index::{from_buffer, map_index, shift_batch};
 use crate::ops::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{nhwc_shape, to_nchw, to_nhwc, to_nhwc_mut};
+use crate::ops::nhwc::{batch_dims, copy_from_nhwc};
 use crate::threads;
 
 /// The activation buffers of a network and the scratch of its operators, reused from run to run.
@@ -186,24 +186,25 @@ impl Plan {
         let images = self.check_inputs(inputs)?;
         self.check_bytes::<U>(images, arena.max_bytes)?;
         let output = |&t: &usize| {
-            let shape = self.tensors[t].shape_of(images);
             if let Some(constant) = &self.tensors[t].constant {
                 let values = constant.iter().copied().collect::<Vec<f32>>();
                 let values = U::of(Values::F32(&values)).to_vec();
                 return Ok(Array::from_shape_vec(constant.raw_dim(), values).expect("the values of the constant"));
             }
+            let shape = batch_dims(&self.tensors[t].shape, images);
             elements("output of the network", &shape)?;
-            let mut strided = Array::from_elem(IxDyn(&nhwc_shape(&shape)), U::default());
-            if shape.len() == 4 {
-                strided = strided.permuted_axes(&[0, 3, 1, 2][..]);
-            }
-            Ok(strided)
+            Ok(Array::from_elem(IxDyn(&shape), U::default()))
         };
+        // The batch is an axis of its own while the outputs are filled.
         let mut outputs = self.outputs.of::<U>().iter().map(output).collect::<Result<Vec<ArrayD<U>>>>()?;
         let computed = self.outputs.of::<U>().iter().zip(&mut outputs).filter(|(t, _)| self.is_computed(**t));
         let views: Vec<_> = computed.map(|(_, output)| output.view_mut()).collect();
         if views.iter().any(|output| !output.is_empty()) {
             self.split(inputs.to_vec(), views, images, arena)?;
+        }
+        for (&t, output) in self.outputs.of::<U>().iter().zip(&mut outputs).filter(|(t, _)| self.is_computed(**t)) {
+            let batch = core::mem::take(output).into_shape_with_order(self.tensors[t].shape_of(images));
+            *output = batch.expect("the batch is merged into the first axis");
         }
         Ok(outputs)
     }
@@ -267,7 +268,7 @@ impl Plan {
             let computed = self.outputs.of::<U>().iter().filter(|&&t| self.is_computed(t));
             for (&t, y) in computed.zip(&mut outputs) {
                 let values = self.values(t, count, arena).as_slice::<U>();
-                self.store(t, values, count, y.slice_axis_mut(Axis(0), range));
+                self.store(t, values, y.slice_axis_mut(Axis(0), range));
             }
         }
         Ok(())
@@ -335,10 +336,9 @@ impl Plan {
         Ok(images)
     }
 
-    fn store<U: Scalar>(&self, t: usize, values: &[U], images: usize, y: ArrayViewMutD<'_, U>) {
-        let shape = self.tensors[t].shape_of(images);
-        let x = to_nhwc(to_nchw(values, &shape));
-        to_nhwc_mut(y).assign(&x);
+    /// Copies a tensor to a part of an output, which is in standard layout.
+    fn store<U: Scalar>(&self, t: usize, values: &[U], mut y: ArrayViewMutD<'_, U>) {
+        copy_from_nhwc(values, &self.tensors[t].shape, y.as_slice_mut().expect("whole samples in standard layout"));
     }
 
     /// The values of a tensor.
@@ -411,8 +411,10 @@ impl Tensor {
     /// The logical shape for a batch of `images`.
     fn shape_of(&self, images: usize) -> Vec<usize> {
         let mut shape = self.shape.clone();
-        if let Some(batch) = shape.first_mut() {
-            *batch = images;
+        match shape.first_mut() {
+            Some(batch) => *batch *= images,
+            None if images == 1 => {}
+            None => shape.push(images),
         }
         shape
     }

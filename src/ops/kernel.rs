@@ -64,6 +64,13 @@ impl<'a> Values<'a> {
 }
 
 impl<'a> ValuesMut<'a> {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            ValuesMut::F32(_) => Kind::F32,
+            ValuesMut::Code(_) => Kind::Code,
+        }
+    }
+
     pub(crate) fn into_slice<T: Scalar>(self) -> &'a mut [T] {
         T::of_mut(self)
     }

@@ -60,7 +60,7 @@ pub(crate) fn copy_to_nhwc<A: Copy + 'static>(x: &ArrayRef4<A>, copy: &mut [A]) 
 }
 
 /// Copies contiguous NHWC into an array of any strides.
-fn copy_from_nhwc<B: Copy + 'static>(copy: &[B], out: &mut ArrayRef4<B>) {
+pub(super) fn copy_from_nhwc<B: Copy + 'static>(copy: &[B], out: &mut ArrayRef4<B>) {
     let (_, height, width, channels) = out.dim();
     let mut nchw = out.view_mut().permuted_axes(NCHW);
     if let (Some(from), Some(to)) = (as_bytes(copy), nchw.as_slice_mut().and_then(as_bytes_mut)) {

@@ -12,7 +12,7 @@ use ndarray::{ArcArray, ArrayD, IxDyn};
 use super::clamp::Clamp;
 use super::float_weights::Weights;
 use super::kernel::Kernel;
-use super::nhwc::{broadcast_constant, broadcast_shape, nhwc_shape};
+use super::nhwc::broadcast_constant;
 use super::output::Output;
 use super::shape::Shape;
 use crate::error::Result;
@@ -22,6 +22,9 @@ use crate::window::Window;
 
 /// The value of a constant tensor: weights, a bias. Cheap to clone.
 pub(crate) type Constant = ArcArray<f32, IxDyn>;
+
+/// Integers that are known before a network runs: shapes, axes and flags. Cheap to clone.
+pub(crate) type IntTensor = ArcArray<i64, IxDyn>;
 
 /// An operator of a network, with its attributes.
 ///
@@ -53,6 +56,12 @@ pub(crate) trait Operator {
 
     /// Computes the output of constants, of any shape. `None` if that is not supported.
     fn evaluate(&self, _: &[&Constant]) -> Option<Result<ArrayD<f32>>> {
+        None
+    }
+
+    /// Same as [`evaluate`](Self::evaluate), for integers.
+    #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only files hold integers"))]
+    fn evaluate_ints(&self, _: &[&IntTensor]) -> Option<Result<ArrayD<i64>>> {
         None
     }
 
@@ -156,7 +165,7 @@ impl<'a> FloatNode<'a> {
 
     /// The constant input `i`, to be broadcast to the output in memory order.
     pub(crate) fn broadcast(&self, i: usize) -> Option<ArrayD<f32>> {
-        self.values(i).map(|values| broadcast_constant(values.into_owned(), self.output.len()))
+        self.values(i).map(|values| broadcast_constant(values.into_owned(), self.output))
     }
 }
 
@@ -209,13 +218,8 @@ impl<'a> CodeNode<'a> {
 
     /// The codes of constant inputs, to be broadcast to the output in memory order.
     pub(crate) fn broadcast_constants(&self) -> Vec<Option<ArrayD<u8>>> {
-        let broadcast = |codes: &ArrayD<u8>| broadcast_constant(codes.clone(), self.output.len());
+        let broadcast = |codes: &ArrayD<u8>| broadcast_constant(codes.clone(), self.output);
         self.operands.iter().map(|operand| operand.constant.as_ref().map(broadcast)).collect()
-    }
-
-    /// The shapes of the inputs in memory, with the rank of the output.
-    pub(crate) fn memory_shapes(&self) -> Vec<Vec<usize>> {
-        self.inputs.iter().map(|shape| nhwc_shape(&broadcast_shape(shape, self.output.len()))).collect()
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::operator::Operator;
 
-/// Defines [`Op`] from the operators and the types of their attributes.
+/// Defines [`Op`] from the operators: the type of the attributes, and the spelling in ONNX files.
 macro_rules! operators {
-    ($($(#[$doc:meta])* $name:ident($path:path),)*) => {
+    ($($(#[$doc:meta])* $name:ident($path:path), $onnx:path;)*) => {
         /// The attributes of the operators of graphs.
         pub mod attributes {
+            pub use crate::ops::reduce::Reduction;
+
             $(pub use $path;)*
         }
 
@@ -43,6 +45,10 @@ macro_rules! operators {
             }
         })*
 
+        /// The spelling of all operators in ONNX files.
+        #[cfg(feature = "onnx")]
+        pub(crate) const ONNX: &[&[crate::io::onnx::operator::OnnxOperator]] = &[$($onnx,)*];
+
         impl Op {
             pub(crate) fn operator(&self) -> &dyn Operator {
                 match self {
@@ -55,31 +61,49 @@ macro_rules! operators {
 
 operators! {
     /// Convolution.
-    Conv(crate::ops::conv::op::Conv),
+    Conv(crate::ops::conv::op::Conv), crate::ops::conv::onnx::CONV;
     /// Linear layer.
-    Linear(crate::ops::linear::op::Linear),
+    Linear(crate::ops::linear::op::Linear), crate::ops::linear::onnx::LINEAR;
+    /// Product of matrices.
+    MatMul(crate::ops::matmul::op::MatMul), crate::ops::matmul::onnx::MATMUL;
     /// Batch normalization.
-    BatchNorm(crate::ops::batch_norm::BatchNorm),
+    BatchNorm(crate::ops::batch_norm::BatchNorm), crate::ops::batch_norm::onnx::BATCH_NORM;
+    /// Layer normalization.
+    LayerNorm(crate::ops::layer_norm::LayerNorm), crate::ops::layer_norm::onnx::LAYER_NORM;
     /// Function of the elements of two tensors.
-    Binary(crate::ops::binary::op::Binary),
+    Binary(crate::ops::binary::op::Binary), crate::ops::binary::onnx::BINARIES;
     /// Function of the elements of one tensor.
-    Activation(crate::ops::unary::function::Activation),
+    Activation(crate::ops::unary::function::Activation), crate::ops::unary::onnx::UNARIES;
     /// Maximum of each window.
-    MaxPool(crate::ops::pool::op::MaxPool),
+    MaxPool(crate::ops::pool::op::MaxPool), crate::ops::pool::onnx::MAX_POOL;
     /// Mean of each window.
-    AveragePool(crate::ops::pool::op::AveragePool),
+    AveragePool(crate::ops::pool::op::AveragePool), crate::ops::pool::onnx::AVERAGE_POOL;
     /// Mean of each channel.
-    GlobalAveragePool(crate::ops::pool::op::GlobalAveragePool),
+    GlobalAveragePool(crate::ops::pool::op::GlobalAveragePool), crate::ops::pool::onnx::GLOBAL_AVERAGE_POOL;
+    /// Reduction of axes.
+    Reduce(crate::ops::reduce::Reduce), crate::ops::reduce::onnx::REDUCE;
     /// Concatenation.
-    Concat(crate::ops::concat::op::Concat),
+    Concat(crate::ops::concat::op::Concat), crate::ops::concat::onnx::CONCAT;
     /// Zero padding.
-    Pad(crate::ops::pad::op::Pad),
+    Pad(crate::ops::pad::op::Pad), crate::ops::pad::onnx::PAD;
     /// Upsampling.
-    Resize(crate::ops::resize::op::Resize),
+    Resize(crate::ops::resize::op::Resize), crate::ops::resize::onnx::RESIZE;
     /// The same elements in another shape.
-    Reshape(crate::ops::reshape::Reshape),
+    Reshape(crate::ops::reshape::Reshape), crate::ops::reshape::onnx::RESHAPE;
+    /// The axes in another order.
+    Transpose(crate::ops::transpose::Transpose), crate::ops::transpose::onnx::TRANSPOSE;
+    /// Elements of an axis at equal distances.
+    Slice(crate::ops::slice::Slice), crate::ops::slice::onnx::SLICE;
+    /// Elements of an axis at constant positions.
+    Gather(crate::ops::gather::Gather), crate::ops::gather::onnx::GATHER;
+    /// Repetition of axes of length 1.
+    Expand(crate::ops::expand::Expand), crate::ops::expand::onnx::EXPAND;
+    /// Channels as blocks of pixels.
+    DepthToSpace(crate::ops::depth_to_space::DepthToSpace), crate::ops::depth_to_space::onnx::DEPTH_TO_SPACE;
+    /// Blocks of pixels as channels.
+    SpaceToDepth(crate::ops::depth_to_space::SpaceToDepth), crate::ops::depth_to_space::onnx::SPACE_TO_DEPTH;
     /// Softmax.
-    Softmax(crate::ops::softmax::op::Softmax),
+    Softmax(crate::ops::softmax::op::Softmax), crate::ops::softmax::onnx::SOFTMAX;
 }
 
 impl Op {

@@ -8,7 +8,7 @@ use crate::window::{Placed, Window};
 /// The largest number of elements of a tensor, for a batch of one: a small file must not cause a huge allocation.
 const MAX_ELEMENTS: usize = 1 << 28;
 
-/// A shape whose first axis, the batch, is 1.
+/// A shape for a batch of one.
 pub(crate) type Shape = Vec<usize>;
 
 /// The number of elements. An error if it exceeds [`MAX_ELEMENTS`].
@@ -71,13 +71,4 @@ pub(crate) fn ranked<const N: usize>(
 /// The number of channels, the second axis.
 pub(crate) fn channels(x: &[usize]) -> Result<usize> {
     x.get(1).copied().ok_or_else(|| Error::layout("input", "[batch, channels, ..]", x))
-}
-
-/// Returns an error for the batch axis and for axes that do not exist.
-pub(crate) fn inner_axis(axis: usize, ndim: usize) -> Result<()> {
-    if axis == 0 || axis >= ndim {
-        let found = alloc::format!("{axis} for a tensor of {ndim} axes");
-        return Err(Error::Argument { what: "axis", expected: "an axis of the tensor, not the batch (axis 0)", found });
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 mod attributes;
 mod limits;
 mod message;
+mod operators;
 
 use message::{Message, attribute, floats, ints, model, node};
 use ndarray::{Array, IxDyn, array};

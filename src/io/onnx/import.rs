@@ -7,13 +7,17 @@ use alloc::vec::Vec;
 
 use ndarray::ArrayD;
 
+use super::constants::STRUCTURAL;
 use super::limits::{FoldingBudget, Limits, MAX_RANK};
 use super::node::OnnxNode;
-use super::operators::NEWEST_OPSET;
+use super::operator::{NEWEST_OPSET, OnnxOperator};
 use super::proto::{Dimension, GraphProto, ModelProto, ValueInfo};
-use super::tensor::{ConstantTensor, IntTensor, data_type};
+use super::tensor::{ConstantTensor, data_type};
 use crate::error::{Error, FileError, GraphError, Result};
 use crate::graph::{Constant, Graph, GraphBuilder, Op};
+use crate::ops::operator::IntTensor;
+use crate::ops::registry;
+use crate::ops::reshape::Reshape;
 
 /// Builds the graph of a model. `shapes` overrides the shapes of inputs.
 pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, limits: &Limits) -> Result<Graph> {
@@ -48,8 +52,10 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         if !is_default_domain(&node.node.domain) {
             return Err(node.unsupported(format!("domain {:?} is not implemented", node.node.domain)));
         }
-        node.check(importer.opset)?;
-        importer.node(&node).map_err(|e| e.at(&node.name))?;
+        let operator = operators().find(|operator| operator.name == node.op());
+        let operator = operator.ok_or_else(|| node.unsupported("the operator is not implemented"))?;
+        operator.check(&node, importer.opset)?;
+        importer.node(&node, operator).map_err(|e| e.at(&node.name))?;
     }
     if graph.output.is_empty() {
         return Err(malformed("ONNX file", "at least one output of the graph", "none".into()));
@@ -100,31 +106,31 @@ fn tensor_names(graph: &GraphProto) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-pub(super) struct Importer {
-    pub(super) builder: GraphBuilder,
+pub(crate) struct Importer {
+    pub(crate) builder: GraphBuilder,
     /// Constants of the file, and integer constants computed from them. Computed float constants are in `builder`.
     constants: BTreeMap<String, ConstantTensor>,
     /// Outputs of `Identity` and `Dropout`, with the names of their inputs.
     aliases: BTreeMap<String, String>,
     /// The tensor names of the file, and the names that the importer made up.
     tensor_names: BTreeSet<String>,
-    pub(super) opset: i64,
+    pub(crate) opset: i64,
     /// The batch that the file was exported with.
-    pub(super) batch: usize,
-    pub(super) limits: Limits,
-    pub(super) budget: FoldingBudget,
+    pub(crate) batch: usize,
+    pub(crate) limits: Limits,
+    pub(crate) budget: FoldingBudget,
 }
 
 impl Importer {
     /// Returns a name of its own for a tensor that is not in the file.
-    pub(super) fn new_name(&mut self, base: &str) -> String {
+    pub(crate) fn new_name(&mut self, base: &str) -> String {
         let name = unused(base, &self.tensor_names);
         self.tensor_names.insert(name.clone());
         name
     }
 
     /// Takes a constant that the file holds.
-    pub(super) fn stored_constant(&mut self, name: &str, value: ConstantTensor) {
+    pub(crate) fn stored_constant(&mut self, name: &str, value: ConstantTensor) {
         if let ConstantTensor::Float(values) = &value {
             self.budget.add_stored(values.len());
         }
@@ -132,7 +138,7 @@ impl Importer {
     }
 
     /// Takes a constant that was computed; the caller has spent the budget for it.
-    pub(super) fn folded_constant(&mut self, name: &str, value: ConstantTensor) {
+    pub(crate) fn folded_constant(&mut self, name: &str, value: ConstantTensor) {
         self.constants.insert(name.into(), value);
     }
 
@@ -168,7 +174,7 @@ impl Importer {
     }
 
     /// Returns the name that the builder has for a tensor of the file; a float constant is added to the builder.
-    pub(super) fn operand(&mut self, name: &str) -> Result<String> {
+    pub(crate) fn operand(&mut self, name: &str) -> Result<String> {
         let name = self.resolve(name).to_string();
         match self.constants.get(&name) {
             Some(ConstantTensor::Float(value)) if self.builder.shape_of(&name).is_none() => {
@@ -183,14 +189,15 @@ impl Importer {
         }
     }
 
-    /// Returns the operand names of all inputs that the node has.
-    pub(super) fn operands(&mut self, node: &OnnxNode) -> Result<Vec<String>> {
-        let names = node.node.input.iter().filter(|name| !name.is_empty());
-        names.map(|name| self.operand(name)).collect()
+    /// Returns a list of lengths, none of them negative, which is an attribute in early opsets and an input in later ones.
+    pub(crate) fn lengths(&self, node: &OnnxNode, attribute: &'static str, input: usize) -> Result<Vec<usize>> {
+        let lengths = self.int_list(node, attribute, input)?;
+        let lengths = lengths.ok_or_else(|| node.malformed("node", attribute, "none"))?;
+        lengths.iter().map(|&len| node.sizes::<1>(attribute, &[len]).map(|[len]| len)).collect()
     }
 
     /// Returns the shape of input `i`, for a batch of one.
-    pub(super) fn shape(&self, node: &OnnxNode, i: usize) -> Result<Vec<usize>> {
+    pub(crate) fn shape(&self, node: &OnnxNode, i: usize) -> Result<Vec<usize>> {
         let name = node.required(i)?;
         let shape = match self.constant(name) {
             Some(value) => Some(value.shape()),
@@ -199,24 +206,28 @@ impl Importer {
         shape.map(<[usize]>::to_vec).ok_or_else(|| undefined(name))
     }
 
-    pub(super) fn constant(&self, name: &str) -> Option<&ConstantTensor> {
+    pub(crate) fn constant(&self, name: &str) -> Option<&ConstantTensor> {
         self.constants.get(self.resolve(name))
     }
 
+    /// Returns whether the value of a tensor is known.
+    pub(crate) fn is_constant(&self, name: &str) -> bool {
+        self.constant(name).is_some()
+    }
+
     /// Returns the float constant that input `i` is, or `None` if the node does not have the input.
-    pub(super) fn float_constant(&self, node: &OnnxNode, i: usize) -> Result<Option<Constant>> {
+    pub(crate) fn float_constant(&self, node: &OnnxNode, i: usize) -> Result<Option<Constant>> {
         let Some(name) = node.input(i) else { return Ok(None) };
         let value = match self.constant(name) {
             Some(ConstantTensor::Float(value)) => Some(value),
-            Some(ConstantTensor::Int(_)) => None,
-            None => self.builder.constant_value(self.resolve(name)),
+            _ => None,
         };
         let not_constant = || node.unsupported(format!("input {i} ({name:?}) is not a float constant"));
         value.cloned().map(Some).ok_or_else(not_constant)
     }
 
     /// Returns the integer constant that input `i` is, or `None` if the node does not have the input.
-    pub(super) fn int_constant(&self, node: &OnnxNode, i: usize) -> Result<Option<IntTensor>> {
+    pub(crate) fn int_constant(&self, node: &OnnxNode, i: usize) -> Result<Option<IntTensor>> {
         let Some(name) = node.input(i) else { return Ok(None) };
         match self.constant(name) {
             Some(ConstantTensor::Int(values)) => Ok(Some(values.clone())),
@@ -225,7 +236,7 @@ impl Importer {
     }
 
     /// Returns a list of axes or lengths, which is an attribute in early opsets and an input in later ones.
-    pub(super) fn int_list(&self, node: &OnnxNode, attribute: &str, input: usize) -> Result<Option<Vec<i64>>> {
+    pub(crate) fn int_list(&self, node: &OnnxNode, attribute: &str, input: usize) -> Result<Option<Vec<i64>>> {
         let found = |len: usize| Limits::exceeded("values of a list of integers", 2 * MAX_RANK, len).at(&node.name);
         if let Some(values) = node.ints(attribute) {
             return if values.len() <= 2 * MAX_RANK { Ok(Some(values.to_vec())) } else { Err(found(values.len())) };
@@ -238,44 +249,71 @@ impl Importer {
     }
 
     /// Adds a node to the graph, or computes its output if all inputs are constant.
-    pub(super) fn push(&mut self, node: &OnnxNode, op: Op, inputs: Vec<String>) -> Result<()> {
-        let output = node.output()?.to_string();
-        self.push_as(op, inputs, &output)
+    pub(crate) fn push(&mut self, node: &OnnxNode, op: impl Into<Op>, inputs: Vec<String>) -> Result<()> {
+        self.push_as(op, inputs, node.output()?)
     }
 
-    /// Adds a node whose output has this name.
-    pub(super) fn push_as(&mut self, op: Op, inputs: Vec<String>, output: &str) -> Result<()> {
-        self.spend_folding(&op, &inputs)?;
+    /// Same as [`push`](Self::push), with all inputs that the node has.
+    pub(crate) fn push_all(&mut self, node: &OnnxNode, op: impl Into<Op>) -> Result<()> {
+        let inputs = node.node.input.iter().filter(|name| !name.is_empty()).cloned().collect();
+        self.push(node, op, inputs)
+    }
+
+    /// Adds a node whose output has this name, or computes its output if all inputs are constant.
+    pub(crate) fn push_as(&mut self, op: impl Into<Op>, inputs: Vec<String>, output: &str) -> Result<()> {
+        let op = op.into();
+        let known: Option<Vec<ConstantTensor>> = inputs.iter().map(|name| self.constant(name).cloned()).collect();
+        if let Some(known) = known
+            && let Some(value) = self.evaluate(op.operator(), &known)?
+        {
+            self.folded_constant(output, value);
+            return Ok(());
+        }
+        let inputs = inputs.iter().map(|name| self.operand(name)).collect::<Result<Vec<_>>>()?;
         self.builder.push(op, inputs, output)?;
         self.limits.check_shape(output, self.builder.shape_of(output).unwrap_or_default())
     }
 
-    /// Spends the budget for a node whose inputs are all constant.
-    fn spend_folding(&mut self, op: &Op, inputs: &[String]) -> Result<()> {
-        let constants: Option<Vec<&Constant>> = inputs.iter().map(|name| self.builder.constant_value(name)).collect();
-        let Some(constants) = constants.filter(|constants| !constants.is_empty()) else { return Ok(()) };
-        let count = match op {
-            op if op.operator().arity().0 == (2..=2) => {
-                let ndim = constants.iter().map(|c| c.ndim()).max().unwrap_or(0);
-                let len = |c: &Constant, axis: usize| if axis < c.ndim() { c.shape()[c.ndim() - 1 - axis] } else { 1 };
-                let longest = |axis| constants.iter().map(|c| len(c, axis)).max().unwrap_or(1);
-                (0..ndim).map(longest).fold(1, usize::saturating_mul)
-            }
-            _ => constants.iter().map(|c| c.len()).fold(0, usize::saturating_add),
-        };
-        self.budget.spend_floats(count)
+    /// Adds a reshape of a tensor, if that changes its shape. Returns the name of the result.
+    pub(crate) fn reshaped(
+        &mut self,
+        node: &OnnxNode,
+        name: &str,
+        from: &[usize],
+        shape: Vec<usize>,
+    ) -> Result<String> {
+        if from == shape {
+            return Ok(name.into());
+        }
+        let reshaped = self.new_name(&format!("{}.reshaped", node.output()?));
+        self.push_as(Reshape { shape }, alloc::vec![name.into()], &reshaped)?;
+        Ok(reshaped)
+    }
+
+    /// Same as [`push`](Self::push), with the output in another shape.
+    pub(crate) fn push_reshaped(
+        &mut self,
+        node: &OnnxNode,
+        op: impl Into<Op>,
+        inputs: Vec<String>,
+        shape: Option<Vec<usize>>,
+    ) -> Result<()> {
+        let Some(shape) = shape else { return self.push(node, op, inputs) };
+        let name = self.new_name(&format!("{}.before_reshape", node.output()?));
+        self.push_as(op, inputs, &name)?;
+        self.push(node, Reshape { shape }, alloc::vec![name])
     }
 
     /// Adds a constant that a node needs in another form than the file has it.
-    pub(super) fn new_constant(&mut self, node: &OnnxNode, part: &str, value: ArrayD<f32>) -> Result<String> {
+    pub(crate) fn new_constant(&mut self, node: &OnnxNode, part: &str, value: ArrayD<f32>) -> Result<String> {
         self.budget.spend_floats(value.len())?;
         let name = self.new_name(&format!("{}.{part}", node.output()?));
-        self.builder.constant(&name, &value)?;
+        self.folded_constant(&name, ConstantTensor::Float(value.into_shared()));
         Ok(name)
     }
 
     /// Lets the output of the node be another name of its input.
-    pub(super) fn alias(&mut self, node: &OnnxNode) -> Result<()> {
+    pub(crate) fn alias(&mut self, node: &OnnxNode) -> Result<()> {
         let name = node.required(0)?;
         let target = self.resolve(name).to_string();
         if !self.constants.contains_key(&target) && self.builder.shape_of(&target).is_none() {
@@ -285,15 +323,44 @@ impl Importer {
         Ok(())
     }
 
-    fn node(&mut self, node: &OnnxNode) -> Result<()> {
-        match self.integer_constant(node)? {
-            Some(value) => {
-                self.folded_constant(node.output()?, value);
-                Ok(())
-            }
-            None => self.layer(node),
+    fn node(&mut self, node: &OnnxNode, operator: &OnnxOperator) -> Result<()> {
+        (operator.read)(self, node)
+    }
+
+    /// Rejects nodes of opsets 1 to 6 that are in training mode, which is their default.
+    pub(crate) fn check_test_mode(&self, node: &OnnxNode) -> Result<()> {
+        match node.int("is_test", 0) {
+            0 if self.opset < 7 => Err(node.unsupported("training mode (attribute is_test = 0)")),
+            _ => Ok(()),
         }
     }
+
+    pub(super) fn dropout(&mut self, node: &OnnxNode<'_>) -> Result<()> {
+        self.check_test_mode(node)?;
+        if self.int_constant(node, 2)?.is_some_and(|mode| mode.len() != 1 || mode.first() != Some(&0)) {
+            return Err(node.unsupported("training mode (input training_mode = true)"));
+        }
+        self.alias(node)
+    }
+
+    pub(crate) fn required_constant(&self, node: &OnnxNode, i: usize) -> Result<Constant> {
+        node.required(i)?;
+        let missing = || node.malformed("node", alloc::format!("an input {i}"), "none");
+        self.float_constant(node, i)?.ok_or_else(missing)
+    }
+
+    /// The value of a constant of one element.
+    pub(crate) fn scalar(&self, node: &OnnxNode, what: &'static str, value: &Constant) -> Result<f32> {
+        match value.first() {
+            Some(&first) if value.len() == 1 => Ok(first),
+            _ => Err(node.malformed(what, "one element", alloc::format!("shape {:?}", value.shape()))),
+        }
+    }
+}
+
+/// All operators that the reader knows.
+pub(crate) fn operators() -> impl Iterator<Item = &'static OnnxOperator> {
+    registry::ONNX.iter().copied().flatten().chain(STRUCTURAL)
 }
 
 fn undefined(name: &str) -> Error {

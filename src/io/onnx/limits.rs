@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use crate::error::{Error, FileError, Result};
 
 /// The greatest rank of a tensor, and so the greatest number of axes or lengths that a node may list.
-pub(super) const MAX_RANK: usize = 64;
+pub(crate) const MAX_RANK: usize = 64;
 
 /// The most integers that constant folding may compute in one file. Exporters compute shapes: a few integers per node.
 const MAX_FOLDED_INTS: usize = 1 << 20;
@@ -19,10 +19,10 @@ const FOLDED_PER_STORED: usize = 4;
 
 /// The limits that a caller sets with [`OnnxReader`](super::OnnxReader).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) bytes: usize,
-    pub(super) nodes: usize,
-    pub(super) elements: usize,
+pub(crate) struct Limits {
+    pub(crate) bytes: usize,
+    pub(crate) nodes: usize,
+    pub(crate) elements: usize,
 }
 
 impl Default for Limits {
@@ -33,18 +33,18 @@ impl Default for Limits {
 
 impl Limits {
     /// The error for a file, or a part of it, that exceeds a limit.
-    pub(super) fn exceeded(what: &'static str, max: usize, found: impl ToString) -> Error {
+    pub(crate) fn exceeded(what: &'static str, max: usize, found: impl ToString) -> Error {
         FileError::Limit { what, max, found: found.to_string() }.into()
     }
 
-    pub(super) fn check_bytes(&self, bytes: u64) -> Result<()> {
+    pub(crate) fn check_bytes(&self, bytes: u64) -> Result<()> {
         if bytes <= self.bytes as u64 {
             return Ok(());
         }
         Err(Self::exceeded("bytes of the ONNX file", self.bytes, bytes))
     }
 
-    pub(super) fn check_nodes(&self, nodes: usize) -> Result<()> {
+    pub(crate) fn check_nodes(&self, nodes: usize) -> Result<()> {
         if nodes <= self.nodes {
             return Ok(());
         }
@@ -52,7 +52,7 @@ impl Limits {
     }
 
     /// Checks the rank and the number of elements of a tensor for a batch of one.
-    pub(super) fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+    pub(crate) fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
         if shape.len() > MAX_RANK {
             return Err(Self::exceeded("rank of a tensor", MAX_RANK, format_args!("{} for {name:?}", shape.len())));
         }
@@ -65,33 +65,33 @@ impl Limits {
 }
 
 /// Returns whether a tensor has at most `max_elements` elements, also without the axes that make it empty.
-pub(super) fn fits(shape: &[usize], max_elements: usize) -> bool {
+pub(crate) fn fits(shape: &[usize], max_elements: usize) -> bool {
     let lengths = shape.iter().filter(|&&len| len != 0);
     lengths.copied().try_fold(1usize, usize::checked_mul).is_some_and(|count| count <= max_elements)
 }
 
 /// The numbers of elements that constant folding may still compute.
 #[derive(Debug)]
-pub(super) struct FoldingBudget {
+pub(crate) struct FoldingBudget {
     floats: usize,
     ints: usize,
 }
 
 impl FoldingBudget {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         Self { floats: MAX_FOLDED_FLOATS.min(limits.elements), ints: MAX_FOLDED_INTS }
     }
 
     /// Raises the budget for `count` floats that the file itself holds.
-    pub(super) fn add_stored(&mut self, count: usize) {
+    pub(crate) fn add_stored(&mut self, count: usize) {
         self.floats = self.floats.saturating_add(count.saturating_mul(FOLDED_PER_STORED));
     }
 
-    pub(super) fn spend_floats(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn spend_floats(&mut self, count: usize) -> Result<()> {
         Self::spend(&mut self.floats, count)
     }
 
-    pub(super) fn spend_ints(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn spend_ints(&mut self, count: usize) -> Result<()> {
         Self::spend(&mut self.ints, count)
     }
 

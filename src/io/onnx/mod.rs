@@ -80,13 +80,11 @@
 //!
 //! The limit on elements also bounds a run: no tensor is larger, times the batch.
 
-mod import;
-mod integers;
-mod layers;
+pub(crate) mod constants;
+pub(crate) mod import;
 mod limits;
-mod movement;
-mod node;
-mod operators;
+pub(crate) mod node;
+pub(crate) mod operator;
 mod proto;
 mod tensor;
 

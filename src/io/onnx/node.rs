@@ -9,81 +9,81 @@ use crate::error::{Error, FileError, GraphError, Result};
 use crate::window::{Padding, Window};
 
 /// A node of the file, checked by [`check`](Self::check) before anything else is read from it.
-pub(super) struct OnnxNode<'a> {
-    pub(super) node: &'a NodeProto,
+pub(crate) struct OnnxNode<'a> {
+    pub(crate) node: &'a NodeProto,
     /// The name of the node in errors: its name in the file, or the name of its output if it has none.
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
 impl<'a> OnnxNode<'a> {
-    pub(super) fn op(&self) -> &'a str {
+    pub(crate) fn op(&self) -> &'a str {
         &self.node.op_type
     }
 
     /// The name of input `i`, if the node has it.
-    pub(super) fn input(&self, i: usize) -> Option<&'a str> {
+    pub(crate) fn input(&self, i: usize) -> Option<&'a str> {
         self.node.input.get(i).map(String::as_str).filter(|name| !name.is_empty())
     }
 
     /// The name of input `i`.
-    pub(super) fn required(&self, i: usize) -> Result<&'a str> {
+    pub(crate) fn required(&self, i: usize) -> Result<&'a str> {
         self.input(i).ok_or_else(|| self.malformed("node", alloc::format!("an input {i}"), "none"))
     }
 
     /// The name of the first output.
-    pub(super) fn output(&self) -> Result<&'a str> {
+    pub(crate) fn output(&self) -> Result<&'a str> {
         let name = self.node.output.first().map(String::as_str).filter(|name| !name.is_empty());
         name.ok_or_else(|| self.malformed("node", "an output", "none"))
     }
 
-    pub(super) fn attribute(&self, name: &str) -> Option<&'a AttributeProto> {
+    pub(crate) fn attribute(&self, name: &str) -> Option<&'a AttributeProto> {
         self.node.attribute.iter().find(|a| a.name == name)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.attribute(name).is_some()
     }
 
-    pub(super) fn tensor(&self, name: &str, max_elements: usize) -> Option<Result<ConstantTensor>> {
+    pub(crate) fn tensor(&self, name: &str, max_elements: usize) -> Option<Result<ConstantTensor>> {
         self.attribute(name).and_then(|a| a.t.as_ref()).map(|tensor| ConstantTensor::new(tensor, max_elements))
     }
 
-    pub(super) fn int(&self, name: &str, default: i64) -> i64 {
+    pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).map_or(default, |a| a.i)
     }
 
     /// The value of an attribute that has no default.
-    pub(super) fn required_int(&self, name: &str) -> Result<i64> {
+    pub(crate) fn required_int(&self, name: &str) -> Result<i64> {
         let missing = || self.malformed("attribute", alloc::format!("a value of {name}"), "none");
         self.attribute(name).map(|a| a.i).ok_or_else(missing)
     }
 
-    pub(super) fn float(&self, name: &str, default: f32) -> f32 {
+    pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
         self.attribute(name).map_or(default, |a| a.f)
     }
 
-    pub(super) fn ints(&self, name: &str) -> Option<&'a [i64]> {
+    pub(crate) fn ints(&self, name: &str) -> Option<&'a [i64]> {
         self.attribute(name).map(|a| &a.ints[..])
     }
 
-    pub(super) fn floats(&self, name: &str) -> Option<&'a [f32]> {
+    pub(crate) fn floats(&self, name: &str) -> Option<&'a [f32]> {
         self.attribute(name).map(|a| &a.floats[..])
     }
 
     /// The value of a string attribute; "?" if it is not UTF-8.
-    pub(super) fn text<'t>(&'t self, name: &str, default: &'t str) -> &'t str {
+    pub(crate) fn text<'t>(&'t self, name: &str, default: &'t str) -> &'t str {
         self.attribute(name).map_or(default, |a| core::str::from_utf8(&a.s).unwrap_or("?"))
     }
 
     /// Resolves an axis in `-ndim..ndim`.
-    pub(super) fn axis(&self, axis: i64, ndim: usize) -> Result<usize> {
+    pub(crate) fn axis(&self, axis: i64, ndim: usize) -> Result<usize> {
         let positive = if axis < 0 { axis.checked_add(ndim as i64) } else { Some(axis) };
         let found = positive.and_then(|axis| usize::try_from(axis).ok()).filter(|&axis| axis < ndim);
         found.ok_or_else(|| self.malformed("axis", alloc::format!("an axis of a tensor of rank {ndim}"), axis))
     }
 
     /// Resolves axes in `-ndim..ndim`, none of them twice.
-    pub(super) fn axes(&self, axes: &[i64], ndim: usize) -> Result<Vec<usize>> {
+    pub(crate) fn axes(&self, axes: &[i64], ndim: usize) -> Result<Vec<usize>> {
         // More axes than the rank are an error in any case; checking first bounds the search for repetitions.
         if axes.len() > ndim {
             let expected = alloc::format!("at most {ndim}, the rank");
@@ -101,7 +101,7 @@ impl<'a> OnnxNode<'a> {
     }
 
     /// Converts `N` lengths, none of them negative.
-    pub(super) fn sizes<const N: usize>(&self, what: &'static str, values: &[i64]) -> Result<[usize; N]> {
+    pub(crate) fn sizes<const N: usize>(&self, what: &'static str, values: &[i64]) -> Result<[usize; N]> {
         let sizes: Option<Vec<usize>> = values.iter().take(N + 1).map(|&v| usize::try_from(v).ok()).collect();
         let sizes = sizes.and_then(|sizes| <[usize; N]>::try_from(sizes).ok());
         sizes.ok_or_else(|| {
@@ -112,7 +112,7 @@ impl<'a> OnnxNode<'a> {
     }
 
     /// Reads the attributes of a convolution or pooling.
-    pub(super) fn window(&self, kernel: [usize; 2]) -> Result<Window> {
+    pub(crate) fn window(&self, kernel: [usize; 2]) -> Result<Window> {
         let pair = |name, values: Option<&[i64]>| values.map_or(Ok([1, 1]), |values| self.sizes(name, values));
         let declared = pair("kernel_shape", self.ints("kernel_shape"))?;
         if self.has("kernel_shape") && declared != kernel {
@@ -138,14 +138,14 @@ impl<'a> OnnxNode<'a> {
     }
 
     /// The error for a valid node that this crate does not implement.
-    pub(super) fn unsupported(&self, why: impl ToString) -> Error {
+    pub(crate) fn unsupported(&self, why: impl ToString) -> Error {
         let domain = if self.node.domain.is_empty() { "" } else { "." };
         let op = alloc::format!("{}{domain}{}", self.node.domain, self.node.op_type);
         GraphError::Unsupported { op, node: self.name.clone(), why: why.to_string() }.into()
     }
 
     /// The error for a node that no ONNX file may have.
-    pub(super) fn malformed(&self, what: &'static str, expected: impl ToString, found: impl ToString) -> Error {
+    pub(crate) fn malformed(&self, what: &'static str, expected: impl ToString, found: impl ToString) -> Error {
         let error = FileError::Format { what, expected: expected.to_string(), found: found.to_string() };
         Error::from(error).at(&self.name)
     }

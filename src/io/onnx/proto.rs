@@ -9,7 +9,7 @@ use prost::Message;
 /// or is malformed in another way.
 ///
 /// A truncation almost always falls into a field of the outermost message, because one of them holds the whole graph.
-pub(super) fn missing_bytes(bytes: &[u8]) -> Option<u64> {
+pub(crate) fn missing_bytes(bytes: &[u8]) -> Option<u64> {
     let mut rest = bytes;
     while !rest.is_empty() {
         let key = match varint(&mut rest)? {
@@ -57,143 +57,143 @@ fn varint(rest: &mut &[u8]) -> Option<Varint> {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelProto {
+pub(crate) struct ModelProto {
     #[prost(message, optional, tag = "7")]
-    pub(super) graph: Option<GraphProto>,
+    pub(crate) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub(super) opset_import: Vec<OperatorSet>,
+    pub(crate) opset_import: Vec<OperatorSet>,
     #[prost(message, repeated, tag = "25")]
-    pub(super) functions: Vec<FunctionProto>,
+    pub(crate) functions: Vec<FunctionProto>,
 }
 
 /// A function that the model defines, without its body.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct FunctionProto {
+pub(crate) struct FunctionProto {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "10")]
-    pub(super) domain: String,
+    pub(crate) domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct OperatorSet {
+pub(crate) struct OperatorSet {
     #[prost(string, tag = "1")]
-    pub(super) domain: String,
+    pub(crate) domain: String,
     #[prost(int64, tag = "2")]
-    pub(super) version: i64,
+    pub(crate) version: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct GraphProto {
+pub(crate) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub(super) node: Vec<NodeProto>,
+    pub(crate) node: Vec<NodeProto>,
     #[prost(message, repeated, tag = "5")]
-    pub(super) initializer: Vec<TensorProto>,
+    pub(crate) initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub(super) input: Vec<ValueInfo>,
+    pub(crate) input: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
-    pub(super) output: Vec<ValueInfo>,
+    pub(crate) output: Vec<ValueInfo>,
     /// `SparseTensorProto`, not decoded: the reader rejects them.
     #[prost(bytes = "vec", repeated, tag = "15")]
-    pub(super) sparse_initializer: Vec<Vec<u8>>,
+    pub(crate) sparse_initializer: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct NodeProto {
+pub(crate) struct NodeProto {
     #[prost(string, repeated, tag = "1")]
-    pub(super) input: Vec<String>,
+    pub(crate) input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
-    pub(super) output: Vec<String>,
+    pub(crate) output: Vec<String>,
     #[prost(string, tag = "3")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(string, tag = "4")]
-    pub(super) op_type: String,
+    pub(crate) op_type: String,
     #[prost(message, repeated, tag = "5")]
-    pub(super) attribute: Vec<AttributeProto>,
+    pub(crate) attribute: Vec<AttributeProto>,
     #[prost(string, tag = "7")]
-    pub(super) domain: String,
+    pub(crate) domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct AttributeProto {
+pub(crate) struct AttributeProto {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     /// `AttributeType`; 0 if the file has none (IR version 1).
     #[prost(int32, tag = "20")]
-    pub(super) r#type: i32,
+    pub(crate) r#type: i32,
     /// The name of an attribute of the enclosing function.
     #[prost(string, tag = "21")]
-    pub(super) ref_attr_name: String,
+    pub(crate) ref_attr_name: String,
     #[prost(float, tag = "2")]
-    pub(super) f: f32,
+    pub(crate) f: f32,
     #[prost(int64, tag = "3")]
-    pub(super) i: i64,
+    pub(crate) i: i64,
     #[prost(bytes = "vec", tag = "4")]
-    pub(super) s: Vec<u8>,
+    pub(crate) s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
-    pub(super) t: Option<TensorProto>,
+    pub(crate) t: Option<TensorProto>,
     #[prost(float, repeated, tag = "7")]
-    pub(super) floats: Vec<f32>,
+    pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
-    pub(super) ints: Vec<i64>,
+    pub(crate) ints: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TensorProto {
+pub(crate) struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
-    pub(super) dims: Vec<i64>,
+    pub(crate) dims: Vec<i64>,
     #[prost(int32, tag = "2")]
-    pub(super) data_type: i32,
+    pub(crate) data_type: i32,
     #[prost(float, repeated, tag = "4")]
-    pub(super) float_data: Vec<f32>,
+    pub(crate) float_data: Vec<f32>,
     #[prost(int32, repeated, tag = "5")]
-    pub(super) int32_data: Vec<i32>,
+    pub(crate) int32_data: Vec<i32>,
     #[prost(int64, repeated, tag = "7")]
-    pub(super) int64_data: Vec<i64>,
+    pub(crate) int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(bytes = "vec", tag = "9")]
-    pub(super) raw_data: Vec<u8>,
+    pub(crate) raw_data: Vec<u8>,
     #[prost(double, repeated, tag = "10")]
-    pub(super) double_data: Vec<f64>,
+    pub(crate) double_data: Vec<f64>,
     #[prost(int32, tag = "14")]
-    pub(super) data_location: i32,
+    pub(crate) data_location: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ValueInfo {
+pub(crate) struct ValueInfo {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[prost(message, optional, tag = "2")]
-    pub(super) r#type: Option<TypeProto>,
+    pub(crate) r#type: Option<TypeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TypeProto {
+pub(crate) struct TypeProto {
     #[prost(message, optional, tag = "1")]
-    pub(super) tensor_type: Option<TensorType>,
+    pub(crate) tensor_type: Option<TensorType>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TensorType {
+pub(crate) struct TensorType {
     /// `TensorProto.DataType`; 0 if the file has none.
     #[prost(int32, tag = "1")]
-    pub(super) elem_type: i32,
+    pub(crate) elem_type: i32,
     #[prost(message, optional, tag = "2")]
-    pub(super) shape: Option<ShapeProto>,
+    pub(crate) shape: Option<ShapeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ShapeProto {
+pub(crate) struct ShapeProto {
     #[prost(message, repeated, tag = "1")]
-    pub(super) dim: Vec<Dimension>,
+    pub(crate) dim: Vec<Dimension>,
 }
 
 /// `dim_value` is 0 for a dimension that has only a name.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Dimension {
+pub(crate) struct Dimension {
     #[prost(int64, tag = "1")]
-    pub(super) dim_value: i64,
+    pub(crate) dim_value: i64,
     #[prost(string, tag = "2")]
-    pub(super) dim_param: String,
+    pub(crate) dim_param: String,
 }

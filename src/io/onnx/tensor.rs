@@ -4,26 +4,24 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use half::{bf16, f16};
-use ndarray::{ArcArray, ArrayD, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 
 use super::limits::{Limits, MAX_RANK, fits};
 use super::proto::TensorProto;
 use crate::error::{Error, FileError, Result};
 use crate::graph::Constant;
-
-/// An integer tensor. Cheap to clone.
-pub(super) type IntTensor = ArcArray<i64, IxDyn>;
+use crate::ops::operator::IntTensor;
 
 /// A tensor whose values are known while the file is read: an initializer, or a node computed from initializers.
 #[derive(Debug, Clone)]
-pub(super) enum ConstantTensor {
+pub(crate) enum ConstantTensor {
     Float(Constant),
     /// Shapes, axes and flags.
     Int(IntTensor),
 }
 
 impl ConstantTensor {
-    pub(super) fn new(tensor: &TensorProto, max_elements: usize) -> Result<Self> {
+    pub(crate) fn new(tensor: &TensorProto, max_elements: usize) -> Result<Self> {
         if tensor.data_location != 0 {
             return Err(malformed(tensor, "data in the file itself", "a reference to another file"));
         }
@@ -65,7 +63,7 @@ impl ConstantTensor {
         })
     }
 
-    pub(super) fn shape(&self) -> &[usize] {
+    pub(crate) fn shape(&self) -> &[usize] {
         match self {
             ConstantTensor::Float(values) => values.shape(),
             ConstantTensor::Int(values) => values.shape(),
@@ -74,7 +72,7 @@ impl ConstantTensor {
 }
 
 /// The name of a `TensorProto.DataType`.
-pub(super) fn data_type(number: i32) -> String {
+pub(crate) fn data_type(number: i32) -> String {
     const NAMES: [&str; 17] = [
         "UNDEFINED",
         "FLOAT",

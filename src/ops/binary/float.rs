@@ -4,13 +4,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
-use ndarray::{ArrayD, ArrayViewMut, Zip};
+use ndarray::{ArrayD, Zip};
 
 use crate::affine::clamp_f32;
 use crate::error::Result;
 use crate::ops::clamp::Clamp;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{broadcast_shape, nhwc_batch, nhwc_shape};
+use crate::ops::nhwc::{broadcast_batch, broadcast_batch_mut, broadcast_shape};
 use crate::ops::operator::FloatNode;
 use crate::simd::{self, Task};
 
@@ -43,8 +43,7 @@ impl BinaryOp for Mul {
 pub(super) fn kernel<P: BinaryOp>(op: P, node: &FloatNode<'_>) -> Box<dyn Kernel> {
     Box::new(Binary {
         op,
-        shapes: [0, 1].map(|i| broadcast_shape(node.inputs[i], node.output.len())),
-        output: node.output.into(),
+        shapes: [node.inputs[0], node.inputs[1], node.output].map(|shape| broadcast_shape(shape, node.output)),
         constants: [node.broadcast(0), node.broadcast(1)],
         clamp: node.clamp,
     })
@@ -53,9 +52,8 @@ pub(super) fn kernel<P: BinaryOp>(op: P, node: &FloatNode<'_>) -> Box<dyn Kernel
 #[derive(Debug)]
 struct Binary<P> {
     op: P,
-    /// The logical shapes of the operands, with the rank of the output.
-    shapes: [Vec<usize>; 2],
-    output: Vec<usize>,
+    /// The shapes in memory of the operands and the output, which broadcast.
+    shapes: [Vec<usize>; 3],
     constants: [Option<ArrayD<f32>>; 2],
     clamp: Clamp,
 }
@@ -100,13 +98,11 @@ impl<P: BinaryOp> Kernel for Binary<P> {
             Some(constant) => constant.view(),
             None => {
                 let values = activations.next().map_or(&[][..], |values| values.as_slice::<f32>());
-                nhwc_batch(values, &self.shapes[i], images)
+                broadcast_batch(values, &self.shapes[i], images)
             }
         });
-        let mut dims = nhwc_shape(&self.output);
-        dims[0] = images;
-        let mut y = ArrayViewMut::from_shape(&dims[..], y).expect("lengths were planned");
-        let [a, b] = operands.each_ref().map(|o| o.broadcast(&dims[..]).expect("shapes were checked"));
+        let mut y = broadcast_batch_mut(y, &self.shapes[2], images);
+        let [a, b] = operands.each_ref().map(|o| o.broadcast(y.raw_dim()).expect("shapes were checked"));
         Zip::from(&mut y).and(&a).and(&b).for_each(|y, &a, &b| *y = self.clamp.apply(self.op.of(a, b)));
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Binary elementwise operators: sum and product of two quantized tensors.
 
 mod float;
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 
 use ndarray::{Array, ArrayRef, Dimension};

@@ -3,13 +3,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ndarray::{ArrayD, ArrayView1, ArrayViewMut1, ArrayViewMutD, Zip};
+use ndarray::{ArrayD, ArrayView1, ArrayViewMut1, Zip};
 
 use super::float;
 use super::{Add, Mul};
 use crate::error::{Error, GraphError, Result};
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::memory_batch;
+use crate::ops::nhwc::{broadcast_batch, broadcast_batch_mut, broadcast_shape};
 use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, OnCodes, Operator};
 use crate::ops::shape::{Shape, broadcast, elements};
 
@@ -87,8 +87,8 @@ impl Operator for Binary {
             Binary::Add => CodeOp::Add(Add::new(a, b, &node.to())?),
             Binary::Mul => CodeOp::Mul(Mul::new(a, b, &node.to())?),
         };
-        let (constants, inputs) = (node.broadcast_constants(), node.memory_shapes());
-        OnCodes::kernel(BinaryOnCodes { op, constants, inputs, output: crate::ops::nhwc::nhwc_shape(node.output) })
+        let shapes = [node.inputs[0], node.inputs[1], node.output].map(|shape| broadcast_shape(shape, node.output));
+        OnCodes::kernel(BinaryOnCodes { op, constants: node.broadcast_constants(), shapes })
     }
 
     /// A constant operand has no layer that could scale it.
@@ -125,9 +125,8 @@ struct BinaryOnCodes {
     op: CodeOp,
     /// The codes of each constant input.
     constants: Vec<Option<ArrayD<u8>>>,
-    /// Shapes in memory for a batch of one.
-    inputs: Vec<Vec<usize>>,
-    output: Vec<usize>,
+    /// The shapes in memory of the operands and the output, which broadcast.
+    shapes: [Vec<usize>; 3],
 }
 
 impl Kernel for BinaryOnCodes {
@@ -138,7 +137,7 @@ impl Kernel for BinaryOnCodes {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let out = output.into_slice::<u8>();
         if let (CodeOp::Add(add), [a, b], [None, None]) = (&self.op, inputs, &self.constants[..])
-            && self.inputs[0] == self.inputs[1]
+            && self.shapes[0] == self.shapes[1]
         {
             let [a, b] = [a, b].map(|values| ArrayView1::from(values.as_slice::<u8>()).into_dyn());
             return add.forward_into(&a, &b, &mut ArrayViewMut1::from(out).into_dyn());
@@ -147,11 +146,9 @@ impl Kernel for BinaryOnCodes {
         let mut values = inputs.iter();
         let [a, b] = [0, 1].map(|i| match &self.constants[i] {
             Some(codes) => codes.view(),
-            None => memory_batch(values.next().map_or(&[][..], |v| v.as_slice()), &self.inputs[i], images),
+            None => broadcast_batch(values.next().map_or(&[][..], |v| v.as_slice()), &self.shapes[i], images),
         });
-        let mut dims = self.output.clone();
-        dims[0] = images;
-        let mut out = ArrayViewMutD::from_shape(dims, out).expect("lengths were planned");
+        let mut out = broadcast_batch_mut(out, &self.shapes[2], images);
         match &self.op {
             CodeOp::Add(add) => add.forward_into(&a, &b, &mut out),
             CodeOp::Mul(mul) => mul.forward_into(&a, &b, &mut out),

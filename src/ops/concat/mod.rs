@@ -1,5 +1,7 @@
 //! Concatenation.
 
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 
 use alloc::vec::Vec;

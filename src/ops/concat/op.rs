@@ -3,15 +3,15 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ndarray::{ArrayD, ArrayViewMutD, Axis};
+use ndarray::{ArcArray, ArrayD, Axis, IxDyn};
 
 use crate::error::{Error, Result, check_shapes};
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{memory_batch, nhwc_axis, nhwc_shape};
-use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, OnCodes, Operator};
-use crate::ops::shape::{Shape, inner_axis};
+use crate::ops::nhwc::{batch_of, batch_of_mut, nhwc_axis, nhwc_shape};
+use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
+use crate::ops::shape::Shape;
 
-/// Concatenation of all inputs along an axis other than the batch (ONNX: `Concat`).
+/// Concatenation of all inputs along an axis (ONNX: `Concat`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Concat {
@@ -30,7 +30,9 @@ impl Operator for Concat {
 
     fn infer(&self, inputs: &Inputs<'_>) -> Result<Shape> {
         let mut shape = inputs.x().to_vec();
-        inner_axis(self.axis, shape.len())?;
+        if self.axis >= shape.len() {
+            return Err(Error::axis(shape.len(), self.axis));
+        }
         for input in &inputs.shapes[1..] {
             let mut expected = inputs.x().to_vec();
             if input.len() == expected.len() {
@@ -43,13 +45,11 @@ impl Operator for Concat {
     }
 
     fn evaluate(&self, inputs: &[&Constant]) -> Option<Result<ArrayD<f32>>> {
-        if self.axis >= inputs[0].ndim() {
-            return None;
-        }
-        let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();
-        let shapes: Vec<_> = inputs.iter().map(|x| x.shape().to_vec()).collect();
-        let different = |_| Error::shape("concatenated tensor", &shapes[0], &shapes[shapes.len() - 1]);
-        Some(ndarray::concatenate(Axis(self.axis), &views).map_err(different))
+        Some(self.concatenate(inputs))
+    }
+
+    fn evaluate_ints(&self, inputs: &[&IntTensor]) -> Option<Result<ArrayD<i64>>> {
+        Some(self.concatenate(inputs))
     }
 
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
@@ -58,10 +58,24 @@ impl Operator for Concat {
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
-        let axis = Axis(nhwc_axis(self.axis, node.output.len()));
+        // The kernel sees the batch as an axis of its own.
+        let axis = Axis(nhwc_axis(self.axis, node.output.len()) + 1);
         let params: Vec<_> = node.operands.iter().map(|operand| &operand.params).collect();
         let concat = super::Concat::new(axis, &params, node.to)?;
-        OnCodes::kernel(ConcatOnCodes { concat, inputs: node.memory_shapes(), output: nhwc_shape(node.output) })
+        OnCodes::kernel(ConcatOnCodes {
+            concat,
+            inputs: node.inputs.iter().map(|shape| nhwc_shape(shape)).collect(),
+            output: nhwc_shape(node.output),
+        })
+    }
+}
+
+impl Concat {
+    fn concatenate<T: Clone>(&self, inputs: &[&ArcArray<T, IxDyn>]) -> Result<ArrayD<T>> {
+        let views: Vec<_> = inputs.iter().map(|x| x.view()).collect();
+        let shapes: Vec<_> = inputs.iter().map(|x| x.shape()).collect();
+        self.infer(&Inputs { shapes: &shapes, constant: &alloc::vec![true; shapes.len()] })?;
+        Ok(ndarray::concatenate(Axis(self.axis), &views).expect("shapes were checked"))
     }
 }
 
@@ -97,10 +111,8 @@ struct ConcatOnCodes {
 
 impl Kernel for ConcatOnCodes {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let views = inputs.iter().zip(&self.inputs).map(|(x, shape)| memory_batch(x.as_slice(), shape, images));
-        let mut dims = self.output.clone();
-        dims[0] = images;
-        let mut out = ArrayViewMutD::from_shape(dims, output.into_slice()).expect("lengths were planned");
+        let views = inputs.iter().zip(&self.inputs).map(|(x, shape)| batch_of(x.as_slice(), shape, images));
+        let mut out = batch_of_mut(output.into_slice(), &self.output, images);
         self.concat.forward_into(&views.collect::<Vec<_>>(), &mut out)
     }
 }

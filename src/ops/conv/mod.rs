@@ -17,6 +17,8 @@ mod functions;
 mod im2col;
 mod layer;
 pub(crate) mod on_codes;
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 #[cfg(test)]
 mod tests;

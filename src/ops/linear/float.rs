@@ -34,9 +34,10 @@ impl Kernel for Linear {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let (depth, out) = self.weights.dim();
         let weights = self.weights.view(&mut scratch.widened);
-        let x = ArrayView2::from_shape((images, depth), inputs[0].as_slice::<f32>()).expect("lengths were planned");
-        let y = output.into_slice::<f32>();
-        let product = ArrayViewMut2::from_shape((images, out), &mut *y).expect("lengths were planned");
+        let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
+        let rows = x.len().checked_div(depth).unwrap_or(images);
+        let x = ArrayView2::from_shape((rows, depth), x).expect("lengths were planned");
+        let product = ArrayViewMut2::from_shape((rows, out), &mut *y).expect("lengths were planned");
         float_matmul(x, weights, product);
         simd::run(AddBiasAndClamp { rows: y, bias: &self.bias, clamp: self.clamp });
         Ok(())

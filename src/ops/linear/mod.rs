@@ -1,6 +1,8 @@
 //! Linear layers with integer weights.
 
 mod float;
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 
 use alloc::vec::Vec;

@@ -1,5 +1,7 @@
 //! Padding with zeros.
 
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 
 use alloc::vec::Vec;

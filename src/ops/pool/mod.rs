@@ -8,6 +8,8 @@
 
 mod float;
 mod global;
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 mod pool_op;
 #[cfg(test)]

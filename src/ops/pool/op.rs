@@ -164,20 +164,20 @@ poolings!(super::MaxPool, super::AveragePool<u8>, super::GlobalAveragePool<u8>);
 #[derive(Debug)]
 struct PoolOnCodes<P> {
     pool: P,
-    /// Height, width and channels of the input and of the output.
-    shapes: [[usize; 3]; 2],
+    /// The shapes of the input and of the output in memory.
+    shapes: [[usize; 4]; 2],
 }
 
 impl<P: Pooling + 'static> PoolOnCodes<P> {
     fn kernel(node: &CodeNode<'_>, pool: P) -> Result<OnCodes> {
-        let shapes = [node.x(), node.output].map(|shape| [shape[2], shape[3], shape[1]]);
+        let shapes = [node.x(), node.output].map(|shape| [shape[0], shape[2], shape[3], shape[1]]);
         OnCodes::kernel(Self { pool, shapes })
     }
 }
 
 impl<P: Pooling> Kernel for PoolOnCodes<P> {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
-        let [x, y] = self.shapes.map(|[height, width, channels]| (images, height, width, channels));
+        let [x, y] = self.shapes.map(|[count, height, width, channels]| (images * count, height, width, channels));
         let x = ArrayView4::from_shape(x, inputs[0].as_slice()).expect("lengths were planned");
         let mut y = ArrayViewMut4::from_shape(y, output.into_slice()).expect("lengths were planned");
         self.pool.forward(&x, &mut y, &mut scratch.gemm)

@@ -1,5 +1,7 @@
 //! Nearest-neighbour resizing.
 
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 
 use ndarray::{Array4, ArrayRef4, Axis, Ix4};

@@ -1,5 +1,7 @@
 //! Softmax.
 
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 pub(crate) mod op;
 
 use alloc::boxed::Box;

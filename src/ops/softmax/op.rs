@@ -3,15 +3,15 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ndarray::{ArrayView, ArrayViewMut, ArrayViewMutD, Axis, Zip};
+use ndarray::{Axis, Zip};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{memory_batch, nhwc_axis, nhwc_shape};
+use crate::ops::nhwc::{batch_of, batch_of_mut, nhwc_axis, nhwc_shape};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
-use crate::ops::shape::{Shape, inner_axis};
+use crate::ops::shape::Shape;
 
-/// `exp(x) / Σ exp(x)` along an axis other than the batch (ONNX: `Softmax`).
+/// `exp(x) / Σ exp(x)` along an axis (ONNX: `Softmax`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Softmax {
@@ -25,12 +25,15 @@ impl Operator for Softmax {
     }
 
     fn infer(&self, inputs: &Inputs<'_>) -> Result<Shape> {
-        inner_axis(self.axis, inputs.x().len())?;
+        if self.axis >= inputs.x().len() {
+            return Err(Error::axis(inputs.x().len(), self.axis));
+        }
         Ok(inputs.x().to_vec())
     }
 
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        let axis = Axis(nhwc_axis(self.axis, node.x().len()));
+        // The kernel sees the batch as an axis of its own.
+        let axis = Axis(nhwc_axis(self.axis, node.x().len()) + 1);
         Some(Box::new(FloatSoftmax { shape: nhwc_shape(node.x()), axis }))
     }
 
@@ -53,8 +56,8 @@ struct SoftmaxOnCodes {
 
 impl Kernel for SoftmaxOnCodes {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let x = memory_batch(inputs[0].as_slice(), &self.shape, images);
-        let mut out = ArrayViewMutD::from_shape(x.raw_dim(), output.into_slice()).expect("lengths were planned");
+        let x = batch_of(inputs[0].as_slice(), &self.shape, images);
+        let mut out = batch_of_mut(output.into_slice(), &self.shape, images);
         self.softmax.forward_into(&x, &mut out)
     }
 }
@@ -68,10 +71,8 @@ struct FloatSoftmax {
 
 impl Kernel for FloatSoftmax {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let mut dims = self.shape.clone();
-        dims[0] = images;
-        let x = ArrayView::from_shape(&dims[..], inputs[0].as_slice::<f32>()).expect("lengths were planned");
-        let mut y = ArrayViewMut::from_shape(&dims[..], output.into_slice::<f32>()).expect("lengths were planned");
+        let x = batch_of(inputs[0].as_slice::<f32>(), &self.shape, images);
+        let mut y = batch_of_mut(output.into_slice::<f32>(), &self.shape, images);
         for (x, mut y) in x.lanes(self.axis).into_iter().zip(y.lanes_mut(self.axis)) {
             // Subtracting the maximum keeps `exp` from overflowing.
             let max = x.fold(f32::NEG_INFINITY, |max, &x| max.max(x));

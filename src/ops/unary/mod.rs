@@ -2,6 +2,8 @@
 
 pub(crate) mod function;
 mod lookup;
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
 
 use alloc::boxed::Box;
 

@@ -1,14 +1,18 @@
 //! Products of quantized matrices by their ONNX names.
 
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
+pub(crate) mod op;
+
 use ndarray::{Array2, ArrayRef2, Axis, Dimension, Ix2};
 
-use super::params::ChannelParams;
 use crate::affine::Arithmetic;
 use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, check_shapes};
 use crate::gemm::{I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, gemm};
+use crate::ops::params::ChannelParams;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 

@@ -1,15 +1,18 @@
 //! Batch normalization.
 
+#[cfg(feature = "onnx")]
+pub(crate) mod onnx;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::clamp::Clamp;
-use super::kernel::{Kernel, Scratch, Values, ValuesMut};
-use super::nhwc::{nhwc_axis, nhwc_shape};
-use super::operator::{Constant, FloatNode, Inputs, Operator};
-use super::shape::{Shape, channels, check_finite};
 use crate::affine::clamp_f32;
 use crate::error::{Result, check_shapes};
+use crate::ops::clamp::Clamp;
+use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::ops::nhwc::{nhwc_axis, nhwc_shape};
+use crate::ops::operator::{Constant, FloatNode, Inputs, Operator};
+use crate::ops::shape::{Shape, channels, check_finite};
 use crate::simd::{self, Task};
 
 /// `(X - mean) / sqrt(variance + epsilon) * scale + shift` per channel, the second axis of `X`. The inputs after `X`

@@ -1,0 +1,25 @@
+//! `Softmax` in ONNX files.
+
+use super::op::Softmax;
+use crate::error::Result;
+use crate::io::onnx::import::Importer;
+use crate::io::onnx::node::OnnxNode;
+use crate::io::onnx::operator::{OnnxOperator, UNARY, int};
+
+/// The spelling of [`Softmax`].
+pub(crate) const SOFTMAX: &[OnnxOperator] = &[OnnxOperator::new("Softmax", UNARY, &[int("axis")], softmax)];
+
+fn softmax(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
+    let shape = importer.shape(node, 0)?;
+    let axis = node.axis(node.int("axis", if importer.opset < 13 { 1 } else { -1 }), shape.len())?;
+    // Before opset 13 the operator flattens all axes from `axis` on.
+    if importer.opset < 13 && shape[axis + 1..].iter().any(|&len| len != 1) {
+        let why = alloc::format!(
+            "attribute axis = {axis} on shape {shape:?}: more than one axis in opset {}",
+            importer.opset
+        );
+        return Err(node.unsupported(why));
+    }
+    let inputs = alloc::vec![node.required(0)?.into()];
+    importer.push(node, Softmax { axis }, inputs)
+}

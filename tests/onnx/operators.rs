@@ -1,0 +1,265 @@
+//! Operators of files against plain computations on arrays.
+
+use ndarray::{Array, ArrayD, Axis, IxDyn, Slice, array, s};
+use ndarray_quant::Result;
+use ndarray_quant::graph::Arena;
+
+use super::message::{Message, float, floats, graph, int, int_list, ints, model_in, node, string, value};
+use super::read;
+
+/// Different values in `-2..2`.
+fn values(shape: &[usize]) -> ArrayD<f32> {
+    let mut state = 7u32;
+    Array::from_shape_simple_fn(shape, || {
+        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+        (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+    })
+}
+
+fn constant(name: &str, value: &ArrayD<f32>) -> Message {
+    let dims: Vec<i64> = value.shape().iter().map(|&len| len as i64).collect();
+    floats(name, &dims, &value.iter().copied().collect::<Vec<_>>())
+}
+
+fn run_in(opset: i64, x: &ArrayD<f32>, nodes: &[Message], constants: &[Message]) -> Result<ArrayD<f32>> {
+    let dims: Vec<i64> = x.shape().iter().map(|&len| len as i64).collect();
+    let graph = read(&model_in(opset, nodes, constants, &dims, "y"))?;
+    let y = graph.run(x)?;
+    // A batch of two is computed sample by sample.
+    let two = ndarray::concatenate(Axis(0), &[x.mapv(|x| -x).view(), x.view()]).expect("equal shapes");
+    let both = graph.run(&two)?;
+    if y.ndim() > 0 {
+        let second = both.slice_axis(Axis(0), Slice::from(y.len_of(Axis(0))..));
+        let same = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + a.abs()) || (a.is_nan() && b.is_nan());
+        assert!(y.iter().zip(&second).all(same), "{y} {second}");
+    }
+    assert_eq!(graph.clone().simplify()?.run(x)?.shape(), y.shape());
+    Ok(y)
+}
+
+/// Runs one node on `x` and constants.
+fn run(
+    op: &str,
+    x: &ArrayD<f32>,
+    constants: &[Message],
+    names: &[&str],
+    attributes: &[Message],
+) -> Result<ArrayD<f32>> {
+    run_in(20, x, &[node(op, &[&["x"], names].concat(), "y", attributes)], constants)
+}
+
+fn close(a: &ArrayD<f32>, b: &ArrayD<f32>) {
+    assert_eq!(a.shape(), b.shape());
+    let scale = b.iter().fold(0f32, |max, x| max.max(x.abs()));
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() <= 1e-5 * scale.max(1e-3), "{a} instead of {b}");
+    }
+}
+
+#[test]
+fn transpositions() -> Result<()> {
+    for (shape, perm) in [
+        (&[1, 3, 4, 5][..], &[0, 2, 3, 1][..]),
+        (&[1, 3, 4, 5], &[0, 3, 2, 1]),
+        (&[1, 3, 4, 5], &[2, 0, 1, 3]),
+        (&[1, 3, 4], &[2, 1, 0]),
+        (&[1, 3, 4, 5, 2], &[4, 1, 0, 3, 2]),
+        (&[1, 5], &[1, 0]),
+    ] {
+        let x = values(shape);
+        let attribute: Vec<i64> = perm.iter().map(|&axis| axis as i64).collect();
+        let y = run("Transpose", &x, &[], &[], &[int_list("perm", &attribute)])?;
+        assert_eq!(y, x.view().permuted_axes(perm));
+    }
+    let x = values(&[1, 3, 4]);
+    assert_eq!(run("Transpose", &x, &[], &[], &[])?, x.t());
+    Ok(())
+}
+
+#[test]
+fn slices() -> Result<()> {
+    let x = values(&[1, 6, 5, 4]);
+    let slice = |starts: &[i64], ends: &[i64], axes: &[i64], steps: &[i64]| {
+        let constants = [ints("s", starts), ints("e", ends), ints("a", axes), ints("t", steps)];
+        run("Slice", &x, &constants, &["s", "e", "a", "t"], &[])
+    };
+    assert_eq!(slice(&[1], &[4], &[1], &[1])?, x.slice(s![.., 1..4, .., ..]).into_dyn());
+    assert_eq!(slice(&[-3, 0], &[i64::MAX, 5], &[1, 2], &[2, 3])?, x.slice(s![.., 3..;2, ..;3, ..]).into_dyn());
+    assert_eq!(slice(&[-1], &[i64::MIN], &[-1], &[-1])?, x.slice(s![.., .., .., ..;-1]).into_dyn());
+    assert_eq!(slice(&[3], &[0], &[1], &[-2])?, x.slice(s![.., 1..4;-2, .., ..]).into_dyn());
+    assert_eq!(slice(&[0], &[6], &[1], &[1])?, x);
+    assert_eq!(slice(&[4], &[2], &[1], &[1])?.shape(), [1, 0, 5, 4]);
+    assert!(slice(&[0], &[6], &[1], &[0]).is_err());
+    assert!(slice(&[0], &[6], &[4], &[1]).is_err());
+    let attributes = [int_list("starts", &[1]), int_list("ends", &[3]), int_list("axes", &[2])];
+    let y = run_in(9, &x, &[node("Slice", &["x"], "y", &attributes)], &[])?;
+    assert_eq!(y, x.slice(s![.., .., 1..3, ..]).into_dyn());
+    Ok(())
+}
+
+#[test]
+fn splits() -> Result<()> {
+    let x = values(&[1, 6, 5]);
+    let split = |opset: i64, inputs: &[&str], outputs: &[&str], attributes: &[Message], lengths: &[i64]| {
+        let node = node("Split", inputs, outputs[0], attributes);
+        let node = outputs[1..].iter().fold(node, |node, name| node.text(2, name));
+        let graph = graph(&[node], &[ints("l", lengths)], &[value("x", &[1, 6, 5])], outputs[0]);
+        let graph = outputs[1..].iter().fold(graph, |graph, name| graph.message(12, value(name, &[])));
+        let file = Message::default().int(1, 8).message(7, graph).message(8, Message::default().int(2, opset)).0;
+        read(&file)?.compile()?.run_many(&[x.view()], &mut Arena::new())
+    };
+    let expected = [x.slice(s![.., ..2, ..]), x.slice(s![.., 2..3, ..]), x.slice(s![.., 3.., ..])];
+    for y in [
+        split(13, &["x", "l"], &["a", "b", "c"], &[int("axis", 1)], &[2, 1, 3])?,
+        split(11, &["x"], &["a", "b", "c"], &[int("axis", -2), int_list("split", &[2, 1, 3])], &[])?,
+    ] {
+        assert!(y.iter().zip(&expected).all(|(y, expected)| y == expected.view().into_dyn()));
+    }
+    let y = split(18, &["x"], &["a", "b"], &[int("axis", 2), int("num_outputs", 2)], &[])?;
+    assert_eq!((y[0].view(), y[1].view()), (x.slice(s![.., .., ..3]).into_dyn(), x.slice(s![.., .., 3..]).into_dyn()));
+    assert!(split(13, &["x", "l"], &["a", "b"], &[int("axis", 1)], &[2, 1, 3]).is_err());
+    assert!(split(13, &["x", "l"], &["a", "b"], &[int("axis", 1)], &[2, 5]).is_err());
+    Ok(())
+}
+
+#[test]
+fn gathers_and_expansions() -> Result<()> {
+    let x = values(&[1, 4, 1, 3]);
+    let y = run("Gather", &x, &[ints("i", &[2, -1, 2])], &["i"], &[int("axis", 1)])?;
+    assert_eq!(y, x.select(Axis(1), &[2, 3, 2]));
+    let scalar = Message::default().int(2, 7).text(8, "i").int(7, -3);
+    assert_eq!(run("Gather", &x, &[scalar], &["i"], &[int("axis", 1)])?, x.index_axis(Axis(1), 1));
+    assert!(run("Gather", &x, &[ints("i", &[4])], &["i"], &[int("axis", 1)]).is_err());
+    let wide = run("Expand", &x, &[ints("i", &[5, 1])], &["i"], &[])?;
+    assert_eq!(wide, x.broadcast(IxDyn(&[1, 4, 5, 3])).unwrap());
+    assert!(run("Expand", &x, &[ints("i", &[2])], &["i"], &[]).is_err());
+    Ok(())
+}
+
+#[test]
+fn blocks_of_pixels() -> Result<()> {
+    let x = values(&[1, 8, 2, 3]);
+    let to_space = |mode: &str| run("DepthToSpace", &x, &[], &[], &[int("blocksize", 2), string("mode", mode)]);
+    let (dcr, crd) = (to_space("DCR")?, to_space("CRD")?);
+    for (c, h, w) in ndarray::indices((2, 4, 6)) {
+        let block = h % 2 * 2 + w % 2;
+        assert_eq!(dcr[[0, c, h, w]], x[[0, block * 2 + c, h / 2, w / 2]]);
+        assert_eq!(crd[[0, c, h, w]], x[[0, c * 4 + block, h / 2, w / 2]]);
+    }
+    assert_eq!(run("SpaceToDepth", &dcr, &[], &[], &[int("blocksize", 2)])?, x);
+    Ok(())
+}
+
+#[test]
+fn reductions() -> Result<()> {
+    let x = values(&[1, 3, 4, 5]);
+    for (op, f) in [
+        ("ReduceSum", (|x: &[f32]| x.iter().sum()) as fn(&[f32]) -> f32),
+        ("ReduceMean", |x| x.iter().sum::<f32>() / x.len() as f32),
+        ("ReduceProd", |x| x.iter().product()),
+        ("ReduceMax", |x| x.iter().copied().fold(f32::NEG_INFINITY, f32::max)),
+        ("ReduceMin", |x| x.iter().copied().fold(f32::INFINITY, f32::min)),
+    ] {
+        for axes in [&[1i64][..], &[-1, 1], &[2, 3], &[1, 2, 3], &[0, 1, 2, 3]] {
+            let resolved: Vec<usize> = axes.iter().map(|&axis| axis.rem_euclid(4) as usize).collect();
+            let mut kept = x.shape().to_vec();
+            resolved.iter().for_each(|&axis| kept[axis] = 1);
+            let mut rows = ArrayD::from_elem(IxDyn(&kept), Vec::new());
+            for (index, &x) in x.indexed_iter() {
+                let at: Vec<usize> =
+                    (0..4).map(|axis| if resolved.contains(&axis) { 0 } else { index[axis] }).collect();
+                rows[&at[..]].push(x);
+            }
+            let expected = rows.mapv(|row| f(&row));
+            close(&run(op, &x, &[ints("a", axes)], &["a"], &[])?, &expected);
+            let dropped: Vec<usize> = (0..4).filter(|axis| !resolved.contains(axis)).map(|axis| kept[axis]).collect();
+            let y = run(op, &x, &[ints("a", axes)], &["a"], &[int("keepdims", 0)])?;
+            close(&y, &expected.to_shape(&dropped[..]).unwrap().into_owned());
+        }
+    }
+    assert_eq!(run("ReduceSum", &x, &[], &[], &[int("noop_with_empty_axes", 1)])?, x);
+    assert_eq!(run("GlobalMaxPool", &x, &[], &[], &[])?.shape(), [1, 3, 1, 1]);
+    Ok(())
+}
+
+#[test]
+fn products_of_tensors() -> Result<()> {
+    for (a, b) in [
+        (&[1, 2, 3, 4][..], &[1, 2, 4, 5][..]),
+        (&[1, 2, 3, 4], &[4, 5]),
+        (&[1, 3, 4], &[4, 5]),
+        (&[1, 2, 3, 4], &[1, 1, 4, 5]),
+        (&[1, 3, 4], &[2, 4, 5]),
+        (&[1, 6, 1, 3, 4], &[1, 1, 2, 4, 5]),
+        (&[1, 4], &[4, 5]),
+        (&[1, 4], &[3, 4, 5]),
+        (&[1, 3, 4], &[4]),
+    ] {
+        let (a, b) = (values(a), values(b).mapv(|x| x * 0.5 + 0.1));
+        let y = run("MatMul", &a, &[constant("b", &b)], &["b"], &[])?;
+        let b = if b.ndim() == 1 { b.clone().insert_axis(Axis(1)) } else { b.clone() };
+        let ndim = a.ndim().max(b.ndim());
+        let padded = |x: &ArrayD<f32>| {
+            let shape = [vec![1; ndim - x.ndim()], x.shape().to_vec()].concat();
+            x.to_shape(&shape[..]).unwrap().into_owned()
+        };
+        let (a, b) = (padded(&a), padded(&b));
+        let mut shape: Vec<usize> = (0..ndim - 2).map(|axis| a.shape()[axis].max(b.shape()[axis])).collect();
+        shape.extend([a.shape()[ndim - 2], b.shape()[ndim - 1]]);
+        let expected = ArrayD::from_shape_fn(IxDyn(&shape), |at| {
+            let outer = |x: &ArrayD<f32>| (0..ndim - 2).map(|axis| at[axis] % x.shape()[axis]).collect::<Vec<_>>();
+            let term = |k: usize| {
+                let (a_at, b_at) =
+                    ([&outer(&a)[..], &[at[ndim - 2], k]].concat(), [&outer(&b)[..], &[k, at[ndim - 1]]].concat());
+                a[&a_at[..]] * b[&b_at[..]]
+            };
+            (0..a.shape()[ndim - 1]).map(term).sum::<f32>()
+        });
+        close(&y.to_shape(&shape[..]).unwrap().into_owned(), &expected);
+    }
+    // Two activations.
+    let x = values(&[1, 2, 3, 3]);
+    let y = run_in(13, &x, &[node("MatMul", &["x", "x"], "y", &[])], &[])?;
+    for (h, i, j) in ndarray::indices((2, 3, 3)) {
+        let sum: f32 = (0..3).map(|k| x[[0, h, i, k]] * x[[0, h, k, j]]).sum();
+        assert!((y[[0, h, i, j]] - sum).abs() < 1e-5);
+    }
+    Ok(())
+}
+
+#[test]
+fn normalizations() -> Result<()> {
+    let normal = |x: &[f32]| {
+        let mean = x.iter().sum::<f32>() / x.len() as f32;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / x.len() as f32;
+        x.iter().map(|x| (x - mean) / (variance + 1e-3).sqrt()).collect::<Vec<f32>>()
+    };
+    for (shape, axis) in
+        [(&[1, 4, 6][..], 2usize), (&[1, 6], 1), (&[1, 2, 3, 4], 3), (&[1, 2, 3, 4], 2), (&[1, 3, 5], 1)]
+    {
+        let x = values(shape);
+        let (scale, bias) = (values(&shape[axis..]).mapv(|x| x + 3.0), values(&shape[axis..]));
+        let attributes = [int("axis", axis as i64 - shape.len() as i64), float("epsilon", 1e-3)];
+        let constants = [constant("s", &scale), constant("b", &bias)];
+        let y = run("LayerNormalization", &x, &constants, &["s", "b"], &attributes)?;
+        let len: usize = shape[axis..].iter().product();
+        let flat: Vec<f32> = x.as_slice().unwrap().chunks(len).flat_map(normal).collect();
+        let expected = ArrayD::from_shape_vec(IxDyn(shape), flat).unwrap() * &scale + &bias;
+        close(&y, &expected);
+    }
+    let x = values(&[1, 4, 3, 2]);
+    let (scale, bias) = (array![1.0f32, 2.0, -1.0, 0.5].into_dyn(), array![0.0f32, 1.0, 2.0, -1.0].into_dyn());
+    let constants = [constant("s", &scale), constant("b", &bias)];
+    let by_channel = |v: &ArrayD<f32>| v.to_shape(&[1, 4, 1, 1][..]).unwrap().into_owned();
+    for (op, groups) in [("InstanceNormalization", 4), ("GroupNormalization", 2)] {
+        let attributes = match groups {
+            4 => vec![float("epsilon", 1e-3)],
+            groups => vec![float("epsilon", 1e-3), int("num_groups", groups as i64)],
+        };
+        let y = run_in(21, &x, &[node(op, &["x", "s", "b"], "y", &attributes)], &constants)?;
+        let flat: Vec<f32> = x.as_slice().unwrap().chunks(24 / groups).flat_map(normal).collect();
+        let expected = ArrayD::from_shape_vec(IxDyn(x.shape()), flat).unwrap() * by_channel(&scale) + by_channel(&bias);
+        close(&y, &expected);
+    }
+    Ok(())
+}
