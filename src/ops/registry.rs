@@ -4,9 +4,10 @@ use super::operator::Operator;
 
 /// Defines [`Op`] from the operators: the type of the attributes, and the spelling in ONNX files.
 macro_rules! operators {
-    ($($(#[$doc:meta])* $name:ident($path:path), $onnx:path;)*) => {
+    ($($(#[$doc:meta])* $name:ident($path:path), $onnx:expr;)*) => {
         /// The attributes of the operators of graphs.
         pub mod attributes {
+            pub use crate::ops::interpolate::Coordinates;
             pub use crate::ops::reduce::Reduction;
 
             $(pub use $path;)*
@@ -88,6 +89,8 @@ operators! {
     Pad(crate::ops::pad::op::Pad), crate::ops::pad::onnx::PAD;
     /// Upsampling.
     Resize(crate::ops::resize::op::Resize), crate::ops::resize::onnx::RESIZE;
+    /// Linear interpolation.
+    Interpolate(crate::ops::interpolate::Interpolate), &[];
     /// The same elements in another shape.
     Reshape(crate::ops::reshape::Reshape), crate::ops::reshape::onnx::RESHAPE;
     /// The axes in another order.

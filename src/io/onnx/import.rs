@@ -198,7 +198,11 @@ impl Importer {
 
     /// Returns the shape of input `i`, for a batch of one.
     pub(crate) fn shape(&self, node: &OnnxNode, i: usize) -> Result<Vec<usize>> {
-        let name = node.required(i)?;
+        self.shape_of(node.required(i)?)
+    }
+
+    /// Returns the shape of a tensor, for a batch of one.
+    pub(crate) fn shape_of(&self, name: &str) -> Result<Vec<usize>> {
         let shape = match self.constant(name) {
             Some(value) => Some(value.shape()),
             None => self.builder.shape_of(self.resolve(name)),

@@ -26,39 +26,56 @@
 //!
 //! | operator | opsets | attributes and inputs |
 //! |---|---|---|
-//! | `Conv` | 1–24 | 2-D; `auto_pad dilations group kernel_shape pads strides`; weights and bias constant |
+//! | `Conv` | 1–24 | 1-D, 2-D; `auto_pad dilations group kernel_shape pads strides`; weights and bias constant |
+//! | `ConvTranspose` | 1–24 | 1-D, 2-D; `auto_pad group kernel_shape output_padding output_shape pads strides`; weights and bias constant |
 //! | `Gemm` | 1–24 | `alpha beta transB`; `B` constant; `C` constant, one row |
-//! | `MatMul` | 1–24 | a matrix times a constant matrix |
+//! | `MatMul` | 1–24 | tensors of any rank that broadcast, constant or not |
 //! | `BatchNormalization` | 1–24 | `epsilon`; inference mode |
-//! | `Add Sub Mul Div` | 1–24 | broadcasting of opset 7; subtrahend and divisor constant |
-//! | `Relu Sigmoid Tanh` | 1–24 | |
+//! | `LayerNormalization` | 17–24 | `axis epsilon`; scale and bias constant |
+//! | `InstanceNormalization` | 6–24 | `epsilon`; scale and bias constant |
+//! | `GroupNormalization` | 21–24 | `epsilon num_groups`; scale and bias constant |
+//! | `Add Sub Mul Div Pow` | 1–24 | broadcasting of opset 7 |
+//! | `Max Min` | 1–24 | any number of inputs, broadcasting of opset 8 |
+//! | `Abs Ceil Exp Floor Log Neg Reciprocal Relu Sigmoid Softplus Softsign Sqrt Tanh` | 1–24 | |
+//! | `Cos Sin` | 7–24 | |
+//! | `Erf Sign` | 9–24 | |
+//! | `Round` | 11–24 | |
 //! | `LeakyRelu` | 1–24 | `alpha` |
 //! | `HardSigmoid` | 1–24 | `alpha beta` |
 //! | `HardSwish` | 14–24 | |
+//! | `Mish` | 18–24 | |
+//! | `Gelu` | 20–24 | `approximate` |
 //! | `Clip` | 1–24 | `min max`: attributes, from opset 11 constant inputs |
 //! | `Softmax` | 1–24 | `axis`; before opset 13, all axes after it have length 1 |
 //! | `MaxPool` | 1–24 | 2-D; `auto_pad ceil_mode dilations kernel_shape pads strides`; no `Indices` |
 //! | `AveragePool` | 1–24 | as `MaxPool`, and `count_include_pad` |
-//! | `GlobalAveragePool` | 1–24 | 2-D |
-//! | `ReduceMean` | 1–24 | `axes` height and width; `keepdims` |
-//! | `Concat` | 1–24 | `axis`, not the batch |
+//! | `GlobalAveragePool GlobalMaxPool` | 1–24 | the mean in 2-D, the maximum of any rank |
+//! | `ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum` | 1–24 | `axes keepdims noop_with_empty_axes` |
+//! | `Concat` | 1–24 | `axis` |
 //! | `Pad` | 1–24 | `pads` of height and width, not negative; `axes`; `mode` constant; value 0 |
-//! | `Resize` | 10–24 | `mode` nearest; `scales` or `sizes`, see below; `axes` |
-//! | `Upsample` | 7–9 | `mode` nearest; `scales`, see below |
-//! | `Flatten` | 1–24 | `axis` 1 |
-//! | `Reshape` | 1–24 | constant `shape` that keeps the batch; `allowzero` |
-//! | `Squeeze Unsqueeze` | 1–24 | `axes`, not the batch |
+//! | `Resize` | 10–24 | `mode` nearest, linear; `scales` or `sizes` of height and width; `axes coordinate_transformation_mode nearest_mode` |
+//! | `Upsample` | 7–9 | `mode` nearest, linear; `scales` of height and width |
+//! | `DepthToSpace SpaceToDepth` | 1–24 | `blocksize mode` |
+//! | `Flatten` | 1–24 | `axis` |
+//! | `Reshape` | 1–24 | constant `shape`; `allowzero` |
+//! | `Squeeze Unsqueeze` | 1–24 | `axes` |
+//! | `Transpose` | 1–24 | `perm` |
+//! | `Slice` | 1–24 | `starts ends axes`, `steps` from opset 10; constant |
+//! | `Split` | 1–24 | `axis split num_outputs`; constant lengths |
+//! | `Gather` | 1–24 | `axis`; constant indices |
+//! | `Expand` | 8–24 | constant `shape` |
 //! | `Identity` | 1–24 | |
 //! | `Dropout` | 1–24 | inference mode |
 //! | `Constant` | 1–24 | `value value_float value_floats value_int value_ints` |
+//! | `ConstantOfShape` | 9–24 | `value`; constant shape |
+//! | `Range` | 11–24 | integer constants |
 //! | `Shape` | 1–24 | `start end` |
-//! | `Gather` | 1–24 | `axis`; integer constants of rank 1 |
-//! | `Cast` | 6–24 | `to` float, int32, int64; integer constants |
+//! | `Cast` | 6–24 | `to` float, float16, bfloat16, double; of constants also int32, int64, bool |
 //!
-//! - `Concat`, `Squeeze` and `Unsqueeze` also work on integer constants, for shape computations around `Reshape`.
-//! - `Resize` and `Upsample` repeat pixels: the scales of height and width are whole, the other scales are 1.
-//!   `coordinate_transformation_mode` is `asymmetric` with `nearest_mode` `floor`, or `half_pixel` with
-//!   `round_prefer_floor` or `round_prefer_ceil`.
+//! - Nodes whose inputs are all known are computed while the file is read, on floats and on integers: the shape
+//!   computations of exporters.
+//! - Activations have the shape that they have for a batch of one, and each sample of a batch is computed by itself. So a
+//!   network may move its batch of one to any axis, or merge it with another.
 //! - `ceil_mode` places windows as opset 19 defines it. Earlier versions left it open.
 //! - Before opset 7, `BatchNormalization` and `Dropout` are in inference mode only with `is_test`, and operands
 //!   broadcast only with `broadcast` and `axis`, which are not supported.
@@ -86,7 +103,7 @@ mod limits;
 pub(crate) mod node;
 pub(crate) mod operator;
 mod proto;
-mod tensor;
+pub(crate) mod tensor;
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};

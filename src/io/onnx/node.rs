@@ -120,21 +120,44 @@ impl<'a> OnnxNode<'a> {
                 (alloc::format!("{kernel:?}, the shape of the weights"), alloc::format!("{declared:?}"));
             return Err(self.malformed("kernel_shape", expected, found));
         }
+        let pads = self.ints("pads").map(|pads| self.sizes("pads", pads)).transpose()?;
+        let padding = self.padding(pads)?;
+        let strides = pair("strides", self.ints("strides"))?;
+        let dilations = pair("dilations", self.ints("dilations"))?;
+        Ok(Window::new().with_strides(strides).with_dilations(dilations).with_padding(padding))
+    }
+
+    /// Same as [`window`](Self::window), for a kernel along one axis: the width of images with one row.
+    pub(crate) fn window_1d(&self, kernel: usize) -> Result<Window> {
+        let one = |name, default| {
+            self.ints(name).map_or(Ok(default), |values| self.sizes::<1>(name, values).map(|[len]| len))
+        };
+        if one("kernel_shape", kernel)? != kernel {
+            let found = alloc::format!("{:?}", self.ints("kernel_shape"));
+            return Err(self.malformed("kernel_shape", alloc::format!("[{kernel}], the shape of the weights"), found));
+        }
+        let pads = match self.ints("pads") {
+            Some(pads) => self.sizes::<2>("pads", pads)?,
+            None => [0, 0],
+        };
+        let padding = self.padding(Some([0, pads[0], 0, pads[1]]))?;
+        let (stride, dilation) = (one("strides", 1)?, one("dilations", 1)?);
+        Ok(Window::new().with_strides([1, stride]).with_dilations([1, dilation]).with_padding(padding))
+    }
+
+    /// Reads `auto_pad`, and takes the pads for an explicit padding.
+    fn padding(&self, pads: Option<[usize; 4]>) -> Result<Padding> {
         let auto_pad = self.text("auto_pad", "NOTSET");
-        let pads = self.ints("pads");
-        if auto_pad != "NOTSET" && pads.is_some_and(|pads| pads.iter().any(|&pad| pad != 0)) {
+        if auto_pad != "NOTSET" && pads.is_some_and(|pads| pads != [0; 4]) {
             return Err(self.unsupported(alloc::format!("attribute pads beside auto_pad = {auto_pad:?}")));
         }
-        let padding = match (auto_pad, pads) {
-            ("NOTSET", Some(pads)) => Padding::Explicit(self.sizes("pads", pads)?),
+        Ok(match (auto_pad, pads) {
+            ("NOTSET", Some(pads)) => Padding::Explicit(pads),
             ("NOTSET", None) | ("VALID", _) => Padding::Valid,
             ("SAME_UPPER", _) => Padding::Same,
             ("SAME_LOWER", _) => Padding::SameLower,
             (other, _) => return Err(self.unsupported(alloc::format!("attribute auto_pad = {other:?}"))),
-        };
-        let strides = pair("strides", self.ints("strides"))?;
-        let dilations = pair("dilations", self.ints("dilations"))?;
-        Ok(Window::new().with_strides(strides).with_dilations(dilations).with_padding(padding))
+        })
     }
 
     /// The error for a valid node that this crate does not implement.

@@ -1,109 +1,157 @@
 //! Functions of two tensors on floats.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt::Debug;
 
-use ndarray::{ArrayD, Zip};
-
+use super::op::Binary;
 use crate::affine::clamp_f32;
 use crate::error::Result;
 use crate::ops::clamp::Clamp;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{broadcast_batch, broadcast_batch_mut, broadcast_shape};
+use crate::ops::nhwc::broadcast_shape;
 use crate::ops::operator::FloatNode;
 use crate::simd::{self, Task};
 
-/// A binary elementwise operator.
-pub(super) trait BinaryOp: Debug + Copy + Send + Sync + 'static {
-    fn of(self, a: f32, b: f32) -> f32;
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Add;
-
-impl BinaryOp for Add {
-    #[inline(always)]
-    fn of(self, a: f32, b: f32) -> f32 {
-        a + b
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Mul;
-
-impl BinaryOp for Mul {
-    #[inline(always)]
-    fn of(self, a: f32, b: f32) -> f32 {
-        a * b
-    }
-}
-
-/// The kernel of a binary operator, with broadcasting.
-pub(super) fn kernel<P: BinaryOp>(op: P, node: &FloatNode<'_>) -> Box<dyn Kernel> {
-    Box::new(Binary {
-        op,
-        shapes: [node.inputs[0], node.inputs[1], node.output].map(|shape| broadcast_shape(shape, node.output)),
-        constants: [node.broadcast(0), node.broadcast(1)],
-        clamp: node.clamp,
-    })
-}
-
 #[derive(Debug)]
-struct Binary<P> {
-    op: P,
-    /// The shapes in memory of the operands and the output, which broadcast.
+pub(super) struct BinaryOnFloats {
+    function: Binary,
+    /// The shapes in memory of the operands and the output, which broadcast. The first axis is the batch.
     shapes: [Vec<usize>; 3],
-    constants: [Option<ArrayD<f32>>; 2],
+    constants: [Option<Vec<f32>>; 2],
     clamp: Clamp,
 }
 
-/// Two operands of one shape.
-struct SameShape<'a, P> {
-    a: &'a [f32],
-    b: &'a [f32],
-    y: &'a mut [f32],
-    clamp: Clamp,
-    op: P,
-}
+impl BinaryOnFloats {
+    pub(super) fn new(function: Binary, node: &FloatNode<'_>) -> Self {
+        let shapes = [node.inputs[0], node.inputs[1], node.output].map(|shape| broadcast_shape(shape, node.output));
+        let constant = |i| node.broadcast(i).map(|values| values.iter().copied().collect());
+        Self { function, shapes, constants: [constant(0), constant(1)], clamp: node.clamp }
+    }
 
-impl<P: BinaryOp> Task for SameShape<'_, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let (low, high) = self.clamp.bounds();
-        for ((y, &a), &b) in self.y.iter_mut().zip(self.a).zip(self.b) {
-            *y = clamp_f32(self.op.of(a, b), low, high);
+    /// The axes of a batch from the outermost to the innermost: their lengths, and the distances of neighbouring elements
+    /// in both operands. Axes along which both operands continue are one axis.
+    fn axes(&self, images: usize) -> Vec<Axis> {
+        let [a, b, y] = &self.shapes;
+        let (mut axes, mut strides) = (Vec::<Axis>::new(), [1, 1]);
+        for i in (0..y.len()).rev() {
+            let len = if i == 0 { images } else { y[i] };
+            let mut axis = Axis { len, strides: [0, 0] };
+            for (operand, shape) in [a, b].into_iter().enumerate() {
+                // A constant has no batch.
+                let own = if i == 0 && self.constants[operand].is_none() { images } else { shape[i] };
+                if own > 1 {
+                    axis.strides[operand] = strides[operand];
+                }
+                strides[operand] *= own;
+            }
+            match axes.last_mut() {
+                _ if len == 1 => {}
+                Some(inner) if inner.continues_in(&axis) => inner.len *= len,
+                _ => axes.push(axis),
+            }
         }
+        axes.reverse();
+        axes
     }
 }
 
-impl<P: BinaryOp> Kernel for Binary<P> {
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    len: usize,
+    strides: [usize; 2],
+}
+
+impl Axis {
+    fn continues_in(&self, outer: &Axis) -> bool {
+        (0..2).all(|i| outer.strides[i] == self.len * self.strides[i])
+    }
+}
+
+impl Kernel for BinaryOnFloats {
     fn size_in_bytes(&self) -> usize {
-        self.constants.iter().flatten().map(|c| size_of::<f32>() * c.len()).sum()
+        self.constants.iter().flatten().map(|c| size_of_val(&c[..])).sum()
     }
 
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let y = output.into_slice::<f32>();
-        let variable = self.constants.each_ref().map(Option::is_none);
-        if variable == [true, true] && self.shapes[0] == self.shapes[1] {
-            let (a, b) = (inputs[0].as_slice(), inputs[1].as_slice());
-            simd::run(SameShape { a, b, y, clamp: self.clamp, op: self.op });
+        if y.is_empty() {
             return Ok(());
         }
         // Only the operands that are not constant are inputs of the step.
         let mut activations = inputs.iter();
-        let operands = [0, 1].map(|i| match &self.constants[i] {
-            Some(constant) => constant.view(),
-            None => {
-                let values = activations.next().map_or(&[][..], |values| values.as_slice::<f32>());
-                broadcast_batch(values, &self.shapes[i], images)
-            }
+        let [a, b] = self.constants.each_ref().map(|constant| match constant {
+            Some(constant) => &constant[..],
+            None => activations.next().map_or(&[][..], |values| values.as_slice::<f32>()),
         });
-        let mut y = broadcast_batch_mut(y, &self.shapes[2], images);
-        let [a, b] = operands.each_ref().map(|o| o.broadcast(y.raw_dim()).expect("shapes were checked"));
-        Zip::from(&mut y).and(&a).and(&b).for_each(|y, &a, &b| *y = self.clamp.apply(self.op.of(a, b)));
+        self.walk(&self.axes(images), a, b, y);
         Ok(())
+    }
+}
+
+impl BinaryOnFloats {
+    /// Computes the elements of all axes.
+    fn walk(&self, axes: &[Axis], a: &[f32], b: &[f32], y: &mut [f32]) {
+        let (function, clamp) = (self.function, self.clamp);
+        match axes {
+            [] => simd::run(Run { function, a: &a[..1], b: &b[..1], y, clamp }),
+            [Axis { len, strides }] => {
+                let [a, b] =
+                    [(a, strides[0]), (b, strides[1])].map(|(x, stride)| &x[..if stride == 0 { 1 } else { *len }]);
+                simd::run(Run { function, a, b, y, clamp });
+            }
+            [Axis { len, strides }, inner @ ..] => {
+                for (i, y) in y.chunks_exact_mut(y.len() / len).enumerate() {
+                    self.walk(inner, &a[i * strides[0]..], &b[i * strides[1]..], y);
+                }
+            }
+        }
+    }
+}
+
+/// Neighbouring elements. An operand of one element is the same for all of them.
+struct Run<'a> {
+    function: Binary,
+    a: &'a [f32],
+    b: &'a [f32],
+    y: &'a mut [f32],
+    clamp: Clamp,
+}
+
+impl Task for Run<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        // The function is chosen outside of the loops.
+        match self.function {
+            Binary::Add => self.each(|a, b| Binary::Add.eval(a, b)),
+            Binary::Sub => self.each(|a, b| Binary::Sub.eval(a, b)),
+            Binary::Mul => self.each(|a, b| Binary::Mul.eval(a, b)),
+            Binary::Div => self.each(|a, b| Binary::Div.eval(a, b)),
+            Binary::Max => self.each(|a, b| Binary::Max.eval(a, b)),
+            Binary::Min => self.each(|a, b| Binary::Min.eval(a, b)),
+            function => self.each(|a, b| function.eval(a, b)),
+        }
+    }
+}
+
+impl Run<'_> {
+    #[inline(always)]
+    fn each(self, f: impl Fn(f32, f32) -> f32) {
+        let Self { a, b, y, clamp, .. } = self;
+        let (low, high) = clamp.bounds();
+        match (a, b) {
+            (a, &[b]) if a.len() == y.len() => {
+                y.iter_mut().zip(a).for_each(|(y, &a)| *y = clamp_f32(f(a, b), low, high));
+            }
+            (&[a], b) if b.len() == y.len() => {
+                y.iter_mut().zip(b).for_each(|(y, &b)| *y = clamp_f32(f(a, b), low, high));
+            }
+            (&[a], &[b]) => y.fill(clamp_f32(f(a, b), low, high)),
+            (a, b) => {
+                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                    *y = clamp_f32(f(a, b), low, high);
+                }
+            }
+        }
     }
 }

@@ -80,6 +80,14 @@ impl<T: Int8> Add<T> {
         Ok(Self { operands, op })
     }
 
+    /// Prepares the difference `a - b` by the formula of [`Arithmetic::F32`]: a sum with a negative scale.
+    pub(crate) fn difference(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
+        let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
+        let (a_params, (b_scale, b_zero), y_params) = operands.scale_zero_points()?;
+        let op = SumOp::Float(FloatSum::new(a_params, (-b_scale, b_zero), y_params, to.codes()));
+        Ok(Self { operands, op })
+    }
+
     /// The parameters of the output.
     pub fn output(&self) -> &QParams<T> {
         &self.operands.y

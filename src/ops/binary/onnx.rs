@@ -1,32 +1,115 @@
 //! Functions of two tensors in ONNX files.
 
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
 use super::op::Binary;
 use crate::error::Result;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
-use crate::io::onnx::operator::{ARITHMETIC, BINARY, OnnxOperator};
+use crate::io::onnx::operator::{ANY, ARITHMETIC, BINARY, CONSUMED, OnnxOperator};
+use crate::io::onnx::tensor::ConstantTensor;
+use crate::ops::clamp::Clamp;
+use crate::ops::operator::Constant;
+use crate::ops::unary::function::Activation;
 
 /// The spelling of [`Binary`].
 pub(crate) const BINARIES: &[OnnxOperator] = &[
-    OnnxOperator::new("Add", BINARY, ARITHMETIC, |importer, node| importer.push_all(node, Binary::Add)),
+    OnnxOperator::new("Add", BINARY, ARITHMETIC, |importer, node| fold(importer, node, Binary::Add)),
     OnnxOperator::new("Div", BINARY, ARITHMETIC, |importer, node| {
-        with_mapped_constant(importer, node, Binary::Mul, |x| 1.0 / x)
+        with_mapped_constant(importer, node, Binary::Div, Binary::Mul, |x| 1.0 / x)
     }),
-    OnnxOperator::new("Mul", BINARY, ARITHMETIC, |importer, node| importer.push_all(node, Binary::Mul)),
+    OnnxOperator::new("Max", &[(1, 1, ANY)], &[CONSUMED], |importer, node| fold(importer, node, Binary::Max)),
+    OnnxOperator::new("Min", &[(1, 1, ANY)], &[CONSUMED], |importer, node| fold(importer, node, Binary::Min)),
+    OnnxOperator::new("Mul", BINARY, ARITHMETIC, |importer, node| fold(importer, node, Binary::Mul)),
+    OnnxOperator::new("Pow", BINARY, ARITHMETIC, pow),
     OnnxOperator::new("Sub", BINARY, ARITHMETIC, |importer, node| {
-        with_mapped_constant(importer, node, Binary::Add, |x| -x)
+        with_mapped_constant(importer, node, Binary::Sub, Binary::Add, |x| -x)
     }),
 ];
+
+/// Combines two operands after the other; one operand alone is the result.
+fn fold(importer: &mut Importer, node: &OnnxNode<'_>, function: Binary) -> Result<()> {
+    let names: Vec<&String> = node.node.input.iter().filter(|name| !name.is_empty()).collect();
+    let [first, middle @ .., last] = &names[..] else { return importer.alias(node) };
+    let mut so_far = (*first).clone();
+    for name in middle {
+        let output = importer.new_name(&alloc::format!("{}.part", node.output()?));
+        binary(importer, node, function, [&so_far, *name], &output)?;
+        so_far = output;
+    }
+    binary(importer, node, function, [&so_far, *last], node.output()?)
+}
+
+/// Adds a function of two tensors. The bounds of one element of a maximum and a minimum become a clamp.
+fn binary(
+    importer: &mut Importer,
+    node: &OnnxNode<'_>,
+    function: Binary,
+    names: [&str; 2],
+    output: &str,
+) -> Result<()> {
+    for (x, bound) in [(0, 1), (1, 0)] {
+        let Some(ConstantTensor::Float(value)) = importer.constant(names[bound]) else { continue };
+        let bound = value.first().copied().filter(|bound| value.len() == 1 && bound.is_finite());
+        let clamp = match function {
+            Binary::Max => Clamp { low: bound, high: None },
+            Binary::Min => Clamp { low: None, high: bound },
+            _ => break,
+        };
+        let fits = value.ndim() <= importer.shape_of(names[x])?.len() && !importer.is_constant(names[x]);
+        if clamp != Clamp::NONE && fits {
+            return importer.push_as(Activation::Clip(clamp), alloc::vec![names[x].into()], output);
+        }
+    }
+    // Activations have equal ranks.
+    let shapes = [importer.shape_of(names[0])?, importer.shape_of(names[1])?];
+    let ndim = shapes[0].len().max(shapes[1].len());
+    let mut inputs = Vec::new();
+    for (name, shape) in names.into_iter().zip(shapes) {
+        let padded = [alloc::vec![1; ndim - shape.len()], shape.clone()].concat();
+        let known = importer.is_constant(name);
+        inputs.push(if known { name.to_string() } else { importer.reshaped(node, name, &shape, padded)? });
+    }
+    // A constant with more axes than the activation gives it these axes.
+    importer.push_as(function, inputs, output)
+}
 
 /// `a - b` is `a + (-b)`, and `a / b` is `a * (1 / b)`, for a constant `b`.
 fn with_mapped_constant(
     importer: &mut Importer,
     node: &OnnxNode<'_>,
-    op: Binary,
+    function: Binary,
+    with_constant: Binary,
     f: impl Fn(f32) -> f32,
 ) -> Result<()> {
-    let value = importer.required_constant(node, 1)?;
-    let value = importer.new_constant(node, "operand", value.mapv(f))?;
-    let inputs = alloc::vec![node.required(0)?.into(), value];
-    importer.push(node, op, inputs)
+    let [a, b] = [node.required(0)?, node.required(1)?];
+    let value = match importer.constant(b) {
+        Some(ConstantTensor::Float(value)) if !importer.is_constant(a) => value.clone(),
+        _ => return binary(importer, node, function, [a, b], node.output()?),
+    };
+    let mapped = value.mapv(f);
+    // A divisor of zero has no reciprocal.
+    if !mapped.iter().all(|x| x.is_finite()) {
+        return binary(importer, node, function, [a, b], node.output()?);
+    }
+    let value = importer.new_constant(node, "operand", mapped)?;
+    binary(importer, node, with_constant, [a, &value], node.output()?)
+}
+
+/// A power with a constant exponent of one element is a function of one tensor.
+fn pow(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
+    let [a, b] = [node.required(0)?, node.required(1)?];
+    let exponent = |value: &Constant| value.first().copied().filter(|_| value.len() == 1);
+    let exponent = match importer.constant(b) {
+        Some(ConstantTensor::Float(value)) => exponent(value),
+        Some(ConstantTensor::Int(value)) if value.len() == 1 => value.first().map(|&x| x as f32),
+        _ => None,
+    };
+    match exponent {
+        Some(exponent) if !importer.is_constant(a) => {
+            importer.push(node, Activation::Pow { exponent }, alloc::vec![a.into()])
+        }
+        _ => binary(importer, node, Binary::Pow, [a, b], node.output()?),
+    }
 }

@@ -3,14 +3,14 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ndarray::{ArrayD, ArrayView1, ArrayViewMut1, Zip};
+use ndarray::{ArcArray, ArrayD, ArrayView1, ArrayViewMut1, IxDyn, Zip};
 
 use super::float;
 use super::{Add, Mul};
 use crate::error::{Error, GraphError, Result};
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{broadcast_batch, broadcast_batch_mut, broadcast_shape};
-use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, OnCodes, Operator};
+use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
 use crate::ops::shape::{Shape, broadcast, elements};
 
 /// A function of the elements of two tensors, with broadcasting: the ONNX operator of the same name.
@@ -20,16 +20,44 @@ use crate::ops::shape::{Shape, broadcast, elements};
 pub enum Binary {
     /// `a + b`.
     Add,
+    /// `a - b`.
+    Sub,
     /// `a * b`.
     Mul,
+    /// `a / b`.
+    Div,
+    /// `a` to the power `b`.
+    Pow,
+    /// The greater one.
+    Max,
+    /// The smaller one.
+    Min,
 }
 
 impl Binary {
     /// Evaluates the function.
+    #[inline(always)]
     pub fn eval(self, a: f32, b: f32) -> f32 {
         match self {
             Binary::Add => a + b,
+            Binary::Sub => a - b,
             Binary::Mul => a * b,
+            Binary::Div => a / b,
+            Binary::Pow => num_traits::Float::powf(a, b),
+            Binary::Max => {
+                if a >= b || a.is_nan() {
+                    a
+                } else {
+                    b
+                }
+            }
+            Binary::Min => {
+                if a <= b || a.is_nan() {
+                    a
+                } else {
+                    b
+                }
+            }
         }
     }
 }
@@ -38,7 +66,12 @@ impl Operator for Binary {
     fn name(&self) -> &'static str {
         match self {
             Binary::Add => "Add",
+            Binary::Sub => "Sub",
             Binary::Mul => "Mul",
+            Binary::Div => "Div",
+            Binary::Pow => "Pow",
+            Binary::Max => "Max",
+            Binary::Min => "Min",
         }
     }
 
@@ -51,7 +84,7 @@ impl Operator for Binary {
     }
 
     fn quantizes_constants(&self) -> bool {
-        true
+        matches!(self, Binary::Add | Binary::Sub | Binary::Mul)
     }
 
     fn supports_clamp(&self) -> bool {
@@ -64,28 +97,37 @@ impl Operator for Binary {
     }
 
     fn evaluate(&self, inputs: &[&Constant]) -> Option<Result<ArrayD<f32>>> {
-        let evaluate = || {
-            let shape = broadcast(inputs[0].shape(), inputs[1].shape())?;
-            elements(&shape)?;
-            let [a, b] =
-                [inputs[0], inputs[1]].map(|x| x.broadcast(&shape[..]).expect("both broadcast to the common shape"));
-            Ok(Zip::from(&a).and(&b).map_collect(|&a, &b| self.eval(a, b)))
+        Some(evaluate(inputs, |a, b| self.eval(a, b)))
+    }
+
+    /// A division by zero, and an overflow, are not known.
+    fn evaluate_ints(&self, inputs: &[&IntTensor]) -> Option<Result<ArrayD<i64>>> {
+        let f: fn(i64, i64) -> Option<i64> = match self {
+            Binary::Add => i64::checked_add,
+            Binary::Sub => i64::checked_sub,
+            Binary::Mul => i64::checked_mul,
+            Binary::Div => i64::checked_div,
+            Binary::Pow => |a, b| a.checked_pow(b.try_into().ok()?),
+            Binary::Max => |a, b| Some(a.max(b)),
+            Binary::Min => |a, b| Some(a.min(b)),
         };
-        Some(evaluate())
+        match evaluate(inputs, f) {
+            Ok(values) if values.iter().any(Option::is_none) => None,
+            values => Some(values.map(|values| values.mapv(Option::unwrap_or_default))),
+        }
     }
 
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(match self {
-            Binary::Add => float::kernel(float::Add, node),
-            Binary::Mul => float::kernel(float::Mul, node),
-        })
+        Some(Box::new(float::BinaryOnFloats::new(*self, node)))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
         let [a, b] = [0, 1].map(|i| &node.operands[i].params);
         let op = match self {
             Binary::Add => CodeOp::Add(Add::new(a, b, &node.to())?),
+            Binary::Sub => CodeOp::Add(Add::difference(a, b, &node.to())?),
             Binary::Mul => CodeOp::Mul(Mul::new(a, b, &node.to())?),
+            _ => return Ok(OnCodes::Float),
         };
         let shapes = [node.inputs[0], node.inputs[1], node.output].map(|shape| broadcast_shape(shape, node.output));
         OnCodes::kernel(BinaryOnCodes { op, constants: node.broadcast_constants(), shapes })
@@ -96,6 +138,14 @@ impl Operator for Binary {
         *self == Binary::Add
             && inputs.shapes.iter().zip(inputs.constant).all(|(shape, constant)| !constant && *shape == output)
     }
+}
+
+/// Evaluates a function of the elements of two constants.
+fn evaluate<T: Copy, U>(inputs: &[&ArcArray<T, IxDyn>], f: impl Fn(T, T) -> U) -> Result<ArrayD<U>> {
+    let shape = broadcast(inputs[0].shape(), inputs[1].shape())?;
+    elements(&shape)?;
+    let [a, b] = [inputs[0], inputs[1]].map(|x| x.broadcast(&shape[..]).expect("both broadcast to the common shape"));
+    Ok(Zip::from(&a).and(&b).map_collect(|&a, &b| f(a, b)))
 }
 
 /// Checks the ranks of two operands that broadcast: activations have equal ranks, so that their batch axes align, and a

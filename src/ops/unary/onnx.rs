@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
-use crate::io::onnx::operator::{CONSUMED, OnnxOperator, UNARY, float};
+use crate::io::onnx::operator::{CONSUMED, OnnxOperator, UNARY, float, text};
 use crate::ops::clamp::Clamp;
 
 use super::function::Activation;
@@ -28,6 +28,33 @@ pub(crate) const UNARIES: &[OnnxOperator] = &[
     OnnxOperator::new("Relu", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::relu())),
     OnnxOperator::new("Sigmoid", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Sigmoid)),
     OnnxOperator::new("Tanh", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Tanh)),
+    OnnxOperator::new("Abs", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Abs)),
+    OnnxOperator::new("Ceil", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Ceil)),
+    OnnxOperator::new("Cos", UNARY, &[], |importer, node| importer.push_all(node, Activation::Cos)).since(7),
+    OnnxOperator::new("Erf", UNARY, &[], |importer, node| importer.push_all(node, Activation::Erf)).since(9),
+    OnnxOperator::new("Exp", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Exp)),
+    OnnxOperator::new("Floor", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Floor)),
+    OnnxOperator::new("Log", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Log)),
+    OnnxOperator::new("Mish", UNARY, &[], |importer, node| importer.push_all(node, Activation::Mish)).since(18),
+    OnnxOperator::new("Neg", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Neg)),
+    OnnxOperator::new("Reciprocal", UNARY, &[CONSUMED], |importer, node| {
+        importer.push_all(node, Activation::Reciprocal)
+    }),
+    OnnxOperator::new("Round", UNARY, &[], |importer, node| importer.push_all(node, Activation::Round)).since(11),
+    OnnxOperator::new("Sign", UNARY, &[], |importer, node| importer.push_all(node, Activation::Sign)).since(9),
+    OnnxOperator::new("Sin", UNARY, &[], |importer, node| importer.push_all(node, Activation::Sin)).since(7),
+    OnnxOperator::new("Softplus", UNARY, &[], |importer, node| importer.push_all(node, Activation::Softplus)),
+    OnnxOperator::new("Softsign", UNARY, &[], |importer, node| importer.push_all(node, Activation::Softsign)),
+    OnnxOperator::new("Sqrt", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Sqrt)),
+    OnnxOperator::new("Gelu", UNARY, &[text("approximate")], |importer, node| {
+        let function = match node.text("approximate", "none") {
+            "none" => Activation::Gelu,
+            "tanh" => Activation::GeluTanh,
+            other => return Err(node.unsupported(alloc::format!("attribute approximate = {other:?}"))),
+        };
+        importer.push_all(node, function)
+    })
+    .since(20),
 ];
 
 fn clip(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
