@@ -1,8 +1,9 @@
 //! Operators of files against plain computations on arrays.
 
 use ndarray::{Array, ArrayD, Axis, IxDyn, Slice, array, s};
+use ndarray_quant::graph::{Arena, Precision};
+use ndarray_quant::observer::MinMax;
 use ndarray_quant::Result;
-use ndarray_quant::graph::Arena;
 
 use super::message::{Message, float, floats, graph, int, int_list, ints, model_in, node, string, value};
 use super::read;
@@ -284,6 +285,20 @@ fn functions_of_one_tensor() -> Result<()> {
         ("Softsign", |x| x / (1.0 + x.abs())),
     ] {
         close(&run(op, &x, &[], &[], &[])?, &x.mapv(f));
+    }
+    for (alpha, attributes) in [(1.0f32, vec![]), (0.5, vec![float("alpha", 0.5)])] {
+        let elu = |x: f32| if x > 0.0 { x } else { alpha * (x.exp() - 1.0) };
+        close(&run("Elu", &x, &[], &[], &attributes)?, &x.mapv(elu));
+        // On codes: the value of each code.
+        let graph = read(&model_in(20, &[node("Elu", &["x"], "y", &attributes)], &[], &[1, 3, 4, 5], "y"))?;
+        let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+        recipe.tensor_mut("y")?.precision = Precision::Int8;
+        let network = graph.quantize(&recipe)?;
+        let [x_params, y_params] = ["x", "y"].map(|name| network.activation(name).unwrap());
+        let codes = x_params.quantize(&x)?;
+        let expected = y_params.quantize(&codes.dequantize().mapv(elu))?;
+        let found = network.run_codes(&codes.codes().to_owned(), &mut Arena::new())?;
+        assert_eq!(found, expected.codes());
     }
     let positive = x.mapv(|x| x.abs() + 0.1);
     close(&run("Log", &positive, &[], &[], &[])?, &positive.mapv(f32::ln));

@@ -40,7 +40,7 @@
 //! | `Cos Sin` | 7–24 | |
 //! | `Erf Sign` | 9–24 | |
 //! | `Round` | 11–24 | |
-//! | `LeakyRelu` | 1–24 | `alpha` |
+//! | `Elu LeakyRelu` | 1–24 | `alpha` |
 //! | `HardSigmoid` | 1–24 | `alpha beta` |
 //! | `HardSwish` | 14–24 | |
 //! | `Mish` | 18–24 | |

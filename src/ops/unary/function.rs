@@ -39,6 +39,11 @@ pub enum Activation {
     Ceil,
     /// `cos(x)`.
     Cos,
+    /// `x` if `x > 0`, else `alpha * (exp(x) - 1)`.
+    Elu {
+        /// The limit for negative `x` is `-alpha`.
+        alpha: f32,
+    },
     /// `2 / sqrt(pi) * ∫ exp(-t²) dt` from 0 to `x`.
     Erf,
     /// `exp(x)`.
@@ -114,6 +119,13 @@ impl Activation {
             Activation::Abs => num_traits::Float::abs(x),
             Activation::Ceil => num_traits::Float::ceil(x),
             Activation::Cos => num_traits::Float::cos(x),
+            Activation::Elu { alpha } => {
+                if x > 0.0 {
+                    x
+                } else {
+                    alpha * num_traits::Float::exp_m1(x)
+                }
+            }
             Activation::Erf => erf(x),
             Activation::Exp => num_traits::Float::exp(x),
             Activation::Floor => num_traits::Float::floor(x),
@@ -155,6 +167,7 @@ impl Activation {
             Activation::Abs => "Abs",
             Activation::Ceil => "Ceil",
             Activation::Cos => "Cos",
+            Activation::Elu { .. } => "Elu",
             Activation::Erf => "Erf",
             Activation::Exp => "Exp",
             Activation::Floor => "Floor",
@@ -178,7 +191,7 @@ impl Activation {
         match self {
             Activation::Clip(clamp) => clamp.check(),
             Activation::HardSigmoid { alpha, beta } => check_finite("alpha and beta", [alpha, beta]),
-            Activation::LeakyRelu { alpha } => check_finite("alpha", [alpha]),
+            Activation::LeakyRelu { alpha } | Activation::Elu { alpha } => check_finite("alpha", [alpha]),
             Activation::Pow { exponent } => check_finite("exponent", [exponent]),
             _ => Ok(()),
         }

@@ -31,6 +31,9 @@ pub(crate) const UNARIES: &[OnnxOperator] = &[
     OnnxOperator::new("Abs", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Abs)),
     OnnxOperator::new("Ceil", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Ceil)),
     OnnxOperator::new("Cos", UNARY, &[], |importer, node| importer.push_all(node, Activation::Cos)).since(7),
+    OnnxOperator::new("Elu", UNARY, &[float("alpha"), CONSUMED], |importer, node| {
+        importer.push_all(node, Activation::Elu { alpha: node.float("alpha", 1.0) })
+    }),
     OnnxOperator::new("Erf", UNARY, &[], |importer, node| importer.push_all(node, Activation::Erf)).since(9),
     OnnxOperator::new("Exp", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Exp)),
     OnnxOperator::new("Floor", UNARY, &[CONSUMED], |importer, node| importer.push_all(node, Activation::Floor)),
