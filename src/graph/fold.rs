@@ -1,4 +1,4 @@
-//! Graph simplification: batch-norm folding, activation fusion, dead-node elimination.
+//! Graph simplification: folding of batch normalization and other affine functions by channel, activation fusion, dead-node elimination.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -6,18 +6,19 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, Axis};
 
+use super::fuse::fuse;
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
-use super::op::{Activation, Binary};
 use crate::error::Result;
 use crate::ops::clamp::Clamp;
 
 impl Graph {
     /// Returns an equivalent graph with fewer nodes. Call it before calibration.
     ///
-    /// - Batch normalization is folded into the weights and bias of the convolution or linear layer before it.
+    /// - Batch normalization, and sums and products with constants by channel, are folded into the weights and bias of the
+    ///   convolution or linear layer before them.
     /// - ReLU, ReLU6 and Clip become the [clamp](super::Node::clamp) of the convolution, linear layer, sum or product
     ///   before them.
-    /// - `x * sigmoid(x)` becomes [`Activation::Silu`].
+    /// - SiLU, hard swish, GELU and layer normalization, if spelled with several operators, become one.
     /// - Nodes and constants that no output depends on are removed.
     ///
     /// A tensor that remains keeps its name and its values, up to float rounding. So the fused layer has the name of the
@@ -43,9 +44,8 @@ impl Graph {
     /// # Errors
     /// None at present.
     pub fn simplify(self) -> Result<Self> {
-        let graph = fold_batch_norms(self)?;
-        let graph = fuse_silu(graph)?;
-        let graph = fuse_clamps(graph)?;
+        let graph = fold_affine(self)?;
+        let graph = fuse(fuse_clamps(graph)?)?;
         remove_unused(graph)
     }
 }
@@ -74,26 +74,30 @@ impl Edges {
     }
 }
 
-/// Folds batch normalizations into the weights and biases of the layers before them.
-fn fold_batch_norms(graph: Graph) -> Result<Graph> {
+/// Folds batch normalizations, and sums and products with constants by channel, into the weights and biases of the layers
+/// before them.
+fn fold_affine(graph: Graph) -> Result<Graph> {
+    let shapes: BTreeMap<String, Vec<usize>> =
+        graph.shapes().map(|(name, shape)| (name.clone(), shape.clone())).collect();
     let mut parts = graph.into_parts();
     let edges = Edges::new(&parts);
     let mut names = FreshNames::new(&parts);
     let mut removed = BTreeSet::new();
     for i in 0..parts.nodes.len() {
-        let norm = parts.nodes[i].clone();
-        if !norm.operator().has_parameters() || norm.operator().layer().is_some() {
-            continue;
-        }
-        let Some(before) = edges.sole_producer(&norm.inputs[0]) else { continue };
-        let layer = parts.nodes[before].clone();
-        if layer.operator().layer().is_none() || layer.clamp != Clamp::NONE {
-            continue;
-        }
+        let affine = parts.nodes[i].clone();
         let constant = |name: &String| parts.constants.get(name).cloned();
+        let mut activations = affine.inputs.iter().filter(|name| !parts.constants.contains_key(*name));
+        let (Some(x), None) = (activations.next(), activations.next()) else { continue };
+        let Some(before) = edges.sole_producer(x) else { continue };
+        let layer = parts.nodes[before].clone();
+        if layer.operator().layer().is_none() || layer.clamp != Clamp::NONE || shapes[x] != shapes[&affine.output] {
+            continue;
+        }
         let Some(weights) = constant(&layer.inputs[1]) else { continue };
-        let constants: Vec<Option<Constant>> = norm.inputs.iter().map(constant).collect();
-        let Some(factors) = norm.operator().channel_affine(weights.shape()[0], &constants) else { continue };
+        let constants: Vec<Option<Constant>> = affine.inputs.iter().map(constant).collect();
+        // The channels of a convolution are axis 1, those of a linear layer the last axis.
+        let axis = if weights.ndim() == 4 { 1 } else { shapes[x].len() - 1 };
+        let Some(factors) = affine.operator().channel_affine(&shapes[x], axis, &constants) else { continue };
         let mut weights = weights.into_owned();
         for (mut w, (factor, _)) in weights.axis_iter_mut(Axis(0)).zip(&factors) {
             w.mapv_inplace(|w| (w as f64 * factor) as f32);
@@ -114,32 +118,8 @@ fn fold_batch_norms(graph: Graph) -> Result<Graph> {
         parts.constants.insert(weight_name.clone(), weights.into_shared());
         parts.constants.insert(bias_name.clone(), bias.into_dyn().into_shared());
         let inputs = alloc::vec![layer.inputs[0].clone(), weight_name, bias_name];
-        parts.nodes[i] = Node { op: layer.op, inputs, clamp: norm.clamp, output: norm.output };
+        parts.nodes[i] = Node { op: layer.op, inputs, clamp: affine.clamp, output: affine.output };
         removed.insert(before);
-    }
-    without(parts, &removed)
-}
-
-/// Replaces `x * sigmoid(x)` by SiLU.
-fn fuse_silu(graph: Graph) -> Result<Graph> {
-    let mut parts = graph.into_parts();
-    let edges = Edges::new(&parts);
-    let mut removed = BTreeSet::new();
-    for i in 0..parts.nodes.len() {
-        if parts.nodes[i].op != Binary::Mul.into() || parts.nodes[i].clamp != Clamp::NONE {
-            continue;
-        }
-        for (gate, x) in [(0, 1), (1, 0)] {
-            let (gate, x) = (parts.nodes[i].inputs[gate].clone(), parts.nodes[i].inputs[x].clone());
-            let Some(sigmoid) = edges.sole_producer(&gate) else { continue };
-            let node = &parts.nodes[sigmoid];
-            if node.op == Activation::Sigmoid.into() && node.inputs[0] == x {
-                parts.nodes[i].op = Activation::Silu.into();
-                parts.nodes[i].inputs = alloc::vec![x];
-                removed.insert(sigmoid);
-                break;
-            }
-        }
     }
     without(parts, &removed)
 }

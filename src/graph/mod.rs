@@ -56,7 +56,7 @@
 // | file | content |
 // |---|---|
 // | `network`, `builder` | the graph, its checks, its builder |
-// | `fold` | batch-norm folding, activation fusion, dead-node elimination |
+// | `fold`, `fuse` | folding of affine functions, fusion of activations, dead-node elimination; functions of several nodes |
 // | `compile`, `plan`, `buffers`, `load`, `broadcast_constant` | execution plan, buffer assignment, inputs, constants |
 // | `recipe`, `calibrate` | quantization recipes, calibration |
 // | `equalize` | cross-layer equalization |
@@ -76,6 +76,7 @@ mod compile;
 mod coordinate_descent;
 mod equalize;
 mod fold;
+mod fuse;
 mod input_statistics;
 mod load;
 mod lower;

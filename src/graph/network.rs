@@ -219,6 +219,11 @@ impl Graph {
         self.shapes.get(name).map(Vec::as_slice)
     }
 
+    /// The shapes of all tensors.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&String, &Shape)> {
+        self.shapes.iter()
+    }
+
     /// The names of all tensors.
     pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &String> {
         self.shapes.keys()

@@ -95,9 +95,9 @@ pub(crate) trait Operator {
         None
     }
 
-    /// The factor and the summand of each channel (axis 1), if the operator multiplies and adds constants by channel.
-    /// `constants` are the values of the inputs that are constant.
-    fn channel_affine(&self, _channels: usize, _constants: &[Option<Constant>]) -> Option<Vec<(f64, f64)>> {
+    /// The factor and the summand of each channel, if the operator multiplies and adds constants by channel. The channels
+    /// are the axis `axis` of the activation of shape `x`; `constants` are the values of the inputs that are constant.
+    fn channel_affine(&self, _x: &[usize], _axis: usize, _constants: &[Option<Constant>]) -> Option<Vec<(f64, f64)>> {
         None
     }
 

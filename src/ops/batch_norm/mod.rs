@@ -56,7 +56,10 @@ impl Operator for BatchNorm {
         Some(Box::new(ChannelAffine { run, scale, shift, clamp: node.clamp }))
     }
 
-    fn channel_affine(&self, _: usize, constants: &[Option<Constant>]) -> Option<Vec<(f64, f64)>> {
+    fn channel_affine(&self, _: &[usize], axis: usize, constants: &[Option<Constant>]) -> Option<Vec<(f64, f64)>> {
+        if axis != 1 {
+            return None;
+        }
         let constants: Option<Vec<Constant>> = constants[1..].iter().cloned().collect();
         Some(self.factors(&constants?.try_into().ok()?))
     }

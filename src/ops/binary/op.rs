@@ -133,6 +133,29 @@ impl Operator for Binary {
         OnCodes::kernel(BinaryOnCodes { op, constants: node.broadcast_constants(), shapes })
     }
 
+    fn channel_affine(&self, x: &[usize], axis: usize, constants: &[Option<Constant>]) -> Option<Vec<(f64, f64)>> {
+        let (constant, first) = match constants {
+            [None, Some(constant)] => (constant, false),
+            [Some(constant), None] => (constant, true),
+            _ => return None,
+        };
+        // One value, or one for each channel.
+        let shape: Vec<usize> = (0..x.len()).map(|i| if i == axis { x[axis] } else { 1 }).collect();
+        let values = constant.broadcast(&shape[..]).filter(|_| constant.ndim() <= x.len())?;
+        let affine = |&c: &f32| {
+            let c = f64::from(c);
+            Some(match self {
+                Binary::Add => (1.0, c),
+                Binary::Sub if first => (-1.0, c),
+                Binary::Sub => (1.0, -c),
+                Binary::Mul => (c, 0.0),
+                Binary::Div if !first => (1.0 / c, 0.0),
+                _ => return None,
+            })
+        };
+        values.iter().map(affine).collect()
+    }
+
     /// A constant operand has no layer that could scale it.
     fn commutes_with_scaling(&self, inputs: &Inputs<'_>, output: &[usize]) -> bool {
         *self == Binary::Add
