@@ -257,6 +257,12 @@ fn networks() -> Vec<(&'static str, Error)> {
         failed!(sqnr_db(&ones([2]), &ones([3]))),
         failed!(Graph::from_onnx_bytes(b"")),
         failed!(Graph::from_onnx_bytes(&onnx(&[node("Einsum", &["x"], "y", &[])]))),
+        failed!(Graph::from_onnx_bytes(&onnx(&[
+            node("Einsum", &["x"], "a", &[]),
+            node("Einsum", &["a"], "b", &[]),
+            node("Loop", &["b"], "y", &[])
+        ]))),
+        failed!(Graph::from_onnx_bytes(&onnx(&[node("DequantizeLinear", &["x", "w"], "y", &[])]))),
         failed!(Graph::from_onnx_bytes(&onnx(&[node("MatMul", &["x", "w"], "y", &[])]))),
         failed!(OnnxReader::new().with_max_bytes(4).read(&onnx(&[]))),
         failed!(OnnxReader::new().with_input_shape("z", &[1]).read(&onnx(&[node("Relu", &["x"], "y", &[])]))),

@@ -45,6 +45,13 @@ pub enum GraphError {
         /// The unsupported part.
         why: String,
     },
+    /// Several nodes of a file are not supported.
+    UnsupportedNodes {
+        /// What is not supported, the most frequent first.
+        uses: Vec<UnsupportedUse>,
+        /// Whether the file has operators of a quantized network.
+        quantized: bool,
+    },
     /// The inputs of a node or network do not have the number or the kind that it takes.
     Inputs {
         /// The number or the kind that is valid.
@@ -79,6 +86,20 @@ pub enum GraphError {
     },
 }
 
+/// An operator, attribute or input that is not supported, and the nodes that have it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct UnsupportedUse {
+    /// The operator's name.
+    pub op: String,
+    /// The name of the first node.
+    pub node: String,
+    /// The unsupported part.
+    pub why: String,
+    /// The number of nodes.
+    pub count: usize,
+}
+
 impl fmt::Display for GraphError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -92,6 +113,20 @@ impl fmt::Display for GraphError {
             }
             Self::Name { what, expected, found } => write!(f, "{what}: expected {expected}, found {found:?}"),
             Self::Unsupported { op, node, why } => write!(f, "operator {op} of node {node:?} is not supported: {why}"),
+            Self::UnsupportedNodes { uses, quantized } => {
+                let count: usize = uses.iter().map(|use_| use_.count).sum();
+                write!(f, "{count} nodes are not supported")?;
+                if *quantized {
+                    write!(
+                        f,
+                        ", because the network is already quantized; read the float network that it was made of"
+                    )?;
+                }
+                uses.iter().enumerate().try_for_each(|(i, UnsupportedUse { op, node, why, count })| {
+                    let separator = if i == 0 { ": " } else { "; " };
+                    write!(f, "{separator}{op} ({count}, such as {node:?}): {why}")
+                })
+            }
             Self::Inputs { expected, found } => write!(f, "inputs: expected {expected}, found {found}"),
             Self::Outputs { expected, found } => write!(f, "outputs: expected {expected}, found {found}"),
             Self::Mismatch { what, expected, found } => write!(f, "{what}: expected {expected}, found {found}"),

@@ -24,7 +24,7 @@ use alloc::format;
 use alloc::string::String;
 
 pub use file::FileError;
-pub use graph::GraphError;
+pub use graph::{GraphError, UnsupportedUse};
 pub use params::ParamsError;
 pub(crate) use root::{Error, Result};
 pub use shape::ShapeError;

@@ -72,7 +72,9 @@ impl Error {
     /// Adds the name of the node that the error occurred in, unless the error has one.
     pub(crate) fn at(self, node: &str) -> Self {
         match self {
-            Error::Graph(GraphError::Node { .. } | GraphError::Unsupported { .. }) => self,
+            Error::Graph(
+                GraphError::Node { .. } | GraphError::Unsupported { .. } | GraphError::UnsupportedNodes { .. },
+            ) => self,
             error => GraphError::Node { node: node.into(), error: Box::new(error) }.into(),
         }
     }

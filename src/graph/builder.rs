@@ -33,7 +33,8 @@ pub struct TensorId {
 /// tensor; [recipes](super::Recipe), reports and errors use the name. The shape of every tensor is inferred and checked
 /// at once.
 ///
-/// There is a method for each operator; [`node`](Self::node) takes the operator as a value.
+/// There are methods for the most common operators; [`node`](Self::node) takes any operator as a value, with its attributes
+/// from [`op`].
 ///
 /// ```
 /// use ndarray::{Array, Array1, IxDyn};

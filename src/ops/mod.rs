@@ -65,14 +65,15 @@ mod pad;
 mod params;
 mod pool;
 pub(crate) mod quantize;
-mod reduce;
+mod recurrent;
+pub(crate) mod reduce;
 pub(crate) mod registry;
 pub(crate) mod reshape;
 mod resize;
 pub(crate) mod shape;
 pub(crate) mod slice;
 mod softmax;
-mod transpose;
+pub(crate) mod transpose;
 pub(crate) mod unary;
 
 pub use binary::{Add, Mul};

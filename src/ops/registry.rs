@@ -8,6 +8,7 @@ macro_rules! operators {
         /// The attributes of the operators of graphs.
         pub mod attributes {
             pub use crate::ops::interpolate::Coordinates;
+            pub use crate::ops::recurrent::{Cell, Direction};
             pub use crate::ops::reduce::Reduction;
 
             $(pub use $path;)*
@@ -67,6 +68,8 @@ operators! {
     Linear(crate::ops::linear::op::Linear), crate::ops::linear::onnx::LINEAR;
     /// Product of matrices.
     MatMul(crate::ops::matmul::op::MatMul), crate::ops::matmul::onnx::MATMUL;
+    /// LSTM or GRU.
+    Recurrent(crate::ops::recurrent::Recurrent), crate::ops::recurrent::onnx::RECURRENT;
     /// Batch normalization.
     BatchNorm(crate::ops::batch_norm::BatchNorm), crate::ops::batch_norm::onnx::BATCH_NORM;
     /// Layer normalization.

@@ -44,9 +44,10 @@ fn pad_axes() -> Result<()> {
     assert_eq!(pad(&["x", "p", "", "a"], &[0, 1], &[3])?, right);
     assert_eq!(pad(&["x", "p", "zero", "a"], &[0, 0, 0, 1], &[-2, -1])?, right);
     assert_eq!(pad(&["x", "p", "zero", "a"], &[0, 0, 1, 0], &[3, 2])?, right);
-    unsupported(pad(&["x", "p", "", "a"], &[0, 1], &[1]), &["Pad", "y", "channels"]);
-    unsupported(pad(&["x", "p", "", "a"], &[0, -1], &[3]), &["negative pads [0, -1]"]);
-    unsupported(pad(&["x", "p", "one", "a"], &[0, 1], &[3]), &["padding with 1"]);
+    assert_eq!(pad(&["x", "p", "", "a"], &[0, 1], &[1])?.shape(), [1, 2, 2, 2]);
+    assert_eq!(pad(&["x", "p", "", "a"], &[0, -1], &[3])?, array![[[[1.0f32], [3.0]]]].into_dyn());
+    assert_eq!(pad(&["x", "p", "one", "a"], &[1, -1], &[3])?, array![[[[1.0f32, 1.0], [1.0, 3.0]]]].into_dyn());
+    malformed(pad(&["x", "p", "", "a"], &[0, -3], &[3]), &["pads", "[0, -3]"]);
     malformed(pad(&["x", "p", "", "a"], &[0, 0, 0, 1], &[3, 3]), &["axes", "[3, 3]"]);
     malformed(pad(&["x", "p", "", "a"], &[0, 1, 1], &[3]), &["pads", "2 values", "3"]);
     // Opset 13 has no axes.
@@ -64,8 +65,10 @@ fn pad_value() -> Result<()> {
     let right = array![[[[1.0f32, 2.0, 0.0], [3.0, 4.0, 0.0]]]].into_dyn();
     assert_eq!(pad(&[])?, right);
     assert_eq!(pad(&[float("value", 0.0), string("mode", "constant")])?, right);
-    unsupported(pad(&[float("value", 1.5)]), &["Pad", "y", "1.5"]);
-    unsupported(pad(&[string("mode", "reflect")]), &["attribute mode = \"reflect\""]);
+    assert_eq!(pad(&[float("value", 1.5)])?, array![[[[1.0f32, 2.0, 1.5], [3.0, 4.0, 1.5]]]].into_dyn());
+    assert_eq!(pad(&[string("mode", "reflect")])?, array![[[[1.0f32, 2.0, 1.0], [3.0, 4.0, 3.0]]]].into_dyn());
+    assert_eq!(pad(&[string("mode", "edge")])?, array![[[[1.0f32, 2.0, 2.0], [3.0, 4.0, 4.0]]]].into_dyn());
+    unsupported(pad(&[string("mode", "mirror")]), &["attribute mode = \"mirror\""]);
     Ok(())
 }
 

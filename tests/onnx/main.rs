@@ -133,6 +133,31 @@ fn unsupported_operators_are_named() {
     }
 }
 
+/// One error names all operators and attributes that are not supported, with their numbers of nodes.
+#[test]
+fn all_unsupported_nodes_are_named() {
+    let nodes = [
+        node("Einsum", &["x"], "a", &[]),
+        node("Relu", &["a"], "b", &[]),
+        node("Einsum", &["b"], "c", &[]),
+        node("Transpose", &["x"], "d", &[attribute("perm", &[1, 0])]),
+        node("Elu", &["d"], "e", &[attribute("beta", &[1])]),
+        node("Add", &["c", "e"], "y", &[]),
+    ];
+    match read(&model(&nodes, &[], &[1, 4], "y")) {
+        Err(Error::Graph(GraphError::UnsupportedNodes { uses, quantized: false })) => {
+            let found: Vec<_> = uses.iter().map(|found| (&*found.op, &*found.node, found.count)).collect();
+            assert_eq!(found, [("Einsum", "a", 2), ("Elu", "e", 1)]);
+        }
+        other => panic!("{other:?}"),
+    }
+    // The weights of a quantized network are not read.
+    let weights = floats("w", &[1], &[1.0]).int(2, 3);
+    let nodes = [node("DequantizeLinear", &["w", "scale"], "v", &[]), node("Mul", &["x", "v"], "y", &[])];
+    let error = read(&model(&nodes, &[weights], &[1, 4], "y")).unwrap_err().to_string();
+    assert!(error.contains("already quantized") && error.contains("DequantizeLinear"), "{error}");
+}
+
 #[test]
 fn malformed_graphs_are_errors() {
     let rejected = |nodes: &[Message], tensors: &[Message], input: &[i64]| {

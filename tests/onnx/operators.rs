@@ -1,9 +1,9 @@
 //! Operators of files against plain computations on arrays.
 
 use ndarray::{Array, ArrayD, Axis, IxDyn, Slice, array, s};
+use ndarray_quant::Result;
 use ndarray_quant::graph::{Arena, Precision};
 use ndarray_quant::observer::MinMax;
-use ndarray_quant::Result;
 
 use super::message::{Message, float, floats, graph, int, int_list, ints, model_in, node, string, value};
 use super::read;
@@ -508,5 +508,273 @@ fn known_values_are_folded() -> Result<()> {
     assert_eq!(y, x.to_shape(&[1, 24][..]).unwrap().select(Axis(1), &[0, 6, 12, 18]));
     let graph = read(&model_in(18, &nodes, &constants, &[1, 6, 4], "y"))?;
     assert_eq!(graph.nodes().len(), 2);
+    Ok(())
+}
+
+/// Operators that move or compare elements do the same with codes.
+#[test]
+fn codes_are_moved() -> Result<()> {
+    let reflected = [int_list("pads", &[0, 0, 1, 1, 0, 0, 1, 2]), string("mode", "reflect")];
+    let linear = [string("mode", "linear"), string("coordinate_transformation_mode", "half_pixel")];
+    let nodes = [
+        node("Transpose", &["x"], "t", &[int_list("perm", &[0, 3, 1, 2])]),
+        node("Slice", &["x", "s", "e", "a", "st"], "s1", &[]),
+        node("Gather", &["x", "s"], "g", &[int("axis", 1)]),
+        node("Expand", &["g", "wide"], "w", &[]),
+        node("SpaceToDepth", &["x"], "sd", &[int("blocksize", 2)]),
+        node("DepthToSpace", &["x"], "ds", &[int("blocksize", 2)]),
+        node("ReduceMax", &["x", "a"], "m", &[]),
+        node("ReduceMin", &["x", "a"], "n", &[int("keepdims", 0)]),
+        node("Pad", &["x", "p"], "r", &reflected[1..]),
+        node("Resize", &["x", "", "f"], "l", &linear),
+        node("Reshape", &["x", "shape"], "y", &[]),
+    ];
+    let constants = [
+        ints("s", &[3, 0]),
+        ints("e", &[0, 6]),
+        ints("a", &[1, 3]),
+        ints("st", &[-2, 2]),
+        ints("wide", &[2, 1, 1, 1]),
+        ints("p", &[0, 0, 1, 1, 0, 0, 1, 2]),
+        floats("f", &[4], &[1.0, 1.0, 1.5, 2.0]),
+        ints("shape", &[2, 3, 16]),
+    ];
+    let names = ["t", "s1", "g", "w", "sd", "ds", "m", "n", "r", "l", "y"];
+    let graph = graph(&nodes, &constants, &[value("x", &[1, 4, 4, 6])], names[0]);
+    let graph = names[1..].iter().fold(graph, |graph, name| graph.message(12, value(name, &[])));
+    let file = Message::default().int(1, 8).message(7, graph).message(8, Message::default().int(2, 18)).0;
+    let graph = read(&file)?;
+    let x = values(&[1, 4, 4, 6]);
+    let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()]);
+    for name in names {
+        recipe = recipe
+            .and_then(|mut recipe| recipe.tensor_mut(name).map(|t| t.precision = Precision::Int8).map(|()| recipe));
+    }
+    let network = graph.quantize(&recipe?)?;
+    let params = network.activation("x").unwrap();
+    let codes = params.quantize(&x)?;
+    let rounded = codes.dequantize();
+    let expected = graph.compile()?.run_many(&[rounded.view()], &mut Arena::new())?;
+    let found = network.run_many(&[x.view()], &mut Arena::new())?;
+    for ((name, expected), found) in names.iter().zip(expected).zip(found) {
+        assert_eq!(network.activation(name).unwrap(), params, "{name}");
+        // Interpolation rounds to a code.
+        let step = if *name == "l" { 0.5001 * params.scales()[0] } else { 0.0 };
+        assert!(found.shape() == expected.shape(), "{name}");
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= step), "{name}");
+    }
+    // Differences are computed on codes, too.
+    let nodes = [node("Relu", &["x"], "r", &[]), node("Sub", &["r", "x"], "y", &[])];
+    let graph = read(&model_in(18, &nodes, &[], &[1, 4, 4, 6], "y"))?;
+    let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+    recipe.tensor_mut("y")?.precision = Precision::Int8;
+    let network = graph.quantize(&recipe)?;
+    let step = network.activation("y").unwrap().scales()[0] + network.activation("x").unwrap().scales()[0];
+    let (found, expected) = (network.run(&x)?, graph.run(&x)?);
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= step));
+    Ok(())
+}
+
+/// Functions that exporters spell with several operators.
+#[test]
+fn spelled_functions_are_fused() -> Result<()> {
+    let x = values(&[1, 4, 6]);
+    let scalar = |name: &str, value: f32| floats(name, &[], &[value]);
+    let constants = [
+        scalar("three", 3.0),
+        scalar("zero", 0.0),
+        scalar("six", 6.0),
+        scalar("one", 1.0),
+        scalar("half", 0.5),
+        scalar("two", 2.0),
+        scalar("root", 2f32.sqrt()),
+        scalar("epsilon", 1e-5),
+        ints("last", &[-1]),
+        constant("scale", &values(&[6])),
+        constant("bias", &values(&[6]).mapv(|x| x + 1.0)),
+    ];
+    let hard = || {
+        vec![
+            node("Add", &["x", "three"], "a", &[]),
+            node("Clip", &["a", "zero", "six"], "b", &[]),
+            node("Mul", &["x", "b"], "c", &[]),
+            node("Div", &["c", "six"], "y", &[]),
+        ]
+    };
+    let gelu = |first: bool| {
+        let mut nodes = vec![
+            node("Div", &["x", "root"], "a", &[]),
+            node("Erf", &["a"], "b", &[]),
+            node("Add", &["b", "one"], "c", &[]),
+        ];
+        match first {
+            true => nodes.extend([node("Mul", &["x", "half"], "d", &[]), node("Mul", &["d", "c"], "y", &[])]),
+            false => nodes.extend([node("Mul", &["x", "c"], "d", &[]), node("Mul", &["d", "half"], "y", &[])]),
+        }
+        nodes
+    };
+    let norm = vec![
+        node("ReduceMean", &["x", "last"], "m", &[]),
+        node("Sub", &["x", "m"], "d", &[]),
+        node("Pow", &["d", "two"], "p", &[]),
+        node("ReduceMean", &["p", "last"], "v", &[]),
+        node("Add", &["v", "epsilon"], "e", &[]),
+        node("Sqrt", &["e"], "r", &[]),
+        node("Div", &["d", "r"], "n", &[]),
+        node("Mul", &["n", "scale"], "s", &[]),
+        node("Add", &["s", "bias"], "y", &[]),
+    ];
+    for (nodes, name) in [(hard(), "HardSwish"), (gelu(true), "Gelu"), (gelu(false), "Gelu"), (norm, "LayerNorm")] {
+        let graph = read(&model_in(18, &nodes, &constants, &[1, 4, 6], "y"))?;
+        let fused = graph.clone().simplify()?;
+        assert_eq!(fused.nodes().iter().map(|node| node.op.name()).collect::<Vec<_>>(), [name]);
+        close(&fused.run(&x)?, &graph.run(&x)?);
+        // Another tensor in the place of `x` is another function.
+        let other: Vec<Message> =
+            [vec![node("Neg", &["x"], "z", &[])], nodes.clone(), vec![node("Mul", &["y", "z"], "w", &[])]].concat();
+        assert!(read(&model_in(18, &other, &constants, &[1, 4, 6], "w"))?.simplify()?.run(&x).is_ok());
+    }
+    // A sum with constants by channel is a bias.
+    let nodes = [
+        node("MatMul", &["x", "w"], "a", &[]),
+        node("Add", &["bias", "a"], "b", &[]),
+        node("Mul", &["b", "two"], "y", &[]),
+    ];
+    let constants = [&constants[..], &[constant("w", &values(&[6, 6]))]].concat();
+    let graph = read(&model_in(18, &nodes, &constants, &[1, 4, 6], "y"))?;
+    let folded = graph.clone().simplify()?;
+    assert_eq!(folded.nodes().len(), 1);
+    close(&folded.run(&x)?, &graph.run(&x)?);
+    Ok(())
+}
+
+/// LSTM and GRU by the equations of the standard.
+#[test]
+fn recurrent_layers() -> Result<()> {
+    let (steps, depth, hidden) = (5, 3, 4);
+    let x = values(&[1, steps, depth]);
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    for (op, gates) in [("LSTM", 4), ("GRU", 3)] {
+        for (direction, directions) in [("forward", 1), ("reverse", 1), ("bidirectional", 2)] {
+            for (with_state, linear) in [(false, 0), (true, 1)] {
+                let w = values(&[directions, gates * hidden, depth]).mapv(|x| 0.5 * x);
+                let r = values(&[directions, gates * hidden, hidden]).mapv(|x| 0.3 * x);
+                let b = values(&[directions, 2 * gates * hidden]).mapv(|x| 0.2 * x);
+                let first = values(&[directions, 1, hidden]);
+                let constants = [constant("w", &w), constant("r", &r), constant("b", &b), constant("h", &first)];
+                let mut inputs = vec!["t", "w", "r", "b"];
+                if with_state {
+                    inputs.extend(["", "h"]);
+                }
+                let mut attributes = vec![string("direction", direction), int("hidden_size", hidden as i64)];
+                if op == "GRU" {
+                    attributes.push(int("linear_before_reset", linear));
+                }
+                let nodes = [
+                    node("Transpose", &["x"], "t", &[int_list("perm", &[1, 0, 2])]),
+                    node(op, &inputs, "all", &attributes).text(2, "y"),
+                ];
+                let y = run_in(14, &x, &nodes, &constants)?;
+                let graph = read(&model_in(14, &nodes, &constants, &[1, 5, 3], "all"))?;
+                let all = graph.run(&x)?;
+                assert_eq!(
+                    (all.shape(), y.shape()),
+                    (&[steps, directions, 1, hidden][..], &[directions, 1, hidden][..])
+                );
+                for d in 0..directions {
+                    let start = |i: usize| if with_state { first[[d, 0, i]] } else { 0.0 };
+                    let mut h: Vec<f32> = (0..hidden).map(start).collect();
+                    let mut c = vec![0.0; hidden];
+                    let reverse = direction == "reverse" || d == 1;
+                    for step in 0..steps {
+                        let t = if reverse { steps - 1 - step } else { step };
+                        let of_x =
+                            |row: usize| (0..depth).map(|i| w[[d, row, i]] * x[[0, t, i]]).sum::<f32>() + b[[d, row]];
+                        let of_h = |h: &[f32], row: usize| {
+                            (0..hidden).map(|i| r[[d, row, i]] * h[i]).sum::<f32>() + b[[d, gates * hidden + row]]
+                        };
+                        let gate = |gate: usize, i: usize| of_x(gate * hidden + i) + of_h(&h, gate * hidden + i);
+                        let new: Vec<f32> = match op {
+                            "LSTM" => (0..hidden)
+                                .map(|i| {
+                                    c[i] = sigmoid(gate(2, i)) * c[i] + sigmoid(gate(0, i)) * gate(3, i).tanh();
+                                    sigmoid(gate(1, i)) * c[i].tanh()
+                                })
+                                .collect(),
+                            _ => {
+                                let reset: Vec<f32> = (0..hidden).map(|i| sigmoid(gate(1, i))).collect();
+                                let kept: Vec<f32> = h.iter().zip(&reset).map(|(h, r)| h * r).collect();
+                                let state = |i: usize| {
+                                    let row = 2 * hidden + i;
+                                    let of_h = if linear == 1 { reset[i] * of_h(&h, row) } else { of_h(&kept, row) };
+                                    let update = sigmoid(gate(0, i));
+                                    (1.0 - update) * (of_x(row) + of_h).tanh() + update * h[i]
+                                };
+                                (0..hidden).map(state).collect()
+                            }
+                        };
+                        h = new;
+                        assert!(
+                            (0..hidden).all(|i| (all[[t, d, 0, i]] - h[i]).abs() < 1e-5),
+                            "{op} {direction} {step}"
+                        );
+                    }
+                    assert!((0..hidden).all(|i| (y[[d, 0, i]] - h[i]).abs() < 1e-5));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn other_spellings() -> Result<()> {
+    // Poolings along one axis.
+    let x = values(&[1, 2, 7]);
+    let attributes = [int_list("kernel_shape", &[3]), int_list("strides", &[2]), int_list("pads", &[1, 1])];
+    let window = |c: usize, i: usize| {
+        (0..3).filter_map(move |k| (2 * i + k).checked_sub(1)).filter(|&t| t < 7).map(move |t| (c, t))
+    };
+    let max = run("MaxPool", &x, &[], &[], &attributes)?;
+    let mean = run("AveragePool", &x, &[], &[], &attributes)?;
+    assert_eq!(max.shape(), [1, 2, 4]);
+    for (c, i) in ndarray::indices((2, 4)) {
+        let elements: Vec<f32> = window(c, i).map(|(c, t)| x[[0, c, t]]).collect();
+        assert_eq!(max[[0, c, i]], elements.iter().copied().fold(f32::MIN, f32::max));
+        assert!((mean[[0, c, i]] - elements.iter().sum::<f32>() / elements.len() as f32).abs() < 1e-6);
+    }
+    close(&run("GlobalAveragePool", &x, &[], &[], &[])?, &x.mean_axis(Axis(2)).unwrap().insert_axis(Axis(2)));
+    let padded = run("Pad", &x, &[ints("p", &[0, 0, 2, 0, 0, 1])], &["p"], &[string("mode", "edge")])?;
+    assert_eq!(padded, x.select(Axis(2), &[0, 0, 0, 1, 2, 3, 4, 5, 6, 6]));
+    assert_eq!(run("Tile", &x, &[ints("r", &[1, 2, 1])], &["r"], &[])?, x.select(Axis(1), &[0, 1, 0, 1]));
+    let norm = run("ReduceL2", &x, &[ints("a", &[1])], &["a"], &[int("keepdims", 0)])?;
+    close(&norm, &x.mapv(|x| x * x).sum_axis(Axis(1)).mapv(f32::sqrt));
+    let slope = array![[0.5f32], [-2.0]].into_dyn();
+    let y = run("PRelu", &x, &[constant("s", &slope)], &["s"], &[])?;
+    let wide = slope.broadcast(&[1, 2, 7][..]).unwrap();
+    close(&y, &ndarray::Zip::from(&x).and(&wide).map_collect(|&x, &s| if x > 0.0 { x } else { s * x }));
+    // Softmax over all axes from one on, as early opsets have it.
+    let y = run_in(11, &x, &[node("Softmax", &["x"], "y", &[int("axis", 1)])], &[])?;
+    assert!((y.sum() - 1.0).abs() < 1e-5 && y.shape() == [1, 2, 7]);
+    // Products of two activations, and of a transposed one.
+    let a = values(&[1, 3]);
+    let nodes = [node("Gemm", &["x", "x", "c"], "y", &[int("transA", 1), float("alpha", 2.0), float("beta", 0.5)])];
+    let y = run_in(13, &a, &nodes, &[constant("c", &values(&[3]))])?;
+    let c = values(&[3]);
+    for (i, j) in ndarray::indices((3, 3)) {
+        assert!((y[[i, j]] - (2.0 * a[[0, i]] * a[[0, j]] + 0.5 * c[j])).abs() < 1e-5);
+    }
+    // The shape that an exporter expands to: -1 stands for the length of the input.
+    let nodes = [
+        node("Shape", &["wanted"], "n", &[]),
+        node("ConstantOfShape", &["n"], "zeros", &[]),
+        node("Cast", &["zeros"], "z", &[int("to", 7)]),
+        node("Add", &["z", "one"], "ones", &[]),
+        node("Equal", &["wanted", "minus"], "open", &[]),
+        node("Where", &["open", "ones", "wanted"], "shape", &[]),
+        node("Expand", &["x", "shape"], "y", &[]),
+    ];
+    let constants = [ints("wanted", &[3, -1, -1]), ints("one", &[1]), ints("minus", &[-1])];
+    assert_eq!(run_in(13, &x, &nodes, &constants)?, x.broadcast(&[3, 2, 7][..]).unwrap());
     Ok(())
 }

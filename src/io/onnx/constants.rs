@@ -2,14 +2,15 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArcArray, ArrayD, IxDyn};
+use ndarray::{ArcArray, ArrayD, IxDyn, Zip};
 
 use super::import::Importer;
 use super::node::OnnxNode;
-use super::operator::{CONSUMED, Kind, OnnxOperator, UNARY, float, floats, ignore, int, ints, tensor};
+use super::operator::{BINARY, CONSUMED, Kind, OnnxOperator, UNARY, float, floats, ignore, int, ints, tensor};
 use super::tensor::{ConstantTensor, data_type};
 use crate::error::Result;
 use crate::ops::operator::{Inputs, Operator};
+use crate::ops::shape::broadcast;
 
 /// Operators without a node in the graph.
 pub(super) const STRUCTURAL: &[OnnxOperator] = &[
@@ -46,6 +47,20 @@ pub(super) const STRUCTURAL: &[OnnxOperator] = &[
         Importer::dropout,
     )
     .with_outputs(),
+    OnnxOperator::new("And", BINARY, &[], |importer, node| importer.compare(node, |a, b| a != 0.0 && b != 0.0))
+        .since(7),
+    OnnxOperator::new("Equal", BINARY, &[], |importer, node| importer.compare(node, |a, b| a == b)).since(7),
+    OnnxOperator::new("Greater", BINARY, &[], |importer, node| importer.compare(node, |a, b| a > b)).since(7),
+    OnnxOperator::new("GreaterOrEqual", BINARY, &[], |importer, node| importer.compare(node, |a, b| a >= b)).since(12),
+    OnnxOperator::new("Less", BINARY, &[], |importer, node| importer.compare(node, |a, b| a < b)).since(7),
+    OnnxOperator::new("LessOrEqual", BINARY, &[], |importer, node| importer.compare(node, |a, b| a <= b)).since(12),
+    OnnxOperator::new("Or", BINARY, &[], |importer, node| importer.compare(node, |a, b| a != 0.0 || b != 0.0)).since(7),
+    OnnxOperator::new("Not", UNARY, &[], |importer, node| {
+        let x = importer.known(node, 0)?;
+        importer.folded_constant(node.output()?, ConstantTensor::Int(x.mapv(|x| (x == 0.0).into()).into_shared()));
+        Ok(())
+    }),
+    OnnxOperator::new("Where", &[(9, 3, 3)], &[], Importer::select).since(9),
     OnnxOperator::new("Identity", UNARY, &[], Importer::alias),
     OnnxOperator::new("Range", &[(11, 3, 3)], &[], Importer::range).since(11),
     OnnxOperator::new("Shape", UNARY, &[int("start").since(15), int("end").since(15)], Importer::shape_node),
@@ -151,23 +166,86 @@ impl Importer {
         Ok(())
     }
 
-    /// `start`, `start + delta`, … before `limit`, of integers.
+    /// `start`, `start + delta`, … before `limit`.
     fn range(&mut self, node: &OnnxNode<'_>) -> Result<()> {
-        let value = |i: usize| {
-            let value = self.int_constant(node, i)?.and_then(|value| value.first().copied());
-            value.ok_or_else(|| node.malformed("node", "an integer", "none"))
+        let value = |i: usize| match self.constant(node.required(i)?) {
+            Some(ConstantTensor::Float(x)) if x.len() == 1 => Ok((x.first().map(|&x| f64::from(x)), false)),
+            Some(ConstantTensor::Int(x)) if x.len() == 1 => Ok((x.first().map(|&x| x as f64), true)),
+            _ => Err(node.unsupported(alloc::format!("input {i} is not a constant of one element"))),
         };
-        let (start, limit, delta) = (value(0)?, value(1)?, value(2)?);
-        if delta == 0 {
-            return Err(node.malformed("delta", "a number other than 0", 0));
+        let [(start, integers), (limit, _), (delta, _)] = [value(0)?, value(1)?, value(2)?];
+        let [start, limit, delta] = [start, limit, delta].map(Option::unwrap_or_default);
+        let count = num_traits::Float::ceil((limit - start) / delta).max(0.0);
+        if count.is_nan() {
+            return Err(node.malformed("delta", "a number other than 0", delta));
         }
-        let distance = (i128::from(limit) - i128::from(start)) * i128::from(delta.signum());
-        let count = usize::try_from(distance.max(0).unsigned_abs().div_ceil(delta.unsigned_abs().into()));
-        let count = count.unwrap_or(usize::MAX);
-        self.budget.spend_ints(count)?;
-        let values = (0..count as i64).map(|i| start + i * delta).collect();
-        self.folded_constant(node.output()?, ConstantTensor::Int(vector(values)));
+        // Integers of more bits than `f64` has are no lengths or positions.
+        let (count, value) = (count as usize, |i: usize| start + i as f64 * delta);
+        let values = if integers {
+            self.budget.spend_ints(count)?;
+            ConstantTensor::Int(vector((0..count).map(|i| value(i) as i64).collect()))
+        } else {
+            self.budget.spend_floats(count)?;
+            ConstantTensor::Float(vector((0..count).map(|i| value(i) as f32).collect()))
+        };
+        self.folded_constant(node.output()?, values);
         Ok(())
+    }
+
+    /// The value of a constant of any type. Integers of more bits than `f64` has lose the others.
+    fn known(&self, node: &OnnxNode<'_>, i: usize) -> Result<ArrayD<f64>> {
+        match self.constant(node.required(i)?) {
+            Some(ConstantTensor::Float(values)) => Ok(values.mapv(f64::from)),
+            Some(ConstantTensor::Int(values)) => Ok(values.mapv(|value| value as f64)),
+            None => Err(node.unsupported(alloc::format!("input {i} is not a constant"))),
+        }
+    }
+
+    /// Compares two constants.
+    fn compare(&mut self, node: &OnnxNode<'_>, f: fn(f64, f64) -> bool) -> Result<()> {
+        let (a, b) = (self.known(node, 0)?, self.known(node, 1)?);
+        let shape = broadcast(a.shape(), b.shape())?;
+        self.limits.check_shape(node.output()?, &shape)?;
+        self.budget.spend_ints(shape.iter().product())?;
+        let [a, b] = [&a, &b].map(|x| x.broadcast(&shape[..]).expect("both broadcast to the common shape"));
+        let flags = Zip::from(&a).and(&b).map_collect(|&a, &b| i64::from(f(a, b)));
+        self.folded_constant(node.output()?, ConstantTensor::Int(flags.into_shared()));
+        Ok(())
+    }
+
+    /// Selects elements of two constants.
+    fn select(&mut self, node: &OnnxNode<'_>) -> Result<()> {
+        let condition = self.known(node, 0)?;
+        let value = |i: usize| {
+            let value = self.constant(node.required(i)?).cloned();
+            value.ok_or_else(|| node.unsupported(alloc::format!("input {i} is not a constant")))
+        };
+        let value = match (value(1)?, value(2)?) {
+            (ConstantTensor::Float(a), ConstantTensor::Float(b)) => {
+                ConstantTensor::Float(self.selected(node, &condition, &a, &b)?.into_shared())
+            }
+            (ConstantTensor::Int(a), ConstantTensor::Int(b)) => {
+                ConstantTensor::Int(self.selected(node, &condition, &a, &b)?.into_shared())
+            }
+            _ => return Err(node.malformed("inputs 1 and 2", "tensors of one type", "floats and integers")),
+        };
+        self.folded_constant(node.output()?, value);
+        Ok(())
+    }
+
+    fn selected<T: Copy>(
+        &mut self,
+        node: &OnnxNode<'_>,
+        condition: &ArrayD<f64>,
+        a: &ArcArray<T, IxDyn>,
+        b: &ArcArray<T, IxDyn>,
+    ) -> Result<ArrayD<T>> {
+        let shape = broadcast(condition.shape(), &broadcast(a.shape(), b.shape())?)?;
+        self.limits.check_shape(node.output()?, &shape)?;
+        self.budget.spend_floats(shape.iter().product())?;
+        let [a, b] = [a, b].map(|x| x.broadcast(&shape[..]).expect("all broadcast to the common shape"));
+        let condition = condition.broadcast(&shape[..]).expect("all broadcast to the common shape");
+        Ok(Zip::from(&condition).and(&a).and(&b).map_collect(|&c, &a, &b| if c != 0.0 { a } else { b }))
     }
 
     /// A cast of constants, or a cast of floats to floats, which changes nothing here.

@@ -11,9 +11,9 @@ use super::constants::STRUCTURAL;
 use super::limits::{FoldingBudget, Limits, MAX_RANK};
 use super::node::OnnxNode;
 use super::operator::{NEWEST_OPSET, OnnxOperator};
-use super::proto::{Dimension, GraphProto, ModelProto, ValueInfo};
+use super::proto::{Dimension, GraphProto, ModelProto, NodeProto, ValueInfo};
 use super::tensor::{ConstantTensor, data_type};
-use crate::error::{Error, FileError, GraphError, Result};
+use crate::error::{Error, FileError, GraphError, Result, UnsupportedUse};
 use crate::graph::{Constant, Graph, GraphBuilder, Op};
 use crate::ops::operator::IntTensor;
 use crate::ops::registry;
@@ -42,26 +42,108 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         aliases: BTreeMap::new(),
         tensor_names: tensor_names(graph)?,
     };
+    let mut blockers = Blockers::default();
+    if graph.node.iter().any(|node| is_quantized(&node.op_type)) {
+        blockers.quantized = true;
+        for node in &graph.node {
+            let node = named(node);
+            let read = find_operator(&node).and_then(|operator| operator.check(&node, importer.opset));
+            read.or_else(|error| blockers.add(&node, error))?;
+        }
+        blockers.check()?;
+    }
     for tensor in &graph.initializer {
         importer.stored_constant(&tensor.name, ConstantTensor::new(tensor, limits.elements)?);
     }
     importer.inputs(graph, shapes)?;
     for node in &graph.node {
-        let name = [Some(&node.name), node.output.first()].into_iter().flatten().find(|name| !name.is_empty());
-        let node = OnnxNode { node, name: name.cloned().unwrap_or_default() };
-        if !is_default_domain(&node.node.domain) {
-            return Err(node.unsupported(format!("domain {:?} is not implemented", node.node.domain)));
-        }
-        let operator = operators().find(|operator| operator.name == node.op());
-        let operator = operator.ok_or_else(|| node.unsupported("the operator is not implemented"))?;
-        operator.check(&node, importer.opset)?;
-        importer.node(&node, operator).map_err(|e| e.at(&node.name))?;
+        let node = named(node);
+        let read = find_operator(&node).and_then(|operator| {
+            operator.check(&node, importer.opset)?;
+            match blockers.block(&node) {
+                true => Ok(()),
+                false => importer.node(&node, operator).map_err(|e| e.at(&node.name)),
+            }
+        });
+        read.or_else(|error| blockers.add(&node, error))?;
     }
+    blockers.check()?;
     if graph.output.is_empty() {
         return Err(malformed("ONNX file", "at least one output of the graph", "none".into()));
     }
     let outputs = graph.output.iter().map(|output| importer.operand(&output.name)).collect::<Result<Vec<_>>>()?;
     importer.builder.build_named(outputs)
+}
+
+/// Names a node for errors.
+fn named(node: &NodeProto) -> OnnxNode<'_> {
+    let name = [Some(&node.name), node.output.first()].into_iter().flatten().find(|name| !name.is_empty());
+    OnnxNode { node, name: name.cloned().unwrap_or_default() }
+}
+
+fn find_operator(node: &OnnxNode<'_>) -> Result<&'static OnnxOperator> {
+    if !is_default_domain(&node.node.domain) {
+        return Err(node.unsupported(format!("domain {:?} is not implemented", node.node.domain)));
+    }
+    let operator = operators().find(|operator| operator.name == node.op());
+    operator.ok_or_else(|| node.unsupported("the operator is not implemented"))
+}
+
+/// Returns whether files of float networks do not have the operator.
+fn is_quantized(op: &str) -> bool {
+    const NAMES: [&str; 5] =
+        ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"];
+    op.starts_with("QLinear") || NAMES.contains(&op)
+}
+
+/// The nodes that are not supported. The nodes that read their outputs are not read, so that one error names them all.
+#[derive(Default)]
+struct Blockers {
+    /// The first node and the number of nodes of each operator and reason.
+    uses: BTreeMap<(String, String), (String, usize)>,
+    /// Tensors that are not known.
+    outputs: BTreeSet<String>,
+    quantized: bool,
+}
+
+impl Blockers {
+    /// Returns whether a node reads a tensor that is not known. Its outputs are not known either.
+    fn block(&mut self, node: &OnnxNode<'_>) -> bool {
+        let blocked = node.node.input.iter().any(|name| self.outputs.contains(name));
+        if blocked {
+            self.outputs.extend(node.node.output.iter().cloned());
+        }
+        blocked
+    }
+
+    /// Notes that a node is not supported. Returns other errors.
+    fn add(&mut self, node: &OnnxNode<'_>, error: Error) -> Result<()> {
+        let Error::Graph(GraphError::Unsupported { op, node: name, why }) = error else { return Err(error) };
+        self.outputs.extend(node.node.output.iter().cloned());
+        self.uses.entry((op, why)).or_insert((name, 0)).1 += 1;
+        Ok(())
+    }
+
+    /// Returns an error if there are any.
+    fn check(&mut self) -> Result<()> {
+        /// Reasons that an error lists.
+        const LISTED: usize = 50;
+        let uses = core::mem::take(&mut self.uses).into_iter();
+        let uses = uses.map(|((op, why), (node, count))| UnsupportedUse { op, node, why, count });
+        let mut uses: Vec<UnsupportedUse> = uses.collect();
+        uses.sort_by_key(|found| core::cmp::Reverse(found.count));
+        match &mut uses[..] {
+            [] => Ok(()),
+            [UnsupportedUse { op, node, why, count: 1 }] if !self.quantized => {
+                let [op, node, why] = [op, node, why].map(core::mem::take);
+                Err(GraphError::Unsupported { op, node, why }.into())
+            }
+            _ => {
+                uses.truncate(LISTED);
+                Err(GraphError::UnsupportedNodes { uses, quantized: self.quantized }.into())
+            }
+        }
+    }
 }
 
 fn malformed(what: &'static str, expected: &str, found: String) -> Error {
@@ -226,7 +308,7 @@ impl Importer {
             Some(ConstantTensor::Float(value)) => Some(value),
             _ => None,
         };
-        let not_constant = || node.unsupported(format!("input {i} ({name:?}) is not a float constant"));
+        let not_constant = || node.unsupported(format!("input {i} is not a float constant"));
         value.cloned().map(Some).ok_or_else(not_constant)
     }
 
@@ -235,7 +317,7 @@ impl Importer {
         let Some(name) = node.input(i) else { return Ok(None) };
         match self.constant(name) {
             Some(ConstantTensor::Int(values)) => Ok(Some(values.clone())),
-            _ => Err(node.unsupported(format!("input {i} ({name:?}) is not an integer constant"))),
+            _ => Err(node.unsupported(format!("input {i} is not an integer constant"))),
         }
     }
 
@@ -318,7 +400,11 @@ impl Importer {
 
     /// Lets the output of the node be another name of its input.
     pub(crate) fn alias(&mut self, node: &OnnxNode) -> Result<()> {
-        let name = node.required(0)?;
+        self.alias_of(node, node.required(0)?)
+    }
+
+    /// Lets the output of the node be another name of a tensor.
+    pub(crate) fn alias_of(&mut self, node: &OnnxNode, name: &str) -> Result<()> {
         let target = self.resolve(name).to_string();
         if !self.constants.contains_key(&target) && self.builder.shape_of(&target).is_none() {
             return Err(undefined(name));

@@ -12,6 +12,7 @@
 //! match reader.read_file("model.onnx") {
 //!     Ok(graph) => println!("{} nodes", graph.nodes().len()),
 //!     Err(Error::Graph(GraphError::Unsupported { op, node, why })) => println!("{op} of node {node}: {why}"),
+//!     // One error names all nodes of a file that are not supported.
 //!     Err(error) => println!("{error}"),
 //! }
 //! ```
@@ -28,7 +29,7 @@
 //! |---|---|---|
 //! | `Conv` | 1–24 | 1-D, 2-D; `auto_pad dilations group kernel_shape pads strides`; weights and bias constant |
 //! | `ConvTranspose` | 1–24 | 1-D, 2-D; `auto_pad group kernel_shape output_padding output_shape pads strides`; weights and bias constant |
-//! | `Gemm` | 1–24 | `alpha beta transB`; `B` constant; `C` constant, one row |
+//! | `Gemm` | 1–24 | `alpha beta transA transB`; a constant `C` is one row |
 //! | `MatMul` | 1–24 | tensors of any rank that broadcast, constant or not |
 //! | `BatchNormalization` | 1–24 | `epsilon`; inference mode |
 //! | `LayerNormalization` | 17–24 | `axis epsilon`; scale and bias constant |
@@ -46,13 +47,13 @@
 //! | `Mish` | 18–24 | |
 //! | `Gelu` | 20–24 | `approximate` |
 //! | `Clip` | 1–24 | `min max`: attributes, from opset 11 constant inputs |
-//! | `Softmax` | 1–24 | `axis`; before opset 13, all axes after it have length 1 |
-//! | `MaxPool` | 1–24 | 2-D; `auto_pad ceil_mode dilations kernel_shape pads strides`; no `Indices` |
+//! | `Softmax` | 1–24 | `axis` |
+//! | `MaxPool` | 1–24 | 1-D, 2-D; `auto_pad ceil_mode dilations kernel_shape pads strides`; no `Indices` |
 //! | `AveragePool` | 1–24 | as `MaxPool`, and `count_include_pad` |
-//! | `GlobalAveragePool GlobalMaxPool` | 1–24 | the mean in 2-D, the maximum of any rank |
-//! | `ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum` | 1–24 | `axes keepdims noop_with_empty_axes` |
+//! | `GlobalAveragePool GlobalMaxPool` | 1–24 | |
+//! | `ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare` | 1–24 | `axes keepdims noop_with_empty_axes` |
 //! | `Concat` | 1–24 | `axis` |
-//! | `Pad` | 1–24 | `pads` of height and width, not negative; `axes`; `mode` constant; value 0 |
+//! | `Pad` | 1–24 | `axes mode pads value`; constant |
 //! | `Resize` | 10–24 | `mode` nearest, linear; `scales` or `sizes` of height and width; `axes coordinate_transformation_mode nearest_mode` |
 //! | `Upsample` | 7–9 | `mode` nearest, linear; `scales` of height and width |
 //! | `DepthToSpace SpaceToDepth` | 1–24 | `blocksize mode` |
@@ -63,12 +64,14 @@
 //! | `Slice` | 1–24 | `starts ends axes`, `steps` from opset 10; constant |
 //! | `Split` | 1–24 | `axis split num_outputs`; constant lengths |
 //! | `Gather` | 1–24 | `axis`; constant indices |
-//! | `Expand` | 8–24 | constant `shape` |
+//! | `Expand Tile` | 8–24, 6–24 | constant `shape`, `repeats` |
+//! | `Equal Greater Less And Or Not Where` | 7–24 | constants |
+//! | `PRelu` | 1–24 | constant slope |
 //! | `Identity` | 1–24 | |
 //! | `Dropout` | 1–24 | inference mode |
 //! | `Constant` | 1–24 | `value value_float value_floats value_int value_ints` |
 //! | `ConstantOfShape` | 9–24 | `value`; constant shape |
-//! | `Range` | 11–24 | integer constants |
+//! | `Range` | 11–24 | constants |
 //! | `Shape` | 1–24 | `start end` |
 //! | `Cast` | 6–24 | `to` float, float16, bfloat16, double; of constants also int32, int64, bool |
 //!

@@ -1,9 +1,11 @@
 //! Poolings in ONNX files.
 
 use crate::error::Result;
+use crate::graph::Op;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{Kind, OnnxOperator, UNARY, ignore, int, ints, text};
+use crate::ops::reduce::{Reduce, Reduction};
 use crate::window::Window;
 
 use super::op::{AveragePool, GlobalAveragePool, MaxPool};
@@ -22,10 +24,7 @@ pub(crate) const MAX_POOL: &[OnnxOperator] = &[OnnxOperator::new(
         int("ceil_mode").since(10),
         ints("dilations").since(10),
     ],
-    |importer, node| {
-        let (kernel, window) = pool_window(importer, node)?;
-        importer.push_all(node, MaxPool { kernel, window })
-    },
+    |importer, node| pool(importer, node, |kernel, window| MaxPool { kernel, window }.into()),
 )];
 
 /// The spelling of [`AveragePool`].
@@ -42,28 +41,47 @@ pub(crate) const AVERAGE_POOL: &[OnnxOperator] = &[OnnxOperator::new(
         ints("dilations").since(19),
     ],
     |importer, node| {
-        let (kernel, window) = pool_window(importer, node)?;
         let count_include_pad = node.int("count_include_pad", 0) != 0;
-        importer.push_all(node, AveragePool { kernel, window, count_include_pad })
+        pool(importer, node, |kernel, window| AveragePool { kernel, window, count_include_pad }.into())
     },
 )];
 
 /// The spelling of [`GlobalAveragePool`].
 pub(crate) const GLOBAL_AVERAGE_POOL: &[OnnxOperator] =
-    &[OnnxOperator::new("GlobalAveragePool", UNARY, &[], |importer, node| importer.push_all(node, GlobalAveragePool))];
+    &[OnnxOperator::new("GlobalAveragePool", UNARY, &[], |importer, node| {
+        let x = importer.shape(node, 0)?;
+        match x.len() {
+            4 => importer.push_all(node, GlobalAveragePool),
+            ndim => importer.push_all(node, Reduce { reduction: Reduction::Mean, axes: (2..ndim).collect() }),
+        }
+    })];
 
-fn pool_window(importer: &Importer, node: &OnnxNode<'_>) -> Result<([usize; 2], Window)> {
-    let input = importer.shape(node, 0)?;
-    if input.len() != 4 {
-        return Err(node.unsupported(alloc::format!("an input of shape {input:?}: not a 2-D pooling")));
-    }
-    let kernel = node.ints("kernel_shape").ok_or_else(|| node.malformed("node", "kernel_shape", "none"))?;
-    let kernel = node.sizes("kernel_shape", kernel)?;
-    let window = node.window(kernel)?.with_ceil_mode(node.int("ceil_mode", 0) != 0);
+/// Adds a pooling of two axes, or of one: the rows of images with one row.
+fn pool(importer: &mut Importer, node: &OnnxNode<'_>, op: impl FnOnce([usize; 2], Window) -> Op) -> Result<()> {
+    let x = importer.shape(node, 0)?;
+    let sizes = node.ints("kernel_shape").ok_or_else(|| node.malformed("node", "kernel_shape", "none"))?;
+    let ceil_mode = node.int("ceil_mode", 0) != 0;
+    let (image, kernel, window) = match x[..] {
+        [n, c, len] => {
+            let [width] = node.sizes("kernel_shape", sizes)?;
+            ([n, c, 1, len], [1, width], node.window_1d(width)?)
+        }
+        [n, c, h, w] => {
+            let kernel = node.sizes("kernel_shape", sizes)?;
+            ([n, c, h, w], kernel, node.window(kernel)?)
+        }
+        _ => return Err(node.unsupported(alloc::format!("an input of shape {x:?}: not a pooling of one or two axes"))),
+    };
+    let window = window.with_ceil_mode(ceil_mode);
     // A gap that spans the image is of no use, and shape inference would visit every output.
-    if (0..2).any(|axis| kernel[axis] > 1 && window.dilations[axis] > input[axis + 2]) {
-        let why = alloc::format!("attribute dilations = {:?} on shape {input:?}", window.dilations);
+    if (0..2).any(|axis| kernel[axis] > 1 && window.dilations[axis] > image[axis + 2]) {
+        let why = alloc::format!("attribute dilations = {:?} on shape {x:?}", window.dilations);
         return Err(node.unsupported(why));
     }
-    Ok((kernel, window))
+    let shape = match x.len() {
+        3 => Some(alloc::vec![x[0], x[1], window.output_size(kernel, [image[2], image[3]])?[1]]),
+        _ => None,
+    };
+    let name = importer.reshaped(node, node.required(0)?, &x, image.to_vec())?;
+    importer.push_reshaped(node, op(kernel, window), alloc::vec![name], shape)
 }

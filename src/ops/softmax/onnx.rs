@@ -14,11 +14,9 @@ fn softmax(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     let axis = node.axis(node.int("axis", if importer.opset < 13 { 1 } else { -1 }), shape.len())?;
     // Before opset 13 the operator flattens all axes from `axis` on.
     if importer.opset < 13 && shape[axis + 1..].iter().any(|&len| len != 1) {
-        let why = alloc::format!(
-            "attribute axis = {axis} on shape {shape:?}: more than one axis in opset {}",
-            importer.opset
-        );
-        return Err(node.unsupported(why));
+        let rows = alloc::vec![shape[..axis].iter().product(), shape[axis..].iter().product()];
+        let name = importer.reshaped(node, node.required(0)?, &shape, rows)?;
+        return importer.push_reshaped(node, Softmax { axis: 1 }, alloc::vec![name], Some(shape));
     }
     let inputs = alloc::vec![node.required(0)?.into()];
     importer.push(node, Softmax { axis }, inputs)

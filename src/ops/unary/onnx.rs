@@ -1,9 +1,11 @@
 //! Functions of one tensor in ONNX files.
 
 use crate::error::Result;
+use crate::graph::Op;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
-use crate::io::onnx::operator::{CONSUMED, OnnxOperator, UNARY, float, text};
+use crate::io::onnx::operator::{BINARY, CONSUMED, OnnxOperator, UNARY, float, text};
+use crate::ops::binary::op::Binary;
 use crate::ops::clamp::Clamp;
 
 use super::function::Activation;
@@ -58,6 +60,7 @@ pub(crate) const UNARIES: &[OnnxOperator] = &[
         importer.push_all(node, function)
     })
     .since(20),
+    OnnxOperator::new("PRelu", BINARY, &[CONSUMED], prelu),
 ];
 
 fn clip(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
@@ -75,4 +78,22 @@ fn clip(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     let clamp = Clamp { low: bound(1, "min", f32::NEG_INFINITY)?, high: bound(2, "max", f32::INFINITY)? };
     let inputs = alloc::vec![node.required(0)?.into()];
     importer.push(node, Activation::Clip(clamp), inputs)
+}
+
+/// `max(x, 0) + slope * min(x, 0)`, with a constant slope.
+fn prelu(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
+    let slope = importer.required_constant(node, 1)?;
+    let x = node.required(0)?;
+    if let (1, Some(&alpha)) = (slope.len(), slope.first()) {
+        return importer.push(node, Activation::LeakyRelu { alpha }, alloc::vec![x.into()]);
+    }
+    let mut part = |op: Op, inputs| {
+        let name = importer.new_name(&alloc::format!("{}.part", node.output()?));
+        importer.push_as(op, inputs, &name).map(|()| name)
+    };
+    let positive = part(Activation::relu().into(), alloc::vec![x.into()])?;
+    let negative = Activation::Clip(Clamp { low: None, high: Some(0.0) });
+    let negative = part(negative.into(), alloc::vec![x.into()])?;
+    let sloped = part(Binary::Mul.into(), alloc::vec![negative, node.required(1)?.into()])?;
+    importer.push(node, Binary::Add, alloc::vec![positive, sloped])
 }
