@@ -1,6 +1,6 @@
 //! Calibration: observes the activations of a float network and chooses their ranges.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use core::ops::Deref;
 
@@ -136,6 +136,16 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
                 let kept = recipe.tensors[&node.inputs[0]].ranges.clone();
                 recipe.tensor_mut(&node.output)?.ranges = kept;
             }
+        }
+        // Values that are compared stay as they are, back to where they are computed.
+        let mut exact = BTreeSet::new();
+        for node in self.graph.nodes().iter().rev() {
+            let moved = exact.contains(&node.output) && node.operator().keeps_range();
+            let inputs = node.inputs.iter().enumerate();
+            exact.extend(inputs.filter(|(i, _)| moved || node.operator().takes_exact_values(*i)).map(|(_, name)| name));
+        }
+        for name in exact.into_iter().filter(|name| !self.graph.is_constant(name)) {
+            recipe.tensor_mut(name)?.precision = Precision::Float32;
         }
         for name in self.graph.outputs().iter().filter(|name| !self.graph.is_constant(name)) {
             recipe.tensor_mut(name)?.precision = Precision::Float32;

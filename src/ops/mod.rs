@@ -38,13 +38,13 @@
 //! ```
 
 mod batch_norm;
-mod binary;
+pub(crate) mod binary;
 pub(crate) mod clamp;
 mod concat;
 pub(crate) mod conv;
 pub(crate) mod depth_to_space;
 mod dynamic_lhs;
-mod expand;
+pub(crate) mod expand;
 mod float_matmul;
 pub(crate) mod float_weights;
 mod gather;
@@ -70,6 +70,7 @@ pub(crate) mod reduce;
 pub(crate) mod registry;
 pub(crate) mod reshape;
 mod resize;
+mod select;
 pub(crate) mod shape;
 pub(crate) mod slice;
 mod softmax;

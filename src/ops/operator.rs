@@ -101,6 +101,11 @@ pub(crate) trait Operator {
         None
     }
 
+    /// Returns whether an input must not be rounded, because it is compared.
+    fn takes_exact_values(&self, _input: usize) -> bool {
+        false
+    }
+
     /// Returns whether the output only has values of the input, so that it keeps the range and the codes.
     fn keeps_range(&self) -> bool {
         false

@@ -68,6 +68,8 @@ operators! {
     Linear(crate::ops::linear::op::Linear), crate::ops::linear::onnx::LINEAR;
     /// Product of matrices.
     MatMul(crate::ops::matmul::op::MatMul), crate::ops::matmul::onnx::MATMUL;
+    /// Selection by a condition.
+    Where(crate::ops::select::Where), crate::ops::select::onnx::WHERE;
     /// LSTM or GRU.
     Recurrent(crate::ops::recurrent::Recurrent), crate::ops::recurrent::onnx::RECURRENT;
     /// Batch normalization.
@@ -102,6 +104,8 @@ operators! {
     Slice(crate::ops::slice::Slice), crate::ops::slice::onnx::SLICE;
     /// Elements of an axis at constant positions.
     Gather(crate::ops::gather::Gather), crate::ops::gather::onnx::GATHER;
+    /// Rows of a constant table at computed positions.
+    Embedding(crate::ops::gather::Embedding), &[];
     /// Repetition of axes of length 1.
     Expand(crate::ops::expand::Expand), crate::ops::expand::onnx::EXPAND;
     /// Channels as blocks of pixels.

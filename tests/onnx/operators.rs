@@ -778,3 +778,47 @@ fn other_spellings() -> Result<()> {
     assert_eq!(run_in(13, &x, &nodes, &constants)?, x.broadcast(&[3, 2, 7][..]).unwrap());
     Ok(())
 }
+
+/// Comparisons, selections and embeddings of integers that are computed.
+#[test]
+fn integers_as_activations() -> Result<()> {
+    let x = values(&[1, 3, 4]);
+    // `x / |x|`, and 7 where `x` is not positive.
+    let nodes = [
+        node("Greater", &["x", "zero"], "positive", &[]),
+        node("Not", &["positive"], "other", &[]),
+        node("Abs", &["x"], "a", &[]),
+        node("Div", &["x", "a"], "d", &[]),
+        node("Where", &["other", "seven", "d"], "y", &[]),
+    ];
+    let constants = [floats("zero", &[], &[0.0]), floats("seven", &[1, 1], &[7.0])];
+    assert_eq!(run_in(13, &x, &nodes, &constants)?, x.mapv(|x| if x > 0.0 { 1.0 } else { 7.0 }));
+    let nodes = [
+        node("Less", &["x", "zero"], "a", &[]),
+        node("GreaterOrEqual", &["x", "seven"], "b", &[]),
+        node("Or", &["a", "b"], "c", &[]),
+        node("And", &["c", "a"], "d", &[]),
+        node("Cast", &["d"], "y", &[int("to", 1)]),
+    ];
+    assert_eq!(run_in(13, &x, &nodes, &constants)?, x.mapv(|x| if x < 0.0 { 1.0 } else { 0.0 }));
+    // Rows of a table at truncated positions, -2 to 1.
+    let table = values(&[5, 2]);
+    let nodes = [node("Cast", &["x"], "i", &[int("to", 7)]), node("Gather", &["t", "i"], "y", &[])];
+    let y = run_in(13, &x, &nodes, &[constant("t", &table)])?;
+    assert_eq!(y.shape(), [1, 3, 4, 2]);
+    for ((_, i, j), x) in x.view().into_dimensionality::<ndarray::Ix3>().unwrap().indexed_iter() {
+        let row = (x.trunc() as i64).rem_euclid(5) as usize;
+        assert_eq!((y[[0, i, j, 0]], y[[0, i, j, 1]]), (table[[row, 0]], table[[row, 1]]));
+    }
+    let far = [node("Gather", &["t", "i"], "y", &[])];
+    let file = model_in(13, &[&nodes[..1], &far].concat(), &[constant("t", &values(&[2, 2]))], &[1, 2], "y");
+    assert!(read(&file)?.run(&array![[0.0f32, 3.0]]).is_err());
+    // Integers are not rounded to codes.
+    let graph = read(&model_in(13, &nodes, &[constant("t", &table)], &[1, 3, 4], "y"))?;
+    let recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+    assert_eq!(recipe.precision("i"), Precision::Float32);
+    // A division of integers is another function.
+    let nodes = [node("Cast", &["x"], "i", &[int("to", 7)]), node("Div", &["i", "two"], "y", &[])];
+    assert!(run_in(13, &x, &nodes, &[ints("two", &[2])]).is_err());
+    Ok(())
+}

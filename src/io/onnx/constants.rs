@@ -6,11 +6,14 @@ use ndarray::{ArcArray, ArrayD, IxDyn, Zip};
 
 use super::import::Importer;
 use super::node::OnnxNode;
-use super::operator::{BINARY, CONSUMED, Kind, OnnxOperator, UNARY, float, floats, ignore, int, ints, tensor};
+use super::operator::{CONSUMED, Kind, OnnxOperator, UNARY, float, floats, ignore, int, ints, tensor};
 use super::tensor::{ConstantTensor, data_type};
 use crate::error::Result;
+use crate::ops::binary::op::Binary;
 use crate::ops::operator::{Inputs, Operator};
+use crate::ops::reshape::Reshape;
 use crate::ops::shape::broadcast;
+use crate::ops::unary::function::Activation;
 
 /// Operators without a node in the graph.
 pub(super) const STRUCTURAL: &[OnnxOperator] = &[
@@ -47,20 +50,6 @@ pub(super) const STRUCTURAL: &[OnnxOperator] = &[
         Importer::dropout,
     )
     .with_outputs(),
-    OnnxOperator::new("And", BINARY, &[], |importer, node| importer.compare(node, |a, b| a != 0.0 && b != 0.0))
-        .since(7),
-    OnnxOperator::new("Equal", BINARY, &[], |importer, node| importer.compare(node, |a, b| a == b)).since(7),
-    OnnxOperator::new("Greater", BINARY, &[], |importer, node| importer.compare(node, |a, b| a > b)).since(7),
-    OnnxOperator::new("GreaterOrEqual", BINARY, &[], |importer, node| importer.compare(node, |a, b| a >= b)).since(12),
-    OnnxOperator::new("Less", BINARY, &[], |importer, node| importer.compare(node, |a, b| a < b)).since(7),
-    OnnxOperator::new("LessOrEqual", BINARY, &[], |importer, node| importer.compare(node, |a, b| a <= b)).since(12),
-    OnnxOperator::new("Or", BINARY, &[], |importer, node| importer.compare(node, |a, b| a != 0.0 || b != 0.0)).since(7),
-    OnnxOperator::new("Not", UNARY, &[], |importer, node| {
-        let x = importer.known(node, 0)?;
-        importer.folded_constant(node.output()?, ConstantTensor::Int(x.mapv(|x| (x == 0.0).into()).into_shared()));
-        Ok(())
-    }),
-    OnnxOperator::new("Where", &[(9, 3, 3)], &[], Importer::select).since(9),
     OnnxOperator::new("Identity", UNARY, &[], Importer::alias),
     OnnxOperator::new("Range", &[(11, 3, 3)], &[], Importer::range).since(11),
     OnnxOperator::new("Shape", UNARY, &[int("start").since(15), int("end").since(15)], Importer::shape_node),
@@ -201,20 +190,18 @@ impl Importer {
         }
     }
 
-    /// Compares two constants.
-    fn compare(&mut self, node: &OnnxNode<'_>, f: fn(f64, f64) -> bool) -> Result<()> {
-        let (a, b) = (self.known(node, 0)?, self.known(node, 1)?);
-        let shape = broadcast(a.shape(), b.shape())?;
-        self.limits.check_shape(node.output()?, &shape)?;
-        self.budget.spend_ints(shape.iter().product())?;
-        let [a, b] = [&a, &b].map(|x| x.broadcast(&shape[..]).expect("both broadcast to the common shape"));
-        let flags = Zip::from(&a).and(&b).map_collect(|&a, &b| i64::from(f(a, b)));
-        self.folded_constant(node.output()?, ConstantTensor::Int(flags.into_shared()));
-        Ok(())
+    /// Compares two constants, floats or integers, as flags.
+    pub(crate) fn compare_constants(&mut self, names: [&str; 2], function: Binary) -> Result<Option<ConstantTensor>> {
+        let known: Option<Vec<ConstantTensor>> = names.iter().map(|name| self.constant(name).cloned()).collect();
+        let Some(known) = known else { return Ok(None) };
+        Ok(self.evaluate(&function, &known)?.map(|flags| match flags {
+            ConstantTensor::Float(flags) => ConstantTensor::Int(flags.mapv(|flag| flag as i64).into_shared()),
+            flags => flags,
+        }))
     }
 
     /// Selects elements of two constants.
-    fn select(&mut self, node: &OnnxNode<'_>) -> Result<()> {
+    pub(crate) fn select_constants(&mut self, node: &OnnxNode<'_>) -> Result<()> {
         let condition = self.known(node, 0)?;
         let value = |i: usize| {
             let value = self.constant(node.required(i)?).cloned();
@@ -258,8 +245,7 @@ impl Importer {
         let name = || i32::try_from(to).map_or_else(|_| alloc::format!("{to}"), data_type);
         let unsupported = |from: &str| node.unsupported(alloc::format!("attribute to = {}, a cast of {from}", name()));
         let value = match self.constant(node.required(0)?).cloned() {
-            None if FLOATS.contains(&to) => return self.alias(node),
-            None => return Err(unsupported("floats")),
+            None => return self.cast_activation(node, FLOATS.contains(&to), to == 9),
             Some(value @ ConstantTensor::Float(_)) if FLOATS.contains(&to) => value,
             Some(value @ ConstantTensor::Int(_)) if to == 7 => value,
             Some(ConstantTensor::Int(values)) if FLOATS.contains(&to) => {
@@ -286,6 +272,23 @@ impl Importer {
             Some(ConstantTensor::Int(_)) => return Err(unsupported("integers")),
         };
         self.folded_constant(node.output()?, value);
+        Ok(())
+    }
+
+    /// Integers and flags are floats in the graph, so that a cast changes values only from floats.
+    fn cast_activation(&mut self, node: &OnnxNode<'_>, to_floats: bool, to_flags: bool) -> Result<()> {
+        let x = node.required(0)?;
+        match (self.is_integer(x), to_floats) {
+            (true, false) if !to_flags => return self.alias(node),
+            (false, true) => return self.alias(node),
+            (true, true) => {
+                let shape = self.shape_of(x)?;
+                self.push(node, Reshape { shape }, alloc::vec![x.into()])?;
+            }
+            (false, false) if !to_flags => self.push(node, Activation::Truncate, alloc::vec![x.into()])?,
+            _ => return Err(node.unsupported("attribute to = BOOL")),
+        }
+        self.set_integer(node.output()?, !to_floats);
         Ok(())
     }
 

@@ -39,6 +39,7 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         budget: FoldingBudget::new(limits),
         builder: GraphBuilder::new(),
         constants: BTreeMap::new(),
+        integers: BTreeSet::new(),
         aliases: BTreeMap::new(),
         tensor_names: tensor_names(graph)?,
     };
@@ -192,6 +193,8 @@ pub(crate) struct Importer {
     pub(crate) builder: GraphBuilder,
     /// Constants of the file, and integer constants computed from them. Computed float constants are in `builder`.
     constants: BTreeMap<String, ConstantTensor>,
+    /// Activations of the file that are integers or flags, and are floats in the graph.
+    integers: BTreeSet<String>,
     /// Outputs of `Identity` and `Dropout`, with the names of their inputs.
     aliases: BTreeMap<String, String>,
     /// The tensor names of the file, and the names that the importer made up.
@@ -232,10 +235,16 @@ impl Importer {
         for input in inputs {
             let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
             let elem_type = tensor.map_or(0, |tensor| tensor.elem_type);
-            // FLOAT, FLOAT16, DOUBLE, BFLOAT16; 0 is a file without types.
-            if ![0, 1, 10, 11, 16].contains(&elem_type) {
-                let found = format!("{} in {:?}", data_type(elem_type), input.name);
-                return Err(malformed("input of the graph", "elements of type float", found));
+            match elem_type {
+                // FLOAT, FLOAT16, DOUBLE, BFLOAT16; 0 is a file without types.
+                0 | 1 | 10 | 11 | 16 => {}
+                // INT32, INT64, BOOL
+                6 | 7 | 9 => drop(self.integers.insert(input.name.clone())),
+                _ => {
+                    let found = format!("{} in {:?}", data_type(elem_type), input.name);
+                    let expected = "elements of type float, int32, int64 or bool";
+                    return Err(malformed("input of the graph", expected, found));
+                }
             }
             let mut shape = match shapes.get(&input.name) {
                 Some(shape) => shape.clone(),
@@ -355,9 +364,38 @@ impl Importer {
             self.folded_constant(output, value);
             return Ok(());
         }
-        let inputs = inputs.iter().map(|name| self.operand(name)).collect::<Result<Vec<_>>>()?;
-        self.builder.push(op, inputs, output)?;
+        let integers = inputs.iter().any(|name| self.is_integer(name) && !self.is_constant(name));
+        let mut names = Vec::new();
+        for name in &inputs {
+            names.push(if integers { self.as_floats(name, output)? } else { self.operand(name)? });
+        }
+        self.builder.push(op, names, output)?;
+        if integers {
+            self.integers.insert(output.into());
+        }
         self.limits.check_shape(output, self.builder.shape_of(output).unwrap_or_default())
+    }
+
+    /// Returns whether the elements of a tensor are integers or flags in the file.
+    pub(crate) fn is_integer(&self, name: &str) -> bool {
+        matches!(self.constant(name), Some(ConstantTensor::Int(_))) || self.integers.contains(self.resolve(name))
+    }
+
+    /// Notes whether the elements of an activation are integers or flags in the file.
+    pub(crate) fn set_integer(&mut self, name: &str, integer: bool) {
+        match integer {
+            true => self.integers.insert(name.into()),
+            false => self.integers.remove(name),
+        };
+    }
+
+    /// Returns the name that the builder has for a tensor, with integer constants as floats. `base` is the base of new names.
+    pub(crate) fn as_floats(&mut self, name: &str, base: &str) -> Result<String> {
+        let Some(ConstantTensor::Int(values)) = self.constant(name).cloned() else { return self.operand(name) };
+        self.budget.spend_floats(values.len())?;
+        let floats = self.new_name(&format!("{base}.floats"));
+        self.folded_constant(&floats, ConstantTensor::Float(values.mapv(|value| value as f32).into_shared()));
+        self.operand(&floats)
     }
 
     /// Adds a reshape of a tensor, if that changes its shape. Returns the name of the result.

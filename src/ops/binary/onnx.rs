@@ -7,14 +7,30 @@ use super::op::Binary;
 use crate::error::Result;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
-use crate::io::onnx::operator::{ANY, ARITHMETIC, BINARY, CONSUMED, OnnxOperator};
+use crate::io::onnx::operator::{ANY, ARITHMETIC, BINARY, CONSUMED, OnnxOperator, UNARY};
 use crate::io::onnx::tensor::ConstantTensor;
 use crate::ops::clamp::Clamp;
 use crate::ops::operator::Constant;
+use crate::ops::reshape::Reshape;
 use crate::ops::unary::function::Activation;
 
 /// The spelling of [`Binary`].
 pub(crate) const BINARIES: &[OnnxOperator] = &[
+    OnnxOperator::new("And", BINARY, &[], |importer, node| fold(importer, node, Binary::Min)).since(7),
+    OnnxOperator::new("Equal", BINARY, &[], |importer, node| compare(importer, node, Binary::Equal)).since(7),
+    OnnxOperator::new("Greater", BINARY, &[], |importer, node| compare(importer, node, Binary::Greater)).since(7),
+    OnnxOperator::new("GreaterOrEqual", BINARY, &[], |importer, node| compare(importer, node, Binary::GreaterOrEqual))
+        .since(12),
+    OnnxOperator::new("Less", BINARY, &[], |importer, node| compare(importer, node, Binary::Less)).since(7),
+    OnnxOperator::new("LessOrEqual", BINARY, &[], |importer, node| compare(importer, node, Binary::LessOrEqual))
+        .since(12),
+    // Flags are 0 and 1.
+    OnnxOperator::new("Not", UNARY, &[], |importer, node| {
+        let name = importer.new_name(&alloc::format!("{}.zero", node.output()?));
+        importer.folded_constant(&name, ConstantTensor::Int(ndarray::arr0(0).into_dyn().into_shared()));
+        binary(importer, node, Binary::Equal, [node.required(0)?, &name], node.output()?)
+    }),
+    OnnxOperator::new("Or", BINARY, &[], |importer, node| fold(importer, node, Binary::Max)).since(7),
     OnnxOperator::new("Add", BINARY, ARITHMETIC, |importer, node| fold(importer, node, Binary::Add)),
     OnnxOperator::new("Div", BINARY, ARITHMETIC, |importer, node| {
         with_mapped_constant(importer, node, Binary::Div, Binary::Mul, |x| 1.0 / x)
@@ -51,13 +67,22 @@ fn binary(
 ) -> Result<()> {
     for (x, bound) in [(0, 1), (1, 0)] {
         let Some(ConstantTensor::Float(value)) = importer.constant(names[bound]) else { continue };
-        let bound = value.first().copied().filter(|bound| value.len() == 1 && bound.is_finite());
+        let bound = value.first().copied().filter(|_| value.len() == 1);
+        let neutral = match function {
+            Binary::Max => f32::NEG_INFINITY,
+            _ => f32::INFINITY,
+        };
         let clamp = match function {
             Binary::Max => Clamp { low: bound, high: None },
             Binary::Min => Clamp { low: None, high: bound },
             _ => break,
         };
-        let fits = value.ndim() <= importer.shape_of(names[x])?.len() && !importer.is_constant(names[x]);
+        let shape = importer.shape_of(names[x])?;
+        let fits = value.ndim() <= shape.len() && !importer.is_constant(names[x]);
+        if fits && bound == Some(neutral) {
+            return importer.push_as(Reshape { shape }, alloc::vec![names[x].into()], output);
+        }
+        let fits = fits && bound.is_some_and(f32::is_finite);
         if clamp != Clamp::NONE && fits {
             return importer.push_as(Activation::Clip(clamp), alloc::vec![names[x].into()], output);
         }
@@ -75,6 +100,19 @@ fn binary(
     importer.push_as(function, inputs, output)
 }
 
+/// Compares two tensors. The result is a tensor of flags.
+fn compare(importer: &mut Importer, node: &OnnxNode<'_>, function: Binary) -> Result<()> {
+    let names = [node.required(0)?, node.required(1)?];
+    let known = names.iter().all(|name| importer.is_constant(name));
+    if let (true, Some(flags)) = (known, importer.compare_constants(names, function)?) {
+        importer.folded_constant(node.output()?, flags);
+        return Ok(());
+    }
+    binary(importer, node, function, names, node.output()?)?;
+    importer.set_integer(node.output()?, true);
+    Ok(())
+}
+
 /// `a - b` is `a + (-b)`, and `a / b` is `a * (1 / b)`, for a constant `b`.
 fn with_mapped_constant(
     importer: &mut Importer,
@@ -86,6 +124,12 @@ fn with_mapped_constant(
     let [a, b] = [node.required(0)?, node.required(1)?];
     let value = match importer.constant(b) {
         Some(ConstantTensor::Float(value)) if !importer.is_constant(a) => value.clone(),
+        _ if function == Binary::Div
+            && importer.is_integer(a)
+            && !(importer.is_constant(a) && importer.is_constant(b)) =>
+        {
+            return Err(node.unsupported("a division of integers"));
+        }
         _ => return binary(importer, node, function, [a, b], node.output()?),
     };
     let mapped = value.mapv(f);

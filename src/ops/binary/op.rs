@@ -32,6 +32,16 @@ pub enum Binary {
     Max,
     /// The smaller one.
     Min,
+    /// 1 if `a = b`, else 0.
+    Equal,
+    /// 1 if `a > b`, else 0.
+    Greater,
+    /// 1 if `a >= b`, else 0.
+    GreaterOrEqual,
+    /// 1 if `a < b`, else 0.
+    Less,
+    /// 1 if `a <= b`, else 0.
+    LessOrEqual,
 }
 
 impl Binary {
@@ -58,7 +68,19 @@ impl Binary {
                     b
                 }
             }
+            Binary::Equal => (a == b).into(),
+            Binary::Greater => (a > b).into(),
+            Binary::GreaterOrEqual => (a >= b).into(),
+            Binary::Less => (a < b).into(),
+            Binary::LessOrEqual => (a <= b).into(),
         }
+    }
+}
+
+impl Binary {
+    /// Returns whether the result is 0 or 1.
+    pub(crate) fn is_comparison(self) -> bool {
+        matches!(self, Binary::Equal | Binary::Greater | Binary::GreaterOrEqual | Binary::Less | Binary::LessOrEqual)
     }
 }
 
@@ -72,6 +94,11 @@ impl Operator for Binary {
             Binary::Pow => "Pow",
             Binary::Max => "Max",
             Binary::Min => "Min",
+            Binary::Equal => "Equal",
+            Binary::Greater => "Greater",
+            Binary::GreaterOrEqual => "GreaterOrEqual",
+            Binary::Less => "Less",
+            Binary::LessOrEqual => "LessOrEqual",
         }
     }
 
@@ -89,6 +116,10 @@ impl Operator for Binary {
 
     fn supports_clamp(&self) -> bool {
         true
+    }
+
+    fn takes_exact_values(&self, _: usize) -> bool {
+        self.is_comparison()
     }
 
     fn infer(&self, inputs: &Inputs<'_>) -> Result<Shape> {
@@ -110,6 +141,11 @@ impl Operator for Binary {
             Binary::Pow => |a, b| a.checked_pow(b.try_into().ok()?),
             Binary::Max => |a, b| Some(a.max(b)),
             Binary::Min => |a, b| Some(a.min(b)),
+            Binary::Equal => |a, b| Some((a == b).into()),
+            Binary::Greater => |a, b| Some((a > b).into()),
+            Binary::GreaterOrEqual => |a, b| Some((a >= b).into()),
+            Binary::Less => |a, b| Some((a < b).into()),
+            Binary::LessOrEqual => |a, b| Some((a <= b).into()),
         };
         match evaluate(inputs, f) {
             Ok(values) if values.iter().any(Option::is_none) => None,

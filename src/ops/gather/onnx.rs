@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::Gather;
+use super::{Embedding, Gather};
 use crate::error::Result;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
@@ -19,6 +19,9 @@ pub(crate) const GATHER: &[OnnxOperator] = &[
 fn gather(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     let shape = importer.shape(node, 0)?;
     let axis = node.axis(node.int("axis", 0), shape.len())?;
+    if !importer.is_constant(node.required(1)?) {
+        return embedding(importer, node, axis);
+    }
     let at = importer.int_constant(node, 1)?;
     let at = at.ok_or_else(|| node.malformed("node", "indices", "none"))?;
     let indices = at.iter().map(|&at| node.axis(at, shape[axis])).collect::<Result<Vec<_>>>()?;
@@ -32,6 +35,25 @@ fn gather(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     importer.push_as(gather, input, &name)?;
     let shape = [&shape[..axis], at.shape(), &shape[axis + 1..]].concat();
     importer.push(node, Reshape { shape }, alloc::vec![name])
+}
+
+/// Rows of a constant at positions that are computed.
+fn embedding(importer: &mut Importer, node: &OnnxNode<'_>, axis: usize) -> Result<()> {
+    if axis != 0 || !importer.is_constant(node.required(0)?) {
+        return Err(node.unsupported("elements of an activation at positions that are computed"));
+    }
+    let (table, at) = (importer.shape(node, 0)?, importer.shape(node, 1)?);
+    let shape = [&at[..], &table[1..]].concat();
+    let table = importer.as_floats(node.required(0)?, node.output()?)?;
+    // Rows and positions of one axis, which lie together in memory.
+    let flat = alloc::vec![at.iter().product()];
+    let positions = importer.reshaped(node, node.required(1)?, &at, flat)?;
+    let rows = importer.new_name(&alloc::format!("{}.table", node.output()?));
+    let table_shape = alloc::vec![importer.shape_of(&table)?[0], shape[at.len()..].iter().product()];
+    importer.push_as(Reshape { shape: table_shape }, alloc::vec![table], &rows)?;
+    importer.push_reshaped(node, Embedding, alloc::vec![rows, positions], Some(shape))?;
+    importer.set_integer(node.output()?, false);
+    Ok(())
 }
 
 /// Repeats a tensor along axes.

@@ -79,6 +79,8 @@ pub enum Activation {
     Softsign,
     /// The square root.
     Sqrt,
+    /// The integer that is nearest towards zero (ONNX: `Cast` to an integer type).
+    Truncate,
 }
 
 impl Activation {
@@ -151,6 +153,7 @@ impl Activation {
             Activation::Softplus => softplus(x),
             Activation::Softsign => x / (1.0 + num_traits::Float::abs(x)),
             Activation::Sqrt => num_traits::Float::sqrt(x),
+            Activation::Truncate => num_traits::Float::trunc(x),
         }
     }
 
@@ -183,6 +186,7 @@ impl Activation {
             Activation::Softplus => "Softplus",
             Activation::Softsign => "Softsign",
             Activation::Sqrt => "Sqrt",
+            Activation::Truncate => "Truncate",
         }
     }
 
