@@ -16,8 +16,8 @@ macro_rules! operators {
 
         /// An operator of a [`Graph`](crate::graph::Graph), with its attributes.
         ///
-        /// Layout is ONNX's: NCHW `[batch, channels, height, width]` for images, `[batch, features]` for vectors. The
-        /// first axis of every activation is the batch, and no operator mixes samples of a batch.
+        /// Layout is ONNX's: NCHW `[batch, channels, height, width]` for images, `[batch, features]` for vectors. Shapes are
+        /// those for a batch of one, with any first axis; a run computes each sample of a batch by itself.
         ///
         /// `X` is the first input. Weights, biases and normalization statistics are further inputs, which must be
         /// constant. [`GraphBuilder`](crate::graph::GraphBuilder) has a method for each operator; use

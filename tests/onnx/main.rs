@@ -212,3 +212,39 @@ fn malformed_graphs_are_errors() {
     assert_eq!(graph.nodes()[0].op.name(), "Relu");
     assert!(matches!(graph.nodes()[0].op, Op::Activation(_)));
 }
+
+/// Weights beside the file, as exporters store large networks.
+#[cfg(feature = "std")]
+#[test]
+fn weights_in_another_file() {
+    let folder = std::env::temp_dir().join(format!("ndarray-quant-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let read = |location: &str, offset: &str, length: &str| {
+        let entry = |key: &str, value: &str| Message::default().text(1, key).text(2, value);
+        let tensor = Message::default().int(1, 2).int(2, 1).text(8, "w").int(14, 1);
+        let entries = [entry("location", location), entry("offset", offset), entry("length", length)];
+        let tensor = entries.into_iter().fold(tensor, |tensor, entry| tensor.message(13, entry));
+        let path = folder.join("model.onnx");
+        std::fs::write(&path, model(&[node("Mul", &["x", "w"], "y", &[])], &[tensor], &[1, 2], "y")).unwrap();
+        let small = OnnxReader::new().with_max_bytes(200).read_file(&path);
+        (Graph::from_onnx(&path), small.is_ok())
+    };
+    let values: Vec<u8> = [7.0f32, 2.0, -3.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    std::fs::write(folder.join("model.onnx.data"), values).unwrap();
+    let (graph, fits) = read("model.onnx.data", "4", "8");
+    assert_eq!((graph.unwrap().run(&array![[1.0f32, 2.0]]).unwrap(), fits), (array![[2.0f32, -6.0]].into_dyn(), true));
+    for (location, offset, length, part) in [
+        ("model.onnx.data", "8", "8", "4 bytes behind offset 8"),
+        ("model.onnx.data", "4", "4", "2 values"),
+        ("model.onnx.data", "x", "8", "\"x\""),
+        ("missing", "0", "8", "missing"),
+        ("../model.onnx.data", "4", "8", "in the folder"),
+        ("/etc/passwd", "0", "8", "in the folder"),
+    ] {
+        let error = read(location, offset, length).0.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    let long = "9".repeat(9);
+    assert!(read("model.onnx.data", "0", &long).0.is_err());
+    std::fs::remove_dir_all(folder).unwrap();
+}

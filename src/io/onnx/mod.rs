@@ -3,7 +3,8 @@
 //! [`Graph::from_onnx`] reads a file with the default settings. An [`OnnxReader`] sets the shapes of inputs that have
 //! none in the file, and limits for files that are not trusted.
 //!
-//! All axes but the batch must have a fixed length, and the weights must be in the file itself. Layout is ONNX's: NCHW.
+//! All axes but the batch must have a fixed length. Weights are in the file itself, or beside it if it is read by its path.
+//! Layout is ONNX's: NCHW.
 //!
 //! ```no_run
 //! use ndarray_quant::{Error, error::GraphError, io::onnx::OnnxReader};
@@ -63,9 +64,11 @@
 //! | `Transpose` | 1–24 | `perm` |
 //! | `Slice` | 1–24 | `starts ends axes`, `steps` from opset 10; constant |
 //! | `Split` | 1–24 | `axis split num_outputs`; constant lengths |
-//! | `Gather` | 1–24 | `axis`; constant indices |
+//! | `Gather` | 1–24 | `axis`; constant indices, or computed rows of a constant |
 //! | `Expand Tile` | 8–24, 6–24 | constant `shape`, `repeats` |
-//! | `Equal Greater Less And Or Not Where` | 7–24 | constants |
+//! | `Equal Greater Less And Or Not` | 7–24 | `GreaterOrEqual` and `LessOrEqual` from opset 12 |
+//! | `Where` | 9–24 | |
+//! | `LSTM GRU` | 7–24 | `direction linear_before_reset`; default activations, no clip, sequences of one length |
 //! | `PRelu` | 1–24 | constant slope |
 //! | `Identity` | 1–24 | |
 //! | `Dropout` | 1–24 | inference mode |
@@ -73,12 +76,14 @@
 //! | `ConstantOfShape` | 9–24 | `value`; constant shape |
 //! | `Range` | 11–24 | constants |
 //! | `Shape` | 1–24 | `start end` |
-//! | `Cast` | 6–24 | `to` float, float16, bfloat16, double; of constants also int32, int64, bool |
+//! | `Cast` | 6–24 | `to` float, float16, bfloat16, double, int32, int64; of constants also bool |
 //!
 //! - Nodes whose inputs are all known are computed while the file is read, on floats and on integers: the shape
 //!   computations of exporters.
 //! - Activations have the shape that they have for a batch of one, and each sample of a batch is computed by itself. So a
 //!   network may move its batch of one to any axis, or merge it with another.
+//! - Integers and flags that are computed are `f32` in the graph, and so are inputs of type int32, int64 and bool. They are
+//!   not divided.
 //! - `ceil_mode` places windows as opset 19 defines it. Earlier versions left it open.
 //! - Before opset 7, `BatchNormalization` and `Dropout` are in inference mode only with `is_test`, and operands
 //!   broadcast only with `broadcast` and `axis`, which are not supported.
@@ -91,7 +96,7 @@
 //!
 //! | limit | default | setter |
 //! |---|---|---|
-//! | bytes of the file | 2³¹ - 1 | [`with_max_bytes`](OnnxReader::with_max_bytes) |
+//! | bytes of the file, with the data beside it | 2³¹ - 1 | [`with_max_bytes`](OnnxReader::with_max_bytes) |
 //! | nodes | 65,536 | [`with_max_nodes`](OnnxReader::with_max_nodes) |
 //! | elements of each tensor, for a batch of one | 2²⁸ | [`with_max_elements`](OnnxReader::with_max_elements) |
 //! | floats that constant folding computes, in all | 2²⁴, and 4 for each float in the file | |
@@ -101,6 +106,8 @@
 //! The limit on elements also bounds a run: no tensor is larger, times the batch.
 
 pub(crate) mod constants;
+#[cfg(feature = "std")]
+mod external;
 pub(crate) mod import;
 mod limits;
 pub(crate) mod node;
@@ -172,26 +179,34 @@ impl OnnxReader {
     /// tensor that is unknown or defined twice, for a [shape](Self::with_input_shape) of an input that the file does
     /// not have, and with the cause if the shapes in a node do not fit.
     pub fn read(&self, bytes: &[u8]) -> Result<Graph> {
+        import::graph(&self.decode(bytes)?, &self.shapes, &self.limits)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<proto::ModelProto> {
         self.limits.check_bytes(bytes.len() as u64)?;
-        let model = proto::ModelProto::decode(bytes).map_err(|error| {
+        proto::ModelProto::decode(bytes).map_err(|error| {
             let expected = "a message of type ModelProto".into();
             let found = match proto::missing_bytes(bytes) {
                 _ if bytes.is_empty() => "an empty file".into(),
                 Some(missing) => alloc::format!("a truncated file: {missing} bytes or more are missing at the end"),
                 None => error.to_string(),
             };
-            FileError::Format { what: "ONNX file", expected, found }
-        })?;
-        import::graph(&model, &self.shapes, &self.limits)
+            FileError::Format { what: "ONNX file", expected, found }.into()
+        })
     }
 
-    /// Reads a network from an ONNX file.
+    /// Reads a network from an ONNX file, and weights that are stored beside it (`.onnx.data`).
     ///
     /// # Errors
     /// [`Error::File`] if the file cannot be read, or else the same as [`read`](Self::read).
     #[cfg(feature = "std")]
     pub fn read_file(&self, path: impl AsRef<std::path::Path>) -> Result<Graph> {
-        self.read(&super::read_file(path.as_ref(), self.limits.bytes)?)
+        let path = path.as_ref();
+        let bytes = super::read_file(path, self.limits.bytes)?;
+        let mut model = self.decode(&bytes)?;
+        external::load(&mut model, path.parent().unwrap_or(path), bytes.len() as u64, &self.limits)?;
+        drop(bytes);
+        import::graph(&model, &self.shapes, &self.limits)
     }
 }
 

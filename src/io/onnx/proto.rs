@@ -156,8 +156,18 @@ pub(crate) struct TensorProto {
     pub(crate) raw_data: Vec<u8>,
     #[prost(double, repeated, tag = "10")]
     pub(crate) double_data: Vec<f64>,
+    #[prost(message, repeated, tag = "13")]
+    pub(crate) external_data: Vec<StringEntry>,
     #[prost(int32, tag = "14")]
     pub(crate) data_location: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StringEntry {
+    #[prost(string, tag = "1")]
+    pub(crate) key: String,
+    #[prost(string, tag = "2")]
+    pub(crate) value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

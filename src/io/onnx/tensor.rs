@@ -23,7 +23,11 @@ pub(crate) enum ConstantTensor {
 impl ConstantTensor {
     pub(crate) fn new(tensor: &TensorProto, max_elements: usize) -> Result<Self> {
         if tensor.data_location != 0 {
-            return Err(malformed(tensor, "data in the file itself", "a reference to another file"));
+            return Err(malformed(
+                tensor,
+                "data in the file itself (see OnnxReader::read_file)",
+                "a reference to another file",
+            ));
         }
         if tensor.dims.len() > MAX_RANK {
             let found = format_args!("{} for {:?}", tensor.dims.len(), tensor.name);
