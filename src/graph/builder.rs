@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{ArrayD, ArrayRef, ArrayRef1, ArrayRef2, ArrayRef4, ArrayViewD, Dimension};
 
 use super::network::{
-    Constant, Graph, Input, Node, Parts, check_input, check_operator, duplicate, infer, only_constants,
+    Constant, Graph, Input, Node, Parts, check_file_input, check_input, check_operator, duplicate, infer,
+    only_constants,
 };
 use super::op;
 use crate::error::{Error, GraphError, Result};
@@ -105,6 +106,12 @@ impl GraphBuilder {
     /// has length 1.
     pub fn input(&mut self, name: &str, shape: &[usize]) -> Result<TensorId> {
         check_input(name, shape)?;
+        self.add_input(name, shape)
+    }
+
+    /// Adds an input whose first axis holds any number of rows of each sample.
+    pub(crate) fn add_input(&mut self, name: &str, shape: &[usize]) -> Result<TensorId> {
+        check_file_input(name, shape)?;
         let x = self.define(name, shape.to_vec())?;
         self.parts.inputs.push(Input { name: name.into(), shape: shape.into() });
         Ok(x)

@@ -136,7 +136,7 @@ impl Graph {
             define(name, shape.clone())?;
         }
         for Input { name, shape } in &inputs {
-            check_input(name, shape)?;
+            check_file_input(name, shape)?;
             define(name, shape.clone())?;
         }
         let mut producers = BTreeMap::new();
@@ -239,6 +239,16 @@ impl Graph {
 pub(crate) fn duplicate(name: &str) -> Error {
     GraphError::Name { what: "tensor", expected: "a name that no other tensor of the graph has", found: name.into() }
         .into()
+}
+
+/// Returns an error unless an input of a file has a first axis, which may hold several rows of each sample, and a reasonable
+/// size.
+pub(crate) fn check_file_input(name: &str, shape: &[usize]) -> Result<()> {
+    if shape.first().is_none_or(|&rows| rows == 0) {
+        return Err(Error::layout("input", "at least 1 as the first axis", shape).at(name));
+    }
+    elements(shape)?;
+    Ok(())
 }
 
 /// Returns an error unless the shape of an input has a batch of one and a reasonable size.

@@ -246,7 +246,8 @@ impl Plan {
             return self.run_chunks(inputs, outputs, images, arena);
         }
         let first = (images * (threads / 2) / threads).next_multiple_of(self.chunk).min(images - 1);
-        let (x_front, x_back) = inputs.into_iter().map(|x| x.split_at(Axis(0), first)).unzip();
+        let rows = self.inputs.of::<T>().iter().map(|&t| self.tensors[t].first_axis());
+        let (x_front, x_back) = inputs.into_iter().zip(rows).map(|(x, rows)| x.split_at(Axis(0), first * rows)).unzip();
         let (y_front, y_back) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
         let (front, back) = threads::join(
             || self.split(x_front, y_front, first, arena),
@@ -263,7 +264,7 @@ impl Plan {
         arena: &mut Arena,
     ) -> Result<()> {
         for (range, count) in self.chunks(images) {
-            let chunk = inputs.iter().map(|x| x.slice_axis(Axis(0), range));
+            let chunk = self.samples(&inputs, range);
             self.compute::<T, U>(chunk, count, arena).map_err(|e| shift_batch(e, range.start as usize))?;
             let computed = self.outputs.of::<U>().iter().filter(|&&t| self.is_computed(t));
             for (&t, y) in computed.zip(&mut outputs) {
@@ -299,7 +300,7 @@ impl Plan {
     ) -> Result<()> {
         let images = self.check_inputs(inputs)?;
         for (range, count) in self.chunks(images) {
-            self.load(inputs.iter().map(|x| x.slice_axis(Axis(0), range)), count, arena);
+            self.load(self.samples(inputs, range), count, arena);
             let mut observe = |t: usize, arena: &Arena| observe(&self.tensors[t], self.values(t, count, arena), count);
             let mut run = || {
                 self.inputs.floats.iter().try_for_each(|&t| observe(t, arena))?;
@@ -319,6 +320,19 @@ impl Plan {
         (0..images).step_by(self.chunk).map(ends).map(|range| (Slice::from(range.clone()), range.len()))
     }
 
+    /// The inputs of a range of samples.
+    fn samples<'a, T: Scalar>(
+        &'a self,
+        inputs: &'a [ArrayViewD<'_, T>],
+        range: Slice,
+    ) -> impl Iterator<Item = ArrayViewD<'a, T>> {
+        inputs.iter().zip(self.inputs.of::<T>()).map(move |(x, &t)| {
+            let rows = self.tensors[t].first_axis() as isize;
+            let range = Slice::new(range.start * rows, range.end.map(|end| end * rows), 1);
+            x.slice_axis(Axis(0), range)
+        })
+    }
+
     /// Checks the number and shapes of the inputs. Returns the batch size.
     fn check_inputs<T: Scalar>(&self, inputs: &[ArrayViewD<'_, T>]) -> Result<usize> {
         let expected = self.inputs.of::<T>();
@@ -326,7 +340,8 @@ impl Plan {
             let (expected, found) = (alloc::format!("{}", expected.len()), inputs.len());
             return Err(GraphError::Inputs { expected, found: alloc::format!("{found} (see run_many)") }.into());
         }
-        let images = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
+        let rows = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(0);
+        let images = expected.first().map_or(0, |&t| rows / self.tensors[t].first_axis());
         for (x, &t) in inputs.iter().zip(expected) {
             let expected = self.tensors[t].shape_of(images);
             if x.shape() != expected {
@@ -408,6 +423,11 @@ impl Plan {
 }
 
 impl Tensor {
+    /// The length of the first axis for a batch of one.
+    fn first_axis(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1).max(1)
+    }
+
     /// The logical shape for a batch of `images`.
     fn shape_of(&self, images: usize) -> Vec<usize> {
         let mut shape = self.shape.clone();

@@ -822,3 +822,62 @@ fn integers_as_activations() -> Result<()> {
     assert!(run_in(13, &x, &nodes, &[ints("two", &[2])]).is_err());
     Ok(())
 }
+
+/// A state whose first axis are layers: a batch of it has the layers of each sample, one sample after the other.
+#[test]
+fn inputs_of_several_rows() -> Result<()> {
+    let nodes = [
+        node("ReduceSum", &["state", "zero"], "sum", &[int("keepdims", 1)]),
+        node("Add", &["x", "sum"], "y", &[]),
+        node("Concat", &["state", "sum"], "next", &[int("axis", 0)]),
+    ];
+    let inputs = [value("x", &[1, 3]), value("state", &[2, 3])];
+    let graph = graph(&nodes, &[ints("zero", &[0])], &inputs, "y").message(12, value("next", &[]));
+    let file = Message::default().int(1, 8).message(7, graph).message(8, Message::default().int(2, 13)).0;
+    let network = read(&file)?.compile()?;
+    let (x, state) = (values(&[2, 3]), values(&[4, 3]));
+    let y = network.run_many(&[x.view(), state.view()], &mut Arena::new())?;
+    assert_eq!((y[0].shape(), y[1].shape()), (&[2, 3][..], &[6, 3][..]));
+    for (sample, i) in ndarray::indices((2, 3)) {
+        let sum = state[[2 * sample, i]] + state[[2 * sample + 1, i]];
+        assert_eq!(y[0][[sample, i]], x[[sample, i]] + sum);
+        let next = [0, 1, 2].map(|row| y[1][[3 * sample + row, i]]);
+        assert_eq!(next, [state[[2 * sample, i]], state[[2 * sample + 1, i]], sum]);
+    }
+    assert!(network.run_many(&[x.view(), x.view()], &mut Arena::new()).is_err());
+    Ok(())
+}
+
+/// Attention on codes: products of activations against products of what the codes represent.
+#[test]
+fn products_of_codes() -> Result<()> {
+    let x = values(&[1, 2, 5, 4]);
+    let nodes = [
+        node("Transpose", &["x"], "t", &[int_list("perm", &[0, 1, 3, 2])]),
+        node("MatMul", &["x", "t"], "scores", &[]),
+        node("MatMul", &["scores", "x"], "y", &[]),
+    ];
+    let graph = read(&model_in(18, &nodes, &[], &[1, 2, 5, 4], "y"))?;
+    let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+    recipe.tensor_mut("y")?.precision = Precision::Int8;
+    let network = graph.quantize(&recipe)?;
+    let rounded = |name: &str, x: &ArrayD<f32>| -> Result<ArrayD<f32>> {
+        Ok(network.activation(name).unwrap().quantize(x)?.dequantize())
+    };
+    let product = |a: &ArrayD<f32>, b: &ArrayD<f32>, k: usize, n: usize| {
+        let term = |at: &ndarray::Dim<ndarray::IxDynImpl>, k: usize| a[[0, at[1], at[2], k]] * b[[0, at[1], k, at[3]]];
+        ArrayD::from_shape_fn(IxDyn(&[1, 2, 5, n]), |at| (0..k).map(|k| term(&at, k)).sum())
+    };
+    let x_rounded = rounded("x", &x)?;
+    let t = x_rounded.clone().permuted_axes(&[0, 1, 3, 2][..]);
+    let scores = rounded("scores", &product(&x_rounded, &t, 4, 5))?;
+    let expected = rounded("y", &product(&scores, &x_rounded, 5, 4))?;
+    let two = ndarray::concatenate(Axis(0), &[x.view(), x.view()]).unwrap();
+    let found = network.run(&two)?;
+    let step = network.activation("y").unwrap().scales()[0] * 1.01;
+    for found in found.axis_chunks_iter(Axis(0), 1) {
+        // A rounding of `scores` at a tie may differ in `f32`.
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= step), "{found} {expected}");
+    }
+    Ok(())
+}

@@ -232,6 +232,7 @@ impl Importer {
         if let Some(name) = shapes.keys().find(|&name| inputs.iter().all(|input| input.name != *name)) {
             return Err(Error::unknown("input of the network", name, inputs.iter().map(|input| &input.name)));
         }
+        let mut first_input = true;
         for input in inputs {
             let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
             let elem_type = tensor.map_or(0, |tensor| tensor.elem_type);
@@ -253,9 +254,17 @@ impl Importer {
             let Some(batch) = shape.first_mut() else {
                 return Err(malformed("input of the graph", "a batch axis", format!("rank 0 in {:?}", input.name)));
             };
-            self.batch = core::mem::replace(batch, 1).max(1);
+            // The first axis of the first input is the batch. Other inputs may have another first axis, such as layers of a
+            // state.
+            if first_input {
+                self.batch = (*batch).max(1);
+            }
+            if *batch == self.batch || *batch == 0 {
+                *batch = 1;
+            }
+            first_input = false;
             self.limits.check_shape(&input.name, &shape)?;
-            self.builder.input(&input.name, &shape)?;
+            self.builder.add_input(&input.name, &shape)?;
         }
         Ok(())
     }

@@ -3,13 +3,15 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use ndarray::{ArrayViewD, ArrayViewMutD, Axis, Ix2};
+use ndarray::{ArrayView2, ArrayViewD, ArrayViewMut2, ArrayViewMutD, Axis};
 
+use crate::affine::Arithmetic;
 use crate::error::{Error, Result, check_shapes};
+use crate::gemm::{PackedRhs, RequantizeEpilogue, check_depth, gemm_into};
 use crate::ops::float_matmul;
-use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{to_nchw, to_nchw_mut};
-use crate::ops::operator::{FloatNode, Inputs, Operator};
+use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
 use crate::ops::shape::{Shape, broadcast};
 
 /// `A · B` of matrices, the last two axes; the axes before them broadcast (ONNX: `MatMul`). Either may be constant. See
@@ -44,48 +46,131 @@ impl Operator for MatMul {
     }
 
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(Products { shapes: [node.inputs[0], node.inputs[1], node.output].map(<[usize]>::to_vec) }))
+        Some(Box::new(Products::new(FloatProduct, node.inputs, node.output)))
+    }
+
+    fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
+        let depth = node.x().last().copied().unwrap_or(0);
+        if check_depth(u8::MAX.into(), u8::MAX.into(), depth, None).is_err() {
+            return Ok(OnCodes::Float);
+        }
+        let [(a_scale, a_zero), (b_scale, b_zero)] =
+            [node.operands[0].params.of_tensor("A")?, node.operands[1].params.of_tensor("B")?];
+        let columns = node.output.last().copied().unwrap_or(0);
+        let epilogue =
+            RequantizeEpilogue::new(a_scale, &alloc::vec![b_scale; columns], None, node.to, Arithmetic::F32)?;
+        let product = CodeProduct { zero_points: [a_zero, b_zero], epilogue };
+        OnCodes::kernel(Products::new(product, node.inputs, node.output))
     }
 }
 
+/// Views of the matrices of a batch.
 #[derive(Debug)]
-struct Products {
+struct Products<P> {
+    product: P,
     /// The logical shapes of both factors and of the output.
     shapes: [Vec<usize>; 3],
 }
 
-impl Kernel for Products {
-    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let lens = self.shapes.each_ref().map(|shape| shape.iter().product::<usize>().max(1));
-        let a = inputs[0].as_slice::<f32>().chunks_exact(lens[0]);
-        let b = inputs[1].as_slice::<f32>().chunks_exact(lens[1]);
-        for ((a, b), y) in a.zip(b).zip(output.into_slice::<f32>().chunks_exact_mut(lens[2])) {
-            let [a_shape, b_shape, y_shape] = &self.shapes;
-            let batch = &y_shape[..y_shape.len() - 2];
-            let wide = |x: ArrayViewD<'_, f32>| {
-                let matrix = &x.shape()[x.ndim() - 2..];
-                [batch, matrix].concat()
-            };
-            let (a, b) = (to_nchw(a, a_shape), to_nchw(b, b_shape));
-            let a = a.broadcast(wide(a.view())).expect("shapes were checked");
-            let b = b.broadcast(wide(b.view())).expect("shapes were checked");
-            multiply(a, b, to_nchw_mut(y, y_shape));
-        }
+/// A product of two matrices.
+trait Product<T>: core::fmt::Debug + Send + Sync {
+    fn multiply(
+        &self,
+        a: ArrayView2<'_, T>,
+        b: ArrayView2<'_, T>,
+        y: ArrayViewMut2<'_, T>,
+        scratch: &mut Scratch,
+    ) -> Result<()>;
+}
+
+#[derive(Debug)]
+struct FloatProduct;
+
+impl Product<f32> for FloatProduct {
+    fn multiply(
+        &self,
+        a: ArrayView2<'_, f32>,
+        b: ArrayView2<'_, f32>,
+        y: ArrayViewMut2<'_, f32>,
+        _: &mut Scratch,
+    ) -> Result<()> {
+        float_matmul(a, b, y);
         Ok(())
     }
 }
 
-/// Multiplies all matrices of tensors with the same axes before the last two.
-fn multiply(a: ArrayViewD<'_, f32>, b: ArrayViewD<'_, f32>, mut y: ArrayViewMutD<'_, f32>) {
-    if y.ndim() > 2 {
-        for ((a, b), y) in a.axis_iter(Axis(0)).zip(b.axis_iter(Axis(0))).zip(y.axis_iter_mut(Axis(0))) {
-            multiply(a, b, y);
-        }
-        return;
+/// Exact sums of products of codes, requantized as ONNX Runtime's `QLinearMatMul` does.
+#[derive(Debug)]
+struct CodeProduct {
+    zero_points: [u8; 2],
+    epilogue: RequantizeEpilogue<u8>,
+}
+
+impl Product<u8> for CodeProduct {
+    fn multiply(
+        &self,
+        a: ArrayView2<'_, u8>,
+        b: ArrayView2<'_, u8>,
+        mut y: ArrayViewMut2<'_, u8>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let packed = PackedRhs::pack(&b, &[self.zero_points[1]])?;
+        gemm_into(&a, self.zero_points[0], &packed, &self.epilogue, &mut y, &mut scratch.gemm)
     }
-    if let (Ok(a), Ok(b), Ok(y)) =
-        (a.into_dimensionality::<Ix2>(), b.into_dimensionality::<Ix2>(), y.view_mut().into_dimensionality::<Ix2>())
+}
+
+impl<P> Products<P> {
+    fn new(product: P, inputs: &[&[usize]], output: &[usize]) -> Self {
+        Self { product, shapes: [inputs[0], inputs[1], output].map(<[usize]>::to_vec) }
+    }
+
+    fn each<T: Scalar>(&self, a: &[T], b: &[T], y: &mut [T], scratch: &mut Scratch) -> Result<()>
+    where
+        P: Product<T>,
     {
-        float_matmul(a, b, y);
+        let [a_shape, b_shape, y_shape] = &self.shapes;
+        let lens = self.shapes.each_ref().map(|shape| shape.iter().product::<usize>().max(1));
+        let batch = &y_shape[..y_shape.len() - 2];
+        for ((a, b), y) in a.chunks_exact(lens[0]).zip(b.chunks_exact(lens[1])).zip(y.chunks_exact_mut(lens[2])) {
+            let (a, b) = (to_nchw(a, a_shape), to_nchw(b, b_shape));
+            let wide = |shape: &[usize]| [batch, &shape[shape.len() - 2..]].concat();
+            let a = a.broadcast(wide(a_shape)).expect("shapes were checked");
+            let b = b.broadcast(wide(b_shape)).expect("shapes were checked");
+            self.multiply(a, b, to_nchw_mut(y, y_shape), scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Multiplies all matrices of tensors with the same axes before the last two.
+    fn multiply<T: Scalar>(
+        &self,
+        a: ArrayViewD<'_, T>,
+        b: ArrayViewD<'_, T>,
+        mut y: ArrayViewMutD<'_, T>,
+        scratch: &mut Scratch,
+    ) -> Result<()>
+    where
+        P: Product<T>,
+    {
+        if y.ndim() > 2 {
+            let factors = a.axis_iter(Axis(0)).zip(b.axis_iter(Axis(0)));
+            let mut products = factors.zip(y.axis_iter_mut(Axis(0)));
+            return products.try_for_each(|((a, b), y)| self.multiply(a, b, y, scratch));
+        }
+        let matrices = (a.into_dimensionality(), b.into_dimensionality(), y.view_mut().into_dimensionality());
+        let (Ok(a), Ok(b), Ok(y)) = matrices else { unreachable!("tensors of two axes are matrices") };
+        self.product.multiply(a, b, y, scratch)
+    }
+}
+
+impl Kernel for Products<FloatProduct> {
+    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
+        self.each::<f32>(inputs[0].as_slice(), inputs[1].as_slice(), output.into_slice(), scratch)
+    }
+}
+
+impl Kernel for Products<CodeProduct> {
+    fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
+        self.each::<u8>(inputs[0].as_slice(), inputs[1].as_slice(), output.into_slice(), scratch)
     }
 }
