@@ -8,6 +8,7 @@ use ndarray::{Array1, Axis};
 
 use super::fuse::fuse;
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
+use super::reshapes::move_reshapes;
 use crate::error::Result;
 use crate::ops::clamp::Clamp;
 
@@ -19,6 +20,7 @@ impl Graph {
     /// - ReLU, ReLU6 and Clip become the [clamp](super::Node::clamp) of the convolution, linear layer, sum or product
     ///   before them.
     /// - SiLU, hard swish, GELU and layer normalization, if spelled with several operators, become one.
+    /// - Reshapes move behind functions of elements, and successive ones become one.
     /// - Nodes and constants that no output depends on are removed.
     ///
     /// A tensor that remains keeps its name and its values, up to float rounding. So the fused layer has the name of the
@@ -44,7 +46,7 @@ impl Graph {
     /// # Errors
     /// None at present.
     pub fn simplify(self) -> Result<Self> {
-        let graph = fold_affine(self)?;
+        let graph = fold_affine(move_reshapes(self)?)?;
         let graph = fuse(fuse_clamps(graph)?)?;
         remove_unused(graph)
     }

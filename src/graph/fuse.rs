@@ -1,6 +1,6 @@
 //! Recognition of functions that exporters spell with several operators: SiLU, hard swish, GELU, layer normalization.
 //!
-//! It is the only place in the graph that looks for operators by name.
+//! Only this pass and that of `reshapes` look for operators by name.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -56,7 +56,7 @@
 // | file | content |
 // |---|---|
 // | `network`, `builder` | the graph, its checks, its builder |
-// | `fold`, `fuse` | folding of affine functions, fusion of activations, dead-node elimination; functions of several nodes |
+// | `fold`, `fuse`, `reshapes` | folding of affine functions, fusion of activations, dead-node elimination; functions of several nodes |
 // | `compile`, `plan`, `buffers`, `load`, `broadcast_constant` | execution plan, buffer assignment, inputs, constants |
 // | `recipe`, `calibrate` | quantization recipes, calibration |
 // | `equalize` | cross-layer equalization |
@@ -87,6 +87,7 @@ mod qnetwork;
 mod quantize;
 mod recipe;
 mod report;
+mod reshapes;
 mod stored;
 
 pub use crate::ops::clamp::Clamp;

@@ -373,6 +373,24 @@ fn convolutions_along_one_axis() -> Result<()> {
     });
     close(&y, &expected);
     assert!(run("Conv", &x, &[constant("w", &w)], &["w"], &[int_list("pads", &[1, 1, 1, 1])]).is_err());
+    // A network of such layers is one of images with one row.
+    let pads = || [int_list("pads", &[1, 1])];
+    let [scale, variance] = [0.5, 1.0].map(|low| values(&[4]).mapv(|x| x.abs() + low));
+    let nodes = [
+        node("Conv", &["x", "v"], "a", &pads()),
+        node("BatchNormalization", &["a", "scale", "bias4", "bias4", "variance"], "n", &[]),
+        node("Relu", &["n"], "r", &[]),
+        node("Conv", &["r", "v"], "c", &pads()),
+        node("Sigmoid", &["c"], "s", &[]),
+        node("Conv", &["s", "v"], "y", &pads()),
+    ];
+    let constants = [("v", values(&[4, 4, 3])), ("scale", scale), ("variance", variance), ("bias4", values(&[4]))];
+    let constants = constants.map(|(name, value)| constant(name, &value));
+    let graph = read(&model_in(14, &nodes, &constants, &[1, 4, 9], "y"))?;
+    let simple = graph.clone().simplify()?;
+    let names: Vec<_> = simple.nodes().iter().map(|node| node.op.name()).collect();
+    assert_eq!(names, ["Reshape", "Conv", "Conv", "Sigmoid", "Conv", "Reshape"]);
+    close(&simple.run(&x)?, &graph.run(&x)?);
     Ok(())
 }
 

@@ -1,0 +1,60 @@
+//! Reshapes move behind functions of elements and normalizations of channels, so that these meet the layers before them, and
+//! successive reshapes become one. Convolutions along one axis are between reshapes.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::network::{FreshNames, Graph, Node};
+use crate::error::Result;
+use crate::ops::registry::Op;
+
+pub(super) fn move_reshapes(graph: Graph) -> Result<Graph> {
+    let mut shapes: BTreeMap<String, Vec<usize>> = graph.shapes().map(|(name, s)| (name.clone(), s.clone())).collect();
+    let mut parts = graph.into_parts();
+    let mut names = FreshNames::new(&parts);
+    let outputs: BTreeSet<String> = parts.outputs.iter().cloned().collect();
+    let mut reads = BTreeMap::<String, usize>::new();
+    parts.nodes.iter().flat_map(|node| &node.inputs).for_each(|name| *reads.entry(name.clone()).or_default() += 1);
+    let mut producers: BTreeMap<String, usize> =
+        parts.nodes.iter().enumerate().map(|(i, node)| (node.output.clone(), i)).collect();
+    // Other names of tensors that two reshapes lead back to.
+    let mut same = BTreeMap::<String, String>::new();
+    for i in 0..parts.nodes.len() {
+        for input in &mut parts.nodes[i].inputs {
+            if let Some(name) = same.get(input) {
+                input.clone_from(name);
+            }
+        }
+        let node = parts.nodes[i].clone();
+        let Some(&before) = node.inputs.first().and_then(|x| producers.get(x)) else { continue };
+        let reshape = parts.nodes[before].clone();
+        if !matches!(reshape.op, Op::Reshape(_)) {
+            continue;
+        }
+        let (x, reshaped) = (&reshape.inputs[0], &reshape.output);
+        if matches!(node.op, Op::Reshape(_)) {
+            parts.nodes[i].inputs[0].clone_from(x);
+            if shapes[x] == shapes[&node.output] && !outputs.contains(&node.output) {
+                same.insert(node.output.clone(), x.clone());
+            }
+            continue;
+        }
+        let commutes = match node.op {
+            Op::Activation(_) => true,
+            Op::BatchNorm(_) => shapes[x].get(..2) == shapes[reshaped].get(..2),
+            _ => false,
+        };
+        if commutes && reads.get(reshaped) == Some(&1) && !outputs.contains(reshaped) {
+            let name = names.take(alloc::format!("{}.before_reshape", node.output));
+            shapes.insert(name.clone(), shapes[x].clone());
+            let inputs = core::iter::once(x.clone()).chain(node.inputs[1..].iter().cloned()).collect();
+            parts.nodes[before] = Node { op: node.op, inputs, clamp: node.clamp, output: name.clone() };
+            let op = crate::ops::reshape::Reshape { shape: shapes[&node.output].clone() }.into();
+            parts.nodes[i] = Node { op, inputs: alloc::vec![name.clone()], clamp: reshape.clamp, output: node.output };
+            producers.insert(name.clone(), before);
+            reads.insert(name, 1);
+        }
+    }
+    Graph::new(parts)
+}
