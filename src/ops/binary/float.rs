@@ -116,42 +116,42 @@ struct Run<'a> {
     clamp: Clamp,
 }
 
+/// Elements per choice of the function.
+const CHUNK: usize = 64;
+
 impl Task for Run<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        // The function is chosen outside of the loops.
-        match self.function {
-            Binary::Add => self.each(|a, b| Binary::Add.eval(a, b)),
-            Binary::Sub => self.each(|a, b| Binary::Sub.eval(a, b)),
-            Binary::Mul => self.each(|a, b| Binary::Mul.eval(a, b)),
-            Binary::Div => self.each(|a, b| Binary::Div.eval(a, b)),
-            Binary::Max => self.each(|a, b| Binary::Max.eval(a, b)),
-            Binary::Min => self.each(|a, b| Binary::Min.eval(a, b)),
-            function => self.each(|a, b| function.eval(a, b)),
+        let Self { function, a, b, y, clamp } = self;
+        let repeated = [a, b].map(|x| [x[0]; CHUNK]);
+        let single = [a.len() < y.len(), b.len() < y.len()];
+        for (start, y) in (0..).step_by(CHUNK).zip(y.chunks_mut(CHUNK)) {
+            let a = if single[0] { &repeated[0][..y.len()] } else { &a[start..][..y.len()] };
+            let b = if single[1] { &repeated[1][..y.len()] } else { &b[start..][..y.len()] };
+            // The function is chosen outside of the loops. Each is compiled for each instruction set.
+            match function {
+                Binary::Add => each(a, b, y, clamp, |a, b| Binary::Add.eval(a, b)),
+                Binary::Sub => each(a, b, y, clamp, |a, b| Binary::Sub.eval(a, b)),
+                Binary::Mul => each(a, b, y, clamp, |a, b| Binary::Mul.eval(a, b)),
+                Binary::Div => each(a, b, y, clamp, |a, b| Binary::Div.eval(a, b)),
+                function => any(function, a, b, y, clamp),
+            }
         }
     }
 }
 
-impl Run<'_> {
-    #[inline(always)]
-    fn each(self, f: impl Fn(f32, f32) -> f32) {
-        let Self { a, b, y, clamp, .. } = self;
-        let (low, high) = clamp.bounds();
-        match (a, b) {
-            (a, &[b]) if a.len() == y.len() => {
-                y.iter_mut().zip(a).for_each(|(y, &a)| *y = clamp_f32(f(a, b), low, high));
-            }
-            (&[a], b) if b.len() == y.len() => {
-                y.iter_mut().zip(b).for_each(|(y, &b)| *y = clamp_f32(f(a, b), low, high));
-            }
-            (&[a], &[b]) => y.fill(clamp_f32(f(a, b), low, high)),
-            (a, b) => {
-                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                    *y = clamp_f32(f(a, b), low, high);
-                }
-            }
-        }
+#[inline(always)]
+fn each(a: &[f32], b: &[f32], y: &mut [f32], clamp: Clamp, f: impl Fn(f32, f32) -> f32) {
+    let (low, high) = clamp.bounds();
+    for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+        *y = clamp_f32(f(a, b), low, high);
     }
+}
+
+/// Evaluates a function that is chosen for each element, compiled once.
+#[inline(never)]
+fn any(function: Binary, a: &[f32], b: &[f32], y: &mut [f32], clamp: Clamp) {
+    each(a, b, y, clamp, |a, b| function.eval(a, b));
 }
