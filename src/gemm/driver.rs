@@ -227,18 +227,9 @@ impl<S: Stage> Block<'_, '_, S> {
             scratch: &mut *self.scratch,
             hardware_tiles: &mut *self.hardware_tiles,
         };
-        with_gemm!(isa, g => match g_mr(g) {
-            12 => group.run::<_, 12>(g),
-            6 => group.run::<_, 6>(g),
-            _ => group.run::<_, 4>(g),
-        }, amx => group.run_amx(amx, b.data().len() > blocking.nc_bytes));
+        with_gemm!(isa, g => group.dispatch(g), amx => group.run_amx(amx, b.data().len() > blocking.nc_bytes));
         self.out.scatter(i, j, rows, cols);
     }
-}
-
-fn g_mr<G: Gemm>(_: G) -> usize {
-    const { assert!(G::MR == 12 || G::MR == 6 || G::MR == 4) }
-    G::MR
 }
 
 /// Some rows against the panels of a group.
@@ -259,18 +250,36 @@ struct Group<'a, S: Stage> {
 }
 
 impl<'a, S: Stage> Group<'a, S> {
+    /// Branches on constants: other tiles than those of the instruction set are not compiled.
+    fn dispatch<G: Gemm>(self, g: G) {
+        const { assert!(G::MR == 12 || G::MR == 6 || G::MR == 4) }
+        if const { G::MR == 12 } {
+            self.run::<G, 12>(g)
+        } else if const { G::MR == 6 } {
+            self.run::<G, 6>(g)
+        } else {
+            self.run::<G, 4>(g)
+        }
+    }
+
     fn run<G: Gemm, const MR: usize>(mut self, g: G) {
         let mut done = 0;
         if S::FROM_REGISTERS {
             done = self.rows - self.rows % MR;
-            if done > 0 && self.a.signed && G::KR == UNIT {
-                g.run(Tiles::<G, S, MR, true> { g, group: &mut self });
-            } else if done > 0 {
-                g.run(Tiles::<G, S, MR, false> { g, group: &mut self });
+            if done > 0 {
+                self.tiles::<G, MR>(g);
             }
         }
         while done < self.rows {
             done += self.tile_rows::<G, MR>(g, done);
+        }
+    }
+
+    fn tiles<G: Gemm, const MR: usize>(&mut self, g: G) {
+        if const { G::KR == UNIT } && self.a.signed {
+            g.run(Tiles::<G, S, MR, true> { g, group: self });
+        } else {
+            g.run(Tiles::<G, S, MR, false> { g, group: self });
         }
     }
 

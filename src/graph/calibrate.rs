@@ -6,6 +6,7 @@ use core::ops::Deref;
 
 use ndarray::{ArrayRef, ArrayView1, ArrayViewD, Dimension};
 
+use super::collect::map_of;
 use super::compile::FloatNetwork;
 use super::network::Graph;
 use super::plan::Arena;
@@ -60,7 +61,7 @@ impl<'g, O: Observer + Clone> Calibration<'g, O> {
     /// Same as [`Graph::compile`].
     pub fn new(graph: &'g Graph, observer: O) -> Result<Self> {
         let names = graph.inputs().chain(graph.nodes().iter().map(|node| node.output.as_str()));
-        let observers = names.map(|name| (String::from(name), observer.clone())).collect();
+        let observers = map_of(names.map(|name| (String::from(name), observer.clone())));
         Ok(Self { graph, network: graph.compile()?, observers, arena: Arena::new(), samples: 0 })
     }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, ArrayD, ArrayRef, ArrayView2, Axis, Dimension};
 
+use super::collect::map_of;
 use super::compile::FloatNetwork;
 use super::input_statistics::check_finite;
 use super::network::{FreshNames, Graph, Node, Parts};
@@ -88,7 +89,7 @@ struct TiedChannels<'g> {
 impl<'g> TiedChannels<'g> {
     fn new(graph: &'g Graph) -> Self {
         let names: Vec<&str> = graph.tensor_names().map(String::as_str).collect();
-        let index = names.iter().enumerate().map(|(i, &name)| (name, i)).collect();
+        let index = map_of(names.iter().enumerate().map(|(i, &name)| (name, i)));
         let mut tied = Self { parent: (0..names.len()).collect(), names, index };
         for node in graph.nodes() {
             let shape = |name: &String| graph.shape(name).unwrap_or_default();

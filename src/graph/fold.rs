@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, Axis};
 
+use super::collect::set_of;
 use super::fuse::fuse;
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
 use super::reshapes::move_reshapes;
@@ -61,7 +62,7 @@ struct Edges {
 
 impl Edges {
     fn new(parts: &Parts) -> Self {
-        let producer = parts.nodes.iter().enumerate().map(|(i, node)| (node.output.clone(), i)).collect();
+        let producer = parts.producers();
         let mut reads = BTreeMap::new();
         // An output of the graph counts as two reads, so that it is never fused away.
         for name in parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs).chain(&parts.outputs) {
@@ -79,8 +80,7 @@ impl Edges {
 /// Folds batch normalizations, and sums and products with constants by channel, into the weights and biases of the layers
 /// before them.
 fn fold_affine(graph: Graph) -> Result<Graph> {
-    let shapes: BTreeMap<String, Vec<usize>> =
-        graph.shapes().map(|(name, shape)| (name.clone(), shape.clone())).collect();
+    let shapes = graph.shapes().clone();
     let mut parts = graph.into_parts();
     let edges = Edges::new(&parts);
     let mut names = FreshNames::new(&parts);
@@ -156,7 +156,7 @@ fn without(mut parts: Parts, removed: &BTreeSet<usize>) -> Result<Graph> {
 /// Removes nodes and constants that no output depends on.
 fn remove_unused(graph: Graph) -> Result<Graph> {
     let mut parts = graph.into_parts();
-    let mut needed: BTreeSet<String> = parts.outputs.iter().cloned().collect();
+    let mut needed = set_of(parts.outputs.iter().cloned());
     let mut kept = Vec::new();
     for node in core::mem::take(&mut parts.nodes).into_iter().rev() {
         if needed.contains(&node.output) {

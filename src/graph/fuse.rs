@@ -15,9 +15,9 @@ use crate::ops::registry::Op;
 /// Replaces the last node of each function by one operator. The other nodes are not needed any more, unless something
 /// else reads them.
 pub(super) fn fuse(graph: Graph) -> Result<Graph> {
-    let shapes = graph.shapes().map(|(name, shape)| (name.clone(), shape.clone())).collect();
+    let shapes = graph.shapes().clone();
     let parts = graph.into_parts();
-    let producers = parts.nodes.iter().enumerate().map(|(i, node)| (node.output.clone(), i)).collect();
+    let producers = parts.producers();
     let mut fusion = Fusion { parts, producers, shapes };
     for i in 0..fusion.parts.nodes.len() {
         let node = &fusion.parts.nodes[i];

@@ -72,6 +72,7 @@ mod broadcast_constant;
 mod buffers;
 mod builder;
 mod calibrate;
+pub(crate) mod collect;
 mod compile;
 mod coordinate_descent;
 mod equalize;

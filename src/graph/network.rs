@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayRef, IxDyn};
 
+use super::collect::{map_of, set_of};
 use crate::error::{Error, GraphError, Result};
 use crate::ops::clamp::Clamp;
 pub(crate) use crate::ops::operator::Constant;
@@ -93,6 +94,13 @@ pub(crate) struct Parts {
     pub(crate) stored: BTreeMap<String, Shape>,
 }
 
+impl Parts {
+    /// The index of the node that computes each tensor.
+    pub(crate) fn producers(&self) -> BTreeMap<String, usize> {
+        map_of(self.nodes.iter().enumerate().map(|(i, node)| (node.output.clone(), i)))
+    }
+}
+
 /// Chooses names for new tensors of a graph.
 pub(crate) struct FreshNames {
     taken: BTreeSet<String>,
@@ -103,7 +111,7 @@ impl FreshNames {
         let inputs = parts.inputs.iter().map(|input| &input.name);
         let outputs = parts.nodes.iter().map(|node| &node.output);
         let names = parts.constants.keys().chain(parts.stored.keys()).chain(inputs).chain(outputs);
-        Self { taken: names.cloned().collect() }
+        Self { taken: set_of(names.cloned()) }
     }
 
     /// Returns `base`, or `base.1`, `base.2`, … if a tensor has that name. The name is taken from then on.
@@ -220,8 +228,8 @@ impl Graph {
     }
 
     /// The shapes of all tensors.
-    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&String, &Shape)> {
-        self.shapes.iter()
+    pub(crate) fn shapes(&self) -> &BTreeMap<String, Shape> {
+        &self.shapes
     }
 
     /// The names of all tensors.

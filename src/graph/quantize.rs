@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, ArrayD, Axis};
 
+use super::collect::set_of;
 use super::coordinate_descent;
 use super::input_statistics::{InputStatistics, LayerStatistics};
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
@@ -81,7 +82,7 @@ impl Graph {
         }
         let Quantizer { recipe, mut parts, stored, .. } = quantizer;
         // Biases that a corrected one replaces are not read any more.
-        let read: BTreeSet<&String> = parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs).collect();
+        let read = set_of(parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs));
         parts.constants.retain(|name, _| read.contains(name));
         QuantizedNetwork::new(Graph::new(parts)?, stored, recipe)
     }

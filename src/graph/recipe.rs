@@ -7,6 +7,7 @@ use core::fmt;
 
 use ndarray::{Array1, ArrayRef, Axis, IxDyn};
 
+use super::collect::{map_of, set_of};
 use super::network::{Graph, Node};
 use crate::element::{Element, I4};
 use crate::error::{Error, ParamsError, Result, check_count};
@@ -124,7 +125,7 @@ impl Recipe {
             granularity: Granularity::PerTensor,
             ranges: Vec::new(),
         };
-        let tensors = weights(graph).map(|(_, name)| (name.clone(), half())).collect();
+        let tensors = map_of(weights(graph).map(|(_, name)| (name.clone(), half())));
         Self { tensors, float_layers: BTreeSet::new() }
     }
 
@@ -135,11 +136,12 @@ impl Recipe {
     /// [`Error::Graph`] for the graph of a quantized network.
     pub fn dynamic_range(graph: &Graph) -> Result<Self> {
         graph.check_float()?;
-        let recipe = |(_, name): (&Node, &String)| {
+        let mut tensors = BTreeMap::new();
+        for (_, name) in weights(graph) {
             let weights = graph.constant(name).expect("weights are constants");
-            Ok((name.clone(), TensorRecipe::weights(weights, Precision::Int8)?))
-        };
-        Ok(Self { tensors: weights(graph).map(recipe).collect::<Result<_>>()?, float_layers: BTreeSet::new() })
+            tensors.insert(name.clone(), TensorRecipe::weights(weights, Precision::Int8)?);
+        }
+        Ok(Self { tensors, float_layers: BTreeSet::new() })
     }
 
     /// The precision of a tensor.
@@ -222,7 +224,7 @@ pub(crate) fn read_as_non_weights(graph: &Graph) -> BTreeSet<&str> {
         let weights = weights_of(node).is_some();
         node.inputs.iter().enumerate().filter(move |(i, _)| !(weights && *i == 1)).map(|(_, name)| name)
     };
-    graph.nodes().iter().flat_map(of_node).chain(graph.outputs()).map(String::as_str).collect()
+    set_of(graph.nodes().iter().flat_map(of_node).chain(graph.outputs()).map(String::as_str))
 }
 
 /// The nodes with weights that can be quantized, and the names of the weights.

@@ -1,23 +1,22 @@
 //! Reshapes move behind functions of elements and normalizations of channels, so that these meet the layers before them, and
 //! successive reshapes become one. Convolutions along one axis are between reshapes.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
-use alloc::vec::Vec;
 
+use super::collect::set_of;
 use super::network::{FreshNames, Graph, Node};
 use crate::error::Result;
 use crate::ops::registry::Op;
 
 pub(super) fn move_reshapes(graph: Graph) -> Result<Graph> {
-    let mut shapes: BTreeMap<String, Vec<usize>> = graph.shapes().map(|(name, s)| (name.clone(), s.clone())).collect();
+    let mut shapes = graph.shapes().clone();
     let mut parts = graph.into_parts();
     let mut names = FreshNames::new(&parts);
-    let outputs: BTreeSet<String> = parts.outputs.iter().cloned().collect();
+    let outputs = set_of(parts.outputs.iter().cloned());
     let mut reads = BTreeMap::<String, usize>::new();
     parts.nodes.iter().flat_map(|node| &node.inputs).for_each(|name| *reads.entry(name.clone()).or_default() += 1);
-    let mut producers: BTreeMap<String, usize> =
-        parts.nodes.iter().enumerate().map(|(i, node)| (node.output.clone(), i)).collect();
+    let mut producers = parts.producers();
     // Other names of tensors that two reshapes lead back to.
     let mut same = BTreeMap::<String, String>::new();
     for i in 0..parts.nodes.len() {

@@ -14,6 +14,7 @@ use super::operator::{NEWEST_OPSET, OnnxOperator};
 use super::proto::{Dimension, GraphProto, ModelProto, NodeProto, ValueInfo};
 use super::tensor::{ConstantTensor, data_type};
 use crate::error::{Error, FileError, GraphError, Result, UnsupportedUse};
+use crate::graph::collect::set_of;
 use crate::graph::{Constant, Graph, GraphBuilder, Op};
 use crate::ops::operator::IntTensor;
 use crate::ops::registry;
@@ -178,7 +179,7 @@ fn tensor_names(graph: &GraphProto) -> Result<BTreeSet<String>> {
     graph.initializer.iter().try_for_each(|tensor| define(&tensor.name))?;
     let outputs = graph.node.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty());
     outputs.into_iter().try_for_each(&mut define)?;
-    let initializers: BTreeSet<&String> = graph.initializer.iter().map(|tensor| &tensor.name).collect();
+    let initializers = set_of(graph.initializer.iter().map(|tensor| &tensor.name));
     let mut inputs = BTreeSet::new();
     for ValueInfo { name, .. } in &graph.input {
         if name.is_empty() || !inputs.insert(name) || (!initializers.contains(name) && define(name).is_err()) {

@@ -63,27 +63,35 @@ impl<G: Gemm, S: Stage> Dot4Call<'_, G, S> {
         assert!(last.is_some_and(|last| last < vectors.len()), "vectors of all taps");
         let taps = rows.checked_mul(offsets.len());
         assert!(taps.is_some_and(|taps| taps <= weights.len() / blocks), "weights of all taps");
-        let columns = TapColumns::detect(&self.dot4).filter(|_| outputs >= XS && S::FROM_REGISTERS);
-        let g = self.g;
+        let columns = TapColumns::detect(&self.dot4).filter(|_| outputs >= XS);
         let mut row = 0;
         while row < rows {
-            let call = &mut self;
-            row += match columns {
-                Some(columns @ TapColumns { groups: 1, stride: 1, .. }) if row + 1 < rows => {
-                    g.run(TapRows::<G, S, REGS, XS, 1, 3, 1, 2> { call, columns, row })
-                }
-                Some(columns @ TapColumns { groups: 1, stride: 1, .. }) => {
-                    g.run(TapRows::<G, S, REGS, XS, 1, 3, 1, 1> { call, columns, row })
-                }
-                Some(columns @ TapColumns { groups: 1, .. }) => {
-                    g.run(TapRows::<G, S, REGS, XS, 1, 3, 2, 1> { call, columns, row })
-                }
-                Some(columns @ TapColumns { stride: 1, .. }) => {
-                    g.run(TapRows::<G, S, REGS, XS, 2, 5, 1, 1> { call, columns, row })
-                }
-                Some(columns) => g.run(TapRows::<G, S, REGS, XS, 2, 5, 2, 1> { call, columns, row }),
-                None => g.run(AnyTaps::<G, S, REGS, XS> { call, row }),
+            // A branch on a constant: without it, tiles would be compiled for stages that never use them.
+            row += if S::FROM_REGISTERS {
+                self.tap_rows::<REGS, XS>(columns, row)
+            } else {
+                self.g.run(AnyTaps::<G, S, REGS, XS> { call: &mut self, row })
             };
+        }
+    }
+
+    fn tap_rows<const REGS: usize, const XS: usize>(&mut self, columns: Option<TapColumns>, row: usize) -> usize {
+        let (g, rows, call) = (self.g, self.dot4.rows, self);
+        match columns {
+            Some(columns @ TapColumns { groups: 1, stride: 1, .. }) if row + 1 < rows => {
+                g.run(TapRows::<G, S, REGS, XS, 1, 3, 1, 2> { call, columns, row })
+            }
+            Some(columns @ TapColumns { groups: 1, stride: 1, .. }) => {
+                g.run(TapRows::<G, S, REGS, XS, 1, 3, 1, 1> { call, columns, row })
+            }
+            Some(columns @ TapColumns { groups: 1, .. }) => {
+                g.run(TapRows::<G, S, REGS, XS, 1, 3, 2, 1> { call, columns, row })
+            }
+            Some(columns @ TapColumns { stride: 1, .. }) => {
+                g.run(TapRows::<G, S, REGS, XS, 2, 5, 1, 1> { call, columns, row })
+            }
+            Some(columns) => g.run(TapRows::<G, S, REGS, XS, 2, 5, 2, 1> { call, columns, row }),
+            None => g.run(AnyTaps::<G, S, REGS, XS> { call, row }),
         }
     }
 }
