@@ -17,9 +17,6 @@ use crate::threads::{self, join};
 /// Bytes of RHS panels that stay in L1 while rows of several tiles pass.
 const L1_BYTES: usize = 16 * 1024;
 
-/// Bytes of rows that stream past each panel of an RHS larger than L2, for AMX: half of L2.
-const STREAMED_BYTES: usize = 1024 * 1024;
-
 /// Up to this many rows meet this many panels in one call.
 const MAX_SKINNY_ROWS: usize = 2;
 const SKINNY_GROUP: usize = 16;
@@ -105,7 +102,7 @@ impl<S: Stage> Loops<'_, S> {
         self.column_starts(col, start, cols.next_multiple_of(nr));
         self.column_zero_points(col, zero_points, start.len());
         tile.resize((mr * group).max(MAX_SKINNY_ROWS * SKINNY_GROUP) * nr, 0);
-        hardware_tiles.resize(self.isa.tile_bytes(rows, self.b.rows));
+        hardware_tiles.resize(self.isa.tile_bytes(rows, self.b.rows, self.beyond_l2()));
         let mc = self.mc(row..row + rows);
         let with_sums = !self.b.zero_points.is_empty();
         for first in (0..rows).step_by(mc) {
@@ -121,18 +118,22 @@ impl<S: Stage> Loops<'_, S> {
         }
     }
 
+    /// Returns whether L2 does not hold the RHS.
+    fn beyond_l2(&self) -> bool {
+        self.b.data().len() > self.blocking.nc_bytes
+    }
+
     /// Returns the rows of an MC block.
     fn mc(&self, rows: Range<usize>) -> usize {
-        let Blocking { lhs_tiles, mc_bytes, nc_bytes, .. } = self.blocking;
-        let rhs_bytes = self.b.data().len();
-        let bytes = if self.a.is_computed() && rhs_bytes <= L1_BYTES {
+        let Blocking { lhs_tiles, mc_bytes, streamed_bytes, .. } = self.blocking;
+        let bytes = if self.a.is_computed() && self.b.data().len() <= L1_BYTES {
             // Computed blocks fit in L1 beside the RHS: they are written and read without a trip to L2.
             L1_BYTES
         } else if lhs_tiles && self.layout.reads_in_place() && self.a.in_place(rows.clone()).is_some() {
             // AMX has blocks of its own.
             return rows.len();
-        } else if lhs_tiles && rhs_bytes > nc_bytes {
-            STREAMED_BYTES
+        } else if self.beyond_l2() {
+            streamed_bytes
         } else {
             mc_bytes
         };
@@ -227,7 +228,7 @@ impl<S: Stage> Block<'_, '_, S> {
             scratch: &mut *self.scratch,
             hardware_tiles: &mut *self.hardware_tiles,
         };
-        with_gemm!(isa, g => group.dispatch(g), amx => group.run_amx(amx, b.data().len() > blocking.nc_bytes));
+        with_gemm!(isa, g => group.dispatch(g), amx => group.run_amx(amx, self.loops.beyond_l2()));
         self.out.scatter(i, j, rows, cols);
     }
 }
@@ -250,7 +251,7 @@ struct Group<'a, S: Stage> {
 }
 
 impl<'a, S: Stage> Group<'a, S> {
-    /// Branches on constants: other tiles than those of the instruction set are not compiled.
+    /// Branches on constants, so that only the tiles of the instruction set are compiled.
     fn dispatch<G: Gemm>(self, g: G) {
         const { assert!(G::MR == 12 || G::MR == 6 || G::MR == 4) }
         if const { G::MR == 12 } {

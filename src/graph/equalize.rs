@@ -217,17 +217,13 @@ impl Graph {
 struct Scaling {
     parts: Parts,
     names: FreshNames,
-    /// Number of nodes and graph outputs that read each tensor.
+    /// See [`Parts::reads`].
     reads: BTreeMap<String, usize>,
 }
 
 impl Scaling {
     fn new(parts: Parts) -> Self {
-        let mut reads = BTreeMap::new();
-        for name in parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs) {
-            *reads.entry(name.clone()).or_default() += 1;
-        }
-        Self { names: FreshNames::new(&parts), parts, reads }
+        Self { names: FreshNames::new(&parts), reads: parts.reads(), parts }
     }
 
     /// Scales the channels of a group, whose largest magnitudes are `max`.

@@ -62,13 +62,7 @@ struct Edges {
 
 impl Edges {
     fn new(parts: &Parts) -> Self {
-        let producer = parts.producers();
-        let mut reads = BTreeMap::new();
-        // An output of the graph counts as two reads, so that it is never fused away.
-        for name in parts.nodes.iter().flat_map(|node| &node.inputs).chain(&parts.outputs).chain(&parts.outputs) {
-            *reads.entry(name.clone()).or_default() += 1;
-        }
-        Self { producer, reads }
+        Self { producer: parts.producers(), reads: parts.reads() }
     }
 
     /// The producer of a tensor that has a single reader.
@@ -97,7 +91,7 @@ fn fold_affine(graph: Graph) -> Result<Graph> {
         }
         let Some(weights) = constant(&layer.inputs[1]) else { continue };
         let constants: Vec<Option<Constant>> = affine.inputs.iter().map(constant).collect();
-        // The channels of a convolution are axis 1, those of a linear layer the last axis.
+        // The channels of a convolution are axis 1, of a linear layer the last axis.
         let axis = if weights.ndim() == 4 { 1 } else { shapes[x].len() - 1 };
         let Some(factors) = affine.operator().channel_affine(&shapes[x], axis, &constants) else { continue };
         let mut weights = weights.into_owned();

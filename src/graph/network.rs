@@ -99,6 +99,15 @@ impl Parts {
     pub(crate) fn producers(&self) -> BTreeMap<String, usize> {
         map_of(self.nodes.iter().enumerate().map(|(i, node)| (node.output.clone(), i)))
     }
+
+    /// The number of readers of each tensor. An output of the graph counts as two, so that it never has a single reader.
+    pub(crate) fn reads(&self) -> BTreeMap<String, usize> {
+        let mut reads = BTreeMap::new();
+        for name in self.nodes.iter().flat_map(|node| &node.inputs).chain(&self.outputs).chain(&self.outputs) {
+            *reads.entry(name.clone()).or_default() += 1;
+        }
+        reads
+    }
 }
 
 /// Chooses names for new tensors of a graph.

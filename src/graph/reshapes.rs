@@ -4,7 +4,6 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 
-use super::collect::set_of;
 use super::network::{FreshNames, Graph, Node};
 use crate::error::Result;
 use crate::ops::registry::Op;
@@ -13,9 +12,7 @@ pub(super) fn move_reshapes(graph: Graph) -> Result<Graph> {
     let mut shapes = graph.shapes().clone();
     let mut parts = graph.into_parts();
     let mut names = FreshNames::new(&parts);
-    let outputs = set_of(parts.outputs.iter().cloned());
-    let mut reads = BTreeMap::<String, usize>::new();
-    parts.nodes.iter().flat_map(|node| &node.inputs).for_each(|name| *reads.entry(name.clone()).or_default() += 1);
+    let mut reads = parts.reads();
     let mut producers = parts.producers();
     // Other names of tensors that two reshapes lead back to.
     let mut same = BTreeMap::<String, String>::new();
@@ -34,7 +31,7 @@ pub(super) fn move_reshapes(graph: Graph) -> Result<Graph> {
         let (x, reshaped) = (&reshape.inputs[0], &reshape.output);
         if matches!(node.op, Op::Reshape(_)) {
             parts.nodes[i].inputs[0].clone_from(x);
-            if shapes[x] == shapes[&node.output] && !outputs.contains(&node.output) {
+            if shapes[x] == shapes[&node.output] && !parts.outputs.contains(&node.output) {
                 same.insert(node.output.clone(), x.clone());
             }
             continue;
@@ -44,7 +41,7 @@ pub(super) fn move_reshapes(graph: Graph) -> Result<Graph> {
             Op::BatchNorm(_) => shapes[x].get(..2) == shapes[reshaped].get(..2),
             _ => false,
         };
-        if commutes && reads.get(reshaped) == Some(&1) && !outputs.contains(reshaped) {
+        if commutes && reads.get(reshaped) == Some(&1) {
             let name = names.take(alloc::format!("{}.before_reshape", node.output));
             shapes.insert(name.clone(), shapes[x].clone());
             let inputs = core::iter::once(x.clone()).chain(node.inputs[1..].iter().cloned()).collect();

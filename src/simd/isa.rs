@@ -115,6 +115,8 @@ pub(crate) struct Blocking {
     pub(crate) mc_bytes: usize,
     /// Bytes of an NC block of the RHS, which stays in L2 while all rows of an MC block pass.
     pub(crate) nc_bytes: usize,
+    /// Bytes of an MC block beside an RHS of more than `nc_bytes`.
+    pub(crate) streamed_bytes: usize,
 }
 
 impl Blocking {
@@ -132,6 +134,7 @@ impl Blocking {
             lhs_tiles: false,
             mc_bytes: 256 * 1024,
             nc_bytes: 512 * 1024,
+            streamed_bytes: 256 * 1024,
         }
     }
 
@@ -145,6 +148,7 @@ impl Blocking {
         aliasing_stride: 1024,
         // Of 2 MiB. An RHS of 1 MiB stayed in L2 on Emerald Rapids, one of 4 MiB did not.
         nc_bytes: 1536 * 1024,
+        streamed_bytes: Amx::STREAMED_BYTES,
         ..Self::of::<Avx512Vnni>()
     };
 }
@@ -234,11 +238,11 @@ impl Isa {
         }
     }
 
-    /// Returns the bytes of scratch for hardware tiles.
-    pub(crate) fn tile_bytes(self, _rows: usize, _depth: usize) -> usize {
+    /// Returns the bytes of scratch for hardware tiles, for an RHS within L2 or beyond it.
+    pub(crate) fn tile_bytes(self, _rows: usize, _depth: usize, _beyond_l2: bool) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx(_) => Amx::scratch_bytes(_rows, _depth),
+            Isa::Amx(_) => Amx::scratch_bytes(_rows, _depth, _beyond_l2),
             _ => 0,
         }
     }

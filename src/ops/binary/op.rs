@@ -75,9 +75,7 @@ impl Binary {
             Binary::LessOrEqual => (a <= b).into(),
         }
     }
-}
 
-impl Binary {
     /// Returns whether the result is 0 or 1.
     pub(crate) fn is_comparison(self) -> bool {
         matches!(self, Binary::Equal | Binary::Greater | Binary::GreaterOrEqual | Binary::Less | Binary::LessOrEqual)

@@ -111,9 +111,9 @@ impl Task for NormalizeRow<'_> {
     fn run(self) {
         let Self { layer: Normalize { epsilon, scale, bias, .. }, y } = self;
         let len = y.len().max(1) as f32;
-        let mean = sum(y) / len;
+        let mean = sum(y, |y| y) / len;
         y.iter_mut().for_each(|y| *y -= mean);
-        let variance = sum_of_squares(y) / len;
+        let variance = sum(y, |y| y * y) / len;
         let factor = 1.0 / num_traits::Float::sqrt(variance + epsilon);
         for ((y, scale), bias) in y.iter_mut().zip(scale).zip(bias) {
             *y = *y * factor * scale + bias;
@@ -124,22 +124,13 @@ impl Task for NormalizeRow<'_> {
 /// Partial sums per step of a loop, so that it vectorizes.
 const PARTS: usize = 16;
 
+/// The sum of a function of the elements.
 #[inline(always)]
-fn sum(x: &[f32]) -> f32 {
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let (chunks, rest) = x.as_chunks::<PARTS>();
     let mut sums = [0.0; PARTS];
     for chunk in chunks {
-        (0..PARTS).for_each(|i| sums[i] += chunk[i]);
+        (0..PARTS).for_each(|i| sums[i] += f(chunk[i]));
     }
-    sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
-}
-
-#[inline(always)]
-fn sum_of_squares(x: &[f32]) -> f32 {
-    let (chunks, rest) = x.as_chunks::<PARTS>();
-    let mut sums = [0.0; PARTS];
-    for chunk in chunks {
-        (0..PARTS).for_each(|i| sums[i] += chunk[i] * chunk[i]);
-    }
-    sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>()
+    sums.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
 }

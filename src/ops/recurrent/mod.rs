@@ -12,6 +12,7 @@ use super::float_matmul::float_matmul;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut};
 use super::operator::{Constant, FloatNode, Inputs, Operator};
 use super::shape::{Shape, ranked};
+use super::unary::function::sigmoid;
 use crate::error::{Error, GraphError, Result, check_shapes};
 
 /// The equations of a recurrent layer.
@@ -256,8 +257,4 @@ fn product(h: &[f32], r: &Array2<f32>, bias: &[f32], y: &mut [f32]) {
     let h = ArrayView2::from_shape((rows, hidden), h).expect("a state of each row");
     float_matmul(h, r.view(), ArrayViewMut2::from_shape((rows, gates), &mut *y).expect("the gates of each row"));
     y.chunks_exact_mut(gates.max(1)).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + num_traits::Float::exp(-x))
 }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayViewD, Axis};
 
+use super::binary::op::Binary;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut};
 use super::nhwc::{to_nchw, to_nchw_mut};
 use super::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
@@ -119,8 +120,8 @@ impl Reduce {
             Reduction::Mean => self.fold(x, |a, b| a + b).mapv_into(|sum| sum / count as f32),
             Reduction::Sum => self.fold(x, |a, b| a + b),
             Reduction::Prod => self.fold(x, |a, b| a * b),
-            Reduction::Max => self.fold(x, |a, b| if a >= b || a.is_nan() { a } else { b }),
-            Reduction::Min => self.fold(x, |a, b| if a <= b || a.is_nan() { a } else { b }),
+            Reduction::Max => self.fold(x, |a, b| Binary::Max.eval(a, b)),
+            Reduction::Min => self.fold(x, |a, b| Binary::Min.eval(a, b)),
         }
     }
 }

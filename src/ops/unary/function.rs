@@ -103,7 +103,6 @@ impl Activation {
     /// assert_eq!(Activation::HardSwish.eval(1.0), 4.0 / 6.0);
     /// ```
     pub fn eval(self, x: f32) -> f32 {
-        let sigmoid = |x: f32| 1.0 / (1.0 + num_traits::Float::exp(-x));
         match self {
             Activation::Clip(clamp) => clamp.apply(x),
             Activation::Sigmoid => sigmoid(x),
@@ -237,6 +236,11 @@ fn erf(x: f32) -> f32 {
     let polynomial = A.iter().rev().fold(0.0, |sum, a| (sum + a) * t);
     let y = 1.0 - polynomial * num_traits::Float::exp(-magnitude * magnitude);
     (if x < 0.0 { -y } else { y }) as f32
+}
+
+/// `1 / (1 + exp(-x))`.
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + num_traits::Float::exp(-x))
 }
 
 #[cfg(test)]

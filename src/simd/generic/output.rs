@@ -30,7 +30,7 @@ impl<T> OutTile<'_, T> {
     /// Fetches the lines of `rows` rows and `cols` columns from a row and column on if stores to them would cross lines: outputs of 32 bits.
     ///
     /// A store that crosses lines and misses L1 takes some 20 cycles on Emerald Rapids, and tiles of AMX wait for it. With
-    /// the lines fetched, 800 × 128 × 192 to `i32` ran at 1450 GOPS instead of 920.
+    /// the lines fetched, 12544 × 32 × 64 to `i32` ran at 250 GOPS instead of 165 by AVX512-VNNI.
     #[inline(always)]
     pub(crate) fn prefetch<V: Vector>(&self, v: V, [row, col]: [usize; 2], rows: usize, cols: usize) {
         const LINE: usize = 64;

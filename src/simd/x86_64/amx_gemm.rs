@@ -68,7 +68,7 @@ struct Args {
     /// The operands of the block.
     a: *const u8,
     b: *const u8,
-    /// Where its sums go. Those of the last block are in the other of two buffers, `SUMS_BYTES` away.
+    /// Where its sums go. The sums of the last block are in the other of two buffers, `SUMS_BYTES` away.
     sums: *mut i32,
     /// Calls of `leave` that are left for the last block.
     left: usize,
@@ -110,7 +110,7 @@ macro_rules! multiply_blocks {
             "tilezero tmm0",
             "tilezero tmm1",
             $($zero,)*
-            // What a call may have changed.
+            // Registers that a call may have changed.
             "3:",
             "mov rax, [r12 + {ROW_STRIDE}]",
             "mov rdx, [r12 + {HIGH}]",
@@ -141,7 +141,7 @@ macro_rules! multiply_blocks {
             "call qword ptr [r12 + {LEAVE}]",
             "dec r15",
             "jnz 3b",
-            // What is left of it, if there are fewer steps than calls.
+            // The rest of it, if there are fewer steps than calls.
             "6:",
             "cmp qword ptr [r12 + {LEFT}], 0",
             "je 8f",
@@ -191,16 +191,18 @@ impl Amx {
         cols > 128
     }
 
-    /// Rows that stream past each panel of an RHS larger than L2. They take up to half of L2: 256 rows of 4096 codes.
-    const fn streamed_rows(depth: usize) -> usize {
-        let strips = (1 << 20) / (MR * depth);
-        if strips > 1 { strips * MR } else { MR }
+    /// Bytes of rows that stream past each panel of an RHS larger than L2: half of L2, or 256 rows of 4096 codes.
+    pub(crate) const STREAMED_BYTES: usize = 1 << 20;
+
+    /// Returns the rows that meet a panel before the next panel does. `depth` is padded.
+    fn block_rows(depth: usize, panel_stays: bool) -> usize {
+        if panel_stays { (Self::STREAMED_BYTES / (MR * depth)).max(1) * MR } else { MR }
     }
 
     /// Returns the bytes of scratch that [`multiply`](Self::multiply) needs.
-    pub(crate) fn scratch_bytes(rows: usize, depth: usize) -> usize {
+    pub(crate) fn scratch_bytes(rows: usize, depth: usize, panel_stays: bool) -> usize {
         let depth = Self::padded_depth(depth);
-        4 * SUMS_BYTES + Self::streamed_rows(depth).min(rows.next_multiple_of(MR)) * depth
+        4 * SUMS_BYTES + Self::block_rows(depth, panel_stays).min(rows.next_multiple_of(MR)) * depth
     }
 
     /// Computes `start[j] - sums[i] * zero_points[j] + Σ_k a[i][k] * b[k][j]` for all rows and columns and stores it by
@@ -231,7 +233,7 @@ impl Amx {
         assert!(zero_points.len() == cols || zero_points.is_empty(), "zero points of a product");
         let aligned = scratch.as_ptr().align_offset(2 * SUMS_BYTES);
         let (sums, strips) = scratch[aligned..].split_at_mut(2 * SUMS_BYTES);
-        let block_rows = if panel_stays { Self::streamed_rows(depth) } else { MR };
+        let block_rows = Self::block_rows(depth, panel_stays);
         let strips = if pack { strips } else { &mut [] };
         let steps = depth / TILE_BYTES;
         let whole = rows - rows % MR;
@@ -321,7 +323,7 @@ struct Walk<'a> {
     end: usize,
     /// First row and column of the block.
     at: Option<[usize; 2]>,
-    /// Those of the last one, whose sums are leaving.
+    /// The same of the last block, whose sums are leaving.
     last: [usize; 2],
 }
 
@@ -594,7 +596,7 @@ mod tests {
             };
             let mut found = vec![77; rows * (cols + 3)];
             let out = OutTile { row: 0, col: 0, width: cols, out: &mut found, stride: cols + 3 };
-            amx.multiply(product, StoreI32, out, &mut vec![0; Amx::scratch_bytes(rows, depth)]);
+            amx.multiply(product, StoreI32, out, &mut vec![0; Amx::scratch_bytes(rows, depth, panel_stays)]);
             for i in 0..rows {
                 for j in 0..cols {
                     let product = |k| {
