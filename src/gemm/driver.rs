@@ -110,7 +110,7 @@ impl<S: Stage> Loops<'_, S> {
             let a = lhs.read(self.a, row + first..row + end, self.layout, with_sums);
             let out = OutBlock::new(out.slice_mut(s![first..end, ..]), outputs);
             let columns = [start.as_slice(), zero_points.as_slice()];
-            let hardware_tiles = hardware_tiles.as_mut_slice();
+            let hardware_tiles = &mut **hardware_tiles;
             let mut block =
                 Block { loops: self, a, row: row + first, col, columns, out, scratch: tile, hardware_tiles };
             block.columns(end - first, cols);

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::aligned::AlignedBytes;
+use super::aligned::{AlignedBytes, LINE};
 use crate::simd::{self, Blocking, Isa, LhsRows, Task, UNIT};
 
 /// A source of LHS rows: a matrix, or whatever can write rows of codes.
@@ -81,7 +81,7 @@ impl LhsLayout {
 
     /// Returns the bytes between rows as tiles read them.
     pub(super) fn row_bytes(self, a: &dyn LhsSource) -> usize {
-        (a.depth() + if self.in_place { 0 } else { AlignedBytes::LINE }) * self.blocking.lhs_width
+        (a.depth() + if self.in_place { 0 } else { LINE }) * self.blocking.lhs_width
     }
 
     /// Returns the offset from codes to those that are multiplied.
@@ -97,9 +97,9 @@ impl LhsLayout {
     /// Returns a stride for rows with `padding` bytes to read or write behind each, without cache-set conflicts.
     fn padded_stride(self, len: usize, padding: usize) -> usize {
         // No hardware tile of copied rows crosses lines.
-        let unit = if self.blocking.lhs_tiles { AlignedBytes::LINE } else { padding.max(1) };
+        let unit = if self.blocking.lhs_tiles { LINE } else { padding.max(1) };
         let stride = (len + padding).next_multiple_of(unit);
-        if self.aliases(stride) { stride + AlignedBytes::LINE } else { stride }
+        if self.aliases(stride) { stride + LINE } else { stride }
     }
 }
 
@@ -116,7 +116,7 @@ impl LhsBlock {
     /// Returns the rows of the last [`read`](Self::read), if it copied: once, or twice with `copies`.
     pub(super) fn content(&self, copies: bool) -> (&[u8], &[i32]) {
         let bytes = if copies { &self.copies } else { &self.codes };
-        (bytes.as_slice(), &self.sums)
+        (bytes, &self.sums)
     }
 
     /// Frees what [`read`](Self::read) needed on the way.
@@ -127,7 +127,7 @@ impl LhsBlock {
     }
 
     pub(super) fn size_in_bytes(&self) -> usize {
-        self.codes.as_slice().len() + self.copies.as_slice().len() + size_of_val(self.sums.as_slice())
+        self.codes.len() + self.copies.len() + size_of_val(self.sums.as_slice())
     }
 
     /// Returns the rows of `range`, with row sums if `with_sums`. If there are fewer than a tile has, there is memory
@@ -158,16 +158,16 @@ impl LhsBlock {
         let (bytes, stride, len) = match in_place {
             Some((bytes, stride)) => (bytes, stride, depth),
             None => {
-                let overhang = if layout.in_place { a.overhang() } else { AlignedBytes::LINE };
+                let overhang = if layout.in_place { a.overhang() } else { LINE };
                 let stride = layout.padded_stride(depth, overhang);
                 codes.resize(readable * stride);
-                a.fill(range, stride, &mut codes.as_mut_slice()[..count * stride]);
+                a.fill(range, stride, &mut codes[..count * stride]);
                 if offset {
-                    simd::run(AddSignOffset(codes.as_mut_slice()));
+                    simd::run(AddSignOffset(codes));
                 }
                 // Whole units are read faster. The RHS holds zeros beyond the depth.
                 let len = depth.next_multiple_of(UNIT);
-                (codes.as_slice(), stride, if len <= stride { len } else { depth })
+                (&codes[..], stride, if len <= stride { len } else { depth })
             }
         };
         let rows = LhsRows { bytes, stride, len: depth, signed, sums: &[] };
@@ -182,8 +182,8 @@ impl LhsBlock {
         let len = (2 * depth).next_multiple_of(UNIT);
         let stride = layout.padded_stride(len, UNIT);
         copies.resize(readable * stride);
-        simd::run(Widen { rows, to: &mut copies.as_mut_slice()[..count * stride], stride });
-        LhsRows { bytes: copies.as_slice(), stride, len, signed: false, sums }
+        simd::run(Widen { rows, to: &mut copies[..count * stride], stride });
+        LhsRows { bytes: copies, stride, len, signed: false, sums }
     }
 }
 

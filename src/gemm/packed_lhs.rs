@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use ndarray::{ArrayBase, ArrayRef2, ArrayView2, Data, Ix2, s};
 
-use super::aligned::AlignedBytes;
+use super::aligned::LINE;
 use super::lhs::{LhsBlock, LhsLayout, LhsSource};
 use super::transpose::transpose_strided;
 use super::{Int8, check_sums};
@@ -96,7 +96,7 @@ impl<A: Int8> LhsSource for MatrixLhs<'_, A> {
     }
 
     fn overhang(&self) -> usize {
-        AlignedBytes::LINE
+        LINE
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Panels {
 
 impl Panels {
     pub(crate) fn data(&self) -> &[u8] {
-        self.data.as_slice()
+        &self.data
     }
 }
 
@@ -121,7 +121,7 @@ impl<B: Int8> PackedRhs<B> {
         (to.isa, to.rows, to.cols, to.panel_len) = (isa, rows, cols, nr * isa.padded_depth(rows));
         to.data.resize(to.panel_len * cols.div_ceil(nr));
         to.column_sums.resize(cols, 0);
-        pack::pack(to.isa, b.view(), to.data.as_mut_slice(), &mut to.column_sums);
+        pack::pack(to.isa, b.view(), &mut to.data, &mut to.column_sums);
         let zero_points = zero_points.iter().cycle().take(cols);
         self.max_abs_diff = zero_points.clone().map(|&zero| B::max_abs_diff(zero)).max().unwrap_or(1);
         to.zero_points.clear();

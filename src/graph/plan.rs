@@ -9,6 +9,7 @@ use ndarray::{Array, ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 use super::buffers::assign_buffers;
 use super::network::Constant;
 use crate::error::{Error, GraphError, Result, elements};
+use crate::gemm::Aligned;
 use crate::ops::index::{from_buffer, map_index, shift_batch};
 use crate::ops::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{batch_dims, copy_from_nhwc};
@@ -23,8 +24,8 @@ use crate::threads;
 /// allocates, so a network from an untrusted file cannot exhaust the memory. Calibration and reports have no limit.
 #[derive(Debug, Clone)]
 pub struct Arena {
-    pub(super) floats: Vec<Vec<f32>>,
-    pub(super) codes: Vec<Vec<u8>>,
+    pub(super) floats: Vec<Aligned<f32>>,
+    pub(super) codes: Vec<Aligned<u8>>,
     pub(super) scratch: Scratch,
     max_bytes: usize,
 }
@@ -447,13 +448,13 @@ impl Tensor {
     }
 }
 
-pub(super) fn grow<T: Copy + Default>(buffers: &mut Vec<Vec<T>>, sizes: &[usize], images: usize) {
+pub(super) fn grow<T: Copy + Default>(buffers: &mut Vec<Aligned<T>>, sizes: &[usize], images: usize) {
     if buffers.len() < sizes.len() {
-        buffers.resize_with(sizes.len(), Vec::new);
+        buffers.resize_with(sizes.len(), Aligned::default);
     }
     for (buffer, size) in buffers.iter_mut().zip(sizes) {
         if buffer.len() < size * images {
-            buffer.resize(size * images, T::default());
+            buffer.resize(size * images);
         }
     }
 }

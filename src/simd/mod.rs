@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `isa` | the ordered list of instruction sets, and the choice |
 //! | `vector` | the operations on registers |
-//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `half` |
+//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `half` |
 //! | `x86_64/`, `portable` | the registers of each instruction set |
 //! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
 //! | `non_temporal`, `bytes`, `fma` | stores past the caches, views of bytes, FMA where it changes no result |
@@ -32,6 +32,7 @@ pub(crate) use fma::Fma;
 #[cfg(feature = "gemm")]
 pub(crate) use gemm_f32::gemm_f32;
 pub(crate) use generic::depthwise::{CHANNELS, Dot4, Dot4Call, Interleave4, Vector64};
+pub(crate) use generic::depthwise_f32::Taps as TapsF32;
 use generic::gemm::multiply_i16;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};
 use generic::half::{FromF16, ToF16};

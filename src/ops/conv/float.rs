@@ -37,23 +37,26 @@ impl Geometry {
 
     /// Im2col of one group of channels: copies the windows of output pixels from `first` on, one per row of `rows`.
     pub(crate) fn im2col<T: Copy>(&self, image: &[T], group: usize, first: usize, rows: &mut [T], zero: T) {
-        let Placed { kernel: [kh, kw], image: [_, width], output: [_, columns], .. } = self.window;
+        let Placed { kernel: [kh, kw], dilations, image: [_, width], output: [_, columns], .. } = self.window;
         let channels = self.channels[0];
         let each = channels / self.groups;
+        // The pixels under a row of the kernel are one run, unless other groups or pixels lie between them.
+        let run = if dilations[1] == 1 && self.groups == 1 { kw } else { 1 };
         for (i, window) in rows.chunks_exact_mut((kh * kw * each).max(1)).enumerate() {
             let (y, x) = ((first + i) / columns, (first + i) % columns);
-            let mut pixels = window.chunks_exact_mut(each);
-            for ky in 0..kh {
-                let row = self.window.source(0, y, ky);
-                for kx in 0..kw {
-                    let pixel = pixels.next().expect("a window has kh * kw pixels");
-                    match (row, self.window.source(1, x, kx)) {
-                        (Some(row), Some(column)) => {
-                            let at = (row * width + column) * channels + group * each;
-                            pixel.copy_from_slice(&image[at..at + each]);
-                        }
-                        _ => pixel.fill(zero),
-                    }
+            let inside = self.window.kernel_range(1, x);
+            for (ky, window) in window.chunks_exact_mut(kw * each).enumerate() {
+                let Some(row) = self.window.source(0, y, ky) else {
+                    window.fill(zero);
+                    continue;
+                };
+                window[..inside.start * each].fill(zero);
+                window[inside.end * each..].fill(zero);
+                for kx in inside.clone().step_by(run) {
+                    let column = self.window.source(1, x, kx).expect("inside the image");
+                    let from = &image[(row * width + column) * channels + group * each..];
+                    let len = run.min(inside.end - kx) * each;
+                    window[kx * each..][..len].copy_from_slice(&from[..len]);
                 }
             }
         }

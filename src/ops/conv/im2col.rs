@@ -2,11 +2,9 @@
 
 use core::ops::Range;
 
-use crate::gemm::{AlignedBytes, LhsSource};
+use crate::gemm::{LINE, LhsSource};
 use crate::simd::{self, Task};
 use crate::window::Placed;
-
-const LINE: usize = AlignedBytes::LINE;
 
 /// The implicit im2col matrix of an NHWC input. The row of an output pixel holds the codes under the kernel,
 /// `[kh][kw][channels]`; rows are ordered by image, output row and output column.

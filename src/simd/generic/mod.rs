@@ -15,6 +15,7 @@ macro_rules! array {
 }
 
 pub(super) mod depthwise;
+pub(super) mod depthwise_f32;
 pub(super) mod gemm;
 pub(super) mod half;
 pub(super) mod output;
