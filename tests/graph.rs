@@ -4,7 +4,7 @@ use ndarray::{Array, Array1, Array4, ArrayD, IxDyn, array};
 use ndarray_quant::Error;
 use ndarray_quant::error::{GraphError, ShapeError, ValueError};
 use ndarray_quant::{
-    graph::{Activation, Arena, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Op, Recipe, TensorId, op},
+    graph::{Activation, Arena, Calibrator, Clamp, Graph, GraphBuilder, Op, Recipe, TensorId, op},
     nn::{Padding, Window},
 };
 use proptest::prelude::*;
@@ -366,15 +366,14 @@ fn passes_of_many_layers() {
         assert!(graph.node(&node.output).is_some());
     }
     let x = array![[1.0f32]];
-    let mut channels = ChannelAbsMax::new(&graph).unwrap();
-    channels.observe(&x).unwrap();
-    let equalized = graph.equalize(&channels).unwrap();
+    let mut calibrator = Calibrator::new(&graph).unwrap().with_second_moments();
+    calibrator.observe(&x).unwrap();
+    let calibration = calibrator.finish();
+    let equalized = graph.equalize(&calibration).unwrap();
     assert_eq!(equalized.nodes().len(), graph.nodes().len());
 
     let mut recipe = Recipe::dynamic_range(&graph).unwrap();
-    let mut statistics = InputStatistics::new(&graph).unwrap();
-    statistics.observe(&x).unwrap();
-    let network = graph.quantize_with_coordinate_descent(&recipe, &statistics).unwrap();
+    let network = graph.quantize_with_coordinate_descent(&recipe, &calibration).unwrap();
     assert_eq!(network.run(&x).unwrap().dim(), IxDyn(&[1, 1]));
     recipe.float_layers = graph.nodes().iter().map(|node| node.output.clone()).collect();
     graph.quantize(&recipe).unwrap();

@@ -4,11 +4,10 @@ use ndarray::{Array, ArrayD, Axis, IxDyn, arr0, array};
 use ndarray_quant::Error;
 use ndarray_quant::error::{GraphError, ValueError};
 use ndarray_quant::graph::{
-    Activation, Arena, Calibration, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorId,
+    Activation, Arena, CalibrationMethod, Graph, GraphBuilder, Op, Precision, QuantizedNetwork, Recipe, TensorId,
     TensorRecipe, op,
 };
 use ndarray_quant::nn::Window;
-use ndarray_quant::observer::MinMax;
 
 /// A recipe that keeps every activation as codes of `-1..=1`.
 fn full_integer(graph: &Graph) -> Recipe {
@@ -157,9 +156,7 @@ fn constant_outputs_are_whole() {
     let graph = g.build(&outputs).unwrap();
     let names = graph.outputs();
     let x = Array::from_shape_fn((5, 2), |(n, i)| (n as f32 - i as f32) / 5.0).into_dyn();
-    let mut calibration = Calibration::new(&graph, MinMax::per_tensor()).unwrap();
-    calibration.observe(&x).unwrap();
-    let calibrated = calibration.recipe().unwrap();
+    let calibrated = graph.calibrate([x.view()]).unwrap().recipe(&graph, CalibrationMethod::MinMax).unwrap();
     let recipes = [full_integer(&graph), calibrated, Recipe::dynamic_range(&graph).unwrap(), Recipe::float16(&graph)];
     let check = |outputs: Vec<ArrayD<f32>>| {
         assert_eq!(outputs.len(), names.len());

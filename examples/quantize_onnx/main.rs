@@ -39,8 +39,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use ndarray::{Array4, Axis, s};
-use ndarray_quant::graph::{Calibration, ChannelAbsMax, Graph, InputStatistics, Recipe};
-use ndarray_quant::observer::MinMax;
+use ndarray_quant::graph::{Calibration, CalibrationMethod, Calibrator, Graph, Recipe};
 
 use measure::Mode;
 use options::{Options, Source};
@@ -75,28 +74,24 @@ fn run(options: &Options) -> Result {
     };
     let graph = graph.simplify()?;
 
-    let mut progress = Progress::new("calibrating", 3 * calibrate.len_of(Axis(0)));
+    let mut progress = Progress::new("calibrating", 2 * calibrate.len_of(Axis(0)));
+    let mut observe = |mut calibrator: Calibrator| -> Result<Calibration> {
+        for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
+            calibrator.observe(&batch)?;
+            progress.advance(batch.len_of(Axis(0)), "");
+        }
+        Ok(calibrator.finish())
+    };
     // Equalize the ranges of channels first, so that one scale per tensor loses less.
-    let mut channels = ChannelAbsMax::new(&graph)?;
-    for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
-        channels.observe(&batch)?;
-        progress.advance(batch.len_of(Axis(0)), "");
-    }
-    let graph = graph.equalize(&channels)?;
-    // Then observe the ranges of activations and the statistics of layer inputs.
-    let mut ranges = Calibration::new(&graph, MinMax::per_tensor())?;
-    let mut statistics = InputStatistics::new(&graph)?;
-    for batch in calibrate.axis_chunks_iter(Axis(0), BATCH) {
-        ranges.observe(&batch)?;
-        statistics.observe(&batch)?;
-        progress.advance(2 * batch.len_of(Axis(0)), "");
-    }
+    let graph = graph.equalize(&observe(Calibrator::new(&graph)?)?)?;
+    let calibration = observe(Calibrator::new(&graph)?.with_second_moments())?;
     progress.clear();
+    let recipe = calibration.recipe(&graph, CalibrationMethod::MinMax)?;
 
     let float = graph.compile()?;
     let float16 = graph.quantize(&Recipe::float16(&graph))?;
-    let dynamic_range = graph.quantize_with_coordinate_descent(&Recipe::dynamic_range(&graph)?, &statistics)?;
-    let full_integer = graph.quantize_with_coordinate_descent(&ranges.recipe()?, &statistics)?;
+    let dynamic_range = graph.quantize_with_coordinate_descent(&Recipe::dynamic_range(&graph)?, &calibration)?;
+    let full_integer = graph.quantize_with_coordinate_descent(&recipe, &calibration)?;
 
     let few = check.slice(s![..REPORTED.min(check.len_of(Axis(0))), .., .., ..]);
     let report = full_integer.report(&graph, &few)?;

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 
-use super::input_statistics::LayerStatistics;
+use super::calibrate::LayerMoments;
 use super::network::Constant;
 use crate::element::Compute;
 use crate::simd::{self, Task};
@@ -22,15 +22,15 @@ const MIN_VARIANCE: f64 = 1e-30;
 /// Moves the codes `[out, ...]` of weights to where `(w - ŵ) · Cov[x] · (w - ŵ)ᵀ`, the variance of the output's error, is
 /// least in every single code. `scales` has one scale per output channel, `code_range` the smallest and the largest code.
 pub(crate) fn round(
-    statistics: &LayerStatistics,
+    moments: &LayerMoments,
     weights: &Constant,
     scales: &[f32],
     code_range: (i32, i32),
     codes: &mut ArrayD<i8>,
 ) {
-    let out = weights.len_of(Axis(0)) / statistics.groups().max(1);
-    for group in 0..statistics.groups() {
-        let mut covariance = statistics.covariance(group);
+    let out = weights.len_of(Axis(0)) / moments.groups().max(1);
+    for group in 0..moments.groups() {
+        let mut covariance = moments.covariance(group);
         let variances = covariance.diag().mapv(|v| v.max(0.0));
         let mean = variances.mean().unwrap_or(0.0);
         covariance.diag_mut().zip_mut_with(&variances, |c, v| *c = v + DAMPING * (v + mean) + MIN_VARIANCE);
@@ -58,9 +58,9 @@ pub(crate) fn round(
 }
 
 /// The mean error of each output channel, `(w - ŵ) · E[x]`, which bias correction adds to the bias.
-pub(crate) fn mean_error(statistics: &LayerStatistics, w: &Constant, rounded: &Constant) -> Vec<f64> {
-    let out = w.len_of(Axis(0)) / statistics.groups().max(1);
-    let means: Vec<_> = (0..statistics.groups()).map(|group| statistics.mean(group)).collect();
+pub(crate) fn mean_error(moments: &LayerMoments, w: &Constant, rounded: &Constant) -> Vec<f64> {
+    let out = w.len_of(Axis(0)) / moments.groups().max(1);
+    let means: Vec<_> = (0..moments.groups()).map(|group| moments.mean(group)).collect();
     let error = |channel: usize| {
         let [w, rounded] = [w, rounded].map(|w| row_order(w.index_axis(Axis(0), channel)));
         w.iter().zip(&rounded).zip(&means[channel / out]).map(|((&w, &r), m)| (w as f64 - r as f64) * m).sum()

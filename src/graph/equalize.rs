@@ -4,79 +4,15 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ndarray::{Array1, ArrayD, ArrayRef, ArrayView2, Axis, Dimension};
+use ndarray::{Array1, ArrayD, Axis};
 
+use super::calibrate::Calibration;
 use super::collect::map_of;
-use super::compile::FloatNetwork;
-use super::input_statistics::check_finite;
 use super::network::{FreshNames, Graph, Node, Parts};
-use super::plan::Arena;
 #[cfg(doc)]
 use crate::error::Error;
-use crate::error::{GraphError, Result, ValueError};
+use crate::error::{GraphError, Result};
 use crate::ops::operator::Inputs;
-
-/// The largest magnitude of each channel of every activation, over any number of batches. [`Graph::equalize`] reads it.
-///
-/// ```
-/// use ndarray::array;
-/// use ndarray_quant::graph::{ChannelAbsMax, GraphBuilder};
-/// let mut g = GraphBuilder::new();
-/// let x = g.input("x", &[1, 1])?;
-/// let x = g.linear("a", x, &array![[100.0], [0.01]], None)?;
-/// let y = g.linear("b", x, &array![[0.01, 100.0]], None)?;
-/// let graph = g.build(&[y])?;
-///
-/// let x = array![[1.0f32], [-0.5]];
-/// let mut channels = ChannelAbsMax::new(&graph)?;
-/// channels.observe(&x)?;
-/// let equalized = graph.equalize(&channels)?;
-/// assert_eq!(equalized.run(&x)?, graph.run(&x)?);
-/// let weights = equalized.constant("a.weight").unwrap();
-/// assert!((weights[[0, 0]] / weights[[1, 0]] - 1.0).abs() < 1e-5); // equal ranges
-/// # Ok::<(), ndarray_quant::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct ChannelAbsMax {
-    network: FloatNetwork,
-    max: BTreeMap<String, Array1<f32>>,
-    arena: Arena,
-    samples: usize,
-}
-
-impl ChannelAbsMax {
-    /// Compiles the network to observe its activations.
-    ///
-    /// # Errors
-    /// Same as [`Graph::compile`].
-    pub fn new(graph: &Graph) -> Result<Self> {
-        Ok(Self { network: graph.compile()?, max: BTreeMap::new(), arena: Arena::new(), samples: 0 })
-    }
-
-    /// Runs a batch and updates the maxima.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] if `x` has another shape than the input. [`Error::Graph`] if the network has several inputs, or
-    /// with [`Error::Value`] if an activation holds a NaN or an infinity.
-    pub fn observe<D: Dimension>(&mut self, x: &ArrayRef<f32, D>) -> Result<()> {
-        let max = &mut self.max;
-        self.network.plan.run_observed(&[x.view().into_dyn()], &mut self.arena, &mut |tensor, values, _| {
-            // Layers read activations of rank 2 or 4, whose channels are the last axis of the buffer.
-            let (&[_, channels] | &[_, channels, _, _]) = &tensor.shape[..] else { return Ok(()) };
-            if channels == 0 {
-                return Ok(());
-            }
-            check_finite(tensor, values)?;
-            let values = values.as_slice::<f32>();
-            let rows = ArrayView2::from_shape((values.len() / channels, channels), values).expect("whole rows");
-            let max = max.entry(tensor.name.clone()).or_insert_with(|| Array1::zeros(channels));
-            rows.rows().into_iter().for_each(|row| max.zip_mut_with(&row, |m, x| *m = m.max(x.abs())));
-            Ok(())
-        })?;
-        self.samples += x.shape().first().copied().unwrap_or(0);
-        Ok(())
-    }
-}
 
 /// Tied channels: sets of tensors whose channels must share their scaling factors, for example both operands of a sum.
 /// A disjoint-set forest over the tensors of a graph.
@@ -147,17 +83,32 @@ impl Graph {
     /// largest weight `w_c` that reads the channel, `s_c = sqrt(x_c / w_c)`: both become `sqrt(x_c * w_c)`. If only
     /// depthwise convolutions read the tensor, whose weights have a scale per channel, `s_c = x_c`.
     ///
-    /// All other tensors stay as they are, for example outputs of ReLU6, and inputs and outputs of the graph. See
-    /// [`ChannelAbsMax`] for an example.
+    /// All other tensors stay as they are, for example outputs of ReLU6, and inputs and outputs of the graph. The ranges of
+    /// the new graph are other ranges, so it needs a calibration of its own.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use ndarray_quant::graph::GraphBuilder;
+    /// let mut g = GraphBuilder::new();
+    /// let x = g.input("x", &[1, 1])?;
+    /// let x = g.linear("a", x, &array![[100.0], [0.01]], None)?;
+    /// let y = g.linear("b", x, &array![[0.01, 100.0]], None)?;
+    /// let graph = g.build(&[y])?;
+    ///
+    /// let x = array![[1.0f32], [-0.5]];
+    /// let equalized = graph.equalize(&graph.calibrate([x.view()])?)?;
+    /// assert_eq!(equalized.run(&x)?, graph.run(&x)?);
+    /// let weights = equalized.constant("a.weight").unwrap();
+    /// assert!((weights[[0, 0]] / weights[[1, 0]] - 1.0).abs() < 1e-5); // equal ranges
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Value`] if `observed` observed nothing. [`Error::Graph`] if it is of another graph, or if this is the
+    /// [`Error::Value`] if `calibration` observed nothing. [`Error::Graph`] if it is of another graph, or if this is the
     /// graph of a quantized network.
-    pub fn equalize(&self, observed: &ChannelAbsMax) -> Result<Graph> {
+    pub fn equalize(&self, calibration: &Calibration) -> Result<Graph> {
         self.check_float()?;
-        if observed.samples == 0 {
-            return Err(ValueError::EmptyCalibration.into());
-        }
+        calibration.check_observed()?;
         let mut tied = TiedChannels::new(self);
         let mut groups = BTreeMap::<&str, Group>::new();
         for node in self.nodes() {
@@ -185,7 +136,7 @@ impl Graph {
         }
         let mut scaling = Scaling::new(self.clone().into_parts());
         for group in groups.values().filter(|g| !g.fixed && !g.writers.is_empty() && !g.readers.is_empty()) {
-            if let Some(max) = self.max_of_group(group, observed)? {
+            if let Some(max) = self.max_of_group(group, calibration)? {
                 scaling.scale(group, &max);
             }
         }
@@ -194,18 +145,20 @@ impl Graph {
 
     /// The largest magnitude of each channel over the tensors of a group. `None` if they were not observed or differ in
     /// their numbers of channels.
-    fn max_of_group(&self, group: &Group, observed: &ChannelAbsMax) -> Result<Option<Array1<f32>>> {
+    fn max_of_group(&self, group: &Group, calibration: &Calibration) -> Result<Option<Array1<f32>>> {
         let mut max: Option<Array1<f32>> = None;
         for name in &group.tensors {
-            let Some(channels) = observed.max.get(*name) else { continue };
+            let Some(channels) = calibration.channel_abs_max(name) else { continue };
             if self.shape(name).and_then(|shape| shape.get(1)) != Some(&channels.len()) {
                 let found = alloc::format!("{} channels of {name:?}", channels.len());
                 let expected = "one of the graph to equalize";
-                return Err(GraphError::Mismatch { what: "ChannelAbsMax", expected, found }.into());
+                return Err(GraphError::Mismatch { what: "calibration", expected, found }.into());
             }
             match &mut max {
-                None => max = Some(channels.clone()),
-                Some(max) if max.len() == channels.len() => max.zip_mut_with(channels, |m, c| *m = m.max(*c)),
+                None => max = Some(Array1::from_iter(channels.iter().copied())),
+                Some(max) if max.len() == channels.len() => {
+                    max.iter_mut().zip(channels).for_each(|(m, c)| *m = m.max(*c));
+                }
                 Some(_) => return Ok(None),
             }
         }

@@ -15,19 +15,19 @@
 //! | look at a graph | [`Graph`], [`Node`], [`Clamp`] |
 //! | run in float | [`Graph::run`]; [`Graph::compile`] and [`Arena`] to run more than once |
 //! | fold batch normalization, fuse activations | [`Graph::simplify`] |
-//! | calibrate | [`Graph::calibrate`], [`Calibration`] |
+//! | calibrate | [`Graph::calibrate`], [`Calibrator`], [`Calibration`], [`CalibrationMethod`] |
 //! | quantize without data | [`Recipe::float16`], [`Recipe::dynamic_range`] |
 //! | read and edit precisions and ranges | [`Recipe`], [`TensorRecipe`], [`Precision`] |
 //! | quantize and run | [`Graph::quantize`], [`QuantizedNetwork`] |
-//! | equalize channels | [`Graph::equalize`], [`ChannelAbsMax`] |
-//! | round weights by their effect on the output | [`Graph::quantize_with_coordinate_descent`], [`InputStatistics`] |
+//! | equalize channels | [`Graph::equalize`] |
+//! | round weights by their effect on the output | [`Graph::quantize_with_coordinate_descent`] |
 //! | choose precisions for a size or an SQNR | [`Graph::mixed_precision_within_bytes`], [`Graph::mixed_precision_for_sqnr`] |
 //! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
 //! | save and load (feature `safetensors`) | `QuantizedNetwork::save`, `QuantizedNetwork::load`, `io::safetensors` |
 //!
 //! ```
 //! use ndarray::{Array, Array1, Axis};
-//! use ndarray_quant::{graph::GraphBuilder, observer::MinMax};
+//! use ndarray_quant::graph::{CalibrationMethod, GraphBuilder};
 //!
 //! // A float network: 4 inputs, 3 hidden units, 2 scores.
 //! let mut g = GraphBuilder::new();
@@ -40,7 +40,8 @@
 //!
 //! // Full-integer quantization.
 //! let samples = Array::from_shape_fn((16, 4), |(n, i)| ((n * 4 + i) as f32).sin());
-//! let recipe = graph.calibrate(MinMax::per_tensor(), samples.axis_chunks_iter(Axis(0), 8))?;
+//! let calibration = graph.calibrate(samples.axis_chunks_iter(Axis(0), 8))?;
+//! let recipe = calibration.recipe(&graph, CalibrationMethod::MinMax)?;
 //! println!("{recipe}");
 //! let network = graph.quantize(&recipe)?;
 //!
@@ -58,9 +59,10 @@
 // | `network`, `builder` | the graph, its checks, its builder |
 // | `fold`, `fuse`, `reshapes` | folding of affine functions, fusion of activations, dead-node elimination; functions of several nodes |
 // | `compile`, `plan`, `buffers`, `load`, `broadcast_constant` | execution plan, buffer assignment, inputs, constants |
-// | `recipe`, `calibrate` | quantization recipes, calibration |
+// | `recipe` | quantization recipes |
+// | `calibrate` | the tap: ranges, channel maxima and second moments of activations, and recipes from them |
 // | `equalize` | cross-layer equalization |
-// | `input_statistics`, `coordinate_descent` | mean and covariance of layer inputs, weight rounding with bias correction |
+// | `coordinate_descent` | weight rounding with bias correction |
 // | `quantize`, `stored` | quantized weights |
 // | `lower`, `qnetwork` | lowering to codes, or to their simulation on floats |
 // | `mixed` | mixed precision under a budget |
@@ -78,7 +80,6 @@ mod coordinate_descent;
 mod equalize;
 mod fold;
 mod fuse;
-mod input_statistics;
 mod load;
 mod lower;
 mod mixed;
@@ -96,10 +97,8 @@ pub use crate::ops::registry::Op;
 #[doc(inline)]
 pub use crate::ops::registry::attributes as op;
 pub use builder::{GraphBuilder, TensorId};
-pub use calibrate::Calibration;
+pub use calibrate::{Calibration, CalibrationMethod, Calibrator};
 pub use compile::FloatNetwork;
-pub use equalize::ChannelAbsMax;
-pub use input_statistics::InputStatistics;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Input;
 #[cfg(feature = "safetensors")]

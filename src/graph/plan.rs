@@ -149,8 +149,8 @@ pub(super) struct Entry {
 /// The size of the largest tensor of a chunk of images, so that a chunk stays in L2.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Receives a tensor, its values and the number of images in them.
-pub(crate) type Observe<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>, usize) -> Result<()>;
+/// Receives a tensor and its values in one sample.
+pub(crate) type Observe<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>) -> Result<()>;
 
 impl Plan {
     pub(crate) fn new(mut tensors: Vec<Tensor>, steps: Vec<Step>, inputs: Ports, outputs: Ports) -> Self {
@@ -292,27 +292,30 @@ impl Plan {
         steps.try_for_each(|step| self.step(step, images, arena))
     }
 
-    /// Runs a batch on one thread and calls `observe` with each input and with the output of each step.
+    /// Runs the samples of a batch one by one, on one thread, and calls `observe` with each input and with the output of
+    /// each step. Returns the number of samples.
+    ///
+    /// The order of sums in a product may depend on the number of its rows, so that a sample would depend on its batch.
     pub(crate) fn run_observed(
         &self,
         inputs: &[ArrayViewD<'_, f32>],
         arena: &mut Arena,
         observe: Observe<'_>,
-    ) -> Result<()> {
-        let images = self.check_inputs(inputs)?;
-        for (range, count) in self.chunks(images) {
-            self.load(self.samples(inputs, range), count, arena);
-            let mut observe = |t: usize, arena: &Arena| observe(&self.tensors[t], self.values(t, count, arena), count);
+    ) -> Result<usize> {
+        let samples = self.check_inputs(inputs)?;
+        for i in 0..samples {
+            self.load(self.samples(inputs, Slice::from(i..i + 1)), 1, arena);
+            let mut observe = |t: usize, arena: &Arena| observe(&self.tensors[t], self.values(t, 1, arena));
             let mut run = || {
                 self.inputs.floats.iter().try_for_each(|&t| observe(t, arena))?;
                 self.steps.iter().try_for_each(|step| {
-                    self.step(step, count, arena)?;
+                    self.step(step, 1, arena)?;
                     observe(step.output, arena)
                 })
             };
-            run().map_err(|e| shift_batch(e, range.start as usize))?;
+            run().map_err(|e| shift_batch(e, i))?;
         }
-        Ok(())
+        Ok(samples)
     }
 
     /// Splits a batch into chunks: a slice and its length each.

@@ -27,13 +27,13 @@ const CODES: &str = "codes (precision Int8 in the recipe)";
 ///
 /// ```
 /// use ndarray::{Array2, array};
-/// use ndarray_quant::{QParams, graph::{Arena, GraphBuilder, Precision}, observer::MinMax};
+/// use ndarray_quant::{QParams, graph::{Arena, CalibrationMethod, GraphBuilder, Precision}};
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
 /// let y = g.linear("y", x, &array![[1.0, -0.5], [0.25, 2.0]], None)?;
 /// let graph = g.build(&[y])?;
 /// let samples = array![[1.0f32, 0.3], [0.2, -0.4], [-1.0, 1.0]];
-/// let mut recipe = graph.calibrate(MinMax::per_tensor(), [samples.view()])?;
+/// let mut recipe = graph.calibrate([samples.view()])?.recipe(&graph, CalibrationMethod::MinMax)?;
 /// recipe.tensor_mut("y")?.precision = Precision::Int8; // integers from end to end
 /// let network = graph.quantize(&recipe)?;
 ///

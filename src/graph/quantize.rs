@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 
 use ndarray::{Array1, ArrayD, Axis};
 
+use super::calibrate::{Calibration, LayerMoments};
 use super::collect::set_of;
 use super::coordinate_descent;
-use super::input_statistics::{InputStatistics, LayerStatistics};
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, Recipe, TensorRecipe, read_as_non_weights, weights_of};
@@ -47,28 +47,29 @@ impl Graph {
     /// the bias (bias correction: Nagel et al., "Data-free quantization through weight equalization and bias correction",
     /// 2019).
     ///
-    /// See [`InputStatistics`] for an example.
+    /// See [`Calibrator`](super::Calibrator) for an example.
     ///
     /// # Errors
-    /// Same as [`quantize`](Self::quantize), and [`Error::Value`](crate::Error::Value) if the statistics observed
-    /// nothing, [`Error::Graph`](crate::Error::Graph) if they are of another graph.
+    /// Same as [`quantize`](Self::quantize), and [`Error::Value`](crate::Error::Value) if the calibration observed
+    /// nothing, [`Error::Argument`](crate::Error::Argument) if it has no second moments,
+    /// [`Error::Graph`](crate::Error::Graph) if it is of another graph.
     pub fn quantize_with_coordinate_descent(
         &self,
         recipe: &Recipe,
-        statistics: &InputStatistics,
+        calibration: &Calibration,
     ) -> Result<QuantizedNetwork> {
-        statistics.check_observed()?;
-        self.quantize_with(recipe, Some(statistics))
+        calibration.check_moments()?;
+        self.quantize_with(recipe, Some(calibration))
     }
 
-    fn quantize_with(&self, recipe: &Recipe, statistics: Option<&InputStatistics>) -> Result<QuantizedNetwork> {
+    fn quantize_with(&self, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<QuantizedNetwork> {
         self.check_float()?;
         recipe.check(self)?;
         let parts = self.clone().into_parts();
         let names = FreshNames::new(&parts);
         let mut quantizer = Quantizer {
             graph: self,
-            statistics,
+            calibration,
             fixed: read_as_non_weights(self),
             recipe: recipe.clone(),
             parts,
@@ -91,7 +92,7 @@ impl Graph {
 /// Moves the weights of a graph from `parts` to `stored`.
 struct Quantizer<'g> {
     graph: &'g Graph,
-    statistics: Option<&'g InputStatistics>,
+    calibration: Option<&'g Calibration>,
     /// Names of tensors that are not only read as weights. These stay as they are.
     fixed: BTreeSet<&'g str>,
     recipe: Recipe,
@@ -116,22 +117,19 @@ impl Quantizer<'_> {
             precision => {
                 self.widen_ranges(node, name, weights)?;
                 let tensor = &self.recipe.tensors[name];
-                let statistics = match self.statistics {
-                    Some(statistics) => {
-                        statistics.of_layer(&node.output, node.groups(), weights.shape()[1..].iter().product())?
+                let moments = match self.calibration {
+                    Some(calibration) => {
+                        calibration.of_layer(&node.output, node.groups(), weights.shape()[1..].iter().product())?
                     }
                     None => None,
                 };
                 let value = match precision {
-                    Precision::Int4 => Stored::Int4(quantize_weights::<I4>(weights, tensor, statistics)?),
-                    _ => Stored::Int8(quantize_weights::<i8>(weights, tensor, statistics)?),
+                    Precision::Int4 => Stored::Int4(quantize_weights::<I4>(weights, tensor, moments)?),
+                    _ => Stored::Int8(quantize_weights::<i8>(weights, tensor, moments)?),
                 };
-                if let Some(statistics) = statistics {
-                    self.correct_bias(
-                        i,
-                        node,
-                        &coordinate_descent::mean_error(statistics, weights, &value.dequantize()),
-                    );
+                if let Some(moments) = moments {
+                    let error = coordinate_descent::mean_error(moments, weights, &value.dequantize());
+                    self.correct_bias(i, node, &error);
                 }
                 value
             }
@@ -189,18 +187,18 @@ impl Quantizer<'_> {
     }
 }
 
-/// Rounds weights to the nearest codes, then by coordinate descent if there are statistics.
+/// Rounds weights to the nearest codes, then by coordinate descent if there are moments.
 fn quantize_weights<T: Element<Code = i8>>(
     weights: &Constant,
     tensor: &TensorRecipe,
-    statistics: Option<&LayerStatistics>,
+    moments: Option<&LayerMoments>,
 ) -> Result<QTensor<T, ndarray::IxDyn>> {
     let params = tensor.weight_params::<T>()?;
     let mut codes = ArrayD::<i8>::zeros(weights.raw_dim());
     params.quantize_into(weights, &mut codes)?;
-    if let Some(statistics) = statistics {
+    if let Some(moments) = moments {
         let scales: Vec<f32> = params.scale().iter().copied().cycle().take(weights.len_of(Axis(0))).collect();
-        coordinate_descent::round(statistics, weights, &scales, params.code_range(), &mut codes);
+        coordinate_descent::round(moments, weights, &scales, params.code_range(), &mut codes);
     }
     QTensor::from_valid_codes(codes, params)
 }

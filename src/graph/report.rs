@@ -58,13 +58,13 @@ pub struct LayerReport {
 ///
 /// ```
 /// # use ndarray::array;
-/// # use ndarray_quant::{graph::GraphBuilder, observer::MinMax};
+/// # use ndarray_quant::graph::{CalibrationMethod, GraphBuilder};
 /// # let mut g = GraphBuilder::new();
 /// # let x = g.input("x", &[1, 2])?;
 /// # let y = g.linear("y", x, &array![[1.0, -0.7]], None)?;
 /// # let graph = g.build(&[y])?;
 /// # let samples = array![[1.0f32, 0.3], [0.2, -0.4]];
-/// # let recipe = graph.calibrate(MinMax::per_tensor(), [samples.view()])?;
+/// # let recipe = graph.calibrate([samples.view()])?.recipe(&graph, CalibrationMethod::MinMax)?;
 /// let network = graph.quantize(&recipe)?;
 /// let report = network.report(&graph, &samples)?;
 /// println!("{report}");
@@ -139,12 +139,12 @@ impl QuantizedNetwork {
         for i in 0..x.shape().first().copied().unwrap_or(0) {
             let input = [x.slice_axis(Axis(0), Slice::from(i..i + 1))];
             sample.values.clear();
-            exact.run_observed(&input, &mut arena, &mut |tensor, found, _| {
+            exact.run_observed(&input, &mut arena, &mut |tensor, found| {
                 self.add_exact(tensor, found, &mut sample, &mut sums)
             })?;
             // A fake-quantized tensor is observed before and after rounding; the second one counts.
             let mut last = BTreeMap::<String, ErrorSums>::new();
-            simulation.run_observed(&input, &mut arena, &mut |tensor, found, _| {
+            simulation.run_observed(&input, &mut arena, &mut |tensor, found| {
                 if let Some(expected) = sample.values.get(&tensor.name) {
                     let mut sums = ErrorSums::default();
                     sums.add_f32(expected, found.as_slice());

@@ -49,11 +49,14 @@ pub use crate::range::{Bounds, Ranges};
 pub use block::{BlockObserver, Statistic};
 pub use clip::Clip;
 pub use entropy::Entropy;
+pub(crate) use entropy::EntropyStatistic;
 pub use histogram::HistogramObserver;
 pub use min_max::MinMax;
 pub use moving_average::MovingAverage;
 pub use mse::Mse;
+pub(crate) use mse::MseStatistic;
 pub use percentile::Percentile;
+pub(crate) use percentile::PercentileStatistic;
 pub use power_of_two_histogram::PowerOfTwoHistogram;
 
 use ndarray::{ArrayRef, Dimension};

@@ -61,7 +61,7 @@ pub struct PercentileStatistic {
 }
 
 impl PercentileStatistic {
-    fn new(percentile: f64) -> Result<Self> {
+    pub(crate) fn new(percentile: f64) -> Result<Self> {
         if 50.0 < percentile && percentile <= 100.0 {
             Ok(Self { percentile })
         } else {

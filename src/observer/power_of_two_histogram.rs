@@ -129,13 +129,13 @@ fn floor(x: f64) -> i32 {
 
 impl PowerOfTwoHistogram {
     /// An empty histogram for values within `bounds`.
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         let layout = BinLayout::of(bounds);
         Self { bounds, layout, counts: vec![0; layout.len] }
     }
 
     /// Widens the bounds to include `bounds`, adding bins in pairs where the width grows.
-    pub(super) fn widen(&mut self, bounds: Bounds) {
+    pub(crate) fn widen(&mut self, bounds: Bounds) {
         self.bounds.join(bounds);
         let layout = BinLayout::of(self.bounds);
         if layout != self.layout {
@@ -154,7 +154,7 @@ impl PowerOfTwoHistogram {
     }
 
     /// Counts values, which must be within the bounds.
-    pub(super) fn count(&mut self, values: &[f32]) {
+    pub(crate) fn count(&mut self, values: &[f32]) {
         let (chunks, rest) = values.as_chunks();
         let mut last = [0.0; CHUNK];
         last[..rest.len()].copy_from_slice(rest);
@@ -168,7 +168,7 @@ impl PowerOfTwoHistogram {
         }
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.widen(other.bounds);
         self.add(other.layout, &other.counts, self.layout);
     }

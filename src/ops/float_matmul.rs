@@ -28,7 +28,7 @@ pub(crate) fn float_matmul(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, mut y
         }
         return;
     }
-    gemm(x, w, y, false);
+    gemm(x, w, y);
 }
 
 /// Returns `x · w`, computed by [`float_matmul`].
@@ -38,19 +38,14 @@ pub(crate) fn float_product(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>) -> A
     y
 }
 
-/// Computes `y += x · w` on this thread.
-pub(crate) fn add_float_matmul(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>) {
-    gemm(x, w, y, true);
-}
-
 #[cfg(feature = "gemm")]
-fn gemm(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, add: bool) {
-    simd::gemm_f32(x, w, y, add);
+fn gemm(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>) {
+    simd::gemm_f32(x, w, y);
 }
 
 #[cfg(not(feature = "gemm"))]
-fn gemm(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>, add: bool) {
-    general_mat_mul(1.0, &x, &w, if add { 1.0 } else { 0.0 }, &mut y);
+fn gemm(x: ArrayView2<'_, f32>, w: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>) {
+    general_mat_mul(1.0, &x, &w, 0.0, &mut y);
 }
 
 /// GEMV: `y = x · w` with row-major `w`, accumulated over its rows.

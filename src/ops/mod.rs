@@ -81,7 +81,7 @@ pub use binary::{Add, Mul};
 pub use concat::Concat;
 pub(crate) use conv::{Conv2d, Geometry};
 pub use conv::{conv_integer, qlinear_conv};
-pub(crate) use float_matmul::{add_float_matmul, float_matmul, float_product};
+pub(crate) use float_matmul::{float_matmul, float_product};
 pub use linear::fully_connected;
 pub use matmul::{matmul_integer, qlinear_matmul};
 pub(crate) use output::Output;

@@ -4,17 +4,12 @@ use gemm_common::Parallelism;
 use gemm_f32::gemm::f32::get_gemm_fn;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
-/// Computes `y = x · w`, or `y += x · w` if `add`, on this thread.
+/// Computes `y = x · w` on this thread.
 ///
 /// # Panics
 /// If the shapes do not match.
 #[allow(unsafe_code, reason = "`gemm` takes pointers and strides")]
-pub(crate) fn gemm_f32<'a>(
-    mut x: ArrayView2<'a, f32>,
-    mut w: ArrayView2<'a, f32>,
-    mut y: ArrayViewMut2<'_, f32>,
-    add: bool,
-) {
+pub(crate) fn gemm_f32<'a>(mut x: ArrayView2<'a, f32>, mut w: ArrayView2<'a, f32>, mut y: ArrayViewMut2<'_, f32>) {
     // `gemm` vectorizes along the columns of its result, so it computes `yᵀ = wᵀ · xᵀ` unless `y` is column-major.
     if y.strides()[0].unsigned_abs() < y.strides()[1].unsigned_abs() {
         (x, w, y) = (w.reversed_axes(), x.reversed_axes(), y.reversed_axes());
@@ -37,10 +32,9 @@ pub(crate) fn gemm_f32<'a>(
     let strides = |strides: &[isize]| (strides[0], strides[1]);
     let ((x_row, x_column), (w_row, w_column)) = (strides(x.strides()), strides(w.strides()));
     let (y_row, y_column) = strides(y.strides());
-    let alpha = if add { 1.0 } else { 0.0 };
     // SAFETY: `gemm` reads `rows` x `depth` elements of `x` and `depth` x `columns` of `w`, and writes `rows` x `columns`
     // of `y`, at their strides. The shapes match, so these are the elements of the views, and no two elements of a mutable
-    // view are the same. It reads `y` only if `add`.
+    // view are the same. It does not read `y`.
     unsafe {
         get_gemm_fn()(
             columns,
@@ -49,14 +43,14 @@ pub(crate) fn gemm_f32<'a>(
             y.as_mut_ptr(),
             y_row,
             y_column,
-            add,
+            false,
             w.as_ptr(),
             w_row,
             w_column,
             x.as_ptr(),
             x_row,
             x_column,
-            alpha,
+            0.0,
             1.0,
             false,
             false,
@@ -99,10 +93,8 @@ mod tests {
                 let mut y = stored(&Array2::from_elem((rows, columns), f32::NAN), 5);
                 let x = x.slice(s![..;flip(1), ..;flip(2)]);
                 let w = w.slice(s![..;flip(3), ..;flip(4)]);
-                gemm_f32(x, w, y.slice_mut(s![..;flip(5), ..]), false);
+                gemm_f32(x, w, y.slice_mut(s![..;flip(5), ..]));
                 assert_eq!(y.slice(s![..;flip(5), ..]), expected, "{rows} x {depth} x {columns}, layout {layout}");
-                gemm_f32(x, w, y.slice_mut(s![..;flip(5), ..]), true);
-                assert_eq!(y.slice(s![..;flip(5), ..]), &expected * 2.0, "added: {rows} x {depth} x {columns}");
             }
         }
     }

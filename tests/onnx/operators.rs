@@ -2,8 +2,7 @@
 
 use ndarray::{Array, ArrayD, Axis, IxDyn, Slice, array, s};
 use ndarray_quant::Result;
-use ndarray_quant::graph::{Arena, Precision};
-use ndarray_quant::observer::MinMax;
+use ndarray_quant::graph::{Arena, CalibrationMethod, Precision};
 
 use super::message::{Message, float, floats, graph, int, int_list, ints, model_in, node, string, value};
 use super::read;
@@ -291,7 +290,7 @@ fn functions_of_one_tensor() -> Result<()> {
         close(&run("Elu", &x, &[], &[], &attributes)?, &x.mapv(elu));
         // On codes: the value of each code.
         let graph = read(&model_in(20, &[node("Elu", &["x"], "y", &attributes)], &[], &[1, 3, 4, 5], "y"))?;
-        let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+        let mut recipe = graph.calibrate([x.view()])?.recipe(&graph, CalibrationMethod::MinMax)?;
         recipe.tensor_mut("y")?.precision = Precision::Int8;
         let network = graph.quantize(&recipe)?;
         let [x_params, y_params] = ["x", "y"].map(|name| network.activation(name).unwrap());
@@ -563,7 +562,7 @@ fn codes_are_moved() -> Result<()> {
     let file = Message::default().int(1, 8).message(7, graph).message(8, Message::default().int(2, 18)).0;
     let graph = read(&file)?;
     let x = values(&[1, 4, 4, 6]);
-    let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()]);
+    let mut recipe = graph.calibrate([x.view()]).and_then(|c| c.recipe(&graph, CalibrationMethod::MinMax));
     for name in names {
         recipe = recipe
             .and_then(|mut recipe| recipe.tensor_mut(name).map(|t| t.precision = Precision::Int8).map(|()| recipe));
@@ -584,7 +583,7 @@ fn codes_are_moved() -> Result<()> {
     // Differences are computed on codes, too.
     let nodes = [node("Relu", &["x"], "r", &[]), node("Sub", &["r", "x"], "y", &[])];
     let graph = read(&model_in(18, &nodes, &[], &[1, 4, 4, 6], "y"))?;
-    let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+    let mut recipe = graph.calibrate([x.view()])?.recipe(&graph, CalibrationMethod::MinMax)?;
     recipe.tensor_mut("y")?.precision = Precision::Int8;
     let network = graph.quantize(&recipe)?;
     let step = network.activation("y").unwrap().scales()[0] + network.activation("x").unwrap().scales()[0];
@@ -833,7 +832,7 @@ fn integers_as_activations() -> Result<()> {
     assert!(read(&file)?.run(&array![[0.0f32, 3.0]]).is_err());
     // Integers are not rounded to codes.
     let graph = read(&model_in(13, &nodes, &[constant("t", &table)], &[1, 3, 4], "y"))?;
-    let recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+    let recipe = graph.calibrate([x.view()])?.recipe(&graph, CalibrationMethod::MinMax)?;
     assert_eq!(recipe.precision("i"), Precision::Float32);
     // A division of integers is another function.
     let nodes = [node("Cast", &["x"], "i", &[int("to", 7)]), node("Div", &["i", "two"], "y", &[])];
@@ -876,7 +875,7 @@ fn products_of_codes() -> Result<()> {
         node("MatMul", &["scores", "x"], "y", &[]),
     ];
     let graph = read(&model_in(18, &nodes, &[], &[1, 2, 5, 4], "y"))?;
-    let mut recipe = graph.calibrate(MinMax::per_tensor(), [x.view()])?;
+    let mut recipe = graph.calibrate([x.view()])?.recipe(&graph, CalibrationMethod::MinMax)?;
     recipe.tensor_mut("y")?.precision = Precision::Int8;
     let network = graph.quantize(&recipe)?;
     let rounded = |name: &str, x: &ArrayD<f32>| -> Result<ArrayD<f32>> {

@@ -6,14 +6,11 @@ mod files;
 mod threads;
 
 use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, array};
+use ndarray_quant::Error;
 use ndarray_quant::error::{GraphError, ValueError};
 use ndarray_quant::{
-    Error,
-    observer::{MinMax, Mse, Percentile},
-};
-use ndarray_quant::{
     graph::{
-        Activation, Arena, Calibration, ChannelAbsMax, Clamp, Graph, GraphBuilder, InputStatistics, Precision,
+        Activation, Arena, Calibration, CalibrationMethod, Calibrator, Clamp, Graph, GraphBuilder, Precision,
         QuantizedNetwork, Recipe, TensorId, op,
     },
     nn::Window,
@@ -60,9 +57,15 @@ fn images(n: usize, rng: &mut Pcg64Mcg) -> ArrayD<f32> {
 }
 
 fn calibrated(graph: &Graph, x: &ArrayD<f32>) -> Recipe {
-    let mut calibration = Calibration::new(graph, MinMax::per_tensor()).unwrap();
-    x.axis_chunks_iter(Axis(0), 16).for_each(|batch| calibration.observe(&batch).unwrap());
-    calibration.recipe().unwrap()
+    let calibration = graph.calibrate(x.axis_chunks_iter(Axis(0), 16)).unwrap();
+    calibration.recipe(graph, CalibrationMethod::MinMax).unwrap()
+}
+
+/// Observes `x` in batches of `batch` samples, second moments too.
+fn observed(graph: &Graph, x: &ArrayD<f32>, batch: usize) -> Calibration {
+    let mut calibrator = Calibrator::new(graph).unwrap().with_second_moments();
+    x.axis_chunks_iter(Axis(0), batch).for_each(|batch| calibrator.observe(&batch).unwrap());
+    calibrator.finish()
 }
 
 fn sqnr(expected: &ArrayD<f32>, found: &ArrayD<f32>) -> f64 {
@@ -76,8 +79,7 @@ fn every_kind_of_network_is_close_to_the_float_network() {
     let graph = network(rng);
     let (seen, x) = (images(64, rng), images(32, rng));
     let recipe = calibrated(&graph, &seen);
-    let mut statistics = InputStatistics::new(&graph).unwrap();
-    statistics.observe(&seen).unwrap();
+    let calibration = observed(&graph, &seen, 16);
     let float = graph.run(&x).unwrap();
     let quality = |network: &QuantizedNetwork| sqnr(&float, &network.run(&x).unwrap());
 
@@ -98,7 +100,7 @@ fn every_kind_of_network_is_close_to_the_float_network() {
         .filter(|(name, _)| name.ends_with("weight"))
         .for_each(|(_, w)| w.precision = Precision::Int4);
     let rounded = graph.quantize(&coarse).unwrap();
-    let compensated = graph.quantize_with_coordinate_descent(&coarse, &statistics).unwrap();
+    let compensated = graph.quantize_with_coordinate_descent(&coarse, &calibration).unwrap();
     assert!(quality(&compensated) > quality(&rounded) + 0.5, "{} {}", quality(&compensated), quality(&rounded));
 
     // Four bits in one layer, float in two others.
@@ -195,9 +197,7 @@ fn deep_layers() {
         let y = g.linear("y", x, &w, Some(&array![3e4, -7e3])).unwrap();
         let graph = g.build(&[y]).unwrap();
         let x = Array::from_shape_fn((2, depth), |(n, i)| ((n + i) % 2) as f32);
-        let mut calibration = Calibration::new(&graph, MinMax::per_tensor()).unwrap();
-        calibration.observe(&x).unwrap();
-        let mut recipe = calibration.recipe().unwrap();
+        let mut recipe = calibrated(&graph, &x.clone().into_dyn());
         recipe.tensor_mut("y").unwrap().precision = precision;
         (graph.quantize(&recipe), graph.run(&x).unwrap(), x)
     };
@@ -217,34 +217,73 @@ fn deep_layers() {
 }
 
 #[test]
-fn any_observer_and_merging() {
+fn calibrations_do_not_depend_on_batches_order_or_shards() {
     let rng = &mut Pcg64Mcg::seed_from_u64(9);
     let graph = network(rng);
-    let x = images(24, rng);
-    let batches = || x.axis_chunks_iter(Axis(0), 8).map(|batch| batch.to_owned());
-    let mut progress = Vec::new();
-    let mut calibration = Calibration::new(&graph, Mse::per_tensor()).unwrap();
-    for batch in batches() {
-        calibration.observe(&batch).unwrap();
-        progress.push(calibration.samples());
+    // Samples of very different magnitudes, so that sums have several units.
+    let mut x = images(24, rng);
+    x.outer_iter_mut().enumerate().for_each(|(i, mut x)| x *= 4f32.powi(i as i32 % 9 - 4));
+    let whole = observed(&graph, &x, 24);
+    assert_eq!(whole.samples(), 24);
+    assert_eq!(observed(&graph, &x, 1), whole);
+    let order: Vec<usize> = (0..24).map(|i| (i * 7 + 3) % 24).collect();
+    let shuffled = x.select(Axis(0), &order);
+    assert_eq!(observed(&graph, &shuffled, 5), whole);
+    for parts in [2, 7] {
+        let mut calibrator = Calibrator::new(&graph).unwrap().with_second_moments();
+        let mut shards: Vec<Calibration> = vec![calibrator.take()]; // an empty shard changes nothing
+        for shard in shuffled.axis_chunks_iter(Axis(0), 24 / parts) {
+            calibrator.observe(&shard).unwrap();
+            assert_eq!(calibrator.calibration().samples(), shard.len_of(Axis(0)) as u64);
+            shards.push(calibrator.take());
+        }
+        for shards in [shards.iter().collect::<Vec<_>>(), shards.iter().rev().collect()] {
+            let mut merged = shards[0].clone();
+            shards[1..].iter().for_each(|shard| merged.merge(shard).unwrap());
+            assert_eq!(merged, whole, "{parts} parts");
+        }
     }
-    assert_eq!(progress, [8, 16, 24]);
-    let whole = calibration.recipe().unwrap();
-    assert_eq!(graph.calibrate(Mse::per_tensor(), batches()).unwrap(), whole);
-    let views = x.axis_chunks_iter(Axis(0), 8);
-    assert_eq!(graph.calibrate(Mse::per_tensor(), views).unwrap(), whole);
-    let mut parts: Vec<_> = batches()
-        .map(|batch| {
-            let mut part = Calibration::new(&graph, Mse::per_tensor()).unwrap();
-            part.observe(&batch).unwrap();
-            part
-        })
-        .collect();
-    let mut first = parts.remove(0);
-    parts.iter().for_each(|part| first.merge(part).unwrap());
-    assert_eq!(first.recipe().unwrap(), whole);
-    let clipped = graph.calibrate(Percentile::per_tensor().with_percentile(99.0).unwrap(), batches()).unwrap();
-    assert!(clipped.tensors["x"].ranges[0].1 < whole.tensors["x"].ranges[0].1);
+    #[cfg(feature = "serde")]
+    {
+        let text = serde_json::to_string(&whole).unwrap();
+        let read: Calibration = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, whole);
+        assert_eq!(serde_json::to_string(&observed(&graph, &shuffled, 3)).unwrap(), text);
+        let broken = text.replacen("\"depth\":27", "\"depth\":28", 1);
+        assert_ne!(broken, text);
+        assert!(serde_json::from_str::<Calibration>(&broken).is_err());
+    }
+
+    // Other networks, and other kinds of calibrations.
+    let mut g = GraphBuilder::new();
+    let y = g.input("x", &[1, 3, 12, 12]).unwrap();
+    let y = g.relu("y", y).unwrap();
+    let other = g.build(&[y]).unwrap().calibrate([x.view()]).unwrap();
+    assert!(matches!(whole.clone().merge(&other), Err(Error::Graph(GraphError::Unknown { .. }))));
+    let plain = graph.calibrate([x.view()]).unwrap();
+    assert!(matches!(whole.clone().merge(&plain), Err(Error::Graph(GraphError::Mismatch { .. }))));
+    assert!(matches!(other.recipe(&graph, CalibrationMethod::MinMax), Err(Error::Graph(GraphError::Unknown { .. }))));
+    let recipe = plain.recipe(&graph, CalibrationMethod::MinMax).unwrap();
+    assert!(matches!(graph.quantize_with_coordinate_descent(&recipe, &plain), Err(Error::Argument { .. })));
+}
+
+#[test]
+fn any_method_from_one_pass() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(19);
+    let graph = network(rng);
+    let x = images(24, rng);
+    let calibration = graph.calibrate(x.axis_chunks_iter(Axis(0), 8)).unwrap();
+    let recipe = |method| calibration.recipe(&graph, method).unwrap();
+    let full = recipe(CalibrationMethod::MinMax);
+    let histogram = calibration.histogram("x").unwrap();
+    assert_eq!(full.tensors["x"].ranges, [(histogram.bounds().min(), histogram.bounds().max())]);
+    assert_eq!(histogram.counts().iter().sum::<u64>(), x.len() as u64);
+    let clipped = recipe(CalibrationMethod::Percentile(99.0));
+    assert!(clipped.tensors["x"].ranges[0].1 < full.tensors["x"].ranges[0].1);
+    for method in [CalibrationMethod::Mse, CalibrationMethod::Entropy] {
+        assert!(recipe(method).tensors["swish"].ranges[0].1 <= full.tensors["swish"].ranges[0].1);
+    }
+    assert!(calibration.recipe(&graph, CalibrationMethod::Percentile(20.0)).is_err());
 }
 
 #[test]
@@ -273,7 +312,7 @@ fn unsound_recipes_are_errors() {
     assert!(node(error(&|r| r.tensor_mut("stem.weight").unwrap().symmetric = false)));
     assert!(node(error(&|r| r.tensor_mut("stem.weight").unwrap().ranges.truncate(3))));
     assert!(matches!(recipe.clone().tensor_mut("nothing"), Err(Error::Graph(GraphError::Unknown { .. }))));
-    let empty = Calibration::new(&graph, MinMax::per_tensor()).unwrap().recipe();
+    let empty = Calibrator::new(&graph).unwrap().finish().recipe(&graph, CalibrationMethod::MinMax);
     assert!(matches!(empty, Err(Error::Graph(GraphError::Node { .. }))), "{empty:?}");
 }
 
@@ -377,9 +416,7 @@ fn equal_channels_lose_less() {
     let y = g.conv("y", sum, &w, None, Window::new().with_padding(1), 1).unwrap();
     let graph = g.build(&[y]).unwrap();
     let x = random(IxDyn(&[16, 4, 6, 6]), rng);
-    let mut ranges = ChannelAbsMax::new(&graph).unwrap();
-    ranges.observe(&x).unwrap();
-    let equal = graph.equalize(&ranges).unwrap();
+    let equal = graph.equalize(&graph.calibrate([x.view()]).unwrap()).unwrap();
     let float = graph.run(&x).unwrap();
     assert!(sqnr(&float, &equal.run(&x).unwrap()) > 100.0, "the same function");
     let quality = |graph: &Graph| sqnr(&float, &graph.quantize(&calibrated(graph, &x)).unwrap().run(&x).unwrap());
@@ -403,12 +440,10 @@ fn new_constants_get_fresh_names() {
     let graph = g.build(&[y]).unwrap();
     let x = random(IxDyn(&[16, 4, 1, 1]), rng);
     let float = graph.run(&x).unwrap();
-    let (mut ranges, mut statistics) = (ChannelAbsMax::new(&graph).unwrap(), InputStatistics::new(&graph).unwrap());
-    ranges.observe(&x).unwrap();
-    statistics.observe(&x).unwrap();
-    let equal = graph.equalize(&ranges).unwrap();
+    let calibration = observed(&graph, &x, 16);
+    let equal = graph.equalize(&calibration).unwrap();
     assert!(sqnr(&float, &equal.run(&x).unwrap()) > 100.0, "the same function");
     let recipe = Recipe::dynamic_range(&graph).unwrap();
-    let network = graph.quantize_with_coordinate_descent(&recipe, &statistics).unwrap();
+    let network = graph.quantize_with_coordinate_descent(&recipe, &calibration).unwrap();
     assert!(sqnr(&float, &network.run(&x).unwrap()) > 30.0, "bias correction");
 }

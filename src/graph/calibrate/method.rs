@@ -1,0 +1,36 @@
+//! How calibration chooses the range of an activation.
+
+use crate::error::Result;
+use crate::observer::{Clip, EntropyStatistic, MseStatistic, PercentileStatistic, PowerOfTwoHistogram};
+use crate::scheme::Scheme;
+
+/// How [`Calibration::recipe`](super::Calibration::recipe) chooses the range of an activation from its values. (ONNX
+/// Runtime: `CalibrationMethod`.)
+///
+/// The formulas are those of the [observers](crate::observer) of the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum CalibrationMethod {
+    /// Minimum to maximum, see [`MinMax`](crate::observer::MinMax).
+    #[default]
+    MinMax,
+    /// The central percentage of the values, above 50 and at most 100, see [`Percentile`](crate::observer::Percentile).
+    Percentile(f64),
+    /// Least mean squared error, see [`Mse`](crate::observer::Mse).
+    Mse,
+    /// Least Kullback-Leibler divergence, see [`Entropy`](crate::observer::Entropy).
+    Entropy,
+}
+
+impl CalibrationMethod {
+    /// The range of an activation.
+    pub(super) fn range(self, histogram: &PowerOfTwoHistogram) -> Result<(f32, f32)> {
+        let scheme = Scheme::<u8>::asymmetric();
+        Ok(match self {
+            CalibrationMethod::MinMax => (histogram.bounds().min(), histogram.bounds().max()),
+            CalibrationMethod::Percentile(p) => PercentileStatistic::new(p)?.clip(histogram, &scheme),
+            CalibrationMethod::Mse => MseStatistic.clip(histogram, &scheme),
+            CalibrationMethod::Entropy => EntropyStatistic.clip(histogram, &scheme),
+        })
+    }
+}
