@@ -17,7 +17,9 @@ use ndarray::{Array, Array1, Array2, Axis, IntoDimension, Ix2, arr0, array};
 use ndarray_quant::compat::{fbgemm::choose_qparams, gemmlowp::FixedPoint};
 use ndarray_quant::error::ParamsError;
 use ndarray_quant::gemm::{DequantizeEpilogue, I32Epilogue, PackedRhs, RequantizeEpilogue, gemm};
-use ndarray_quant::graph::{Activation, Arena, Graph, GraphBuilder, QuantizedNetwork, Recipe, TensorId, op};
+use ndarray_quant::graph::{
+    Activation, Arena, CalibrationMethod, Graph, GraphBuilder, QuantizedNetwork, Recipe, TensorId, op,
+};
 use ndarray_quant::half::{HalfCast, Overflow};
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::metrics::sqnr_db;
@@ -123,7 +125,8 @@ fn dynamic_range() -> Recipe {
 
 /// A recipe whose input is codes and whose output is float.
 fn calibrated() -> Recipe {
-    graph().calibrate(MinMax::per_tensor(), [ones([1, 4]).view()]).unwrap()
+    let graph = graph();
+    graph.calibrate([ones([1, 4]).view()]).unwrap().recipe(&graph, CalibrationMethod::MinMax).unwrap()
 }
 
 fn onnx(nodes: &[Message]) -> Vec<u8> {
