@@ -18,10 +18,11 @@
 //! | calibrate | [`Graph::calibrate`], [`Calibrator`], [`Calibration`], [`CalibrationMethod`] |
 //! | quantize without data | [`Recipe::float16`], [`Recipe::dynamic_range`] |
 //! | read and edit precisions and ranges | [`Recipe`], [`TensorRecipe`], [`Precision`] |
+//! | quantize in one call | [`FullInteger`], [`FullIntegerSearch`] |
 //! | quantize and run | [`Graph::quantize`], [`QuantizedNetwork`] |
 //! | equalize channels | [`Graph::equalize`] |
 //! | round weights by their effect on the output | [`Graph::quantize_with_coordinate_descent`] |
-//! | choose precisions for a size or an SQNR | [`Graph::mixed_precision_within_bytes`], [`Graph::mixed_precision_for_sqnr`] |
+//! | choose precisions for a size or an SQNR | [`Graph::mixed_precision_within_bytes`], [`Graph::mixed_precision_for_sqnr`], [`MixedPrecision`] |
 //! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
 //! | save and load (feature `safetensors`) | `QuantizedNetwork::save`, `QuantizedNetwork::load`, `io::safetensors` |
 //!
@@ -62,6 +63,7 @@
 // | `recipe` | quantization recipes |
 // | `calibrate` | the tap: ranges, channel maxima and second moments of activations, and recipes from them |
 // | `equalize` | cross-layer equalization |
+// | `full_integer`, `samples` | the whole trip in one call; the choice of ranges by the error behind each tensor; held-out samples |
 // | `coordinate_descent` | weight rounding with bias correction |
 // | `quantize`, `stored` | quantized weights |
 // | `lower`, `qnetwork` | lowering to codes, or to their simulation on floats |
@@ -79,6 +81,7 @@ mod compile;
 mod coordinate_descent;
 mod equalize;
 mod fold;
+mod full_integer;
 mod fuse;
 mod load;
 mod lower;
@@ -90,6 +93,7 @@ mod quantize;
 mod recipe;
 mod report;
 mod reshapes;
+mod samples;
 mod stored;
 
 pub use crate::ops::clamp::Clamp;
@@ -99,6 +103,8 @@ pub use crate::ops::registry::attributes as op;
 pub use builder::{GraphBuilder, TensorId};
 pub use calibrate::{Calibration, CalibrationMethod, Calibrator};
 pub use compile::FloatNetwork;
+pub use full_integer::{FullInteger, FullIntegerSearch, FullIntegerStep};
+pub use mixed::MixedPrecision;
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Input;
 #[cfg(feature = "safetensors")]
@@ -109,6 +115,7 @@ pub use network::{Graph, Node};
 pub use op::Activation;
 pub use plan::Arena;
 pub use qnetwork::QuantizedNetwork;
+pub use quantize::Quantization;
 pub use recipe::{Precision, Recipe, TensorRecipe};
 pub use report::{ErrorMetrics, ErrorReport, LayerReport};
 #[cfg(feature = "safetensors")]

@@ -149,6 +149,15 @@ pub(super) struct Entry {
 /// The size of the largest tensor of a chunk of images, so that a chunk stays in L2.
 const CHUNK_BYTES: usize = 256 * 1024;
 
+/// A step that has run, with its values in one sample. Its kernel may run again on other inputs.
+pub(crate) struct Probe<'a> {
+    pub(crate) step: &'a Step,
+    pub(crate) kernel: &'a dyn Kernel,
+    pub(crate) inputs: &'a [Values<'a>],
+    pub(crate) output: Values<'a>,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
 /// Receives a tensor and its values in one sample.
 pub(crate) type Observe<'a> = &'a mut dyn FnMut(&Tensor, Values<'_>) -> Result<()>;
 
@@ -316,6 +325,38 @@ impl Plan {
             run().map_err(|e| shift_batch(e, i))?;
         }
         Ok(samples)
+    }
+
+    /// Runs one sample on one thread and calls `probe` after each step with a kernel.
+    pub(crate) fn run_probed(
+        &self,
+        sample: &[ArrayViewD<'_, f32>],
+        arena: &mut Arena,
+        probe: &mut dyn FnMut(&mut Probe<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.load(sample.iter().map(|x| x.view()), 1, arena);
+        for step in &self.steps {
+            self.step(step, 1, arena)?;
+            if let Some(kernel) = &step.kernel {
+                let mut scratch = core::mem::take(&mut arena.scratch);
+                let inputs: Vec<Values<'_>> = step.inputs.iter().map(|&t| self.values(t, 1, arena)).collect();
+                let output = self.values(step.output, 1, arena);
+                probe(&mut Probe { step, kernel: &**kernel, inputs: &inputs, output, scratch: &mut scratch })?;
+                arena.scratch = scratch;
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits a batch into samples.
+    pub(crate) fn split_batch<'a>(&self, inputs: &'a [ArrayViewD<'_, f32>]) -> Result<Vec<Vec<ArrayViewD<'a, f32>>>> {
+        let samples = self.check_inputs(inputs)?;
+        let rows = self.inputs.floats.iter().map(|&t| self.tensors[t].first_axis());
+        let of = |i: usize| {
+            let range = |rows: usize| Slice::from(i * rows..(i + 1) * rows);
+            inputs.iter().zip(rows.clone()).map(|(x, rows)| x.slice_axis(Axis(0), range(rows))).collect()
+        };
+        Ok((0..samples).map(of).collect())
     }
 
     /// Splits a batch into chunks: a slice and its length each.

@@ -19,10 +19,25 @@ use crate::gemm::Int8Bits;
 use crate::granularity::Granularity;
 use crate::qtensor::QTensor;
 
-impl Graph {
-    /// Quantizes the network by a recipe. Each weight is rounded to the nearest code.
+/// How [`Graph::quantize`] quantizes a network: a [`Recipe`], or [`FullInteger`](super::FullInteger), which finds one.
+pub trait Quantization {
+    /// Quantizes the network.
     ///
-    /// If a bias does not fit into the `i32` accumulator of its channel, the range of the channel's weights is widened
+    /// # Errors
+    /// Those of the implementing type.
+    fn quantize(&self, graph: &Graph) -> Result<QuantizedNetwork>;
+}
+
+impl Quantization for Recipe {
+    fn quantize(&self, graph: &Graph) -> Result<QuantizedNetwork> {
+        graph.quantize_with(self, None)
+    }
+}
+
+impl Graph {
+    /// Quantizes the network: by a [`Recipe`], or by [`FullInteger`](super::FullInteger) from calibration data alone.
+    ///
+    /// By a recipe, each weight is rounded to the nearest code. If a bias does not fit into the `i32` accumulator of its channel, the range of the channel's weights is widened
     /// until it does; the [recipe](QuantizedNetwork::recipe) of the result has the ranges that were used. See
     /// [`Calibration`](super::Calibration) for an example.
     ///
@@ -33,8 +48,8 @@ impl Graph {
     /// - with [`Error::Value`](crate::Error::Value) as its source for a layer so deep that an `i32` accumulator could
     ///   overflow, and for a weight that exceeds the range of `f16`,
     /// - for the graph of a quantized network.
-    pub fn quantize(&self, recipe: &Recipe) -> Result<QuantizedNetwork> {
-        self.quantize_with(recipe, None)
+    pub fn quantize<Q: Quantization + ?Sized>(&self, by: &Q) -> Result<QuantizedNetwork> {
+        by.quantize(self)
     }
 
     /// Quantizes the network by a recipe, with weights rounded to reduce the error of each layer's output on the observed

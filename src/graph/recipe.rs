@@ -32,7 +32,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    fn is_code(self) -> bool {
+    pub(crate) fn is_code(self) -> bool {
         matches!(self, Precision::Int4 | Precision::Int8)
     }
 }

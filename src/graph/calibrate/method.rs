@@ -24,7 +24,7 @@ pub enum CalibrationMethod {
 
 impl CalibrationMethod {
     /// The range of an activation.
-    pub(super) fn range(self, histogram: &PowerOfTwoHistogram) -> Result<(f32, f32)> {
+    pub(crate) fn range(self, histogram: &PowerOfTwoHistogram) -> Result<(f32, f32)> {
         let scheme = Scheme::<u8>::asymmetric();
         Ok(match self {
             CalibrationMethod::MinMax => (histogram.bounds().min(), histogram.bounds().max()),

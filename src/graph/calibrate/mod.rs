@@ -182,7 +182,7 @@ impl Calibration {
     }
 
     /// The histogram of an activation.
-    fn observed(&self, name: &str) -> Result<&PowerOfTwoHistogram> {
+    pub(crate) fn observed(&self, name: &str) -> Result<&PowerOfTwoHistogram> {
         let tensor = self.tensors.get(name);
         let tensor = tensor.ok_or_else(|| Error::unknown("tensor of the calibration", name, self.tensors.keys()))?;
         tensor.histogram.as_ref().ok_or_else(|| Error::from(ValueError::EmptyCalibration).at(name))

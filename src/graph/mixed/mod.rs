@@ -1,4 +1,6 @@
-//! Mixed precision: chooses the precision of each layer under a budget.
+//! Mixed precision: chooses the precision of each tensor under a budget.
+
+mod raise;
 
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
@@ -6,12 +8,12 @@ use alloc::vec::Vec;
 
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 
-use super::network::{Graph, Parts};
-use super::plan::Arena;
-use super::qnetwork::QuantizedNetwork;
-use super::recipe::{Precision, Recipe, read_as_non_weights, weights};
 use crate::error::{Error, Result};
+use crate::graph::network::{Graph, Parts};
+use crate::graph::plan::Arena;
+use crate::graph::recipe::{Precision, Recipe, read_as_non_weights, weights};
 use crate::metrics::ErrorSums;
+pub use raise::MixedPrecision;
 
 impl Graph {
     /// Mixed precision by size: changes weights from `Int8` to `Int4` until all weights take at most `max_bytes`, as
@@ -50,23 +52,44 @@ impl Graph {
         Search::new(self, recipe, &x)?.reduce_size(max_bytes)
     }
 
-    /// Mixed precision by error: lets layers compute in float, with `Float16` weights and an output that is not rounded to
-    /// codes, until the outputs for the samples `x` have a signal-to-quantization-noise ratio of at least `min_sqnr_db`,
-    /// in decibels, and returns the new recipe. The layers that improve the outputs most change first.
+    /// Mixed precision by error: raises tensors to float until the outputs have a signal-to-quantization-noise ratio of at
+    /// least `min_sqnr_db`, in decibels, on the samples `x`, and on a quarter of them that is held out from all choices.
     ///
-    /// A recipe that meets the ratio is returned as it is. Each layer costs up to two quantizations and two runs.
+    /// Any activation is raised from `Int8` to `Float32`, together with the weights of the layers that read it, and any
+    /// weights to `Float16`. Each is rounded while all else is exact, on some of the samples, and those that add the most
+    /// error to the outputs are raised first. A recipe that meets the ratio is returned as it is.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// use ndarray_quant::graph::{CalibrationMethod, GraphBuilder, Precision};
+    /// let mut g = GraphBuilder::new();
+    /// let x = g.input("x", &[1, 2])?;
+    /// let x = g.linear("a", x, &array![[1.0, -0.5], [0.25, 1.0]], None)?;
+    /// let x = g.relu("relu", x)?;
+    /// let y = g.linear("y", x, &array![[0.9, 0.123]], None)?;
+    /// let graph = g.build(&[y])?.simplify()?;
+    /// let x = Array2::from_shape_fn((16, 2), |(i, j)| ((i * 2 + j) as f32).sin());
+    /// let recipe = graph.calibrate([x.view()])?.recipe(&graph, CalibrationMethod::MinMax)?;
+    ///
+    /// let found = graph.mixed_precision_for_sqnr(&recipe, &x, 60.0)?;
+    /// assert!(found.sqnr_db >= 60.0 && found.held_out_sqnr_db >= 60.0);
+    /// println!("{found}");
+    /// let network = graph.quantize(&found.recipe)?;
+    /// # assert!(!found.raised.is_empty());
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Argument`] if float layers do not reach `min_sqnr_db`, otherwise the same as [`Graph::quantize`] and
+    /// [`Error::Argument`] if the ratio is not met with all activations in `Float32` and all weights in `Float16`; it says
+    /// what is reached. [`Error::Value`] without samples, otherwise the same as [`Graph::quantize`] and
     /// [`QuantizedNetwork::run`].
     pub fn mixed_precision_for_sqnr<D: Dimension>(
         &self,
         recipe: &Recipe,
         x: &ArrayRef<f32, D>,
         min_sqnr_db: f64,
-    ) -> Result<Recipe> {
-        let x = [x.view().into_dyn()];
-        Search::new(self, recipe, &x)?.reduce_error(min_sqnr_db)
+    ) -> Result<MixedPrecision> {
+        raise::for_sqnr(self, recipe, &[alloc::vec![x.view().into_dyn()]], min_sqnr_db)
     }
 }
 
@@ -131,52 +154,14 @@ impl<'a> Search<'a> {
         parts.constants.extend(rounded.map(|rounded| (name.to_string(), rounded)));
         let mut arena = Arena::new().with_max_bytes(usize::MAX);
         let found = Graph::new(parts)?.compile()?.run_many(self.x, &mut arena)?;
-        Ok(self.errors(&found).noise)
-    }
-
-    fn reduce_error(&self, target: f64) -> Result<Recipe> {
-        let mut recipe = self.recipe.clone();
-        let mut sqnr = self.sqnr(&self.graph.quantize(&recipe)?)?;
-        if sqnr >= target {
-            return Ok(recipe);
-        }
-        let mut choices = Vec::new();
-        for (name, output) in self.layers() {
-            let mut changed = self.recipe.clone();
-            raise(&mut changed, name, output);
-            choices.push((self.sqnr(&self.graph.quantize(&changed)?)?, name, output));
-        }
-        choices.sort_by(|a, b| b.0.total_cmp(&a.0));
-        for (_, name, output) in choices {
-            raise(&mut recipe, name, output);
-            sqnr = self.sqnr(&self.graph.quantize(&recipe)?)?;
-            if sqnr >= target {
-                return Ok(recipe);
-            }
-        }
-        let found = alloc::format!("{target} dB; with all layers in float, {sqnr:.1} dB are reached");
-        Err(Error::Argument { what: "least SQNR", expected: "an SQNR that float layers can reach", found })
-    }
-
-    fn sqnr(&self, network: &QuantizedNetwork) -> Result<f64> {
-        let found = network.run_many(self.x, &mut Arena::new().with_max_bytes(usize::MAX))?;
-        Ok(self.errors(&found).sqnr_db())
-    }
-
-    /// The error sums of all outputs.
-    fn errors(&self, found: &[ArrayD<f32>]) -> ErrorSums {
         let mut sums = ErrorSums::default();
-        let values = |&x: &f32| f64::from(x);
-        sums.add(self.expected.iter().flatten().map(values), found.iter().flatten().map(values));
-        sums
+        add_errors(&mut sums, &self.expected, &found);
+        Ok(sums.noise)
     }
 }
 
-/// Lets a layer compute in float.
-fn raise(recipe: &mut Recipe, weights: &str, output: &str) {
-    for (name, precision) in [(weights, Precision::Float16), (output, Precision::Float32)] {
-        if let Some(tensor) = recipe.tensors.get_mut(name) {
-            tensor.precision = precision;
-        }
-    }
+/// Adds the errors of all outputs.
+pub(crate) fn add_errors(sums: &mut ErrorSums, expected: &[ArrayD<f32>], found: &[ArrayD<f32>]) {
+    let values = |&x: &f32| f64::from(x);
+    sums.add(expected.iter().flatten().map(values), found.iter().flatten().map(values));
 }
