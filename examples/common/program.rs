@@ -27,7 +27,8 @@ pub(crate) fn run<T>(
             return ExitCode::from(2);
         }
     };
-    match work(&options) {
+    let isa = ndarray_quant::gemm::check_isa_variable();
+    match isa.map_err(Into::into).and_then(|()| work(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{name}: {error}");

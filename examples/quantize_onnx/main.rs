@@ -40,6 +40,7 @@ use std::process::ExitCode;
 
 use ndarray::{Array4, Axis, s};
 use ndarray_quant::graph::{Calibration, CalibrationMethod, Calibrator, Graph, Recipe};
+use ndarray_quant::io::onnx::OnnxReader;
 
 use measure::Mode;
 use options::{Options, Source};
@@ -67,8 +68,11 @@ struct Task {
 fn run(options: &Options) -> Result {
     let Task { graph, calibrate, check } = match &options.source {
         Source::File { model, calibrate, check } => {
-            let read = |path| images::read(path, options.mean, options.scale);
-            Task { graph: Graph::from_onnx(model)?, calibrate: read(calibrate)?, check: read(check)? }
+            let read = |path| images::read(path, &options.mean, &options.scale);
+            let reader = OnnxReader::new();
+            let reader =
+                options.inputs.iter().fold(reader, |reader, (name, shape)| reader.with_input_shape(name, shape));
+            Task { graph: reader.read_file(model)?, calibrate: read(calibrate)?, check: read(check)? }
         }
         Source::Trained => cnn::task()?,
     };

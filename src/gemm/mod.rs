@@ -89,6 +89,18 @@ pub fn kernel_name() -> &'static str {
     crate::simd::Isa::gemm_name()
 }
 
+/// Checks the environment variable `NDARRAY_QUANT_ISA`. For programs, to tell their users of a misspelt name.
+///
+/// The variable rules out instruction sets, so the library takes an unknown name for the lowest one, `sse2` or `portable`:
+/// nothing runs that might have been meant to be ruled out. Names are known in upper and lower case, and an empty value is
+/// no name.
+///
+/// # Errors
+/// [`Error::Argument`] with the known names if the variable is set to another one.
+pub fn check_isa_variable() -> Result<()> {
+    crate::simd::Isa::cap().map(|_| ())
+}
+
 /// Multiplies in registers, `rounds` times twelve of them (AMX: four tiles), and returns the number of multiply–accumulates
 /// (MACs) of 8-bit codes it executed.
 ///

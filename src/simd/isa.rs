@@ -13,6 +13,7 @@ use super::Gemm;
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{Amx, Avx2, Avx512, Avx512Vbmi, Avx512Vnni, AvxVnni, Sse2};
+use crate::error::{Error, Result};
 
 /// An instruction set that this machine has and the operating system lets it use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,20 +335,39 @@ impl Isa {
 
     #[cold]
     fn choose_level() -> u8 {
+        choose_level(Self::cap().unwrap_or(0), |level| Self::detect(level).is_some())
+    }
+
+    /// Returns the level that `NDARRAY_QUANT_ISA` names, the highest if it is not set.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a name that is not known.
+    pub(crate) fn cap() -> Result<u8> {
         #[cfg(feature = "std")]
-        let name = std::env::var("NDARRAY_QUANT_ISA").ok();
-        #[cfg(feature = "std")]
-        let name = name.as_deref();
-        #[cfg(not(feature = "std"))]
-        let name = None;
-        choose_level(name, |level| Self::detect(level).is_some())
+        if let Some(name) = std::env::var_os("NDARRAY_QUANT_ISA") {
+            return cap(&name.to_string_lossy());
+        }
+        cap("")
     }
 }
 
-/// Returns the highest detected level, at most the named one. An unknown name caps nothing.
-fn choose_level(name: Option<&str>, mut detect: impl FnMut(u8) -> bool) -> u8 {
-    let named = name.and_then(|name| NAMES.iter().position(|&known| known == name));
-    let cap = named.unwrap_or(NAMES.len() - 1) as u8;
+/// Returns the level of a name in upper or lower case, the highest for an empty name.
+fn cap(name: &str) -> Result<u8> {
+    if name.is_empty() {
+        return Ok(NAMES.len() as u8 - 1);
+    }
+    let level = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name));
+    let expected =
+        if cfg!(target_arch = "x86_64") { "sse2, avx2, avxvnni, avx512, avx512vnni or amx" } else { "portable" };
+    level.map(|level| level as u8).ok_or_else(|| Error::Argument {
+        what: "NDARRAY_QUANT_ISA",
+        expected,
+        found: alloc::format!("{name:?}"),
+    })
+}
+
+/// Returns the highest detected level, at most `cap`.
+fn choose_level(cap: u8, mut detect: impl FnMut(u8) -> bool) -> u8 {
     (0..=cap).rev().find(|&level| detect(level)).unwrap_or(0)
 }
 
@@ -365,9 +385,9 @@ mod tests {
     use super::*;
 
     /// Returns the chosen name and the names that were detected, on a machine that has the first `levels` sets.
-    fn choose(name: Option<&str>, levels: usize) -> (&'static str, Vec<&'static str>) {
+    fn choose(name: &str, levels: usize) -> (&'static str, Vec<&'static str>) {
         let mut detected = Vec::new();
-        let level = choose_level(name, |level| {
+        let level = choose_level(cap(name).unwrap(), |level| {
             detected.push(NAMES[level as usize]);
             (level as usize) < levels
         });
@@ -378,21 +398,29 @@ mod tests {
     fn ruled_out_sets_are_never_detected() {
         for (cap, name) in NAMES.iter().enumerate() {
             for levels in 1..=NAMES.len() {
-                let (chosen, detected) = choose(Some(name), levels);
+                let (chosen, detected) = choose(name, levels);
                 assert_eq!(chosen, NAMES[cap.min(levels - 1)], "{name} with {levels} sets");
                 assert!(detected.iter().all(|name| NAMES[..=cap].contains(name)), "{name}: {detected:?}");
             }
         }
-        assert_eq!(choose(Some(NAMES[0]), NAMES.len()), (NAMES[0], alloc::vec![NAMES[0]]));
+        assert_eq!(choose(NAMES[0], NAMES.len()), (NAMES[0], alloc::vec![NAMES[0]]));
     }
 
     #[test]
-    fn without_a_known_name_the_best_set_is_chosen() {
-        for name in [None, Some(""), Some("AVX2"), Some("avx9")] {
-            for levels in 1..=NAMES.len() {
-                assert_eq!(choose(name, levels).0, NAMES[levels - 1]);
-            }
+    fn without_a_name_the_best_set_is_chosen() {
+        for levels in 1..=NAMES.len() {
+            assert_eq!(choose("", levels).0, NAMES[levels - 1]);
         }
+    }
+
+    #[test]
+    fn names_are_known_in_upper_case_and_others_are_errors() {
+        for (level, name) in NAMES.iter().enumerate() {
+            assert_eq!(cap(&name.to_uppercase()), Ok(level as u8));
+        }
+        let error = alloc::string::ToString::to_string(&cap("avx9").unwrap_err());
+        assert!(error.contains("NDARRAY_QUANT_ISA") && error.contains("\"avx9\""), "{error}");
+        assert!(NAMES.iter().all(|name| error.contains(name)), "{error}");
     }
 
     /// Detection and products that do not use AMX never request tiles; the first deep product does.
