@@ -27,7 +27,10 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs)]
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels of x86-64 keep sums in registers"))]
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "parts of other instruction sets, such as tiles of AMX")
+)]
 
 extern crate alloc;
 

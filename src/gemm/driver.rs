@@ -253,9 +253,11 @@ struct Group<'a, S: Stage> {
 impl<'a, S: Stage> Group<'a, S> {
     /// Branches on constants, so that only the tiles of the instruction set are compiled.
     fn dispatch<G: Gemm>(self, g: G) {
-        const { assert!(G::MR == 12 || G::MR == 6 || G::MR == 4) }
+        const { assert!(matches!(G::MR, 4 | 6 | 8 | 12)) }
         if const { G::MR == 12 } {
             self.run::<G, 12>(g)
+        } else if const { G::MR == 8 } {
+            self.run::<G, 8>(g)
         } else if const { G::MR == 6 } {
             self.run::<G, 6>(g)
         } else {
@@ -277,7 +279,7 @@ impl<'a, S: Stage> Group<'a, S> {
     }
 
     fn tiles<G: Gemm, const MR: usize>(&mut self, g: G) {
-        if const { G::KR == UNIT } && self.a.signed {
+        if const { G::KR == UNIT } && self.a.signed != G::SIGNED_LHS {
             g.run(Tiles::<G, S, MR, true> { g, group: self });
         } else {
             g.run(Tiles::<G, S, MR, false> { g, group: self });
@@ -339,7 +341,7 @@ impl<G: Gemm, S: Stage, const MR: usize, const SIGNED: bool> Task for Tiles<'_, 
         let (v, stage, nr) = (g.vector(), group.stage, REGISTERS * G::V::LANES);
         for i in (0..group.rows - group.rows % MR).step_by(MR) {
             let mut last = [[0; UNIT]; MR];
-            let a = Units::new(group.a.from(i), &mut last);
+            let a = Units::new(group.a.from(i), G::SIGNED_LHS, &mut last);
             for p in 0..group.columns[0].len() / nr {
                 let b = panel(group.panels, group.panel_len, group.columns, p, nr);
                 let out = group.out.from(i, p * nr);
@@ -377,7 +379,7 @@ impl<G: Gemm, const ROWS: usize, const CHAINS: usize> Task for TileRows<'_, G, R
         let TilesToMemory { g, a, panels, panel_len, columns, acc } = self.0;
         let (width, stride) = (REGISTERS * G::V::LANES, columns[0].len());
         let mut last = [[0; UNIT]; ROWS];
-        let a = Units::new(a, &mut last);
+        let a = Units::new(a, G::SIGNED_LHS, &mut last);
         for p in 0..stride / width {
             let tile = tile::<G, ROWS, REGISTERS, CHAINS, true>(g, &a, panel(panels, panel_len, columns, p, width));
             let out = OutTile { row: 0, col: 0, width, out: &mut acc[p * width..], stride };

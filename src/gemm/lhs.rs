@@ -50,7 +50,7 @@ pub(crate) struct LhsLayout {
     blocking: Blocking,
     /// True if rows of this depth can be read from the caller's matrix.
     in_place: bool,
-    /// True to add the sign offset in a copy, not in the tile at each read.
+    /// True to add a sign offset in a copy, not in the tile at each read.
     offset_in_copy: bool,
 }
 
@@ -64,14 +64,14 @@ impl LhsLayout {
         Self {
             blocking,
             in_place: isa.reads_in_place(depth, cols),
-            offset_in_copy: blocking.unsigned_lhs && rows > 1 && cols >= OFFSET_IN_COPY_COLS,
+            offset_in_copy: rows > 1 && cols >= OFFSET_IN_COPY_COLS,
         }
     }
 
     /// Returns the layout of a [`PackedLhs`](super::PackedLhs), copied once for all products.
     pub(super) fn packed(isa: Isa) -> Self {
         let blocking = isa.blocking();
-        Self { blocking, in_place: false, offset_in_copy: blocking.unsigned_lhs }
+        Self { blocking, in_place: false, offset_in_copy: true }
     }
 
     /// Returns whether rows of a matrix can be read where they are.
@@ -86,7 +86,16 @@ impl LhsLayout {
 
     /// Returns the offset from codes to those that are multiplied.
     pub(super) fn sign_offset(self, signed: bool) -> i32 {
-        if self.blocking.unsigned_lhs && signed { 128 } else { 0 }
+        match (signed, self.multiplies_signed(signed)) {
+            (true, false) => 128,
+            (false, true) => -128,
+            _ => 0,
+        }
+    }
+
+    /// Returns whether codes are signed when they are multiplied.
+    fn multiplies_signed(self, signed: bool) -> bool {
+        self.blocking.signed_lhs.unwrap_or(signed)
     }
 
     /// Returns whether rows at this stride compete for the same cache sets of L1.
@@ -146,11 +155,12 @@ impl LhsBlock {
             return if with_sums { rows } else { LhsRows { sums: &[], ..rows } };
         }
         let Self { codes, copies, sums } = self;
-        let Blocking { mr, lhs_width, unsigned_lhs, lhs_tiles, .. } = layout.blocking;
+        let Blocking { mr, lhs_width, lhs_tiles, .. } = layout.blocking;
         let (count, depth) = (range.len(), a.depth());
         let readable = if count < mr && !lhs_tiles { count.next_power_of_two().min(mr) } else { count };
-        let offset = layout.offset_in_copy && a.signed();
-        let signed = a.signed() && !offset;
+        let multiplied = layout.multiplies_signed(a.signed());
+        let offset = layout.offset_in_copy && a.signed() != multiplied;
+        let signed = a.signed() != offset;
         let widened = lhs_width == 2;
         let in_place = a.in_place(range.clone()).filter(|&(_, stride)| {
             widened || layout.in_place && !offset && readable == count && !layout.aliases(stride)
@@ -174,7 +184,7 @@ impl LhsBlock {
         sums.clear();
         if with_sums {
             sums.resize(readable.max(count), 0);
-            simd::run(RowSums { rows, signed: signed && !unsigned_lhs, sums: &mut sums[..count] });
+            simd::run(RowSums { rows, signed: multiplied, sums: &mut sums[..count] });
         }
         if !widened {
             return LhsRows { len, sums, ..rows };
@@ -187,7 +197,7 @@ impl LhsBlock {
     }
 }
 
-/// Makes signed codes unsigned: adds 128, which is XOR 0x80.
+/// Makes signed codes unsigned, or unsigned codes signed: adds or subtracts 128, which is XOR 0x80.
 struct AddSignOffset<'a>(&'a mut [u8]);
 
 impl Task for AddSignOffset<'_> {
@@ -228,7 +238,7 @@ impl Task for Widen<'_> {
     }
 }
 
-/// Sums the codes of each row: signed ones unchanged if `signed`, otherwise with the sign offset.
+/// Sums the codes of each row as they are multiplied: as signed or unsigned ones, others with the sign offset.
 struct RowSums<'a> {
     rows: LhsRows<'a>,
     signed: bool,
@@ -240,11 +250,9 @@ impl Task for RowSums<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let (sign_xor, offset) = match (self.rows.signed, self.signed) {
-            (false, _) => (0, 0),
-            (true, false) => (0x80, 0),
-            (true, true) => (0x80, 128 * self.rows.len as i32),
-        };
+        // As unsigned codes, less 128 each.
+        let sign_xor = if self.rows.signed { 0x80 } else { 0 };
+        let offset = if self.signed { 128 * self.rows.len as i32 } else { 0 };
         for (i, sum) in self.sums.iter_mut().enumerate() {
             *sum = self.rows.row(i).iter().map(|code| (code ^ sign_xor) as i32).sum::<i32>() - offset;
         }

@@ -24,6 +24,8 @@ pub(super) fn pack<T: Int8>(isa: Isa, b: ArrayView2<'_, T>, panels: &mut [u8], s
     let threads = threads::worth(b.len().saturating_mul(MACS_PER_BYTE));
     let (blocking, depth) = (isa.blocking(), isa.padded_depth(b.nrows()));
     match (blocking.nr / REGISTERS, blocking.kr) {
+        (4, 1) => Pack::<_, 4, 1> { b, depth, panels, sums }.fork(threads),
+        (4, 4) => Pack::<_, 4, 4> { b, depth, panels, sums }.fork(threads),
         (4, 2) => Pack::<_, 4, 2> { b, depth, panels, sums }.fork(threads),
         (8, 2) => Pack::<_, 8, 2> { b, depth, panels, sums }.fork(threads),
         (8, 4) => Pack::<_, 8, 4> { b, depth, panels, sums }.fork(threads),

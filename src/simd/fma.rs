@@ -7,10 +7,10 @@
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fma(Proof);
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
 type Proof = ();
 /// Rust has no FMA in `core` for other targets yet.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
 type Proof = core::convert::Infallible;
 
 impl Fma {
@@ -20,7 +20,12 @@ impl Fma {
         (super::Isa::current() != super::Isa::BASELINE).then_some(Self(()))
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    pub(crate) fn new() -> Option<Self> {
+        Some(Self(()))
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
     pub(crate) fn new() -> Option<Self> {
         None
     }
@@ -35,7 +40,14 @@ impl Fma {
         unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    #[inline(always)]
+    pub(crate) fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        use core::arch::aarch64::{vdup_n_f32, vfmas_lane_f32};
+        vfmas_lane_f32::<0>(c, a, vdup_n_f32(b))
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
     pub(crate) fn mul_add(self, _: f32, _: f32, _: f32) -> f32 {
         match self.0 {}
     }

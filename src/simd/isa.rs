@@ -1,6 +1,6 @@
 //! The list of instruction sets and the choice among them.
 //!
-//! Detection reads CPUID and changes nothing in the process. It starts at the set that `NDARRAY_QUANT_ISA` names and
+//! Detection asks the processor (CPUID) or the operating system (AArch64) and changes nothing in the process. It starts at the set that `NDARRAY_QUANT_ISA` names and
 //! goes down from there, so a set that the variable rules out is never detected.
 //!
 //! AMX takes one more step: the operating system grants tiles per process, on request. Only [`Isa::for_gemm`] asks,
@@ -8,20 +8,26 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::Gemm;
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use super::aarch64::{DotProd, I8mm};
+#[cfg(test)]
 use super::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{Amx, Avx2, Avx512, Avx512Vbmi, Avx512Vnni, AvxVnni, Sse2};
+use super::x86_64::{Amx, Avx2, Avx512, Avx512Vbmi, Avx512Vnni, AvxVnni};
+use super::{Baseline, Gemm};
 use crate::error::{Error, Result};
 
 /// An instruction set that this machine has and the operating system lets it use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
-    #[cfg(any(test, not(target_arch = "x86_64")))]
+    #[cfg(test)]
     Portable(Portable),
-    #[cfg(target_arch = "x86_64")]
-    Sse2(Sse2),
+    /// What every machine of the target has.
+    Baseline(Baseline),
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    DotProd(DotProd),
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    I8mm(I8mm),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -36,18 +42,17 @@ pub(crate) enum Isa {
 
 /// Evaluates `$body` with `$v` bound to the vector of an instruction set.
 ///
-/// AVX-VNNI and AVX512-VNNI add dot products, which only [`with_gemm!`] needs.
+/// Sets that only add dot products, which only [`with_gemm!`] needs, are not among them.
 macro_rules! with_vector {
     ($isa:expr, $v:ident => $body:expr) => {
-        match $isa {
-            #[cfg(any(test, not(target_arch = "x86_64")))]
-            $crate::simd::Isa::Portable($v) => $body,
+        match $isa.vectors() {
+            #[cfg(test)]
+            $crate::simd::Vectors::Portable($v) => $body,
+            $crate::simd::Vectors::Baseline($v) => $body,
             #[cfg(target_arch = "x86_64")]
-            isa => match isa.vector() {
-                $crate::simd::X86Vector::Sse2($v) => $body,
-                $crate::simd::X86Vector::Avx2($v) => $body,
-                $crate::simd::X86Vector::Avx512($v) => $body,
-            },
+            $crate::simd::Vectors::Avx2($v) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Vectors::Avx512($v) => $body,
         }
     };
 }
@@ -57,10 +62,13 @@ pub(crate) use with_vector;
 macro_rules! with_gemm {
     ($isa:expr, $g:ident => $body:expr, $amx:ident => $amx_body:expr) => {
         match $isa {
-            #[cfg(any(test, not(target_arch = "x86_64")))]
+            #[cfg(test)]
             $crate::simd::Isa::Portable($g) => $body,
-            #[cfg(target_arch = "x86_64")]
-            $crate::simd::Isa::Sse2($g) => $body,
+            $crate::simd::Isa::Baseline($g) => $body,
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            $crate::simd::Isa::DotProd($g) => $body,
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            $crate::simd::Isa::I8mm($g) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::simd::Isa::Avx2($g) => $body,
             #[cfg(target_arch = "x86_64")]
@@ -76,17 +84,26 @@ macro_rules! with_gemm {
 }
 pub(crate) use with_gemm;
 
-/// The registers of x86-64.
-#[cfg(target_arch = "x86_64")]
-pub(crate) enum X86Vector {
-    Sse2(Sse2),
+/// The registers of an instruction set.
+pub(crate) enum Vectors {
+    #[cfg(test)]
+    Portable(Portable),
+    Baseline(Baseline),
+    #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
 }
 
 /// The values of `NDARRAY_QUANT_ISA` in ascending order of preference. A *level* is an index into this list.
 const NAMES: &[&str] = if cfg!(target_arch = "x86_64") {
     &["sse2", "avx2", "avxvnni", "avx512", "avx512vnni", AMX]
+} else if cfg!(all(target_arch = "aarch64", target_feature = "neon")) {
+    &["neon", "dotprod", "i8mm"]
+} else if cfg!(all(target_arch = "wasm32", target_feature = "relaxed-simd")) {
+    &["relaxed-simd"]
+} else if cfg!(all(target_arch = "wasm32", target_feature = "simd128")) {
+    &["simd128"]
 } else {
     &["portable"]
 };
@@ -102,10 +119,13 @@ pub(crate) struct Blocking {
     pub(crate) nr: usize,
     /// Codes of depth that lie side by side in a panel.
     pub(crate) kr: usize,
+    /// Codes of depth that are multiplied together: the depth of a panel is a multiple.
+    pub(crate) depth_unit: usize,
     /// Bytes of a code of the LHS as tiles read it: 1, or 2 if it is widened beforehand.
     pub(crate) lhs_width: usize,
-    /// True if the LHS must be unsigned. The tile then adds the sign offset to signed codes: XOR 0x80 adds 128.
-    pub(crate) unsigned_lhs: bool,
+    /// Whether the LHS must be signed, or unsigned, if it must. The tile then adds the sign offset to other codes: XOR 0x80
+    /// adds 128 or subtracts it.
+    pub(crate) signed_lhs: Option<bool>,
     /// Row strides that are multiples of this make rows of a tile compete for the same cache sets of L1.
     pub(crate) aliasing_stride: usize,
     /// Panels that rows of a tile meet one after the other, so that outputs are written in longer runs.
@@ -127,9 +147,10 @@ impl Blocking {
         Self {
             mr: G::MR,
             nr: REGISTERS * <G::V as Vector>::LANES,
-            kr: G::KR,
+            kr: if G::INTERLEAVED { G::KR } else { 1 },
+            depth_unit: G::KR,
             lhs_width: if bytes { 1 } else { 2 },
-            unsigned_lhs: bytes,
+            signed_lhs: if bytes { Some(G::SIGNED_LHS) } else { None },
             aliasing_stride: 4096,
             group: 2,
             lhs_tiles: false,
@@ -145,7 +166,7 @@ impl Blocking {
         nr: Amx::NR,
         group: 4,
         lhs_tiles: true,
-        unsigned_lhs: false,
+        signed_lhs: None,
         aliasing_stride: 1024,
         // Of 2 MiB. An RHS of 1 MiB stayed in L2 on Emerald Rapids, one of 4 MiB did not.
         nc_bytes: 1536 * 1024,
@@ -155,16 +176,17 @@ impl Blocking {
 }
 
 impl Isa {
-    /// Detects the instruction set of a level by CPUID.
+    /// Detects the instruction set of a level.
     ///
     /// The level of AMX gives AVX512-VNNI: a token for tiles takes permission, see [`Self::for_gemm`].
     #[inline]
     fn detect(level: u8) -> Option<Self> {
         match level {
-            #[cfg(not(target_arch = "x86_64"))]
-            0 => Some(Isa::Portable(Portable)),
-            #[cfg(target_arch = "x86_64")]
-            0 => Some(Isa::Sse2(Sse2)),
+            0 => Some(Self::BASELINE),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            1 => DotProd::new().map(Isa::DotProd),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            2 => I8mm::new().map(Isa::I8mm),
             #[cfg(target_arch = "x86_64")]
             1 => Avx2::new().map(Isa::Avx2),
             #[cfg(target_arch = "x86_64")]
@@ -180,26 +202,26 @@ impl Isa {
     }
 
     /// The instruction set that every machine of this target has.
-    pub(crate) const BASELINE: Self = {
-        #[cfg(target_arch = "x86_64")]
-        let baseline = Isa::Sse2(Sse2);
-        #[cfg(not(target_arch = "x86_64"))]
-        let baseline = Isa::Portable(Portable);
-        baseline
-    };
+    pub(crate) const BASELINE: Self = Isa::Baseline(Baseline);
 
-    #[cfg(target_arch = "x86_64")]
     #[inline]
-    pub(crate) fn vector(self) -> X86Vector {
+    pub(crate) fn vectors(self) -> Vectors {
         match self {
             #[cfg(test)]
-            Isa::Portable(_) => X86Vector::Sse2(Sse2),
-            Isa::Sse2(sse2) => X86Vector::Sse2(sse2),
-            Isa::Avx2(avx2) => X86Vector::Avx2(avx2),
-            Isa::AvxVnni(vnni) => X86Vector::Avx2(vnni.vector()),
-            Isa::Avx512(avx512) => X86Vector::Avx512(avx512),
-            Isa::Avx512Vnni(vnni) => X86Vector::Avx512(vnni.vector()),
-            Isa::Amx(amx) => X86Vector::Avx512(amx.vnni().vector()),
+            Isa::Portable(portable) => Vectors::Portable(portable),
+            Isa::Baseline(baseline) => Vectors::Baseline(baseline),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Isa::DotProd(_) | Isa::I8mm(_) => Vectors::Baseline(Baseline),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(avx2) => Vectors::Avx2(avx2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(vnni) => Vectors::Avx2(vnni.vector()),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(avx512) => Vectors::Avx512(avx512),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(vnni) => Vectors::Avx512(vnni.vector()),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx(amx) => Vectors::Avx512(amx.vnni().vector()),
         }
     }
 
@@ -207,8 +229,8 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(crate) fn vbmi(self) -> Option<Avx512Vbmi> {
-        match self.vector() {
-            X86Vector::Avx512(avx512) => Avx512Vbmi::new(avx512),
+        match self.vectors() {
+            Vectors::Avx512(avx512) => Avx512Vbmi::new(avx512),
             _ => None,
         }
     }
@@ -226,7 +248,7 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx(_) => Amx::padded_depth(depth),
-            _ => depth.next_multiple_of(self.blocking().kr),
+            _ => depth.next_multiple_of(self.blocking().depth_unit),
         }
     }
 
@@ -256,7 +278,7 @@ impl Isa {
         #[cfg(not(target_arch = "x86_64"))]
         let amx = None;
         let detected = (0..NAMES.len() as u8).filter(|&level| NAMES[level as usize] != AMX).filter_map(Self::detect);
-        [Isa::Portable(Portable)].into_iter().filter(|_| cfg!(target_arch = "x86_64")).chain(detected).chain(amx)
+        [Isa::Portable(Portable)].into_iter().chain(detected).chain(amx)
     }
 
     /// Returns the instruction set to pack a GEMM operand of this depth for.
@@ -284,10 +306,13 @@ impl Isa {
     /// Returns the name that `NDARRAY_QUANT_ISA` knows it by.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            #[cfg(any(test, not(target_arch = "x86_64")))]
+            #[cfg(test)]
             Isa::Portable(_) => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Sse2(_) => "sse2",
+            Isa::Baseline(_) => NAMES[0],
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Isa::DotProd(_) => "dotprod",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Isa::I8mm(_) => "i8mm",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]

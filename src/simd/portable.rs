@@ -103,10 +103,6 @@ unsafe impl Vector for Portable {
             fn store_quarter<const PART>(to: *mut u8, x: I) = to.cast::<i32>().write_unaligned(x[PART as usize]);
             fn load_f32(from: *const f32) -> F = from.cast::<F>().read_unaligned();
             fn store_f32(to: *mut f32, x: F) = to.cast::<F>().write_unaligned(x);
-            fn load_f16(from: *const u16) -> F =
-                from.cast::<[u16; 4]>().read_unaligned().map(|x| half::f16::from_bits(x).to_f32());
-            fn store_f16(to: *mut u16, x: F) =
-                to.cast::<[u16; 4]>().write_unaligned(x.map(|x| half::f16::from_f32(x).to_bits()));
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Dot4<'a> {
     pub(crate) rows: usize,
     /// Outputs in a row.
     pub(crate) outputs: usize,
-    /// Unsigned codes, for neighbouring blocks of 16 channels: block `b` starts at vector `b`.
+    /// Codes of the sign of [`Gemm::SIGNED_LHS`], for neighbouring blocks of 16 channels: block `b` starts at vector `b`.
     pub(crate) vectors: &'a [Vector64],
     /// Distance between the first vectors of neighbouring outputs.
     pub(crate) step: usize,
@@ -271,7 +271,7 @@ fn load_vector64<V: Vector, const REGS: usize>(v: V, from: &Vector64) -> [V::I32
 pub(crate) struct Interleave4<'a, V> {
     pub(crate) v: V,
     pub(crate) rows: [&'a [u8]; 4],
-    /// 0x80 adds the sign offset to signed codes.
+    /// 0x80 adds the sign offset.
     pub(crate) sign_xor: u8,
     /// Distance between pixels in bytes.
     pub(crate) pixel: usize,

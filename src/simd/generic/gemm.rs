@@ -1,11 +1,13 @@
 //! The multiplication of codes, and the tile of a product.
 
+use core::array::from_mut;
+
 use crate::simd::{Target, Vector};
 
 /// How an instruction set multiplies codes: by a dot product of bytes (VNNI), or in pairs of 16-bit integers.
 ///
-/// The right-hand side is signed bytes. A *unit* of the left-hand side is 4 bytes: four unsigned codes, or two codes
-/// widened to 16 bits.
+/// The right-hand side is signed bytes. A *unit* of the left-hand side is 4 bytes: four codes, or two codes widened to
+/// 16 bits.
 pub(crate) trait Gemm: Target {
     type V: Vector;
     /// Weights of [`dot4`](Self::dot4), prepared.
@@ -14,6 +16,13 @@ pub(crate) trait Gemm: Target {
     const MR: usize;
     /// Codes of depth in a unit: 4 or 2.
     const KR: usize;
+    /// True if panels hold the codes of a unit side by side for each column, false if they hold the columns of each
+    /// depth.
+    const INTERLEAVED: bool = true;
+    /// True if [`dot`](Self::dot) multiplies by one element of a register of units, false if units are broadcast.
+    const BY_ELEMENT: bool = false;
+    /// True if codes of bytes are multiplied as signed ones, false if as unsigned ones. The sign offset converts others.
+    const SIGNED_LHS: bool = false;
     /// Distance at which the RHS is prefetched, in bytes, or 0. The hardware prefetcher stops at each page.
     const AHEAD: usize;
 
@@ -25,8 +34,9 @@ pub(crate) trait Gemm: Target {
     /// - `from` is valid for reads of `LANES * KR` bytes.
     unsafe fn load_rhs(self, from: *const u8) -> <Self::V as Vector>::I32;
 
-    /// Returns `acc + Σ a[i] * b[i]` for the codes of a unit of each column.
-    fn dot(
+    /// Returns `acc + Σ a[i] * b[i]` for the codes of a unit of each column. `UNIT` is the element of `a`, or 0 if it is
+    /// broadcast.
+    fn dot<const UNIT: i32>(
         self,
         acc: <Self::V as Vector>::I32,
         a: <Self::V as Vector>::I32,
@@ -36,7 +46,8 @@ pub(crate) trait Gemm: Target {
     /// Prepares signed bytes for [`dot4`](Self::dot4).
     fn weights(self, bytes: <Self::V as Vector>::I32) -> Self::Weights;
 
-    /// Returns `acc + Σ codes[i] * weights[i]` for the four bytes of each element, unsigned by signed.
+    /// Returns `acc + Σ codes[i] * weights[i]` for the four bytes of each element. The codes have the sign of
+    /// [`SIGNED_LHS`](Self::SIGNED_LHS), weights are signed.
     fn dot4(
         self,
         acc: <Self::V as Vector>::I32,
@@ -47,6 +58,7 @@ pub(crate) trait Gemm: Target {
 
 /// Implements [`Gemm`] for a vector without a dot product of bytes: widened to 16 bits and multiplied in pairs, which
 /// is exact. (`vpmaddubsw` would do twice the work but saturates: 255 × -128 + 255 × -128 leaves 16 bits.)
+#[allow(unused_macros, reason = "some targets have a better product")]
 macro_rules! multiply_i16 {
     ($token:ident, MR = $mr:literal) => {
         impl $crate::simd::Gemm for $token {
@@ -69,7 +81,7 @@ macro_rules! multiply_i16 {
             }
 
             #[inline(always)]
-            fn dot(
+            fn dot<const UNIT: i32>(
                 self,
                 acc: <Self as Vector>::I32,
                 a: <Self as Vector>::I32,
@@ -96,6 +108,7 @@ macro_rules! multiply_i16 {
         }
     };
 }
+#[allow(unused_imports, reason = "some targets have a better product")]
 pub(crate) use multiply_i16;
 
 /// Bytes of a unit of the LHS.
@@ -113,7 +126,8 @@ pub(crate) struct LhsRows<'a> {
     pub(crate) stride: usize,
     /// Length of a row in bytes: its codes, each of one or two bytes.
     pub(crate) len: usize,
-    /// True if the codes are signed bytes. A tile of a dot product of bytes then adds the sign offset: XOR 0x80.
+    /// True if the codes are signed bytes. A tile of a dot product of bytes of the other sign adds the sign offset: XOR
+    /// 0x80.
     pub(crate) signed: bool,
     /// Sum of each row's codes, with the sign offset if the tile adds it. Empty if the RHS has no zero points.
     pub(crate) sums: &'a [i32],
@@ -158,28 +172,33 @@ pub(crate) struct Units<'a, const ROWS: usize> {
 }
 
 impl<'a, const ROWS: usize> Units<'a, ROWS> {
-    /// Copies row remainders, if there are any, to `last`. Only a reference to it is kept: it is seldom needed.
+    /// Rows that are multiplied as `signed` codes. Copies row remainders, if there are any, to `last`. Only a reference to
+    /// it is kept: it is seldom needed.
     #[inline(always)]
-    pub(crate) fn new(rows: LhsRows<'a>, last: &'a mut [[u8; UNIT]; ROWS]) -> Self {
+    pub(crate) fn new(rows: LhsRows<'a>, signed: bool, last: &'a mut [[u8; UNIT]; ROWS]) -> Self {
         let end = const { ROWS - 1 }.checked_mul(rows.stride).and_then(|start| start.checked_add(rows.len));
         assert!(end.is_some_and(|end| end <= rows.bytes.len()), "rows of the LHS");
         let more = !rows.len.is_multiple_of(UNIT);
         if more {
             copy_remainders(rows, last);
         }
-        let sign_xor = if rows.signed { 0x8080_8080u32 as i32 } else { 0 };
+        let sign_xor = if rows.signed != signed { 0x8080_8080u32 as i32 } else { 0 };
         let (first, stride, whole) = (rows.bytes.as_ptr(), rows.stride, rows.len / UNIT);
         Self { first, stride, sums: rows.sums, whole, last: more.then_some(last), sign_xor }
     }
 
-    /// Returns unit `k` of row `i`.
+    /// Returns unit `k` of row `i` in each element, or a register of the `UNITS` units from there on.
     ///
     /// # Safety
-    /// - `i < ROWS` and `k < self.whole`.
+    /// - `i < ROWS` and `k + UNITS <= self.whole`.
     #[inline(always)]
-    unsafe fn get(&self, i: usize, k: usize) -> i32 {
+    unsafe fn get<V: Vector, const UNITS: usize>(&self, v: V, i: usize, k: usize) -> V::I32 {
+        const { assert!(UNITS == 1 || UNITS == V::LANES) }
         // SAFETY: row `i` starts at `i * stride` and has `whole` units; `new` checked that the last row is in bounds.
-        i32::from_le(unsafe { self.first.add(i * self.stride + k * UNIT).cast::<i32>().read_unaligned() })
+        unsafe {
+            let from = self.first.add(i * self.stride + k * UNIT);
+            if const { UNITS > 1 } { v.load(from) } else { v.splat(i32::from_le(from.cast::<i32>().read_unaligned())) }
+        }
     }
 }
 
@@ -227,29 +246,40 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     }
     let panel = b.codes.as_ptr();
     let mut k = 0;
-    while k + CHAINS <= whole {
+    let round = if G::BY_ELEMENT { BY_ELEMENT } else { CHAINS };
+    while k + round <= whole {
         if G::AHEAD > 0 {
             for j in 0..REGS {
-                for line in 0..(CHAINS * unit).div_ceil(64) {
+                for line in 0..(round * unit).div_ceil(64) {
                     v.prefetch(panel.wrapping_add(j * register + k * unit + G::AHEAD + line * 64));
                 }
             }
         }
-        for (c, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: `k + c < whole`, so both operands have this unit.
-            unsafe { step::<G, ROWS, REGS, SIGNED>(g, acc, a, k + c, panel.add((k + c) * unit), register) }
+        // SAFETY: `k + round <= whole`, so both operands have these units.
+        unsafe {
+            if const { G::BY_ELEMENT } {
+                let b = panel.add(k * unit);
+                step::<G, ROWS, REGS, CHAINS, BY_ELEMENT, SIGNED>(g, &mut acc, a, k, b, register);
+            } else {
+                for (c, acc) in acc.iter_mut().enumerate() {
+                    let b = panel.add((k + c) * unit);
+                    step::<G, ROWS, REGS, 1, 1, SIGNED>(g, from_mut(acc), a, k + c, b, register);
+                }
+            }
         }
-        k += CHAINS;
+        k += round;
     }
     while k < whole {
+        let b = panel.wrapping_add(k * unit);
         // SAFETY: `k < whole`, so both operands have this unit.
-        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], a, k, panel.add(k * unit), register) }
+        unsafe { step::<G, ROWS, REGS, 1, 1, SIGNED>(g, from_mut(&mut acc[0]), a, k, b, register) }
         k += 1;
     }
     if let (Some(last), true) = (a.last, whole < steps) {
         let last = Units { first: last.as_ptr().cast(), stride: UNIT, whole: 1, last: None, ..*a };
         // SAFETY: `last` has one unit, and the panel has this one, because `whole < steps`.
-        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, 0, panel.add(whole * unit), register) }
+        let b = panel.wrapping_add(whole * unit);
+        unsafe { step::<G, ROWS, REGS, 1, 1, SIGNED>(g, from_mut(&mut acc[0]), &last, 0, b, register) }
     }
     let mut sum = acc[0];
     for acc in acc.iter().skip(1) {
@@ -260,31 +290,55 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     sum
 }
 
-/// Accumulates unit `k` of the rows and the unit of a panel at `b`, whose registers are `register` bytes apart.
+/// Units of a register that are multiplied by element.
+const BY_ELEMENT: usize = 4;
+
+/// Accumulates `UNITS` units of the rows from `k` on and those of a panel at `b`, whose registers are `register` bytes
+/// apart. The units are dealt to the chains.
 ///
 /// # Safety
-/// - `k < a.whole`, and `b` is valid for reads of a unit of `REGS` registers of columns.
+/// - `k + UNITS <= a.whole`, and `b` is valid for reads of these units of `REGS` registers of columns.
 #[inline(always)]
-unsafe fn step<G: Gemm, const ROWS: usize, const REGS: usize, const SIGNED: bool>(
+unsafe fn step<
+    G: Gemm,
+    const ROWS: usize,
+    const REGS: usize,
+    const CHAINS: usize,
+    const UNITS: usize,
+    const SIGNED: bool,
+>(
     g: G,
-    acc: &mut Tile<G, ROWS, REGS>,
+    acc: &mut [Tile<G, ROWS, REGS>; CHAINS],
     a: &Units<'_, ROWS>,
     k: usize,
     b: *const u8,
     register: usize,
 ) {
     let v = g.vector();
-    let mut columns = [v.splat(0); REGS];
-    for (j, column) in columns.iter_mut().enumerate() {
-        // SAFETY: the caller promises the columns.
-        *column = unsafe { g.load_rhs(b.add(j * register)) };
+    let mut columns = [[v.splat(0); REGS]; UNITS];
+    for (u, columns) in columns.iter_mut().enumerate() {
+        for (j, column) in columns.iter_mut().enumerate() {
+            // SAFETY: the caller promises the columns.
+            *column = unsafe { g.load_rhs(b.add(u * G::V::LANES * G::KR + j * register)) };
+        }
     }
-    for (i, row) in acc.iter_mut().enumerate() {
-        // SAFETY: `i < ROWS`, and the caller promises `k`.
-        let unit = v.splat(unsafe { a.get(i, k) });
-        let unit = if SIGNED { v.xor(unit, v.splat(a.sign_xor)) } else { unit };
-        for (acc, &b) in row.iter_mut().zip(&columns) {
-            *acc = g.dot(*acc, unit, b);
+    for i in 0..ROWS {
+        // SAFETY: `i < ROWS`, and the caller promises the units.
+        let units = unsafe { a.get::<_, UNITS>(v, i, k) };
+        let units = if SIGNED { v.xor(units, v.splat(a.sign_xor)) } else { units };
+        for j in 0..REGS {
+            acc[0][i][j] = g.dot::<0>(acc[0][i][j], units, columns[0][j]);
+        }
+        if const { UNITS == BY_ELEMENT } {
+            for j in 0..REGS {
+                acc[1 % CHAINS][i][j] = g.dot::<1>(acc[1 % CHAINS][i][j], units, columns[1][j]);
+            }
+            for j in 0..REGS {
+                acc[2 % CHAINS][i][j] = g.dot::<2>(acc[2 % CHAINS][i][j], units, columns[2][j]);
+            }
+            for j in 0..REGS {
+                acc[3 % CHAINS][i][j] = g.dot::<3>(acc[3 % CHAINS][i][j], units, columns[3][j]);
+            }
         }
     }
 }
@@ -307,7 +361,7 @@ pub(crate) fn peak_macs<G: Gemm>(g: G, rounds: usize) -> u64 {
     for _ in 0..rounds {
         for acc in &mut chains {
             // Each product has an operand of its own, so that none can be computed once for all.
-            *acc = g.dot(*acc, *acc, b);
+            *acc = g.dot::<0>(*acc, *acc, b);
         }
     }
     core::hint::black_box(chains);

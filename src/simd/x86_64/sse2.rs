@@ -78,15 +78,6 @@ unsafe impl Vector for Sse2 {
             };
             fn load_f32(from: *const f32) -> F = _mm_loadu_ps(from);
             fn store_f32(to: *mut f32, x: F) = _mm_storeu_ps(to, x);
-            fn load_f16(from: *const u16) -> F = {
-                let wide = from.cast::<[u16; 4]>().read_unaligned().map(|x| half::f16::from_bits(x).to_f32());
-                _mm_loadu_ps(wide.as_ptr())
-            };
-            fn store_f16(to: *mut u16, x: F) = {
-                let mut wide = [0.0; 4];
-                _mm_storeu_ps(wide.as_mut_ptr(), x);
-                to.cast::<[u16; 4]>().write_unaligned(wide.map(|x| half::f16::from_f32(x).to_bits()))
-            };
         }
     }
 }

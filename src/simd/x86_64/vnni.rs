@@ -51,7 +51,7 @@ macro_rules! vnni {
             }
 
             #[inline(always)]
-            fn dot(self, acc: Self::Weights, a: Self::Weights, b: Self::Weights) -> Self::Weights {
+            fn dot<const UNIT: i32>(self, acc: Self::Weights, a: Self::Weights, b: Self::Weights) -> Self::Weights {
                 // SAFETY: the token proves that the machine has the instruction.
                 unsafe { $dpbusd(acc, a, b) }
             }
@@ -63,7 +63,7 @@ macro_rules! vnni {
 
             #[inline(always)]
             fn dot4(self, acc: Self::Weights, codes: Self::Weights, weights: Self::Weights) -> Self::Weights {
-                self.dot(acc, codes, weights)
+                self.dot::<0>(acc, codes, weights)
             }
         }
     };

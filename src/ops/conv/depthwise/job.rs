@@ -20,9 +20,9 @@ const CHANNEL_BLOCK: usize = 64;
 pub(super) struct Job<'a> {
     pub(super) weights: &'a DepthwiseWeights,
     pub(super) codes: &'a [u8],
-    /// The sign offset: XOR with it makes codes unsigned.
+    /// The sign offset: XOR with it makes codes signed or unsigned, as the instruction set multiplies them.
     pub(super) sign_offset: u8,
-    /// The zero point of the unsigned codes.
+    /// The bits of the zero point with the sign offset.
     pub(super) zero: u8,
     /// A row of zero points, in codes of the image: the padding.
     pub(super) padding_row: &'a [u8],

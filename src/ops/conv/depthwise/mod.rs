@@ -112,7 +112,12 @@ impl DepthwiseWeights {
     ) {
         let image = window.output[0] * window.output[1] * self.outputs;
         // Padding and the spare channels of the last vector are multiplied as well; they contribute 0.
-        let zero = zero_point.to_i32() + X::SIGN_OFFSET;
+        let signed = X::SIGN_OFFSET != 0;
+        let (sign_offset, zero) = match (signed, self.isa.blocking().signed_lhs == Some(true)) {
+            (true, false) => (0x80, zero_point.to_i32() + 128),
+            (false, true) => (0x80, zero_point.to_i32() - 128),
+            _ => (0, zero_point.to_i32()),
+        };
         let DepthwiseScratch { start, padding_row, threads } = workspace;
         start.clear();
         start.extend(self.sums.iter().map(|sum| sum.wrapping_mul(zero).wrapping_neg()));
@@ -126,7 +131,7 @@ impl DepthwiseWeights {
         let job = Job {
             weights: self,
             codes: X::as_bytes(codes),
-            sign_offset: if X::SIGN_OFFSET == 0 { 0 } else { 0x80 },
+            sign_offset,
             zero: zero as u8,
             padding_row,
             start,

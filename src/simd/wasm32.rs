@@ -1,0 +1,124 @@
+//! SIMD of WebAssembly: `simd128`, and dot products of bytes where `relaxed-simd` is enabled too.
+//!
+//! A program has one set: WebAssembly is validated as a whole before it runs, so there is nothing to detect.
+#![allow(unsafe_code, reason = "intrinsics; the target has them")]
+
+use core::arch::wasm32::*;
+
+use super::vector::vector_methods;
+use super::{Target, Task, Vector};
+
+/// The instructions that the program is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Simd128;
+
+impl Target for Simd128 {
+    #[inline(always)]
+    fn run<T: Task>(self, task: T) -> T::Output {
+        task.run()
+    }
+}
+
+type I = v128;
+type F = v128;
+
+// SAFETY: the target has these instructions.
+unsafe impl Vector for Simd128 {
+    type I32 = I;
+    type F32 = F;
+    const LANES: usize = 4;
+
+    vector_methods! {
+        safe {
+            fn splat(x: i32) -> I = i32x4_splat(x);
+            fn splat_f32(x: f32) -> F = f32x4_splat(x);
+            fn add(a: I, b: I) -> I = i32x4_add(a, b);
+            fn sub(a: I, b: I) -> I = i32x4_sub(a, b);
+            fn mul(a: I, b: I) -> I = i32x4_mul(a, b);
+            fn xor(a: I, b: I) -> I = v128_xor(a, b);
+            fn multiply_add_i16(a: I, b: I) -> I = i32x4_dot_i16x8(a, b);
+            fn add_saturating_i16(a: I, b: I) -> I = i16x8_add_sat(a, b);
+            fn pack_i16(a: I, b: I) -> I = i16x8_narrow_i32x4(a, b);
+            fn pack_u8(a: I, b: I) -> I = u8x16_narrow_i16x8(a, b);
+            fn min_u8(a: I, b: I) -> I = u8x16_min(a, b);
+            fn max_u8(a: I, b: I) -> I = u8x16_max(a, b);
+            fn even_u8(x: I) -> I = v128_and(x, i16x8_splat(0xff));
+            fn odd_u8(x: I) -> I = u16x8_shr(x, 8);
+            fn even_i8(x: I) -> I = i16x8_shr(i16x8_shl(x, 8), 8);
+            fn odd_i8(x: I) -> I = i16x8_shr(x, 8);
+            fn unpack_low_i8(a: I, b: I) -> I =
+                i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b);
+            fn unpack_high_i8(a: I, b: I) -> I =
+                i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b);
+            fn unpack_low_i16(a: I, b: I) -> I = i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(a, b);
+            fn unpack_high_i16(a: I, b: I) -> I = i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(a, b);
+            fn transpose_groups(x: I) -> I = x;
+            fn transpose_to_groups(x: I) -> I = x;
+            fn to_f32(x: I) -> F = f32x4_convert_i32x4(x);
+            fn round(x: F) -> I = i32x4_trunc_sat_f32x4(f32x4_nearest(x));
+            fn add_f32(a: F, b: F) -> F = f32x4_add(a, b);
+            fn mul_f32(a: F, b: F) -> F = f32x4_mul(a, b);
+            // `pmax(x, y)` is `if x < y { y } else { x }`.
+            fn max_f32(a: F, b: F) -> F = f32x4_pmax(b, a);
+            fn min_f32(a: F, b: F) -> F = f32x4_pmin(b, a);
+            fn prefetch(_address: *const u8) -> () = ();
+        }
+        unsafe {
+            fn load(from: *const u8) -> I = v128_load(from.cast());
+            fn load_i8_as_i16(from: *const u8) -> I = i16x8_load_extend_i8x8(from.cast());
+            fn store(to: *mut u8, x: I) = v128_store(to.cast(), x);
+            fn store_half<const PART>(to: *mut u8, x: I) =
+                to.cast::<i64>().write_unaligned(if PART == 0 { i64x2_extract_lane::<0>(x) } else { i64x2_extract_lane::<1>(x) });
+            fn store_quarter<const PART>(to: *mut u8, x: I) = to.cast::<i32>().write_unaligned(match PART {
+                0 => i32x4_extract_lane::<0>(x),
+                1 => i32x4_extract_lane::<1>(x),
+                2 => i32x4_extract_lane::<2>(x),
+                _ => i32x4_extract_lane::<3>(x),
+            });
+            fn load_f32(from: *const f32) -> F = v128_load(from.cast());
+            fn store_f32(to: *mut f32, x: F) = v128_store(to.cast(), x);
+        }
+    }
+}
+
+#[cfg(not(target_feature = "relaxed-simd"))]
+super::multiply_i16!(Simd128, MR = 4);
+
+/// Three dot products of bytes. The second operand of `i32x4.relaxed_dot_i8x16_i7x16_add` has seven bits, or the result
+/// depends on the machine, so a code is multiplied as `2 * (code / 2) + code % 2`.
+#[cfg(target_feature = "relaxed-simd")]
+impl super::Gemm for Simd128 {
+    type V = Self;
+    type Weights = I;
+    const MR: usize = 4;
+    const KR: usize = 4;
+    const AHEAD: usize = 0;
+
+    #[inline(always)]
+    fn vector(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn load_rhs(self, from: *const u8) -> I {
+        // SAFETY: the caller promises `LANES * KR` bytes, a register.
+        unsafe { self.load(from) }
+    }
+
+    #[inline(always)]
+    fn dot<const UNIT: i32>(self, acc: I, a: I, b: I) -> I {
+        let half = v128_and(u32x4_shr(a, 1), u8x16_splat(0x7f));
+        let acc = i32x4_relaxed_dot_i8x16_i7x16_add(b, v128_and(a, u8x16_splat(1)), acc);
+        i32x4_relaxed_dot_i8x16_i7x16_add(b, half, i32x4_relaxed_dot_i8x16_i7x16_add(b, half, acc))
+    }
+
+    #[inline(always)]
+    fn weights(self, bytes: I) -> I {
+        bytes
+    }
+
+    #[inline(always)]
+    fn dot4(self, acc: I, codes: I, weights: I) -> I {
+        self.dot::<0>(acc, codes, weights)
+    }
+}
