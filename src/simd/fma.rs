@@ -42,9 +42,11 @@ impl Fma {
 
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     #[inline(always)]
+    #[allow(unsafe_code, reason = "an intrinsic that needs NEON")]
     pub(crate) fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         use core::arch::aarch64::{vdup_n_f32, vfmas_lane_f32};
-        vfmas_lane_f32::<0>(c, a, vdup_n_f32(b))
+        // SAFETY: the target has NEON.
+        unsafe { vfmas_lane_f32::<0>(c, a, vdup_n_f32(b)) }
     }
 
     #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]

@@ -46,8 +46,6 @@ pub(crate) enum Isa {
 macro_rules! with_vector {
     ($isa:expr, $v:ident => $body:expr) => {
         match $isa.vectors() {
-            #[cfg(test)]
-            $crate::simd::Vectors::Portable($v) => $body,
             $crate::simd::Vectors::Baseline($v) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::simd::Vectors::Avx2($v) => $body,
@@ -86,8 +84,6 @@ pub(crate) use with_gemm;
 
 /// The registers of an instruction set.
 pub(crate) enum Vectors {
-    #[cfg(test)]
-    Portable(Portable),
     Baseline(Baseline),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
@@ -207,8 +203,9 @@ impl Isa {
     #[inline]
     pub(crate) fn vectors(self) -> Vectors {
         match self {
+            // Loops that use registers only are not compiled for it a second time.
             #[cfg(test)]
-            Isa::Portable(portable) => Vectors::Portable(portable),
+            Isa::Portable(_) => Vectors::Baseline(Baseline),
             Isa::Baseline(baseline) => Vectors::Baseline(baseline),
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Isa::DotProd(_) | Isa::I8mm(_) => Vectors::Baseline(Baseline),

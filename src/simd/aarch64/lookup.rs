@@ -6,8 +6,13 @@ use core::arch::aarch64::*;
 const LANES: usize = 16;
 
 /// Implements [`lookup`](crate::simd::lookup).
+pub(crate) fn lookup(table: &[u8; 256], codes: (&[u8], usize), to: (&mut [u8], usize)) {
+    // SAFETY: the target has NEON.
+    unsafe { rows(table, codes, to) }
+}
+
 #[target_feature(enable = "neon")]
-pub(crate) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
+fn rows(table: &[u8; 256], (codes, len): (&[u8], usize), (to, stride): (&mut [u8], usize)) {
     // SAFETY: the quarters of the table have the size of four registers.
     let table = [0, 1, 2, 3].map(|i| unsafe { vld1q_u8_x4(table.as_ptr().add(4 * i * LANES)) });
     for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {

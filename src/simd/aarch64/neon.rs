@@ -119,8 +119,17 @@ impl Gemm for Neon {
 
     #[inline(always)]
     fn dot<const UNIT: i32>(self, acc: I, a: I, b: I) -> I {
-        let (a, b) = (i16s(vdupq_laneq_s32::<UNIT>(a)), i16s(b));
-        vmlal_high_laneq_s16::<1>(vmlal_laneq_s16::<0>(acc, vget_low_s16(b), a), b, a)
+        // SAFETY: the target has NEON.
+        unsafe {
+            let (a, b) = (i16s(a), i16s(b));
+            let low = vget_low_s16(b);
+            match UNIT {
+                0 => vmlal_high_laneq_s16::<1>(vmlal_laneq_s16::<0>(acc, low, a), b, a),
+                1 => vmlal_high_laneq_s16::<3>(vmlal_laneq_s16::<2>(acc, low, a), b, a),
+                2 => vmlal_high_laneq_s16::<5>(vmlal_laneq_s16::<4>(acc, low, a), b, a),
+                _ => vmlal_high_laneq_s16::<7>(vmlal_laneq_s16::<6>(acc, low, a), b, a),
+            }
+        }
     }
 
     #[inline(always)]
@@ -130,11 +139,14 @@ impl Gemm for Neon {
 
     #[inline(always)]
     fn dot4(self, acc: I, codes: I, weights: [I; 2]) -> I {
-        let [even, odd] = [i16s(self.even_u8(codes)), i16s(self.odd_u8(codes))];
-        let weights = [i16s(weights[0]), i16s(weights[1])];
-        let low = vmull_s16(vget_low_s16(even), vget_low_s16(weights[0]));
-        let low = vmlal_s16(low, vget_low_s16(odd), vget_low_s16(weights[1]));
-        let high = vmlal_high_s16(vmull_high_s16(even, weights[0]), odd, weights[1]);
-        vaddq_s32(acc, vpaddq_s32(low, high))
+        // SAFETY: the target has NEON.
+        unsafe {
+            let [even, odd] = [i16s(self.even_u8(codes)), i16s(self.odd_u8(codes))];
+            let weights = [i16s(weights[0]), i16s(weights[1])];
+            let low = vmull_s16(vget_low_s16(even), vget_low_s16(weights[0]));
+            let low = vmlal_s16(low, vget_low_s16(odd), vget_low_s16(weights[1]));
+            let high = vmlal_high_s16(vmull_high_s16(even, weights[0]), odd, weights[1]);
+            vaddq_s32(acc, vpaddq_s32(low, high))
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! The multiplication of codes, and the tile of a product.
 
-use core::array::from_mut;
-
 use crate::simd::{Target, Vector};
 
 /// How an instruction set multiplies codes: by a dot product of bytes (VNNI), or in pairs of 16-bit integers.
@@ -187,18 +185,14 @@ impl<'a, const ROWS: usize> Units<'a, ROWS> {
         Self { first, stride, sums: rows.sums, whole, last: more.then_some(last), sign_xor }
     }
 
-    /// Returns unit `k` of row `i` in each element, or a register of the `UNITS` units from there on.
+    /// Returns unit `k` of row `i`.
     ///
     /// # Safety
-    /// - `i < ROWS` and `k + UNITS <= self.whole`.
+    /// - `i < ROWS` and `k < self.whole`.
     #[inline(always)]
-    unsafe fn get<V: Vector, const UNITS: usize>(&self, v: V, i: usize, k: usize) -> V::I32 {
-        const { assert!(UNITS == 1 || UNITS == V::LANES) }
+    unsafe fn get(&self, i: usize, k: usize) -> i32 {
         // SAFETY: row `i` starts at `i * stride` and has `whole` units; `new` checked that the last row is in bounds.
-        unsafe {
-            let from = self.first.add(i * self.stride + k * UNIT);
-            if const { UNITS > 1 } { v.load(from) } else { v.splat(i32::from_le(from.cast::<i32>().read_unaligned())) }
-        }
+        i32::from_le(unsafe { self.first.add(i * self.stride + k * UNIT).cast::<i32>().read_unaligned() })
     }
 }
 
@@ -246,7 +240,15 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     }
     let panel = b.codes.as_ptr();
     let mut k = 0;
-    let round = if G::BY_ELEMENT { BY_ELEMENT } else { CHAINS };
+    let round = if G::BY_ELEMENT { ELEMENTS } else { CHAINS };
+    let mut rows = [a.first; ROWS];
+    if const { G::BY_ELEMENT } {
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = a.first.wrapping_add(i * a.stride);
+        }
+        // Without it, the loop would compute the address of each row from that of the row above, one after the other.
+        rows = core::hint::black_box(rows);
+    }
     while k + round <= whole {
         if G::AHEAD > 0 {
             for j in 0..REGS {
@@ -259,27 +261,24 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
         unsafe {
             if const { G::BY_ELEMENT } {
                 let b = panel.add(k * unit);
-                step::<G, ROWS, REGS, CHAINS, BY_ELEMENT, SIGNED>(g, &mut acc, a, k, b, register);
+                step_by_element::<G, ROWS, REGS, CHAINS, SIGNED>(g, &mut acc, &rows, k, a.sign_xor, b, register);
             } else {
                 for (c, acc) in acc.iter_mut().enumerate() {
-                    let b = panel.add((k + c) * unit);
-                    step::<G, ROWS, REGS, 1, 1, SIGNED>(g, from_mut(acc), a, k + c, b, register);
+                    step::<G, ROWS, REGS, SIGNED>(g, acc, a, k + c, panel.add((k + c) * unit), register);
                 }
             }
         }
         k += round;
     }
     while k < whole {
-        let b = panel.wrapping_add(k * unit);
         // SAFETY: `k < whole`, so both operands have this unit.
-        unsafe { step::<G, ROWS, REGS, 1, 1, SIGNED>(g, from_mut(&mut acc[0]), a, k, b, register) }
+        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], a, k, panel.add(k * unit), register) }
         k += 1;
     }
     if let (Some(last), true) = (a.last, whole < steps) {
         let last = Units { first: last.as_ptr().cast(), stride: UNIT, whole: 1, last: None, ..*a };
         // SAFETY: `last` has one unit, and the panel has this one, because `whole < steps`.
-        let b = panel.wrapping_add(whole * unit);
-        unsafe { step::<G, ROWS, REGS, 1, 1, SIGNED>(g, from_mut(&mut acc[0]), &last, 0, b, register) }
+        unsafe { step::<G, ROWS, REGS, SIGNED>(g, &mut acc[0], &last, 0, panel.add(whole * unit), register) }
     }
     let mut sum = acc[0];
     for acc in acc.iter().skip(1) {
@@ -290,55 +289,89 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
     sum
 }
 
-/// Units of a register that are multiplied by element.
-const BY_ELEMENT: usize = 4;
-
-/// Accumulates `UNITS` units of the rows from `k` on and those of a panel at `b`, whose registers are `register` bytes
-/// apart. The units are dealt to the chains.
+/// Accumulates unit `k` of the rows and the unit of a panel at `b`, whose registers are `register` bytes apart.
 ///
 /// # Safety
-/// - `k + UNITS <= a.whole`, and `b` is valid for reads of these units of `REGS` registers of columns.
+/// - `k < a.whole`, and `b` is valid for reads of a unit of `REGS` registers of columns.
 #[inline(always)]
-unsafe fn step<
-    G: Gemm,
-    const ROWS: usize,
-    const REGS: usize,
-    const CHAINS: usize,
-    const UNITS: usize,
-    const SIGNED: bool,
->(
+unsafe fn step<G: Gemm, const ROWS: usize, const REGS: usize, const SIGNED: bool>(
     g: G,
-    acc: &mut [Tile<G, ROWS, REGS>; CHAINS],
+    acc: &mut Tile<G, ROWS, REGS>,
     a: &Units<'_, ROWS>,
     k: usize,
     b: *const u8,
     register: usize,
 ) {
     let v = g.vector();
-    let mut columns = [[v.splat(0); REGS]; UNITS];
-    for (u, columns) in columns.iter_mut().enumerate() {
-        for (j, column) in columns.iter_mut().enumerate() {
-            // SAFETY: the caller promises the columns.
-            *column = unsafe { g.load_rhs(b.add(u * G::V::LANES * G::KR + j * register)) };
+    let mut columns = [v.splat(0); REGS];
+    for (j, column) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller promises the columns.
+        *column = unsafe { g.load_rhs(b.add(j * register)) };
+    }
+    for (i, row) in acc.iter_mut().enumerate() {
+        // SAFETY: `i < ROWS`, and the caller promises `k`.
+        let unit = v.splat(unsafe { a.get(i, k) });
+        let unit = if SIGNED { v.xor(unit, v.splat(a.sign_xor)) } else { unit };
+        for (acc, &b) in row.iter_mut().zip(&columns) {
+            *acc = g.dot::<0>(*acc, unit, b);
         }
     }
-    for i in 0..ROWS {
-        // SAFETY: `i < ROWS`, and the caller promises the units.
-        let units = unsafe { a.get::<_, UNITS>(v, i, k) };
-        let units = if SIGNED { v.xor(units, v.splat(a.sign_xor)) } else { units };
-        for j in 0..REGS {
-            acc[0][i][j] = g.dot::<0>(acc[0][i][j], units, columns[0][j]);
-        }
-        if const { UNITS == BY_ELEMENT } {
-            for j in 0..REGS {
-                acc[1 % CHAINS][i][j] = g.dot::<1>(acc[1 % CHAINS][i][j], units, columns[1][j]);
-            }
-            for j in 0..REGS {
-                acc[2 % CHAINS][i][j] = g.dot::<2>(acc[2 % CHAINS][i][j], units, columns[2][j]);
-            }
-            for j in 0..REGS {
-                acc[3 % CHAINS][i][j] = g.dot::<3>(acc[3 % CHAINS][i][j], units, columns[3][j]);
-            }
+}
+
+/// Units of a register that are multiplied by element.
+const ELEMENTS: usize = 4;
+
+/// Accumulates [`ELEMENTS`] units of the rows from `k` on, which are dealt to the chains, as [`step`] does one.
+///
+/// # Safety
+/// - `rows` are valid for reads up to these units, and `b` of `REGS` registers of columns of them.
+#[inline(always)]
+unsafe fn step_by_element<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: usize, const SIGNED: bool>(
+    g: G,
+    acc: &mut [Tile<G, ROWS, REGS>; CHAINS],
+    rows: &[*const u8; ROWS],
+    k: usize,
+    sign_xor: i32,
+    b: *const u8,
+    register: usize,
+) {
+    const { assert!(!G::BY_ELEMENT || G::V::LANES == ELEMENTS) }
+    let (v, unit) = (g.vector(), G::V::LANES * G::KR);
+    let mut units = [v.splat(0); ROWS];
+    for (units, row) in units.iter_mut().zip(rows) {
+        // SAFETY: the caller promises the units.
+        let codes = unsafe { v.load(row.add(k * UNIT)) };
+        *units = if SIGNED { v.xor(codes, v.splat(sign_xor)) } else { codes };
+    }
+    // SAFETY: the caller promises the columns.
+    unsafe {
+        multiply_element::<G, ROWS, REGS, 0>(g, &mut acc[0], &units, b, register);
+        multiply_element::<G, ROWS, REGS, 1>(g, &mut acc[1 % CHAINS], &units, b.add(unit), register);
+        multiply_element::<G, ROWS, REGS, 2>(g, &mut acc[2 % CHAINS], &units, b.add(2 * unit), register);
+        multiply_element::<G, ROWS, REGS, 3>(g, &mut acc[3 % CHAINS], &units, b.add(3 * unit), register);
+    }
+}
+
+/// Accumulates an element of each row's units. The loop is short enough to be unrolled.
+///
+/// # Safety
+/// - `b` is valid for reads of a unit of `REGS` registers of columns.
+#[inline(always)]
+unsafe fn multiply_element<G: Gemm, const ROWS: usize, const REGS: usize, const ELEMENT: i32>(
+    g: G,
+    acc: &mut Tile<G, ROWS, REGS>,
+    units: &[<G::V as Vector>::I32; ROWS],
+    b: *const u8,
+    register: usize,
+) {
+    let mut columns = [g.vector().splat(0); REGS];
+    for (j, column) in columns.iter_mut().enumerate() {
+        // SAFETY: the caller promises the columns.
+        *column = unsafe { g.load_rhs(b.add(j * register)) };
+    }
+    for (row, &units) in acc.iter_mut().zip(units) {
+        for (acc, &b) in row.iter_mut().zip(&columns) {
+            *acc = g.dot::<ELEMENT>(*acc, units, b);
         }
     }
 }
