@@ -7,10 +7,13 @@
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fma(Proof);
 
-#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")))]
 type Proof = ();
 /// Rust has no FMA in `core` for other targets yet.
-#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")
+)))]
 type Proof = core::convert::Infallible;
 
 impl Fma {
@@ -20,12 +23,15 @@ impl Fma {
         (super::Isa::current() != super::Isa::BASELINE).then_some(Self(()))
     }
 
-    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
     pub(crate) fn new() -> Option<Self> {
         Some(Self(()))
     }
 
-    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")
+    )))]
     pub(crate) fn new() -> Option<Self> {
         None
     }
@@ -40,7 +46,7 @@ impl Fma {
         unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
     }
 
-    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
     #[inline(always)]
     #[allow(unsafe_code, reason = "an intrinsic that needs NEON")]
     pub(crate) fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
@@ -49,7 +55,10 @@ impl Fma {
         unsafe { vfmas_lane_f32::<0>(c, a, vdup_n_f32(b)) }
     }
 
-    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")
+    )))]
     pub(crate) fn mul_add(self, _: f32, _: f32, _: f32) -> f32 {
         match self.0 {}
     }

@@ -8,7 +8,7 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 use super::aarch64::{DotProd, I8mm};
 #[cfg(test)]
 use super::portable::Portable;
@@ -22,11 +22,11 @@ use crate::error::{Error, Result};
 pub(crate) enum Isa {
     #[cfg(test)]
     Portable(Portable),
-    /// What every machine of the target has.
+    /// The set of every machine of the target.
     Baseline(Baseline),
-    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
     DotProd(DotProd),
-    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
     I8mm(I8mm),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
@@ -63,9 +63,9 @@ macro_rules! with_gemm {
             #[cfg(test)]
             $crate::simd::Isa::Portable($g) => $body,
             $crate::simd::Isa::Baseline($g) => $body,
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             $crate::simd::Isa::DotProd($g) => $body,
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             $crate::simd::Isa::I8mm($g) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::simd::Isa::Avx2($g) => $body,
@@ -94,7 +94,7 @@ pub(crate) enum Vectors {
 /// The values of `NDARRAY_QUANT_ISA` in ascending order of preference. A *level* is an index into this list.
 const NAMES: &[&str] = if cfg!(target_arch = "x86_64") {
     &["sse2", "avx2", "avxvnni", "avx512", "avx512vnni", AMX]
-} else if cfg!(all(target_arch = "aarch64", target_feature = "neon")) {
+} else if cfg!(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")) {
     &["neon", "dotprod", "i8mm"]
 } else if cfg!(all(target_arch = "wasm32", target_feature = "relaxed-simd")) {
     &["relaxed-simd"]
@@ -119,7 +119,7 @@ pub(crate) struct Blocking {
     pub(crate) depth_unit: usize,
     /// Bytes of a code of the LHS as tiles read it: 1, or 2 if it is widened beforehand.
     pub(crate) lhs_width: usize,
-    /// Whether the LHS must be signed, or unsigned, if it must. The tile then adds the sign offset to other codes: XOR 0x80
+    /// True if the LHS must be signed, false if unsigned. The tile then adds the sign offset to other codes: XOR 0x80
     /// adds 128 or subtracts it.
     pub(crate) signed_lhs: Option<bool>,
     /// Row strides that are multiples of this make rows of a tile compete for the same cache sets of L1.
@@ -179,9 +179,9 @@ impl Isa {
     fn detect(level: u8) -> Option<Self> {
         match level {
             0 => Some(Self::BASELINE),
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             1 => DotProd::new().map(Isa::DotProd),
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             2 => I8mm::new().map(Isa::I8mm),
             #[cfg(target_arch = "x86_64")]
             1 => Avx2::new().map(Isa::Avx2),
@@ -207,7 +207,7 @@ impl Isa {
             #[cfg(test)]
             Isa::Portable(_) => Vectors::Baseline(Baseline),
             Isa::Baseline(baseline) => Vectors::Baseline(baseline),
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::DotProd(_) | Isa::I8mm(_) => Vectors::Baseline(Baseline),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(avx2) => Vectors::Avx2(avx2),
@@ -306,9 +306,9 @@ impl Isa {
             #[cfg(test)]
             Isa::Portable(_) => "portable",
             Isa::Baseline(_) => NAMES[0],
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::DotProd(_) => "dotprod",
-            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
             Isa::I8mm(_) => "i8mm",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",

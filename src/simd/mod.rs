@@ -13,7 +13,7 @@
 //! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
 //! | `non_temporal`, `bytes`, `fma` | stores past the caches, views of bytes, FMA where it changes no result |
 
-#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 mod aarch64;
 mod bytes;
 mod fma;
@@ -26,7 +26,7 @@ mod non_temporal;
     test,
     not(any(
         target_arch = "x86_64",
-        all(target_arch = "aarch64", target_feature = "neon"),
+        all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"),
         all(target_arch = "wasm32", target_feature = "simd128")
     ))
 ))]
@@ -38,7 +38,7 @@ mod wasm32;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
 pub(crate) use aarch64::Neon as Baseline;
 pub(crate) use bytes::{as_bytes, as_bytes_mut, same_size_view_mut};
 pub(crate) use fma::Fma;
@@ -55,7 +55,7 @@ pub(crate) use isa::{Blocking, Isa, Vectors, with_gemm, with_vector};
 pub(crate) use non_temporal::{NonTemporal, with_non_temporal};
 #[cfg(not(any(
     target_arch = "x86_64",
-    all(target_arch = "aarch64", target_feature = "neon"),
+    all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"),
     all(target_arch = "wasm32", target_feature = "simd128")
 )))]
 pub(crate) use portable::Portable as Baseline;
@@ -171,9 +171,9 @@ pub(crate) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, strid
     if let Some(vbmi) = Isa::current().vbmi() {
         return vbmi.lookup(table, (codes, len), (to, stride));
     }
-    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
     return aarch64::lookup(table, (codes, len), (to, stride));
-    #[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
+    #[cfg(not(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")))]
     for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {
         to.iter_mut().zip(codes).for_each(|(to, &code)| *to = table[code as usize]);
     }

@@ -97,14 +97,14 @@ pub unsafe trait Vector: Target {
     /// # Safety
     /// - `to` is valid for writes of `LANES` floats.
     unsafe fn store_f32(self, to: *mut f32, x: Self::F32);
-    /// Loads `LANES` numbers of half precision: one by one where the machine does not convert them.
+    /// Loads a register of half precision, number by number where the machine does not convert them.
     ///
     /// # Safety
     /// - `from` is valid for reads of them.
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> Self::F32 {
         const { assert!(Self::LANES == 4) }
-        // SAFETY: the caller promises `LANES` numbers.
+        // SAFETY: the caller promises a register of numbers.
         unsafe {
             let wide = from.cast::<[u16; 4]>().read_unaligned().map(|x| half::f16::from_bits(x).to_f32());
             self.load_f32(wide.as_ptr())
@@ -118,7 +118,7 @@ pub unsafe trait Vector: Target {
     unsafe fn store_f16(self, to: *mut u16, x: Self::F32) {
         const { assert!(Self::LANES == 4) }
         let mut wide = [0.0; 4];
-        // SAFETY: the caller promises `LANES` numbers.
+        // SAFETY: the caller promises a register of numbers.
         unsafe {
             self.store_f32(wide.as_mut_ptr(), x);
             to.cast::<[u16; 4]>().write_unaligned(wide.map(|x| half::f16::from_f32(x).to_bits()));

@@ -101,7 +101,7 @@ impl super::Gemm for Simd128 {
 
     #[inline(always)]
     unsafe fn load_rhs(self, from: *const u8) -> I {
-        // SAFETY: the caller promises `LANES * KR` bytes, a register.
+        // SAFETY: the caller promises a register.
         unsafe { self.load(from) }
     }
 

@@ -24,8 +24,7 @@ macro_rules! dot {
 
         impl $token {
             pub(crate) fn new() -> Option<Self> {
-                // The layout of registers in memory is known for little-endian targets only.
-                (cfg!(target_endian = "little") && is_aarch64_feature_detected!($feature)).then_some(Self(()))
+                is_aarch64_feature_detected!($feature).then_some(Self(()))
             }
         }
 
@@ -47,7 +46,7 @@ macro_rules! dot {
 
             #[inline(always)]
             unsafe fn load_rhs(self, from: *const u8) -> Self::Weights {
-                // SAFETY: the caller promises `LANES * KR` bytes, a register.
+                // SAFETY: the caller promises a register.
                 unsafe { Neon.load(from) }
             }
 

@@ -113,7 +113,7 @@ impl Gemm for Neon {
 
     #[inline(always)]
     unsafe fn load_rhs(self, from: *const u8) -> I {
-        // SAFETY: the caller promises `2 * LANES` bytes.
+        // SAFETY: the caller promises a unit of each column.
         unsafe { self.load_i8_as_i16(from) }
     }
 

@@ -246,7 +246,7 @@ pub(crate) fn tile<G: Gemm, const ROWS: usize, const REGS: usize, const CHAINS: 
         for (i, row) in rows.iter_mut().enumerate() {
             *row = a.first.wrapping_add(i * a.stride);
         }
-        // Without it, the loop would compute the address of each row from that of the row above, one after the other.
+        // Without it, the loop would compute the addresses of rows one from the other.
         rows = core::hint::black_box(rows);
     }
     while k + round <= whole {
