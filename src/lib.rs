@@ -81,3 +81,8 @@ pub mod guide {}
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/numerics.md")]
 pub mod numerics {}
+
+/// ONNX files: quantized networks from other systems, and for them.
+#[cfg(all(feature = "onnx", feature = "std", any(doc, doctest)))]
+#[doc = include_str!("../docs/onnx.md")]
+pub mod onnx_files {}

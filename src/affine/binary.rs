@@ -16,6 +16,20 @@ pub(crate) trait BinaryOp: Copy + Sync {
     fn code(&self, a: i32, b: i32) -> i32;
 }
 
+/// An operator on codes that are stored with an offset.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OffsetCodes<Op> {
+    pub(crate) op: Op,
+    pub(crate) offset: i32,
+}
+
+impl<Op: BinaryOp> BinaryOp for OffsetCodes<Op> {
+    #[inline(always)]
+    fn code(&self, a: i32, b: i32) -> i32 {
+        self.op.code(a - self.offset, b - self.offset) + self.offset
+    }
+}
+
 /// Sum in `f32`: `clamp(rne((y_zero - (ra * a_zero + rb * b_zero)) + a * ra + b * rb))`, `ra = a_scale / y_scale`,
 /// `rb = b_scale / y_scale`, from left to right. The zero point is added before rounding (ONNX Runtime: `QLinearAdd`).
 #[derive(Debug, Clone, Copy)]

@@ -21,7 +21,8 @@ mod requantize;
 mod straight_through;
 
 pub(crate) use binary::{
-    BinaryOp, DoubleProduct, FixedSum, FloatProduct, FloatSum, IntegerMean, ProductOf, float_mean, unsupported,
+    BinaryOp, DoubleProduct, FixedSum, FloatProduct, FloatSum, IntegerMean, OffsetCodes, ProductOf, float_mean,
+    unsupported,
 };
 pub use choose::choose_qparams;
 pub(crate) use choose::{asymmetric, check_range, symmetric};
@@ -94,6 +95,11 @@ impl Codes {
         } else {
             Err(ParamsError::CodeRange { min: T::MIN, max: T::MAX, found_min: min, found_max: max }.into())
         }
+    }
+
+    /// Returns the range of codes that are smaller by `offset`.
+    pub(crate) fn minus(self, offset: i32) -> Self {
+        Codes { min: self.min - offset, max: self.max - offset }
     }
 
     /// Returns the number of quantization steps: `max - min`.

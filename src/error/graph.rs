@@ -49,8 +49,6 @@ pub enum GraphError {
     UnsupportedNodes {
         /// What is not supported, the most frequent first.
         uses: Vec<UnsupportedUse>,
-        /// Whether the file has operators of a quantized network.
-        quantized: bool,
     },
     /// The inputs of a node or network do not have the number or the kind that it takes.
     Inputs {
@@ -113,15 +111,9 @@ impl fmt::Display for GraphError {
             }
             Self::Name { what, expected, found } => write!(f, "{what}: expected {expected}, found {found:?}"),
             Self::Unsupported { op, node, why } => write!(f, "operator {op} of node {node:?} is not supported: {why}"),
-            Self::UnsupportedNodes { uses, quantized } => {
+            Self::UnsupportedNodes { uses } => {
                 let count: usize = uses.iter().map(|use_| use_.count).sum();
                 write!(f, "{count} nodes are not supported")?;
-                if *quantized {
-                    write!(
-                        f,
-                        ", because the network is already quantized; read the float network that it was made of"
-                    )?;
-                }
                 uses.iter().enumerate().try_for_each(|(i, UnsupportedUse { op, node, why, count })| {
                     let separator = if i == 0 { ": " } else { "; " };
                     write!(f, "{separator}{op} ({count}, such as {node:?}): {why}")

@@ -99,6 +99,12 @@ impl GraphBuilder {
         Self { id: next_id(), tensors: Vec::new(), parts: Parts::default(), shapes: BTreeMap::new() }
     }
 
+    /// The nodes so far.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.parts.nodes
+    }
+
     /// Adds an input of this shape. The first axis is the batch and has length 1 here; the network runs on any batch.
     ///
     /// # Errors

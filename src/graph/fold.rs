@@ -48,8 +48,14 @@ impl Graph {
     /// None at present.
     pub fn simplify(self) -> Result<Self> {
         let graph = fold_affine(move_reshapes(self)?)?;
-        let graph = fuse(fuse_clamps(graph)?)?;
+        let graph = fuse(fuse_clamps(graph, |_| false)?)?;
         remove_unused(graph)
+    }
+
+    /// Fuses clamps and removes what no output depends on. No constant and no tensor that `keep` names changes.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn simplify_around(self, keep: impl Fn(&str) -> bool) -> Result<Self> {
+        remove_unused(fuse_clamps(self, keep)?)
     }
 }
 
@@ -120,8 +126,8 @@ fn fold_affine(graph: Graph) -> Result<Graph> {
     without(parts, &removed)
 }
 
-/// Fuses ReLU, ReLU6 and Clip into the nodes before them.
-fn fuse_clamps(graph: Graph) -> Result<Graph> {
+/// Fuses ReLU, ReLU6 and Clip into the nodes before them, unless `keep` names the tensor between them.
+fn fuse_clamps(graph: Graph, keep: impl Fn(&str) -> bool) -> Result<Graph> {
     let mut parts = graph.into_parts();
     let edges = Edges::new(&parts);
     let mut removed = BTreeSet::new();
@@ -130,7 +136,7 @@ fn fuse_clamps(graph: Graph) -> Result<Graph> {
         let clip = parts.nodes[i].clone();
         let Some(before) = edges.sole_producer(&clip.inputs[0]) else { continue };
         let layer = parts.nodes[before].clone();
-        if layer.operator().supports_clamp() {
+        if layer.operator().supports_clamp() && !keep(&layer.output) {
             parts.nodes[i] = Node { clamp: layer.clamp.then(clamp), output: clip.output, ..layer };
             removed.insert(before);
         }

@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::compile::Planner;
+use super::modes::Mode;
 use super::network::{Constant, Graph, Node};
 use super::plan::{Plan, Ports, Role};
 use super::recipe::{Precision, Recipe, weights_of};
@@ -28,25 +29,13 @@ pub(crate) struct Quantized<'a> {
     pub(crate) recipe: &'a Recipe,
 }
 
-/// The arithmetic of a node.
-enum Mode {
-    /// Codes to codes.
-    Static,
-    /// Codes to floats. Layers only.
-    StaticToF32,
-    /// Floats to floats, through codes of each image's own range. Layers only.
-    DynamicRange,
-    /// Floats to floats; the weights may be stored in fewer bits.
-    Float,
-}
-
 impl Quantized<'_> {
     /// Returns whether a tensor is an activation that is kept as codes.
     pub(crate) fn is_code(&self, name: &str) -> bool {
         self.recipe.precision(name) == Precision::Int8 && !self.graph.is_constant(name)
     }
 
-    fn mode(&self, node: &Node) -> Mode {
+    pub(crate) fn mode(&self, node: &Node) -> Mode {
         if self.recipe.float_layers.contains(&node.output) {
             return Mode::Float;
         }
@@ -55,13 +44,13 @@ impl Quantized<'_> {
             return match (integer_weights, self.is_code(&node.inputs[0]), self.is_code(&node.output)) {
                 (false, ..) => Mode::Float,
                 (true, false, _) => Mode::DynamicRange,
-                (true, true, false) => Mode::StaticToF32,
-                (true, true, true) => Mode::Static,
+                (true, true, false) => Mode::IntegerToFloat,
+                (true, true, true) => Mode::Integer,
             };
         }
         let constants = node.operator().quantizes_constants();
         let inputs = node.inputs.iter().all(|name| self.is_code(name) || (constants && self.graph.is_constant(name)));
-        if inputs && self.is_code(&node.output) { Mode::Static } else { Mode::Float }
+        if inputs && self.is_code(&node.output) { Mode::Integer } else { Mode::Float }
     }
 
     fn weights(&self, name: &str) -> Option<Weights> {
@@ -72,6 +61,29 @@ impl Quantized<'_> {
     /// The value of a constant, whether it is stored as codes or as floats.
     fn constant(&self, name: &str) -> Option<Constant> {
         self.weights(name).map(|weights| weights.to_f32())
+    }
+
+    /// The operand of a constant that a kernel on codes takes: by its parameters in the recipe, or else by its own range.
+    pub(crate) fn constant_operand(&self, name: &str, value: &Constant) -> Result<Operand> {
+        match self.recipe.tensors.get(name).filter(|tensor| tensor.precision == Precision::Int8) {
+            Some(tensor) => {
+                let params = tensor.activation_params()?;
+                Ok(Operand { constant: Some(params.quantize(&**value)?.into_parts().0), params })
+            }
+            None => Operand::constant(value),
+        }
+    }
+
+    /// Returns whether another system holds the codes of a node as `i8`.
+    pub(crate) fn is_signed(&self, node: &Node) -> bool {
+        let given = |name: &String| self.recipe.tensors.get(name).and_then(|tensor| tensor.given.as_ref());
+        given(&node.output).is_some_and(|given| given.signed)
+    }
+
+    /// Returns whether a node without weights, whose tensors are codes, has a kernel on them.
+    pub(super) fn has_code_kernel(self, node: &Node) -> bool {
+        let lowering = Lowering { network: self, planner: Planner::new(self.graph) };
+        !matches!(lowering.code_kernel(node), Ok(OnCodes::Float))
     }
 
     /// The plan that runs on codes where the recipe says `Int8`.
@@ -126,9 +138,10 @@ impl Quantized<'_> {
     /// The float kernel of a node with its quantized weights, and its inputs. The input of a dynamic-range layer is
     /// fake-quantized first.
     pub(crate) fn simulated(&self, planner: &mut Planner<'_>, node: &Node) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
-        let on_codes = matches!(self.mode(node), Mode::Static) && weights_of(node).is_none();
+        let on_codes = matches!(self.mode(node), Mode::Integer) && weights_of(node).is_none();
         let constant = |name: &str| {
-            let rounded = self.graph.shared_constant(name).filter(|_| on_codes).map(Operand::constant);
+            let value = self.graph.shared_constant(name).filter(|_| on_codes);
+            let rounded = value.map(|value| self.constant_operand(name, value));
             let Some(Ok(Operand { params, constant: Some(codes) })) = rounded else { return self.weights(name) };
             let mut values = ndarray::ArrayD::zeros(codes.raw_dim());
             let fits = params.dequantize_into(&codes, &mut values);
@@ -194,7 +207,7 @@ impl Lowering<'_> {
         let mode = self.network.mode(node);
         match mode {
             Mode::Float => {}
-            Mode::Static if weights_of(node).is_none() => {
+            Mode::Integer if weights_of(node).is_none() => {
                 let kernel = match self.code_kernel(node)? {
                     OnCodes::Float => None,
                     OnCodes::Alias => Some(None),
@@ -237,12 +250,12 @@ impl Lowering<'_> {
         };
         let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
         let (layer, kinds) = match mode {
-            Mode::Static => {
+            Mode::Integer => {
                 let to = Output::to(&self.params(&node.output)?).clamp(node.clamp.low, node.clamp.high);
                 let layer = layer.prepare(&self.params(&node.inputs[0])?, &to)?;
                 (QuantizedConv::Static(layer), (Kind::Code, Kind::Code))
             }
-            Mode::StaticToF32 => {
+            Mode::IntegerToFloat => {
                 let params = self.params(&node.inputs[0])?;
                 layer.check_input(&params)?;
                 (QuantizedConv::StaticToF32(layer, params), (Kind::Code, Kind::F32))
@@ -264,12 +277,14 @@ impl Lowering<'_> {
     fn code_kernel(&self, node: &Node) -> Result<OnCodes> {
         let inputs: Vec<&[usize]> = node.inputs.iter().map(|name| self.planner.shape(name)).collect();
         let operand = |name: &String| match self.network.graph.shared_constant(name) {
-            Some(value) => Operand::constant(value),
+            Some(value) => self.network.constant_operand(name, value),
             None => self.params(name).map(|params| Operand { params, constant: None }),
         };
         let operands = node.inputs.iter().map(operand).collect::<Result<Vec<_>>>()?;
         let (output, to) = (self.planner.shape(&node.output), self.params(&node.output)?);
-        let node_on_codes = CodeNode { inputs: &inputs, output, operands: &operands, to: &to, clamp: node.clamp };
+        let signed = self.network.is_signed(node);
+        let node_on_codes =
+            CodeNode { inputs: &inputs, output, operands: &operands, to: &to, clamp: node.clamp, signed };
         node.operator().code_kernel(&node_on_codes)
     }
 }

@@ -17,13 +17,15 @@
 //! | fold batch normalization, fuse activations | [`Graph::simplify`] |
 //! | calibrate | [`Graph::calibrate`], [`Calibrator`], [`Calibration`], [`CalibrationMethod`] |
 //! | quantize without data | [`Recipe::float16`], [`Recipe::dynamic_range`] |
-//! | read and edit precisions and ranges | [`Recipe`], [`TensorRecipe`], [`Precision`] |
+//! | read and edit precisions and ranges | [`Recipe`], [`TensorRecipe`], [`GivenParams`], [`Precision`] |
 //! | quantize in one call | [`FullInteger`], [`FullIntegerSearch`] |
 //! | quantize and run | [`Graph::quantize`], [`QuantizedNetwork`] |
 //! | equalize channels | [`Graph::equalize`] |
 //! | round weights by their effect on the output | [`Graph::quantize_with_coordinate_descent`] |
 //! | choose precisions for a size or an SQNR | [`Graph::mixed_precision_within_bytes`], [`Graph::mixed_precision_for_sqnr`], [`MixedPrecision`] |
 //! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
+//! | list the nodes that stay in float, and why | [`QuantizedNetwork::modes`] |
+//! | read a network that is already quantized (feature `onnx`) | `QuantizedNetwork::from_onnx` |
 //! | save and load (feature `safetensors`) | `QuantizedNetwork::save`, `QuantizedNetwork::load`, `io::safetensors` |
 //!
 //! ```
@@ -86,6 +88,7 @@ mod fuse;
 mod load;
 mod lower;
 mod mixed;
+mod modes;
 mod network;
 mod plan;
 mod qnetwork;
@@ -104,7 +107,10 @@ pub use builder::{GraphBuilder, TensorId};
 pub use calibrate::{Calibration, CalibrationMethod, Calibrator};
 pub use compile::FloatNetwork;
 pub use full_integer::{FullInteger, FullIntegerSearch, FullIntegerStep};
+#[cfg(feature = "onnx")]
+pub(crate) use lower::Quantized;
 pub use mixed::MixedPrecision;
+pub use modes::{Mode, NodeMode};
 #[cfg(feature = "safetensors")]
 pub(crate) use network::Input;
 #[cfg(feature = "safetensors")]
@@ -116,7 +122,7 @@ pub use op::Activation;
 pub use plan::Arena;
 pub use qnetwork::QuantizedNetwork;
 pub use quantize::Quantization;
-pub use recipe::{Precision, Recipe, TensorRecipe};
+pub use recipe::{GivenParams, Precision, Recipe, TensorRecipe};
 pub use report::{ErrorMetrics, ErrorReport, LayerReport};
-#[cfg(feature = "safetensors")]
+#[cfg(any(feature = "safetensors", feature = "onnx"))]
 pub(crate) use stored::Stored;

@@ -102,12 +102,16 @@ impl Parts {
 
     /// The number of readers of each tensor. An output of the graph counts as two, so that it never has a single reader.
     pub(crate) fn reads(&self) -> BTreeMap<String, usize> {
-        let mut reads = BTreeMap::new();
-        for name in self.nodes.iter().flat_map(|node| &node.inputs).chain(&self.outputs).chain(&self.outputs) {
-            *reads.entry(name.clone()).or_default() += 1;
-        }
-        reads
+        reads(&self.nodes, &self.outputs)
     }
+}
+
+fn reads(nodes: &[Node], outputs: &[String]) -> BTreeMap<String, usize> {
+    let mut reads = BTreeMap::new();
+    for name in nodes.iter().flat_map(|node| &node.inputs).chain(outputs).chain(outputs) {
+        *reads.entry(name.clone()).or_default() += 1;
+    }
+    reads
 }
 
 /// Chooses names for new tensors of a graph.
@@ -194,6 +198,12 @@ impl Graph {
     /// The node whose output tensor has this name.
     pub fn node(&self, output: &str) -> Option<&Node> {
         self.producers.get(output).map(|&i| &self.nodes[i])
+    }
+
+    /// Same as [`Parts::reads`].
+    #[cfg(feature = "onnx")]
+    pub(crate) fn reads(&self) -> BTreeMap<String, usize> {
+        reads(&self.nodes, &self.outputs)
     }
 
     /// The names of the output tensors.

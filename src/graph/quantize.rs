@@ -132,7 +132,7 @@ impl Quantizer<'_> {
             precision => {
                 self.widen_ranges(node, name, weights)?;
                 let tensor = &self.recipe.tensors[name];
-                let moments = match self.calibration {
+                let moments = match self.calibration.filter(|_| tensor.given.is_none()) {
                     Some(calibration) => {
                         calibration.of_layer(&node.output, node.groups(), weights.shape()[1..].iter().product())?
                     }
@@ -173,6 +173,9 @@ impl Quantizer<'_> {
     /// Widens the ranges of channels that are all zero or whose bias does not fit into the accumulator.
     fn widen_ranges(&mut self, node: &Node, name: &str, weights: &Constant) -> Result<()> {
         let tensor = &self.recipe.tensors[name];
+        if tensor.given.is_some() {
+            return Ok(());
+        }
         let max_code = tensor.max_code();
         let per_tensor = tensor.granularity == Granularity::PerTensor;
         // A dynamic-range layer adds its bias to floats, so that it always fits.

@@ -5,11 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use ndarray::{Array1, ArrayRef, Axis, IxDyn};
+use ndarray::{Array1, ArrayD, ArrayRef, Axis, IxDyn};
 
 use super::collect::{map_of, set_of};
 use super::network::{Graph, Node};
-use crate::element::{Element, I4};
+use crate::element::{Code, Element, I4};
 use crate::error::{Error, ParamsError, Result, check_count};
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
@@ -54,13 +54,55 @@ impl fmt::Display for Precision {
 pub struct TensorRecipe {
     /// Storage type.
     pub precision: Precision,
-    /// Symmetric scheme: the zero point is 0. Weights are always symmetric.
+    /// Symmetric scheme: the zero point is 0. Weights are symmetric unless their parameters are `given`.
     pub symmetric: bool,
     /// Blocks of elements that share a scale: per tensor for activations, per tensor or per output channel (axis 0) for
     /// weights.
     pub granularity: Granularity,
     /// The smallest and the largest representable value of each block. Values beyond them are clipped.
     pub ranges: Vec<(f32, f32)>,
+    /// Scales and zero points that are given, for instance by a file. They take the place of `symmetric` and `ranges`.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub given: Option<GivenParams>,
+}
+
+/// Scales and zero points of a tensor that another system has quantized.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct GivenParams {
+    /// The scale of each block.
+    pub scales: Vec<f32>,
+    /// The zero point of each block: a code of `u8` for activations, of `i8` for weights.
+    pub zero_points: Vec<i32>,
+    /// The activation is of `i8` in that system; here its codes and zero points are greater by 128. Sums, products and
+    /// means add the zero point before they round, so that the same bits need the zero point of `i8`.
+    pub signed: bool,
+}
+
+impl GivenParams {
+    /// The smallest and the largest value of each block, for codes in `min..=max`.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn ranges(&self, min: i32, max: i32) -> Vec<(f32, f32)> {
+        let value = |code: i32, (scale, zero): (&f32, &i32)| (code - zero) as f32 * scale;
+        self.scales.iter().zip(&self.zero_points).map(|block| (value(min, block), value(max, block))).collect()
+    }
+
+    fn params<T: Element>(&self, granularity: Granularity) -> Result<QParams<T>> {
+        let grid = if granularity == Granularity::PerTensor { Vec::new() } else { alloc::vec![self.scales.len()] };
+        let array = |values: Vec<T::Code>| ArrayD::from_shape_vec(IxDyn(&grid), values);
+        let in_range = |&&zero: &&i32| !(T::MIN..=T::MAX).contains(&zero);
+        if let Some(&found) = self.zero_points.iter().find(in_range) {
+            return Err(ParamsError::ZeroPoint { min: T::MIN.into(), max: T::MAX.into(), found: found.into() }.into());
+        }
+        let scales = ArrayD::from_shape_vec(IxDyn(&grid), self.scales.clone());
+        let zero_points = array(self.zero_points.iter().map(|&zero| T::Code::from_i32(zero)).collect());
+        let count = || check_count("zero points, one for each scale", self.scales.len(), self.zero_points.len());
+        let (Ok(scales), Ok(zero_points)) = (scales, zero_points) else {
+            count()?;
+            return Err(Error::shape("scales", &grid, &[self.scales.len()]));
+        };
+        QParams::new(granularity, scales, Some(zero_points))
+    }
 }
 
 /// The quantization of a network: precision, scheme and range of each tensor by name, and the layers that stay in float.
@@ -124,6 +166,7 @@ impl Recipe {
             symmetric: true,
             granularity: Granularity::PerTensor,
             ranges: Vec::new(),
+            given: None,
         };
         let tensors = map_of(weights(graph).map(|(_, name)| (name.clone(), half())));
         Self { tensors, float_layers: BTreeSet::new() }
@@ -188,7 +231,11 @@ impl fmt::Display for Recipe {
         row(columns)?;
         for (name, tensor) in &self.tensors {
             let precision = tensor.precision.to_string();
-            let scheme = if tensor.symmetric { "symmetric" } else { "asymmetric" };
+            let scheme = match (&tensor.given, tensor.symmetric) {
+                (Some(_), _) => "given",
+                (None, true) => "symmetric",
+                (None, false) => "asymmetric",
+            };
             let granularity = match tensor.granularity {
                 Granularity::PerTensor => "per tensor".to_string(),
                 Granularity::PerAxis { axis } => alloc::format!("axis {axis} ({})", tensor.ranges.len()),
@@ -236,7 +283,7 @@ impl TensorRecipe {
     /// An activation as `u8` codes: asymmetric, per tensor, for values in `min..=max`.
     pub fn activation(min: f32, max: f32) -> Self {
         let ranges = alloc::vec![(min, max)];
-        Self { precision: Precision::Int8, symmetric: false, granularity: Granularity::PerTensor, ranges }
+        Self { precision: Precision::Int8, symmetric: false, granularity: Granularity::PerTensor, ranges, given: None }
     }
 
     /// Weights in this precision: symmetric, per output channel (axis 0), with the range of each channel.
@@ -247,7 +294,7 @@ impl TensorRecipe {
         let granularity = Granularity::per_axis(Axis(0));
         let ranges = Ranges::of(weights, granularity)?;
         let ranges = ranges.min().iter().zip(ranges.max()).map(|(&min, &max)| (min, max)).collect();
-        Ok(Self { precision, symmetric: true, granularity, ranges })
+        Ok(Self { precision, symmetric: true, granularity, ranges, given: None })
     }
 
     /// Checks the recipe against the shape of its tensor.
@@ -274,6 +321,14 @@ impl TensorRecipe {
                 .into());
             }
         };
+        if let Some(given) = &self.given {
+            check_count("number of scales, one for each block", blocks, given.scales.len())?;
+            return match constant {
+                // Weights, or an operand.
+                true => self.weight_params::<i8>().map(drop).or_else(|_| self.activation_params().map(drop)),
+                false => self.activation_params().map(drop),
+            };
+        }
         if constant && !self.symmetric {
             let found = "asymmetric".into();
             return Err(Error::Argument { what: "scheme of weights", expected: "symmetric", found });
@@ -288,12 +343,18 @@ impl TensorRecipe {
 
     /// The parameters of an activation.
     pub(crate) fn activation_params(&self) -> Result<QParams<u8>> {
+        if let Some(given) = &self.given {
+            return given.params(self.granularity);
+        }
         let (min, max) = self.ranges.first().copied().unwrap_or_default();
         self.activation_scheme().params_from_range(min, max)
     }
 
     /// The parameters of weights.
     pub(crate) fn weight_params<T: Element>(&self) -> Result<QParams<T>> {
+        if let Some(given) = &self.given {
+            return given.params(self.granularity);
+        }
         let scheme = Scheme::<T>::symmetric().narrow_range();
         if self.granularity == Granularity::PerTensor {
             let (min, max) = self.ranges.first().copied().unwrap_or_default();

@@ -62,6 +62,20 @@ impl Stored {
         }
     }
 
+    /// Codes, scales and zero points; no zero points if all are 0. `None` for half precision.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn codes(&self) -> Option<(ArrayD<i8>, Vec<f32>, Vec<i8>)> {
+        fn parts<T: Element<Code = i8>>(w: &QTensor<T, IxDyn>) -> (ArrayD<i8>, Vec<f32>, Vec<i8>) {
+            let zero_points = w.params().zero_point().map_or_else(Vec::new, |zero| zero.iter().copied().collect());
+            (w.unpacked_codes().into_owned(), w.params().scales().to_vec(), zero_points)
+        }
+        match self {
+            Stored::Int4(w) => Some(parts(w)),
+            Stored::Int8(w) => Some(parts(w)),
+            Stored::Half(_) => None,
+        }
+    }
+
     /// The codes as `[out, kh, kw, in]` for an integer convolution. `None` for half precision.
     pub(crate) fn to_conv(&self) -> Option<Result<QTensor<i8, Ix4>>> {
         match self {
@@ -83,9 +97,10 @@ fn conv_weights<T: Element<Code = i8>>(w: &QTensor<T, IxDyn>) -> Result<QTensor<
         codes.permuted_axes(&[0, 2, 3, 1][..]).into_dimensionality().expect("weights of layers have rank 2 or 4");
     let codes = codes.as_standard_layout().into_owned();
     let scales: Array1<f32> = w.params().scale().iter().copied().collect();
+    let zero_points: Option<Array1<i8>> = w.params().zero_point().map(|z| z.iter().copied().collect());
     let params = match w.params().granularity() {
-        Granularity::PerTensor => QParams::per_tensor(scales[0], 0)?,
-        _ => QParams::per_axis(Axis(0), scales, None)?,
+        Granularity::PerTensor => QParams::per_tensor(scales[0], zero_points.map_or(0, |z| z[0]))?,
+        _ => QParams::per_axis(Axis(0), scales, zero_points)?,
     };
     QTensor::new(codes, params)
 }

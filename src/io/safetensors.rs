@@ -9,7 +9,7 @@
 //! | the name of `Int8` weights | `I8` | codes |
 //! | the name of `Int4` weights | `U8`, one axis | codes in row-major order, two per byte, the first in the low bits, two's complement |
 //! | the name of `Float16` weights | `F16` | values |
-//! | the name of quantized weights, then `#scale` | `F32`, one axis | one scale, or one per output channel; zero points are 0 |
+//! | the name of quantized weights, then `#scale` | `F32`, one axis | one scale, or one per output channel; zero points are 0 unless the recipe gives others |
 //! | the name of any other constant | `F32` | values |
 //!
 //! The entry `ndarray-quant` of the header's metadata is JSON: the version of this format (1), inputs, nodes and outputs of
@@ -250,6 +250,9 @@ fn quantized<T: Element<Code = i8>>(
 ) -> Result<QTensor<T, IxDyn>> {
     let scales = file.tensor(&alloc::format!("{name}{SCALE}"));
     let scales = scales.map_err(|e| malformed("a tensor of scales for each tensor of codes", &e))?;
+    if recipe.given.is_some() {
+        return QTensor::new(codes, recipe.weight_params()?);
+    }
     if scales.dtype() != Dtype::F32 {
         return Err(malformed("scales of type F32", &alloc::format!("{:?} for {name:?}", scales.dtype())));
     }

@@ -60,7 +60,7 @@ mod movement;
 pub(crate) mod nhwc;
 pub(crate) mod operator;
 pub(crate) mod output;
-mod output_stage;
+pub(crate) mod output_stage;
 mod pad;
 mod params;
 mod pool;

@@ -10,6 +10,10 @@ use super::nhwc::{nhwc_shape, to_nchw, to_nhwc};
 use super::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
 use super::shape::{Shape, elements};
 use crate::error::Result;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// An operator of one input whose output elements are elements of the input.
 ///
@@ -28,6 +32,10 @@ pub(crate) trait Movement {
 
     /// Moves the elements of a logical tensor. Its shape has been checked.
     fn rearrange(&self, x: ArrayViewD<'_, u32>) -> ArrayD<u32>;
+
+    /// See [`Operator::write_onnx`].
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String>;
 
     /// See [`Operator::commutes_with_scaling`].
     fn commutes_with_scaling(&self, _x: &[usize], _y: &[usize]) -> bool {
@@ -73,6 +81,11 @@ impl<M: Movement> Operator for M {
 
     fn commutes_with_scaling(&self, inputs: &Inputs<'_>, output: &[usize]) -> bool {
         Movement::commutes_with_scaling(self, inputs.x(), output)
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        Movement::write_onnx(self, node)
     }
 }
 

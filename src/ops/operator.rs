@@ -16,9 +16,13 @@ use super::nhwc::broadcast_constant;
 use super::output::Output;
 use super::shape::Shape;
 use crate::error::Result;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 use crate::window::Window;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The value of a constant tensor: weights, a bias. Cheap to clone.
 pub(crate) type Constant = ArcArray<f32, IxDyn>;
@@ -63,6 +67,12 @@ pub(crate) trait Operator {
     #[cfg_attr(not(feature = "onnx"), allow(dead_code, reason = "only files hold integers"))]
     fn evaluate_ints(&self, _: &[&IntTensor]) -> Option<Result<ArrayD<i64>>> {
         None
+    }
+
+    /// Adds the operator to an ONNX file. Returns the name of its output there.
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        Err(node.unsupported("it has no form in ONNX files"))
     }
 
     /// The form of a layer: a product with weights, input 1, and a bias, input 2, along the channels of the output.
@@ -182,6 +192,8 @@ pub(crate) struct CodeNode<'a> {
     /// The parameters of the output.
     pub(crate) to: &'a QParams<u8>,
     pub(crate) clamp: Clamp,
+    /// Another system holds the codes as `i8`, see [`GivenParams`](crate::graph::GivenParams).
+    pub(crate) signed: bool,
 }
 
 /// An input of a node on codes: its parameters, and its codes if it is constant.
@@ -218,7 +230,8 @@ impl<'a> CodeNode<'a> {
 
     /// The codes of the output, with the clamp of the node.
     pub(crate) fn to(&self) -> Output<u8> {
-        Output::to(self.to).clamp(self.clamp.low, self.clamp.high)
+        let to = Output::to(self.to).clamp(self.clamp.low, self.clamp.high);
+        if self.signed { to.offset() } else { to }
     }
 
     /// The codes of constant inputs, to be broadcast to the output in memory order.

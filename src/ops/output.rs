@@ -34,13 +34,21 @@ pub struct Output<Y: Element> {
     pub(crate) arithmetic: Arithmetic,
     low: Option<f32>,
     high: Option<f32>,
+    /// The offset of stored codes from the codes that formulas take. See [`Self::offset`].
+    pub(crate) code_offset: i32,
 }
 
 impl<Y: Element> Output<Y> {
     /// Output codes with these parameters, by `f32` arithmetic and without activation. The parameters must be per
     /// tensor: operators check this when they are prepared.
     pub fn to(params: &QParams<Y>) -> Self {
-        Self { params: params.clone(), arithmetic: Arithmetic::F32, low: None, high: None }
+        Self { params: params.clone(), arithmetic: Arithmetic::F32, low: None, high: None, code_offset: 0 }
+    }
+
+    /// Takes all codes for `i8`, stored with an offset of 128. That matters to formulas in `f32` that add the zero
+    /// point before they round.
+    pub(crate) fn offset(self) -> Self {
+        Self { code_offset: 128, ..self }
     }
 
     /// Fuses `max(y, 0)`, as a clamp of the codes.

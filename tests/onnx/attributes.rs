@@ -283,8 +283,8 @@ fn integer_inputs_sparse_initializers_and_functions() {
         read(&Message::default().message(7, graph).message(8, Message::default().int(2, 13)).0)
     };
     assert!(file(typed(1), Message::default()).is_ok());
-    let text = file(typed(2), Message::default()).unwrap_err().to_string();
-    assert!(text.contains("UINT8") && text.contains("\"x\""), "{text}");
+    let text = file(typed(8), Message::default()).unwrap_err().to_string();
+    assert!(text.contains("STRING") && text.contains("\"x\""), "{text}");
     let text = file(typed(1), Message::default().bytes(15, &[])).unwrap_err().to_string();
     assert!(text.contains("sparse"), "{text}");
     // A function of the model would take the place of the operator.

@@ -96,6 +96,9 @@ impl Importer {
         let [attribute] = &node.node.attribute[..] else {
             return Err(node.malformed("node", "one value", node.node.attribute.len()));
         };
+        if let Some(tensor) = &attribute.t {
+            self.quantization.set_type(node.output()?, tensor.data_type);
+        }
         let value = match &*attribute.name {
             "value" => node
                 .tensor("value", self.limits.elements)

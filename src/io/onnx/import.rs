@@ -12,16 +12,39 @@ use super::limits::{FoldingBudget, Limits, MAX_RANK};
 use super::node::OnnxNode;
 use super::operator::{NEWEST_OPSET, OnnxOperator};
 use super::proto::{Dimension, GraphProto, ModelProto, NodeProto, ValueInfo};
+use super::quantized::{self, FileQuantization, OPERATORS};
 use super::tensor::{ConstantTensor, data_type};
 use crate::error::{Error, FileError, GraphError, Result, UnsupportedUse};
 use crate::graph::collect::set_of;
-use crate::graph::{Constant, Graph, GraphBuilder, Op};
+use crate::graph::{Constant, Graph, GraphBuilder, Op, Recipe};
 use crate::ops::operator::IntTensor;
 use crate::ops::registry;
 use crate::ops::reshape::Reshape;
 
-/// Builds the graph of a model. `shapes` overrides the shapes of inputs.
+/// Builds the graph of a float network. `shapes` overrides the shapes of inputs.
 pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, limits: &Limits) -> Result<Graph> {
+    if !model.graph.as_ref().is_some_and(quantized::is_quantized) {
+        return Ok(read(model, shapes, limits)?.0);
+    }
+    let found = "a network that is already quantized (see QuantizedNetwork::from_onnx)".into();
+    Err(GraphError::Mismatch { what: "ONNX file", expected: "a float network", found }.into())
+}
+
+/// Builds the graph of a network, and the recipe by which it is quantized in the file.
+pub(super) fn quantized_graph(
+    model: &ModelProto,
+    shapes: &BTreeMap<String, Vec<usize>>,
+    limits: &Limits,
+) -> Result<(Graph, Recipe)> {
+    let (graph, quantization) = read(model, shapes, limits)?;
+    quantization.finish(graph)
+}
+
+fn read(
+    model: &ModelProto,
+    shapes: &BTreeMap<String, Vec<usize>>,
+    limits: &Limits,
+) -> Result<(Graph, FileQuantization)> {
     let graph = model.graph.as_ref().ok_or_else(|| malformed("ONNX file", "a graph", "none".into()))?;
     limits.check_nodes(graph.node.len())?;
     if let Some(sparse) = graph.sparse_initializer.first() {
@@ -43,18 +66,11 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         integers: BTreeSet::new(),
         aliases: BTreeMap::new(),
         tensor_names: tensor_names(graph)?,
+        quantization: FileQuantization::new(graph),
     };
     let mut blockers = Blockers::default();
-    if graph.node.iter().any(|node| is_quantized(&node.op_type)) {
-        blockers.quantized = true;
-        for node in &graph.node {
-            let node = named(node);
-            let read = find_operator(&node).and_then(|operator| operator.check(&node, importer.opset));
-            read.or_else(|error| blockers.add(&node, error))?;
-        }
-        blockers.check()?;
-    }
     for tensor in &graph.initializer {
+        importer.quantization.set_type(&tensor.name, tensor.data_type);
         importer.stored_constant(&tensor.name, ConstantTensor::new(tensor, limits.elements)?);
     }
     importer.inputs(graph, shapes)?;
@@ -74,7 +90,7 @@ pub(super) fn graph(model: &ModelProto, shapes: &BTreeMap<String, Vec<usize>>, l
         return Err(malformed("ONNX file", "at least one output of the graph", "none".into()));
     }
     let outputs = graph.output.iter().map(|output| importer.operand(&output.name)).collect::<Result<Vec<_>>>()?;
-    importer.builder.build_named(outputs)
+    Ok((importer.builder.build_named(outputs)?, importer.quantization))
 }
 
 /// Names a node for errors.
@@ -83,19 +99,13 @@ fn named(node: &NodeProto) -> OnnxNode<'_> {
     OnnxNode { node, name: name.cloned().unwrap_or_default() }
 }
 
-fn find_operator(node: &OnnxNode<'_>) -> Result<&'static OnnxOperator> {
-    if !is_default_domain(&node.node.domain) {
-        return Err(node.unsupported(format!("domain {:?} is not implemented", node.node.domain)));
-    }
-    let operator = operators().find(|operator| operator.name == node.op());
-    operator.ok_or_else(|| node.unsupported("the operator is not implemented"))
-}
-
-/// Returns whether files of float networks do not have the operator.
-fn is_quantized(op: &str) -> bool {
-    const NAMES: [&str; 5] =
-        ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"];
-    op.starts_with("QLinear") || NAMES.contains(&op)
+pub(super) fn find_operator(node: &OnnxNode<'_>) -> Result<&'static OnnxOperator> {
+    let domain = &node.node.domain;
+    let operator = operators().find(|operator| operator.is(domain, node.op()));
+    operator.ok_or_else(|| match is_default_domain(domain) || domain == "com.microsoft" {
+        true => node.unsupported("the operator is not implemented"),
+        false => node.unsupported(format!("domain {domain:?} is not implemented")),
+    })
 }
 
 /// The nodes that are not supported. The nodes that read their outputs are not read, so that one error names them all.
@@ -105,7 +115,6 @@ struct Blockers {
     uses: BTreeMap<(String, String), (String, usize)>,
     /// Tensors that are not known.
     outputs: BTreeSet<String>,
-    quantized: bool,
 }
 
 impl Blockers {
@@ -136,13 +145,13 @@ impl Blockers {
         uses.sort_by_key(|found| core::cmp::Reverse(found.count));
         match &mut uses[..] {
             [] => Ok(()),
-            [UnsupportedUse { op, node, why, count: 1 }] if !self.quantized => {
+            [UnsupportedUse { op, node, why, count: 1 }] => {
                 let [op, node, why] = [op, node, why].map(core::mem::take);
                 Err(GraphError::Unsupported { op, node, why }.into())
             }
             _ => {
                 uses.truncate(LISTED);
-                Err(GraphError::UnsupportedNodes { uses, quantized: self.quantized }.into())
+                Err(GraphError::UnsupportedNodes { uses }.into())
             }
         }
     }
@@ -160,7 +169,8 @@ fn is_default_domain(domain: &str) -> bool {
 fn opset(model: &ModelProto) -> Result<i64> {
     let mut versions = model.opset_import.iter().filter(|set| is_default_domain(&set.domain)).map(|set| set.version);
     let expected = format!("one version of the operator set ai.onnx in 1..={NEWEST_OPSET}");
-    match (versions.next(), versions.next()) {
+    let first = versions.next();
+    match (first, versions.find(|version| Some(*version) != first)) {
         (Some(version @ 1..=NEWEST_OPSET), None) => Ok(version),
         (None, _) => Err(malformed("opset_import of the ONNX file", &expected, "none".into())),
         (Some(version), None) => Err(malformed("opset_import of the ONNX file", &expected, format!("{version}"))),
@@ -197,9 +207,10 @@ pub(crate) struct Importer {
     /// Activations of the file that are integers or flags, and are floats in the graph.
     integers: BTreeSet<String>,
     /// Outputs of `Identity` and `Dropout`, with the names of their inputs.
-    aliases: BTreeMap<String, String>,
+    pub(super) aliases: BTreeMap<String, String>,
     /// The tensor names of the file, and the names that the importer made up.
     tensor_names: BTreeSet<String>,
+    pub(super) quantization: FileQuantization,
     pub(crate) opset: i64,
     /// The batch that the file was exported with.
     pub(crate) batch: usize,
@@ -217,9 +228,7 @@ impl Importer {
 
     /// Takes a constant that the file holds.
     pub(crate) fn stored_constant(&mut self, name: &str, value: ConstantTensor) {
-        if let ConstantTensor::Float(values) = &value {
-            self.budget.add_stored(values.len());
-        }
+        self.budget.add_stored(value.shape().iter().product());
         self.constants.insert(name.into(), value);
     }
 
@@ -240,11 +249,14 @@ impl Importer {
             match elem_type {
                 // FLOAT, FLOAT16, DOUBLE, BFLOAT16; 0 is a file without types.
                 0 | 1 | 10 | 11 | 16 => {}
-                // INT32, INT64, BOOL
-                6 | 7 | 9 => drop(self.integers.insert(input.name.clone())),
+                // UINT8, INT8, INT32, INT64, BOOL
+                2 | 3 | 6 | 7 | 9 => {
+                    self.integers.insert(input.name.clone());
+                    self.quantization.set_input(&input.name, elem_type);
+                }
                 _ => {
                     let found = format!("{} in {:?}", data_type(elem_type), input.name);
-                    let expected = "elements of type float, int32, int64 or bool";
+                    let expected = "elements of type float, uint8, int8, int32, int64 or bool";
                     return Err(malformed("input of the graph", expected, found));
                 }
             }
@@ -270,7 +282,7 @@ impl Importer {
         Ok(())
     }
 
-    fn resolve<'a>(&'a self, name: &'a str) -> &'a str {
+    pub(super) fn resolve<'a>(&'a self, name: &'a str) -> &'a str {
         self.aliases.get(name).map_or(name, String::as_str)
     }
 
@@ -320,15 +332,19 @@ impl Importer {
         self.constant(name).is_some()
     }
 
+    /// Returns the value of a tensor, if it is a float constant.
+    pub(super) fn float_constant_of(&self, name: &str) -> Option<Constant> {
+        match self.constant(name) {
+            Some(ConstantTensor::Float(value)) => Some(value.clone()),
+            _ => None,
+        }
+    }
+
     /// Returns the float constant that input `i` is, or `None` if the node does not have the input.
     pub(crate) fn float_constant(&self, node: &OnnxNode, i: usize) -> Result<Option<Constant>> {
         let Some(name) = node.input(i) else { return Ok(None) };
-        let value = match self.constant(name) {
-            Some(ConstantTensor::Float(value)) => Some(value),
-            _ => None,
-        };
         let not_constant = || node.unsupported(format!("input {i} is not a float constant"));
-        value.cloned().map(Some).ok_or_else(not_constant)
+        self.float_constant_of(name).map(Some).ok_or_else(not_constant)
     }
 
     /// Returns the integer constant that input `i` is, or `None` if the node does not have the input.
@@ -461,10 +477,6 @@ impl Importer {
         Ok(())
     }
 
-    fn node(&mut self, node: &OnnxNode, operator: &OnnxOperator) -> Result<()> {
-        (operator.read)(self, node)
-    }
-
     /// Rejects nodes of opsets 1 to 6 that are in training mode, which is their default.
     pub(crate) fn check_test_mode(&self, node: &OnnxNode) -> Result<()> {
         match node.int("is_test", 0) {
@@ -498,7 +510,7 @@ impl Importer {
 
 /// All operators that the reader knows.
 pub(crate) fn operators() -> impl Iterator<Item = &'static OnnxOperator> {
-    registry::ONNX.iter().copied().flatten().chain(STRUCTURAL)
+    registry::ONNX.iter().chain(OPERATORS).copied().flatten().chain(STRUCTURAL)
 }
 
 fn undefined(name: &str) -> Error {

@@ -1,4 +1,10 @@
-//! Import float networks from ONNX files.
+//! Import networks from ONNX files, and write quantized ones.
+//!
+//! | task | see |
+//! |---|---|
+//! | read a float network | [`Graph::from_onnx`], [`OnnxReader::read_file`] |
+//! | read a network that is already quantized | [`QuantizedNetwork::from_onnx`], [`OnnxReader::read_quantized_file`] |
+//! | write a quantized network as QDQ | [`QuantizedNetwork::save_onnx`], [`QuantizedNetwork::to_onnx`] |
 //!
 //! [`Graph::from_onnx`] reads a file with the default settings. An [`OnnxReader`] sets the shapes of inputs that have
 //! none in the file, and limits for files that are not trusted.
@@ -88,7 +94,25 @@
 //! - Before opset 7, `BatchNormalization` and `Dropout` are in inference mode only with `is_test`, and operands
 //!   broadcast only with `broadcast` and `axis`, which are not supported.
 //!
-//! Weights are of type float, double, float16 or bfloat16, and become `f32`; other constants are int32, int64 or bool.
+//! Weights are of type float, double, float16 or bfloat16, and become `f32`; other constants are integers of 8 to 64 bits or
+//! bool.
+//!
+//! # Quantized networks
+//! The forms of ONNX Runtime's quantizer become a float graph and a [`Recipe`] with the scales and zero points of the file.
+//! `docs/onnx.md` has the details, and a table of differences from ONNX Runtime.
+//!
+//! | operator | domain | supported |
+//! |---|---|---|
+//! | `QuantizeLinear DequantizeLinear` | both | `axis` for constants; constant parameters, activations per tensor |
+//! | `QLinearConv QLinearMatMul` | `ai.onnx` | as `Conv` and `MatMul` |
+//! | `QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere` | `com.microsoft` | as the float operators, channels first |
+//! | `DynamicQuantizeLinear MatMulInteger ConvInteger` | `ai.onnx` | together, with the `Cast` and `Mul` that make floats of the sums |
+//! | `DynamicQuantizeMatMul MatMulIntegerToFloat` | `com.microsoft` | constant weights |
+//! | `DynamicQuantizeLSTM` | `com.microsoft` | as `LSTM`, in float |
+//!
+//! # Files that are written
+//! A tensor of codes is quantized and dequantized behind the operator that computes it. ONNX Runtime makes operators on codes
+//! of that, which compute the same codes where it has them. `docs/onnx.md` lists the differences.
 //!
 //! # Limits
 //! A small file can describe a large computation, so the reader limits the cost of a file. A file that exceeds a limit
@@ -106,6 +130,7 @@
 //! The limit on elements also bounds a run: no tensor is larger, times the batch.
 
 pub(crate) mod constants;
+pub(crate) mod export;
 #[cfg(feature = "std")]
 mod external;
 pub(crate) mod import;
@@ -113,6 +138,7 @@ mod limits;
 pub(crate) mod node;
 pub(crate) mod operator;
 mod proto;
+mod quantized;
 pub(crate) mod tensor;
 
 use alloc::collections::BTreeMap;
@@ -124,7 +150,7 @@ use prost::Message;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{FileError, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, QuantizedNetwork, Recipe};
 use limits::Limits;
 
 /// Reads ONNX files, with shapes for inputs and with limits. See the [module](self) for the operators and the defaults.
@@ -182,6 +208,15 @@ impl OnnxReader {
         import::graph(&self.decode(bytes)?, &self.shapes, &self.limits)
     }
 
+    /// Reads a network that is already quantized: a float graph with dequantized weights, and the recipe by which it is
+    /// quantized in the file. [`Graph::quantize`] with this recipe gives the codes of the file.
+    ///
+    /// # Errors
+    /// Same as [`read`](Self::read).
+    pub fn read_quantized(&self, bytes: &[u8]) -> Result<(Graph, Recipe)> {
+        import::quantized_graph(&self.decode(bytes)?, &self.shapes, &self.limits)
+    }
+
     fn decode(&self, bytes: &[u8]) -> Result<proto::ModelProto> {
         self.limits.check_bytes(bytes.len() as u64)?;
         proto::ModelProto::decode(bytes).map_err(|error| {
@@ -201,12 +236,46 @@ impl OnnxReader {
     /// [`Error::File`] if the file cannot be read, or else the same as [`read`](Self::read).
     #[cfg(feature = "std")]
     pub fn read_file(&self, path: impl AsRef<std::path::Path>) -> Result<Graph> {
-        let path = path.as_ref();
+        import::graph(&self.decode_file(path.as_ref())?, &self.shapes, &self.limits)
+    }
+
+    /// Same as [`read_quantized`](Self::read_quantized), from a file.
+    ///
+    /// # Errors
+    /// Same as [`read_file`](Self::read_file).
+    #[cfg(feature = "std")]
+    pub fn read_quantized_file(&self, path: impl AsRef<std::path::Path>) -> Result<(Graph, Recipe)> {
+        import::quantized_graph(&self.decode_file(path.as_ref())?, &self.shapes, &self.limits)
+    }
+
+    #[cfg(feature = "std")]
+    fn decode_file(&self, path: &std::path::Path) -> Result<proto::ModelProto> {
         let bytes = super::read_file(path, self.limits.bytes)?;
         let mut model = self.decode(&bytes)?;
         external::load(&mut model, path.parent().unwrap_or(path), bytes.len() as u64, &self.limits)?;
-        drop(bytes);
-        import::graph(&model, &self.shapes, &self.limits)
+        Ok(model)
+    }
+}
+
+impl QuantizedNetwork {
+    /// Reads a network that is already quantized from an ONNX file, and prepares it to run on the codes of the file. Use
+    /// [`OnnxReader::read_quantized_file`] to set the shapes of inputs or limits, or to edit the recipe.
+    ///
+    /// # Errors
+    /// Same as [`OnnxReader::read_file`] and [`Graph::quantize`].
+    #[cfg(feature = "std")]
+    pub fn from_onnx(path: impl AsRef<std::path::Path>) -> Result<Self> {
+        let (graph, recipe) = OnnxReader::new().read_quantized_file(path)?;
+        graph.quantize(&recipe)
+    }
+
+    /// Same as [`from_onnx`](Self::from_onnx), from the bytes of a file.
+    ///
+    /// # Errors
+    /// Same as [`OnnxReader::read`] and [`Graph::quantize`].
+    pub fn from_onnx_bytes(bytes: &[u8]) -> Result<Self> {
+        let (graph, recipe) = OnnxReader::new().read_quantized(bytes)?;
+        graph.quantize(&recipe)
     }
 }
 

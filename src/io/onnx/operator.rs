@@ -104,6 +104,17 @@ pub(crate) const fn only_text(name: &'static str, value: &'static str) -> Attrib
     attribute(name, Kind::Text, Use::OnlyText(value))
 }
 
+/// The domain of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Domain {
+    /// `ai.onnx`.
+    Onnx,
+    /// `com.microsoft`.
+    Microsoft,
+    /// Both, with the same meaning.
+    Both,
+}
+
 /// An operator with the opset versions that define it.
 pub(crate) struct OnnxOperator {
     pub(crate) name: &'static str,
@@ -114,6 +125,7 @@ pub(crate) struct OnnxOperator {
     attributes: &'static [Attribute],
     /// Whether nodes may have outputs beside the first one.
     several_outputs: bool,
+    domain: Domain,
     /// Adds the node to the graph.
     pub(crate) read: Read,
 }
@@ -128,7 +140,36 @@ impl OnnxOperator {
         attributes: &'static [Attribute],
         read: Read,
     ) -> Self {
-        Self { name, first: 1, last: NEWEST_OPSET, inputs, attributes, several_outputs: false, read }
+        Self {
+            name,
+            first: 1,
+            last: NEWEST_OPSET,
+            inputs,
+            attributes,
+            several_outputs: false,
+            domain: Domain::Onnx,
+            read,
+        }
+    }
+
+    /// An operator of the domain `com.microsoft`, whose opset does not matter.
+    pub(crate) const fn of_microsoft(self) -> Self {
+        Self { domain: Domain::Microsoft, ..self }
+    }
+
+    /// An operator that both domains have.
+    pub(crate) const fn in_microsoft_too(self) -> Self {
+        Self { domain: Domain::Both, ..self }
+    }
+
+    /// Returns whether a node is this operator.
+    pub(super) fn is(&self, domain: &str, name: &str) -> bool {
+        let domains: &[&str] = match self.domain {
+            Domain::Onnx => &["", "ai.onnx"],
+            Domain::Microsoft => &["com.microsoft"],
+            Domain::Both => &["", "ai.onnx", "com.microsoft"],
+        };
+        self.name == name && domains.contains(&domain)
     }
 
     pub(crate) const fn since(self, first: i64) -> Self {

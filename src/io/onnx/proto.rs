@@ -1,4 +1,4 @@
-//! The protobuf messages of `onnx.proto`, limited to the fields that the reader uses. Other fields are skipped.
+//! The protobuf messages of `onnx.proto`, limited to the fields that are read or written. Other fields are skipped.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -58,6 +58,10 @@ fn varint(rest: &mut &[u8]) -> Option<Varint> {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ModelProto {
+    #[prost(int64, tag = "1")]
+    pub(crate) ir_version: i64,
+    #[prost(string, tag = "2")]
+    pub(crate) producer_name: String,
     #[prost(message, optional, tag = "7")]
     pub(crate) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
@@ -87,6 +91,8 @@ pub(crate) struct OperatorSet {
 pub(crate) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
     pub(crate) node: Vec<NodeProto>,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]

@@ -47,10 +47,11 @@ impl ConstantTensor {
             }
             10 => ConstantTensor::Float(floats(tensor, &dims, halves(tensor, |bits| f16::from_bits(bits).to_f32())?)?),
             16 => ConstantTensor::Float(floats(tensor, &dims, halves(tensor, |bits| bf16::from_bits(bits).to_f32())?)?),
-            6 => {
-                let values: Vec<i32> = decode(tensor, &tensor.int32_data, i32::from_le_bytes)?;
-                ConstantTensor::Int(array(tensor, &dims, values.into_iter().map(i64::from).collect())?.into_shared())
-            }
+            2 => ConstantTensor::Int(integers(tensor, &dims, u8::from_le_bytes, |x| x as u8)?),
+            3 => ConstantTensor::Int(integers(tensor, &dims, i8::from_le_bytes, |x| x as i8)?),
+            4 => ConstantTensor::Int(integers(tensor, &dims, u16::from_le_bytes, |x| x as u16)?),
+            5 => ConstantTensor::Int(integers(tensor, &dims, i16::from_le_bytes, |x| x as i16)?),
+            6 => ConstantTensor::Int(integers(tensor, &dims, i32::from_le_bytes, |x| x)?),
             7 => {
                 let values = decode(tensor, &tensor.int64_data, i64::from_le_bytes)?;
                 ConstantTensor::Int(array(tensor, &dims, values)?.into_shared())
@@ -61,7 +62,8 @@ impl ConstantTensor {
                 ConstantTensor::Int(array(tensor, &dims, flags)?.into_shared())
             }
             other => {
-                let expected = "data type FLOAT, FLOAT16, BFLOAT16, DOUBLE, INT32, INT64 or BOOL";
+                let expected =
+                    "data type FLOAT, FLOAT16, BFLOAT16, DOUBLE, UINT8, INT8, UINT16, INT16, INT32, INT64 or BOOL";
                 return Err(malformed(tensor, expected, data_type(other)));
             }
         })
@@ -129,6 +131,18 @@ fn decode<T: Copy, const N: usize>(tensor: &TensorProto, typed: &[T], from: impl
     } else {
         Err(malformed(tensor, format_args!("a multiple of {N} bytes"), tensor.raw_data.len()))
     }
+}
+
+/// Reads integers of at most 32 bits, which are values of `int32_data` unless they are raw.
+fn integers<T: Copy + Into<i64>, const N: usize>(
+    tensor: &TensorProto,
+    dims: &[usize],
+    from: impl Fn([u8; N]) -> T,
+    of_typed: impl Fn(i32) -> T,
+) -> Result<IntTensor> {
+    let typed: Vec<T> = tensor.int32_data.iter().map(|&x| of_typed(x)).collect();
+    let values = decode(tensor, &typed, from)?.into_iter().map(Into::into).collect();
+    Ok(array(tensor, dims, values)?.into_shared())
 }
 
 fn halves(tensor: &TensorProto, from: impl Fn(u16) -> f32) -> Result<Vec<f32>> {

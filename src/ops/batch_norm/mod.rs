@@ -8,12 +8,16 @@ use alloc::vec::Vec;
 
 use crate::affine::clamp_f32;
 use crate::error::{Result, check_shapes};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::clamp::Clamp;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{nhwc_axis, nhwc_shape};
 use crate::ops::operator::{Constant, FloatNode, Inputs, Operator};
 use crate::ops::shape::{Shape, channels, check_finite};
 use crate::simd::{self, Task};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// `(X - mean) / sqrt(variance + epsilon) * scale + shift` per channel, the second axis of `X`. The inputs after `X`
 /// are `scale`, `shift`, `mean` and `variance`, each `[channels]` (ONNX: `BatchNormalization`).
@@ -62,6 +66,11 @@ impl Operator for BatchNorm {
         }
         let constants: Option<Vec<Constant>> = constants[1..].iter().cloned().collect();
         Some(self.factors(&constants?.try_into().ok()?))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(self, node)
     }
 }
 

@@ -8,7 +8,8 @@ pub(crate) mod op;
 use ndarray::{Array, ArrayRef, Dimension};
 
 use crate::affine::{
-    Arithmetic, DoubleProduct, FixedSum, FloatProduct, FloatSum, Multiplier, ProductOf, RequantizeFixed, unsupported,
+    Arithmetic, DoubleProduct, FixedSum, FloatProduct, FloatSum, Multiplier, OffsetCodes, ProductOf, RequantizeFixed,
+    unsupported,
 };
 use crate::elementwise::map2;
 #[cfg(doc)]
@@ -52,6 +53,7 @@ pub struct Add<T: Int8> {
 #[derive(Debug, Clone)]
 enum SumOp {
     Float(FloatSum),
+    FloatOffset(OffsetCodes<FloatSum>),
     Fixed(FixedSum),
     /// The operands are swapped, because the second one has the greater scale.
     FixedSwapped(FixedSum),
@@ -66,9 +68,13 @@ impl<T: Int8> Add<T> {
     pub fn new(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let (a_params, b_params, y_params) = operands.scale_zero_points()?;
-        let codes = to.codes();
+        let (codes, offset) = (to.codes(), to.code_offset);
         let op = match to.arithmetic {
-            Arithmetic::F32 => SumOp::Float(FloatSum::new(a_params, b_params, y_params, codes)),
+            Arithmetic::F32 if offset == 0 => SumOp::Float(FloatSum::new(a_params, b_params, y_params, codes)),
+            Arithmetic::F32 => {
+                let [a, b, y] = [a_params, b_params, y_params].map(|(scale, zero)| (scale, zero - offset));
+                SumOp::FloatOffset(OffsetCodes { op: FloatSum::new(a, b, y, codes.minus(offset)), offset })
+            }
             Arithmetic::FixedPoint(rounding) if a_params.0 >= b_params.0 => {
                 SumOp::Fixed(FixedSum::new(a_params, b_params, y_params, rounding, codes)?)
             }
@@ -115,6 +121,7 @@ impl<T: Int8> Add<T> {
     ) -> Result<()> {
         match &self.op {
             SumOp::Float(sum) => map2([a, b], out, *sum),
+            SumOp::FloatOffset(sum) => map2([a, b], out, *sum),
             SumOp::Fixed(sum) => map2([a, b], out, *sum),
             SumOp::FixedSwapped(sum) => map2([b, a], out, *sum),
         }
@@ -146,6 +153,7 @@ pub struct Mul<T: Int8> {
 #[derive(Debug, Clone)]
 enum ProductOp {
     Float(ProductOf<FloatProduct>),
+    FloatOffset(OffsetCodes<ProductOf<FloatProduct>>),
     Double(ProductOf<DoubleProduct>),
     Fixed(ProductOf<RequantizeFixed>),
 }
@@ -159,8 +167,13 @@ impl<T: Int8> Mul<T> {
     pub fn new(a: &QParams<T>, b: &QParams<T>, to: &Output<T>) -> Result<Self> {
         let operands = Operands { a: a.clone(), b: b.clone(), y: to.params.clone() };
         let ((a_scale, a_zero), (b_scale, b_zero), (y_scale, zero_point)) = operands.scale_zero_points()?;
-        let codes = to.codes();
+        let (codes, offset) = (to.codes(), to.code_offset);
         let op = match Multiplier::new(a_scale, b_scale, y_scale, to.arithmetic)? {
+            Multiplier::F32(factor) if offset != 0 => {
+                let to = FloatProduct { factor, zero_point: zero_point - offset, codes: codes.minus(offset) };
+                let op = ProductOf { a_zero: a_zero - offset, b_zero: b_zero - offset, to };
+                ProductOp::FloatOffset(OffsetCodes { op, offset })
+            }
             Multiplier::F32(factor) => {
                 ProductOp::Float(ProductOf { a_zero, b_zero, to: FloatProduct { factor, zero_point, codes } })
             }
@@ -202,6 +215,7 @@ impl<T: Int8> Mul<T> {
     ) -> Result<()> {
         match self.op {
             ProductOp::Float(product) => map2([a, b], out, product),
+            ProductOp::FloatOffset(product) => map2([a, b], out, product),
             ProductOp::Double(product) => map2([a, b], out, product),
             ProductOp::Fixed(product) => map2([a, b], out, product),
         }

@@ -5,12 +5,14 @@ use alloc::vec::Vec;
 
 use super::op::Binary;
 use crate::error::Result;
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{ANY, ARITHMETIC, BINARY, CONSUMED, OnnxOperator, UNARY};
 use crate::io::onnx::tensor::ConstantTensor;
 use crate::ops::clamp::Clamp;
 use crate::ops::operator::Constant;
+use crate::ops::operator::Operator;
 use crate::ops::reshape::Reshape;
 use crate::ops::unary::function::Activation;
 
@@ -156,4 +158,10 @@ fn pow(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
         }
         _ => binary(importer, node, Binary::Pow, [a, b], node.output()?),
     }
+}
+
+/// Writes a function of two tensors. Flags are floats in the graph.
+pub(super) fn write(op: Binary, node: &mut NodeWriter<'_>) -> Result<String> {
+    let y = node.all(op.name(), Vec::new())?;
+    Ok(if op.is_comparison() { node.node("Cast", [y], alloc::vec![export::int("to", 1)]) } else { y })
 }

@@ -8,10 +8,14 @@ use ndarray::{ArcArray, ArrayD, ArrayView1, ArrayViewMut1, IxDyn, Zip};
 use super::float;
 use super::{Add, Mul};
 use crate::error::{Error, GraphError, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{broadcast_batch, broadcast_batch_mut, broadcast_shape};
 use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
 use crate::ops::shape::{Shape, broadcast, elements};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// A function of the elements of two tensors, with broadcasting: the ONNX operator of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +198,11 @@ impl Operator for Binary {
     fn commutes_with_scaling(&self, inputs: &Inputs<'_>, output: &[usize]) -> bool {
         *self == Binary::Add
             && inputs.shapes.iter().zip(inputs.constant).all(|(shape, constant)| !constant && *shape == output)
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        super::onnx::write(*self, node)
     }
 }
 

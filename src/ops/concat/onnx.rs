@@ -1,7 +1,10 @@
 //! `Concat` in ONNX files.
 
 use super::op::Concat;
+use crate::error::Result;
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::operator::{ANY, OnnxOperator, int};
+use alloc::string::String;
 
 /// The spelling of [`Concat`].
 pub(crate) const CONCAT: &[OnnxOperator] =
@@ -10,3 +13,8 @@ pub(crate) const CONCAT: &[OnnxOperator] =
         let axis = node.axis(importer.concat_axis(node)?, ndim)?;
         importer.push_all(node, Concat { axis })
     })];
+
+/// Writes a concatenation.
+pub(super) fn write(op: &Concat, node: &mut NodeWriter<'_>) -> Result<String> {
+    node.all("Concat", alloc::vec![export::int("axis", op.axis)])
+}

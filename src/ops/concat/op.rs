@@ -6,10 +6,14 @@ use alloc::vec::Vec;
 use ndarray::{ArcArray, ArrayD, Axis, IxDyn};
 
 use crate::error::{Error, Result, check_shapes};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{batch_of, batch_of_mut, nhwc_axis, nhwc_shape};
 use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
 use crate::ops::shape::Shape;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// Concatenation of all inputs along an axis (ONNX: `Concat`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,6 +71,11 @@ impl Operator for Concat {
             inputs: node.inputs.iter().map(|shape| nhwc_shape(shape)).collect(),
             output: nhwc_shape(node.output),
         })
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        super::onnx::write(self, node)
     }
 }
 

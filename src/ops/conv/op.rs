@@ -4,10 +4,14 @@ use alloc::boxed::Box;
 
 use super::float::{self, Geometry};
 use crate::error::{Error, Result, check_shapes};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::Kernel;
 use crate::ops::operator::{FloatNode, Inputs, Layer, Operator};
 use crate::ops::shape::{Shape, place, ranked};
 use crate::window::Window;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// Convolution of `X: [batch, in, h, w]` with weights `[out, in / groups, kh, kw]`, plus an optional bias `[out]`
 /// (ONNX: `Conv`).
@@ -51,5 +55,10 @@ impl Operator for Conv {
         let geometry = Geometry::new(kernel, &self.window, self.groups, node.x(), node.output);
         let weights = node.weights(1).expect("checked when the graph was made");
         Some(float::kernel(geometry, weights, node.vector(2), node.clamp))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        crate::io::onnx::export::conv(self, node)
     }
 }

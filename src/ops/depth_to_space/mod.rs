@@ -8,6 +8,10 @@ use ndarray::{ArrayD, ArrayViewD};
 use super::movement::Movement;
 use super::shape::{NCHW, Shape, ranked};
 use crate::error::{Error, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// Moves channels into blocks of pixels: `[batch, c, h, w]` to `[batch, c / (b0 * b1), h * b0, w * b1]` (ONNX:
 /// `DepthToSpace`).
@@ -58,6 +62,11 @@ impl Movement for DepthToSpace {
         let x = x.view().permuted_axes(&[0, 1, 4, 5, 2, 6, 3][..]);
         x.to_shape(&[n, groups * each, h * b0, w * b1][..]).expect("checked by shape inference").into_owned()
     }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(self, node)
+    }
 }
 
 impl Movement for SpaceToDepth {
@@ -81,5 +90,10 @@ impl Movement for SpaceToDepth {
         let x = x.to_shape(&[n, c, h / b0, b0, w / b1, b1][..]).expect("checked by shape inference");
         let x = x.view().permuted_axes(&[0, 3, 5, 1, 2, 4][..]);
         x.to_shape(&[n, b0 * b1 * c, h / b0, w / b1][..]).expect("checked by shape inference").into_owned()
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write_space_to_depth(self, node)
     }
 }

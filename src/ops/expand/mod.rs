@@ -10,6 +10,10 @@ use ndarray::{ArrayD, ArrayViewD};
 use super::movement::Movement;
 use super::shape::{Shape, broadcast};
 use crate::error::Result;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The tensor broadcast to a shape: axes of length 1 are repeated, axes before the first one are added (ONNX: `Expand`).
 #[derive(Debug, Clone, PartialEq)]
@@ -31,5 +35,12 @@ impl Movement for Expand {
     fn rearrange(&self, x: ArrayViewD<'_, u32>) -> ArrayD<u32> {
         let shape = broadcast(x.shape(), &self.shape).expect("checked by shape inference");
         x.broadcast(&shape[..]).expect("checked by shape inference").to_owned()
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        let shape = node.ints(&self.shape);
+        node.inputs.push(shape);
+        node.all("Expand", Vec::new())
     }
 }

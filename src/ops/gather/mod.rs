@@ -13,6 +13,10 @@ use super::movement::Movement;
 use super::operator::{FloatNode, Inputs, Operator};
 use super::shape::Shape;
 use crate::error::{Error, GraphError, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The elements of an axis at constant positions, in this order (ONNX: `Gather` with constant indices of rank 1).
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +46,13 @@ impl Movement for Gather {
 
     fn rearrange(&self, x: ArrayViewD<'_, u32>) -> ArrayD<u32> {
         x.select(Axis(self.axis), &self.indices)
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        let indices = node.ints(&self.indices);
+        node.inputs.push(indices);
+        node.all("Gather", alloc::vec![crate::io::onnx::export::writer::int("axis", self.axis)])
     }
 }
 
@@ -84,6 +95,13 @@ impl Operator for Embedding {
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
         let rows = node.inputs[0][0];
         Some(Box::new(EmbeddingKernel { rows, table: node.vector(0).expect("checked when the graph was made") }))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        let positions = node.inputs[1].clone();
+        node.inputs[1] = node.node("Cast", [positions], alloc::vec![crate::io::onnx::export::writer::int("to", 7)]);
+        node.all("Gather", Vec::new())
     }
 }
 

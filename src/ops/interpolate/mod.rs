@@ -8,7 +8,11 @@ use super::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
 use super::shape::{NCHW, Shape, check_finite, empty_image, ranked};
 use crate::element::Compute;
 use crate::error::Result;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::simd::{self, Task};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The pixel of the image at which a pixel of the output lies (ONNX: `coordinate_transformation_mode`), for a factor
 /// `scale` of the size.
@@ -84,6 +88,20 @@ impl Operator for Interpolate {
 
     fn commutes_with_scaling(&self, _: &Inputs<'_>, _: &[usize]) -> bool {
         true
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        let coordinates = match self.coordinates {
+            Coordinates::HalfPixel => "half_pixel",
+            Coordinates::HalfPixelOrZero => "pytorch_half_pixel",
+            Coordinates::Asymmetric => "asymmetric",
+            Coordinates::AlignCorners => "align_corners",
+        };
+        // A file has either factors or a size.
+        let by_factors = [0, 1].map(|i| (node.shapes[0][i + 2] as f32 * self.scales[i]) as usize) == self.size;
+        let size = if by_factors { None } else { Some(self.size) };
+        super::resize::onnx::write(self.scales, "linear", coordinates, size, node)
     }
 }
 

@@ -13,7 +13,11 @@ use super::nhwc::{batch_of, batch_of_mut, nhwc_axis, nhwc_shape};
 use super::operator::{FloatNode, Inputs, Operator};
 use super::shape::{Shape, check_finite};
 use crate::error::{Error, Result, check_shapes};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::simd::{self, Task};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// `(X - mean) / sqrt(variance + epsilon) * scale + bias` along the last axis, with the mean and the variance of each row.
 /// `scale` and `bias` are `[length of the axis]` (ONNX: `LayerNormalization`).
@@ -58,6 +62,11 @@ impl Operator for LayerNorm {
         let scale = node.vector(1).unwrap_or_else(|| alloc::vec![1.0; len]);
         let bias = node.vector(2).unwrap_or_else(|| alloc::vec![0.0; len]);
         Some(Box::new(Normalize { shape: nhwc_shape(x), axis, epsilon: self.epsilon, scale, bias }))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(self, node)
     }
 }
 

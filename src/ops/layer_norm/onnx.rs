@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::LayerNorm;
 use crate::error::Result;
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{OnnxOperator, float, int, only};
@@ -93,4 +94,15 @@ fn of_groups(importer: &mut Importer, node: &OnnxNode<'_>, groups: usize) -> Res
     let scale = parameters.pop().unwrap_or_default();
     importer.push_as(Binary::Mul, alloc::vec![image, scale], &scaled)?;
     importer.push(node, Binary::Add, alloc::vec![scaled, bias])
+}
+
+/// Writes a layer normalization along the last axis.
+pub(super) fn write(op: &LayerNorm, node: &mut NodeWriter<'_>) -> Result<String> {
+    if node.inputs.len() == 1 {
+        let ones = alloc::vec![1.0; node.output.last().copied().unwrap_or(1)];
+        let scale = node.floats(&ones);
+        node.inputs.push(scale);
+    }
+    let attributes = alloc::vec![export::last_axis("axis"), export::float("epsilon", op.epsilon)];
+    node.all("LayerNormalization", attributes)
 }

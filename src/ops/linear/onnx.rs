@@ -16,6 +16,7 @@ use crate::ops::operator::Constant;
 use crate::ops::transpose::Transpose;
 
 use super::op::Linear;
+use crate::io::onnx::export::writer::{NodeWriter, int as export_int};
 
 /// The spelling of [`Linear`].
 pub(crate) const LINEAR: &[OnnxOperator] = &[OnnxOperator::new(
@@ -116,4 +117,19 @@ fn weights_of(
     let w = if transposed { w } else { w.reversed_axes() };
     let out = w.shape()[0];
     Ok((importer.new_constant(node, "weight", w.mapv(|w| alpha * w))?, out))
+}
+
+/// Writes a linear layer. Tensors of other ranks than 2 become matrices.
+pub(crate) fn write(node: &mut NodeWriter<'_>) -> Result<String> {
+    let (x, shape) = (node.inputs[0].clone(), node.shapes[0]);
+    let transposed = || alloc::vec![export_int("transB", 1)];
+    if shape.len() == 2 {
+        return node.all("Gemm", transposed());
+    }
+    let (&depth, outer) = shape.split_last().expect("checked by shape inference");
+    let x = node.reshape(x, &[outer.iter().product(), depth]);
+    node.inputs[0] = node.rounded(x, 0);
+    let y = node.all("Gemm", transposed())?;
+    let y = node.rounded(y, 1);
+    Ok(node.reshape(y, node.output))
 }

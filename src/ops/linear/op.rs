@@ -4,10 +4,14 @@ use alloc::boxed::Box;
 
 use super::float;
 use crate::error::{Error, Result, check_shapes};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::Kernel;
 use crate::ops::operator::{FloatNode, Inputs, Layer, Operator};
 use crate::ops::shape::{Shape, ranked};
 use crate::window::Window;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// `X · Wᵀ + B` for `X: [batch, .., in]`, weights `W: [out, in]` and an optional bias `B: [out]` (ONNX: `Gemm` with
 /// `transB = 1`).
@@ -43,5 +47,10 @@ impl Operator for Linear {
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
         let weights = node.weights(1).expect("checked when the graph was made");
         Some(Box::new(float::Linear::new(weights, node.vector(2), node.clamp)))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        super::onnx::write(node)
     }
 }

@@ -8,11 +8,15 @@ use ndarray::{ArrayView2, ArrayViewD, ArrayViewMut2, ArrayViewMutD, Axis};
 use crate::affine::Arithmetic;
 use crate::error::{Error, Result, check_shapes};
 use crate::gemm::{PackedRhs, RequantizeEpilogue, check_depth, gemm_into};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::float_matmul;
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{to_nchw, to_nchw_mut};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
 use crate::ops::shape::{Shape, broadcast};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// `A · B` of matrices, the last two axes; the axes before them broadcast (ONNX: `MatMul`). Either may be constant. See
 /// [`Linear`](crate::graph::op::Linear) for a product with weights.
@@ -61,6 +65,11 @@ impl Operator for MatMul {
             RequantizeEpilogue::new(a_scale, &alloc::vec![b_scale; columns], None, node.to, Arithmetic::F32)?;
         let product = CodeProduct { zero_points: [a_zero, b_zero], epilogue };
         OnCodes::kernel(Products::new(product, node.inputs, node.output))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        node.all("MatMul", alloc::vec::Vec::new())
     }
 }
 

@@ -8,6 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 use super::op::Pad;
 use crate::error::Result;
 use crate::graph::Op;
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{OnnxOperator, float, ints, text};
@@ -126,4 +127,12 @@ fn of_axis(
     }
     let indices = (-before..len + after).map(|i| source(i, len) as usize).collect();
     Ok((Gather { axis, indices }.into(), alloc::vec![name]))
+}
+
+/// Writes a padding of height and width with zeros.
+pub(super) fn write(op: &Pad, node: &mut NodeWriter<'_>) -> Result<String> {
+    let [top, left, bottom, right] = op.pads;
+    let pads = node.ints(&[0, 0, top, left, 0, 0, bottom, right]);
+    node.inputs.push(pads);
+    node.all("Pad", Vec::new())
 }

@@ -3,9 +3,13 @@
 use alloc::boxed::Box;
 
 use crate::error::Result;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, ranked};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// Zero padding of height and width (ONNX: `Pad`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +49,11 @@ impl Operator for Pad {
 
     fn commutes_with_scaling(&self, _: &Inputs<'_>, _: &[usize]) -> bool {
         true
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        super::onnx::write(self, node)
     }
 }
 

@@ -130,6 +130,7 @@ pub struct AveragePool<T: Int8> {
     window: Window,
     count_include_pad: bool,
     codes: Codes,
+    code_offset: i32,
     fixed_point: bool,
 }
 
@@ -159,8 +160,9 @@ impl<T: Int8> AveragePool<T> {
             }
             other => return Err(unsupported("arithmetic of a mean", other)),
         };
-        let (codes, y) = (to.codes(), to.params.clone());
-        Ok(Self { x: x.clone(), y, kernel, window: *window, count_include_pad: false, codes, fixed_point })
+        let (codes, code_offset, y) = (to.codes(), to.code_offset, to.params.clone());
+        let (x, window) = (x.clone(), *window);
+        Ok(Self { x, y, kernel, window, count_include_pad: false, codes, code_offset, fixed_point })
     }
 
     /// Counts padding as values of 0, so that every full window is divided by the size of the kernel (ONNX, PyTorch:
@@ -217,7 +219,13 @@ impl<T: Int8> AveragePool<T> {
             } else if self.fixed_point {
                 pool_windows(x, out, channels, &placed, IntegerMean::<i32>::new(x_params.1, include, codes));
             } else {
-                pool_windows(x, out, channels, &placed, FloatMean::new(x_params, y_params, include, codes));
+                pool_windows(
+                    x,
+                    out,
+                    channels,
+                    &placed,
+                    FloatMean::new(x_params, y_params, include, codes, self.code_offset),
+                );
             }
         });
         Ok(())

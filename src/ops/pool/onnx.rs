@@ -9,6 +9,8 @@ use crate::ops::reduce::{Reduce, Reduction};
 use crate::window::Window;
 
 use super::op::{AveragePool, GlobalAveragePool, MaxPool};
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
+use alloc::string::String;
 
 /// The spelling of [`MaxPool`].
 pub(crate) const MAX_POOL: &[OnnxOperator] = &[OnnxOperator::new(
@@ -84,4 +86,17 @@ fn pool(importer: &mut Importer, node: &OnnxNode<'_>, op: impl FnOnce([usize; 2]
     };
     let name = importer.reshaped(node, node.required(0)?, &x, image.to_vec())?;
     importer.push_reshaped(node, op(kernel, window), alloc::vec![name], shape)
+}
+
+/// Writes a pooling.
+pub(super) fn write(
+    op: &str,
+    (kernel, of_pool): (&[usize; 2], &Window),
+    include_pad: bool,
+    node: &mut NodeWriter<'_>,
+) -> Result<String> {
+    let mut attributes = export::window(of_pool);
+    attributes.push(export::ints("kernel_shape", kernel));
+    attributes.extend(include_pad.then(|| export::int("count_include_pad", 1)));
+    node.all(op, attributes)
 }

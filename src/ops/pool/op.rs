@@ -7,11 +7,15 @@ use ndarray::{ArrayRef4, ArrayView4, ArrayViewMut4};
 use super::float;
 use crate::error::{Error, Result};
 use crate::gemm::Workspace;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::conv::Geometry;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, elements, empty_image, place, ranked};
 use crate::window::{Placed, Window};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The maximum of each window; padding is ignored (ONNX: `MaxPool`).
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +72,11 @@ impl Operator for MaxPool {
     fn commutes_with_scaling(&self, _: &Inputs<'_>, _: &[usize]) -> bool {
         true
     }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        super::onnx::write("MaxPool", (&self.kernel, &self.window), false, node)
+    }
 }
 
 impl Operator for AveragePool {
@@ -91,6 +100,11 @@ impl Operator for AveragePool {
 
     fn commutes_with_scaling(&self, _: &Inputs<'_>, _: &[usize]) -> bool {
         true
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        super::onnx::write("AveragePool", (&self.kernel, &self.window), self.count_include_pad, node)
     }
 }
 
@@ -117,6 +131,11 @@ impl Operator for GlobalAveragePool {
 
     fn commutes_with_scaling(&self, _: &Inputs<'_>, _: &[usize]) -> bool {
         true
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        node.all("GlobalAveragePool", alloc::vec::Vec::new())
     }
 }
 

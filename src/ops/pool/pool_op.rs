@@ -56,12 +56,15 @@ pub(super) struct FloatMean {
     y: (f32, i32),
     count_include_pad: bool,
     codes: Codes,
+    /// The offset of stored codes from the codes of the formula.
+    offset: i32,
     count: f32,
 }
 
 impl FloatMean {
-    pub(super) fn new(x: (f32, i32), y: (f32, i32), count_include_pad: bool, codes: Codes) -> Self {
-        Self { x, y, count_include_pad, codes, count: 1.0 }
+    pub(super) fn new(x: (f32, i32), y: (f32, i32), count_include_pad: bool, codes: Codes, offset: i32) -> Self {
+        let (y, codes) = ((y.0, y.1 - offset), codes.minus(offset));
+        Self { x, y, count_include_pad, codes, offset, count: 1.0 }
     }
 }
 
@@ -82,7 +85,7 @@ impl<T: Int8> PoolOp<T> for FloatMean {
     }
     #[inline(always)]
     fn finish(self, state: f32) -> T {
-        T::from_i32(float_mean(state, self.count, self.y, self.codes))
+        T::from_i32(float_mean(state, self.count, self.y, self.codes) + self.offset)
     }
 }
 

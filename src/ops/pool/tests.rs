@@ -99,7 +99,7 @@ impl<T: Int8> Case<T> {
             let sum = window.iter().fold(0.0, |sum, &code| sum + dequantize::<T, f32>(code, zero, x.0));
             float_mean(sum, count(inside, padded) as f32, y, codes)
         });
-        self.check(FloatMean::new(x, y, count_include_pad, codes), &float_mean_codes)?;
+        self.check(FloatMean::new(x, y, count_include_pad, codes, 0), &float_mean_codes)?;
         let integer_mean_codes = self.expected(|window, inside, padded| {
             let count = count(inside, padded) as i32;
             let sum = window.iter().map(|x| x.to_i32()).sum::<i32>() + (count - inside as i32) * zero;

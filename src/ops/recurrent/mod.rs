@@ -14,6 +14,10 @@ use super::operator::{Constant, FloatNode, Inputs, Operator};
 use super::shape::{Shape, ranked};
 use super::unary::function::sigmoid;
 use crate::error::{Error, GraphError, Result, check_shapes};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The equations of a recurrent layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +125,11 @@ impl Operator for Recurrent {
         let first = [4, 5].map(|i| (node.inputs.len() > i).then(|| node.vector(i)));
         let (layers, cell) = (layers.collect(), self.cell);
         Some(Box::new(RecurrentKernel { cell, layers, first, steps: node.x()[0], batch: node.x()[1], hidden }))
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(self, node)
     }
 }
 

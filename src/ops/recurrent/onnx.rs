@@ -7,6 +7,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use super::{Cell, Direction, Recurrent};
 use crate::error::Result;
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{Kind, OnnxOperator, ignore, int, only, text};
@@ -86,4 +87,29 @@ fn recurrent(importer: &mut Importer, node: &OnnxNode<'_>, cell: Cell, gates: us
         importer.push_as(Reshape { shape }, alloc::vec![part], output)?;
     }
     Ok(())
+}
+
+/// Writes a recurrent layer, and joins its outputs.
+pub(super) fn write(op: &Recurrent, node: &mut NodeWriter<'_>) -> Result<String> {
+    let hidden = node.output[2];
+    let direction = match op.direction {
+        Direction::Forward => "forward",
+        Direction::Reverse => "reverse",
+        Direction::Bidirectional => "bidirectional",
+    };
+    let mut attributes = alloc::vec![export::int("hidden_size", hidden), export::text("direction", direction)];
+    let name = match op.cell {
+        Cell::Lstm => "LSTM",
+        Cell::Gru { linear_before_reset } => {
+            attributes.push(export::int("linear_before_reset", usize::from(linear_before_reset)));
+            "GRU"
+        }
+    };
+    let mut inputs = node.inputs.clone();
+    // All sequences have the length of the tensor.
+    inputs.insert(4, String::new());
+    let mut outputs = node.nodes(name, inputs, attributes, 1 + op.states());
+    let rows = node.output[0] - op.states() * op.direction.count();
+    outputs[0] = node.reshape(outputs[0].clone(), &[rows, node.output[1], hidden]);
+    Ok(node.nodes("Concat", outputs, alloc::vec![export::int("axis", 0)], 1).swap_remove(0))
 }

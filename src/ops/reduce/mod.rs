@@ -14,6 +14,10 @@ use super::nhwc::{to_nchw, to_nchw_mut};
 use super::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
 use super::shape::{Shape, elements};
 use crate::error::{Error, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// A reduction of elements to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +101,11 @@ impl Operator for Reduce {
     /// The greatest and the smallest element are elements.
     fn keeps_range(&self) -> bool {
         matches!(self.reduction, Reduction::Max | Reduction::Min)
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(self, node)
     }
 }
 

@@ -6,10 +6,12 @@ use alloc::vec::Vec;
 use super::{Reduce, Reduction};
 use crate::error::Result;
 use crate::graph::Op;
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{Attribute, OnnxOperator, UNARY, int, ints};
 use crate::ops::binary::op::Binary;
+use crate::ops::operator::Operator;
 use crate::ops::pool::op::GlobalAveragePool;
 use crate::ops::reshape::Reshape;
 use crate::ops::unary::function::Activation;
@@ -84,4 +86,12 @@ fn reduce_as(
     let reduced = importer.new_name(&alloc::format!("{}.reduced", node.output()?));
     importer.push_as(op, alloc::vec![input], &reduced)?;
     importer.push_as(Reshape { shape: kept }, alloc::vec![reduced], output)
+}
+
+/// Writes a reduction, which keeps the axes.
+pub(super) fn write(op: &Reduce, node: &mut NodeWriter<'_>) -> Result<String> {
+    let axes = node.ints(&op.axes);
+    node.inputs.push(axes);
+    // Without axes nothing is reduced.
+    node.all(op.name(), alloc::vec![export::int("noop_with_empty_axes", 1)])
 }

@@ -8,8 +8,12 @@ use alloc::vec::Vec;
 use ndarray::{ArrayD, ArrayViewD};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::movement::Movement;
 use crate::ops::shape::{Shape, elements};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The same elements, in row-major order, in another shape (ONNX: `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`).
 #[derive(Debug, Clone, PartialEq)]
@@ -38,5 +42,11 @@ impl Movement for Reshape {
     /// A reshape keeps the channels where it drops a height and a width of 1.
     fn commutes_with_scaling(&self, x: &[usize], y: &[usize]) -> bool {
         x.len() == 4 && y.len() == 2 && x[1] == y[1]
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        let (x, shape) = (node.inputs[0].clone(), &self.shape);
+        Ok(node.reshape(x, shape))
     }
 }

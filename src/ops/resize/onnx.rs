@@ -4,11 +4,13 @@ use alloc::vec::Vec;
 
 use super::op::Resize;
 use crate::error::Result;
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{Kind, OnnxOperator, floats, ignore, ints, only, only_text, text};
 use crate::ops::gather::Gather;
 use crate::ops::interpolate::{Coordinates, Interpolate};
+use alloc::string::String;
 
 /// The spelling of [`Resize`].
 pub(crate) const RESIZE: &[OnnxOperator] = &[
@@ -160,4 +162,26 @@ fn resize_factors(importer: &Importer, node: &OnnxNode<'_>, shape: &[usize]) -> 
     let mut factors: Vec<Factor> = shape.iter().map(|&size| Factor { scale: 1.0, size }).collect();
     axes.iter().zip(given).for_each(|(&axis, factor)| factors[axis] = factor);
     Ok(factors)
+}
+
+/// Writes a resize of height and width, by factors or to a size.
+pub(crate) fn write(
+    [height, width]: [f32; 2],
+    mode: &str,
+    coordinates: &str,
+    size: Option<[usize; 2]>,
+    node: &mut NodeWriter<'_>,
+) -> Result<String> {
+    let x = node.inputs[0].clone();
+    let attributes = alloc::vec![
+        export::text("mode", mode),
+        export::text("coordinate_transformation_mode", coordinates),
+        export::text("nearest_mode", "floor"),
+    ];
+    let none = alloc::string::String::new;
+    let inputs = match size {
+        None => [x, none(), node.floats(&[1.0, 1.0, height, width]), none()],
+        Some([height, width]) => [x, none(), none(), node.ints(&[node.output[0], node.output[1], height, width])],
+    };
+    Ok(node.node("Resize", inputs, attributes))
 }

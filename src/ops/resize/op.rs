@@ -4,9 +4,13 @@ use alloc::boxed::Box;
 use core::marker::PhantomData;
 
 use crate::error::Result;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, ranked};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// Nearest-neighbour upsampling of height and width by integer factors (ONNX: `Resize`, mode `nearest`, coordinates
 /// `asymmetric`).
@@ -45,6 +49,11 @@ impl Operator for Resize {
 
     fn commutes_with_scaling(&self, _: &Inputs<'_>, _: &[usize]) -> bool {
         true
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        super::onnx::write(self.scales.map(|scale| scale as f32), "nearest", "asymmetric", None, node)
     }
 }
 

@@ -9,6 +9,10 @@ use super::kernel::{Kernel, Scratch, Values, ValuesMut};
 use super::operator::{FloatNode, Inputs, Operator};
 use super::shape::Shape;
 use crate::error::{Result, check_shapes};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The second input where the first one is not 0, else the third one; all of one shape (ONNX: `Where`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +39,11 @@ impl Operator for Where {
 
     fn takes_exact_values(&self, input: usize) -> bool {
         input == 0
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(node)
     }
 }
 

@@ -1,10 +1,11 @@
 //! `Where` in ONNX files.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::Where;
 use crate::error::Result;
+use crate::io::onnx::export::writer::{NodeWriter, int};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::OnnxOperator;
@@ -34,4 +35,11 @@ fn select(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     importer.push(node, Where, inputs)?;
     importer.set_integer(node.output()?, integers);
     Ok(())
+}
+
+/// Writes a selection. The condition is a float in the graph.
+pub(super) fn write(node: &mut NodeWriter<'_>) -> Result<String> {
+    let bool_type = alloc::vec![int("to", 9)];
+    node.inputs[0] = node.node("Cast", [node.inputs[0].clone()], bool_type);
+    node.all("Where", Vec::new())
 }

@@ -10,6 +10,10 @@ use ndarray::{ArrayD, ArrayViewD, Axis};
 use super::movement::Movement;
 use super::shape::Shape;
 use crate::error::{Error, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The elements `start`, `start + step`, … of an axis, `count` of them (ONNX: `Slice`, and each output of `Split`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,5 +59,10 @@ impl Movement for Slice {
     fn rearrange(&self, x: ArrayViewD<'_, u32>) -> ArrayD<u32> {
         let at: Vec<usize> = (0..self.count).filter_map(|i| self.position(i)).collect();
         x.select(Axis(self.axis), &at)
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(self, node)
     }
 }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Slice;
 use crate::error::Result;
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{OnnxOperator, int, ints};
@@ -110,4 +111,17 @@ fn split(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
         start += count;
     }
     Ok(())
+}
+
+/// Writes a slice of one axis.
+pub(super) fn write(op: &Slice, node: &mut NodeWriter<'_>) -> Result<String> {
+    let (start, step) = (op.start as i64, op.step as i64);
+    let end = start + op.count as i64 * step;
+    // An end before the first element counts from the end otherwise.
+    let end = if end < 0 { i64::MIN } else { end };
+    for values in [start, end, op.axis as i64, step] {
+        let list = node.signed_ints(&[values]);
+        node.inputs.push(list);
+    }
+    node.all("Slice", Vec::new())
 }

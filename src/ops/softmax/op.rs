@@ -6,10 +6,14 @@ use alloc::vec::Vec;
 use ndarray::{Axis, Zip};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{batch_of, batch_of_mut, nhwc_axis, nhwc_shape};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
 use crate::ops::shape::Shape;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// `exp(x) / Σ exp(x)` along an axis (ONNX: `Softmax`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +48,11 @@ impl Operator for Softmax {
         }
         let softmax = super::Softmax::new(node.params(), node.to)?;
         OnCodes::kernel(SoftmaxOnCodes { softmax, shape: nhwc_shape(node.x()) })
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        node.all("Softmax", alloc::vec![crate::io::onnx::export::writer::int("axis", self.axis)])
     }
 }
 

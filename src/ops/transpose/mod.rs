@@ -10,6 +10,10 @@ use ndarray::{ArrayD, ArrayViewD};
 use super::movement::Movement;
 use super::shape::Shape;
 use crate::error::{Error, Result};
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 
 /// The axes in another order: axis `i` of the output is axis `perm[i]` of the input (ONNX: `Transpose`).
 #[derive(Debug, Clone, PartialEq)]
@@ -36,5 +40,10 @@ impl Movement for Transpose {
 
     fn rearrange(&self, x: ArrayViewD<'_, u32>) -> ArrayD<u32> {
         x.permuted_axes(&self.perm[..]).to_owned()
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        node.all("Transpose", alloc::vec![crate::io::onnx::export::writer::ints("perm", &self.perm)])
     }
 }

@@ -15,7 +15,11 @@ use super::operator::{CodeNode, Constant, FloatNode, Inputs, OnCodes, Operator};
 use super::shape::Shape;
 use crate::affine::clamp_f32;
 use crate::error::Result;
+#[cfg(feature = "onnx")]
+use crate::io::onnx::export::writer::NodeWriter;
 use crate::simd::{self, Task};
+#[cfg(feature = "onnx")]
+use alloc::string::String;
 use function::Activation;
 pub use lookup::Lookup;
 
@@ -46,6 +50,11 @@ impl Operator for Activation {
 
     fn as_clamp(&self) -> Option<Clamp> {
         if let Activation::Clip(clamp) = *self { Some(clamp) } else { None }
+    }
+
+    #[cfg(feature = "onnx")]
+    fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String> {
+        onnx::write(*self, node)
     }
 }
 

@@ -9,6 +9,9 @@ use crate::ops::binary::op::Binary;
 use crate::ops::clamp::Clamp;
 
 use super::function::Activation;
+use crate::io::onnx::export::writer::{self as export, NodeWriter};
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// The spelling of [`Activation`].
 pub(crate) const UNARIES: &[OnnxOperator] = &[
@@ -96,4 +99,35 @@ fn prelu(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     let negative = part(negative.into(), alloc::vec![x.into()])?;
     let sloped = part(Binary::Mul.into(), alloc::vec![negative, node.required(1)?.into()])?;
     importer.push(node, Binary::Add, alloc::vec![positive, sloped])
+}
+
+/// Writes a function of one tensor.
+pub(super) fn write(function: Activation, node: &mut NodeWriter<'_>) -> Result<String> {
+    let x = node.inputs[0].clone();
+    let attributes = match function {
+        Activation::Clip(clamp) if clamp != Clamp::RELU => {
+            let mut bound = |value: Option<f32>| value.map_or_else(String::new, |value| node.scalar(value));
+            let inputs = [x, bound(clamp.low), bound(clamp.high)];
+            return Ok(node.node("Clip", inputs, Vec::new()));
+        }
+        Activation::Silu => {
+            let gate = node.node("Sigmoid", [x.clone()], Vec::new());
+            return Ok(node.node("Mul", [x, gate], Vec::new()));
+        }
+        Activation::Pow { exponent } => {
+            let exponent = node.scalar(exponent);
+            return Ok(node.node("Pow", [x, exponent], Vec::new()));
+        }
+        Activation::Truncate => {
+            let integers = node.node("Cast", [x], alloc::vec![export::int("to", 7)]);
+            return Ok(node.node("Cast", [integers], alloc::vec![export::int("to", 1)]));
+        }
+        Activation::HardSigmoid { alpha, beta } => {
+            alloc::vec![export::float("alpha", alpha), export::float("beta", beta)]
+        }
+        Activation::LeakyRelu { alpha } | Activation::Elu { alpha } => alloc::vec![export::float("alpha", alpha)],
+        Activation::GeluTanh => alloc::vec![export::text("approximate", "tanh")],
+        _ => Vec::new(),
+    };
+    node.all(Activation::name(function), attributes)
 }
