@@ -14,6 +14,7 @@ use ndarray::{ArrayRef, Dimension};
 
 use crate::element::Float;
 use crate::error::{Result, check_shapes};
+use crate::simd::{self, Task};
 
 /// Signal-to-quantization-noise ratio in decibels: `10 log10(Σ x² / Σ (x - y)²)` for reference values `x` and found values
 /// `y`. Sums are `f64`.
@@ -40,7 +41,7 @@ pub fn cosine<F: Float, G: Float, D: Dimension>(reference: &ArrayRef<F, D>, foun
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ErrorSums {
     /// `Σ x²`.
-    signal: f64,
+    pub(crate) signal: f64,
     /// `Σ y²`.
     found: f64,
     /// `Σ x·y`.
@@ -67,8 +68,9 @@ impl ErrorSums {
         }
     }
 
+    /// Adds pairs of elements of contiguous arrays of one length.
     pub(crate) fn add_f32(&mut self, reference: &[f32], found: &[f32]) {
-        self.add(reference.iter().map(|&x| x.into()), found.iter().map(|&y| y.into()));
+        self.merge(simd::run(SumErrors { reference, found }));
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
@@ -91,5 +93,41 @@ impl ErrorSums {
             true => f64::from(u8::from(self.signal == self.found)),
             false => self.product / norms,
         }
+    }
+}
+
+/// Sums over contiguous arrays, in several partial sums so that it vectorizes.
+struct SumErrors<'a> {
+    reference: &'a [f32],
+    found: &'a [f32],
+}
+
+impl Task for SumErrors<'_> {
+    type Output = ErrorSums;
+
+    #[inline(always)]
+    fn run(self) -> ErrorSums {
+        const LANES: usize = 8;
+        let [mut signal, mut found, mut product, mut noise] = [[0f64; LANES]; 4];
+        let ((x, x_rest), (y, y_rest)) = (self.reference.as_chunks::<LANES>(), self.found.as_chunks::<LANES>());
+        for (x, y) in x.iter().zip(y) {
+            for i in 0..LANES {
+                let (x, y) = (f64::from(x[i]), f64::from(y[i]));
+                signal[i] += x * x;
+                found[i] += y * y;
+                product[i] += x * y;
+                noise[i] += (x - y) * (x - y);
+            }
+        }
+        let sum = |lanes: [f64; LANES]| lanes.iter().sum::<f64>();
+        let mut sums = ErrorSums { signal: sum(signal), found: sum(found), product: sum(product), noise: sum(noise) };
+        for (&x, &y) in x_rest.iter().zip(y_rest) {
+            let (x, y) = (f64::from(x), f64::from(y));
+            sums.signal += x * x;
+            sums.found += y * y;
+            sums.product += x * y;
+            sums.noise += (x - y) * (x - y);
+        }
+        sums
     }
 }

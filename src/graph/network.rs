@@ -43,7 +43,6 @@ impl Node {
 
 /// An input of a [`Graph`]: its name, and its shape for a batch of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Input {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,

@@ -19,12 +19,12 @@ use crate::gemm::Int8Bits;
 use crate::granularity::Granularity;
 use crate::qtensor::QTensor;
 
-/// How [`Graph::quantize`] quantizes a network: a [`Recipe`], or [`FullInteger`](super::FullInteger), which finds one.
+/// A way to quantize a network, for [`Graph::quantize`]: a [`Recipe`], or [`FullInteger`](super::FullInteger), which finds one.
 pub trait Quantization {
     /// Quantizes the network.
     ///
     /// # Errors
-    /// Those of the implementing type.
+    /// Any error of the implementing type.
     fn quantize(&self, graph: &Graph) -> Result<QuantizedNetwork>;
 }
 
@@ -73,12 +73,19 @@ impl Graph {
         recipe: &Recipe,
         calibration: &Calibration,
     ) -> Result<QuantizedNetwork> {
-        calibration.check_moments()?;
-        self.quantize_with(recipe, Some(calibration))
+        self.quantize_with(recipe, Some((calibration, Rounding::Descent)))
     }
 
-    fn quantize_with(&self, recipe: &Recipe, calibration: Option<&Calibration>) -> Result<QuantizedNetwork> {
+    /// Quantizes the network. With a calibration, biases are corrected by the mean error of the weights.
+    pub(crate) fn quantize_with(
+        &self,
+        recipe: &Recipe,
+        calibration: Option<(&Calibration, Rounding)>,
+    ) -> Result<QuantizedNetwork> {
         self.check_float()?;
+        if let Some((calibration, _)) = calibration {
+            calibration.check_moments()?;
+        }
         recipe.check(self)?;
         let parts = self.clone().into_parts();
         let names = FreshNames::new(&parts);
@@ -104,10 +111,17 @@ impl Graph {
     }
 }
 
+/// The rounding of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    Nearest,
+    Descent,
+}
+
 /// Moves the weights of a graph from `parts` to `stored`.
 struct Quantizer<'g> {
     graph: &'g Graph,
-    calibration: Option<&'g Calibration>,
+    calibration: Option<(&'g Calibration, Rounding)>,
     /// Names of tensors that are not only read as weights. These stay as they are.
     fixed: BTreeSet<&'g str>,
     recipe: Recipe,
@@ -133,14 +147,15 @@ impl Quantizer<'_> {
                 self.widen_ranges(node, name, weights)?;
                 let tensor = &self.recipe.tensors[name];
                 let moments = match self.calibration.filter(|_| tensor.given.is_none()) {
-                    Some(calibration) => {
+                    Some((calibration, _)) => {
                         calibration.of_layer(&node.output, node.groups(), weights.shape()[1..].iter().product())?
                     }
                     None => None,
                 };
+                let descend = moments.filter(|_| self.calibration.is_some_and(|(_, by)| by == Rounding::Descent));
                 let value = match precision {
-                    Precision::Int4 => Stored::Int4(quantize_weights::<I4>(weights, tensor, moments)?),
-                    _ => Stored::Int8(quantize_weights::<i8>(weights, tensor, moments)?),
+                    Precision::Int4 => Stored::Int4(quantize_weights::<I4>(weights, tensor, descend)?),
+                    _ => Stored::Int8(quantize_weights::<i8>(weights, tensor, descend)?),
                 };
                 if let Some(moments) = moments {
                     let error = coordinate_descent::mean_error(moments, weights, &value.dequantize());

@@ -18,6 +18,7 @@ use crate::metrics::ErrorSums;
 use crate::ops::float_weights::Weights;
 use crate::ops::kernel::{Kind, Values};
 use crate::ops::quantize::FakeQuantize;
+use crate::simd::{self, Task};
 
 /// The error of a tensor against its float values. See [`metrics`](crate::metrics) for the formulas.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,7 +103,7 @@ impl Default for ActivationSums {
 }
 
 /// The values of one sample: of the float network's tensors, and of quantized layers on exact inputs, which have a prefix
-/// before the name of their tensor.
+/// before the name of their tensor. Each sample overwrites them.
 struct SampleValues {
     local_prefix: String,
     values: BTreeMap<String, Vec<f32>>,
@@ -138,7 +139,6 @@ impl QuantizedNetwork {
         let x = x.view().into_dyn();
         for i in 0..x.shape().first().copied().unwrap_or(0) {
             let input = [x.slice_axis(Axis(0), Slice::from(i..i + 1))];
-            sample.values.clear();
             exact.run_observed(&input, &mut arena, &mut |tensor, found| {
                 self.add_exact(tensor, found, &mut sample, &mut sums)
             })?;
@@ -232,16 +232,19 @@ impl QuantizedNetwork {
             let sums = sums.entry(tensor.name.clone()).or_default();
             let params = self.activation(&tensor.name);
             let bounds = params.and_then(|params| Some((params.value_range()?, params.scales()[0] / 2.0)));
-            for &x in values {
-                sums.range = (sums.range.0.min(x), sums.range.1.max(x));
-                let is_clipped = |((low, high), half)| x < low - half || x > high + half;
-                sums.clipped += bounds.is_some_and(is_clipped) as usize;
-            }
+            let (low, high) =
+                bounds.map_or((f32::NEG_INFINITY, f32::INFINITY), |((low, high), half)| (low - half, high + half));
+            let Spread { min, max, outside } = simd::run(FindSpread { values, low, high });
+            sums.range = (sums.range.0.min(min), sums.range.1.max(max));
+            sums.clipped += outside;
             sums.count += values.len();
-            let local = sample.values.remove(&alloc::format!("{}{}", sample.local_prefix, tensor.name));
-            sums.local.add_f32(values, local.as_deref().unwrap_or(values));
+            let local = sample.values.get(&alloc::format!("{}{}", sample.local_prefix, tensor.name));
+            sums.local.add_f32(values, local.map_or(values, Vec::as_slice));
         }
-        sample.values.insert(tensor.name.clone(), values.to_vec());
+        // Unnamed tensors share a buffer, which nothing reads.
+        let kept = sample.values.entry(tensor.name.clone()).or_default();
+        kept.clear();
+        kept.extend_from_slice(values);
         Ok(())
     }
 
@@ -259,6 +262,47 @@ impl QuantizedNetwork {
             weights.iter().filter(|w| w.abs() > limit).count()
         });
         clipped.sum::<usize>() as f64 / weights.len() as f64
+    }
+}
+
+/// The smallest and the largest value, and the number of values outside of some bounds.
+struct Spread {
+    min: f32,
+    max: f32,
+    outside: usize,
+}
+
+struct FindSpread<'a> {
+    values: &'a [f32],
+    low: f32,
+    high: f32,
+}
+
+impl Task for FindSpread<'_> {
+    type Output = Spread;
+
+    #[inline(always)]
+    fn run(self) -> Spread {
+        const LANES: usize = 16;
+        let Self { values, low, high } = self;
+        let (mut min, mut max, mut outside) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0u32; LANES]);
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                min[i] = if chunk[i] < min[i] { chunk[i] } else { min[i] };
+                max[i] = if chunk[i] > max[i] { chunk[i] } else { max[i] };
+                outside[i] += u32::from(chunk[i] < low) + u32::from(chunk[i] > high);
+            }
+        }
+        for (i, &x) in rest.iter().enumerate() {
+            (min[i], max[i]) = (min[i].min(x), max[i].max(x));
+            outside[i] += u32::from(x < low || x > high);
+        }
+        Spread {
+            min: min.into_iter().fold(f32::INFINITY, f32::min),
+            max: max.into_iter().fold(f32::NEG_INFINITY, f32::max),
+            outside: outside.into_iter().map(|n| n as usize).sum(),
+        }
     }
 }
 

@@ -11,9 +11,10 @@
 //! | the name of `Float16` weights | `F16` | values |
 //! | the name of quantized weights, then `#scale` | `F32`, one axis | one scale, or one per output channel; zero points are 0 unless the recipe gives others |
 //! | the name of any other constant | `F32` | values |
+//! | `#ranges` | `F32`, `[n, 2]` | the ranges of the recipe: the smallest and the largest value of each |
 //!
 //! The entry `ndarray-quant` of the header's metadata is JSON: the version of this format (1), inputs, nodes and outputs of
-//! the graph, shapes of 4-bit weights, and the recipe with the ranges of activations.
+//! the graph, shapes of 4-bit weights, and the recipe. Each name and each operator stands in it once.
 //!
 //! ```
 //! # use ndarray::array;
@@ -43,7 +44,7 @@ use serde::{Deserialize, Serialize};
 use crate::element::{Element, I4, Packed, Storage};
 use crate::error::{Error, FileError, GraphError, Result};
 use crate::granularity::Granularity;
-use crate::graph::{Input, Node, Precision, QuantizedNetwork, Recipe, TensorRecipe};
+use crate::graph::{Clamp, Graph, Input, Node, Op, Precision, QuantizedNetwork, Recipe, TensorRecipe};
 use crate::graph::{Parts, Stored};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -57,16 +58,117 @@ const SCALE: &str = "#scale";
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// The network without its tensors.
+/// The name of the tensor with the ranges of the recipe.
+const RANGES: &str = "#ranges";
+
+/// The network without its tensors. Tensors are indices into `names`, and operators into `ops`.
 #[derive(Serialize, Deserialize)]
 struct Structure {
     version: u32,
-    inputs: Vec<Input>,
-    nodes: Vec<Node>,
-    outputs: Vec<String>,
+    names: Vec<String>,
+    inputs: Vec<(usize, Vec<usize>)>,
+    ops: Vec<Op>,
+    nodes: Vec<PackedNode>,
+    outputs: Vec<usize>,
     /// The shapes of 4-bit weights, whose tensors are packed bytes.
     packed: BTreeMap<String, Vec<usize>>,
-    recipe: Recipe,
+    /// Recipes without their ranges, and the tensors of each with the number of their ranges.
+    recipe: Vec<(TensorRecipe, Vec<(usize, usize)>)>,
+    float_layers: Vec<usize>,
+}
+
+/// A node: the operator, the inputs, the output and the clamp.
+#[derive(Serialize, Deserialize)]
+struct PackedNode(usize, Vec<usize>, usize, Option<Clamp>);
+
+/// Gives each value an index, in the order in which they come. Values are compared as JSON.
+struct Table<T> {
+    indices: BTreeMap<String, usize>,
+    values: Vec<T>,
+}
+
+impl<T: Serialize> Table<T> {
+    fn new() -> Self {
+        Self { indices: BTreeMap::new(), values: Vec::new() }
+    }
+
+    fn index(&mut self, value: T) -> Result<usize> {
+        let json = to_json(&value)?;
+        let next = self.values.len();
+        let index = *self.indices.entry(json).or_insert(next);
+        if index == next {
+            self.values.push(value);
+        }
+        Ok(index)
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| malformed("a structure that JSON can hold", &e))
+}
+
+impl Structure {
+    /// Packs the structure, and all ranges as pairs of numbers.
+    fn pack(graph: &Graph, recipe: &Recipe, packed: BTreeMap<String, Vec<usize>>) -> Result<(Self, Vec<f32>)> {
+        let (mut names, mut ops, mut recipes) = (Table::new(), Table::new(), Table::new());
+        let inputs =
+            graph.typed_inputs().iter().map(|input| Ok((names.index(input.name.clone())?, input.shape.clone())));
+        let inputs = inputs.collect::<Result<_>>()?;
+        let mut nodes = Vec::with_capacity(graph.nodes().len());
+        for Node { op, inputs, clamp, output } in graph.nodes() {
+            let inputs = inputs.iter().map(|name| names.index(name.clone())).collect::<Result<_>>()?;
+            let clamp = (*clamp != Clamp::NONE).then_some(*clamp);
+            nodes.push(PackedNode(ops.index(op.clone())?, inputs, names.index(output.clone())?, clamp));
+        }
+        let outputs = graph.outputs().iter().map(|name| names.index(name.clone())).collect::<Result<_>>()?;
+        let (mut members, mut ranges) = (Vec::<Vec<(usize, usize)>>::new(), Vec::<Vec<f32>>::new());
+        for (name, tensor) in &recipe.tensors {
+            let index = recipes.index(TensorRecipe { ranges: Vec::new(), ..tensor.clone() })?;
+            members.resize(recipes.values.len(), Vec::new());
+            ranges.resize(recipes.values.len(), Vec::new());
+            members[index].push((names.index(name.clone())?, tensor.ranges.len()));
+            ranges[index].extend(tensor.ranges.iter().flat_map(|&(min, max)| [min, max]));
+        }
+        let float_layers = recipe.float_layers.iter().map(|name| names.index(name.clone())).collect::<Result<_>>()?;
+        let recipe = recipes.values.into_iter().zip(members).collect();
+        let (names, ops) = (names.values, ops.values);
+        let structure = Self { version: VERSION, names, inputs, ops, nodes, outputs, packed, recipe, float_layers };
+        Ok((structure, ranges.concat()))
+    }
+
+    /// The structure of a graph, without its constants, the recipe, and the shapes of packed tensors.
+    fn unpack(self, ranges: &[f32]) -> Result<(Parts, Recipe, BTreeMap<String, Vec<usize>>)> {
+        let no_index = |what, &index: &usize| malformed(what, &index);
+        let name = |index: usize| {
+            let name = self.names.get(index).cloned();
+            name.ok_or_else(|| no_index("indices of names below their number", &index))
+        };
+        let all = |indices: &[usize]| indices.iter().map(|&index| name(index)).collect::<Result<Vec<String>>>();
+        let inputs = self.inputs.iter().map(|(index, shape)| Ok(Input { name: name(*index)?, shape: shape.clone() }));
+        let node = |PackedNode(op, inputs, output, clamp): &PackedNode| {
+            let op = self.ops.get(*op).cloned();
+            let op = op.ok_or_else(|| no_index("indices of operators below their number", output))?;
+            Ok(Node { op, inputs: all(inputs)?, clamp: clamp.unwrap_or(Clamp::NONE), output: name(*output)? })
+        };
+        let parts = Parts {
+            inputs: inputs.collect::<Result<_>>()?,
+            nodes: self.nodes.iter().map(node).collect::<Result<_>>()?,
+            outputs: all(&self.outputs)?,
+            ..Parts::default()
+        };
+        let mut recipe = Recipe { float_layers: all(&self.float_layers)?.into_iter().collect(), ..Recipe::default() };
+        let mut rest = ranges.chunks_exact(2).map(|range| (range[0], range[1]));
+        for (tensor, members) in &self.recipe {
+            for &(index, count) in members {
+                let ranges: Vec<(f32, f32)> = rest.by_ref().take(count).collect();
+                if ranges.len() < count {
+                    return Err(malformed("a range for each range of the recipe", &"fewer"));
+                }
+                recipe.tensors.insert(name(index)?, TensorRecipe { ranges, ..tensor.clone() });
+            }
+        }
+        Ok((parts, recipe, self.packed))
+    }
 }
 
 /// A tensor to write.
@@ -101,7 +203,7 @@ impl QuantizedNetwork {
     /// Serializes the network as a [safetensors](crate::io::safetensors) file. Equal networks give equal bytes.
     ///
     /// # Errors
-    /// [`Error::Graph`] if the name of a constant ends in `#scale`, the suffix of scales.
+    /// [`Error::Graph`] if the name of a constant is `#ranges`, or ends in `#scale`, the suffix of scales.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
         write(self)
     }
@@ -149,8 +251,8 @@ fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
     let parts = network.parts();
     let (mut tensors, mut packed) = (BTreeMap::<String, Bytes>::new(), BTreeMap::new());
     let names = parts.graph.constants().map(|(name, _)| name).chain(parts.stored.keys().map(String::as_str));
-    if let Some(found) = { names }.find(|name| name.ends_with(SCALE)) {
-        let expected = "a name that does not end in `#scale`, the suffix of scales";
+    if let Some(found) = { names }.find(|name| name.ends_with(SCALE) || *name == RANGES) {
+        let expected = "a name other than `#ranges` that does not end in `#scale`, the suffix of scales";
         return Err(GraphError::Name { what: "constant to save", expected, found: found.into() }.into());
     }
     for (name, value) in parts.graph.constants() {
@@ -179,16 +281,9 @@ fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
             tensors.insert(alloc::format!("{name}{SCALE}"), Bytes::f32(&[scale.len()], scale.iter()));
         }
     }
-    let structure = Structure {
-        version: VERSION,
-        inputs: parts.graph.typed_inputs().to_vec(),
-        nodes: parts.graph.nodes().to_vec(),
-        outputs: parts.graph.outputs().to_vec(),
-        packed,
-        recipe: parts.recipe.clone(),
-    };
-    let json = serde_json::to_string(&structure).map_err(|e| malformed("a structure that JSON can hold", &e))?;
-    let metadata = core::iter::once((KEY.to_string(), json)).collect();
+    let (structure, ranges) = Structure::pack(parts.graph, parts.recipe, packed)?;
+    tensors.insert(RANGES.into(), Bytes::f32(&[ranges.len() / 2, 2], ranges.iter()));
+    let metadata = core::iter::once((KEY.to_string(), to_json(&structure)?)).collect();
     ::safetensors::serialize(&tensors, Some(metadata)).map_err(|e| malformed("tensors that fit the format", &e))
 }
 
@@ -202,10 +297,11 @@ fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
     if structure.version != VERSION {
         return Err(malformed("version 1", &structure.version));
     }
-    let Structure { inputs, nodes, outputs, packed, recipe, .. } = structure;
-    let mut parts = Parts { inputs, nodes, outputs, ..Parts::default() };
+    let ranges = file.tensor(RANGES).map_err(|e| malformed("a tensor of ranges", &e))?;
+    let ranges: ArrayD<f32> = array(RANGES, &ranges, f32::from_le_bytes)?;
+    let (mut parts, recipe, packed) = structure.unpack(ranges.as_slice().unwrap_or_default())?;
     let mut stored = BTreeMap::new();
-    for (name, tensor) in file.iter().filter(|(name, _)| !name.ends_with(SCALE)) {
+    for (name, tensor) in file.iter().filter(|(name, _)| !name.ends_with(SCALE) && *name != RANGES) {
         let value = match (tensor.dtype(), recipe.tensors.get(name)) {
             (Dtype::F32, _) => {
                 let value: ArrayD<f32> = array(name, &tensor, f32::from_le_bytes)?;

@@ -121,6 +121,11 @@ pub(crate) trait Operator {
         false
     }
 
+    /// Returns whether differences of large inputs vanish in the output, as those of logits do in probabilities.
+    fn saturates(&self) -> bool {
+        false
+    }
+
     /// Returns whether a positive factor of a channel (axis 1) of all inputs is the same factor of the channel of the output.
     fn commutes_with_scaling(&self, _inputs: &Inputs<'_>, _output: &[usize]) -> bool {
         false

@@ -73,6 +73,37 @@ fn with_structure(bytes: &[u8], change: impl FnOnce(&mut serde_json::Value)) -> 
     [&(header.len() as u64).to_le_bytes(), &header[..], tensors].concat()
 }
 
+/// The structure of a network of many nodes takes little beside its weights.
+#[test]
+fn files_are_little_larger_than_the_network() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(22);
+    let mut g = GraphBuilder::new();
+    let mut y = g.input("x", &[1, 32, 8, 8]).unwrap();
+    for i in 0..100 {
+        let bias = random(32, rng);
+        let w = random((32, 32, 1, 1), rng) * 0.2;
+        y = g.conv(&format!("layer.{i}.conv"), y, &w, Some(&bias), Window::new(), 1).unwrap();
+        y = g.activation(&format!("layer.{i}.swish"), y, Activation::HardSwish).unwrap();
+    }
+    let graph = g.build(&[y]).unwrap();
+    let recipe = calibrated(&graph, &random(IxDyn(&[1, 32, 8, 8]), rng));
+    let network = graph.quantize(&recipe).unwrap();
+    let (file, weights) = (network.file_size().unwrap(), network.weights_size_in_bytes());
+    assert!(file < weights * 170 / 100, "{file} {weights}");
+}
+
+#[test]
+fn structures_with_wrong_indices_are_errors() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(23);
+    let graph = network(rng);
+    let bytes = mixed(&graph, &images(2, rng)).to_safetensors().unwrap();
+    for path in ["/nodes/0/0", "/nodes/0/1/0", "/nodes/0/2", "/outputs/0", "/inputs/0/0", "/recipe/0/1/0/1"] {
+        let hostile = with_structure(&bytes, |s| *s.pointer_mut(path).unwrap() = 1_000_000.into());
+        let error = QuantizedNetwork::from_safetensors(&hostile).unwrap_err();
+        assert!(matches!(error, Error::File(FileError::Format { .. })), "{path}: {error}");
+    }
+}
+
 #[test]
 fn clamps_of_nodes_that_have_none_are_errors() {
     let rng = &mut Pcg64Mcg::seed_from_u64(17);
@@ -81,11 +112,13 @@ fn clamps_of_nodes_that_have_none_are_errors() {
     let bytes = mixed(&graph, &x).to_safetensors().unwrap();
     assert!(QuantizedNetwork::from_safetensors(&with_structure(&bytes, |_| ())).is_ok());
     let hostile = with_structure(&bytes, |structure| {
+        let ops = structure["ops"].clone();
         let nodes = structure["nodes"].as_array_mut().unwrap();
-        let clamp = nodes.iter().find(|node| node["op"].get("Conv").is_some()).unwrap()["clamp"].clone();
-        let pool = nodes.iter_mut().find(|node| node["op"].get("MaxPool").is_some()).unwrap();
-        assert_ne!(pool["clamp"], clamp, "the convolution has a clamp, the pooling has none");
-        pool["clamp"] = clamp;
+        let is = |node: &serde_json::Value, op| ops[node[0].as_u64().unwrap() as usize].get(op).is_some();
+        let clamp = nodes.iter().find(|node| is(node, "Conv")).unwrap()[3].clone();
+        let pool = nodes.iter_mut().find(|node| is(node, "MaxPool")).unwrap();
+        assert_ne!(pool[3], clamp, "the convolution has a clamp, the pooling has none");
+        pool[3] = clamp;
     });
     let error = QuantizedNetwork::from_safetensors(&hostile).unwrap_err();
     assert!(error.to_string().contains("clamp"), "{error}");

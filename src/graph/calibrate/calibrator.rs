@@ -135,7 +135,7 @@ impl Calibrator {
         Ok(())
     }
 
-    /// What was observed so far.
+    /// The observations up to now.
     pub fn calibration(&self) -> &Calibration {
         &self.observed
     }

@@ -1,13 +1,13 @@
-//! How calibration chooses the range of an activation.
+//! The choice of an activation's range.
 
 use crate::error::Result;
 use crate::observer::{Clip, EntropyStatistic, MseStatistic, PercentileStatistic, PowerOfTwoHistogram};
 use crate::scheme::Scheme;
 
-/// How [`Calibration::recipe`](super::Calibration::recipe) chooses the range of an activation from its values. (ONNX
+/// The choice of an activation's range from its values, by [`Calibration::recipe`](super::Calibration::recipe). (ONNX
 /// Runtime: `CalibrationMethod`.)
 ///
-/// The formulas are those of the [observers](crate::observer) of the same names.
+/// Each uses the formula of the [observer](crate::observer) of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum CalibrationMethod {

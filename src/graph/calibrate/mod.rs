@@ -19,7 +19,7 @@ pub use calibrator::Calibrator;
 pub use method::CalibrationMethod;
 pub(crate) use moments::LayerMoments;
 
-/// What a [`Calibrator`] observed: a histogram of each activation, the largest magnitude of each of its channels, and,
+/// The observations of a [`Calibrator`]: a histogram of each activation, the largest magnitude of each of its channels, and,
 /// if asked for, the mean and the covariance of the input of each convolution and linear layer.
 ///
 /// One pass over the data serves every use of it:
@@ -73,7 +73,7 @@ pub struct Calibration {
     layers: Option<BTreeMap<String, LayerMoments>>,
 }
 
-/// What was observed of an activation.
+/// The observations of an activation.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct TensorStatistics {
@@ -112,7 +112,7 @@ impl Calibration {
         };
         for (name, tensor) in &self.tensors {
             if tensor.channel_abs_max.len() != other.tensors[name].channel_abs_max.len() {
-                return Err(mismatch("as many channels", name).at(name));
+                return Err(mismatch("the same number of channels", name).at(name));
             }
         }
         match (&self.layers, &other.layers) {
@@ -140,6 +140,11 @@ impl Calibration {
         }
         self.samples = self.samples.saturating_add(other.samples);
         Ok(())
+    }
+
+    /// The same without second moments.
+    pub(crate) fn without_moments(&self) -> Self {
+        Self { samples: self.samples, tensors: self.tensors.clone(), layers: None }
     }
 
     /// Returns a full-integer recipe: activations as `u8` in the range that `method` chooses, weights as `i8` per output

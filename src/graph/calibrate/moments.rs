@@ -32,6 +32,9 @@ pub(super) enum Rows {
 /// Within them it is the depth.
 const ROWS: [usize; 2] = [32, 256];
 
+/// The largest number of rows taken from each sample of a depthwise convolution, whose depth is small.
+const DEPTHWISE_ROWS: usize = 32;
+
 impl Rows {
     /// The rows of a layer. `None` for other nodes.
     pub(super) fn new(graph: &Graph, node: &Node) -> Option<Self> {
@@ -73,6 +76,18 @@ impl Rows {
                 moments.add_rows(count);
                 moments.groups[0].add(rows, sums)
             }
+            Rows::Im2col { geometry, .. } if geometry.is_depthwise() => {
+                // One group of all channels has rows in which the channels of each tap are contiguous.
+                let (geometry, channels) = (Geometry { groups: 1, ..*geometry }, moments.groups());
+                let step = geometry.output_pixels().div_ceil(DEPTHWISE_ROWS).max(1);
+                let rows = resized(rows, geometry.output_pixels().div_ceil(step) * depth * channels);
+                for (i, row) in rows.chunks_exact_mut((depth * channels).max(1)).enumerate() {
+                    geometry.im2col(sample, 0, i * step, row, 0.0);
+                }
+                moments.add_rows(geometry.output_pixels().div_ceil(step));
+                add_depthwise(&mut moments.groups, depth, rows, sums);
+                Ok(())
+            }
             Rows::Im2col { geometry, .. } => {
                 let (count, step) = spread(geometry.output_pixels());
                 let rows = resized(rows, count * depth);
@@ -101,6 +116,10 @@ struct SumScratch {
     codes: Vec<i8>,
     products: Vec<i32>,
     gemm: Workspace,
+    /// Of depthwise convolutions: the largest magnitude of each channel, codes, and sums.
+    max: Vec<f32>,
+    wide_codes: Vec<i32>,
+    depthwise: Vec<i32>,
 }
 
 /// The moments of the input rows of one layer.
@@ -187,7 +206,7 @@ impl LayerMoments {
         self.rows = self.rows.saturating_add(rows as u64);
     }
 
-    /// Adds the sums of a layer of as many groups of the same depth.
+    /// Adds the sums of a layer with the same groups and depth.
     pub(super) fn merge(&mut self, other: &Self) {
         self.rows = self.rows.saturating_add(other.rows);
         for (group, other) in self.groups.iter_mut().zip(&other.groups) {
@@ -265,23 +284,16 @@ impl GroupMoments {
     fn add(&mut self, rows: &[f32], scratch: &mut SumScratch) -> Result<()> {
         let depth = self.depth;
         let max = rows.iter().fold(0f32, |max, x| max.max(x.abs()));
-        if max == 0.0 {
-            return Ok(());
-        }
-        // The codes of magnitudes below `2^(exponent + 7)` fit into 8 bits.
-        let exponent = ((max.to_bits() >> 23) as i32).max(1) - 127 - 6;
-        let (unit, shift) = (exponent.div_euclid(OCTAVES), exponent.rem_euclid(OCTAVES) as u32);
-        let Some(sums) = self.at_unit(unit) else { return Ok(()) };
-        let (to_code, to_value) = (power_of_two(-exponent), power_of_two(FRACTION - exponent));
-        let SumScratch { codes, products, gemm } = scratch;
+        let unit = Unit::of(max);
+        let Some(sums) = unit.and_then(|unit| self.at_unit(unit.unit)) else { return Ok(()) };
+        let Unit { shift, to_code, to_value, .. } = unit.expect("there are sums of the unit");
+        let SumScratch { codes, products, gemm, .. } = scratch;
         let codes = resized(codes, rows.len());
         for (row, codes) in rows.chunks_exact(depth).zip(codes.chunks_exact_mut(depth)) {
             for (((&x, code), sum), value) in row.iter().zip(codes).zip(&mut sums.codes).zip(&mut sums.values) {
-                let q = Compute::round_ties_even(f64::from(x) * to_code).clamp(-127.0, 127.0);
-                *code = q as i8;
+                *code = round(x, to_code).clamp(-127, 127) as i8;
                 *sum = sum.wrapping_add(i64::from(*code) << shift);
-                let x = Compute::round_ties_even(f64::from(x) * to_value) as i64;
-                *value = value.wrapping_add(x << shift);
+                *value = value.wrapping_add(i64::from(round(x, to_value)) << shift);
             }
         }
         let codes = ArrayView2::from_shape((codes.len() / depth, depth), &*codes).expect("whole rows");
@@ -300,6 +312,88 @@ impl GroupMoments {
             }
         }
         Ok(())
+    }
+}
+
+/// The rounding of values up to a largest magnitude to codes of 8 bits.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    unit: i32,
+    /// The power of two of the codes, in units.
+    shift: u32,
+    to_code: f32,
+    to_value: f32,
+}
+
+impl Unit {
+    /// `None` for 0.
+    fn of(max: f32) -> Option<Self> {
+        if max == 0.0 {
+            return None;
+        }
+        // The codes of magnitudes below `2^(exponent + 7)` fit into 8 bits. Factors stay finite for the smallest numbers.
+        let exponent = (((max.to_bits() >> 23) as i32) - 127 - 6).max(FRACTION - 127);
+        let (unit, shift) = (exponent.div_euclid(OCTAVES), exponent.rem_euclid(OCTAVES) as u32);
+        let power = |exponent| power_of_two(exponent) as f32;
+        Some(Self { unit, shift, to_code: power(-exponent), to_value: power(FRACTION - exponent) })
+    }
+}
+
+/// Rounds a product below `2^23` in magnitude to the nearest integer.
+#[inline(always)]
+fn round(x: f32, factor: f32) -> i32 {
+    Compute::round_ties_even(x * factor) as i32
+}
+
+/// Adds rows `[count, depth, channels]` of one sample to the moments of each channel.
+fn add_depthwise(groups: &mut [GroupMoments], depth: usize, rows: &[f32], scratch: &mut SumScratch) {
+    let channels = groups.len();
+    let pairs = depth * (depth + 1) / 2;
+    let SumScratch { max, wide_codes, depthwise, .. } = scratch;
+    let max = resized(max, channels);
+    max.fill(0.0);
+    for row in rows.chunks_exact(channels) {
+        max.iter_mut().zip(row).for_each(|(max, x)| *max = max.max(x.abs()));
+    }
+    let units: Vec<Option<Unit>> = max.iter().map(|&max| Unit::of(max)).collect();
+    let factor = |of: fn(&Unit) -> f32| units.iter().map(move |unit| unit.as_ref().map_or(0.0, of)).collect();
+    let (to_code, to_value): (Vec<f32>, Vec<f32>) = (factor(|unit| unit.to_code), factor(|unit| unit.to_value));
+    // `Σ x`, `Σ q` and `Σ q · qᵀ`, each with the channels side by side: 32 terms of at most 2^23 each.
+    let codes = resized(wide_codes, rows.len());
+    let sums = resized(depthwise, (2 * depth + pairs) * channels);
+    sums.fill(0);
+    let (values, rest) = sums.split_at_mut(depth * channels);
+    let (code_sums, products) = rest.split_at_mut(depth * channels);
+    for (i, (row, codes)) in rows.chunks_exact(channels).zip(codes.chunks_exact_mut(channels)).enumerate() {
+        let tap = i % depth * channels;
+        let sums = values[tap..].iter_mut().zip(&mut code_sums[tap..]);
+        for ((((&x, q), (value, sum)), &to_code), &to_value) in
+            row.iter().zip(codes).zip(sums).zip(&to_code).zip(&to_value)
+        {
+            *q = round(x, to_code).clamp(-127, 127);
+            *sum += *q;
+            *value += round(x, to_value);
+        }
+    }
+    for codes in codes.chunks_exact(depth * channels) {
+        let mut products = products.chunks_exact_mut(channels);
+        for i in 0..depth {
+            let a = &codes[i * channels..][..channels];
+            for b in codes[i * channels..].chunks_exact(channels) {
+                let sums = products.next().expect("one for each pair");
+                sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+            }
+        }
+    }
+    for (c, (group, unit)) in groups.iter_mut().zip(&units).enumerate() {
+        let Some((unit, sums)) = unit.and_then(|unit| Some((unit, group.at_unit(unit.unit)?))) else { continue };
+        let add = |sums: &mut [i64], from: &[i32], shift: u32| {
+            let from = from[c..].iter().step_by(channels);
+            sums.iter_mut().zip(from).for_each(|(sum, &s)| *sum = sum.wrapping_add(i64::from(s) << shift));
+        };
+        add(&mut sums.values, values, unit.shift);
+        add(&mut sums.codes, code_sums, unit.shift);
+        add(&mut sums.products, products, 2 * unit.shift);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::graph::network::Graph;
 use crate::graph::plan::{Arena, Probe};
 use crate::graph::recipe::{Recipe, TensorRecipe};
 use crate::graph::samples::Sample;
+use crate::metrics::ErrorSums;
 use crate::ops::kernel::{Kernel, Values, ValuesMut, resized};
 use crate::ops::quantize::FakeQuantize;
 
@@ -29,7 +30,7 @@ const METHODS: [CalibrationMethod; 6] = [
 const FACTORS: [f32; 5] = [1.25, 0.8, 0.6, 0.4, 0.2];
 
 /// A range is preferred to a wider one only if its error is less than this fraction of the other's.
-const PREFERRED: f64 = 0.98;
+const PREFERRED: f64 = 0.95;
 
 /// Sets the ranges of activations of a recipe to those with the least error behind.
 ///
@@ -128,7 +129,7 @@ impl Candidates {
         let output = resized(output, expected.len());
         let len = self.ranges.len();
         let (signal, errors) = self.errors.entry(reader).or_insert_with(|| (0.0, alloc::vec![0.0; len]));
-        *signal += expected.iter().map(|&y| f64::from(y) * f64::from(y)).sum::<f64>();
+        let mut signals = 0.0;
         for (&(low, high), error) in self.ranges.iter().zip(errors) {
             let params = TensorRecipe::activation(low, high).activation_params()?;
             let fake = FakeQuantize { params: Some(params) };
@@ -136,8 +137,12 @@ impl Candidates {
             let mut inputs: Vec<Values<'_>> = probe.inputs.to_vec();
             inputs[input] = Values::F32(rounded);
             probe.kernel.run(1, &inputs, ValuesMut::F32(output), probe.scratch)?;
-            *error += expected.iter().zip(&*output).map(|(&y, &z)| (f64::from(y) - f64::from(z)).powi(2)).sum::<f64>();
+            let mut sums = ErrorSums::default();
+            sums.add_f32(expected, output);
+            *error += sums.noise;
+            signals = sums.signal;
         }
+        *signal += signals;
         Ok(())
     }
 

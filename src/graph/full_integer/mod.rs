@@ -1,27 +1,25 @@
 //! The whole trip to a full-integer network, with defaults that are accepted only if they help.
 
 mod behind;
+mod refine;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Deref;
 
-use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
+use ndarray::{ArrayRef, ArrayViewD, Dimension};
 
 use super::calibrate::{Calibration, CalibrationMethod, Calibrator};
 use super::compile::FloatNetwork;
-use super::mixed::add_errors;
 use super::network::Graph;
-use super::plan::Arena;
 use super::qnetwork::QuantizedNetwork;
-use super::quantize::Quantization;
+use super::quantize::{Quantization, Rounding};
 use super::recipe::Recipe;
-use super::samples::{Sample, hold_out, split};
+use super::samples::{Judge, Quality, Sample, hold_out, split};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, ValueError};
-use crate::metrics::ErrorSums;
 
 /// Quantizes a float network to integers, from calibration data alone: the whole trip in a line.
 ///
@@ -49,14 +47,18 @@ use crate::metrics::ErrorSums;
 /// ```
 ///
 /// # What it does
-/// A quarter of the samples is held out: at least one if there are two, at most [`MAX_HELD_OUT`](Self::MAX_HELD_OUT). The
-/// others are observed. Each of these steps is kept if the outputs on the held-out samples gain 0.1 dB of SQNR:
+/// A quarter of the samples is held out: at least one if there are two, at most [`MAX_HELD_OUT`](Self::MAX_HELD_OUT).
+/// Histograms are of all samples; choices and the rounding of weights are by the others. The network is [simplified](Graph::simplify), and plain quantization by minima and maxima is the
+/// start. Each of these steps is kept if the outputs on the held-out samples gain 0.1 dB of SQNR, and the mean of the SQNR of
+/// each sample is not less. Where `Softmax` or another function that saturates computes an output, its input is compared,
+/// because a few samples near a decision would decide otherwise.
 ///
-/// 1. [`simplify`](Graph::simplify), always.
-/// 2. Ranges of activations. Plain minima and maxima are compared with every [`CalibrationMethod`], and with a choice of
-///    the range of each tensor by the error behind the nodes that read it.
+/// 1. Correction of biases by the mean error that rounding the weights causes.
+/// 2. Ranges of activations by each [`CalibrationMethod`], and by a choice for each tensor: the range with the least error
+///    behind the nodes that read it.
 /// 3. [Equalization](Graph::equalize), after which the ranges are chosen again.
-/// 4. [Coordinate descent](Graph::quantize_with_coordinate_descent) on the rounding of weights, with bias correction.
+/// 4. Wider and narrower ranges of the activations that add the most error, by the error of the outputs.
+/// 5. [Coordinate descent](Graph::quantize_with_coordinate_descent) on the rounding of weights.
 ///
 /// So on the held-out samples the network is never worse than plain quantization.
 #[derive(Debug, Clone)]
@@ -77,9 +79,11 @@ pub struct FullIntegerSearch {
     pub steps: Vec<FullIntegerStep>,
     /// SQNR of the outputs on the held-out samples, in decibels.
     pub held_out_sqnr_db: f64,
-    /// The number of samples that were observed.
+    /// The same of plain quantization, by minima and maxima.
+    pub plain_sqnr_db: f64,
+    /// The number of samples that choices were made by.
     pub observed: usize,
-    /// The number of samples that were held out. If there is only one sample, it is observed and held out.
+    /// The number of samples that were held out. If there is only one sample, it is both.
     pub held_out: usize,
 }
 
@@ -87,19 +91,20 @@ pub struct FullIntegerSearch {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct FullIntegerStep {
-    /// What was tried.
+    /// The name.
     pub name: String,
-    /// SQNR of the outputs on the held-out samples, in decibels.
+    /// SQNR on the held-out samples, in decibels. Where a function that saturates computes an output, such as `Softmax`, it
+    /// is of its input.
     pub held_out_sqnr_db: f64,
-    /// Whether it was kept.
+    /// `true` if it was kept.
     pub kept: bool,
 }
 
 /// A step is kept if it gains this many decibels, so that chance decides little.
 const MIN_GAIN_DB: f64 = 0.1;
 
-/// The observed samples that errors behind nodes are measured on.
-const PROBED: usize = 4;
+/// The observed samples that ranges are chosen on.
+const PROBED: usize = 8;
 
 impl<'a> FullInteger<'a> {
     /// The greatest number of samples that are held out.
@@ -131,31 +136,64 @@ impl<'a> FullInteger<'a> {
         if observed.is_empty() {
             return Err(ValueError::EmptyCalibration.into());
         }
-        let judge = Judge::new(&float, &held_out)?;
-        let mut search = Search { observed, judge, best: None, steps: Vec::new() };
+        let plain = Chosen::plain(graph, &observed, &held_out)?;
+        let judge = Judge::new(&plain.judged.compile()?, &held_out)?;
+        let mut search = Search { observed, judge, corrects: false, best: None, steps: Vec::new() };
 
-        let calibration = search.calibrate(&graph)?;
-        let ranges = search.ranges("", &graph, &float, &calibration, None)?;
-        let equalized = graph.equalize(&calibration)?;
-        let mut best = (graph, calibration, ranges);
-        if equalized != best.0 {
-            let calibration = search.calibrate(&equalized)?;
+        let mut chosen = plain.clone();
+        search.try_out("MinMax", &chosen, Rounding::Nearest)?;
+        search.corrects = true;
+        search.corrects = search.try_out("bias correction", &chosen, Rounding::Nearest)?;
+        search.choose_ranges("", &float, &mut chosen, &METHODS[1..])?;
+        let equalized = chosen.graph.equalize(&chosen.ranges)?;
+        if equalized != chosen.graph {
             let float = equalized.compile()?;
-            let before = search.best_db();
-            let ranges = search.ranges("equalized: ", &equalized, &float, &calibration, Some(&best.2.0))?;
-            if search.best_db() > before {
-                best = (equalized, calibration, ranges);
+            let mut other = Chosen::plain(equalized, &search.observed, &held_out)?;
+            if search.choose_ranges("equalized, ", &float, &mut other, &METHODS[..1])? {
+                chosen = other;
             }
         }
-        let (graph, calibration, (name, recipe)) = best;
-        let network = graph.quantize_with_coordinate_descent(&recipe, &calibration)?;
-        search.try_out(alloc::format!("{name}, coordinate descent"), network)?;
+        // On samples that do not judge.
+        let refined_by = Judge::new(&chosen.judged.compile()?, &search.probed())?;
+        let refined = refine::refine(&chosen, search.corrects, &refined_by)?;
+        search.try_ranges("refined", refined, &mut chosen)?;
+        let descends = search.try_out("coordinate descent", &chosen, Rounding::Descent)?;
+        let rounding = if descends { Rounding::Descent } else { Rounding::Nearest };
 
-        let Search { best, steps, observed, judge } = search;
-        let (held_out_sqnr_db, network) = best.expect("plain quantization is always tried");
-        let (observed, held_out) = (observed.len(), judge.held_out.len());
-        Ok(FullIntegerSearch { network, float: graph, steps, held_out_sqnr_db, observed, held_out })
+        // The outputs decide in the end.
+        let judge = Judge::new(&float, &held_out)?;
+        let network = chosen.quantize(&chosen.graph, rounding, search.corrects || descends)?;
+        let sqnr_db = judge.sqnr_db(&network)?;
+        let plain_network = plain.quantize(&plain.graph, Rounding::Nearest, false)?;
+        let plain_sqnr_db = judge.sqnr_db(&plain_network)?;
+        let is_plain = plain_sqnr_db > sqnr_db;
+        let (chosen, network) = if is_plain { (plain, plain_network) } else { (chosen, network) };
+        let Search { steps, observed, .. } = search;
+        Ok(FullIntegerSearch {
+            network,
+            float: chosen.graph,
+            steps,
+            plain_sqnr_db,
+            held_out_sqnr_db: sqnr_db.max(plain_sqnr_db),
+            observed: observed.len(),
+            held_out: held_out.len(),
+        })
     }
+}
+
+/// The graph whose outputs are the inputs of functions that saturate, where these compute the outputs.
+fn before_saturation(graph: &Graph) -> Result<Graph> {
+    let mut parts = graph.clone().into_parts();
+    for output in &mut parts.outputs {
+        let mut at = graph.node(output);
+        while let Some(node) = at.filter(|node| node.operator().keeps_range()) {
+            at = graph.node(&node.inputs[0]);
+        }
+        if let Some(node) = at.filter(|node| node.operator().saturates()) {
+            output.clone_from(&node.inputs[0]);
+        }
+    }
+    Graph::new(parts)
 }
 
 impl Quantization for FullInteger<'_> {
@@ -164,92 +202,94 @@ impl Quantization for FullInteger<'_> {
     }
 }
 
-/// The held-out samples with their exact outputs.
-struct Judge<'s> {
-    held_out: Vec<Sample<'s>>,
-    expected: Vec<Vec<ArrayD<f32>>>,
+/// A graph with its calibration, and the ranges chosen up to now.
+#[derive(Clone)]
+struct Chosen {
+    graph: Graph,
+    /// See [`before_saturation`].
+    judged: Graph,
+    /// Of all samples, without second moments.
+    ranges: Calibration,
+    /// Of the samples that are not held out.
+    moments: Calibration,
+    recipe: Recipe,
 }
 
-impl<'s> Judge<'s> {
-    fn new(float: &FloatNetwork, held_out: &[Sample<'s>]) -> Result<Self> {
-        let mut arena = unlimited();
-        let expected = held_out.iter().map(|sample| float.run_many(sample, &mut arena));
-        Ok(Self { held_out: held_out.to_vec(), expected: expected.collect::<Result<_>>()? })
+impl Chosen {
+    fn plain(graph: Graph, observed: &[Sample<'_>], held_out: &[Sample<'_>]) -> Result<Self> {
+        let mut calibrator = Calibrator::new(&graph)?.with_second_moments();
+        observed.iter().try_for_each(|sample| calibrator.observe_many(sample))?;
+        let moments = calibrator.finish();
+        let mut calibrator = Calibrator::new(&graph)?;
+        held_out.iter().try_for_each(|sample| calibrator.observe_many(sample))?;
+        let mut ranges = moments.without_moments();
+        ranges.merge(calibrator.calibration())?;
+        let recipe = ranges.recipe(&graph, CalibrationMethod::MinMax)?;
+        Ok(Self { judged: before_saturation(&graph)?, graph, ranges, moments, recipe })
     }
 
-    fn sqnr_db(&self, network: &QuantizedNetwork) -> Result<f64> {
-        let (mut sums, mut arena) = (ErrorSums::default(), unlimited());
-        for (sample, expected) in self.held_out.iter().zip(&self.expected) {
-            let found = network.run_many(sample, &mut arena)?;
-            add_errors(&mut sums, expected, &found);
-        }
-        Ok(sums.sqnr_db())
+    /// Quantizes one of the two graphs.
+    fn quantize(&self, graph: &Graph, rounding: Rounding, corrects: bool) -> Result<QuantizedNetwork> {
+        graph.quantize_with(&self.recipe, corrects.then_some((&self.moments, rounding)))
     }
-}
-
-fn unlimited() -> Arena {
-    Arena::new().with_max_bytes(usize::MAX)
 }
 
 struct Search<'s> {
     observed: Vec<Sample<'s>>,
     judge: Judge<'s>,
-    best: Option<(f64, QuantizedNetwork)>,
+    /// Biases are corrected.
+    corrects: bool,
+    best: Option<Quality>,
     steps: Vec<FullIntegerStep>,
 }
 
-impl Search<'_> {
-    fn best_db(&self) -> f64 {
-        self.best.as_ref().map_or(f64::NEG_INFINITY, |best| best.0)
+impl<'s> Search<'s> {
+    /// Some of the observed samples.
+    fn probed(&self) -> Vec<Sample<'s>> {
+        self.observed.iter().step_by(self.observed.len().div_ceil(PROBED)).cloned().collect()
     }
 
-    /// Observes the samples that are not held out.
-    fn calibrate(&self, graph: &Graph) -> Result<Calibration> {
-        let mut calibrator = Calibrator::new(graph)?.with_second_moments();
-        self.observed.iter().try_for_each(|sample| calibrator.observe_many(sample))?;
-        Ok(calibrator.finish())
-    }
-
-    /// Keeps a network if it is better. Returns whether it is.
-    fn try_out(&mut self, name: String, network: QuantizedNetwork) -> Result<bool> {
-        let held_out_sqnr_db = self.judge.sqnr_db(&network)?;
+    /// Returns whether a network is better than all before it.
+    fn try_out(&mut self, name: &str, chosen: &Chosen, rounding: Rounding) -> Result<bool> {
+        let corrects = self.corrects || rounding == Rounding::Descent;
+        let quality = self.judge.quality(&chosen.quantize(&chosen.judged, rounding, corrects)?)?;
         // NaN, of outputs that are all zero, is no gain.
-        let kept = self.best.is_none() || held_out_sqnr_db > self.best_db() + MIN_GAIN_DB;
+        let kept =
+            self.best.is_none_or(|best| quality.sqnr_db > best.sqnr_db + MIN_GAIN_DB && quality.mean_db > best.mean_db);
         if kept {
-            self.best = Some((held_out_sqnr_db, network));
+            self.best = Some(quality);
         }
-        self.steps.push(FullIntegerStep { name, held_out_sqnr_db, kept });
+        self.steps.push(FullIntegerStep { name: name.into(), held_out_sqnr_db: quality.sqnr_db, kept });
         Ok(kept)
     }
 
-    /// Tries the ranges of all methods and the choice by tensor. Returns the best, or those of `only`'s name.
-    fn ranges(
+    /// Tries a recipe, and chooses it if it is better. Returns whether it is.
+    fn try_ranges(&mut self, name: &str, recipe: Recipe, chosen: &mut Chosen) -> Result<bool> {
+        let before = core::mem::replace(&mut chosen.recipe, recipe);
+        let kept = self.try_out(name, chosen, Rounding::Nearest)?;
+        if !kept {
+            chosen.recipe = before;
+        }
+        Ok(kept)
+    }
+
+    /// Tries the ranges of the methods, and of the choice by tensor. Returns whether one of them is better.
+    fn choose_ranges(
         &mut self,
         prefix: &str,
-        graph: &Graph,
         float: &FloatNetwork,
-        calibration: &Calibration,
-        only: Option<&str>,
-    ) -> Result<(String, Recipe)> {
-        let mut best = None;
-        for (name, method) in METHODS {
-            let skipped = only.is_some() && name != "MinMax";
-            if !skipped {
-                let recipe = calibration.recipe(graph, method)?;
-                if self.try_out(alloc::format!("{prefix}{name}"), graph.quantize(&recipe)?)? || best.is_none() {
-                    best = Some((alloc::format!("{prefix}{name}"), recipe));
-                }
-            }
+        chosen: &mut Chosen,
+        methods: &[(&str, CalibrationMethod)],
+    ) -> Result<bool> {
+        let mut kept = false;
+        for &(name, method) in methods {
+            let recipe = chosen.ranges.recipe(&chosen.graph, method)?;
+            kept |= self.try_ranges(&alloc::format!("{prefix}{name}"), recipe, chosen)?;
         }
-        let mut recipe = calibration.recipe(graph, CalibrationMethod::MinMax)?;
-        let step = self.observed.len().div_ceil(PROBED);
-        let probed: Vec<_> = self.observed.iter().step_by(step).cloned().collect();
-        behind::choose_ranges(graph, float, calibration, &probed, &mut recipe)?;
-        let name = alloc::format!("{prefix}by the error behind each tensor");
-        if self.try_out(name.clone(), graph.quantize(&recipe)?)? || best.is_none() {
-            best = Some((name, recipe));
-        }
-        Ok(best.expect("one was tried"))
+        let mut recipe = chosen.ranges.recipe(&chosen.graph, CalibrationMethod::MinMax)?;
+        behind::choose_ranges(&chosen.graph, float, &chosen.ranges, &self.probed(), &mut recipe)?;
+        kept |= self.try_ranges(&alloc::format!("{prefix}by the error behind each tensor"), recipe, chosen)?;
+        Ok(kept)
     }
 }
 
@@ -265,7 +305,11 @@ const METHODS: [(&str, CalibrationMethod); 5] = [
 impl fmt::Display for FullIntegerSearch {
     /// A table with one step per line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} samples observed, {} held out", self.observed, self.held_out)?;
+        let Self { observed, held_out, held_out_sqnr_db, plain_sqnr_db, .. } = self;
+        writeln!(
+            f,
+            "{observed} samples observed, {held_out} held out: {held_out_sqnr_db:.2} dB, plain {plain_sqnr_db:.2} dB"
+        )?;
         for FullIntegerStep { name, held_out_sqnr_db, kept } in &self.steps {
             writeln!(f, "{held_out_sqnr_db:8.2} dB  {}  {name}", if *kept { "kept   " } else { "dropped" })?;
         }

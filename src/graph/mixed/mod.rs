@@ -12,8 +12,10 @@ use crate::error::{Error, Result};
 use crate::graph::network::{Graph, Parts};
 use crate::graph::plan::Arena;
 use crate::graph::recipe::{Precision, Recipe, read_as_non_weights, weights};
+use crate::graph::samples::add_errors;
 use crate::metrics::ErrorSums;
 pub use raise::MixedPrecision;
+pub(crate) use raise::activations_by_noise;
 
 impl Graph {
     /// Mixed precision by size: changes weights from `Int8` to `Int4` until all weights take at most `max_bytes`, as
@@ -158,10 +160,4 @@ impl<'a> Search<'a> {
         add_errors(&mut sums, &self.expected, &found);
         Ok(sums.noise)
     }
-}
-
-/// Adds the errors of all outputs.
-pub(crate) fn add_errors(sums: &mut ErrorSums, expected: &[ArrayD<f32>], found: &[ArrayD<f32>]) {
-    let values = |&x: &f32| f64::from(x);
-    sums.add(expected.iter().flatten().map(values), found.iter().flatten().map(values));
 }

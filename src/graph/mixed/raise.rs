@@ -8,15 +8,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use ndarray::ArrayD;
-
 use crate::error::{Error, Result, ValueError};
 use crate::graph::compile::Planner;
 use crate::graph::network::Graph;
-use crate::graph::plan::{Arena, Plan, Ports};
+use crate::graph::plan::{Plan, Ports};
 use crate::graph::qnetwork::QuantizedNetwork;
 use crate::graph::recipe::{Precision, Recipe, weights, weights_of};
-use crate::graph::samples::{Sample, hold_out, split};
+use crate::graph::samples::{Judge, Sample, add_errors, hold_out, split, unlimited};
 use crate::metrics::ErrorSums;
 use crate::ops::float_weights::Weights;
 use crate::ops::kernel::{Kernel, Kind, Scratch, Values, ValuesMut};
@@ -62,17 +60,12 @@ pub(super) fn for_sqnr(graph: &Graph, recipe: &Recipe, batches: &[Sample<'_>], t
     if chosen_by.is_empty() {
         return Err(ValueError::EmptyCalibration.into());
     }
-    let outputs = |samples: &[Sample<'_>]| -> Result<Vec<Vec<ArrayD<f32>>>> {
-        let mut arena = unlimited();
-        samples.iter().map(|sample| float.run_many(sample, &mut arena)).collect()
-    };
-    let expected = [outputs(&chosen_by)?, outputs(&held_out)?];
+    let judges = [Judge::new(&float, &chosen_by)?, Judge::new(&float, &held_out)?];
     let measured = |units: &[Unit]| -> Result<MixedPrecision> {
         let mut recipe = recipe.clone();
         units.iter().for_each(|unit| unit.raise(graph, &mut recipe));
         let network = graph.quantize(&recipe)?;
-        let sqnr_db = sqnr_db(&network, &chosen_by, &expected[0])?;
-        let held_out_sqnr_db = self::sqnr_db(&network, &held_out, &expected[1])?;
+        let [sqnr_db, held_out_sqnr_db] = [judges[0].sqnr_db(&network)?, judges[1].sqnr_db(&network)?];
         let raised = units.iter().map(|unit| unit.name.clone()).collect();
         Ok(MixedPrecision { recipe, sqnr_db, held_out_sqnr_db, held_out: held_out.len(), raised })
     };
@@ -94,7 +87,7 @@ pub(super) fn for_sqnr(graph: &Graph, recipe: &Recipe, batches: &[Sample<'_>], t
         );
         return Err(Error::Argument { what: "least SQNR", expected, found });
     }
-    sort_by_noise(graph, recipe, &chosen_by, &expected[0], &mut units)?;
+    sort_by_noise(graph, recipe, &judges[0], &mut units)?;
     // Bisection: `enough` units reach the target.
     let (mut too_few, mut enough) = (0, units.len());
     while enough - too_few > 1 {
@@ -113,19 +106,16 @@ pub(super) fn for_sqnr(graph: &Graph, recipe: &Recipe, batches: &[Sample<'_>], t
     Ok(best)
 }
 
-fn unlimited() -> Arena {
-    Arena::new().with_max_bytes(usize::MAX)
+/// The activations of a recipe that are codes, the one that adds the most error to the outputs first. Each with all tensors
+/// that have its codes.
+pub(crate) fn activations_by_noise(graph: &Graph, recipe: &Recipe, judge: &Judge<'_>) -> Result<Vec<Vec<String>>> {
+    let mut units = Unit::all(graph, recipe);
+    units.retain(|unit| !unit.weights);
+    sort_by_noise(graph, recipe, judge, &mut units)?;
+    Ok(units.into_iter().map(|unit| unit.tensors).collect())
 }
 
-fn sqnr_db(network: &QuantizedNetwork, samples: &[Sample<'_>], expected: &[Vec<ArrayD<f32>>]) -> Result<f64> {
-    let (mut sums, mut arena) = (ErrorSums::default(), unlimited());
-    for (sample, expected) in samples.iter().zip(expected) {
-        super::add_errors(&mut sums, expected, &network.run_many(sample, &mut arena)?);
-    }
-    Ok(sums.sqnr_db())
-}
-
-/// What is raised at once: an activation with all tensors that have its codes, or weights.
+/// A unit of the search: an activation with all tensors that have its codes, or weights.
 struct Unit {
     name: String,
     tensors: Vec<String>,
@@ -186,23 +176,17 @@ fn raise_weights(graph: &Graph, name: &str, recipe: &mut Recipe) {
 }
 
 /// Sorts units by the error of the outputs if all else is exact, the largest first.
-fn sort_by_noise(
-    graph: &Graph,
-    recipe: &Recipe,
-    samples: &[Sample<'_>],
-    expected: &[Vec<ArrayD<f32>>],
-    units: &mut Vec<Unit>,
-) -> Result<()> {
+fn sort_by_noise(graph: &Graph, recipe: &Recipe, judge: &Judge<'_>, units: &mut Vec<Unit>) -> Result<()> {
     let network = graph.quantize(recipe)?;
     let switched = Switched::new(graph, &network, units)?;
-    let count = (RUNS / units.len().max(1)).clamp(1, samples.len());
+    let count = (RUNS / units.len().max(1)).clamp(1, judge.samples.len());
     let mut arena = unlimited();
     let mut noise = Vec::with_capacity(units.len());
     for switch in &switched.switches {
         switch.store(true, Ordering::Relaxed);
         let mut sums = ErrorSums::default();
-        for (sample, expected) in samples.iter().zip(expected).take(count) {
-            super::add_errors(&mut sums, expected, &switched.plan.run::<f32, f32>(sample, &mut arena)?);
+        for (sample, expected) in judge.samples.iter().zip(&judge.expected).take(count) {
+            add_errors(&mut sums, expected, &switched.plan.run::<f32, f32>(sample, &mut arena)?);
         }
         switch.store(false, Ordering::Relaxed);
         noise.push(sums.noise);

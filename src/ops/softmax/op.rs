@@ -28,6 +28,10 @@ impl Operator for Softmax {
         "Softmax"
     }
 
+    fn saturates(&self) -> bool {
+        true
+    }
+
     fn infer(&self, inputs: &Inputs<'_>) -> Result<Shape> {
         if self.axis >= inputs.x().len() {
             return Err(Error::axis(inputs.x().len(), self.axis));

@@ -48,6 +48,10 @@ impl Operator for Activation {
         OnCodes::kernel(LookupKernel(Lookup::new(node.params(), node.to, |x| self.eval(x as f32).into())?))
     }
 
+    fn saturates(&self) -> bool {
+        matches!(self, Activation::Sigmoid | Activation::HardSigmoid { .. } | Activation::Tanh)
+    }
+
     fn as_clamp(&self) -> Option<Clamp> {
         if let Activation::Clip(clamp) = *self { Some(clamp) } else { None }
     }
