@@ -36,7 +36,7 @@ pub(crate) use moments::LayerMoments;
 /// bits between instruction sets).
 ///
 /// ```
-/// use ndarray::array;
+/// use ndarray::{Array2, array};
 /// use ndarray_quant::graph::{Calibration, CalibrationMethod, Calibrator, GraphBuilder};
 ///
 /// let mut g = GraphBuilder::new();
@@ -47,7 +47,7 @@ pub(crate) use moments::LayerMoments;
 /// let graph = g.build(&[y])?.simplify()?;
 ///
 /// // Two shards, by two threads, processes or machines.
-/// let shard = |x| -> ndarray_quant::Result<Calibration> {
+/// let shard = |x: Array2<f32>| -> ndarray_quant::Result<Calibration> {
 ///     let mut calibrator = Calibrator::new(&graph)?;
 ///     calibrator.observe(&x)?;
 ///     Ok(calibrator.finish())
