@@ -92,16 +92,19 @@ pub(crate) enum Vectors {
 }
 
 /// The values of `NDARRAY_QUANT_ISA` in ascending order of preference. A *level* is an index into this list.
-const NAMES: &[&str] = if cfg!(target_arch = "x86_64") {
-    &["sse2", "avx2", "avxvnni", "avx512", "avx512vnni", AMX]
+const NAMES: &[&str] = TARGET.0;
+
+/// The names of the target's sets, and the same as a phrase.
+const TARGET: (&[&str], &str) = if cfg!(target_arch = "x86_64") {
+    (&["sse2", "avx2", "avxvnni", "avx512", "avx512vnni", AMX], "sse2, avx2, avxvnni, avx512, avx512vnni or amx")
 } else if cfg!(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")) {
-    &["neon", "dotprod", "i8mm"]
+    (&["neon", "dotprod", "i8mm"], "neon, dotprod or i8mm")
 } else if cfg!(all(target_arch = "wasm32", target_feature = "relaxed-simd")) {
-    &["relaxed-simd"]
+    (&["relaxed-simd"], "relaxed-simd")
 } else if cfg!(all(target_arch = "wasm32", target_feature = "simd128")) {
-    &["simd128"]
+    (&["simd128"], "simd128")
 } else {
-    &["portable"]
+    (&["portable"], "portable")
 };
 
 const AMX: &str = "amx";
@@ -379,11 +382,9 @@ fn cap(name: &str) -> Result<u8> {
         return Ok(NAMES.len() as u8 - 1);
     }
     let level = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name));
-    let expected =
-        if cfg!(target_arch = "x86_64") { "sse2, avx2, avxvnni, avx512, avx512vnni or amx" } else { "portable" };
     level.map(|level| level as u8).ok_or_else(|| Error::Argument {
         what: "NDARRAY_QUANT_ISA",
-        expected,
+        expected: TARGET.1,
         found: alloc::format!("{name:?}"),
     })
 }
