@@ -259,10 +259,10 @@ fn networks() -> Vec<(&'static str, Error)> {
         failed!(dynamic_range().tensor_mut("y.weigth")),
         failed!(sqnr_db(&ones([2]), &ones([3]))),
         failed!(Graph::from_onnx_bytes(b"")),
-        failed!(Graph::from_onnx_bytes(&onnx(&[node("Einsum", &["x"], "y", &[])]))),
+        failed!(Graph::from_onnx_bytes(&onnx(&[node("GridSample", &["x"], "y", &[])]))),
         failed!(Graph::from_onnx_bytes(&onnx(&[
-            node("Einsum", &["x"], "a", &[]),
-            node("Einsum", &["a"], "b", &[]),
+            node("GridSample", &["x"], "a", &[]),
+            node("GridSample", &["a"], "b", &[]),
             node("Loop", &["b"], "y", &[])
         ]))),
         failed!(Graph::from_onnx_bytes(&onnx(&[node("DequantizeLinear", &["x", "w"], "y", &[])]))),

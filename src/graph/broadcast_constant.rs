@@ -6,20 +6,18 @@ use ndarray::ArrayViewD;
 
 use crate::error::Result;
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::to_nhwc;
+use crate::ops::nhwc::{Layout, in_order};
 
 /// Copies a constant into each image of the batch, for operators that read it as an activation.
 #[derive(Debug)]
 pub(crate) struct BroadcastConstant<T> {
-    /// The constant in NHWC.
+    /// The constant in the order of memory.
     values: Vec<T>,
 }
 
 impl<T: Scalar> BroadcastConstant<T> {
-    pub(crate) fn new(value: ArrayViewD<'_, T>) -> Self {
-        let value = to_nhwc(value);
-        let values = value.iter().copied().collect();
-        Self { values }
+    pub(crate) fn new(value: ArrayViewD<'_, T>, layout: Layout) -> Self {
+        Self { values: in_order(value, layout).iter().copied().collect() }
     }
 }
 

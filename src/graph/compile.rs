@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 
 use super::broadcast_constant::BroadcastConstant;
+use super::layouts::TensorLayouts;
 use super::network::{Constant, Graph, Node};
 use super::plan::{Arena, Plan, Ports, Role, Step, Tensor};
 #[cfg(doc)]
@@ -15,11 +16,13 @@ use crate::error::Error;
 use crate::error::{GraphError, Result};
 use crate::ops::float_weights::Weights;
 use crate::ops::kernel::{Kernel, Kind};
+use crate::ops::nhwc::Dims;
 use crate::ops::operator::FloatNode;
 
 /// Builds a plan for a graph.
 pub(crate) struct Planner<'g> {
     graph: &'g Graph,
+    layouts: TensorLayouts<'g>,
     tensors: Vec<Tensor>,
     steps: Vec<Step>,
     /// The latest tensor of each name, as f32 or (`true`) as codes.
@@ -28,12 +31,13 @@ pub(crate) struct Planner<'g> {
 
 impl<'g> Planner<'g> {
     pub(crate) fn new(graph: &'g Graph) -> Self {
-        Self { graph, tensors: Vec::new(), steps: Vec::new(), known: BTreeMap::new() }
+        let layouts = TensorLayouts::new(graph);
+        Self { graph, layouts, tensors: Vec::new(), steps: Vec::new(), known: BTreeMap::new() }
     }
 
     /// Adds a tensor that later steps find by its name.
     pub(crate) fn define(&mut self, name: &str, kind: Kind) -> usize {
-        self.tensors.push(Tensor::new(name, self.shape(name), kind));
+        self.tensors.push(Tensor::new(name, self.dims(name), kind));
         self.known.insert((name.into(), kind == Kind::Code), self.tensors.len() - 1);
         self.tensors.len() - 1
     }
@@ -45,7 +49,7 @@ impl<'g> Planner<'g> {
 
     /// Adds an f32 tensor that later steps do not find by name. It has the shape of the tensor `like`.
     pub(crate) fn define_unnamed(&mut self, name: &str, like: &str) -> usize {
-        self.tensors.push(Tensor::new(name, self.shape(like), Kind::F32));
+        self.tensors.push(Tensor::new(name, self.dims(like), Kind::F32));
         self.tensors.len() - 1
     }
 
@@ -71,13 +75,18 @@ impl<'g> Planner<'g> {
         self.graph.shape(name).expect("every tensor of a graph has a shape")
     }
 
+    /// The shape of a tensor, with its layout.
+    pub(crate) fn dims(&self, name: &str) -> Dims<'g> {
+        Dims::new(self.shape(name), self.layouts.of(name))
+    }
+
     /// The tensor as f32. A constant is copied into a buffer for each image.
     pub(crate) fn f32_tensor(&mut self, name: &str) -> usize {
         if let Some(tensor) = self.find(name, Kind::F32) {
             return tensor;
         }
         let value = self.graph.constant(name).expect("nodes come after the nodes whose outputs they read").view();
-        let kernel = BroadcastConstant::new(value);
+        let kernel = BroadcastConstant::new(value, self.layouts.of(name));
         let tensor = self.define(name, Kind::F32);
         self.step(name, Some(Box::new(kernel)), Vec::new(), tensor);
         tensor
@@ -112,15 +121,16 @@ impl<'g> Planner<'g> {
             node.inputs.iter().map(|name| weights(name).filter(|_| stores_constants)).collect();
         // The bias of a quantized layer need not be a tensor of this graph.
         let shape = |(name, held): (&String, &Option<Weights>)| match held {
-            Some(Weights::F32(w)) => w.shape().to_vec(),
-            Some(Weights::F16(w)) => w.shape().to_vec(),
+            Some(weights) => weights.shape(),
             None => self.shape(name).to_vec(),
         };
         let shapes: Vec<Vec<usize>> = node.inputs.iter().zip(&held).map(shape).collect();
-        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let layouts = node.inputs.iter().map(|name| self.layouts.of(name));
+        let shapes: Vec<Dims<'_>> =
+            shapes.iter().zip(layouts).map(|(shape, layout)| Dims::new(shape, layout)).collect();
         let free = node.inputs.iter().zip(&held).filter(|(_, held)| held.is_none());
         let inputs = free.map(|(name, _)| self.f32_tensor(name)).collect();
-        let output = self.shape(&node.output);
+        let output = self.dims(&node.output);
         let node_on_floats = FloatNode { inputs: &shapes, output, constants: &held, clamp: node.clamp };
         (node.operator().float_kernel(&node_on_floats), inputs)
     }

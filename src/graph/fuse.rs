@@ -60,6 +60,9 @@ impl Fusion {
         if node.op == Binary::Div.into() {
             return self.layer_norm(node);
         }
+        if let (Op::Softmax(_), [scores]) = (&node.op, &node.inputs[..]) {
+            return self.masked(scores).map(|(x, mask)| (node.op.clone(), alloc::vec![x.clone(), mask.clone()]));
+        }
         self.product(node).find_map(|(x, gate)| {
             if let Some((half, factor)) = self.node(x).and_then(|x| self.with_constant(x, Binary::Mul))
                 && is(factor, 0.5)
@@ -81,6 +84,19 @@ impl Fusion {
                 _ => None,
             }
         })
+    }
+
+    /// The operands of a sum that is a masked tensor: the mask is constant, or broadcasts to the tensor.
+    fn masked(&self, name: &String) -> Option<(&String, &String)> {
+        let sum = self.node(name).filter(|sum| sum.op == Binary::Add.into() && sum.clamp == Clamp::NONE)?;
+        let [a, b] = &sum.inputs[..] else { return None };
+        let mut pairs = [(a, b), (b, a)].into_iter();
+        let is_masked = |(x, mask): &(&String, &String)| {
+            let [shape, of_mask] = [x, mask].map(|name| &self.shapes[*name]);
+            let broadcasts = of_mask.len() == shape.len() && of_mask != shape;
+            *shape == self.shapes[name] && (broadcasts || self.parts.constants.contains_key(*mask))
+        };
+        pairs.find(is_masked)
     }
 
     fn node(&self, name: &String) -> Option<&Node> {

@@ -8,7 +8,7 @@ use super::plan::{Arena, Plan, Step, grow};
 use crate::error::Result;
 use crate::ops::index::{from_buffer, from_row_major, map_index};
 use crate::ops::kernel::{Kind, Scalar, ValuesMut, resized};
-use crate::ops::nhwc::{copy_into_nhwc, to_nhwc};
+use crate::ops::nhwc::{Dims, copy_in_order, in_order};
 
 impl Plan {
     /// Copies the inputs into their buffers.
@@ -26,7 +26,7 @@ impl Plan {
 
     /// Copies the inputs into their buffers and runs the steps that quantize them.
     ///
-    /// An input that only such a step reads is quantized from the caller's tensor and transposed to NHWC as codes, which
+    /// An input that only such a step reads is quantized from the caller's tensor and copied to its layout as codes, which
     /// moves a quarter of the bytes.
     pub(super) fn enter<'a, T: Scalar>(
         &self,
@@ -60,10 +60,10 @@ impl Plan {
     fn load_one<T: Scalar>(&self, t: usize, x: ArrayViewD<'_, T>, images: usize, arena: &mut Arena) {
         let tensor = &self.tensors[t];
         let values = tensor.buffer_mut(arena).into_slice::<T>();
-        copy_into_nhwc(x, &mut values[..tensor.len() * images]);
+        copy_in_order(x, tensor.layout, &mut values[..tensor.len() * images]);
     }
 
-    /// Runs an entry step on the caller's tensor if that is contiguous, in NHWC or in NCHW. Returns whether it is.
+    /// Runs an entry step on the caller's tensor if that is contiguous, in the layout of the network or row-major. Returns whether it is.
     fn quantize_contiguous<T: Scalar>(
         &self,
         step: &Step,
@@ -71,7 +71,8 @@ impl Plan {
         images: usize,
         arena: &mut Arena,
     ) -> Result<bool> {
-        let ordered = to_nhwc(x.view());
+        let layout = self.tensors[step.output].layout;
+        let ordered = in_order(x.view(), layout);
         let (Some(kernel), Some(values)) = (&step.kernel, ordered.as_slice().or(x.as_slice())) else {
             return Ok(false);
         };
@@ -84,16 +85,16 @@ impl Plan {
             let unordered = resized(&mut unordered_buffer, values.len());
             let done = run(unordered);
             let unordered = ArrayView::from_shape(x.raw_dim(), unordered).expect("one code per value");
-            copy_into_nhwc(unordered, &mut codes[..values.len()]);
+            copy_in_order(unordered, layout, &mut codes[..values.len()]);
             done
         };
         (arena.codes[buffer], arena.scratch.codes) = (codes, unordered_buffer);
         done.map(|()| true).map_err(|e| {
             let located = map_index(e, |i| match ordered.is_standard_layout() {
-                true => from_buffer(i[0], x.shape()),
+                true => from_buffer(i[0], Dims::new(x.shape(), layout)),
                 false => from_row_major(i[0], x.shape()),
             });
-            located.at(&step.node)
+            self.tensors[step.output].shifted(located, arena.first).at(&step.node)
         })
     }
 }

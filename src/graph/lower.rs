@@ -16,9 +16,11 @@ use crate::ops::clamp::Clamp;
 use crate::ops::conv::on_codes::{Conv, QuantizedConv};
 use crate::ops::float_weights::Weights;
 use crate::ops::kernel::{Kernel, Kind};
-use crate::ops::nhwc::nhwc_shape;
+use crate::ops::linear::Linear;
+use crate::ops::linear::on_codes::{LinearOnCodes, QuantizedLinear};
+use crate::ops::nhwc::Dims;
 use crate::ops::operator::{CodeNode, Layer, OnCodes, Operand};
-use crate::ops::quantize::{Dequantize, FakeQuantize, Quantize};
+use crate::ops::quantize::{Dequantize, FakeParams, FakeQuantize, Quantize};
 use crate::ops::{Conv2d, Output};
 
 /// A graph with quantized weights and the recipe of its tensors.
@@ -39,7 +41,8 @@ impl Quantized<'_> {
         if self.recipe.float_layers.contains(&node.output) {
             return Mode::Float;
         }
-        if let Some(weights) = weights_of(node) {
+        // Recurrent layers quantize their state themselves.
+        if let Some(weights) = weights_of(node).filter(|_| node.operator().layer().is_some()) {
             let integer_weights = matches!(self.stored.get(weights), Some(Stored::Int8(_) | Stored::Int4(_)));
             return match (integer_weights, self.is_code(&node.inputs[0]), self.is_code(&node.output)) {
                 (false, ..) => Mode::Float,
@@ -51,6 +54,26 @@ impl Quantized<'_> {
         let constants = node.operator().quantizes_constants();
         let inputs = node.inputs.iter().all(|name| self.is_code(name) || (constants && self.graph.is_constant(name)));
         if inputs && self.is_code(&node.output) { Mode::Integer } else { Mode::Float }
+    }
+
+    /// Returns whether a layer is a linear one, whose rows have ranges of their own if they are dynamic. Files of ONNX Runtime
+    /// that give the codes of weights mean one range for all rows of an image, as convolutions have it.
+    fn is_linear(&self, node: &Node) -> bool {
+        weights_of(node).is_some_and(|name| {
+            let one_range = self.mode(node) == Mode::DynamicRange && self.recipe.tensors[name].given.is_some();
+            self.graph.shape(name).is_some_and(|shape| shape.len() == 2) && !one_range
+        })
+    }
+
+    /// The constants of a node: recurrent weights as codes, others as floats.
+    fn weights_in(&self, node: &Node, name: &str) -> Option<Weights> {
+        let recurrent =
+            node.operator().has_recurrent_weights() && weights_of(node).is_some_and(|weights| weights == name);
+        let codes = self.stored.get(name).filter(|_| recurrent).and_then(Stored::to_linear);
+        match codes {
+            Some(Ok(codes)) => Some(Weights::Codes(Box::new(codes))),
+            _ => self.weights(name),
+        }
     }
 
     fn weights(&self, name: &str) -> Option<Weights> {
@@ -138,11 +161,13 @@ impl Quantized<'_> {
     /// The float kernel of a node with its quantized weights, and its inputs. The input of a dynamic-range layer is
     /// fake-quantized first.
     pub(crate) fn simulated(&self, planner: &mut Planner<'_>, node: &Node) -> (Option<Box<dyn Kernel>>, Vec<usize>) {
-        let on_codes = matches!(self.mode(node), Mode::Integer) && weights_of(node).is_none();
+        let on_codes = matches!(self.mode(node), Mode::Integer) && node.operator().layer().is_none();
         let constant = |name: &str| {
             let value = self.graph.shared_constant(name).filter(|_| on_codes);
             let rounded = value.map(|value| self.constant_operand(name, value));
-            let Some(Ok(Operand { params, constant: Some(codes) })) = rounded else { return self.weights(name) };
+            let Some(Ok(Operand { params, constant: Some(codes) })) = rounded else {
+                return self.weights_in(node, name);
+            };
             let mut values = ndarray::ArrayD::zeros(codes.raw_dim());
             let fits = params.dequantize_into(&codes, &mut values);
             debug_assert_eq!(fits, Ok(()));
@@ -151,7 +176,11 @@ impl Quantized<'_> {
         let (kernel, mut inputs) = planner.float_kernel(node, constant);
         if let Mode::DynamicRange = self.mode(node) {
             let rounded = planner.define_unnamed("", &node.inputs[0]);
-            planner.step(&node.output, Some(Box::new(FakeQuantize { params: None })), inputs, rounded);
+            let params = match self.is_linear(node) {
+                true => FakeParams::OfRows(planner.shape(&node.inputs[0]).last().copied().unwrap_or(0)),
+                false => FakeParams::OfImages,
+            };
+            planner.step(&node.output, Some(Box::new(FakeQuantize { params })), inputs, rounded);
             inputs = alloc::vec![rounded];
         }
         (kernel, inputs)
@@ -160,7 +189,7 @@ impl Quantized<'_> {
     /// Fake-quantizes the tensor if it is kept as codes.
     fn fake_quantize(&self, planner: &mut Planner<'_>, name: &str) -> Result<()> {
         if self.is_code(name) {
-            let params = Some(self.recipe.tensors[name].activation_params()?);
+            let params = FakeParams::Static(Box::new(self.recipe.tensors[name].activation_params()?));
             let exact = planner.f32_tensor(name);
             let rounded = planner.define(name, Kind::F32);
             planner.step(name, Some(Box::new(FakeQuantize { params })), alloc::vec![exact], rounded);
@@ -168,6 +197,8 @@ impl Quantized<'_> {
         Ok(())
     }
 }
+
+const INTEGER_WEIGHTS: &str = "only layers with integer weights have these modes";
 
 struct Lowering<'a> {
     network: Quantized<'a>,
@@ -207,7 +238,7 @@ impl Lowering<'_> {
         let mode = self.network.mode(node);
         match mode {
             Mode::Float => {}
-            Mode::Integer if weights_of(node).is_none() => {
+            Mode::Integer if node.operator().layer().is_none() => {
                 let kernel = match self.code_kernel(node)? {
                     OnCodes::Float => None,
                     OnCodes::Alias => Some(None),
@@ -221,7 +252,7 @@ impl Lowering<'_> {
                     return Ok(());
                 }
             }
-            mode => return self.conv(node, mode),
+            mode => return self.layer(node, mode),
         }
         for name in &node.inputs {
             if !self.network.graph.is_constant(name) {
@@ -229,59 +260,99 @@ impl Lowering<'_> {
             }
         }
         let network = self.network;
-        self.planner.float_node(node, |name| network.weights(name));
+        self.planner.float_node(node, |name| network.weights_in(node, name));
         if self.network.is_code(&node.output) {
             self.quantize(&node.output, Role::Body)?;
         }
         Ok(())
     }
 
-    /// Adds a convolution or linear layer with integer weights.
-    fn conv(&mut self, node: &Node, mode: Mode) -> Result<()> {
-        let stored = weights_of(node).and_then(|name| self.network.stored.get(name)).and_then(Stored::to_conv);
-        let weights = stored.expect("only layers with integer weights have this mode")?;
-        let bias = node.inputs.get(2).and_then(|name| self.network.graph.constant(name));
-        let bias = bias.map(|b| b.iter().copied().collect::<ndarray::Array1<f32>>());
-        let Layer { window, groups } = node.operator().layer().expect("only layers have integer weights");
-        let layer = Conv2d::new(&weights, bias.as_deref(), &window, groups)?;
-        let dims = |name: &str| match &nhwc_shape(self.planner.shape(name))[..] {
-            &[_, h, w, c] => [h, w, c],
-            rest => [1, rest[..rest.len() - 1].iter().product(), rest[rest.len() - 1]],
-        };
-        let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
-        let (layer, kinds) = match mode {
-            Mode::Integer => {
-                let to = Output::to(&self.params(&node.output)?).clamp(node.clamp.low, node.clamp.high);
-                let layer = layer.prepare(&self.params(&node.inputs[0])?, &to)?;
-                (QuantizedConv::Static(layer), (Kind::Code, Kind::Code))
-            }
-            Mode::IntegerToFloat => {
-                let params = self.params(&node.inputs[0])?;
-                layer.check_input(&params)?;
-                (QuantizedConv::StaticToF32(layer, params), (Kind::Code, Kind::F32))
-            }
-            Mode::DynamicRange | Mode::Float => (QuantizedConv::DynamicRange(layer), (Kind::F32, Kind::F32)),
+    /// Adds a layer with integer weights.
+    fn layer(&mut self, node: &Node, mode: Mode) -> Result<()> {
+        let kinds = match mode {
+            Mode::Integer => (Kind::Code, Kind::Code),
+            Mode::IntegerToFloat => (Kind::Code, Kind::F32),
+            Mode::DynamicRange | Mode::Float => (Kind::F32, Kind::F32),
         };
         let clamp = if kinds.1 == Kind::F32 { node.clamp } else { Clamp::NONE };
+        let kernel: Box<dyn Kernel> = match self.network.is_linear(node) {
+            true => Box::new(self.linear(node, mode, clamp)?),
+            false => Box::new(self.conv(node, mode, clamp)?),
+        };
         let x = match kinds.0 {
             Kind::Code => self.as_codes(&node.inputs[0])?,
             Kind::F32 => self.as_f32(&node.inputs[0], Role::Body)?,
         };
         let y = self.planner.define(&node.output, kinds.1);
-        let kernel = Conv { layer, input, output, clamp };
-        self.planner.step(&node.output, Some(Box::new(kernel)), alloc::vec![x], y);
+        self.planner.step(&node.output, Some(kernel), alloc::vec![x], y);
         Ok(())
+    }
+
+    /// The integer weights of a layer and its bias.
+    fn stored(&self, node: &Node) -> (&Stored, Option<ndarray::Array1<f32>>) {
+        let stored = weights_of(node).and_then(|name| self.network.stored.get(name));
+        let bias = node.inputs.get(2).and_then(|name| self.network.graph.constant(name));
+        (stored.expect(INTEGER_WEIGHTS), bias.map(|b| b.iter().copied().collect()))
+    }
+
+    /// The codes of the output, with the clamp of the node.
+    fn to_codes(&self, node: &Node) -> Result<Output<u8>> {
+        Ok(Output::to(&self.params(&node.output)?).clamp(node.clamp.low, node.clamp.high))
+    }
+
+    fn linear(&self, node: &Node, mode: Mode, clamp: Clamp) -> Result<LinearOnCodes> {
+        let (stored, bias) = self.stored(node);
+        let weights = stored.to_linear().expect(INTEGER_WEIGHTS)?;
+        let [outputs, depth] = [0, 1].map(|axis| weights.raw_dim()[axis]);
+        let layer = Linear::new(&weights, bias.as_deref())?;
+        let layer = match mode {
+            Mode::Integer => {
+                QuantizedLinear::Static(layer.prepare(&self.params(&node.inputs[0])?, &self.to_codes(node)?)?)
+            }
+            Mode::IntegerToFloat => {
+                let params = self.params(&node.inputs[0])?;
+                layer.check_input(&params)?;
+                QuantizedLinear::StaticToF32(layer, params)
+            }
+            Mode::DynamicRange | Mode::Float => QuantizedLinear::DynamicRange(layer),
+        };
+        Ok(LinearOnCodes { layer, depth, outputs, clamp })
+    }
+
+    fn conv(&self, node: &Node, mode: Mode, clamp: Clamp) -> Result<Conv> {
+        let (stored, bias) = self.stored(node);
+        let weights = stored.to_conv().expect(INTEGER_WEIGHTS)?;
+        let Layer { window, groups } = node.operator().layer().expect(INTEGER_WEIGHTS);
+        let layer = Conv2d::new(&weights, bias.as_deref(), &window, groups)?;
+        let dims = |name: &str| match self.planner.dims(name).in_memory()[..] {
+            [_, h, w, c] => [h, w, c],
+            // A linear layer with one range for all rows of an image.
+            ref rows => [1, rows[..rows.len() - 1].iter().product(), rows[rows.len() - 1]],
+        };
+        let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
+        let layer = match mode {
+            Mode::Integer => {
+                QuantizedConv::Static(layer.prepare(&self.params(&node.inputs[0])?, &self.to_codes(node)?)?)
+            }
+            Mode::IntegerToFloat => {
+                let params = self.params(&node.inputs[0])?;
+                layer.check_input(&params)?;
+                QuantizedConv::StaticToF32(layer, params)
+            }
+            Mode::DynamicRange | Mode::Float => QuantizedConv::DynamicRange(layer),
+        };
+        Ok(Conv { layer, input, output, clamp })
     }
 
     /// The kernel of a node without weights on codes.
     fn code_kernel(&self, node: &Node) -> Result<OnCodes> {
-        let inputs: Vec<&[usize]> = node.inputs.iter().map(|name| self.planner.shape(name)).collect();
+        let inputs: Vec<Dims<'_>> = node.inputs.iter().map(|name| self.planner.dims(name)).collect();
         let operand = |name: &String| match self.network.graph.shared_constant(name) {
             Some(value) => self.network.constant_operand(name, value),
             None => self.params(name).map(|params| Operand { params, constant: None }),
         };
         let operands = node.inputs.iter().map(operand).collect::<Result<Vec<_>>>()?;
-        let (output, to) = (self.planner.shape(&node.output), self.params(&node.output)?);
+        let (output, to) = (self.planner.dims(&node.output), self.params(&node.output)?);
         let signed = self.network.is_signed(node);
         let node_on_codes =
             CodeNode { inputs: &inputs, output, operands: &operands, to: &to, clamp: node.clamp, signed };

@@ -54,7 +54,7 @@
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 //!
-//! Layout is ONNX's, NCHW `[batch, channels, height, width]`; runs convert to NHWC. Constants are `f32`. Computation on
+//! Layout is ONNX's, NCHW `[batch, channels, height, width]`; runs convert to NHWC where images are processed. Constants are `f32`. Computation on
 //! codes gives the same bits on every machine and for every number of threads.
 
 // | file | content |
@@ -85,6 +85,7 @@ mod equalize;
 mod fold;
 mod full_integer;
 mod fuse;
+mod layouts;
 mod load;
 mod lower;
 mod mixed;

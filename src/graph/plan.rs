@@ -10,9 +10,9 @@ use super::buffers::assign_buffers;
 use super::network::Constant;
 use crate::error::{Error, GraphError, Result, elements};
 use crate::gemm::Aligned;
-use crate::ops::index::{from_buffer, map_index, shift_batch};
+use crate::ops::index::{from_buffer, map_index};
 use crate::ops::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{batch_dims, copy_from_nhwc};
+use crate::ops::nhwc::{Dims, Layout, batch_dims, copy_to_row_major};
 use crate::threads;
 
 /// The activation buffers of a network and the scratch of its operators, reused from run to run.
@@ -27,13 +27,15 @@ pub struct Arena {
     pub(super) floats: Vec<Aligned<f32>>,
     pub(super) codes: Vec<Aligned<u8>>,
     pub(super) scratch: Scratch,
+    /// The position in the caller's batch of the first sample in the buffers.
+    pub(super) first: usize,
     max_bytes: usize,
 }
 
 impl Arena {
     /// An empty arena for runs of at most 1 GiB.
     pub fn new() -> Self {
-        Self { floats: Vec::new(), codes: Vec::new(), scratch: Scratch::default(), max_bytes: 1 << 30 }
+        Self { floats: Vec::new(), codes: Vec::new(), scratch: Scratch::default(), first: 0, max_bytes: 1 << 30 }
     }
 
     /// Limits what a run may need: the bytes of the activation buffers of all threads and of the outputs. The default
@@ -61,6 +63,7 @@ pub(crate) struct Tensor {
     pub(crate) name: String,
     /// The logical shape for a batch of one.
     pub(crate) shape: Vec<usize>,
+    pub(crate) layout: Layout,
     pub(crate) kind: Kind,
     /// The index of its buffer among the buffers of its kind.
     pub(super) buffer: usize,
@@ -69,13 +72,18 @@ pub(crate) struct Tensor {
 }
 
 impl Tensor {
-    pub(crate) fn new(name: &str, shape: &[usize], kind: Kind) -> Self {
-        Self { name: name.into(), shape: shape.into(), kind, buffer: 0, constant: None }
+    pub(crate) fn new(name: &str, dims: Dims<'_>, kind: Kind) -> Self {
+        Self { name: name.into(), shape: dims.shape.into(), layout: dims.layout, kind, buffer: 0, constant: None }
     }
 
     /// An output of constant value.
     pub(crate) fn constant(name: &str, value: Constant) -> Self {
-        Self { constant: Some(value.clone()), ..Self::new(name, value.shape(), Kind::F32) }
+        Self { constant: Some(value.clone()), ..Self::new(name, Dims::new(value.shape(), Layout::RowMajor), Kind::F32) }
+    }
+
+    /// The shape with the layout.
+    pub(crate) fn dims(&self) -> Dims<'_> {
+        Dims::new(&self.shape, self.layout)
     }
 
     /// The number of elements per image.
@@ -210,6 +218,7 @@ impl Plan {
         let computed = self.outputs.of::<U>().iter().zip(&mut outputs).filter(|(t, _)| self.is_computed(**t));
         let views: Vec<_> = computed.map(|(_, output)| output.view_mut()).collect();
         if views.iter().any(|output| !output.is_empty()) {
+            arena.first = 0;
             self.split(inputs.to_vec(), views, images, arena)?;
         }
         for (&t, output) in self.outputs.of::<U>().iter().zip(&mut outputs).filter(|(t, _)| self.is_computed(**t)) {
@@ -259,11 +268,12 @@ impl Plan {
         let rows = self.inputs.of::<T>().iter().map(|&t| self.tensors[t].first_axis());
         let (x_front, x_back) = inputs.into_iter().zip(rows).map(|(x, rows)| x.split_at(Axis(0), first * rows)).unzip();
         let (y_front, y_back) = outputs.into_iter().map(|y| y.split_at(Axis(0), first)).unzip();
+        let mut back_arena = Arena { first: arena.first + first, ..Arena::new() };
         let (front, back) = threads::join(
             || self.split(x_front, y_front, first, arena),
-            || self.split(x_back, y_back, images - first, &mut Arena::new()),
+            || self.split(x_back, y_back, images - first, &mut back_arena),
         );
-        front.and(back.map_err(|e| shift_batch(e, first)))
+        front.and(back)
     }
 
     fn run_chunks<T: Scalar, U: Scalar>(
@@ -274,8 +284,8 @@ impl Plan {
         arena: &mut Arena,
     ) -> Result<()> {
         for (range, count) in self.chunks(images) {
-            let chunk = self.samples(&inputs, range);
-            self.compute::<T, U>(chunk, count, arena).map_err(|e| shift_batch(e, range.start as usize))?;
+            self.compute::<T, U>(self.samples(&inputs, range), count, arena)?;
+            arena.first += count;
             let computed = self.outputs.of::<U>().iter().filter(|&&t| self.is_computed(t));
             for (&t, y) in computed.zip(&mut outputs) {
                 let values = self.values(t, count, arena).as_slice::<U>();
@@ -313,16 +323,17 @@ impl Plan {
     ) -> Result<usize> {
         let samples = self.check_inputs(inputs)?;
         for i in 0..samples {
+            arena.first = i;
             self.load(self.samples(inputs, Slice::from(i..i + 1)), 1, arena);
-            let mut observe = |t: usize, arena: &Arena| observe(&self.tensors[t], self.values(t, 1, arena));
-            let mut run = || {
-                self.inputs.floats.iter().try_for_each(|&t| observe(t, arena))?;
-                self.steps.iter().try_for_each(|step| {
-                    self.step(step, 1, arena)?;
-                    observe(step.output, arena)
-                })
+            let mut observe = |t: usize, arena: &Arena| {
+                let tensor = &self.tensors[t];
+                observe(tensor, self.values(t, 1, arena)).map_err(|e| tensor.shifted(e, i))
             };
-            run().map_err(|e| shift_batch(e, i))?;
+            self.inputs.floats.iter().try_for_each(|&t| observe(t, arena))?;
+            for step in &self.steps {
+                self.step(step, 1, arena)?;
+                observe(step.output, arena)?;
+            }
         }
         Ok(samples)
     }
@@ -334,6 +345,7 @@ impl Plan {
         arena: &mut Arena,
         probe: &mut dyn FnMut(&mut Probe<'_>) -> Result<()>,
     ) -> Result<()> {
+        arena.first = 0;
         self.load(sample.iter().map(|x| x.view()), 1, arena);
         for step in &self.steps {
             self.step(step, 1, arena)?;
@@ -398,7 +410,7 @@ impl Plan {
 
     /// Copies a tensor to a part of an output, which is in standard layout.
     fn store<U: Scalar>(&self, t: usize, values: &[U], mut y: ArrayViewMutD<'_, U>) {
-        copy_from_nhwc(values, &self.tensors[t].shape, y.as_slice_mut().expect("whole samples in standard layout"));
+        copy_to_row_major(values, self.tensors[t].dims(), y.as_slice_mut().expect("whole samples in standard layout"));
     }
 
     /// The values of a tensor.
@@ -435,11 +447,9 @@ impl Plan {
         };
         arena.scratch = scratch;
         done.map_err(|e| {
-            let located = map_index(e, |i| match step.inputs.first() {
-                Some(&t) => from_buffer(i[0], &self.tensors[t].shape),
-                None => i,
-            });
-            located.at(&step.node)
+            let Some(&t) = step.inputs.first() else { return e.at(&step.node) };
+            let located = map_index(e, |i| from_buffer(i[0], self.tensors[t].dims()));
+            self.tensors[t].shifted(located, arena.first).at(&step.node)
         })
     }
 
@@ -468,6 +478,14 @@ impl Plan {
 }
 
 impl Tensor {
+    /// Moves the index in an error by samples before the chunk.
+    pub(super) fn shifted(&self, error: Error, samples: usize) -> Error {
+        map_index(error, |mut index| {
+            index.iter_mut().take(1).for_each(|at| *at += samples * self.first_axis());
+            index
+        })
+    }
+
     /// The length of the first axis for a batch of one.
     fn first_axis(&self) -> usize {
         self.shape.first().copied().unwrap_or(1).max(1)

@@ -146,7 +146,8 @@ impl Quantizer<'_> {
             precision => {
                 self.widen_ranges(node, name, weights)?;
                 let tensor = &self.recipe.tensors[name];
-                let moments = match self.calibration.filter(|_| tensor.given.is_none()) {
+                let kept = tensor.given.is_none() && node.operator().layer().is_some();
+                let moments = match self.calibration.filter(|_| kept) {
                     Some((calibration, _)) => {
                         calibration.of_layer(&node.output, node.groups(), weights.shape()[1..].iter().product())?
                     }
@@ -204,7 +205,8 @@ impl Quantizer<'_> {
                 (*min, *max) = (-widest, widest);
             }
         }
-        let (Some(input), Some(bias)) = (input, bias) else { return Ok(()) };
+        // The bias of recurrent weights is added to floats too.
+        let (Some(input), Some(bias), Some(_)) = (input, bias, node.operator().layer()) else { return Ok(()) };
         let depth: usize = weights.shape()[1..].iter().product();
         let zero_point = input.zero_point().and_then(|z| z.first()).copied().unwrap_or(0);
         let max_product = u8::max_abs_diff(zero_point) * i8::max_abs_diff(0) * depth as i64;

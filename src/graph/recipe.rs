@@ -262,7 +262,8 @@ impl fmt::Display for Recipe {
 
 /// The name of a node's weights, if its operator has weights that can be quantized.
 pub(crate) fn weights_of(node: &Node) -> Option<&String> {
-    node.operator().layer().and(node.inputs.get(1))
+    let operator = node.operator();
+    node.inputs.get(1).filter(|_| operator.layer().is_some() || operator.has_recurrent_weights())
 }
 
 /// The names of tensors that are an output of the graph or an input other than the weights of a layer.

@@ -17,7 +17,7 @@ use crate::error::{Error, GraphError, Result};
 use crate::metrics::ErrorSums;
 use crate::ops::float_weights::Weights;
 use crate::ops::kernel::{Kind, Values};
-use crate::ops::quantize::FakeQuantize;
+use crate::ops::quantize::{FakeParams, FakeQuantize};
 use crate::simd::{self, Task};
 
 /// The error of a tensor against its float values. See [`metrics`](crate::metrics) for the formulas.
@@ -205,7 +205,7 @@ impl QuantizedNetwork {
                     planner.step(name, kernel, inputs, output);
                     inputs = alloc::vec![output];
                 }
-                if params.is_some() {
+                if let Some(params) = params.map(|params| FakeParams::Static(Box::new(params))) {
                     let rounded = planner.define_unnamed(&local, name);
                     planner.step(name, Some(Box::new(FakeQuantize { params })), inputs, rounded);
                 }

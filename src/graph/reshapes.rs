@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use super::network::{FreshNames, Graph, Node};
+use super::op::Softmax;
 use crate::error::Result;
 use crate::ops::registry::Op;
 
@@ -39,13 +40,22 @@ pub(super) fn move_reshapes(graph: Graph) -> Result<Graph> {
         let commutes = match node.op {
             Op::Activation(_) => true,
             Op::BatchNorm(_) => shapes[x].get(..2) == shapes[reshaped].get(..2),
+            Op::Softmax(Softmax { axis }) => {
+                axis + 1 == shapes[reshaped].len()
+                    && node.inputs.len() == 1
+                    && shapes[x].last() == shapes[reshaped].last()
+            }
             _ => false,
         };
         if commutes && reads.get(reshaped) == Some(&1) {
             let name = names.take(alloc::format!("{}.before_reshape", node.output));
             shapes.insert(name.clone(), shapes[x].clone());
             let inputs = core::iter::once(x.clone()).chain(node.inputs[1..].iter().cloned()).collect();
-            parts.nodes[before] = Node { op: node.op, inputs, clamp: node.clamp, output: name.clone() };
+            let op = match node.op {
+                Op::Softmax(_) => Softmax { axis: shapes[x].len() - 1 }.into(),
+                op => op,
+            };
+            parts.nodes[before] = Node { op, inputs, clamp: node.clamp, output: name.clone() };
             let op = crate::ops::reshape::Reshape { shape: shapes[&node.output].clone() }.into();
             parts.nodes[i] = Node { op, inputs: alloc::vec![name.clone()], clamp: reshape.clamp, output: node.output };
             producers.insert(name.clone(), before);

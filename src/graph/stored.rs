@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use half::f16;
-use ndarray::{Array1, ArrayD, Axis, Dimension, Ix4, IxDyn};
+use ndarray::{Array1, ArrayD, Axis, Dimension, Ix2, Ix4, IxDyn};
 
 use super::network::Constant;
 use crate::element::{Element, I4};
@@ -76,26 +76,34 @@ impl Stored {
         }
     }
 
-    /// The codes as `[out, kh, kw, in]` for an integer convolution. `None` for half precision.
+    /// The codes as `[out, kh, kw, in]` for an integer convolution, of a linear layer `[out, 1, 1, in]`. `None` for half
+    /// precision.
     pub(crate) fn to_conv(&self) -> Option<Result<QTensor<i8, Ix4>>> {
         match self {
-            Stored::Int4(w) => Some(conv_weights(w)),
-            Stored::Int8(w) => Some(conv_weights(w)),
+            Stored::Int4(w) => Some(with_axes(w, &[0, 2, 3, 1])),
+            Stored::Int8(w) => Some(with_axes(w, &[0, 2, 3, 1])),
+            Stored::Half(_) => None,
+        }
+    }
+
+    /// The codes as `[out, in]` for an integer linear layer. `None` for half precision.
+    pub(crate) fn to_linear(&self) -> Option<Result<QTensor<i8, Ix2>>> {
+        match self {
+            Stored::Int4(w) => Some(with_axes(w, &[0, 1])),
+            Stored::Int8(w) => Some(with_axes(w, &[0, 1])),
             Stored::Half(_) => None,
         }
     }
 }
 
-fn conv_weights<T: Element<Code = i8>>(w: &QTensor<T, IxDyn>) -> Result<QTensor<i8, Ix4>> {
+/// The codes of a layer, as bytes and with the axes in this order. Missing ones have a length of 1.
+fn with_axes<T: Element<Code = i8>, D: Dimension>(w: &QTensor<T, IxDyn>, axes: &[usize]) -> Result<QTensor<i8, D>> {
     let mut codes = w.unpacked_codes().into_owned();
-    // A linear layer is a 1×1 convolution.
-    while codes.ndim() < 4 {
-        let last = codes.ndim();
-        codes.insert_axis_inplace(Axis(last));
+    while codes.ndim() < axes.len() {
+        codes.insert_axis_inplace(Axis(codes.ndim()));
     }
-    let codes =
-        codes.permuted_axes(&[0, 2, 3, 1][..]).into_dimensionality().expect("weights of layers have rank 2 or 4");
-    let codes = codes.as_standard_layout().into_owned();
+    let codes = codes.view().permuted_axes(axes).as_standard_layout().into_owned();
+    let codes = codes.into_dimensionality().expect("the rank of the weights");
     let scales: Array1<f32> = w.params().scale().iter().copied().collect();
     let zero_points: Option<Array1<i8>> = w.params().zero_point().map(|z| z.iter().copied().collect());
     let params = match w.params().granularity() {

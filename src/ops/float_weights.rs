@@ -1,15 +1,17 @@
 //! Weights of layers that compute in f32, and what their kernels share.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use half::f16;
-use ndarray::{Array2, ArrayView2, ArrayViewD, Axis, Slice};
+use ndarray::{Array2, ArrayView2, ArrayViewD, Axis, Dimension, Ix2, Slice};
 
 use super::clamp::Clamp;
 use super::kernel::resized;
 use super::operator::Constant;
 use crate::affine::clamp_f32;
 use crate::element::Widen;
+use crate::qtensor::QTensor;
 use crate::simd::Task;
 
 /// Weights in f32 or half precision.
@@ -20,6 +22,8 @@ use crate::simd::Task;
 pub(crate) enum Weights {
     F32(Constant),
     F16(ndarray::ArrayD<f16>),
+    /// For operators with recurrent weights.
+    Codes(Box<QTensor<i8, Ix2>>),
 }
 
 impl Weights {
@@ -28,6 +32,15 @@ impl Weights {
         match self {
             Weights::F32(w) => w.clone(),
             Weights::F16(w) => w.mapv(f32::from).into_shared(),
+            Weights::Codes(w) => w.dequantize().into_dyn().into_shared(),
+        }
+    }
+
+    pub(crate) fn shape(&self) -> Vec<usize> {
+        match self {
+            Weights::F32(w) => w.shape().to_vec(),
+            Weights::F16(w) => w.shape().to_vec(),
+            Weights::Codes(w) => w.raw_dim().slice().to_vec(),
         }
     }
 
@@ -37,6 +50,7 @@ impl Weights {
         match self {
             Weights::F32(w) => Matrix::F32(depth_by_out(w.view(), group, groups)),
             Weights::F16(w) => Matrix::F16(depth_by_out(w.view(), group, groups)),
+            Weights::Codes(w) => Matrix::F32(depth_by_out(w.dequantize().into_dyn().view(), group, groups)),
         }
     }
 }

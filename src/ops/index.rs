@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::nhwc::nhwc_shape;
+use super::nhwc::{Dims, Layout};
 use crate::error::{Error, GraphError, ValueError};
 
 /// Replaces the index of a [`ValueError::NonFinite`]; other errors stay.
@@ -19,19 +19,11 @@ pub(crate) fn map_index(error: Error, map: impl FnOnce(Vec<usize>) -> Vec<usize>
     }
 }
 
-/// Adds `images` to the batch index of a [`ValueError::NonFinite`].
-pub(crate) fn shift_batch(error: Error, images: usize) -> Error {
-    map_index(error, |mut index| {
-        index.iter_mut().take(1).for_each(|batch| *batch += images);
-        index
-    })
-}
-
-/// The logical index of element `position` of a buffer. `shape` is the logical shape.
-pub(crate) fn from_buffer(position: usize, shape: &[usize]) -> Vec<usize> {
-    match from_row_major(position, &nhwc_shape(shape))[..] {
-        [n, h, w, c] => alloc::vec![n, c, h, w],
-        ref index => index.to_vec(),
+/// The logical index of element `position` of a buffer.
+pub(crate) fn from_buffer(position: usize, dims: Dims<'_>) -> Vec<usize> {
+    match (from_row_major(position, &dims.in_memory())[..].as_ref(), dims.layout) {
+        (&[n, h, w, c], Layout::ChannelsLast) => alloc::vec![n, c, h, w],
+        (index, _) => index.to_vec(),
     }
 }
 

@@ -37,6 +37,7 @@
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 
+pub(crate) mod arg_max;
 mod batch_norm;
 pub(crate) mod binary;
 pub(crate) mod clamp;

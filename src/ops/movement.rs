@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
 use super::kernel::{Kernel, Kind, Scalar, Scratch, Values, ValuesMut};
-use super::nhwc::{nhwc_shape, to_nchw, to_nhwc};
-use super::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
+use super::nhwc::{Dims, in_order, logical};
+use super::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, Layouts, OnCodes, Operator};
 use super::shape::{Shape, elements};
 use crate::error::Result;
 #[cfg(feature = "onnx")]
@@ -37,6 +37,11 @@ pub(crate) trait Movement {
     #[cfg(feature = "onnx")]
     fn write_onnx(&self, node: &mut NodeWriter<'_>) -> Result<String>;
 
+    /// Returns whether the axes change, so that a layout of the input means nothing for the output.
+    fn changes_axes(&self) -> bool {
+        false
+    }
+
     /// See [`Operator::commutes_with_scaling`].
     fn commutes_with_scaling(&self, _x: &[usize], _y: &[usize]) -> bool {
         false
@@ -56,6 +61,10 @@ impl<M: Movement> Operator for M {
         Movement::infer(self, inputs.x())
     }
 
+    fn layouts(&self) -> Layouts {
+        if self.changes_axes() { Layouts::Any } else { Layouts::Same }
+    }
+
     fn evaluate(&self, inputs: &[&Constant]) -> Option<Result<ArrayD<f32>>> {
         Some(evaluate(self, inputs[0].view()))
     }
@@ -65,12 +74,12 @@ impl<M: Movement> Operator for M {
     }
 
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(Move::new(self, node.x())?))
+        Some(Box::new(Move::new(self, node.x(), node.output)?))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
         match node.same_params() {
-            true => Move::new(self, node.x()).map_or(Ok(OnCodes::Alias), OnCodes::kernel),
+            true => Move::new(self, node.x(), node.output).map_or(Ok(OnCodes::Alias), OnCodes::kernel),
             false => Ok(OnCodes::Float),
         }
     }
@@ -115,11 +124,11 @@ struct Move {
 
 impl Move {
     /// `None` if the output is the input.
-    fn new(movement: &dyn Movement, x: &[usize]) -> Option<Self> {
-        let memory = indices(&nhwc_shape(x));
+    fn new(movement: &dyn Movement, x: Dims<'_>, y: Dims<'_>) -> Option<Self> {
+        let memory = indices(&x.in_memory());
         let memory = memory.as_slice().expect("indices are in row-major order");
-        let moved = movement.rearrange(to_nchw(memory, x));
-        let moved: Vec<u32> = to_nhwc(moved.view()).iter().copied().collect();
+        let moved = movement.rearrange(logical(memory, x.shape, x.layout));
+        let moved: Vec<u32> = in_order(moved.view(), y.layout).iter().copied().collect();
         let run = common_run(&moved);
         if run == memory.len() && moved.first() == Some(&0) && moved.len() == run {
             return None;

@@ -1,7 +1,8 @@
-//! Memory layout: shapes of the graph are logical, as in ONNX (NCHW); tensors of four axes are NHWC in memory, all
-//! others row-major.
+//! Memory layout: shapes of the graph are logical, as in ONNX (NCHW); the axes of a tensor may have another order in
+//! memory.
 
 use alloc::vec::Vec;
+use core::ops::Deref;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Axis, IxDyn};
 
@@ -10,51 +11,112 @@ use super::layout::{self, copy_to_nhwc};
 const NCHW_TO_NHWC: [usize; 4] = [0, 2, 3, 1];
 const NHWC_TO_NCHW: [usize; 4] = [0, 3, 1, 2];
 
-/// The shape in memory of a tensor of logical `shape`.
-pub(crate) fn nhwc_shape(shape: &[usize]) -> Vec<usize> {
-    match shape {
-        &[n, c, h, w] => alloc::vec![n, h, w, c],
+/// The order of the axes of a tensor in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Layout {
+    #[default]
+    RowMajor,
+    /// NHWC. Only tensors of four axes have it.
+    ChannelsLast,
+}
+
+/// The logical shape of a tensor, with its layout. For a batch of one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dims<'a> {
+    pub(crate) shape: &'a [usize],
+    pub(crate) layout: Layout,
+}
+
+impl Deref for Dims<'_> {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        self.shape
+    }
+}
+
+impl<'a> Dims<'a> {
+    pub(crate) fn new(shape: &'a [usize], layout: Layout) -> Self {
+        Self { shape, layout }
+    }
+
+    /// The shape in memory.
+    pub(crate) fn in_memory(&self) -> Vec<usize> {
+        in_memory(self.shape, self.layout)
+    }
+
+    /// The axis in memory of a logical axis.
+    pub(crate) fn axis(&self, axis: usize) -> usize {
+        if self.layout == Layout::ChannelsLast { NHWC_TO_NCHW[axis] } else { axis }
+    }
+}
+
+/// A [`Dims`] that owns its shape.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnedDims {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) layout: Layout,
+}
+
+impl From<Dims<'_>> for OwnedDims {
+    fn from(dims: Dims<'_>) -> Self {
+        Self { shape: dims.shape.to_vec(), layout: dims.layout }
+    }
+}
+
+impl OwnedDims {
+    /// The number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Views a buffer as a logical tensor.
+    pub(crate) fn view<'a, T>(&self, buffer: &'a [T]) -> ArrayViewD<'a, T> {
+        logical(buffer, &self.shape, self.layout)
+    }
+
+    /// Same as [`view`](Self::view), mutable.
+    pub(crate) fn view_mut<'a, T>(&self, buffer: &'a mut [T]) -> ArrayViewMutD<'a, T> {
+        let shape = IxDyn(&in_memory(&self.shape, self.layout));
+        let view = ArrayViewMut::from_shape(shape, buffer).expect("the buffer has the tensor's length");
+        if self.layout == Layout::ChannelsLast { view.permuted_axes(&NHWC_TO_NCHW[..]) } else { view }
+    }
+}
+
+fn in_memory(shape: &[usize], layout: Layout) -> Vec<usize> {
+    match (layout, shape) {
+        (Layout::ChannelsLast, &[n, c, h, w]) => alloc::vec![n, h, w, c],
         _ => shape.to_vec(),
     }
 }
 
-/// The axis in memory of a logical axis.
-pub(crate) fn nhwc_axis(axis: usize, ndim: usize) -> usize {
-    if ndim == 4 { NHWC_TO_NCHW[axis] } else { axis }
+/// Views a buffer as a tensor of logical `shape`.
+pub(crate) fn logical<'a, T>(buffer: &'a [T], shape: &[usize], layout: Layout) -> ArrayViewD<'a, T> {
+    let dims = IxDyn(&in_memory(shape, layout));
+    let view = ArrayView::from_shape(dims, buffer).expect("the buffer has the tensor's length");
+    if layout == Layout::ChannelsLast { view.permuted_axes(&NHWC_TO_NCHW[..]) } else { view }
 }
 
-/// Views a logical tensor in NHWC order.
-pub(crate) fn to_nhwc<T>(x: ArrayViewD<'_, T>) -> ArrayViewD<'_, T> {
-    if x.ndim() == 4 { x.permuted_axes(&NCHW_TO_NHWC[..]) } else { x }
+/// Views a logical tensor with its axes in the order of memory.
+pub(crate) fn in_order<T>(x: ArrayViewD<'_, T>, layout: Layout) -> ArrayViewD<'_, T> {
+    if layout == Layout::ChannelsLast { x.permuted_axes(&NCHW_TO_NHWC[..]) } else { x }
 }
 
-/// Transposes a logical tensor into a buffer of its length.
-pub(crate) fn copy_into_nhwc<T: Copy + 'static>(x: ArrayViewD<'_, T>, to: &mut [T]) {
-    let x = to_nhwc(x);
+/// Copies a logical tensor into a buffer of its length, in the order of memory.
+pub(crate) fn copy_in_order<T: Copy + 'static>(x: ArrayViewD<'_, T>, layout: Layout, to: &mut [T]) {
+    let x = in_order(x, layout);
     match x.view().into_dimensionality() {
-        Ok(images) => copy_to_nhwc(&images, to),
-        Err(_) => ArrayViewMut::from_shape(x.raw_dim(), to).expect("the buffer has the tensor's length").assign(&x),
+        Ok(images) if layout == Layout::ChannelsLast => copy_to_nhwc(&images, to),
+        _ => ArrayViewMut::from_shape(x.raw_dim(), to).expect("the buffer has the tensor's length").assign(&x),
     }
 }
 
-/// Transposes a batch of tensors of logical `shape` to row-major order.
-pub(crate) fn copy_from_nhwc<T: Copy + 'static>(values: &[T], shape: &[usize], to: &mut [T]) {
-    let &[_, c, h, w] = shape else { return to.copy_from_slice(values) };
+/// Copies a batch of tensors of logical `shape` to row-major order.
+pub(crate) fn copy_to_row_major<T: Copy + 'static>(values: &[T], dims: Dims<'_>, to: &mut [T]) {
+    let (Layout::ChannelsLast, &[_, c, h, w]) = (dims.layout, dims.shape) else { return to.copy_from_slice(values) };
     let n = values.len() / (c * h * w).max(1);
     let to = ArrayViewMut::from_shape((n, c, h, w), to).expect("the buffer has the tensor's length");
     layout::copy_from_nhwc(values, &mut to.permuted_axes(NCHW_TO_NHWC));
-}
-
-/// Views a buffer as a tensor of logical `shape`.
-pub(crate) fn to_nchw<'a, T>(buffer: &'a [T], shape: &[usize]) -> ArrayViewD<'a, T> {
-    let view = ArrayView::from_shape(IxDyn(&nhwc_shape(shape)), buffer).expect("the buffer has the tensor's length");
-    if shape.len() == 4 { view.permuted_axes(&NHWC_TO_NCHW[..]) } else { view }
-}
-
-/// Same as [`to_nchw`], mutable.
-pub(crate) fn to_nchw_mut<'a, T>(buffer: &'a mut [T], shape: &[usize]) -> ArrayViewMutD<'a, T> {
-    let view = ArrayViewMut::from_shape(IxDyn(&nhwc_shape(shape)), buffer).expect("the buffer has the tensor's length");
-    if shape.len() == 4 { view.permuted_axes(&NHWC_TO_NCHW[..]) } else { view }
 }
 
 /// Views a buffer as a batch of tensors of a [`broadcast_shape`], whose first axis is the batch.
@@ -86,21 +148,20 @@ pub(crate) fn batch_of_mut<'a, T>(buffer: &'a mut [T], shape: &[usize], images: 
     ArrayViewMut::from_shape(batch_dims(shape, images), buffer).expect("the buffer has the tensor's length")
 }
 
-/// The shape in memory of a tensor that broadcasts to an output of logical shape `output`. The first axis has length 1:
-/// it is the batch. If the output has a longer one, there is an axis more.
-pub(crate) fn broadcast_shape(shape: &[usize], output: &[usize]) -> Vec<usize> {
+/// The shape in memory of a tensor of logical `shape` that broadcasts to an output. The first axis has length 1: it is the
+/// batch. If the output has a longer one, there is an axis more.
+pub(crate) fn broadcast_shape(shape: &[usize], output: Dims<'_>) -> Vec<usize> {
     let missing = output.len().saturating_sub(shape.len());
     let shape: Vec<usize> = core::iter::repeat_n(1, missing).chain(shape.iter().copied()).collect();
     let batch = if output.first() == Some(&1) { None } else { Some(1) };
-    batch.into_iter().chain(nhwc_shape(&shape)).collect()
+    batch.into_iter().chain(in_memory(&shape, output.layout)).collect()
 }
 
-/// Transposes a constant that broadcasts to an output of logical shape `output` to its memory layout, with the axes of
-/// [`broadcast_shape`].
-pub(crate) fn broadcast_constant<T: Clone>(mut value: ArrayD<T>, output: &[usize]) -> ArrayD<T> {
+/// Copies a constant that broadcasts to an output to its memory layout, with the axes of [`broadcast_shape`].
+pub(crate) fn broadcast_constant<T: Clone>(mut value: ArrayD<T>, output: Dims<'_>) -> ArrayD<T> {
     while value.ndim() < output.len() {
         value.insert_axis_inplace(Axis(0));
     }
-    let value = to_nhwc(value.view()).as_standard_layout().into_owned();
+    let value = in_order(value.view(), output.layout).as_standard_layout().into_owned();
     if output.first() == Some(&1) { value } else { value.insert_axis(Axis(0)) }
 }

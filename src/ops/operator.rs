@@ -12,7 +12,7 @@ use ndarray::{ArcArray, ArrayD, IxDyn};
 use super::clamp::Clamp;
 use super::float_weights::Weights;
 use super::kernel::Kernel;
-use super::nhwc::broadcast_constant;
+use super::nhwc::{Dims, broadcast_constant};
 use super::output::Output;
 use super::shape::Shape;
 use crate::error::Result;
@@ -50,6 +50,11 @@ pub(crate) trait Operator {
     /// Checks the shapes of the inputs, whose number has been checked, and returns the shape of the output.
     fn infer(&self, inputs: &Inputs<'_>) -> Result<Shape>;
 
+    /// The layouts of inputs and output that the kernels take.
+    fn layouts(&self) -> Layouts {
+        Layouts::Same
+    }
+
     /// Prepares the kernel on floats. `None` if the output is an alias of the input.
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>>;
 
@@ -78,6 +83,12 @@ pub(crate) trait Operator {
     /// The form of a layer: a product with weights, input 1, and a bias, input 2, along the channels of the output.
     fn layer(&self) -> Option<Layer> {
         None
+    }
+
+    /// Returns whether input 1 holds recurrent weights `[out, in]`. The kernel on floats takes them as codes, and quantizes
+    /// the state that it multiplies with them, row by row.
+    fn has_recurrent_weights(&self) -> bool {
+        false
     }
 
     /// Returns whether the inputs after the first one are parameters, which must be constant.
@@ -132,6 +143,17 @@ pub(crate) trait Operator {
     }
 }
 
+/// The layouts that the kernels of an operator take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layouts {
+    /// The inputs and the output have one layout.
+    Same,
+    /// The inputs and the output have the channels last.
+    ChannelsLast,
+    /// Each has any layout.
+    Any,
+}
+
 /// The shapes of the inputs of a node, and which of them are constant.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
@@ -155,8 +177,8 @@ pub(crate) struct Layer {
 
 /// A node to be prepared on floats.
 pub(crate) struct FloatNode<'a> {
-    pub(crate) inputs: &'a [&'a [usize]],
-    pub(crate) output: &'a [usize],
+    pub(crate) inputs: &'a [Dims<'a>],
+    pub(crate) output: Dims<'a>,
     /// The values of constant inputs, if the operator stores them.
     pub(crate) constants: &'a [Option<Weights>],
     pub(crate) clamp: Clamp,
@@ -164,7 +186,7 @@ pub(crate) struct FloatNode<'a> {
 
 impl<'a> FloatNode<'a> {
     /// The shape of the first input.
-    pub(crate) fn x(&self) -> &'a [usize] {
+    pub(crate) fn x(&self) -> Dims<'a> {
         self.inputs[0]
     }
 
@@ -191,8 +213,8 @@ impl<'a> FloatNode<'a> {
 
 /// A node to be prepared on codes.
 pub(crate) struct CodeNode<'a> {
-    pub(crate) inputs: &'a [&'a [usize]],
-    pub(crate) output: &'a [usize],
+    pub(crate) inputs: &'a [Dims<'a>],
+    pub(crate) output: Dims<'a>,
     pub(crate) operands: &'a [Operand],
     /// The parameters of the output.
     pub(crate) to: &'a QParams<u8>,
@@ -219,7 +241,7 @@ impl Operand {
 
 impl<'a> CodeNode<'a> {
     /// The shape of the first input.
-    pub(crate) fn x(&self) -> &'a [usize] {
+    pub(crate) fn x(&self) -> Dims<'a> {
         self.inputs[0]
     }
 

@@ -1,9 +1,12 @@
 //! Kernels that quantize and dequantize tensors of a network.
 
+use alloc::boxed::Box;
+
 use ndarray::{Array4, ArrayView1, ArrayViewMut1};
 
 use super::index::map_index;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut};
+use crate::element::Element;
 use crate::error::{Result, ValueError};
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
@@ -50,28 +53,45 @@ impl Kernel for Dequantize {
 /// Quantizes and dequantizes: rounds floats to the values that codes represent.
 #[derive(Debug)]
 pub(crate) struct FakeQuantize {
-    /// `None` takes the range of each image.
-    pub(crate) params: Option<QParams<u8>>,
+    pub(crate) params: FakeParams,
+}
+
+/// The parameters of a [`FakeQuantize`].
+#[derive(Debug)]
+pub(crate) enum FakeParams {
+    Static(Box<QParams<u8>>),
+    /// By the range of each image, as a dynamic-range convolution.
+    OfImages,
+    /// By the range of each row of this length, as a dynamic-range linear layer.
+    OfRows(usize),
 }
 
 impl Kernel for FakeQuantize {
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
-        let len = if self.params.is_some() { x.len() } else { x.len() / images.max(1) };
-        for (image, (x, y)) in x.chunks_exact(len.max(1)).zip(y.chunks_exact_mut(len.max(1))).enumerate() {
-            let (x, mut y) = (ArrayView1::from(x), ArrayViewMut1::from(y));
-            match &self.params {
-                Some(params) => params.fake_quantize_into(&x, &mut y)?,
-                None => {
-                    let params = Scheme::<u8>::asymmetric().params_of(&x);
-                    params
-                        .map_err(|e| map_index(e, |i| alloc::vec![image * len + i[0]]))?
-                        .fake_quantize_into(&x, &mut y)?;
-                }
+        match &self.params {
+            FakeParams::Static(params) => params.fake_quantize_into(&ArrayView1::from(x), &mut ArrayViewMut1::from(y)),
+            FakeParams::OfImages => {
+                each_row(x, y, x.len() / images.max(1), |x| Scheme::<u8>::asymmetric().params_of(x))
             }
+            &FakeParams::OfRows(len) => each_row(x, y, len, |x| Scheme::<i8>::symmetric().params_of(x)),
         }
-        Ok(())
     }
+}
+
+/// Fake-quantizes each row of this length with parameters of its own.
+fn each_row<T: Element>(
+    x: &[f32],
+    y: &mut [f32],
+    len: usize,
+    params: impl Fn(&ArrayView1<'_, f32>) -> Result<QParams<T>>,
+) -> Result<()> {
+    for (i, (x, y)) in x.chunks_exact(len.max(1)).zip(y.chunks_exact_mut(len.max(1))).enumerate() {
+        let x = ArrayView1::from(x);
+        let params = params(&x).map_err(|e| map_index(e, |at| alloc::vec![i * len + at[0]]))?;
+        params.fake_quantize_into(&x, &mut ArrayViewMut1::from(y))?;
+    }
+    Ok(())
 }
 
 /// The cost of quantizing one element, or of including it in a range, in multiply-accumulates of codes.

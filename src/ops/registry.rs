@@ -112,6 +112,10 @@ operators! {
     DepthToSpace(crate::ops::depth_to_space::DepthToSpace), crate::ops::depth_to_space::onnx::DEPTH_TO_SPACE;
     /// Blocks of pixels as channels.
     SpaceToDepth(crate::ops::depth_to_space::SpaceToDepth), crate::ops::depth_to_space::onnx::SPACE_TO_DEPTH;
+    /// Position of the greatest or smallest element.
+    ArgMax(crate::ops::arg_max::ArgMax), crate::ops::arg_max::onnx::ARG_MAX;
+    /// Logarithm of the softmax.
+    LogSoftmax(crate::ops::softmax::op::LogSoftmax), &[];
     /// Softmax.
     Softmax(crate::ops::softmax::op::Softmax), crate::ops::softmax::onnx::SOFTMAX;
 }

@@ -1,14 +1,16 @@
 //! Operators of files against plain computations on arrays.
 
+use std::error::Error;
+
 use ndarray::{Array, ArrayD, Axis, IxDyn, Slice, array, s};
 use ndarray_quant::Result;
-use ndarray_quant::graph::{Arena, CalibrationMethod, Precision};
+use ndarray_quant::graph::{Arena, CalibrationMethod, Calibrator, Precision, Recipe};
 
 use super::message::{Message, float, floats, graph, int, int_list, ints, model_in, node, string, value};
 use super::read;
 
 /// Different values in `-2..2`.
-fn values(shape: &[usize]) -> ArrayD<f32> {
+pub(super) fn values(shape: &[usize]) -> ArrayD<f32> {
     let mut state = 7u32;
     Array::from_shape_simple_fn(shape, || {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
@@ -16,12 +18,12 @@ fn values(shape: &[usize]) -> ArrayD<f32> {
     })
 }
 
-fn constant(name: &str, value: &ArrayD<f32>) -> Message {
+pub(super) fn constant(name: &str, value: &ArrayD<f32>) -> Message {
     let dims: Vec<i64> = value.shape().iter().map(|&len| len as i64).collect();
     floats(name, &dims, &value.iter().copied().collect::<Vec<_>>())
 }
 
-fn run_in(opset: i64, x: &ArrayD<f32>, nodes: &[Message], constants: &[Message]) -> Result<ArrayD<f32>> {
+pub(super) fn run_in(opset: i64, x: &ArrayD<f32>, nodes: &[Message], constants: &[Message]) -> Result<ArrayD<f32>> {
     let dims: Vec<i64> = x.shape().iter().map(|&len| len as i64).collect();
     let graph = read(&model_in(opset, nodes, constants, &dims, "y"))?;
     let y = graph.run(x)?;
@@ -39,7 +41,7 @@ fn run_in(opset: i64, x: &ArrayD<f32>, nodes: &[Message], constants: &[Message])
 }
 
 /// Runs one node on `x` and constants.
-fn run(
+pub(super) fn run(
     op: &str,
     x: &ArrayD<f32>,
     constants: &[Message],
@@ -49,7 +51,7 @@ fn run(
     run_in(20, x, &[node(op, &[&["x"], names].concat(), "y", attributes)], constants)
 }
 
-fn close(a: &ArrayD<f32>, b: &ArrayD<f32>) {
+pub(super) fn close(a: &ArrayD<f32>, b: &ArrayD<f32>) {
     assert_eq!(a.shape(), b.shape());
     let scale = b.iter().fold(0f32, |max, x| max.max(x.abs()));
     for (a, b) in a.iter().zip(b) {
@@ -745,6 +747,39 @@ fn recurrent_layers() -> Result<()> {
 }
 
 #[test]
+fn recurrent_layers_with_integer_weights() -> Result<()> {
+    let (steps, depth, hidden) = (7, 6, 16);
+    let x = values(&[1, steps, depth]);
+    for (op, gates) in [("LSTM", 4), ("GRU", 3)] {
+        let w = values(&[2, gates * hidden, depth]).mapv(|x| 0.5 * x);
+        let r = values(&[2, gates * hidden, hidden]).mapv(|x| 0.2 * x);
+        let b = values(&[2, 2 * gates * hidden]).mapv(|x| 0.2 * x);
+        let first = values(&[2, 1, hidden]);
+        let constants = [constant("w", &w), constant("r", &r), constant("b", &b), constant("h", &first)];
+        let attributes = [string("direction", "bidirectional"), int("hidden_size", hidden as i64)];
+        let nodes = [
+            node("Transpose", &["x"], "t", &[int_list("perm", &[1, 0, 2])]),
+            node(op, &["t", "w", "r", "b", "", "h"], "all", &attributes).text(2, "y"),
+        ];
+        let graph = read(&model_in(14, &nodes, &constants, &[1, steps as i64, depth as i64], "all"))?.simplify()?;
+        let expected = graph.run(&x)?;
+        let dynamic = graph.quantize(&Recipe::dynamic_range(&graph)?)?;
+        let weights = 2 * gates * hidden * (depth + hidden);
+        assert!(dynamic.weights_size_in_bytes() < 2 * weights, "{}", dynamic.weights_size_in_bytes());
+        let full = graph.quantize(&graph.calibrate([x.view()])?.recipe(&graph, CalibrationMethod::MinMax)?)?;
+        for (network, limit) in [(dynamic, 0.03), (full, 0.05)] {
+            let y = network.run(&x)?;
+            assert!((&y - &expected).iter().all(|e| e.abs() < limit), "{op} {limit}");
+            // Rows have ranges of their own.
+            let two = network.run(&ndarray::concatenate![Axis(0), x.mapv(|x| 3.0 * x), x])?;
+            assert_eq!(two.slice_axis(Axis(0), Slice::from(y.len_of(Axis(0))..)), y);
+            assert!(network.report(&graph, &x)?.to_string().contains("all"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn other_spellings() -> Result<()> {
     // Poolings along one axis.
     let x = values(&[1, 2, 7]);
@@ -862,6 +897,14 @@ fn inputs_of_several_rows() -> Result<()> {
         assert_eq!(next, [state[[2 * sample, i]], state[[2 * sample + 1, i]], sum]);
     }
     assert!(network.run_many(&[x.view(), x.view()], &mut Arena::new()).is_err());
+    // The index of a NaN is that of the caller's tensor, behind the samples that ran before.
+    let (x, mut state) = (values(&[300, 3]), values(&[600, 3]));
+    state[[561, 2]] = f32::NAN;
+    let graph = read(&file)?;
+    let mut calibrator = Calibrator::new(&graph)?;
+    let error = calibrator.observe_many(&[x.view(), state.view()]).unwrap_err();
+    let error = error.source().expect("the cause").to_string();
+    assert!(error.contains("[561, 2]"), "{error}");
     Ok(())
 }
 

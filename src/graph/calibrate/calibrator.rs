@@ -14,10 +14,12 @@ use crate::error::Result;
 use crate::granularity::Granularity;
 use crate::graph::collect::map_of;
 use crate::graph::compile::FloatNetwork;
+use crate::graph::layouts::TensorLayouts;
 use crate::graph::network::Graph;
 use crate::graph::plan::Arena;
 use crate::observer::PowerOfTwoHistogram;
 use crate::ops::index::{from_buffer, map_index};
+use crate::ops::nhwc::Layout;
 use crate::range::Bounds;
 
 /// Runs a float network and observes its activations, in one pass over any number of batches.
@@ -67,12 +69,12 @@ impl Calibrator {
     /// # Errors
     /// Same as [`Graph::compile`].
     pub fn new(graph: &Graph) -> Result<Self> {
-        let network = graph.compile()?;
+        let (network, layouts) = (graph.compile()?, TensorLayouts::new(graph));
         let names = graph.inputs().chain(graph.nodes().iter().map(|node| node.output.as_str()));
         let tensor = |name: &str| {
             // Channels are the last axis of the buffer, as layers read them.
-            let channels = match *graph.shape(name).unwrap_or_default() {
-                [_, channels] | [_, channels, _, _] => channels,
+            let channels = match (graph.shape(name).unwrap_or_default(), layouts.of(name)) {
+                (&[_, channels], _) | (&[_, channels, _, _], Layout::ChannelsLast) => channels,
                 _ => 0,
             };
             TensorStatistics { histogram: None, channel_abs_max: alloc::vec![0.0; channels] }
@@ -124,7 +126,7 @@ impl Calibrator {
             let values = values.as_slice::<f32>();
             if let Some(observed) = tensors.get_mut(&tensor.name) {
                 let observed = observed.observe(values);
-                observed.map_err(|e| map_index(e, |i| from_buffer(i[0], &tensor.shape)).at(&tensor.name))?;
+                observed.map_err(|e| map_index(e, |i| from_buffer(i[0], tensor.dims())).at(&tensor.name))?;
             }
             let (Some(moments), Some(readers)) = (&mut *moments, readers.get(&tensor.name)) else { return Ok(()) };
             readers.iter().try_for_each(|&layer| {

@@ -1,5 +1,6 @@
 //! Chooses the range of each activation by the error behind the nodes that read it.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,7 +14,7 @@ use crate::graph::recipe::{Recipe, TensorRecipe};
 use crate::graph::samples::Sample;
 use crate::metrics::ErrorSums;
 use crate::ops::kernel::{Kernel, Values, ValuesMut, resized};
-use crate::ops::quantize::FakeQuantize;
+use crate::ops::quantize::{FakeParams, FakeQuantize};
 
 /// The methods whose ranges are compared.
 const METHODS: [CalibrationMethod; 6] = [
@@ -132,7 +133,7 @@ impl Candidates {
         let mut signals = 0.0;
         for (&(low, high), error) in self.ranges.iter().zip(errors) {
             let params = TensorRecipe::activation(low, high).activation_params()?;
-            let fake = FakeQuantize { params: Some(params) };
+            let fake = FakeQuantize { params: FakeParams::Static(Box::new(params)) };
             fake.run(1, &[exact], ValuesMut::F32(rounded), probe.scratch)?;
             let mut inputs: Vec<Values<'_>> = probe.inputs.to_vec();
             inputs[input] = Values::F32(rounded);

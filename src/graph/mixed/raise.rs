@@ -18,7 +18,7 @@ use crate::graph::samples::{Judge, Sample, add_errors, hold_out, split, unlimite
 use crate::metrics::ErrorSums;
 use crate::ops::float_weights::Weights;
 use crate::ops::kernel::{Kernel, Kind, Scratch, Values, ValuesMut};
-use crate::ops::quantize::FakeQuantize;
+use crate::ops::quantize::{FakeParams, FakeQuantize};
 
 /// A recipe of mixed precision, and what it reaches. Made by [`Graph::mixed_precision_for_sqnr`].
 #[derive(Debug, Clone, PartialEq)]
@@ -215,7 +215,7 @@ impl Switched {
         let floats = float.inputs().map(|name| planner.define(name, Kind::F32)).collect();
         let round = |planner: &mut Planner<'_>, name: &str| {
             if let (Some(&switch), Some(params)) = (by_name.get(name), network.activation(name)) {
-                let on: Box<dyn Kernel> = Box::new(FakeQuantize { params: Some(params) });
+                let on: Box<dyn Kernel> = Box::new(FakeQuantize { params: FakeParams::Static(Box::new(params)) });
                 let exact = planner.f32_tensor(name);
                 let rounded = planner.define(name, Kind::F32);
                 let kernel = Switch { rounds: switch.clone(), on, off: None };

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use ndarray::ArrayD;
 
 use super::constants::STRUCTURAL;
+use super::known::KNOWN;
 use super::limits::{FoldingBudget, Limits, MAX_RANK};
 use super::node::OnnxNode;
 use super::operator::{NEWEST_OPSET, OnnxOperator};
@@ -291,7 +292,8 @@ impl Importer {
         let name = self.resolve(name).to_string();
         match self.constants.get(&name) {
             Some(ConstantTensor::Float(value)) if self.builder.shape_of(&name).is_none() => {
-                self.builder.constant(&name, &**value)?;
+                // The infinities of masks: what they are added to, and the exponential of that, are the same.
+                self.builder.constant(&name, &value.mapv(|x| x.clamp(f32::MIN, f32::MAX)))?;
                 Ok(name)
             }
             Some(ConstantTensor::Int(_)) => {
@@ -510,7 +512,7 @@ impl Importer {
 
 /// All operators that the reader knows.
 pub(crate) fn operators() -> impl Iterator<Item = &'static OnnxOperator> {
-    registry::ONNX.iter().chain(OPERATORS).copied().flatten().chain(STRUCTURAL)
+    registry::ONNX.iter().chain(OPERATORS).copied().flatten().chain(STRUCTURAL).chain(KNOWN)
 }
 
 fn undefined(name: &str) -> Error {

@@ -44,8 +44,12 @@
 //! | `GroupNormalization` | 21–24 | `epsilon num_groups`; scale and bias constant |
 //! | `Add Sub Mul Div Pow` | 1–24 | broadcasting of opset 7 |
 //! | `Max Min` | 1–24 | any number of inputs, broadcasting of opset 8 |
+//! | `Sum Mean` | 8–24 | any number of inputs |
+//! | `Einsum` | 12–24 | `equation`; each label once in a term |
 //! | `Abs Ceil Exp Floor Log Neg Reciprocal Relu Sigmoid Softplus Softsign Sqrt Tanh` | 1–24 | |
 //! | `Cos Sin` | 7–24 | |
+//! | `Selu` | 1–24 | `alpha gamma` |
+//! | `Swish` | 24 | `alpha` of 1 |
 //! | `Erf Sign` | 9–24 | |
 //! | `Round` | 11–24 | |
 //! | `Elu LeakyRelu` | 1–24 | `alpha` |
@@ -54,11 +58,15 @@
 //! | `Mish` | 18–24 | |
 //! | `Gelu` | 20–24 | `approximate` |
 //! | `Clip` | 1–24 | `min max`: attributes, from opset 11 constant inputs |
-//! | `Softmax` | 1–24 | `axis` |
+//! | `Softmax LogSoftmax` | 1–24 | `axis` |
+//! | `ArgMax ArgMin` | 1–24 | `axis keepdims select_last_index` |
+//! | `CumSum` | 11–24 | `exclusive reverse`; constant axis |
+//! | `LRN` | 1–24 | `alpha beta bias size` |
+//! | `RMSNormalization` | 23–24 | `axis epsilon`; scale constant |
 //! | `MaxPool` | 1–24 | 1-D, 2-D; `auto_pad ceil_mode dilations kernel_shape pads strides`; no `Indices` |
 //! | `AveragePool` | 1–24 | as `MaxPool`, and `count_include_pad` |
 //! | `GlobalAveragePool GlobalMaxPool` | 1–24 | |
-//! | `ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare` | 1–24 | `axes keepdims noop_with_empty_axes` |
+//! | `ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare` | 1–24 | `axes keepdims noop_with_empty_axes` |
 //! | `Concat` | 1–24 | `axis` |
 //! | `Pad` | 1–24 | `axes mode pads value`; constant |
 //! | `Resize` | 10–24 | `mode` nearest, linear; `scales` or `sizes` of height and width; `axes coordinate_transformation_mode nearest_mode` |
@@ -81,6 +89,11 @@
 //! | `Constant` | 1–24 | `value value_float value_floats value_int value_ints` |
 //! | `ConstantOfShape` | 9–24 | `value`; constant shape |
 //! | `Range` | 11–24 | constants |
+//! | `Mod` | 10–24 | `fmod`; constant integers |
+//! | `GatherND ScatterND` | 11–24 | constants; no `batch_dims`, no `reduction` |
+//! | `NonZero` | 9–24 | constant |
+//! | `Trilu` | 14–24 | `upper`; constant diagonal |
+//! | `Size` | 1–24 | |
 //! | `Shape` | 1–24 | `start end` |
 //! | `Cast` | 6–24 | `to` float, float16, bfloat16, double, int32, int64; of constants also bool |
 //!
@@ -134,6 +147,7 @@ pub(crate) mod export;
 #[cfg(feature = "std")]
 mod external;
 pub(crate) mod import;
+mod known;
 mod limits;
 pub(crate) mod node;
 pub(crate) mod operator;

@@ -12,7 +12,6 @@ use crate::error::{Result, check_shapes};
 use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::clamp::Clamp;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{nhwc_axis, nhwc_shape};
 use crate::ops::operator::{Constant, FloatNode, Inputs, Operator};
 use crate::ops::shape::{Shape, channels, check_finite};
 use crate::simd::{self, Task};
@@ -56,7 +55,7 @@ impl Operator for BatchNorm {
         let constants = [1, 2, 3, 4].map(|i| node.values(i).expect("checked when the graph was made"));
         let factors = self.factors(&constants).into_iter();
         let (scale, shift) = factors.map(|(scale, shift)| (scale as f32, shift as f32)).unzip();
-        let run = nhwc_shape(node.x())[nhwc_axis(1, node.x().len()) + 1..].iter().product();
+        let run = node.x().in_memory()[node.x().axis(1) + 1..].iter().product();
         Some(Box::new(ChannelAffine { run, scale, shift, clamp: node.clamp }))
     }
 

@@ -22,7 +22,7 @@ pub(super) struct BinaryOnFloats {
 
 impl BinaryOnFloats {
     pub(super) fn new(function: Binary, node: &FloatNode<'_>) -> Self {
-        let shapes = [node.inputs[0], node.inputs[1], node.output].map(|shape| broadcast_shape(shape, node.output));
+        let shapes = [node.inputs[0], node.inputs[1], node.output].map(|dims| broadcast_shape(dims.shape, node.output));
         let constant = |i| node.broadcast(i).map(|values| values.iter().copied().collect());
         Self { function, shapes, constants: [constant(0), constant(1)], clamp: node.clamp }
     }

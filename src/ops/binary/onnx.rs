@@ -37,6 +37,15 @@ pub(crate) const BINARIES: &[OnnxOperator] = &[
     OnnxOperator::new("Div", BINARY, ARITHMETIC, |importer, node| {
         with_mapped_constant(importer, node, Binary::Div, Binary::Mul, |x| 1.0 / x)
     }),
+    OnnxOperator::new("Mean", &[(8, 1, ANY)], &[], |importer, node| {
+        let count = node.node.input.iter().filter(|name| !name.is_empty()).count();
+        let sum = importer.new_name(&alloc::format!("{}.sum", node.output()?));
+        fold_as(importer, node, Binary::Add, &sum)?;
+        let factor = importer.new_constant(node, "factor", ndarray::arr0(1.0 / count as f32).into_dyn())?;
+        binary(importer, node, Binary::Mul, [&sum, &factor], node.output()?)
+    })
+    .since(8),
+    OnnxOperator::new("Sum", &[(8, 1, ANY)], &[], |importer, node| fold(importer, node, Binary::Add)).since(8),
     OnnxOperator::new("Max", &[(1, 1, ANY)], &[CONSUMED], |importer, node| fold(importer, node, Binary::Max)),
     OnnxOperator::new("Min", &[(1, 1, ANY)], &[CONSUMED], |importer, node| fold(importer, node, Binary::Min)),
     OnnxOperator::new("Mul", BINARY, ARITHMETIC, |importer, node| fold(importer, node, Binary::Mul)),
@@ -48,15 +57,26 @@ pub(crate) const BINARIES: &[OnnxOperator] = &[
 
 /// Combines two operands after the other; one operand alone is the result.
 fn fold(importer: &mut Importer, node: &OnnxNode<'_>, function: Binary) -> Result<()> {
+    if node.node.input.len() < 2 {
+        return importer.alias(node);
+    }
+    fold_as(importer, node, function, node.output()?)
+}
+
+/// Same as [`fold`], with a name for the result.
+fn fold_as(importer: &mut Importer, node: &OnnxNode<'_>, function: Binary, output: &str) -> Result<()> {
     let names: Vec<&String> = node.node.input.iter().filter(|name| !name.is_empty()).collect();
-    let [first, middle @ .., last] = &names[..] else { return importer.alias(node) };
+    let [first, middle @ .., last] = &names[..] else {
+        let shape = importer.shape(node, 0)?;
+        return importer.push_as(Reshape { shape }, alloc::vec![node.required(0)?.into()], output);
+    };
     let mut so_far = (*first).clone();
     for name in middle {
         let output = importer.new_name(&alloc::format!("{}.part", node.output()?));
         binary(importer, node, function, [&so_far, *name], &output)?;
         so_far = output;
     }
-    binary(importer, node, function, [&so_far, *last], node.output()?)
+    binary(importer, node, function, [&so_far, *last], output)
 }
 
 /// Adds a function of two tensors. The bounds of one element of a maximum and a minimum become a clamp.

@@ -167,7 +167,7 @@ impl Operator for Binary {
             Binary::Mul => CodeOp::Mul(Mul::new(a, b, &node.to())?),
             _ => return Ok(OnCodes::Float),
         };
-        let shapes = [node.inputs[0], node.inputs[1], node.output].map(|shape| broadcast_shape(shape, node.output));
+        let shapes = [node.inputs[0], node.inputs[1], node.output].map(|dims| broadcast_shape(dims.shape, node.output));
         OnCodes::kernel(BinaryOnCodes { op, constants: node.broadcast_constants(), shapes })
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, check_shapes};
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{batch_of, batch_of_mut, nhwc_axis, nhwc_shape};
+use crate::ops::nhwc::{Dims, batch_of, batch_of_mut};
 use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
 use crate::ops::shape::Shape;
 #[cfg(feature = "onnx")]
@@ -57,19 +57,19 @@ impl Operator for Concat {
     }
 
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        let run = |shape: &&[usize]| nhwc_shape(shape)[nhwc_axis(self.axis, shape.len())..].iter().product();
+        let run = |x: &Dims<'_>| x.in_memory()[x.axis(self.axis)..].iter().product();
         Some(Box::new(FloatConcat { runs: node.inputs.iter().map(run).collect() }))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
         // The kernel sees the batch as an axis of its own.
-        let axis = Axis(nhwc_axis(self.axis, node.output.len()) + 1);
+        let axis = Axis(node.output.axis(self.axis) + 1);
         let params: Vec<_> = node.operands.iter().map(|operand| &operand.params).collect();
         let concat = super::Concat::new(axis, &params, node.to)?;
         OnCodes::kernel(ConcatOnCodes {
             concat,
-            inputs: node.inputs.iter().map(|shape| nhwc_shape(shape)).collect(),
-            output: nhwc_shape(node.output),
+            inputs: node.inputs.iter().map(Dims::in_memory).collect(),
+            output: node.output.in_memory(),
         })
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, check_shapes};
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::Kernel;
-use crate::ops::operator::{FloatNode, Inputs, Layer, Operator};
+use crate::ops::operator::{FloatNode, Inputs, Layer, Layouts, Operator};
 use crate::ops::shape::{Shape, place, ranked};
 use crate::window::Window;
 #[cfg(feature = "onnx")]
@@ -50,9 +50,13 @@ impl Operator for Conv {
         Ok(alloc::vec![n, out, placed.output[0], placed.output[1]])
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::ChannelsLast
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
         let kernel = [node.inputs[1][2], node.inputs[1][3]];
-        let geometry = Geometry::new(kernel, &self.window, self.groups, node.x(), node.output);
+        let geometry = Geometry::new(kernel, &self.window, self.groups, &node.x(), &node.output);
         let weights = node.weights(1).expect("checked when the graph was made");
         Some(float::kernel(geometry, weights, node.vector(2), node.clamp))
     }

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::kernel::{Kernel, Scratch, Values, ValuesMut, resized};
-use super::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
+use super::operator::{CodeNode, FloatNode, Inputs, Layouts, OnCodes, Operator};
 use super::shape::{NCHW, Shape, check_finite, empty_image, ranked};
 use crate::element::Compute;
 use crate::error::Result;
@@ -73,13 +73,17 @@ impl Operator for Interpolate {
         Ok(alloc::vec![n, c, self.size[0], self.size[1]])
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::ChannelsLast
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(Bilinear::new(self, node.x())))
+        Some(Box::new(Bilinear::new(self, &node.x())))
     }
 
     /// Codes are interpolated in `f32` and rounded to the nearest code, ties to even.
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
-        if node.same_params() { OnCodes::kernel(Bilinear::new(self, node.x())) } else { Ok(OnCodes::Float) }
+        if node.same_params() { OnCodes::kernel(Bilinear::new(self, &node.x())) } else { Ok(OnCodes::Float) }
     }
 
     fn keeps_range(&self) -> bool {

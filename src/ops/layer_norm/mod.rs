@@ -9,9 +9,10 @@ use alloc::vec::Vec;
 use ndarray::{ArrayView1, ArrayViewMut1, Axis};
 
 use super::kernel::{Kernel, Scratch, Values, ValuesMut};
-use super::nhwc::{batch_of, batch_of_mut, nhwc_axis, nhwc_shape};
+use super::nhwc::{batch_of, batch_of_mut};
 use super::operator::{FloatNode, Inputs, Operator};
 use super::shape::{Shape, check_finite};
+use super::unary::math::fold;
 use crate::error::{Error, Result, check_shapes};
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
@@ -58,10 +59,10 @@ impl Operator for LayerNorm {
 
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
         let x = node.x();
-        let (len, axis) = (x[x.len() - 1], nhwc_axis(x.len() - 1, x.len()));
+        let (len, axis) = (x[x.len() - 1], x.axis(x.len() - 1));
         let scale = node.vector(1).unwrap_or_else(|| alloc::vec![1.0; len]);
         let bias = node.vector(2).unwrap_or_else(|| alloc::vec![0.0; len]);
-        Some(Box::new(Normalize { shape: nhwc_shape(x), axis, epsilon: self.epsilon, scale, bias }))
+        Some(Box::new(Normalize { shape: x.in_memory(), axis, epsilon: self.epsilon, scale, bias }))
     }
 
     #[cfg(feature = "onnx")]
@@ -120,26 +121,12 @@ impl Task for NormalizeRow<'_> {
     fn run(self) {
         let Self { layer: Normalize { epsilon, scale, bias, .. }, y } = self;
         let len = y.len().max(1) as f32;
-        let mean = sum(y, |y| y) / len;
+        let mean = fold(y, 0.0, |y| y, |sum, y| sum + y) / len;
         y.iter_mut().for_each(|y| *y -= mean);
-        let variance = sum(y, |y| y * y) / len;
+        let variance = fold(y, 0.0, |y| y * y, |sum, y| sum + y) / len;
         let factor = 1.0 / num_traits::Float::sqrt(variance + epsilon);
         for ((y, scale), bias) in y.iter_mut().zip(scale).zip(bias) {
             *y = *y * factor * scale + bias;
         }
     }
-}
-
-/// Partial sums per step of a loop, so that it vectorizes.
-const PARTS: usize = 16;
-
-/// The sum of a function of the elements.
-#[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let (chunks, rest) = x.as_chunks::<PARTS>();
-    let mut sums = [0.0; PARTS];
-    for chunk in chunks {
-        (0..PARTS).for_each(|i| sums[i] += f(chunk[i]));
-    }
-    sums.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
 }

@@ -5,13 +5,16 @@ use alloc::vec::Vec;
 
 use super::LayerNorm;
 use crate::error::Result;
+use crate::graph::Op;
 use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{OnnxOperator, float, int, only};
 use crate::ops::binary::op::Binary;
 use crate::ops::operator::Constant;
+use crate::ops::reduce::{Reduce, Reduction};
 use crate::ops::reshape::Reshape;
+use crate::ops::unary::function::Activation;
 
 /// The spelling of [`LayerNorm`].
 pub(crate) const LAYER_NORM: &[OnnxOperator] = &[
@@ -37,7 +40,32 @@ pub(crate) const LAYER_NORM: &[OnnxOperator] = &[
         layer_norm,
     )
     .since(17),
+    OnnxOperator::new(
+        "RMSNormalization",
+        &[(23, 2, 2)],
+        &[int("axis"), float("epsilon"), only("stash_type", 1)],
+        rms_norm,
+    )
+    .since(23),
 ];
+
+/// `x / sqrt(mean(x²) + epsilon) * scale`.
+fn rms_norm(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
+    let x = importer.shape(node, 0)?;
+    let axes = (node.axis(node.int("axis", -1), x.len())?..x.len()).collect();
+    let part = |importer: &mut Importer, op: Op, inputs: Vec<String>| -> Result<String> {
+        let name = importer.new_name(&alloc::format!("{}.part", node.output()?));
+        importer.push_as(op, inputs, &name).map(|()| name)
+    };
+    let name: String = node.required(0)?.into();
+    let squares = part(importer, Binary::Mul.into(), alloc::vec![name.clone(), name.clone()])?;
+    let mean = part(importer, Reduce { reduction: Reduction::Mean, axes }.into(), alloc::vec![squares])?;
+    let epsilon = importer.new_constant(node, "epsilon", ndarray::arr0(node.float("epsilon", 1e-5)).into_dyn())?;
+    let sum = part(importer, Binary::Add.into(), alloc::vec![mean, epsilon])?;
+    let factor = part(importer, Activation::Pow { exponent: -0.5 }.into(), alloc::vec![sum])?;
+    let normal = part(importer, Binary::Mul.into(), alloc::vec![name, factor])?;
+    importer.push(node, Binary::Mul, alloc::vec![normal, node.required(1)?.into()])
+}
 
 fn layer_norm(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     let x = importer.shape(node, 0)?;

@@ -1,6 +1,7 @@
 //! Linear layers with integer weights.
 
 mod float;
+pub(crate) mod on_codes;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;
@@ -152,13 +153,25 @@ impl<W: Int8> Linear<W> {
         out: &mut ArrayRef2<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
+        self.forward_clamped_into(x_params, x, UNCLAMPED, out, workspace)
+    }
+
+    /// [`Self::forward_dequantize_into`] with a fused clamp of the outputs.
+    pub(crate) fn forward_clamped_into<X: Int8>(
+        &self,
+        x_params: &QParams<X>,
+        x: &ArrayRef2<X>,
+        (low, high): (f32, f32),
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         self.check_shapes(x.shape(), out.shape())?;
         let ChannelParams { scales, zero_points } = ChannelParams::new("x", x_params, Axis(0))?;
         if scales.len() != 1 {
             check_count("scales of x, one or one per row", x.nrows(), scales.len())?;
         }
         if let &[zero_point] = zero_points.as_slice() {
-            let epilogue = DequantizeEpilogue::new(&scales, &self.scales, self.bias.as_deref())?;
+            let epilogue = DequantizeEpilogue::new(&scales, &self.scales, self.bias.as_deref())?.with_clamp(low, high);
             return gemm_into(x, zero_point, &self.weights, &epilogue, out, workspace);
         }
         // Rows with zero points of their own are one GEMM each. All are checked before the first one writes.
@@ -167,7 +180,7 @@ impl<W: Int8> Linear<W> {
         }
         let rows = x.axis_chunks_iter(Axis(0), 1).zip(out.axis_chunks_iter_mut(Axis(0), 1));
         for (((x, mut out), zero_point), scale) in rows.zip(zero_points).zip(scales) {
-            let epilogue = DequantizeEpilogue::new(&[scale], &self.scales, self.bias.as_deref())?;
+            let epilogue = DequantizeEpilogue::new(&[scale], &self.scales, self.bias.as_deref())?.with_clamp(low, high);
             gemm_into(&x, zero_point, &self.weights, &epilogue, &mut out, workspace)?;
         }
         Ok(())
@@ -198,7 +211,8 @@ impl<W: Int8> Linear<W> {
     ) -> Result<()> {
         self.check_shapes(x.shape(), out.shape())?;
         let (scale, zero_point) = Scheme::<u8>::asymmetric().params_of(x)?.of_tensor("input")?;
-        self.quantize_and_multiply(DynamicLhs { values: x.view(), scales: &[scale], zero_point }, out, workspace)
+        let x = DynamicLhs { values: x.view(), scales: &[scale], zero_point };
+        self.quantize_and_multiply(x, UNCLAMPED, out, workspace)
     }
 
     /// Computes `f32` from `f32` with each row quantized symmetrically to `i8` by its own range, so that an outlier in
@@ -222,22 +236,40 @@ impl<W: Int8> Linear<W> {
         out: &mut ArrayRef2<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
+        self.forward_dynamic_clamped_into(x, UNCLAMPED, out, workspace)
+    }
+
+    /// [`Self::forward_dynamic_per_row_into`] with a fused clamp of the outputs.
+    pub(crate) fn forward_dynamic_clamped_into(
+        &self,
+        x: &ArrayRef2<f32>,
+        clamp: (f32, f32),
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
         self.check_shapes(x.shape(), out.shape())?;
         let params = Scheme::<i8>::symmetric().per_axis(Axis(0)).params_of(x)?;
         let scales = params.scale().as_slice().unwrap_or_default();
         // Codes of `i8` are used as `u8` with the sign bit flipped, so their zero point 0 is 128.
-        self.quantize_and_multiply(DynamicLhs { values: x.view(), scales, zero_point: 128 }, out, workspace)
+        self.quantize_and_multiply(DynamicLhs { values: x.view(), scales, zero_point: 128 }, clamp, out, workspace)
     }
 
     /// Multiplies an LHS of `f32` that is quantized while it is packed.
     fn quantize_and_multiply(
         &self,
         x: DynamicLhs<'_>,
+        (low, high): (f32, f32),
         out: &mut ArrayRef2<f32>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let epilogue = DequantizeEpilogue::new(x.scales, &self.scales, self.bias.as_deref())?;
+        let epilogue = DequantizeEpilogue::new(x.scales, &self.scales, self.bias.as_deref())?.with_clamp(low, high);
         gemm_from(&x, x.zero_point, &self.weights, &epilogue, out, workspace)
+    }
+
+    /// Returns an error if an accumulator could overflow for inputs with these parameters.
+    pub(crate) fn check_input<X: Int8>(&self, x: &QParams<X>) -> Result<()> {
+        let (_, zero_point) = x.of_tensor("input")?;
+        check_depth(X::max_abs_diff(zero_point), self.weights.max_abs_diff(), self.weights.nrows(), None)
     }
 
     fn check_shapes(&self, x: &[usize], out: &[usize]) -> Result<()> {
@@ -375,6 +407,9 @@ pub fn fully_connected<X: Int8, W: Int8, Y: Element>(
 ) -> Result<QTensor<Y, Ix2>> {
     PreparedLinear::new(x.params(), weights, bias, to)?.forward(x)
 }
+
+/// The bounds of outputs without a clamp.
+const UNCLAMPED: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 
 /// Returns `[batch, out]` for an input `[batch, in]`.
 fn output_shape<W: Int8>(weights: &PackedRhs<W>, x: &[usize]) -> Result<[usize; 2]> {

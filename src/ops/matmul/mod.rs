@@ -1,6 +1,8 @@
 //! Products of quantized matrices by their ONNX names.
 
 #[cfg(feature = "onnx")]
+mod einsum;
+#[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;
 

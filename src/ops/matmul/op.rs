@@ -1,9 +1,10 @@
 //! `MatMul` of two activations in a graph: shape inference, kernel.
 
 use alloc::boxed::Box;
+
 use alloc::vec::Vec;
 
-use ndarray::{ArrayView2, ArrayViewD, ArrayViewMut2, ArrayViewMutD, Axis};
+use ndarray::{ArrayD, ArrayView2, ArrayViewD, ArrayViewMut2, ArrayViewMutD, Axis};
 
 use crate::affine::Arithmetic;
 use crate::error::{Error, Result, check_shapes};
@@ -12,8 +13,8 @@ use crate::gemm::{PackedRhs, RequantizeEpilogue, check_depth, gemm_into};
 use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::float_matmul;
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
-use crate::ops::nhwc::{to_nchw, to_nchw_mut};
-use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
+use crate::ops::nhwc::{Dims, Layout, OwnedDims};
+use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, Layouts, OnCodes, Operator};
 use crate::ops::shape::{Shape, broadcast};
 #[cfg(feature = "onnx")]
 use alloc::string::String;
@@ -49,6 +50,31 @@ impl Operator for MatMul {
         Ok(shape)
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::Any
+    }
+
+    fn evaluate(&self, inputs: &[&Constant]) -> Option<Result<ArrayD<f32>>> {
+        /// Products of constants that are worth no more time than this are nodes of the graph.
+        const MAX_PRODUCTS: usize = 1 << 26;
+        let shapes: Vec<&[usize]> = inputs.iter().map(|x| x.shape()).collect();
+        let output = match self.infer(&Inputs { shapes: &shapes, constant: &[true, true] }) {
+            Ok(output) => output,
+            Err(error) => return Some(Err(error)),
+        };
+        let depth = shapes[0].last().copied().unwrap_or(1);
+        let work = output.iter().fold(depth, |work, &len| work.saturating_mul(len));
+        if work > MAX_PRODUCTS {
+            return None;
+        }
+        let dims = |shape| Dims::new(shape, Layout::RowMajor);
+        let products = Products::new(FloatProduct, &[dims(shapes[0]), dims(shapes[1])], dims(&output));
+        let [a, b] = [0, 1].map(|i| inputs[i].iter().copied().collect::<Vec<f32>>());
+        let mut y = ArrayD::zeros(&output[..]);
+        let filled = y.as_slice_mut().map(|y| products.each(&a, &b, y, &mut Scratch::default()));
+        Some(filled.unwrap_or(Ok(())).map(|()| y))
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
         Some(Box::new(Products::new(FloatProduct, node.inputs, node.output)))
     }
@@ -77,8 +103,8 @@ impl Operator for MatMul {
 #[derive(Debug)]
 struct Products<P> {
     product: P,
-    /// The logical shapes of both factors and of the output.
-    shapes: [Vec<usize>; 3],
+    /// Both factors and the output.
+    dims: [OwnedDims; 3],
 }
 
 /// A product of two matrices.
@@ -129,23 +155,23 @@ impl Product<u8> for CodeProduct {
 }
 
 impl<P> Products<P> {
-    fn new(product: P, inputs: &[&[usize]], output: &[usize]) -> Self {
-        Self { product, shapes: [inputs[0], inputs[1], output].map(<[usize]>::to_vec) }
+    fn new(product: P, inputs: &[Dims<'_>], output: Dims<'_>) -> Self {
+        Self { product, dims: [inputs[0], inputs[1], output].map(OwnedDims::from) }
     }
 
     fn each<T: Scalar>(&self, a: &[T], b: &[T], y: &mut [T], scratch: &mut Scratch) -> Result<()>
     where
         P: Product<T>,
     {
-        let [a_shape, b_shape, y_shape] = &self.shapes;
-        let lens = self.shapes.each_ref().map(|shape| shape.iter().product::<usize>().max(1));
-        let batch = &y_shape[..y_shape.len() - 2];
+        let [a_dims, b_dims, y_dims] = &self.dims;
+        let lens = self.dims.each_ref().map(|dims| dims.len().max(1));
+        let batch = &y_dims.shape[..y_dims.shape.len() - 2];
         for ((a, b), y) in a.chunks_exact(lens[0]).zip(b.chunks_exact(lens[1])).zip(y.chunks_exact_mut(lens[2])) {
-            let (a, b) = (to_nchw(a, a_shape), to_nchw(b, b_shape));
-            let wide = |shape: &[usize]| [batch, &shape[shape.len() - 2..]].concat();
-            let a = a.broadcast(wide(a_shape)).expect("shapes were checked");
-            let b = b.broadcast(wide(b_shape)).expect("shapes were checked");
-            self.multiply(a, b, to_nchw_mut(y, y_shape), scratch)?;
+            let (a, b) = (a_dims.view(a), b_dims.view(b));
+            let wide = |dims: &OwnedDims| [batch, &dims.shape[dims.shape.len() - 2..]].concat();
+            let a = a.broadcast(wide(a_dims)).expect("shapes were checked");
+            let b = b.broadcast(wide(b_dims)).expect("shapes were checked");
+            self.multiply(a, b, y_dims.view_mut(y), scratch)?;
         }
         Ok(())
     }

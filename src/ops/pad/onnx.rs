@@ -52,7 +52,7 @@ fn pad(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
     }
     importer.limits.check_shape(node.output()?, &padded)?;
     let mode = node.text("mode", "constant");
-    let is_image = shape.len() == 4 && sides[..2] == [[0; 2]; 2];
+    let is_image = shape.len() == 4 && sides[..2] == [[0; 2]; 2] && sides[2..] != [[0; 2]; 2];
     if let ("constant", true, Ok([top, bottom, left, right])) =
         (mode, value == 0.0 && is_image, node.sizes("pads", sides[shape.len().min(2)..].as_flattened()))
         && !importer.is_constant(node.required(0)?)

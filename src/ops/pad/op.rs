@@ -6,7 +6,7 @@ use crate::error::Result;
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
-use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
+use crate::ops::operator::{CodeNode, FloatNode, Inputs, Layouts, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, ranked};
 #[cfg(feature = "onnx")]
 use alloc::string::String;
@@ -31,8 +31,12 @@ impl Operator for Pad {
         Ok(alloc::vec![n, c, longer(h, top, bottom), longer(w, left, right)])
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::ChannelsLast
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(PadKernel::new(self.pads, node.x(), node.output, 0f32)))
+        Some(Box::new(PadKernel::new(self.pads, &node.x(), &node.output, 0f32)))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
@@ -40,7 +44,7 @@ impl Operator for Pad {
             return Ok(OnCodes::Float);
         }
         let (_, zero_point) = node.to.of_tensor("output")?;
-        OnCodes::kernel(PadKernel::new(self.pads, node.x(), node.output, zero_point))
+        OnCodes::kernel(PadKernel::new(self.pads, &node.x(), &node.output, zero_point))
     }
 
     fn keeps_range(&self) -> bool {

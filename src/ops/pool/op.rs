@@ -11,7 +11,7 @@ use crate::gemm::Workspace;
 use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::conv::Geometry;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
-use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
+use crate::ops::operator::{CodeNode, FloatNode, Inputs, Layouts, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, elements, empty_image, place, ranked};
 use crate::window::{Placed, Window};
 #[cfg(feature = "onnx")]
@@ -54,8 +54,12 @@ impl Operator for MaxPool {
         infer(inputs.x(), self.kernel, &self.window)
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::ChannelsLast
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(float::Pool::max(Geometry::new(self.kernel, &self.window, 1, node.x(), node.output))))
+        Some(Box::new(float::Pool::max(Geometry::new(self.kernel, &self.window, 1, &node.x(), &node.output))))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
@@ -88,8 +92,12 @@ impl Operator for AveragePool {
         infer(inputs.x(), self.kernel, &self.window)
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::ChannelsLast
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        let geometry = Geometry::new(self.kernel, &self.window, 1, node.x(), node.output);
+        let geometry = Geometry::new(self.kernel, &self.window, 1, &node.x(), &node.output);
         Some(Box::new(float::Pool::average(geometry, self.count_include_pad)))
     }
 
@@ -121,8 +129,12 @@ impl Operator for GlobalAveragePool {
         Ok(alloc::vec![n, c, 1, 1])
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::ChannelsLast
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(float::GlobalAverage::new(node.x())))
+        Some(Box::new(float::GlobalAverage::new(&node.x())))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {

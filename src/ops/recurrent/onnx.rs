@@ -1,9 +1,8 @@
 //! `LSTM` and `GRU` in ONNX files.
 
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
+use alloc::string::ToString;
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
 use super::{Cell, Direction, Recurrent};
 use crate::error::Result;
@@ -11,8 +10,10 @@ use crate::io::onnx::export::writer::{self as export, NodeWriter};
 use crate::io::onnx::import::Importer;
 use crate::io::onnx::node::OnnxNode;
 use crate::io::onnx::operator::{Kind, OnnxOperator, ignore, int, only, text};
+use crate::ops::linear::op::Linear;
+use crate::ops::operator::Constant;
 use crate::ops::reshape::Reshape;
-use crate::ops::slice::Slice;
+use crate::ops::slice;
 
 /// The spelling of [`Recurrent`]. Other activations than the default ones, and a clip, are not supported.
 pub(crate) const RECURRENT: &[OnnxOperator] = &[
@@ -54,16 +55,41 @@ fn recurrent(importer: &mut Importer, node: &OnnxNode<'_>, cell: Cell, gates: us
     if lengths.is_some_and(|lengths| lengths.iter().any(|&len| len != steps as i64)) {
         return Err(node.unsupported("sequences of different lengths (input sequence_lens)"));
     }
-    let mut inputs: Vec<String> =
-        [0, 1, 2].into_iter().map(|i| node.required(i).map(String::from)).collect::<Result<_>>()?;
     let zeros = |importer: &mut Importer, part: &str, shape: &[usize]| {
         importer.limits.check_shape(part, shape)?;
         importer.new_constant(node, part, ArrayD::zeros(IxDyn(shape)))
     };
-    inputs.push(match node.input(3) {
-        Some(bias) => bias.to_string(),
-        None => zeros(importer, "bias", &[directions, 2 * gates * hidden])?,
-    });
+    let rows = directions * gates * hidden;
+    let (weights, recurrent) = (importer.required_constant(node, 1)?, importer.required_constant(node, 2)?);
+    let matrix = |importer: &mut Importer, name: &str, value: Constant| {
+        let depth = value.shape().last().copied().unwrap_or(0);
+        let shape = value.shape().to_vec();
+        let matrix = value.into_owned().into_shape_with_order(IxDyn(&[rows, depth])).map_err(|_| {
+            let expected = alloc::format!("shape [{directions}, {}, ..]", gates * hidden);
+            node.malformed("weights", expected, alloc::format!("shape {shape:?}"))
+        })?;
+        importer.new_constant(node, name, matrix)
+    };
+    let weights = matrix(importer, "weight", weights)?;
+    let recurrent = matrix(importer, "recurrent.weight", recurrent)?;
+    // The bias of the weights, then that of the recurrent weights, for each direction.
+    let bias = match importer.float_constant(node, 3)? {
+        Some(bias) if bias.shape() == [directions, 2 * gates * hidden] => bias,
+        Some(bias) => {
+            let expected = alloc::format!("shape [{directions}, {}]", 2 * gates * hidden);
+            return Err(node.malformed("bias", expected, alloc::format!("shape {:?}", bias.shape())));
+        }
+        None => ArrayD::zeros(IxDyn(&[directions, 2 * gates * hidden])).into_shared(),
+    };
+    let half = |importer: &mut Importer, name: &str, start: usize| {
+        let half = bias.slice_axis(Axis(1), Slice::from(start..start + gates * hidden));
+        importer.new_constant(node, name, half.iter().copied().collect::<ndarray::Array1<f32>>().into_dyn())
+    };
+    let (bias, recurrent_bias) = (half(importer, "bias", 0)?, half(importer, "recurrent.bias", gates * hidden)?);
+    // All steps together.
+    let of_x = importer.new_name(&alloc::format!("{}.gates", node.name));
+    importer.push_as(Linear, alloc::vec![node.required(0)?.into(), weights, bias], &of_x)?;
+    let mut inputs = alloc::vec![of_x, recurrent, recurrent_bias];
     let states: &[usize] = if cell == Cell::Lstm { &[5, 6] } else { &[5] };
     if states.iter().any(|&i| node.input(i).is_some()) {
         for &i in states {
@@ -83,7 +109,7 @@ fn recurrent(importer: &mut Importer, node: &OnnxNode<'_>, cell: Cell, gates: us
     ];
     for (output, (start, count, shape)) in node.node.output.iter().zip(parts).filter(|(name, _)| !name.is_empty()) {
         let part = importer.new_name(&alloc::format!("{output}.rows"));
-        importer.push_as(Slice { axis: 0, start, count, step: 1 }, alloc::vec![all.clone()], &part)?;
+        importer.push_as(slice::Slice { axis: 0, start, count, step: 1 }, alloc::vec![all.clone()], &part)?;
         importer.push_as(Reshape { shape }, alloc::vec![part], output)?;
     }
     Ok(())

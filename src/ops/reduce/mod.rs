@@ -10,8 +10,8 @@ use ndarray::{ArrayD, ArrayViewD, Axis};
 
 use super::binary::op::Binary;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut};
-use super::nhwc::{to_nchw, to_nchw_mut};
-use super::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
+use super::nhwc::OwnedDims;
+use super::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, Layouts, OnCodes, Operator};
 use super::shape::{Shape, elements};
 use crate::error::{Error, Result};
 #[cfg(feature = "onnx")]
@@ -87,15 +87,19 @@ impl Operator for Reduce {
         Some(Ok(self.fold(inputs[0].view(), reduce)))
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::Any
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(ReduceKernel { op: self.clone(), input: node.x().to_vec(), output: node.output.to_vec() }))
+        Some(Box::new(ReduceKernel { op: self.clone(), input: node.x().into(), output: node.output.into() }))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
         if !self.keeps_range() || !node.same_params() {
             return Ok(OnCodes::Float);
         }
-        OnCodes::kernel(ReduceKernel { op: self.clone(), input: node.x().to_vec(), output: node.output.to_vec() })
+        OnCodes::kernel(ReduceKernel { op: self.clone(), input: node.x().into(), output: node.output.into() })
     }
 
     /// The greatest and the smallest element are elements.
@@ -138,24 +142,23 @@ impl Reduce {
 #[derive(Debug)]
 struct ReduceKernel {
     op: Reduce,
-    /// The logical shapes.
-    input: Vec<usize>,
-    output: Vec<usize>,
+    input: OwnedDims,
+    output: OwnedDims,
 }
 
 impl Kernel for ReduceKernel {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
-        let [x_len, y_len] = [&self.input, &self.output].map(|shape| shape.iter().product::<usize>().max(1));
+        let [x_len, y_len] = [&self.input, &self.output].map(|dims| dims.len().max(1));
         match output {
             ValuesMut::F32(y) => {
                 for (x, y) in inputs[0].as_slice::<f32>().chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)) {
-                    to_nchw_mut(y, &self.output).assign(&self.op.reduce(to_nchw(x, &self.input)));
+                    self.output.view_mut(y).assign(&self.op.reduce(self.input.view(x)));
                 }
             }
             ValuesMut::Code(y) => {
                 let f = if self.op.reduction == Reduction::Max { u8::max } else { u8::min };
                 for (x, y) in inputs[0].as_slice::<u8>().chunks_exact(x_len).zip(y.chunks_exact_mut(y_len)) {
-                    to_nchw_mut(y, &self.output).assign(&self.op.fold(to_nchw(x, &self.input), f));
+                    self.output.view_mut(y).assign(&self.op.fold(self.input.view(x), f));
                 }
             }
         }

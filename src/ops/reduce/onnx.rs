@@ -31,6 +31,14 @@ pub(crate) const REDUCE: &[OnnxOperator] = &[
         reduce_as(importer, node, Reduction::Sum, squares, &sum)?;
         importer.push(node, Activation::Sqrt, alloc::vec![sum])
     }),
+    OnnxOperator::new("ReduceL1", INPUTS, ATTRIBUTES, |importer, node| {
+        let magnitudes = part(importer, node, Activation::Abs)?;
+        reduce_as(importer, node, Reduction::Sum, magnitudes, node.output()?)
+    }),
+    OnnxOperator::new("ReduceLogSum", INPUTS, ATTRIBUTES, |importer, node| log_sum(importer, node, None)),
+    OnnxOperator::new("ReduceLogSumExp", INPUTS, ATTRIBUTES, |importer, node| {
+        log_sum(importer, node, Some(Activation::Exp))
+    }),
     OnnxOperator::new("ReduceMax", INPUTS, ATTRIBUTES, |importer, node| reduce(importer, node, Reduction::Max)),
     OnnxOperator::new("ReduceMean", INPUTS, ATTRIBUTES, |importer, node| reduce(importer, node, Reduction::Mean)),
     OnnxOperator::new("ReduceMin", INPUTS, ATTRIBUTES, |importer, node| reduce(importer, node, Reduction::Min)),
@@ -49,6 +57,23 @@ pub(crate) const REDUCE: &[OnnxOperator] = &[
 
 fn reduce(importer: &mut Importer, node: &OnnxNode<'_>, reduction: Reduction) -> Result<()> {
     reduce_as(importer, node, reduction, node.required(0)?.into(), node.output()?)
+}
+
+/// The logarithm of the sum of the elements, or of a function of them.
+fn log_sum(importer: &mut Importer, node: &OnnxNode<'_>, function: Option<Activation>) -> Result<()> {
+    let x = match function {
+        Some(function) => part(importer, node, function)?,
+        None => node.required(0)?.into(),
+    };
+    let sum = importer.new_name(&alloc::format!("{}.sum", node.output()?));
+    reduce_as(importer, node, Reduction::Sum, x, &sum)?;
+    importer.push(node, Activation::Log, alloc::vec![sum])
+}
+
+/// Adds a function of the input. Returns its name.
+fn part(importer: &mut Importer, node: &OnnxNode<'_>, function: Activation) -> Result<String> {
+    let name = importer.new_name(&alloc::format!("{}.part", node.output()?));
+    importer.push_as(function, alloc::vec![node.required(0)?.into()], &name).map(|()| name)
 }
 
 /// Adds the squares of the input. Returns their name.

@@ -35,6 +35,10 @@ impl Movement for Reshape {
         Ok(self.shape.clone())
     }
 
+    fn changes_axes(&self) -> bool {
+        true
+    }
+
     fn rearrange(&self, x: ArrayViewD<'_, u32>) -> ArrayD<u32> {
         x.to_shape(&self.shape[..]).expect("checked by shape inference").into_owned()
     }

@@ -7,7 +7,7 @@ use crate::error::Result;
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
-use crate::ops::operator::{CodeNode, FloatNode, Inputs, OnCodes, Operator};
+use crate::ops::operator::{CodeNode, FloatNode, Inputs, Layouts, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, ranked};
 #[cfg(feature = "onnx")]
 use alloc::string::String;
@@ -31,13 +31,17 @@ impl Operator for Resize {
         Ok(alloc::vec![n, c, h.saturating_mul(self.scales[0]), w.saturating_mul(self.scales[1])])
     }
 
+    fn layouts(&self) -> Layouts {
+        Layouts::ChannelsLast
+    }
+
     fn float_kernel(&self, node: &FloatNode<'_>) -> Option<Box<dyn Kernel>> {
-        Some(Box::new(Upsample::<f32>::new(self.scales, node.x())))
+        Some(Box::new(Upsample::<f32>::new(self.scales, &node.x())))
     }
 
     fn code_kernel(&self, node: &CodeNode<'_>) -> Result<OnCodes> {
         if node.same_params() {
-            OnCodes::kernel(Upsample::<u8>::new(self.scales, node.x()))
+            OnCodes::kernel(Upsample::<u8>::new(self.scales, &node.x()))
         } else {
             Ok(OnCodes::Float)
         }

@@ -38,6 +38,10 @@ impl Movement for Transpose {
         Ok(self.perm.iter().map(|&axis| x[axis]).collect())
     }
 
+    fn changes_axes(&self) -> bool {
+        true
+    }
+
     fn rearrange(&self, x: ArrayViewD<'_, u32>) -> ArrayD<u32> {
         x.permuted_axes(&self.perm[..]).to_owned()
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod function;
 mod lookup;
+pub(crate) mod math;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 
@@ -83,27 +84,49 @@ struct Activate {
 impl Kernel for Activate {
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let (x, y) = (inputs[0].as_slice::<f32>(), output.into_slice::<f32>());
-        if let Activation::Clip(clamp) = self.activation {
-            simd::run(Clip { x, y, clamp });
-        } else {
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = self.activation.eval(x));
-        }
+        simd::run(Apply { function: self.activation, x, y });
         Ok(())
     }
 }
 
-struct Clip<'a> {
+struct Apply<'a> {
+    function: Activation,
     x: &'a [f32],
     y: &'a mut [f32],
-    clamp: Clamp,
 }
 
-impl Task for Clip<'_> {
+impl Task for Apply<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let (low, high) = self.clamp.bounds();
-        self.y.iter_mut().zip(self.x).for_each(|(y, &x)| *y = clamp_f32(x, low, high));
+        let Self { function, x, y } = self;
+        // The function is chosen outside of the loops. Each is compiled for each instruction set.
+        match function {
+            Activation::Clip(clamp) => {
+                let (low, high) = clamp.bounds();
+                each(x, y, |x| clamp_f32(x, low, high));
+            }
+            Activation::Sigmoid => each(x, y, |x| Activation::Sigmoid.eval(x)),
+            Activation::Tanh => each(x, y, |x| Activation::Tanh.eval(x)),
+            Activation::Silu => each(x, y, |x| Activation::Silu.eval(x)),
+            Activation::HardSwish => each(x, y, |x| Activation::HardSwish.eval(x)),
+            Activation::Gelu => each(x, y, |x| Activation::Gelu.eval(x)),
+            Activation::GeluTanh => each(x, y, |x| Activation::GeluTanh.eval(x)),
+            Activation::Exp => each(x, y, |x| Activation::Exp.eval(x)),
+            Activation::Sqrt => each(x, y, |x| Activation::Sqrt.eval(x)),
+            function => any(function, x, y),
+        }
     }
+}
+
+#[inline(always)]
+fn each(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x));
+}
+
+/// Evaluates a function that is chosen for each element, compiled once.
+#[inline(never)]
+fn any(function: Activation, x: &[f32], y: &mut [f32]) {
+    each(x, y, |x| function.eval(x));
 }

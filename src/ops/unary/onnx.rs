@@ -63,6 +63,19 @@ pub(crate) const UNARIES: &[OnnxOperator] = &[
         importer.push_all(node, function)
     })
     .since(20),
+    OnnxOperator::new("Selu", UNARY, &[float("alpha"), float("gamma"), CONSUMED], |importer, node| {
+        let alpha = node.float("alpha", 1.673_263_2);
+        let elu = importer.new_name(&alloc::format!("{}.elu", node.output()?));
+        importer.push_as(Activation::Elu { alpha }, alloc::vec![node.required(0)?.into()], &elu)?;
+        let gamma = ndarray::arr0(node.float("gamma", 1.050_701)).into_dyn();
+        let gamma = importer.new_constant(node, "gamma", gamma)?;
+        importer.push(node, Binary::Mul, alloc::vec![elu, gamma])
+    }),
+    OnnxOperator::new("Swish", UNARY, &[float("alpha")], |importer, node| match node.float("alpha", 1.0) {
+        1.0 => importer.push_all(node, Activation::Silu),
+        alpha => Err(node.unsupported(alloc::format!("attribute alpha = {alpha}"))),
+    })
+    .since(24),
     OnnxOperator::new("PRelu", BINARY, &[CONSUMED], prelu),
 ];
 
