@@ -454,3 +454,22 @@ proptest! {
         prop_assert!(out.indexed_iter().all(|((n, y, at, c), &code)| code == x[[n, source(y, at).0, source(y, at).1, c]]));
     }
 }
+
+/// Multipliers of 1 and more, and more channels than a tile has.
+#[test]
+fn depthwise_convolutions_with_large_multipliers() {
+    for channels in [3, 16, 17, 40, 96] {
+        let weights = Array4::from_shape_fn((channels, 2, 2, 1), |(c, y, x, _)| (c % 5 + 2 * y + x) as i8 - 3);
+        let image = Array4::from_shape_fn((1, 5, 7, channels), |(_, y, x, c)| ((7 * y + x + 3 * c) % 11) as u8);
+        let one = QParams::<u8>::per_tensor(1.0, 0).unwrap();
+        let to = QParams::<u8>::per_tensor(0.5, 30).unwrap();
+        let w = QTensor::<i8, Ix4>::new(weights.clone(), QParams::per_tensor(1.0, 0).unwrap()).unwrap();
+        let conv = Conv2d::new(&w, None, &Window::new(), channels).unwrap();
+        let found = conv.forward(&QTensor::new(image.clone(), one).unwrap(), &Output::to(&to)).unwrap();
+        for ((_, y, x, c), &code) in found.codes().indexed_iter() {
+            let product = |(i, j)| i32::from(image[[0, y + i, x + j, c]]) * i32::from(weights[[c, i, j, 0]]);
+            let sum: i32 = [(0, 0), (0, 1), (1, 0), (1, 1)].map(product).iter().sum();
+            assert_eq!(i32::from(code), (2 * sum + 30).clamp(0, 255), "{channels} channels: {y} {x} {c}");
+        }
+    }
+}

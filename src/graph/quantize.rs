@@ -158,6 +158,9 @@ impl Quantizer<'_> {
                     Precision::Int4 => Stored::Int4(quantize_weights::<I4>(weights, tensor, descend)?),
                     _ => Stored::Int8(quantize_weights::<i8>(weights, tensor, descend)?),
                 };
+                if tensor.given.is_some() {
+                    self.limit_bias(i, node, &value)?;
+                }
                 if let Some(moments) = moments {
                     let error = coordinate_descent::mean_error(moments, weights, &value.dequantize());
                     self.correct_bias(i, node, &error);
@@ -171,6 +174,40 @@ impl Quantizer<'_> {
         Ok(())
     }
 
+    /// Limits the bias of node `i` to the room that the weights leave in the accumulator of each channel. A file may have
+    /// channels of weights that are nearly 0, whose bias takes all of it.
+    fn limit_bias(&mut self, i: usize, node: &Node, weights: &Stored) -> Result<()> {
+        let input = self.recipe.tensors.get(&node.inputs[0]).filter(|t| t.precision == Precision::Int8);
+        let bias = node.inputs.get(2).and_then(|name| self.graph.constant(name));
+        let (Some(input), Stored::Int8(weights), Some(bias)) = (input, weights, bias) else { return Ok(()) };
+        let (x_scale, x_zero) = input.activation_params()?.of_tensor("input")?;
+        let (scales, zero_points) = (weights.params().scales(), weights.params().zero_point());
+        let mut limited = bias.to_owned();
+        for (c, (bias, codes)) in limited.iter_mut().zip(weights.codes().outer_iter()).enumerate() {
+            let zero = zero_points
+                .map_or(0, |z| i64::from(z.iter().nth(if z.len() == 1 { 0 } else { c }).copied().unwrap_or(0)));
+            let sum: i64 = codes.iter().map(|&code| (i64::from(code) - zero).abs()).sum();
+            let room = i64::from(i32::MAX) - u8::max_abs_diff(x_zero) * sum;
+            let scale = scales[if scales.len() == 1 { 0 } else { c }];
+            // A margin, because the bias is rounded to `f32`.
+            let limit = room.max(0) as f64 * 0.999_999 * f64::from(x_scale) * f64::from(scale);
+            *bias = bias.clamp(-limit as f32, limit as f32);
+        }
+        if limited != *bias {
+            self.set_bias(i, alloc::format!("{}.limited.bias", node.output), limited.into_shared());
+        }
+        Ok(())
+    }
+
+    /// Gives node `i` another bias.
+    fn set_bias(&mut self, i: usize, name: String, bias: Constant) {
+        let name = self.names.take(name);
+        self.parts.constants.insert(name.clone(), bias);
+        let inputs = &mut self.parts.nodes[i].inputs;
+        inputs.truncate(2);
+        inputs.push(name);
+    }
+
     /// Adds the mean error of each output channel to the bias of node `i`.
     fn correct_bias(&mut self, i: usize, node: &Node, mean_error: &[f64]) {
         let old = node.inputs.get(2).and_then(|name| self.graph.constant(name));
@@ -179,11 +216,7 @@ impl Quantizer<'_> {
         if !bias.iter().all(|b| b.is_finite()) {
             return;
         }
-        let name = self.names.take(alloc::format!("{}.corrected.bias", node.output));
-        self.parts.constants.insert(name.clone(), bias.into_dyn().into_shared());
-        let inputs = &mut self.parts.nodes[i].inputs;
-        inputs.truncate(2);
-        inputs.push(name);
+        self.set_bias(i, alloc::format!("{}.corrected.bias", node.output), bias.into_dyn().into_shared());
     }
 
     /// Widens the ranges of channels that are all zero or whose bias does not fit into the accumulator.

@@ -63,7 +63,8 @@ impl<T: Element<Code = T> + crate::element::Code> Stage for RequantizeRows<'_, T
         let (mut rows, width) = ([0; 256], REGS * V::LANES);
         let tile = OutTile { row: 0, col: 0, width, out: &mut rows, stride: width };
         crate::simd::StoreI32.store(v, acc, tile);
-        self.store_rows(v, ROWS, &rows, width, out);
+        // The rest of the output may be wider than the tile.
+        self.store_rows(v, ROWS, &rows, width, OutTile { width: out.width.min(width), ..out });
     }
 
     #[inline(always)]

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use ndarray::{ArrayRef4, ArrayView2, ArrayViewMut2, s};
+use ndarray::{ArrayRef4, ArrayView2, ArrayView3, ArrayViewMut2, s};
 
 use super::depthwise::DepthwiseWeights;
 use super::im2col::Im2col;
-use crate::error::{Error, Result, check_count, elements};
+use crate::error::{Error, Result, ValueError, check_count, elements};
 use crate::gemm::{self, Epilogue, Int8, LhsSource, MatrixLhs, PackedRhs, Product, Workspace};
 use crate::ops::layout::with_nhwc;
 use crate::ops::linear::MIN_MAX_ABS_DIFF;
@@ -23,6 +23,8 @@ pub(super) struct ConvWeights<W: Int8> {
     outputs: usize,
     /// Products per output element.
     depth: usize,
+    /// `Σ |w - w_zero|` of each output channel.
+    abs_sums: Vec<i64>,
     packed: Packed<W>,
 }
 
@@ -63,11 +65,17 @@ impl<W: Int8> ConvWeights<W> {
         // Before packing with the smallest deviation that zero points allow, after it with the weights' own.
         let depth = (kh * kw).saturating_mul(channels);
         gemm::check_depth(MIN_MAX_ABS_DIFF, MIN_MAX_ABS_DIFF, depth, None)?;
+        let zero_point = |channel: usize| zero_points[if zero_points.len() == 1 { 0 } else { channel }].to_i32();
+        let abs_sum = |(channel, codes): (usize, ArrayView3<'_, W>)| {
+            let zero_point = zero_point(channel);
+            codes.iter().map(|code| i64::from((code.to_i32() - zero_point).abs())).sum()
+        };
+        let abs_sums: Vec<i64> = codes.outer_iter().enumerate().map(abs_sum).collect();
         let per_group = outputs / groups;
         if channels == 1 && groups > 1 {
             let isa = isa.unwrap_or_else(Isa::current);
             let packed = Packed::Depthwise(DepthwiseWeights::new(isa, codes, zero_points, &window, groups));
-            let weights = Self { window, kernel: [kh, kw], inputs: groups, outputs, depth, packed };
+            let weights = Self { window, kernel: [kh, kw], inputs: groups, outputs, depth, abs_sums, packed };
             return weights.check_depth(MIN_MAX_ABS_DIFF, None).map(|()| weights);
         }
         let isa = isa.unwrap_or_else(|| Isa::for_gemm(depth));
@@ -80,17 +88,25 @@ impl<W: Int8> ConvWeights<W> {
             PackedRhs::pack_for(isa, &matrix.t(), zero_points)
         };
         let packed = Packed::Groups((0..groups).map(pack).collect::<Result<_>>()?);
-        let weights = Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, depth, packed };
+        let weights = Self { window, kernel: [kh, kw], inputs: channels * groups, outputs, depth, abs_sums, packed };
         weights.check_depth(MIN_MAX_ABS_DIFF, None).map(|()| weights)
     }
 
-    /// Returns an error if an accumulator could overflow for inputs with this maximal `|x - x_zero|`.
+    /// Returns an error if an accumulator could overflow for inputs with this maximal `|x - x_zero|`. A bias has the room that
+    /// the weights of its channel leave: files have channels of small weights whose bias takes almost all of it.
     pub(super) fn check_depth(&self, x_max_abs_diff: i64, bias: Option<&[i32]>) -> Result<()> {
         let max_abs_diff = match &self.packed {
             Packed::Groups(groups) => groups.iter().map(PackedRhs::max_abs_diff).max().unwrap_or(1),
             Packed::Depthwise(weights) => weights.max_abs_diff(),
         };
-        gemm::check_depth(x_max_abs_diff, max_abs_diff, self.depth, bias)
+        gemm::check_depth(x_max_abs_diff, max_abs_diff, self.depth, None)?;
+        for (channel, (&bias, &abs_sum)) in bias.unwrap_or_default().iter().zip(&self.abs_sums).enumerate() {
+            let max = i64::from(i32::MAX) - x_max_abs_diff * abs_sum;
+            if i64::from(bias).abs() > max {
+                return Err(ValueError::Bias { max, found: f64::from(bias), channel }.into());
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn outputs(&self) -> usize {
