@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use lexopt::{Arg, Parser};
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
-use ndarray_quant::graph::{Arena, CalibrationMethod, Calibrator, Graph, QuantizedNetwork, Recipe};
+use ndarray_quant::graph::{Arena, CalibrationMethod, Calibrator, QuantizedNetwork, Recipe};
 use ndarray_quant::io::onnx::OnnxReader;
 use ndarray_quant::metrics::{cosine, sqnr_db};
 

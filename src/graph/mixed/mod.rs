@@ -11,6 +11,8 @@ use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 use crate::error::{Error, Result};
 use crate::graph::network::{Graph, Parts};
 use crate::graph::plan::Arena;
+#[cfg(doc)]
+use crate::graph::qnetwork::QuantizedNetwork;
 use crate::graph::recipe::{Precision, Recipe, read_as_non_weights, weights};
 use crate::graph::samples::add_errors;
 use crate::metrics::ErrorSums;

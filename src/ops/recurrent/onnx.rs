@@ -1,6 +1,6 @@
 //! `LSTM` and `GRU` in ONNX files.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
