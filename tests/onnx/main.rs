@@ -52,6 +52,28 @@ fn a_small_network() -> Result<()> {
     Ok(())
 }
 
+/// A description counts what a file declares, whether the network can be read or not.
+#[test]
+fn a_file_is_described() -> Result<()> {
+    let found = OnnxReader::new().describe(&small())?;
+    assert_eq!((found.opset, found.producer.as_str()), (Some(13), ""));
+    let shape = found.inputs[0].shape.as_ref().unwrap();
+    let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
+    assert_eq!((found.inputs.len(), found.inputs[0].name.as_str(), shape.join("x").as_str()), (1, "x", "nx1x2x2"));
+    // Weights of 9, 1 and 1 floats, 2x4 and 2 floats, and three integers.
+    assert_eq!((found.parameters, found.size_in_bytes), (24, 21 * 4 + 3 * 8));
+    let size = |name: &str| found.operators.iter().find(|operator| operator.name == name).unwrap().size_in_bytes;
+    assert_eq!([size("Conv"), size("Clip"), size("Gemm")], [36, 8, 40]);
+
+    let constant = node("Constant", &[], "w", &[message::tensor("value", floats("", &[2, 3], &[1.0; 6]))]);
+    let nodes = [constant, node("Frobnicate", &["x", "w"], "y", &[]), node("Frobnicate", &["y"], "z", &[])];
+    let found = OnnxReader::new().describe(&model(&nodes, &[], &[1, 4], "z"))?;
+    assert_eq!((found.operators[0].name.as_str(), found.operators[0].nodes), ("Frobnicate", 2));
+    assert_eq!((found.operators[0].size_in_bytes, found.parameters), (24, 6));
+    assert!(OnnxReader::new().with_max_bytes(10).describe(&small()).is_err());
+    Ok(())
+}
+
 /// The first two are the tests `maxpool_2d_ceil` and `averagepool_2d_ceil` of the ONNX standard, the last one is
 /// `averagepool_2d_ceil_last_window_starts_on_pad` with other numbers.
 #[test]

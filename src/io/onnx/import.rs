@@ -162,7 +162,7 @@ fn malformed(what: &'static str, expected: &str, found: String) -> Error {
     FileError::Format { what, expected: expected.into(), found }.into()
 }
 
-fn is_default_domain(domain: &str) -> bool {
+pub(super) fn is_default_domain(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 

@@ -143,6 +143,7 @@
 //! The limit on elements also bounds a run: no tensor is larger, times the batch.
 
 pub(crate) mod constants;
+mod describe;
 pub(crate) mod export;
 #[cfg(feature = "std")]
 mod external;
@@ -165,6 +166,7 @@ use prost::Message;
 use crate::error::Error;
 use crate::error::{FileError, Result};
 use crate::graph::{Graph, QuantizedNetwork, Recipe};
+pub use describe::{AxisLength, ModelDescription, OperatorDescription, TensorDescription};
 use limits::Limits;
 
 /// Reads ONNX files, with shapes for inputs and with limits. See the [module](self) for the operators and the defaults.
@@ -242,6 +244,24 @@ impl OnnxReader {
             };
             FileError::Format { what: "ONNX file", expected, found }.into()
         })
+    }
+
+    /// Describes the inputs, the outputs and the operators of an ONNX file from its bytes. Does not read the network, so it
+    /// also works if something in it is not supported.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the bytes are not an ONNX file or exceed the limit.
+    pub fn describe(&self, bytes: &[u8]) -> Result<ModelDescription> {
+        Ok(ModelDescription::new(&self.decode(bytes)?))
+    }
+
+    /// Same as [`describe`](Self::describe), of a file. Weights that are stored beside it are not read.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file cannot be read, or else the same as [`describe`](Self::describe).
+    #[cfg(feature = "std")]
+    pub fn describe_file(&self, path: impl AsRef<std::path::Path>) -> Result<ModelDescription> {
+        self.describe(&super::read_file(path.as_ref(), self.limits.bytes)?)
     }
 
     /// Reads a network from an ONNX file, and weights that are stored beside it (`.onnx.data`).

@@ -104,6 +104,18 @@ pub(crate) fn data_type(number: i32) -> String {
     }
 }
 
+/// The bytes of an element of a `TensorProto.DataType`, or 0 for strings and types that are not known.
+pub(super) fn size_of_element(number: i32) -> u64 {
+    match number {
+        2 | 3 | 9 => 1,
+        4 | 5 | 10 | 16 => 2,
+        1 | 6 | 12 => 4,
+        7 | 11 | 13 | 14 => 8,
+        15 => 16,
+        _ => 0,
+    }
+}
+
 fn floats(tensor: &TensorProto, dims: &[usize], values: Vec<f32>) -> Result<Constant> {
     // Infinities are bounds of `Clip`; elsewhere `GraphBuilder::constant` rejects them.
     if values.iter().any(|x| x.is_nan()) {

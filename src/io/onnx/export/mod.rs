@@ -124,6 +124,7 @@ impl<'a> Exporter<'a> {
         Ok(ModelProto {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").into(),
+            producer_version: String::new(),
             graph: Some(proto),
             opset_import: alloc::vec![OperatorSet { domain: String::new(), version: OPSET }],
             functions: Vec::new(),
