@@ -19,7 +19,8 @@ pub enum Mode {
     Integer,
     /// Codes to floats: exact sums of products of codes, dequantized. Layers only.
     IntegerToFloat,
-    /// Floats to floats: each sample of the input is quantized by its own range. Layers only.
+    /// Floats to floats through codes: a linear layer quantizes each row of its input by the range of the row, a convolution
+    /// each sample. A linear layer whose codes are given by a file takes one range for each sample too. Layers only.
     DynamicRange,
     /// Floats to floats; the weights may be stored in fewer bits.
     Float,
