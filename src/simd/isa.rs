@@ -99,8 +99,6 @@ const TARGET: (&[&str], &str) = if cfg!(target_arch = "x86_64") {
     (&["sse2", "avx2", "avxvnni", "avx512", "avx512vnni", AMX], "sse2, avx2, avxvnni, avx512, avx512vnni or amx")
 } else if cfg!(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")) {
     (&["neon", "dotprod", "i8mm"], "neon, dotprod or i8mm")
-} else if cfg!(all(target_arch = "wasm32", target_feature = "relaxed-simd")) {
-    (&["relaxed-simd"], "relaxed-simd")
 } else if cfg!(all(target_arch = "wasm32", target_feature = "simd128")) {
     (&["simd128"], "simd128")
 } else {

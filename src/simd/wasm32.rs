@@ -1,4 +1,4 @@
-//! SIMD of WebAssembly: `simd128`, and dot products of bytes where `relaxed-simd` is enabled too.
+//! SIMD of WebAssembly: `simd128`.
 //!
 //! A program has one set: WebAssembly is validated as a whole before it runs, so there is nothing to detect.
 #![allow(unsafe_code, reason = "intrinsics; the target has them")]
@@ -81,44 +81,4 @@ unsafe impl Vector for Simd128 {
     }
 }
 
-#[cfg(not(target_feature = "relaxed-simd"))]
 super::multiply_i16!(Simd128, MR = 4);
-
-/// Three dot products of bytes. The second operand of `i32x4.relaxed_dot_i8x16_i7x16_add` has seven bits, or the result
-/// depends on the machine, so a code is multiplied as `2 * (code / 2) + code % 2`.
-#[cfg(target_feature = "relaxed-simd")]
-impl super::Gemm for Simd128 {
-    type V = Self;
-    type Weights = I;
-    const MR: usize = 4;
-    const KR: usize = 4;
-    const AHEAD: usize = 0;
-
-    #[inline(always)]
-    fn vector(self) -> Self {
-        self
-    }
-
-    #[inline(always)]
-    unsafe fn load_rhs(self, from: *const u8) -> I {
-        // SAFETY: the caller promises a register.
-        unsafe { self.load(from) }
-    }
-
-    #[inline(always)]
-    fn dot<const UNIT: i32>(self, acc: I, a: I, b: I) -> I {
-        let half = v128_and(u32x4_shr(a, 1), u8x16_splat(0x7f));
-        let acc = i32x4_relaxed_dot_i8x16_i7x16_add(b, v128_and(a, u8x16_splat(1)), acc);
-        i32x4_relaxed_dot_i8x16_i7x16_add(b, half, i32x4_relaxed_dot_i8x16_i7x16_add(b, half, acc))
-    }
-
-    #[inline(always)]
-    fn weights(self, bytes: I) -> I {
-        bytes
-    }
-
-    #[inline(always)]
-    fn dot4(self, acc: I, codes: I, weights: I) -> I {
-        self.dot::<0>(acc, codes, weights)
-    }
-}
