@@ -65,11 +65,11 @@ impl QuantizedNetwork {
     ///
     /// ```
     /// use ndarray::array;
-    /// use ndarray_quant::graph::{GraphBuilder, Mode, Recipe};
+    /// use ndarray_quant::graph::{GraphBuilder, Mode, Recipe, op};
     /// let mut g = GraphBuilder::new();
     /// let x = g.input("x", &[1, 2])?;
     /// let x = g.linear("a", x, &array![[1.0, -0.5]], None)?;
-    /// let y = g.tanh("b", x)?;
+    /// let y = g.activation("b", x, op::Activation::Tanh)?;
     /// let graph = g.build(&[y])?;
     ///
     /// let network = graph.quantize(&Recipe::dynamic_range(&graph)?)?;

@@ -100,7 +100,7 @@ pub(crate) fn unsupported() -> Vec<u8> {
     let nodes = [
         node("Frobnicate", &["x"], "a", &[]),
         node("Frobnicate", &["x"], "b", &[]),
-        node("CumSum", &["x", "axis"], "c", &[]),
+        node("GridSample", &["x", "axis"], "c", &[]),
         node("Relu", &["x"], "y", &[]),
     ];
     model_in(13, &nodes, &[ints("axis", &[1])], &[1, 4], "y")

@@ -8,7 +8,7 @@ fn from_arrays() {
     let folder = Folder::with_network();
     folder.npy("x.npy", &[20, 3, 8, 8]);
     let text = folder.succeeds(&["quantize", "image.onnx", "-o", "q.safetensors", "--calibration-data", "x.npy"]);
-    assert!(text.starts_with("15 samples observed, 5 held out\n"), "{text}");
+    assert!(text.starts_with("15 samples observed, 5 held out: "), "{text}");
     assert!(text.contains(" kept     MinMax\n"), "{text}");
     assert!(text.contains("\nweights: 2 in int8; outputs as codes: 3 of 4 nodes\nq.safetensors: "), "{text}");
     // The same again gives the same bytes, and so do more threads.
