@@ -9,9 +9,9 @@ use crate::error::Result;
 use crate::graph::calibrate::{Calibration, CalibrationMethod};
 use crate::graph::compile::FloatNetwork;
 use crate::graph::network::Graph;
-use crate::graph::plan::{Arena, Probe};
+use crate::graph::plan::Probe;
 use crate::graph::recipe::{Recipe, TensorRecipe};
-use crate::graph::samples::Sample;
+use crate::graph::samples::{Sample, unlimited};
 use crate::metrics::ErrorSums;
 use crate::ops::kernel::{Kernel, Values, ValuesMut, resized};
 use crate::ops::quantize::{FakeParams, FakeQuantize};
@@ -66,7 +66,7 @@ pub(super) fn choose_ranges(
                 candidates.refine(bounds.min(), bounds.max());
             }
         }
-        let mut arena = Arena::new().with_max_bytes(usize::MAX);
+        let mut arena = unlimited();
         let mut scratch = (Vec::new(), Vec::new());
         for sample in samples {
             float.plan.run_probed(sample, &mut arena, &mut |probe| {

@@ -10,11 +10,10 @@ use ndarray::{ArrayD, ArrayRef, ArrayViewD, Dimension};
 
 use crate::error::{Error, Result};
 use crate::graph::network::{Graph, Parts};
-use crate::graph::plan::Arena;
 #[cfg(doc)]
 use crate::graph::qnetwork::QuantizedNetwork;
 use crate::graph::recipe::{Precision, Recipe, read_as_non_weights, weights};
-use crate::graph::samples::add_errors;
+use crate::graph::samples::{add_errors, unlimited};
 use crate::metrics::ErrorSums;
 pub use raise::MixedPrecision;
 pub(crate) use raise::activations_by_noise;
@@ -106,7 +105,7 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(graph: &'a Graph, recipe: &'a Recipe, x: &'a [ArrayViewD<'a, f32>]) -> Result<Self> {
-        let expected = graph.compile()?.run_many(x, &mut Arena::new().with_max_bytes(usize::MAX))?;
+        let expected = graph.compile()?.run_many(x, &mut unlimited())?;
         Ok(Self { graph, recipe, x, expected })
     }
 
@@ -156,7 +155,7 @@ impl<'a> Search<'a> {
         let rounded = quantized.parts().stored.get(name).map(|stored| stored.dequantize());
         let mut parts: Parts = self.graph.clone().into_parts();
         parts.constants.extend(rounded.map(|rounded| (name.to_string(), rounded)));
-        let mut arena = Arena::new().with_max_bytes(usize::MAX);
+        let mut arena = unlimited();
         let found = Graph::new(parts)?.compile()?.run_many(self.x, &mut arena)?;
         let mut sums = ErrorSums::default();
         add_errors(&mut sums, &self.expected, &found);
