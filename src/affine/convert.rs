@@ -3,14 +3,15 @@
 use core::marker::PhantomData;
 
 use super::Codes;
+use super::reciprocal::{Division, ExactReciprocal, RoundedReciprocal};
 use crate::element::{Code, Compute};
 
 /// The rounding mode of a convention. A type, so that loops are compiled for each.
-pub(crate) trait Rounding: Copy {
+pub(crate) trait Rounding: Copy + Send + Sync {
     /// True if halves round away from zero. Otherwise they round to even.
     const HALVES_AWAY: bool;
-    /// True if `x / scale` is a true division, rounded once.
-    const DIVIDES: bool;
+    /// `x / scale` without a division.
+    type Division: Division;
     /// Returns the factor of [`Self::quotient`]: the scale or its reciprocal.
     fn factor<C: Compute>(scale: C) -> C;
     /// Returns `x / scale`.
@@ -28,10 +29,10 @@ pub(crate) struct Torch;
 pub(crate) struct TfLite;
 
 macro_rules! rounding_mode {
-    ($name:ident, away: $away:literal, divides: $divides:literal, |$scale:ident| $factor:expr, |$x:ident, $f:ident| $quotient:expr) => {
+    ($name:ident, away: $away:literal, $division:ident, |$scale:ident| $factor:expr, |$x:ident, $f:ident| $quotient:expr) => {
         impl Rounding for $name {
             const HALVES_AWAY: bool = $away;
-            const DIVIDES: bool = $divides;
+            type Division = $division;
             #[inline(always)]
             fn factor<C: Compute>($scale: C) -> C {
                 $factor
@@ -43,9 +44,9 @@ macro_rules! rounding_mode {
         }
     };
 }
-rounding_mode!(Onnx, away: false, divides: true, |scale| scale, |x, f| x / f);
-rounding_mode!(Torch, away: false, divides: false, |scale| C::ONE / scale, |x, f| x * f);
-rounding_mode!(TfLite, away: true, divides: true, |scale| scale, |x, f| x / f);
+rounding_mode!(Onnx, away: false, ExactReciprocal, |scale| scale, |x, f| x / f);
+rounding_mode!(Torch, away: false, RoundedReciprocal, |scale| C::ONE / scale, |x, f| x * f);
+rounding_mode!(TfLite, away: true, ExactReciprocal, |scale| scale, |x, f| x / f);
 
 /// Evaluates `$body` with the type `$rounding` bound to the rounding mode of a convention.
 macro_rules! with_rounding {

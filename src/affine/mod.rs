@@ -3,7 +3,7 @@
 //! | file | formula |
 //! |---|---|
 //! | `convert` | quantize and dequantize one value |
-//! | `reciprocal` | quantize without a division, to the same codes |
+//! | `reciprocal` | quantize to bytes without a division, to the same codes |
 //! | `straight_through` | fake-quantize with the straight-through estimator |
 //! | `choose` | range → scale and zero point |
 //! | `requantize` | accumulator → code, in floats |
@@ -29,7 +29,7 @@ pub(crate) use choose::{asymmetric, check_range, symmetric};
 pub(crate) use convert::{Dequantizer, FakeQuantizer, Quantizer, Rounding, clamp_to_code, dequantize, with_rounding};
 pub use fixed_point::{FixedPoint, FixedPointRounding};
 pub(crate) use fixed_point_simd::{MultiplyShifted, RequantizeFixed};
-pub(crate) use reciprocal::{ReciprocalQuantizer, reciprocal_is_exact};
+pub(crate) use reciprocal::ByteQuantizer;
 pub(crate) use requantize::RequantizeFloat;
 pub use requantize::{Arithmetic, Multiplier};
 pub(crate) use requantize::{dequantize_sum, requantize_double, requantize_fixed, requantize_float};

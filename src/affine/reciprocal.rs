@@ -1,4 +1,7 @@
-//! Quantize without a division, by FMA: the codes of [`Quantizer`](super::Quantizer), several times as fast.
+//! Quantize to bytes without a division: the codes of [`Quantizer`](super::Quantizer), several times as fast.
+//!
+//! A convention that multiplies by the rounded reciprocal needs one multiplication. The others divide, and are computed
+//! by FMA.
 //!
 //! The quotient `x / scale` is only rounded to an integer. So it suffices to know whether the correctly rounded
 //! quotient is below, at or above each tie `t = k + 1/2`. With `1 / scale` as the sum of two floats, `near + rest`, the
@@ -23,74 +26,106 @@
 //!    them have `M = ±1` modulo 2^16. Then `N <= 4` means that `S` is within 4 of a multiple of 2^16, but not equal to
 //!    one, where `N` would be a multiple of 2^16.
 //! 4. *These scales agree as well.* There are 1024 such significands; a test below tries each with every tie and the
-//!    floats next to it.
-//!
-//! Codes of 16 bits have ties with 17 significant bits and too many exceptions to test, so they keep the division.
+//!    fluse core::marker::PhantomData;
 
-use core::marker::PhantomData;
+use super::{Codes, Rounding};
+use crate::element::Code;
+use crate::simd::{Fma, SimdF32};
 
-use super::Codes;
-use super::convert::{Rounding, clamp, round_to_code};
-use crate::simd::Fma;
-
-/// Quantizes as [`Quantizer`](super::Quantizer) does: `f32` to the bits of 8-bit codes, by rounding modes that divide.
+/// Quantizes numbers to bytes, one `f32` or SIMD registers of them.
 #[derive(Clone, Copy)]
-pub(crate) struct ReciprocalQuantizer<R> {
-    reciprocal: Reciprocal,
-    /// Bounds of `x` before the multiplication: the values of the smallest and the greatest code. Their quotients are
-    /// within one ulp of these codes, so they round to them.
-    low: f32,
-    high: f32,
+pub(crate) struct ByteQuantizer<R: Rounding> {
+    division: R::Division,
+    /// Code bounds less the zero point.
+    low: i32,
+    high: i32,
+    /// That of unsigned codes.
     zero_point: i32,
-    rounding: PhantomData<R>,
+    sign_xor: u8,
 }
 
-impl<R: Rounding> ReciprocalQuantizer<R> {
-    /// Requires a scale for which [`reciprocal_is_exact`].
+impl<R: Rounding> ByteQuantizer<R> {
+    /// Returns `None` if this machine or this scale needs the division.
     #[inline(always)]
-    pub(crate) fn new(scale: f32, zero_point: i32, (codes, fma): (Codes, Fma)) -> Self {
-        const { assert!(R::DIVIDES, "a convention that multiplies by the reciprocal has other codes") };
-        let value = |code: i32| (code - zero_point) as f32 * scale;
-        let (low, high) = (value(codes.min), value(codes.max));
-        Self { reciprocal: Reciprocal::new(scale, fma), low, high, zero_point, rounding: PhantomData }
+    pub(crate) fn new<Z: Code>(scale: f32, zero_point: i32, codes: Codes) -> Option<Self> {
+        const { assert!(size_of::<Z>() == 1) }
+        let (low, high) = (codes.min - zero_point, codes.max - zero_point);
+        let division = R::Division::new(scale, low as f32, high as f32)?;
+        let signed = Z::from_i32(-1).to_i32() < 0;
+        let (zero_point, sign_xor) = if signed { (zero_point + 128, 0x80) } else { (zero_point, 0) };
+        Some(Self { division, low, high, zero_point, sign_xor })
     }
 
+    /// Returns the codes of numbers, XOR [`Self::sign_xor`]. That of a NaN is unspecified.
     #[inline(always)]
-    #[allow(clippy::eq_op, reason = "only a NaN differs from itself")]
-    pub(crate) fn quantize(&self, x: f32) -> u8 {
-        let inside = clamp(x, self.low, self.high);
-        let inside = if x == x { inside } else { 0.0 };
-        let quotient = self.reciprocal.mul(inside);
-        (round_to_code(quotient, R::HALVES_AWAY) + self.zero_point) as u8
+    pub(crate) fn codes<V: SimdF32>(self, x: V) -> V::Codes {
+        self.division.quotient(x).round_clamp(R::HALVES_AWAY, self.low, self.high, self.zero_point)
+    }
+
+    /// 0x80 for signed codes, otherwise 0.
+    #[inline(always)]
+    pub(crate) fn sign_xor(self) -> u8 {
+        self.sign_xor
     }
 }
 
-/// Returns whether the scale is far from the extreme exponents, so that no intermediate value becomes subnormal or
-/// infinite.
-pub(crate) fn reciprocal_is_exact(scale: f32) -> bool {
-    const SAFE: f32 = (1u64 << 60) as f32;
-    (1.0 / SAFE..=SAFE).contains(&scale)
+/// Divides by a scale, for quotients that are rounded to codes between two bounds.
+pub(crate) trait Division: Copy + Send + Sync {
+    /// Returns `None` if this machine or this scale needs the division.
+    fn new(scale: f32, low: f32, high: f32) -> Option<Self>;
+    /// Returns a number that rounds and saturates as `x / scale` does.
+    fn quotient<V: SimdF32>(self, x: V) -> V;
 }
 
-/// `1 / scale` as a sum of two floats.
+/// Multiplies by the rounded reciprocal.
 #[derive(Clone, Copy)]
-struct Reciprocal {
+pub(crate) struct RoundedReciprocal {
+    factor: f32,
+    high: f32,
+}
+
+impl Division for RoundedReciprocal {
+    #[inline(always)]
+    fn new(scale: f32, _: f32, high: f32) -> Option<Self> {
+        let factor = 1.0 / scale;
+        // Otherwise the quotient of 0 is NaN.
+        factor.is_finite().then_some(Self { factor, high })
+    }
+
+    #[inline(always)]
+    fn quotient<V: SimdF32>(self, x: V) -> V {
+        x.scale(self.factor).min(self.high)
+    }
+}
+
+/// Divides by FMA.
+#[derive(Clone, Copy)]
+pub(crate) struct ExactReciprocal {
+    /// `1 / scale` as a sum of two floats.
     near: f32,
     rest: f32,
     fma: Fma,
+    /// Bounds of `x`: the values of the smallest and the greatest code. Their quotients are within one ulp of these
+    /// codes, so they round to them.
+    low: f32,
+    high: f32,
 }
 
-impl Reciprocal {
+impl Division for ExactReciprocal {
     #[inline(always)]
-    fn new(scale: f32, fma: Fma) -> Self {
+    fn new(scale: f32, low: f32, high: f32) -> Option<Self> {
+        /// Scales far from the extreme exponents: no intermediate value becomes subnormal or infinite.
+        const SAFE: f32 = (1u64 << 60) as f32;
+        let fma = Fma::new().filter(|_| (1.0 / SAFE..=SAFE).contains(&scale))?;
         let exact = 1.0 / scale as f64;
         let near = exact as f32;
-        Self { near, rest: (exact - near as f64) as f32, fma }
+        Some(Self { near, rest: (exact - near as f64) as f32, fma, low: low * scale, high: high * scale })
     }
 
     #[inline(always)]
-    fn mul(self, x: f32) -> f32 {
-        self.fma.mul_add(x, self.near, x * self.rest)
+    fn quotient<V: SimdF32>(self, x: V) -> V {
+        let x = x.clamp(self.low, self.high);
+        x.mul_add(self.fma, self.near, x.scale(self.rest))
     }
 }
 
@@ -99,9 +134,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::affine::Quantizer;
-    use crate::affine::rounding::{Onnx, TfLite};
-    use crate::element::Code;
 
     /// Returns the float `ulps` above `x`.
     fn moved(x: f32, ulps: i32) -> f32 {
@@ -109,30 +141,26 @@ mod tests {
     }
 
     /// Returns whether the quotient is below, at or above the tie as by division, for all floats near it.
-    fn agrees_near(tie: f32, scale: f32, reciprocal: Reciprocal) -> bool {
+    fn agrees_near(tie: f32, scale: f32, division: ExactReciprocal) -> bool {
         (-3..=3).map(|ulps| moved(tie * scale, ulps)).all(|x| {
-            let (found, expected) = (reciprocal.mul(x), x / scale);
+            let (found, expected) = (division.quotient(x), x / scale);
             (found < tie, found > tie) == (expected < tie, expected > tie)
         })
     }
 
-    fn codes_agree<Z: Code, R: Rounding>(x: f32, scale: f32, zero_point: Z, codes: Codes) -> Result<(), TestCaseError> {
-        let Some(fma) = Fma::new().filter(|_| reciprocal_is_exact(scale)) else { return Ok(()) };
-        let fast = ReciprocalQuantizer::<R>::new(scale, zero_point.to_i32(), (codes, fma));
-        let expected = Quantizer::<Z, f32, R>::new(scale, zero_point.to_i32(), codes).quantize(x);
-        prop_assert_eq!(fast.quantize(x), expected.to_i32() as u8, "{:e} / {:e}", x, scale);
-        Ok(())
+    /// Returns the division, with bounds that no tie of a test exceeds.
+    fn division(scale: f32) -> Option<ExactReciprocal> {
+        ExactReciprocal::new(scale, -1000.0, 1000.0)
     }
 
     #[test]
     fn significands_that_the_proof_leaves_out() {
-        let Some(fma) = Fma::new() else { return };
         for multiple in 1 << 7..=1 << 8 {
             for off in (-4..=4).filter(|&off| off != 0) {
                 let scale = ((multiple << 16) + off) as f32 * 2f32.powi(-23);
-                let reciprocal = Reciprocal::new(scale, fma);
+                let Some(division) = division(scale) else { return };
                 for k in 0..256 {
-                    assert!(agrees_near(k as f32 + 0.5, scale, reciprocal), "{k} + 1/2 at {scale:e}");
+                    assert!(agrees_near(k as f32 + 0.5, scale, division), "{k} + 1/2 at {scale:e}");
                 }
             }
         }
@@ -141,19 +169,8 @@ mod tests {
     proptest! {
         #[test]
         fn quotients_near_ties(scale in 1e-18f32..1e18, k in 0..256) {
-            if let Some(fma) = Fma::new() {
-                prop_assert!(agrees_near(k as f32 + 0.5, scale, Reciprocal::new(scale, fma)));
-            }
-        }
-
-        #[test]
-        fn codes_of_any_float(x: f32, scale in prop_oneof![1e-3f32..10.0, 0f32..], zero: i8, k in -260..260, ulps in -3..=3) {
-            let near_tie = moved((k as f32 + 0.5) * scale, ulps);
-            for x in [x, near_tie] {
-                codes_agree::<i8, Onnx>(x, scale, zero, Codes::all::<i8>())?;
-                codes_agree::<i8, TfLite>(x, scale, zero, Codes::all::<i8>())?;
-                codes_agree::<u8, Onnx>(x, scale, zero as u8, Codes::all::<u8>())?;
-                codes_agree::<u8, TfLite>(x, scale, zero.rem_euclid(16) as u8, Codes { min: 0, max: 15 })?;
+            if let Some(division) = division(scale) {
+                prop_assert!(agrees_near(k as f32 + 0.5, scale, division));
             }
         }
     }

@@ -6,7 +6,7 @@ use crate::element::{Code, Compute, Element};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{ParamsError, Result};
-use crate::simd::SimdF32;
+use crate::simd::{Fma, SimdF32};
 
 /// Arithmetic mode of requantization, from an `i32` accumulator to a code. Results differ only at and near ties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -141,7 +141,7 @@ impl RequantizeFloat {
 
     #[inline(always)]
     pub(crate) fn codes<V: SimdF32>(self, acc: V::I32, multipliers: V) -> V::Codes {
-        scaled(acc, multipliers).round_clamp(self.low, self.high, self.zero_point)
+        scaled(acc, multipliers).round_clamp(false, self.low, self.high, self.zero_point)
     }
 }
 
@@ -170,8 +170,23 @@ impl SimdF32 for f32 {
     }
 
     #[inline(always)]
-    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> i32 {
-        clamp_to_code(self, low as f32, high as f32, false) + zero_point
+    fn min(self, high: f32) -> Self {
+        if self > high { high } else { self }
+    }
+
+    #[inline(always)]
+    fn scale(self, factor: f32) -> Self {
+        self * factor
+    }
+
+    #[inline(always)]
+    fn mul_add(self, fma: Fma, factor: f32, other: Self) -> Self {
+        fma.mul_add(self, factor, other)
+    }
+
+    #[inline(always)]
+    fn round_clamp(self, halves_away: bool, low: i32, high: i32, zero_point: i32) -> i32 {
+        clamp_to_code(self, low as f32, high as f32, halves_away) + zero_point
     }
 }
 

@@ -20,12 +20,9 @@ mod reduce;
 
 use ndarray::{ArrayView1, ArrayViewMut1};
 
-use crate::affine::rounding::{Onnx, TfLite};
-use crate::affine::{
-    Codes, Convention, Dequantizer, FakeQuantizer, Quantizer, ReciprocalQuantizer, reciprocal_is_exact, with_rounding,
-};
+use crate::affine::{ByteQuantizer, Codes, Convention, Dequantizer, FakeQuantizer, Quantizer, Rounding, with_rounding};
 use crate::element::{Code, Compute, Float};
-use crate::simd::{self, Fma};
+use crate::simd;
 pub(crate) use buffered::{Stored, buffered};
 use map::Map;
 pub(crate) use map::padded;
@@ -72,47 +69,43 @@ pub(crate) fn quantize_run<F: Float, Z: Code>(
 ) {
     buffered(Stored::floats(), x, Stored::codes(), codes, params.size, &mut |first, x, codes| {
         let params = params.starting_at(first);
-        if const { size_of::<Z>() == 1 } {
-            let codes = simd::as_bytes_mut(codes).unwrap_or_default();
-            if !quantize_by_reciprocal(x, params, range, convention, codes) {
-                quantize(x, params, range, convention, codes);
+        with_rounding!(convention, R => {
+            if const { size_of::<Z>() == 1 } {
+                quantize_bytes::<_, Z, R>(x, params, range, simd::as_bytes_mut(codes).unwrap_or_default());
+            } else {
+                map::<Quantizer<Z, _, R>, Z>(range, x, params, codes);
             }
-        } else {
-            quantize(x, params, range, convention, codes);
-        }
+        });
     });
 }
 
-fn quantize<C: Compute, Z: Code, Y: Code>(
-    x: &[C],
-    params: Params<'_, Z>,
-    range: Codes,
-    convention: Convention,
-    codes: &mut [Y],
-) {
-    with_rounding!(convention, R => map::<Quantizer<Y, C, R>, Z>(range, x, params, codes));
-}
-
-/// Quantizes without a division. Does nothing and returns `false` where that is not possible or does not pay.
-fn quantize_by_reciprocal<C: Compute, Z: Code>(
-    x: &[C],
-    params: Params<'_, Z>,
-    range: Codes,
-    convention: Convention,
-    codes: &mut [u8],
-) -> bool {
+/// Quantizes to bytes, where that is possible and pays without a division.
+fn quantize_bytes<C: Compute, Z: Code, R: Rounding>(x: &[C], params: Params<'_, Z>, range: Codes, codes: &mut [u8]) {
     /// Preparing the reciprocal does not pay for shorter blocks.
-    const MIN_LEN: usize = 512;
-    let (Some(x), Scales::F32(scales), Some(fma)) = (C::as_f32(x), params.scales, Fma::new()) else { return false };
-    if params.size < x.len() || x.len() < MIN_LEN || !reciprocal_is_exact(scales[0]) {
-        return false;
+    const MIN_SIZE: usize = 64;
+    /// Blocks per call of the loop.
+    const BLOCKS: usize = 16;
+    let (Some(numbers), Scales::F32(scales), MIN_SIZE.., Some(_)) =
+        (C::as_f32(x), params.scales, params.size, ByteQuantizer::<R>::new::<u8>(1.0, 0, range))
+    else {
+        return map::<Quantizer<u8, C, R>, Z>(range, x, params, codes);
+    };
+    let size = params.size;
+    let chunk = size.saturating_mul(BLOCKS);
+    for (k, (numbers, codes)) in numbers.chunks(chunk).zip(codes.chunks_mut(chunk)).enumerate() {
+        let (first, count) = (k * BLOCKS, numbers.len().div_ceil(size));
+        let mut ops = [None; BLOCKS];
+        for (i, op) in ops[..count].iter_mut().enumerate() {
+            let zero_point = params.zero_points.map_or(0, |zero_points| zero_points[first + i].to_i32());
+            *op = ByteQuantizer::<R>::new::<Z>(scales[first + i], zero_point, range);
+        }
+        simd::quantize_bytes(&ops[..count], size, numbers, codes);
+        for (i, _) in ops[..count].iter().enumerate().filter(|(_, op)| op.is_none()) {
+            let (x, codes) = (&x[(first + i) * size..], &mut codes[i * size..]);
+            let len = size.min(codes.len());
+            map::<Quantizer<u8, C, R>, Z>(range, &x[..len], params.starting_at(first + i), &mut codes[..len]);
+        }
     }
-    match convention {
-        Convention::Torch => return false,
-        Convention::TfLite => map::<ReciprocalQuantizer<TfLite>, Z>((range, fma), x, params, codes),
-        Convention::Onnx => map::<ReciprocalQuantizer<Onnx>, Z>((range, fma), x, params, codes),
-    }
-    true
 }
 
 /// Dequantizes: `y[i] = (codes[i] - zero_point) * scale`, in `f64` if `double`, rounded once to `F`.
@@ -211,6 +204,7 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+    use crate::affine::rounding::Onnx;
 
     /// Non-temporal stores give the same codes at every alignment of the output.
     #[test]

@@ -1,8 +1,7 @@
 //! The formulas of [`affine`](crate::affine) as operators of loops.
 
-use crate::affine::{Codes, Dequantizer, FakeQuantizer, Quantizer, ReciprocalQuantizer, Rounding};
+use crate::affine::{Codes, Dequantizer, FakeQuantizer, Quantizer, Rounding};
 use crate::element::{Code, Compute};
-use crate::simd::Fma;
 
 /// An elementwise operator with the scale and zero point of a block. All methods must be `#[inline(always)]`.
 pub(super) trait AffineOp: Copy {
@@ -51,6 +50,5 @@ macro_rules! affine_op {
     };
 }
 affine_op!([Z: Code, C: Compute, R: Rounding] Quantizer<Z, C, R>: C => Z, C, Codes, per_isa::<Z, C>(), quantize);
-affine_op!([R: Rounding] ReciprocalQuantizer<R>: f32 => u8, f32, (Codes, Fma), true, quantize);
 affine_op!([Z: Code, C: Compute] Dequantizer<Z, C>: Z => C, C, (), per_isa::<Z, C>(), dequantize);
 affine_op!([Z: Code, C: Compute, R: Rounding] FakeQuantizer<Z, C, R>: C => C, C, Codes, per_isa::<Z, C>(), value);

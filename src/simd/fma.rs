@@ -5,7 +5,7 @@
 /// Formulas are never contracted to FMA, so results are the same bits on every instruction set. Use it only where the
 /// result equals that of the formula without FMA.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fma(Proof);
+pub struct Fma(pub(super) Proof);
 
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")))]
 type Proof = ();

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `isa` | the ordered list of instruction sets, and the choice |
 //! | `vector` | the operations on registers |
-//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `half` |
+//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `quantize`, `half` |
 //! | `x86_64/`, `aarch64/`, `wasm32`, `portable` | the registers of each instruction set |
 //! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
 //! | `non_temporal`, `bytes`, `fma` | stores past the caches, views of bytes, FMA where it changes no result |
@@ -51,6 +51,7 @@ use generic::gemm::multiply_i16;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};
 use generic::half::{FromF16, ToF16};
 pub(crate) use generic::output::{Dequantize, OutTile, RequantizeBytes, Stage, StoreI32};
+use generic::quantize::QuantizeBytes;
 pub(crate) use isa::{Blocking, Isa, Vectors, with_gemm, with_vector};
 pub(crate) use non_temporal::{NonTemporal, with_non_temporal};
 #[cfg(not(any(
@@ -64,6 +65,8 @@ pub(crate) use vector::Vector;
 pub(crate) use wasm32::Simd128 as Baseline;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{Amx, AmxProduct, Sse2 as Baseline, transposed};
+
+use crate::affine::{ByteQuantizer, Rounding};
 
 /// A loop to compile for an instruction set.
 ///
@@ -117,8 +120,14 @@ pub(crate) trait SimdF32: Copy {
     fn add(self, other: Self) -> Self;
     /// Returns `min(max(self, low), high)`. NaN stays NaN.
     fn clamp(self, low: f32, high: f32) -> Self;
-    /// Returns `rne(clamp(self, low, high)) + zero_point`. `self` must round to an `i32`.
-    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> Self::Codes;
+    /// Returns `min(self, high)`. NaN stays NaN.
+    fn min(self, high: f32) -> Self;
+    fn scale(self, factor: f32) -> Self;
+    /// Returns `self * factor + other`, rounded once.
+    fn mul_add(self, fma: Fma, factor: f32, other: Self) -> Self;
+    /// Returns `round(clamp(self, low, high)) + zero_point`, halves away from zero if `halves_away`, otherwise to even.
+    /// `self` must be below `2^31` and not NaN.
+    fn round_clamp(self, halves_away: bool, low: i32, high: i32, zero_point: i32) -> Self::Codes;
 }
 
 /// Runs a task compiled for the instruction set in use.
@@ -140,6 +149,23 @@ pub(crate) fn peak_macs(rounds: usize) -> u64 {
         }
     }
     with_gemm!(Isa::for_gemm(usize::MAX), g => g.run(Peak(g, rounds)), amx => amx.peak_macs(rounds))
+}
+
+/// Quantizes blocks of `size` values to bytes, each by its own operator. Blocks without one are left as they are.
+pub(crate) fn quantize_bytes<R: Rounding>(ops: &[Option<ByteQuantizer<R>>], size: usize, from: &[f32], to: &mut [u8]) {
+    with_vector!(Isa::current(), v => {
+        if from.len() > size {
+            return v.run(QuantizeBytes { v, ops, size, from, to, non_temporal: None });
+        }
+        with_non_temporal(size_of_val(from) + size_of_val(to), |non_temporal| {
+            let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(to)).min(from.len());
+            let ((from_head, from), (to_head, to)) = (from.split_at(head), to.split_at_mut(head));
+            if head > 0 {
+                v.run(QuantizeBytes { v, ops, size, from: from_head, to: to_head, non_temporal: None });
+            }
+            v.run(QuantizeBytes { v, ops, size, from, to, non_temporal });
+        })
+    })
 }
 
 /// Rounds to half precision, ties to even. Stops at the end of the shorter slice.

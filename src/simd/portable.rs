@@ -3,7 +3,7 @@
 use core::array::from_fn;
 
 use super::vector::vector_methods;
-use super::{Target, Task, Vector, multiply_i16};
+use super::{Fma, Target, Task, Vector, multiply_i16};
 use crate::element::Compute;
 
 /// Four elements, which compilers vectorize where the target has registers for them.
@@ -88,8 +88,11 @@ unsafe impl Vector for Portable {
             fn transpose_to_groups(x: I) -> I = x;
             fn to_f32(x: I) -> F = x.map(|x| x as f32);
             fn round(x: F) -> I = x.map(|x| Compute::round_ties_even(x) as i32);
+            fn round_ties_away(x: F) -> I = x.map(|x| Compute::round_ties_away(x) as i32);
             fn add_f32(a: F, b: F) -> F = zip(a, b, |a, b| a + b);
             fn mul_f32(a: F, b: F) -> F = zip(a, b, |a, b| a * b);
+            fn mul_add(fma: Fma, a: F, b: F, c: F) -> F = from_fn(|i| fma.mul_add(a[i], b[i], c[i]));
+            fn any_nan(a: F, b: F) -> bool = a.iter().chain(&b).any(|x| x.is_nan());
             fn max_f32(a: F, b: F) -> F = zip(a, b, |a, b| if a > b { a } else { b });
             fn min_f32(a: F, b: F) -> F = zip(a, b, |a, b| if a < b { a } else { b });
             fn prefetch(_address: *const u8) -> () = ();

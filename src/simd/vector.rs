@@ -1,7 +1,7 @@
 //! SIMD registers: the operations that the generic kernels are written in.
 #![allow(unsafe_code, reason = "a trait whose methods read and write memory")]
 
-use super::Target;
+use super::{Fma, Target};
 
 /// The registers of an instruction set.
 ///
@@ -61,10 +61,17 @@ pub unsafe trait Vector: Target {
     fn transpose_to_groups(self, x: Self::I32) -> Self::I32;
 
     fn to_f32(self, x: Self::I32) -> Self::F32;
-    /// Rounds to integers, ties to even. The result is unspecified beyond `i32`.
+    /// Rounds to integers, ties to even. Numbers below `i32` become `i32::MIN`; from `2^31` on, and of NaN, the result is
+    /// unspecified.
     fn round(self, x: Self::F32) -> Self::I32;
+    /// Same as [`round`](Self::round), ties away from zero.
+    fn round_ties_away(self, x: Self::F32) -> Self::I32;
     fn add_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn mul_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Returns `a * b + c`, rounded once.
+    fn mul_add(self, fma: Fma, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// Returns whether a number of either register is NaN.
+    fn any_nan(self, a: Self::F32, b: Self::F32) -> bool;
     /// `if a > b { a } else { b }`
     fn max_f32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `if a < b { a } else { b }`

@@ -6,7 +6,7 @@
 use core::arch::wasm32::*;
 
 use super::vector::vector_methods;
-use super::{Target, Task, Vector};
+use super::{Fma, Target, Task, Vector};
 
 /// The instructions that the program is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,15 @@ unsafe impl Vector for Simd128 {
             fn transpose_to_groups(x: I) -> I = x;
             fn to_f32(x: I) -> F = f32x4_convert_i32x4(x);
             fn round(x: F) -> I = i32x4_trunc_sat_f32x4(f32x4_nearest(x));
+            // With 1/2, the sum of the float below a tie would round up to an integer.
+            fn round_ties_away(x: F) -> I = {
+                let sign = v128_and(x, f32x4_splat(-0.0));
+                i32x4_trunc_sat_f32x4(f32x4_add(x, v128_or(sign, f32x4_splat(0.5f32.next_down()))))
+            };
             fn add_f32(a: F, b: F) -> F = f32x4_add(a, b);
             fn mul_f32(a: F, b: F) -> F = f32x4_mul(a, b);
+            fn mul_add(fma: Fma, _a: F, _b: F, _c: F) -> F = match fma.0 {};
+            fn any_nan(a: F, b: F) -> bool = v128_any_true(v128_or(f32x4_ne(a, a), f32x4_ne(b, b)));
             // `pmax(x, y)` is `if x < y { y } else { x }`.
             fn max_f32(a: F, b: F) -> F = f32x4_pmax(b, a);
             fn min_f32(a: F, b: F) -> F = f32x4_pmin(b, a);

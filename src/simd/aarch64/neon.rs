@@ -9,7 +9,7 @@ use vreinterpretq_s32_u8 as of_u8s;
 use vreinterpretq_u8_s32 as u8s;
 
 use crate::simd::vector::vector_methods;
-use crate::simd::{Gemm, Target, Task, Vector};
+use crate::simd::{Fma, Gemm, Target, Task, Vector};
 
 /// NEON, with the features that the target has anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +60,11 @@ unsafe impl Vector for Neon {
             fn transpose_to_groups(x: I) -> I = x;
             fn to_f32(x: I) -> F = vcvtq_f32_s32(x);
             fn round(x: F) -> I = vcvtnq_s32_f32(x);
+            fn round_ties_away(x: F) -> I = vcvtaq_s32_f32(x);
             fn add_f32(a: F, b: F) -> F = vaddq_f32(a, b);
             fn mul_f32(a: F, b: F) -> F = vmulq_f32(a, b);
+            fn mul_add(_fma: Fma, a: F, b: F, c: F) -> F = vfmaq_f32(c, a, b);
+            fn any_nan(a: F, b: F) -> bool = vminvq_u32(vandq_u32(vceqq_f32(a, a), vceqq_f32(b, b))) == 0;
             // `fmax` and `fmin` have other results for zeros and NaN.
             fn max_f32(a: F, b: F) -> F = vbslq_f32(vcgtq_f32(a, b), a, b);
             fn min_f32(a: F, b: F) -> F = vbslq_f32(vcltq_f32(a, b), a, b);

@@ -19,3 +19,5 @@ pub(super) mod depthwise_f32;
 pub(super) mod gemm;
 pub(super) mod half;
 pub(super) mod output;
+pub(super) mod quantize;
+mod simd_f32;

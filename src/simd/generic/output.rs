@@ -1,8 +1,9 @@
 //! Output stages: they turn the accumulators of a tile into outputs and store them, from registers.
 
 use super::gemm::{REGISTERS, load_i32};
+use super::simd_f32::{F32s, F32x4};
 use crate::affine::{RequantizeFloat, dequantize_sum};
-use crate::simd::{SimdF32, Vector};
+use crate::simd::Vector;
 
 /// A tile of outputs: row `i` is `out[i * stride..][..width]`.
 pub struct OutTile<'a, T> {
@@ -305,84 +306,5 @@ impl Stage for RequantizeBytes<'_> {
             }
             i += rows;
         }
-    }
-}
-
-/// A register of floats with its token, for formulas.
-#[derive(Clone, Copy)]
-struct F32s<V: Vector>(V, V::F32);
-
-impl<V: Vector> SimdF32 for F32s<V> {
-    type I32 = V::I32;
-    type Codes = V::I32;
-
-    #[inline(always)]
-    fn convert(self, acc: V::I32) -> Self {
-        Self(self.0, self.0.to_f32(acc))
-    }
-
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        Self(self.0, self.0.mul_f32(self.1, other.1))
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self(self.0, self.0.add_f32(self.1, other.1))
-    }
-
-    #[inline(always)]
-    fn clamp(self, low: f32, high: f32) -> Self {
-        let v = self.0;
-        Self(v, v.min_f32(v.splat_f32(high), v.max_f32(v.splat_f32(low), self.1)))
-    }
-
-    #[inline(always)]
-    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> V::I32 {
-        let v = self.0;
-        v.add(v.round(self.clamp(low as f32, high as f32).1), v.splat(zero_point))
-    }
-}
-
-/// Four registers of floats, whose codes are one register of bytes.
-#[derive(Clone, Copy)]
-struct F32x4<V: Vector>(V, [V::F32; 4]);
-
-impl<V: Vector> SimdF32 for F32x4<V> {
-    type I32 = [V::I32; 4];
-    /// Bytes in the order of packing: 4 of each register, then the next 4 of each.
-    type Codes = V::I32;
-
-    #[inline(always)]
-    fn convert(self, acc: [V::I32; 4]) -> Self {
-        Self(self.0, array!(self.1[0], i => self.0.to_f32(acc[i])))
-    }
-
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        Self(self.0, array!(self.1[0], i => self.0.mul_f32(self.1[i], other.1[i])))
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self(self.0, array!(self.1[0], i => self.0.add_f32(self.1[i], other.1[i])))
-    }
-
-    #[inline(always)]
-    fn clamp(self, low: f32, high: f32) -> Self {
-        Self(self.0, array!(self.1[0], i => F32s(self.0, self.1[i]).clamp(low, high).1))
-    }
-
-    #[inline(always)]
-    fn round_clamp(self, low: i32, high: i32, zero_point: i32) -> V::I32 {
-        let v = self.0;
-        let [a, b, c, d] = array!(v.splat(0), i => v.round(self.1[i]));
-        // No float exceeds an i32. Packing saturates beyond `low` and `high`, so clamping bytes is enough.
-        let pair = (zero_point as u16 as u32 * 0x0001_0001) as i32;
-        let (ab, cd, zero_points) = (v.pack_i16(a, b), v.pack_i16(c, d), v.splat(pair));
-        let bytes = v.pack_u8(v.add_saturating_i16(ab, zero_points), v.add_saturating_i16(cd, zero_points));
-        let [low, high] = [low + zero_point, high + zero_point];
-        let [low, high] = [v.splat(i32::from_ne_bytes([low as u8; 4])), v.splat(i32::from_ne_bytes([high as u8; 4]))];
-        v.min_u8(v.max_u8(bytes, low), high)
     }
 }

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx2};
 use crate::simd::vector::vector_methods;
-use crate::simd::{Vector, multiply_i16, target};
+use crate::simd::{Fma, Vector, multiply_i16, target};
 
 /// AVX2 with FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,15 @@ unsafe impl Vector for Avx2 {
             fn transpose_to_groups(x: I) -> I = _mm256_permutevar8x32_epi32(x, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
             fn to_f32(x: I) -> F = _mm256_cvtepi32_ps(x);
             fn round(x: F) -> I = _mm256_cvtps_epi32(x);
+            // With 1/2, the sum of the float below a tie would round up to an integer.
+            fn round_ties_away(x: F) -> I = {
+                let sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0));
+                _mm256_cvttps_epi32(_mm256_add_ps(x, _mm256_or_ps(sign, _mm256_set1_ps(0.5f32.next_down()))))
+            };
             fn add_f32(a: F, b: F) -> F = _mm256_add_ps(a, b);
             fn mul_f32(a: F, b: F) -> F = _mm256_mul_ps(a, b);
+            fn mul_add(_fma: Fma, a: F, b: F, c: F) -> F = _mm256_fmadd_ps(a, b, c);
+            fn any_nan(a: F, b: F) -> bool = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(a, b)) != 0;
             fn max_f32(a: F, b: F) -> F = _mm256_max_ps(a, b);
             fn min_f32(a: F, b: F) -> F = _mm256_min_ps(a, b);
             fn prefetch(address: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(address.cast());

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use super::detect::{Presence, has_avx512};
 use crate::simd::vector::vector_methods;
-use crate::simd::{Vector, multiply_i16, target};
+use crate::simd::{Fma, Vector, multiply_i16, target};
 
 /// AVX-512 F, BW, DQ and VL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +57,15 @@ unsafe impl Vector for Avx512 {
             fn transpose_to_groups(x: I) -> I = _mm512_permutexvar_epi32(_mm512_loadu_si512(TRANSPOSED.as_ptr().cast()), x);
             fn to_f32(x: I) -> F = _mm512_cvtepi32_ps(x);
             fn round(x: F) -> I = _mm512_cvtps_epi32(x);
+            // With 1/2, the sum of the float below a tie would round up to an integer.
+            fn round_ties_away(x: F) -> I = {
+                let sign = _mm512_and_ps(x, _mm512_set1_ps(-0.0));
+                _mm512_cvttps_epi32(_mm512_add_ps(x, _mm512_or_ps(sign, _mm512_set1_ps(0.5f32.next_down()))))
+            };
             fn add_f32(a: F, b: F) -> F = _mm512_add_ps(a, b);
             fn mul_f32(a: F, b: F) -> F = _mm512_mul_ps(a, b);
+            fn mul_add(_fma: Fma, a: F, b: F, c: F) -> F = _mm512_fmadd_ps(a, b, c);
+            fn any_nan(a: F, b: F) -> bool = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b) != 0;
             fn max_f32(a: F, b: F) -> F = _mm512_max_ps(a, b);
             fn min_f32(a: F, b: F) -> F = _mm512_min_ps(a, b);
             fn prefetch(address: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(address.cast());

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use crate::simd::vector::vector_methods;
-use crate::simd::{Target, Task, Vector, multiply_i16};
+use crate::simd::{Fma, Target, Task, Vector, multiply_i16};
 
 /// SSE2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,15 @@ unsafe impl Vector for Sse2 {
             fn transpose_to_groups(x: I) -> I = x;
             fn to_f32(x: I) -> F = _mm_cvtepi32_ps(x);
             fn round(x: F) -> I = _mm_cvtps_epi32(x);
+            // With 1/2, the sum of the float below a tie would round up to an integer.
+            fn round_ties_away(x: F) -> I = {
+                let sign = _mm_and_ps(x, _mm_set1_ps(-0.0));
+                _mm_cvttps_epi32(_mm_add_ps(x, _mm_or_ps(sign, _mm_set1_ps(0.5f32.next_down()))))
+            };
             fn add_f32(a: F, b: F) -> F = _mm_add_ps(a, b);
             fn mul_f32(a: F, b: F) -> F = _mm_mul_ps(a, b);
+            fn mul_add(_fma: Fma, a: F, b: F, c: F) -> F = _mm_fmadd_ps(a, b, c);
+            fn any_nan(a: F, b: F) -> bool = _mm_movemask_ps(_mm_cmpunord_ps(a, b)) != 0;
             fn max_f32(a: F, b: F) -> F = _mm_max_ps(a, b);
             fn min_f32(a: F, b: F) -> F = _mm_min_ps(a, b);
             fn prefetch(address: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(address.cast());
