@@ -1,9 +1,11 @@
-//! Layers with quantized weights: linear and 2-D convolution, and linear with half-precision weights.
+//! Layers with quantized weights: linear and 2-D convolution, linear in groups of few bits, and linear with half-precision
+//! weights.
 //!
 //! | layer | weights | PyTorch | TFLite |
 //! |---|---|---|---|
 //! | [`Linear`] | `[out, in]`, 8 bits or fewer, per tensor or per output | `nn.Linear` | `FULLY_CONNECTED` |
 //! | [`Conv2d`] | `[out, kh, kw, in / groups]`, 8 bits or fewer, per tensor or per output channel | `nn.Conv2d` | `CONV_2D`, `DEPTHWISE_CONV_2D` |
+//! | [`LinearNBits`] | `[out, in]`, 2, 4 or 8 bits, in groups along the depth | torchao's `Int4WeightOnlyConfig` | |
 //! | [`HalfLinear`] | `[out, in]`, `f16` or `bf16` | `nn.Linear` in half precision | |
 //!
 //! A layer packs its weights when it is made. Choose the form by what the layer reads and writes:
@@ -15,6 +17,7 @@
 //! | codes | `f32` | [`forward_dequantize`](Linear::forward_dequantize) | calibrated input parameters | the last layer |
 //! | `f32` | `f32` | [`forward_dynamic`](Linear::forward_dynamic) | nothing | dynamic quantization: no calibration |
 //! | `f32` | `f32` | [`forward_dynamic_per_row`](Linear::forward_dynamic_per_row) | nothing | rows with different ranges, such as tokens (linear only) |
+//! | `f32` | `f32` | [`LinearNBits::forward_dynamic`], [`LinearNBits::forward`] | nothing | large layers, a quarter or an eighth of the memory of `i8` or `f32` |
 //! | `f32` | `f32` | [`HalfLinear::forward`] | nothing | half the memory at almost the accuracy of `f32` |
 //!
 //! Every form has an `_into` variant that writes into a caller-provided array. With a reused
@@ -44,6 +47,6 @@
 pub use crate::affine::{Arithmetic, Multiplier};
 pub use crate::ops::conv::{Conv2d, PreparedConv2d};
 pub use crate::ops::half_linear::HalfLinear;
-pub use crate::ops::linear::{Linear, PreparedLinear};
+pub use crate::ops::linear::{Linear, LinearNBits, PreparedLinear};
 pub use crate::ops::output::Output;
 pub use crate::window::{Padding, Window};

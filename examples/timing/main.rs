@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `options`, `common/program` | the command line, errors and exit codes |
 //! | `timer` | the median of repeated calls, rounds, and lines of JSON |
-//! | `products` | integer matrix products, a dynamically quantized linear layer, and a float product |
+//! | `products` | integer matrix products, dynamically quantized linear layers, and a float product |
 //! | `convolutions` | convolutions in both layouts |
 //! | `conversions` | quantize, dequantize, cast, fake-quantize forward and backward |
 //! | `speedup`, `common/bars`, `common/chart` | the chart of `--chart` |

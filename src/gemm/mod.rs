@@ -67,7 +67,7 @@ mod workspace;
 use ndarray::{Array2, ArrayRef2};
 
 use crate::error::{Error, Result, ValueError};
-pub(crate) use aligned::{Aligned, LINE};
+pub(crate) use aligned::{Aligned, AlignedBytes, LINE};
 pub(crate) use driver::Product;
 pub use epilogue::{DequantizeEpilogue, Epilogue, I32Epilogue, RequantizeEpilogue};
 pub(crate) use epilogue::{Job, sealed::Finish};

@@ -50,6 +50,9 @@ pub(crate) use generic::depthwise_f32::Taps as TapsF32;
 use generic::gemm::multiply_i16;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};
 use generic::half::{FromF16, ToF16};
+pub(crate) use generic::nbits::{
+    COLUMNS, CodeRow, CodesByNBits, FloatRow, FloatsByNBits, GroupScales, Line, NBitsPanel,
+};
 pub(crate) use generic::output::{Dequantize, OutTile, RequantizeBytes, Stage, StoreI32};
 use generic::quantize::QuantizeBytes;
 pub(crate) use isa::{Blocking, Isa, Vectors, with_gemm, with_vector};

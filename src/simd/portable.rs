@@ -65,6 +65,8 @@ unsafe impl Vector for Portable {
             fn sub(a: I, b: I) -> I = zip(a, b, i32::wrapping_sub);
             fn mul(a: I, b: I) -> I = zip(a, b, i32::wrapping_mul);
             fn xor(a: I, b: I) -> I = zip(a, b, |a, b| a ^ b);
+            fn and(a: I, b: I) -> I = zip(a, b, |a, b| a & b);
+            fn shift_right(x: I, bits: i32) -> I = x.map(|x| (x as u32 >> bits) as i32);
             fn multiply_add_i16(a: I, b: I) -> I =
                 zip(a, b, |a, b| (a as i16 as i32 * b as i16 as i32).wrapping_add((a >> 16) * (b >> 16)));
             fn add_saturating_i16(a: I, b: I) -> I = of_halves(zip(halves(a), halves(b), i16::saturating_add));

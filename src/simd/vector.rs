@@ -29,6 +29,9 @@ pub unsafe trait Vector: Target {
     fn sub(self, a: Self::I32, b: Self::I32) -> Self::I32;
     fn mul(self, a: Self::I32, b: Self::I32) -> Self::I32;
     fn xor(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    fn and(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Shifts zeros in. `bits` is 0 to 31.
+    fn shift_right(self, x: Self::I32, bits: i32) -> Self::I32;
 
     /// Multiplies 16-bit integers and adds neighbours: `i32` sums of two products each.
     fn multiply_add_i16(self, a: Self::I32, b: Self::I32) -> Self::I32;

@@ -36,6 +36,8 @@ unsafe impl Vector for Simd128 {
             fn sub(a: I, b: I) -> I = i32x4_sub(a, b);
             fn mul(a: I, b: I) -> I = i32x4_mul(a, b);
             fn xor(a: I, b: I) -> I = v128_xor(a, b);
+            fn and(a: I, b: I) -> I = v128_and(a, b);
+            fn shift_right(x: I, bits: i32) -> I = u32x4_shr(x, bits as u32);
             fn multiply_add_i16(a: I, b: I) -> I = i32x4_dot_i16x8(a, b);
             fn add_saturating_i16(a: I, b: I) -> I = i16x8_add_sat(a, b);
             fn pack_i16(a: I, b: I) -> I = i16x8_narrow_i32x4(a, b);

@@ -1,6 +1,7 @@
 //! Linear layers with integer weights.
 
 mod float;
+mod nbits;
 pub(crate) mod on_codes;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
@@ -20,6 +21,7 @@ use crate::ops::params::{ChannelParams, check_params};
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
+pub use nbits::LinearNBits;
 
 /// A linear layer with integer weights: `y = x · wᵀ + bias` (PyTorch: `nn.Linear`; TFLite: `FULLY_CONNECTED`).
 ///

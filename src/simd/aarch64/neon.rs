@@ -39,6 +39,9 @@ unsafe impl Vector for Neon {
             fn sub(a: I, b: I) -> I = vsubq_s32(a, b);
             fn mul(a: I, b: I) -> I = vmulq_s32(a, b);
             fn xor(a: I, b: I) -> I = veorq_s32(a, b);
+            fn and(a: I, b: I) -> I = vandq_s32(a, b);
+            fn shift_right(x: I, bits: i32) -> I =
+                vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(-bits)));
             fn multiply_add_i16(a: I, b: I) -> I = {
                 let (a, b) = (i16s(a), i16s(b));
                 vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b))

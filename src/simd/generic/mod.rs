@@ -18,6 +18,7 @@ pub(super) mod depthwise;
 pub(super) mod depthwise_f32;
 pub(super) mod gemm;
 pub(super) mod half;
+pub(super) mod nbits;
 pub(super) mod output;
 pub(super) mod quantize;
 mod simd_f32;

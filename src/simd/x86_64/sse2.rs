@@ -38,6 +38,8 @@ unsafe impl Vector for Sse2 {
                 _mm_unpacklo_epi32(even, odd)
             };
             fn xor(a: I, b: I) -> I = _mm_xor_si128(a, b);
+            fn and(a: I, b: I) -> I = _mm_and_si128(a, b);
+            fn shift_right(x: I, bits: i32) -> I = _mm_srl_epi32(x, _mm_cvtsi32_si128(bits));
             fn multiply_add_i16(a: I, b: I) -> I = _mm_madd_epi16(a, b);
             fn add_saturating_i16(a: I, b: I) -> I = _mm_adds_epi16(a, b);
             fn pack_i16(a: I, b: I) -> I = _mm_packs_epi32(a, b);

@@ -1,0 +1,515 @@
+//! Linear layers with weights of few bits in groups.
+
+use alloc::vec::Vec;
+
+use half::f16;
+use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayViewMut2, Axis, Ix2, s};
+
+use crate::element::{Code, Element};
+use crate::error::{Error, ParamsError, Result, check_shapes};
+use crate::gemm::{AlignedBytes, Int8, Workspace, check_depth};
+use crate::granularity::Granularity;
+use crate::ops::kernel::resized;
+use crate::ops::output_stage::check_bias;
+use crate::qparams::QParams;
+use crate::qtensor::QTensor;
+use crate::scheme::Scheme;
+use crate::simd::{
+    self, COLUMNS, CodeRow, CodesByNBits, FloatRow, FloatsByNBits, GroupScales, Isa, Line, NBitsPanel, Target,
+    with_gemm, with_vector,
+};
+use crate::threads::{self, join};
+
+/// A linear layer with weights of 2, 4 or 8 bits in groups along the depth: `y = x · dequantize(w)ᵀ + bias` (ONNX Runtime:
+/// `MatMulNBits`; torchao: `Int4WeightOnlyConfig`, `Int8DynamicActivationInt4WeightConfig`).
+///
+/// Each group of an output has a scale, and a zero point if one is not 0. Weights are packed once, at their size: a weight
+/// of 4 bits in groups of 32 takes 5 bits, or 4.5 if all scales are numbers of `f16`. They are never dequantized as a
+/// whole.
+///
+/// | form | input | arithmetic | error |
+/// |---|---|---|---|
+/// | [`forward`](Self::forward) | `f32` | `f32`, weights widened in registers | that of the weights only |
+/// | [`forward_dynamic`](Self::forward_dynamic) | `f32`, quantized to `i8` per row and group | integers within a group, `f32` across groups | also that of the input: up to half of `max / 127` of its group |
+///
+/// Results are the same bits on every instruction set.
+///
+/// ```
+/// use ndarray::{Array2, Axis};
+/// use ndarray_quant::{I4, Scheme, nn::LinearNBits};
+///
+/// let weights = Array2::from_shape_fn((8, 64), |(o, i)| ((o * 64 + i) as f32 * 0.7).sin());
+/// let q = Scheme::<I4>::symmetric().per_group(Axis(1), 32).quantize(&weights)?;
+/// let layer = LinearNBits::new(&q, None)?;
+/// assert_eq!(layer.size_in_bytes(), 16 * 64 / 2 + 16 * 2 * 4); // codes and scales; outputs are padded to 16
+///
+/// let x = Array2::from_shape_fn((3, 64), |(n, i)| ((n * 64 + i) as f32 * 0.3).cos());
+/// let exact = x.dot(&q.dequantize().t());
+/// assert!(layer.forward(&x)?.iter().zip(&exact).all(|(y, exact)| (y - exact).abs() < 1e-4));
+/// assert!(layer.forward_dynamic(&x)?.iter().zip(&exact).all(|(y, exact)| (y - exact).abs() < 0.1));
+/// # Ok::<(), ndarray_quant::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct LinearNBits {
+    bits: u32,
+    depth: usize,
+    outputs: usize,
+    /// Weights of a group. The last one of a row may have fewer.
+    group: usize,
+    /// `[panels][groups][lines]`.
+    lines: AlignedBytes,
+    scales: Scales,
+    /// `[panels][groups]`, or empty: then all are half the range.
+    zero_points: Vec<[u8; COLUMNS]>,
+    bias: Option<Vec<f32>>,
+}
+
+/// `[panels][groups]`, in half precision if that loses nothing.
+#[derive(Debug, Clone)]
+enum Scales {
+    F32(Vec<[f32; COLUMNS]>),
+    F16(Vec<[u16; COLUMNS]>),
+}
+
+/// Evaluates `$body` with the constants `$bits` and `$per`, the codes of a byte.
+macro_rules! with_bits {
+    ($found:expr, ($bits:ident, $per:ident) => $body:expr) => {
+        match $found {
+            2 => {
+                const $bits: i32 = 2;
+                const $per: usize = 4;
+                $body
+            }
+            4 => {
+                const $bits: i32 = 4;
+                const $per: usize = 2;
+                $body
+            }
+            _ => {
+                const $bits: i32 = 8;
+                const $per: usize = 1;
+                $body
+            }
+        }
+    };
+}
+
+impl LinearNBits {
+    /// Packs weights `[out, in]` and keeps a bias `[out]`. Weights are per group of axis 1; one scale per output (axis 0)
+    /// or per tensor is a single group.
+    ///
+    /// # Errors
+    /// [`Error::Params`] for groups along axis 0. [`Error::Shape`] if the bias does not have one element per output.
+    /// [`Error::Value`] if the bias holds a NaN or an infinity, or if the sum of a group could leave `i32`.
+    pub fn new<T: Element>(weights: &QTensor<T, Ix2>, bias: Option<&ArrayRef1<f32>>) -> Result<Self>
+    where
+        T::Code: Int8,
+    {
+        let codes = weights.unpacked_codes();
+        let (outputs, depth) = codes.dim();
+        let params = weights.params();
+        let group = match params.granularity() {
+            Granularity::PerTensor | Granularity::PerAxis { axis: 0 } => depth.max(1),
+            Granularity::PerGroup { axis: 1, size } => size.min(depth.max(1)),
+            found => {
+                let expected = Granularity::per_group(Axis(1), 32);
+                return Err(ParamsError::Granularity { what: "weights", expected, found }.into());
+            }
+        };
+        check_depth(128, 255, group, None)?;
+        check_bias(bias, outputs)?;
+        let (panels, groups) = (outputs.div_ceil(COLUMNS), depth.div_ceil(group));
+        let (scales, zero_points) = group_params(params, [panels, groups], outputs);
+        let bias = bias.map(|bias| bias.iter().copied().collect());
+        let mut layer =
+            Self { bits: T::BITS, depth, outputs, group, lines: AlignedBytes::default(), scales, zero_points, bias };
+        let lines = panels * groups * layer.lines_of_group();
+        layer.lines = AlignedBytes::zeroed(lines * size_of::<Line>());
+        for ((output, k), code) in codes.indexed_iter() {
+            let code = (code.to_i32() - T::MIN) as u8;
+            let (byte, shift) = layer.position(output, k);
+            layer.lines[byte] |= code << shift;
+        }
+        Ok(layer)
+    }
+
+    /// Computes `x · dequantize(w)ᵀ + bias` in `f32`: `[batch, in]` to `[batch, out]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]`.
+    pub fn forward(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
+        let mut out = Array2::zeros(self.output_shape(x.shape())?);
+        self.forward_into(x, &mut out, &mut Workspace::new())?;
+        Ok(out)
+    }
+
+    /// [`Self::forward`] into a caller-provided array. `x` and `out` may have any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. Nothing is written then.
+    pub fn forward_into(&self, x: &ArrayRef2<f32>, out: &mut ArrayRef2<f32>, workspace: &mut Workspace) -> Result<()> {
+        self.forward_on(Isa::current(), x, out, workspace)
+    }
+
+    fn forward_on(
+        &self,
+        isa: Isa,
+        x: &ArrayRef2<f32>,
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        check_shapes("out, [batch, out]", &self.output_shape(x.shape())?, out.shape())?;
+        let mut scratch = workspace.input.take::<Vec<f32>>();
+        let values = self.padded_rows(x, &mut scratch);
+        with_bits!(self.bits, (BITS, PER) => {
+            let units = values.as_chunks::<4>().0.as_chunks::<PER>().0;
+            let rows: Vec<FloatRow<'_, PER>> = self.rows_of(units, x.nrows(), PER).collect();
+            self.multiply(out.view_mut(), &|panel, out| {
+                with_vector!(isa, v => {
+                    v.run(FloatsByNBits::<_, BITS, PER> { v, rows: &rows, panel, out })
+                })
+            });
+        });
+        workspace.input.put(scratch);
+        Ok(())
+    }
+
+    /// Computes `x · dequantize(w)ᵀ + bias` with `x` quantized symmetrically to `i8` on the fly, each group of a row by its
+    /// own range (ONNX Runtime: `accuracy_level` 4).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]`. [`Error::Value`] if `x` holds a NaN or an infinity.
+    pub fn forward_dynamic(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
+        let mut out = Array2::zeros(self.output_shape(x.shape())?);
+        self.forward_dynamic_into(x, &mut out, &mut Workspace::new())?;
+        Ok(out)
+    }
+
+    /// [`Self::forward_dynamic`] into a caller-provided array. `x` and `out` may have any strides.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]` and `out` is `[batch, out]`. [`Error::Value`] if `x` holds a NaN or
+    /// an infinity. Nothing is written then.
+    pub fn forward_dynamic_into(
+        &self,
+        x: &ArrayRef2<f32>,
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        self.forward_dynamic_on(Isa::current(), x, out, workspace)
+    }
+
+    fn forward_dynamic_on(
+        &self,
+        isa: Isa,
+        x: &ArrayRef2<f32>,
+        out: &mut ArrayRef2<f32>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        check_shapes("out, [batch, out]", &self.output_shape(x.shape())?, out.shape())?;
+        let mut scratch = workspace.input.take::<CodesScratch>();
+        let CodesScratch { codes, padded, sums } = &mut *scratch;
+        if codes.dim() != x.dim() {
+            *codes = Array2::zeros(x.dim());
+        }
+        let params = Scheme::<i8>::symmetric().per_group(Axis(1), self.group).quantize_into(x, codes)?;
+        let codes = self.padded_rows(codes, padded);
+        sums.clear();
+        sums.extend(
+            codes.chunks_exact(self.padded_group()).map(|codes| codes.iter().map(|&q| i32::from(q)).sum::<i32>()),
+        );
+        with_bits!(self.bits, (BITS, PER) => {
+            let units = simd::as_bytes(codes).unwrap_or_default().as_chunks::<4>().0.as_chunks::<PER>().0;
+            let groups = self.groups().max(1);
+            let params = params.scales().chunks(groups).zip(sums.chunks(groups));
+            let rows = self.rows_of(units, x.nrows(), PER).zip(params);
+            let rows: Vec<_> = rows.map(|(units, (scales, sums))| CodeRow { units, scales, sums }).collect();
+            self.multiply(out.view_mut(), &|panel, out| {
+                with_gemm!(isa,
+                    g => g.run(CodesByNBits::<_, BITS, PER> { g, rows: &rows, panel, out }),
+                    amx => amx.vnni().run(CodesByNBits::<_, BITS, PER> { g: amx.vnni(), rows: &rows, panel, out }))
+            });
+        });
+        workspace.input.put(scratch);
+        Ok(())
+    }
+
+    /// Returns the shape of the output, `[batch, out]`, for an input of this shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `x` is `[batch, in]`.
+    pub fn output_shape(&self, x: &[usize]) -> Result<[usize; 2]> {
+        match *x {
+            [batch, depth] if depth == self.depth => Ok([batch, self.outputs]),
+            _ => Err(Error::shape("x, [batch, in]", &[x.first().copied().unwrap_or(1), self.depth], x)),
+        }
+    }
+
+    /// Returns the size of packed weights, scales, zero points and bias in memory, in bytes.
+    pub fn size_in_bytes(&self) -> usize {
+        let scales = match &self.scales {
+            Scales::F32(scales) => size_of_val(scales.as_slice()),
+            Scales::F16(scales) => size_of_val(scales.as_slice()),
+        };
+        let bias = size_of::<f32>() * self.bias.as_ref().map_or(0, Vec::len);
+        self.lines.len() + scales + size_of_val(self.zero_points.as_slice()) + bias
+    }
+
+    fn groups(&self) -> usize {
+        self.depth.div_ceil(self.group)
+    }
+
+    fn lines_of_group(&self) -> usize {
+        self.group.div_ceil(4 * (8 / self.bits as usize))
+    }
+
+    /// Values of a group, padded to whole lines.
+    fn padded_group(&self) -> usize {
+        self.lines_of_group() * 4 * (8 / self.bits as usize)
+    }
+
+    /// Returns the byte of a weight, and the position of its bits.
+    fn position(&self, output: usize, k: usize) -> (usize, u32) {
+        let (panel, column) = (output / COLUMNS, output % COLUMNS);
+        let (group, k) = (k / self.group, k % self.group);
+        let (unit, per_byte) = (k / 4, 8 / self.bits as usize);
+        let line = (panel * self.groups() + group) * self.lines_of_group() + unit / per_byte;
+        (line * size_of::<Line>() + column * 4 + k % 4, (unit % per_byte) as u32 * self.bits)
+    }
+
+    /// Returns the rows of `x`, one after the other, with each group padded to whole lines by zeros: `x` itself if it is so
+    /// already.
+    fn padded_rows<'a, T: Copy + Default>(&self, x: &'a ArrayRef2<T>, scratch: &'a mut Vec<T>) -> &'a [T] {
+        let padded = self.padded_group();
+        if let (true, Some(x)) = (self.depth == self.groups() * padded, x.as_slice()) {
+            return x;
+        }
+        let to = resized(scratch, x.nrows() * self.groups() * padded);
+        to.fill(T::default());
+        for (row, to) in x.rows().into_iter().zip(to.chunks_exact_mut((self.groups() * padded).max(1))) {
+            for (k, to) in to.chunks_exact_mut(padded).enumerate() {
+                let first = k * self.group;
+                let values = row.slice(s![first..self.depth.min(first + self.group)]);
+                to.iter_mut().zip(values).for_each(|(to, &x)| *to = x);
+            }
+        }
+        to
+    }
+
+    /// Splits padded units into rows.
+    fn rows_of<'a, U>(&self, units: &'a [U], rows: usize, per_byte: usize) -> impl Iterator<Item = &'a [U]> {
+        let len = self.groups() * self.padded_group() / (4 * per_byte);
+        (0..rows).map(move |i| &units[i * len..][..len])
+    }
+
+    fn panel(&self, panel: usize) -> NBitsPanel<'_> {
+        let (groups, group) = (self.groups(), self.lines_of_group());
+        let (first, all) = (panel * groups, self.lines.as_chunks().0);
+        NBitsPanel {
+            lines: &all[first * group..][..groups * group],
+            group,
+            scales: match &self.scales {
+                Scales::F32(scales) => GroupScales::F32(&scales[first..][..groups]),
+                Scales::F16(scales) => GroupScales::F16(&scales[first..][..groups]),
+            },
+            zero_points: self.zero_points.get(first..first + groups).unwrap_or_default(),
+        }
+    }
+
+    /// Computes all panels, split over threads.
+    fn multiply(&self, out: ArrayViewMut2<'_, f32>, by_panel: &ByPanel<'_>) {
+        let threads = threads::worth(out.len().saturating_mul(self.depth));
+        self.fork(0, out, threads, by_panel);
+    }
+
+    /// Computes the outputs from a panel on.
+    fn fork(&self, first: usize, mut out: ArrayViewMut2<'_, f32>, threads: usize, by_panel: &ByPanel<'_>) {
+        let panels = out.ncols().div_ceil(COLUMNS);
+        let at = panels * (threads / 2) / threads.max(1);
+        if at > 0 {
+            let (left, right) = out.split_at(Axis(1), at * COLUMNS);
+            join(
+                || self.fork(first, left, threads / 2, by_panel),
+                || self.fork(first + at, right, threads - threads / 2, by_panel),
+            );
+            return;
+        }
+        let mut sums = alloc::vec![[0.0; COLUMNS]; out.nrows()];
+        for panel in 0..panels {
+            by_panel(self.panel(first + panel), &mut sums);
+            let col = panel * COLUMNS;
+            let width = COLUMNS.min(out.ncols() - col);
+            let mut bias = [0.0; COLUMNS];
+            if let Some(all) = &self.bias {
+                bias[..width].copy_from_slice(&all[first * COLUMNS + col..][..width]);
+            }
+            for (mut row, sums) in out.rows_mut().into_iter().zip(&sums) {
+                let values = core::array::from_fn::<f32, COLUMNS, _>(|j| sums[j] + bias[j]);
+                let mut row = row.slice_mut(s![col..col + width]);
+                match row.as_slice_mut() {
+                    Some(row) => row.copy_from_slice(&values[..width]),
+                    None => row.iter_mut().zip(values).for_each(|(y, value)| *y = value),
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies all rows with a panel.
+type ByPanel<'a> = dyn Fn(NBitsPanel<'_>, &mut [[f32; COLUMNS]]) + Sync + 'a;
+
+/// The quantized input.
+#[derive(Default)]
+struct CodesScratch {
+    codes: Array2<i8>,
+    padded: Vec<i8>,
+    sums: Vec<i32>,
+}
+
+/// Returns the parameters by panel and group.
+fn group_params<T: Element>(
+    params: &QParams<T>,
+    [panels, groups]: [usize; 2],
+    outputs: usize,
+) -> (Scales, Vec<[u8; COLUMNS]>) {
+    let index = |i: usize, j: usize| {
+        let (panel, group) = (i / groups.max(1), i % groups.max(1));
+        let output = panel * COLUMNS + j;
+        (output < outputs).then_some(match params.granularity() {
+            Granularity::PerTensor => 0,
+            Granularity::PerAxis { .. } => output,
+            _ => output * groups + group,
+        })
+    };
+    let zero_points = params.zero_point().and_then(|zero_points| zero_points.as_slice());
+    let by_panel = 0..panels * groups;
+    let scales: Vec<[f32; COLUMNS]> = by_panel
+        .clone()
+        .map(|i| core::array::from_fn(|j| index(i, j).map_or(1.0, |index| params.scales()[index])))
+        .collect();
+    let half = (1 << (T::BITS - 1)) as u8;
+    let zero_point = |index: usize| (zero_points.map_or(0, |z| z[index].to_i32()) - T::MIN) as u8;
+    let mut zero_points: Vec<[u8; COLUMNS]> =
+        by_panel.map(|i| core::array::from_fn(|j| index(i, j).map_or(half, zero_point))).collect();
+    if zero_points.iter().flatten().all(|&zero_point| zero_point == half) {
+        zero_points = Vec::new();
+    }
+    let exact = |scale: &f32| f16::from_f32(*scale).to_f32() == *scale;
+    let scales = match scales.iter().flatten().all(exact) {
+        true => Scales::F16(scales.iter().map(|scales| scales.map(|scale| f16::from_f32(scale).to_bits())).collect()),
+        false => Scales::F32(scales),
+    };
+    (scales, zero_points)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, ArrayView2};
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_pcg::Pcg64;
+
+    use super::*;
+    use crate::{I2, I4, U2, U4};
+
+    fn uniform([rows, cols]: [usize; 2], seed: u64) -> Array2<f32> {
+        let mut rng = Pcg64::seed_from_u64(seed);
+        Array2::from_shape_simple_fn((rows, cols), || rng.random_range(-1.0..1.0))
+    }
+
+    fn near(found: ArrayView2<'_, f32>, expected: &Array2<f32>) -> bool {
+        found.iter().zip(expected).all(|(y, expected)| (y - expected).abs() < 1e-3)
+    }
+
+    /// Sums in the order of the layer: integers within a group, floats across groups.
+    fn expected_dynamic<T: Element>(
+        x: &Array2<f32>,
+        w: &QTensor<T, Ix2>,
+        group: usize,
+        bias: &Array1<f32>,
+    ) -> Array2<f32> {
+        let q = Scheme::<i8>::symmetric().per_group(Axis(1), group).quantize(x).unwrap();
+        let (codes, weights, params) = (q.codes(), w.unpacked_codes(), w.params());
+        Array2::from_shape_fn((x.nrows(), weights.nrows()), |(i, j)| {
+            let mut y = 0f32;
+            for (g, first) in (0..x.ncols()).step_by(group).enumerate() {
+                let zero = params.zero_point().map_or(0, |z| z[[j, g]].to_i32());
+                let sum: i32 = (first..x.ncols().min(first + group))
+                    .map(|k| i32::from(codes[[i, k]]) * (weights[[j, k]].to_i32() - zero))
+                    .sum();
+                y += sum as f32 * (q.params().scale()[[i, g]] * params.scale()[[j, g]]);
+            }
+            y + bias[j]
+        })
+    }
+
+    fn check<T: Element>(
+        scheme: Scheme<T>,
+        [rows, depth, outputs, group]: [usize; 4],
+        seed: u64,
+    ) -> Result<(), TestCaseError>
+    where
+        T::Code: Int8,
+    {
+        let (x, w) = (uniform([rows, depth], seed), uniform([outputs, depth], seed + 1));
+        let bias = uniform([1, outputs], seed + 2).row(0).to_owned();
+        let w = scheme.per_group(Axis(1), group).quantize(&w).unwrap();
+        let layer = LinearNBits::new(&w, Some(&bias)).unwrap();
+        let exact = x.dot(&w.dequantize().t()) + &bias;
+        let dynamic = expected_dynamic(&x, &w, group, &bias);
+        let mut first: Option<Array2<f32>> = None;
+        for isa in Isa::available() {
+            let mut y = Array2::from_elem((rows, outputs), f32::NAN);
+            layer.forward_dynamic_on(isa, &x, &mut y, &mut Workspace::new()).unwrap();
+            prop_assert_eq!(&y, &dynamic, "{:?}", isa);
+            layer.forward_on(isa, &x, &mut y, &mut Workspace::new()).unwrap();
+            prop_assert!(near(y.view(), &exact), "{:?}: {} instead of {}", isa, y, exact);
+            prop_assert_eq!(&y, first.get_or_insert_with(|| y.clone()), "{:?}", isa);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn products_of_every_set(
+            rows in 0..12usize, depth in 0..200usize, outputs in 0..40usize, group in prop_oneof![Just(16), Just(32), Just(128), 1..64usize],
+            seed: u32,
+        ) {
+            let shape = [rows, depth, outputs, group];
+            check(Scheme::<I4>::symmetric(), shape, seed.into())?;
+            check(Scheme::<U4>::asymmetric(), shape, seed.into())?;
+            check(Scheme::<I2>::symmetric(), shape, seed.into())?;
+            check(Scheme::<U2>::asymmetric(), shape, seed.into())?;
+            check(Scheme::<i8>::symmetric(), shape, seed.into())?;
+            check(Scheme::<u8>::asymmetric(), shape, seed.into())?;
+        }
+    }
+
+    /// One scale per output or per tensor, strided arrays, and errors that write nothing.
+    #[test]
+    fn other_granularities_and_errors() {
+        let (x, w) = (uniform([3, 50], 1), uniform([20, 50], 2));
+        for scheme in [Scheme::<I4>::symmetric(), Scheme::<I4>::symmetric().per_axis(Axis(0))] {
+            let q = scheme.quantize(&w).unwrap();
+            let layer = LinearNBits::new(&q, None).unwrap();
+            let exact = x.dot(&q.dequantize().t());
+            let mut y = Array2::zeros((20, 3));
+            layer.forward_into(&x, &mut y.view_mut().reversed_axes(), &mut Workspace::new()).unwrap();
+            assert!(near(y.t(), &exact));
+        }
+        let q = Scheme::<I4>::symmetric().per_group(Axis(0), 4).quantize(&w).unwrap();
+        assert!(matches!(LinearNBits::new(&q, None), Err(Error::Params(_))));
+        let layer =
+            LinearNBits::new(&Scheme::<I4>::symmetric().per_group(Axis(1), 16).quantize(&w).unwrap(), None).unwrap();
+        let mut y = Array2::from_elem((3, 20), 7.0);
+        assert!(matches!(
+            layer.forward_into(&uniform([3, 49], 1), &mut y, &mut Workspace::new()),
+            Err(Error::Shape(_))
+        ));
+        let mut bad = x.clone();
+        bad[[1, 2]] = f32::NAN;
+        assert!(matches!(layer.forward_dynamic_into(&bad, &mut y, &mut Workspace::new()), Err(Error::Value(_))));
+        assert!(y.iter().all(|&y| y == 7.0));
+    }
+}
