@@ -51,7 +51,7 @@ use generic::gemm::multiply_i16;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};
 use generic::half::{FromF16, ToF16};
 pub(crate) use generic::nbits::{
-    COLUMNS, CodeRow, CodesByNBits, FloatRow, FloatsByNBits, GroupScales, Line, NBitsPanel,
+    COLUMNS, CodeRows, CodesByNBits, FloatRows, FloatsByNBits, GroupScales, Line, NBitsPanel,
 };
 pub(crate) use generic::output::{Dequantize, OutTile, RequantizeBytes, Stage, StoreI32};
 use generic::quantize::QuantizeBytes;

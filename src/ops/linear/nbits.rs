@@ -3,9 +3,10 @@
 use alloc::vec::Vec;
 
 use half::f16;
-use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayViewMut2, Axis, Ix2, s};
+use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Ix2, s};
 
 use crate::element::{Code, Element};
+use crate::elementwise::padded;
 use crate::error::{Error, ParamsError, Result, check_shapes};
 use crate::gemm::{AlignedBytes, Int8, Workspace, check_depth};
 use crate::granularity::Granularity;
@@ -15,7 +16,7 @@ use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
 use crate::simd::{
-    self, COLUMNS, CodeRow, CodesByNBits, FloatRow, FloatsByNBits, GroupScales, Isa, Line, NBitsPanel, Target,
+    self, COLUMNS, CodeRows, CodesByNBits, FloatRows, FloatsByNBits, GroupScales, Isa, Line, NBitsPanel, Target,
     with_gemm, with_vector,
 };
 use crate::threads::{self, join};
@@ -160,13 +161,31 @@ impl LinearNBits {
     ) -> Result<()> {
         check_shapes("out, [batch, out]", &self.output_shape(x.shape())?, out.shape())?;
         let mut scratch = workspace.input.take::<Vec<f32>>();
-        let values = self.padded_rows(x, &mut scratch);
+        let len = self.padded_depth();
+        let values = resized(&mut scratch, x.nrows() * len);
+        values.fill(0.0);
+        for (first, count) in blocks(x.nrows()) {
+            let block = &mut values[first * len..][..count * len];
+            for i in 0..count {
+                self.for_each_group(x.row(first + i), |start, x| {
+                    let to = block[start * count + i..].iter_mut().step_by(count);
+                    to.zip(x).for_each(|(to, &x)| *to = x);
+                });
+            }
+        }
+        let values = &*values;
         with_bits!(self.bits, (BITS, PER) => {
-            let units = values.as_chunks::<4>().0.as_chunks::<PER>().0;
-            let rows: Vec<FloatRow<'_, PER>> = self.rows_of(units, x.nrows(), PER).collect();
             self.multiply(out.view_mut(), &|panel, out| {
+                let ((blocks, rest), whole) = (out.as_chunks_mut(), x.nrows() / BLOCK * BLOCK);
                 with_vector!(isa, v => {
-                    v.run(FloatsByNBits::<_, BITS, PER> { v, rows: &rows, panel, out })
+                    for (b, out) in blocks.iter_mut().enumerate() {
+                        let rows = float_rows::<PER, BLOCK>(values, len, b * BLOCK);
+                        v.run(FloatsByNBits::<_, BITS, PER, BLOCK> { v, rows, panel, out });
+                    }
+                    for (i, out) in rest.iter_mut().enumerate() {
+                        let (rows, out) = (float_rows::<PER, 1>(values, len, whole + i), core::array::from_mut(out));
+                        v.run(FloatsByNBits::<_, BITS, PER, 1> { v, rows, panel, out });
+                    }
                 })
             });
         });
@@ -208,26 +227,29 @@ impl LinearNBits {
     ) -> Result<()> {
         check_shapes("out, [batch, out]", &self.output_shape(x.shape())?, out.shape())?;
         let mut scratch = workspace.input.take::<CodesScratch>();
-        let CodesScratch { codes, padded, sums } = &mut *scratch;
+        let CodesScratch { codes, rows } = &mut *scratch;
         if codes.dim() != x.dim() {
             *codes = Array2::zeros(x.dim());
         }
         let params = Scheme::<i8>::symmetric().per_group(Axis(1), self.group).quantize_into(x, codes)?;
-        let codes = self.padded_rows(codes, padded);
-        sums.clear();
-        sums.extend(
-            codes.chunks_exact(self.padded_group()).map(|codes| codes.iter().map(|&q| i32::from(q)).sum::<i32>()),
-        );
+        self.interleave(codes, params.scales(), rows);
+        let (rows, row_len) = (&*rows, [self.padded_depth(), self.groups()]);
         with_bits!(self.bits, (BITS, PER) => {
-            let units = simd::as_bytes(codes).unwrap_or_default().as_chunks::<4>().0.as_chunks::<PER>().0;
-            let groups = self.groups().max(1);
-            let params = params.scales().chunks(groups).zip(sums.chunks(groups));
-            let rows = self.rows_of(units, x.nrows(), PER).zip(params);
-            let rows: Vec<_> = rows.map(|(units, (scales, sums))| CodeRow { units, scales, sums }).collect();
             self.multiply(out.view_mut(), &|panel, out| {
-                with_gemm!(isa,
-                    g => g.run(CodesByNBits::<_, BITS, PER> { g, rows: &rows, panel, out }),
-                    amx => amx.vnni().run(CodesByNBits::<_, BITS, PER> { g: amx.vnni(), rows: &rows, panel, out }))
+                let ((blocks, rest), whole) = (out.as_chunks_mut(), x.nrows() / BLOCK * BLOCK);
+                macro_rules! run {
+                    ($g:expr) => {{
+                        for (b, out) in blocks.iter_mut().enumerate() {
+                            let rows = rows.at::<PER, BLOCK>(row_len, b * BLOCK);
+                            $g.run(CodesByNBits::<_, BITS, PER, BLOCK> { g: $g, rows, panel, out });
+                        }
+                        for (i, out) in rest.iter_mut().enumerate() {
+                            let (rows, out) = (rows.at::<PER, 1>(row_len, whole + i), core::array::from_mut(out));
+                            $g.run(CodesByNBits::<_, BITS, PER, 1> { g: $g, rows, panel, out });
+                        }
+                    }};
+                }
+                with_gemm!(isa, g => run!(g), amx => run!(amx.vnni()))
             });
         });
         workspace.input.put(scratch);
@@ -277,29 +299,42 @@ impl LinearNBits {
         (line * size_of::<Line>() + column * 4 + k % 4, (unit % per_byte) as u32 * self.bits)
     }
 
-    /// Returns the rows of `x`, one after the other, with each group padded to whole lines by zeros: `x` itself if it is so
-    /// already.
-    fn padded_rows<'a, T: Copy + Default>(&self, x: &'a ArrayRef2<T>, scratch: &'a mut Vec<T>) -> &'a [T] {
-        let padded = self.padded_group();
-        if let (true, Some(x)) = (self.depth == self.groups() * padded, x.as_slice()) {
-            return x;
-        }
-        let to = resized(scratch, x.nrows() * self.groups() * padded);
-        to.fill(T::default());
-        for (row, to) in x.rows().into_iter().zip(to.chunks_exact_mut((self.groups() * padded).max(1))) {
-            for (k, to) in to.chunks_exact_mut(padded).enumerate() {
-                let first = k * self.group;
-                let values = row.slice(s![first..self.depth.min(first + self.group)]);
-                to.iter_mut().zip(values).for_each(|(to, &x)| *to = x);
-            }
-        }
-        to
+    /// Values of a row with padded groups.
+    fn padded_depth(&self) -> usize {
+        self.groups() * self.padded_group()
     }
 
-    /// Splits padded units into rows.
-    fn rows_of<'a, U>(&self, units: &'a [U], rows: usize, per_byte: usize) -> impl Iterator<Item = &'a [U]> {
-        let len = self.groups() * self.padded_group() / (4 * per_byte);
-        (0..rows).map(move |i| &units[i * len..][..len])
+    /// Calls `f` with each group of a row, and where it starts in a row with padded groups.
+    fn for_each_group<T>(&self, row: ArrayView1<'_, T>, mut f: impl FnMut(usize, ArrayView1<'_, T>)) {
+        let groups = row.axis_chunks_iter(Axis(0), self.group);
+        groups.enumerate().for_each(|(k, group)| f(k * self.padded_group(), group));
+    }
+
+    /// Interleaves the units, scales and sums of each block of rows.
+    fn interleave(&self, codes: &Array2<i8>, scales: &[f32], to: &mut InterleavedRows) {
+        let (len, groups) = (self.padded_depth(), self.groups());
+        to.codes.clear();
+        to.codes.resize(codes.nrows() * len, 0);
+        to.scales.resize(codes.nrows() * groups, 0.0);
+        to.sums.resize(codes.nrows() * groups, 0);
+        for (first, count) in blocks(codes.nrows()) {
+            let (block, _) = to.codes[first * len..][..count * len].as_chunks_mut::<4>();
+            for i in 0..count {
+                let mut k = 0;
+                self.for_each_group(codes.row(first + i), |start, codes| {
+                    let (units, rest) = codes.to_slice().unwrap_or_default().as_chunks::<4>();
+                    let to_units =
+                        block[start / 4 * count + i..].iter_mut().step_by(count).take(self.padded_group() / 4);
+                    for (to, unit) in to_units.zip(units.iter().copied().chain([padded(rest)])) {
+                        *to = unit;
+                    }
+                    let at = (first * groups) + k * count + i;
+                    to.scales[at] = scales[(first + i) * groups + k];
+                    to.sums[at] = codes.iter().map(|&q| i32::from(q)).sum();
+                    k += 1;
+                });
+            }
+        }
     }
 
     fn panel(&self, panel: usize) -> NBitsPanel<'_> {
@@ -343,9 +378,9 @@ impl LinearNBits {
             if let Some(all) = &self.bias {
                 bias[..width].copy_from_slice(&all[first * COLUMNS + col..][..width]);
             }
+            let mut out = out.slice_mut(s![.., col..col + width]);
             for (mut row, sums) in out.rows_mut().into_iter().zip(&sums) {
                 let values = core::array::from_fn::<f32, COLUMNS, _>(|j| sums[j] + bias[j]);
-                let mut row = row.slice_mut(s![col..col + width]);
                 match row.as_slice_mut() {
                     Some(row) => row.copy_from_slice(&values[..width]),
                     None => row.iter_mut().zip(values).for_each(|(y, value)| *y = value),
@@ -358,12 +393,50 @@ impl LinearNBits {
 /// Multiplies all rows with a panel.
 type ByPanel<'a> = dyn Fn(NBitsPanel<'_>, &mut [[f32; COLUMNS]]) + Sync + 'a;
 
-/// The quantized input.
+/// Rows that are multiplied together. A block has as many, and rows that are left are blocks of one.
+const BLOCK: usize = 4;
+
+/// Returns the first row and the number of rows of each block.
+fn blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let whole = rows / BLOCK * BLOCK;
+    (0..whole).step_by(BLOCK).map(|first| (first, BLOCK)).chain((whole..rows).map(|row| (row, 1)))
+}
+
+/// The quantized input, and the same by block.
 #[derive(Default)]
 struct CodesScratch {
     codes: Array2<i8>,
-    padded: Vec<i8>,
+    rows: InterleavedRows,
+}
+
+/// Codes, scales and sums of the codes, see [`CodeRows`], of one block after the other.
+#[derive(Default)]
+struct InterleavedRows {
+    codes: Vec<i8>,
+    scales: Vec<f32>,
     sums: Vec<i32>,
+}
+
+impl InterleavedRows {
+    /// Returns the block that starts at a row, for rows of these numbers of codes and groups.
+    fn at<const PER: usize, const ROWS: usize>(
+        &self,
+        [len, groups]: [usize; 2],
+        row: usize,
+    ) -> CodeRows<'_, PER, ROWS> {
+        let bytes = simd::as_bytes(&self.codes[row * len..][..ROWS * len]).unwrap_or_default();
+        CodeRows {
+            units: bytes.as_chunks::<4>().0.as_chunks::<ROWS>().0.as_chunks::<PER>().0,
+            scales: self.scales[row * groups..][..ROWS * groups].as_chunks::<ROWS>().0,
+            sums: self.sums[row * groups..][..ROWS * groups].as_chunks::<ROWS>().0,
+        }
+    }
+}
+
+/// Returns the block that starts at a row, for rows of this number of values.
+fn float_rows<const PER: usize, const ROWS: usize>(values: &[f32], len: usize, row: usize) -> FloatRows<'_, PER, ROWS> {
+    let values = &values[row * len..][..ROWS * len];
+    FloatRows(values.as_chunks::<ROWS>().0.as_chunks::<4>().0.as_chunks::<PER>().0)
 }
 
 /// Returns the parameters by panel and group.

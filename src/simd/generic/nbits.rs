@@ -36,56 +36,43 @@ pub(crate) enum GroupScales<'a> {
     F16(&'a [[u16; COLUMNS]]),
 }
 
-/// A row of the LHS that is quantized by group. `PER` units share a byte of the weights.
+/// `ROWS` rows of the LHS that are quantized by group. `PER` units share a byte of the weights.
 #[derive(Clone, Copy)]
-pub(crate) struct CodeRow<'a, const PER: usize> {
+pub(crate) struct CodeRows<'a, const PER: usize, const ROWS: usize> {
     /// `[groups][lines]`: signed codes, zeros beyond a group.
-    pub(crate) units: &'a [[[u8; 4]; PER]],
+    pub(crate) units: &'a [[[[u8; 4]; ROWS]; PER]],
     /// `[groups]`.
-    pub(crate) scales: &'a [f32],
+    pub(crate) scales: &'a [[f32; ROWS]],
     /// Sums of the codes, `[groups]`.
-    pub(crate) sums: &'a [i32],
+    pub(crate) sums: &'a [[i32; ROWS]],
 }
 
-/// A row of the LHS in floats: `[groups][lines]`, zeros beyond a group.
-pub(crate) type FloatRow<'a, const PER: usize> = &'a [[[f32; 4]; PER]];
+/// `ROWS` rows of the LHS in floats: `[groups][lines]`, zeros beyond a group.
+#[derive(Clone, Copy)]
+pub(crate) struct FloatRows<'a, const PER: usize, const ROWS: usize>(pub(crate) &'a [[[[f32; ROWS]; 4]; PER]]);
 
 /// `y[i][j] = Σ_group f32(Σ_k x[i][k] * (w[k][j] - zero_point[group][j])) * (x_scale[i][group] * w_scale[group][j])`: integer
 /// sums within a group, floats across groups in their order.
-pub(crate) struct CodesByNBits<'a, G, const BITS: i32, const PER: usize> {
+pub(crate) struct CodesByNBits<'a, G, const BITS: i32, const PER: usize, const ROWS: usize> {
     pub(crate) g: G,
-    pub(crate) rows: &'a [CodeRow<'a, PER>],
+    pub(crate) rows: CodeRows<'a, PER, ROWS>,
     pub(crate) panel: NBitsPanel<'a>,
-    /// One per row.
-    pub(crate) out: &'a mut [[f32; COLUMNS]],
+    pub(crate) out: &'a mut [[f32; COLUMNS]; ROWS],
 }
 
-impl<G: Gemm, const BITS: i32, const PER: usize> Task for CodesByNBits<'_, G, BITS, PER> {
+impl<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize> Task for CodesByNBits<'_, G, BITS, PER, ROWS> {
     type Output = ();
 
-    /// Branches on constants, so that only the loops of the instruction set are compiled.
+    /// Branches on constants, so that only the loop of the instruction set is compiled.
     #[inline(always)]
     fn run(self) {
-        if const { G::V::LANES == 16 } {
-            self.rows::<8, 1>();
-        } else if const { G::V::LANES == 8 } {
-            self.rows::<2, 2>();
-        } else {
-            self.rows::<1, 4>();
-        }
-    }
-}
-
-impl<G: Gemm, const BITS: i32, const PER: usize> CodesByNBits<'_, G, BITS, PER> {
-    #[inline(always)]
-    fn rows<const ROWS: usize, const REGS: usize>(self) {
         let Self { g, rows, panel, out } = self;
-        let ((rows, rest), (out, out_rest)) = (rows.as_chunks::<ROWS>(), out.as_chunks_mut::<ROWS>());
-        for (rows, out) in rows.iter().zip(out) {
-            *out = codes_by_panel::<G, BITS, PER, ROWS, REGS>(g, rows, panel);
-        }
-        for (row, out) in rest.iter().zip(out_rest) {
-            [*out] = codes_by_panel::<G, BITS, PER, 1, REGS>(g, &[*row], panel);
+        if const { G::V::LANES == 16 } {
+            *out = codes_by_panel::<G, BITS, PER, ROWS, 1>(g, rows, panel);
+        } else if const { G::V::LANES == 8 } {
+            *out = codes_by_panel::<G, BITS, PER, ROWS, 2>(g, rows, panel);
+        } else {
+            *out = codes_by_panel::<G, BITS, PER, ROWS, 4>(g, rows, panel);
         }
     }
 }
@@ -93,7 +80,7 @@ impl<G: Gemm, const BITS: i32, const PER: usize> CodesByNBits<'_, G, BITS, PER> 
 #[inline(always)]
 fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize, const REGS: usize>(
     g: G,
-    rows: &[CodeRow<'_, PER>; ROWS],
+    rows: CodeRows<'_, PER, ROWS>,
     panel: NBitsPanel<'_>,
 ) -> [[f32; COLUMNS]; ROWS] {
     let v = g.vector();
@@ -101,29 +88,38 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
     // Only codes of 8 bits need the sign that the product wants: XOR 0x80 subtracts 128.
     let signed = const { BITS == 8 && G::SIGNED_LHS };
     let (sign_xor, offset) = if signed { (v.splat(0x8080_8080u32 as i32), 128) } else { (v.splat(0), 0) };
+    let groups = panel.lines.chunks_exact(panel.group).zip(rows.units.chunks_exact(panel.group));
+    let groups = groups.zip(rows.scales.iter().zip(rows.sums));
     let mut y = [[v.splat_f32(0.0); REGS]; ROWS];
-    for (k, lines) in panel.lines.chunks_exact(panel.group).enumerate() {
-        let units: [&[_]; ROWS] = array!(&rows[0].units[..0], i => &rows[i].units[k * panel.group..][..lines.len()]);
-        let zero_points: [_; REGS] = panel.zero_points::<G::V, REGS>(v, k, BITS, offset);
+    for (k, ((lines, units), (row_scales, sums))) in groups.enumerate() {
         let mut acc = [[v.splat(0); REGS]; ROWS];
-        for i in 0..ROWS {
-            let sum = v.splat(rows[i].sums[k]);
-            acc[i] = array!(sum, r => v.sub(v.splat(0), v.mul(zero_points[r], sum)));
+        match panel.zero_points.get(k) {
+            None => {
+                for i in 0..ROWS {
+                    acc[i] = [v.splat(-((1 << (BITS - 1)) - offset) * sums[i]); REGS];
+                }
+            }
+            Some(zero_points) => {
+                let zero_points: [_; REGS] = widened(v, zero_points, offset);
+                for i in 0..ROWS {
+                    acc[i] = array!(acc[0][0], r => v.sub(v.splat(0), v.mul(zero_points[r], v.splat(sums[i]))));
+                }
+            }
         }
-        for (l, line) in lines.iter().enumerate() {
+        for (line, units) in lines.iter().zip(units) {
             if ROWS == 1 {
                 v.prefetch(line.as_ptr().wrapping_add(AHEAD));
             }
             let mut weights: [_; REGS] = array!(v.splat(0), r => load_line(v, line, r));
-            for p in 0..PER {
+            for units in units {
                 let codes: [_; REGS] = array!(mask, r => {
                     let codes = v.and(weights[r], mask);
                     if signed { v.xor(codes, sign_xor) } else { codes }
                 });
-                for i in 0..ROWS {
-                    let unit = g.weights(v.splat(i32::from_le_bytes(units[i][l][p])));
+                for (acc, &unit) in acc.iter_mut().zip(units) {
+                    let unit = g.weights(v.splat(i32::from_le_bytes(unit)));
                     for r in 0..REGS {
-                        acc[i][r] = g.dot4(acc[i][r], codes[r], unit);
+                        acc[r] = g.dot4(acc[r], codes[r], unit);
                     }
                 }
                 for weights in &mut weights {
@@ -133,7 +129,7 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
         }
         let scales: [_; REGS] = panel.scales(v, k);
         for i in 0..ROWS {
-            let row_scale = v.splat_f32(rows[i].scales[k]);
+            let row_scale = v.splat_f32(row_scales[i]);
             for r in 0..REGS {
                 let scale = F32s(v, v.mul_f32(row_scale, scales[r]));
                 y[i][r] = dequantize_sum(acc[i][r], scale, Some(F32s(v, y[i][r])), None).1;
@@ -146,41 +142,26 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
 /// Bytes that one row prefetches ahead: the hardware prefetcher stops at each page.
 const AHEAD: usize = 4096;
 
-/// `y[i][j] = Σ_group (Σ_k x[i][k] * (w[k][j] - zero_point[group][j])) * w_scale[group][j]` in floats. Within a group, four
-/// sums of every fourth value are added in pairs.
-pub(crate) struct FloatsByNBits<'a, V, const BITS: i32, const PER: usize> {
+/// `y[i][j] = Σ_group (Σ_k x[i][k] * (w[k][j] - zero_point[group][j])) * w_scale[group][j]` in floats, in the order of the depth.
+pub(crate) struct FloatsByNBits<'a, V, const BITS: i32, const PER: usize, const ROWS: usize> {
     pub(crate) v: V,
-    pub(crate) rows: &'a [FloatRow<'a, PER>],
+    pub(crate) rows: FloatRows<'a, PER, ROWS>,
     pub(crate) panel: NBitsPanel<'a>,
-    /// One per row.
-    pub(crate) out: &'a mut [[f32; COLUMNS]],
+    pub(crate) out: &'a mut [[f32; COLUMNS]; ROWS],
 }
 
-impl<V: Vector, const BITS: i32, const PER: usize> Task for FloatsByNBits<'_, V, BITS, PER> {
+impl<V: Vector, const BITS: i32, const PER: usize, const ROWS: usize> Task for FloatsByNBits<'_, V, BITS, PER, ROWS> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        if const { V::LANES == 16 } {
-            self.rows::<4, 1>();
-        } else if const { V::LANES == 8 } {
-            self.rows::<1, 2>();
-        } else {
-            self.rows::<1, 4>();
-        }
-    }
-}
-
-impl<V: Vector, const BITS: i32, const PER: usize> FloatsByNBits<'_, V, BITS, PER> {
-    #[inline(always)]
-    fn rows<const ROWS: usize, const REGS: usize>(self) {
         let Self { v, rows, panel, out } = self;
-        let ((rows, rest), (out, out_rest)) = (rows.as_chunks::<ROWS>(), out.as_chunks_mut::<ROWS>());
-        for (rows, out) in rows.iter().zip(out) {
-            *out = floats_by_panel::<V, BITS, PER, ROWS, REGS>(v, rows, panel);
-        }
-        for (row, out) in rest.iter().zip(out_rest) {
-            [*out] = floats_by_panel::<V, BITS, PER, 1, REGS>(v, &[*row], panel);
+        if const { V::LANES == 16 } {
+            *out = floats_by_panel::<V, BITS, PER, ROWS, 1>(v, rows, panel);
+        } else if const { V::LANES == 8 } {
+            *out = floats_by_panel::<V, BITS, PER, ROWS, 2>(v, rows, panel);
+        } else {
+            *out = floats_by_panel::<V, BITS, PER, ROWS, 4>(v, rows, panel);
         }
     }
 }
@@ -188,29 +169,31 @@ impl<V: Vector, const BITS: i32, const PER: usize> FloatsByNBits<'_, V, BITS, PE
 #[inline(always)]
 fn floats_by_panel<V: Vector, const BITS: i32, const PER: usize, const ROWS: usize, const REGS: usize>(
     v: V,
-    rows: &[FloatRow<'_, PER>; ROWS],
+    rows: FloatRows<'_, PER, ROWS>,
     panel: NBitsPanel<'_>,
 ) -> [[f32; COLUMNS]; ROWS] {
     let mask = v.splat((1 << BITS) - 1);
+    let groups = panel.lines.chunks_exact(panel.group).zip(rows.0.chunks_exact(panel.group));
     let mut y = [[v.splat_f32(0.0); REGS]; ROWS];
-    for (k, lines) in panel.lines.chunks_exact(panel.group).enumerate() {
-        let units: [&[_]; ROWS] = array!(&rows[0][..0], i => &rows[i][k * panel.group..][..lines.len()]);
-        let zero_points: [_; REGS] = panel.zero_points::<V, REGS>(v, k, BITS, 0);
-        let mut sums = [[[v.splat_f32(0.0); REGS]; 4]; ROWS];
-        for (l, line) in lines.iter().enumerate() {
+    for (k, (lines, units)) in groups.enumerate() {
+        let zero_points: [_; REGS] = match panel.zero_points.get(k) {
+            None => [v.splat(1 << (BITS - 1)); REGS],
+            Some(zero_points) => widened(v, zero_points, 0),
+        };
+        let mut sums = [[v.splat_f32(0.0); REGS]; ROWS];
+        for (line, units) in lines.iter().zip(units) {
             if ROWS == 1 {
                 v.prefetch(line.as_ptr().wrapping_add(AHEAD));
             }
             let mut weights: [_; REGS] = array!(v.splat(0), r => load_line(v, line, r));
-            for p in 0..PER {
+            for units in units {
                 let mut bytes = weights;
-                for d in 0..4 {
+                for x in units {
                     for r in 0..REGS {
                         let centred = v.to_f32(v.sub(v.and(bytes[r], mask), zero_points[r]));
                         bytes[r] = v.shift_right(bytes[r], 8);
-                        for i in 0..ROWS {
-                            let product = v.mul_f32(v.splat_f32(units[i][l][p][d]), centred);
-                            sums[i][d][r] = v.add_f32(sums[i][d][r], product);
+                        for (sums, &x) in sums.iter_mut().zip(x) {
+                            sums[r] = v.add_f32(sums[r], v.mul_f32(v.splat_f32(x), centred));
                         }
                     }
                 }
@@ -220,30 +203,23 @@ fn floats_by_panel<V: Vector, const BITS: i32, const PER: usize, const ROWS: usi
             }
         }
         let scales: [_; REGS] = panel.scales(v, k);
-        for i in 0..ROWS {
-            let [a, b, c, d] = sums[i];
+        for (y, sums) in y.iter_mut().zip(sums) {
             for r in 0..REGS {
-                let sum = v.add_f32(v.add_f32(a[r], b[r]), v.add_f32(c[r], d[r]));
-                y[i][r] = v.add_f32(v.mul_f32(sum, scales[r]), y[i][r]);
+                y[r] = v.add_f32(v.mul_f32(sums[r], scales[r]), y[r]);
             }
         }
     }
     stored(v, &y)
 }
 
-impl NBitsPanel<'_> {
-    /// Returns the zero points of a group, less `offset`.
-    #[inline(always)]
-    fn zero_points<V: Vector, const REGS: usize>(self, v: V, group: usize, bits: i32, offset: i32) -> [V::I32; REGS] {
-        match self.zero_points.get(group) {
-            Some(zero_points) => {
-                let wide: [i32; COLUMNS] = array!(0, j => i32::from(zero_points[j]) - offset);
-                array!(v.splat(0), r => load_i32(v, &wide[r * V::LANES..]))
-            }
-            None => [v.splat((1 << (bits - 1)) - offset); REGS],
-        }
-    }
+/// Returns zero points less `offset`.
+#[inline(always)]
+fn widened<V: Vector, const REGS: usize>(v: V, zero_points: &[u8; COLUMNS], offset: i32) -> [V::I32; REGS] {
+    let wide: [i32; COLUMNS] = array!(0, j => i32::from(zero_points[j]) - offset);
+    array!(v.splat(0), r => load_i32(v, &wide[r * V::LANES..]))
+}
 
+impl NBitsPanel<'_> {
     #[inline(always)]
     fn scales<V: Vector, const REGS: usize>(self, v: V, group: usize) -> [V::F32; REGS] {
         assert!(REGS * V::LANES == COLUMNS, "registers of a panel");
