@@ -6,47 +6,40 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `isa` | the ordered list of instruction sets, and the choice |
+//! | `arch` | the instruction sets of the target: one of `x86_64/`, `aarch64/`, `wasm32` and, without SIMD, `arch` |
+//! | `isa` | the choice of an instruction set, and the sizes of blocks |
 //! | `vector` | the operations on registers |
 //! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `quantize`, `half` |
-//! | `x86_64/`, `aarch64/`, `wasm32`, `portable` | the registers of each instruction set |
+//! | `portable`, `table` | registers and lookup tables in plain Rust |
+//! | `one_set`, `without_tiles` | the choice on targets with one instruction set, or without hardware tiles |
 //! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
-//! | `non_temporal`, `bytes`, `fma` | stores past the caches, views of bytes, FMA where it changes no result |
+//! | `non_temporal`, `bytes` | stores past the caches, views of bytes |
 
-#[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
-mod aarch64;
+#[cfg_attr(target_arch = "x86_64", path = "x86_64/mod.rs")]
+#[cfg_attr(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"), path = "aarch64/mod.rs")]
+#[cfg_attr(all(target_arch = "wasm32", target_feature = "simd128"), path = "wasm32.rs")]
+mod arch;
 mod bytes;
-mod fma;
 #[cfg(feature = "gemm")]
 mod gemm_f32;
 mod generic;
 mod isa;
 mod non_temporal;
-#[cfg(any(
-    test,
-    not(any(
-        target_arch = "x86_64",
-        all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"),
-        all(target_arch = "wasm32", target_feature = "simd128")
-    ))
-))]
 #[allow(unsafe_code, reason = "registers from memory")]
+#[allow(dead_code, reason = "for tests and targets without SIMD of their own")]
 mod portable;
+#[allow(dead_code, reason = "some targets have a better one")]
+mod table;
 mod vector;
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-mod wasm32;
-#[cfg(target_arch = "x86_64")]
-mod x86_64;
 
-#[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
-pub(crate) use aarch64::Neon as Baseline;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use arch::{Amx, AmxProduct, transposed};
+pub(crate) use arch::{Baseline, Fma, Isa, Vectors, with_gemm, with_vector};
 pub(crate) use bytes::{as_bytes, as_bytes_mut, same_size_view_mut};
-pub(crate) use fma::Fma;
 #[cfg(feature = "gemm")]
 pub(crate) use gemm_f32::gemm_f32;
 pub(crate) use generic::depthwise::{CHANNELS, Dot4, Dot4Call, Interleave4, Vector64};
-pub(crate) use generic::depthwise_f32::Taps as TapsF32;
-#[allow(unused_imports, reason = "some targets have a better product")]
+pub(crate) use generic::depthwise_f32::KernelPositionsF32;
 use generic::gemm::multiply_i16;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};
 use generic::half::{FromF16, ToF16};
@@ -55,19 +48,9 @@ pub(crate) use generic::nbits::{
 };
 pub(crate) use generic::output::{Dequantize, OutTile, RequantizeBytes, Stage, StoreI32};
 use generic::quantize::QuantizeBytes;
-pub(crate) use isa::{Blocking, Isa, Vectors, with_gemm, with_vector};
+pub(crate) use isa::Blocking;
 pub(crate) use non_temporal::{NonTemporal, with_non_temporal};
-#[cfg(not(any(
-    target_arch = "x86_64",
-    all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"),
-    all(target_arch = "wasm32", target_feature = "simd128")
-)))]
-pub(crate) use portable::Portable as Baseline;
 pub(crate) use vector::Vector;
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(crate) use wasm32::Simd128 as Baseline;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{Amx, AmxProduct, Sse2 as Baseline, transposed};
 
 use crate::affine::{ByteQuantizer, Rounding};
 
@@ -89,7 +72,7 @@ pub trait Target: Copy + Send + Sync {
 }
 
 /// Implements [`Target`] for a token by the features that it proves.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[allow(unused_macros, reason = "targets of one instruction set are compiled for it")]
 macro_rules! target {
     ($token:ty, $features:literal) => {
         impl $crate::simd::Target for $token {
@@ -107,7 +90,7 @@ macro_rules! target {
         }
     };
 }
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[allow(unused_imports, reason = "targets of one instruction set are compiled for it")]
 use target;
 
 /// The arithmetic that output stages are written in: one `f32`, or SIMD registers of them.
@@ -196,16 +179,7 @@ pub(crate) fn lookup(table: &[u8; 256], (codes, len): (&[u8], usize), (to, strid
     if len == 0 || stride == 0 {
         return;
     }
-    #[cfg(target_arch = "x86_64")]
-    if let Some(vbmi) = Isa::current().vbmi() {
-        return vbmi.lookup(table, (codes, len), (to, stride));
-    }
-    #[cfg(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon"))]
-    return aarch64::lookup(table, (codes, len), (to, stride));
-    #[cfg(not(all(target_arch = "aarch64", target_endian = "little", target_feature = "neon")))]
-    for (codes, to) in codes.chunks_exact(len).zip(to.chunks_mut(stride)) {
-        to.iter_mut().zip(codes).for_each(|(to, &code)| *to = table[code as usize]);
-    }
+    arch::lookup(table, (codes, len), (to, stride));
 }
 
 #[cfg(test)]

@@ -5,8 +5,19 @@
 
 use core::arch::wasm32::*;
 
+#[path = "one_set.rs"]
+mod one_set;
+#[path = "without_tiles.rs"]
+mod without_tiles;
+
+pub(crate) use one_set::*;
+
 use super::vector::vector_methods;
-use super::{Fma, Target, Task, Vector};
+use super::{Target, Task, Vector, multiply_i16};
+
+const NAME: &str = "simd128";
+
+pub(crate) use Simd128 as Baseline;
 
 /// The instructions that the program is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,4 +101,4 @@ unsafe impl Vector for Simd128 {
     }
 }
 
-super::multiply_i16!(Simd128, MR = 4);
+multiply_i16!(Simd128, MR = 4);

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops::clamp::Clamp;
 use crate::ops::float_weights::{CODE_MACS_PER_MAC, Matrix};
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut, per_thread};
-use crate::simd::{Isa, TapsF32, Target, Task, Vector, with_vector};
+use crate::simd::{Isa, KernelPositionsF32, Target, Task, Vector, with_vector};
 use crate::threads;
 use crate::window::Placed;
 
@@ -70,19 +70,19 @@ impl<'a, V: Vector> Task for OnSet<'a, V> {
         let (channels, inside) = (g.channels[0], g.window.inside(1));
         for (row, y) in (first_row..).zip(y.chunks_exact_mut((columns * channels).max(1))) {
             let (image, row) = (&x[row / height * g.input_len()..][..g.input_len()], row % height);
-            let (ky, (taps, iy)) = (g.window.kernel_range(0, row).start, g.window.first_pixel(0, row));
+            let (ky, (kernel_rows, iy)) = (g.window.kernel_range(0, row).start, g.window.first_pixel(0, row));
             for first in (0..channels).step_by(CHANNELS) {
                 let bias = &bias[first..channels.min(first + CHANNELS)];
                 let mut column = 0;
                 while column < columns {
-                    // Outputs whose whole windows lie inside the image see the same taps.
+                    // Outputs whose whole windows lie inside the image see the same kernel positions.
                     let outputs = if inside.contains(&column) { inside.end - column } else { 1 };
                     let kx = g.window.kernel_range(1, column).start;
                     let (kernel_columns, ix) = g.window.first_pixel(1, column);
-                    // Without taps, nothing is read.
+                    // Without kernel positions, nothing is read.
                     let from = |values: &'a [f32], at: usize| values.get(at * channels + first..).unwrap_or_default();
-                    let taps = TapsF32 {
-                        taps: [taps, kernel_columns],
+                    let positions = KernelPositionsF32 {
+                        kernel: [kernel_rows, kernel_columns],
                         x: from(image, iy * width + ix),
                         x_steps: [dilations[0] * width * channels, dilations[1] * channels],
                         x_step: strides[1] * channels,
@@ -93,7 +93,7 @@ impl<'a, V: Vector> Task for OnSet<'a, V> {
                         outputs,
                         y_step: channels,
                     };
-                    taps.compute(v, &mut y[column * channels + first..]);
+                    positions.compute(v, &mut y[column * channels + first..]);
                     column += outputs;
                 }
             }

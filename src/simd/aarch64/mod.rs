@@ -2,9 +2,16 @@
 #![allow(unsafe_code, reason = "intrinsics and assembly; each block states why it is sound")]
 
 mod dot;
+mod fma;
 mod lookup;
 mod neon;
+mod sets;
+#[path = "../without_tiles.rs"]
+mod without_tiles;
 
-pub(crate) use dot::{DotProd, I8mm};
+use dot::{DotProd, I8mm};
+pub(crate) use fma::Fma;
 pub(crate) use lookup::lookup;
-pub(crate) use neon::Neon;
+use neon::Neon;
+pub(crate) use neon::Neon as Baseline;
+pub(crate) use sets::{Isa, Vectors, with_gemm, with_vector};

@@ -15,7 +15,7 @@ pub(crate) type Vector64 = [u8; 64];
 pub(crate) const CHANNELS: usize = 16;
 
 /// Rows of depthwise outputs: `acc[r][x][c] = start[c] + Σ_t Σ_i input[x][t][c][i] * weights[r][t][c][i]` for all
-/// outputs `x`, channels `c`, taps `t` and `i < 4`. `input[x][t]` is vector `x * step + offsets[t]`. Sums wrap.
+/// outputs `x`, channels `c`, kernel positions `t` and `i < 4`. `input[x][t]` is vector `x * step + offsets[t]`. Sums wrap.
 #[derive(Clone, Copy)]
 pub(crate) struct Dot4<'a> {
     pub(crate) rows: usize,
@@ -27,7 +27,7 @@ pub(crate) struct Dot4<'a> {
     pub(crate) step: usize,
     /// Distance of each tap's vector from the first vector of an output.
     pub(crate) offsets: &'a [usize],
-    /// The bits of signed codes, `[blocks][rows or more][taps]`.
+    /// The bits of signed codes, `[blocks][rows or more][positions]`.
     pub(crate) weights: &'a [Vector64],
     /// Initial accumulators, `[blocks]`.
     pub(crate) start: &'a [[i32; CHANNELS]],
@@ -60,9 +60,12 @@ impl<G: Gemm, S: Stage> Dot4Call<'_, G, S> {
         // The bounds of all reads of vectors and weights below.
         let farthest = offsets.iter().copied().max().unwrap_or(0);
         let last = (outputs - 1).checked_mul(step).and_then(|last| last.checked_add(farthest)?.checked_add(blocks - 1));
-        assert!(last.is_some_and(|last| last < vectors.len()), "vectors of all taps");
-        let taps = rows.checked_mul(offsets.len());
-        assert!(taps.is_some_and(|taps| taps <= weights.len() / blocks), "weights of all taps");
+        assert!(last.is_some_and(|last| last < vectors.len()), "vectors of all kernel positions");
+        let positions = rows.checked_mul(offsets.len());
+        assert!(
+            positions.is_some_and(|positions| positions <= weights.len() / blocks),
+            "weights of all kernel positions"
+        );
         let columns = TapColumns::detect(&self.dot4).filter(|_| outputs >= XS);
         let mut row = 0;
         while row < rows {
@@ -70,7 +73,7 @@ impl<G: Gemm, S: Stage> Dot4Call<'_, G, S> {
             row += if S::FROM_REGISTERS {
                 self.tap_rows::<REGS, XS>(columns, row)
             } else {
-                self.g.run(AnyTaps::<G, S, REGS, XS> { call: &mut self, row })
+                self.g.run(AnyKernel::<G, S, REGS, XS> { call: &mut self, row })
             };
         }
     }
@@ -91,7 +94,7 @@ impl<G: Gemm, S: Stage> Dot4Call<'_, G, S> {
                 g.run(TapRows::<G, S, REGS, XS, 2, 5, 1, 1> { call, columns, row })
             }
             Some(columns) => g.run(TapRows::<G, S, REGS, XS, 2, 5, 2, 1> { call, columns, row }),
-            None => g.run(AnyTaps::<G, S, REGS, XS> { call, row }),
+            None => g.run(AnyKernel::<G, S, REGS, XS> { call, row }),
         }
     }
 }
@@ -99,8 +102,8 @@ impl<G: Gemm, S: Stage> Dot4Call<'_, G, S> {
 /// `ROWS` rows, which share input vectors, with weights in registers. Each input column is loaded once for all outputs
 /// that see it. Returns the number of rows.
 ///
-/// Made by [`Dot4Call::compute`], which checked the bounds: the vectors and weights of all taps, outputs and rows exist,
-/// `columns` describes the taps, and a row has at least `XS` outputs.
+/// Made by [`Dot4Call::compute`], which checked the bounds: the vectors and weights of all kernel positions, outputs and rows exist,
+/// `columns` describes the positions, and a row has at least `XS` outputs.
 struct TapRows<
     'a,
     'b,
@@ -139,8 +142,8 @@ impl<
         let per_block = weights.len() / start.len();
         for (block, start) in start.iter().enumerate() {
             let weights = &weights[block * per_block + row * GROUPS * WIDTH..][..ROWS * GROUPS * WIDTH];
-            let mut taps = [[[[g.weights(v.splat(0)); REGS]; WIDTH]; GROUPS]; ROWS];
-            for (to, from) in taps.as_flattened_mut().as_flattened_mut().iter_mut().zip(weights) {
+            let mut kernel = [[[[g.weights(v.splat(0)); REGS]; WIDTH]; GROUPS]; ROWS];
+            for (to, from) in kernel.as_flattened_mut().as_flattened_mut().iter_mut().zip(weights) {
                 let bytes = load_vector64::<_, REGS>(v, from);
                 *to = array!(g.weights(bytes[0]), i => g.weights(bytes[i]));
                 // The hardware prefetcher does not find the next block.
@@ -162,7 +165,7 @@ impl<
                             for (x, acc) in acc.iter_mut().enumerate() {
                                 if c >= x * STRIDE && c - x * STRIDE < WIDTH {
                                     for i in 0..REGS {
-                                        acc[i] = g.dot4(acc[i], codes[i], taps[r][q][c - x * STRIDE][i]);
+                                        acc[i] = g.dot4(acc[i], codes[i], kernel[r][q][c - x * STRIDE][i]);
                                     }
                                 }
                             }
@@ -179,14 +182,14 @@ impl<
     }
 }
 
-/// One row of a kernel of any number of taps, with weights from memory. Made by [`Dot4Call::compute`], which checked the
+/// One row of a kernel of any number of positions, with weights from memory. Made by [`Dot4Call::compute`], which checked the
 /// bounds.
-struct AnyTaps<'a, 'b, G, S: Stage, const REGS: usize, const XS: usize> {
+struct AnyKernel<'a, 'b, G, S: Stage, const REGS: usize, const XS: usize> {
     call: &'a mut Dot4Call<'b, G, S>,
     row: usize,
 }
 
-impl<G: Gemm, S: Stage, const REGS: usize, const XS: usize> Task for AnyTaps<'_, '_, G, S, REGS, XS> {
+impl<G: Gemm, S: Stage, const REGS: usize, const XS: usize> Task for AnyKernel<'_, '_, G, S, REGS, XS> {
     type Output = usize;
 
     #[inline(always)]
@@ -229,7 +232,7 @@ impl<G: Gemm, S: Stage, const REGS: usize, const XS: usize> Task for AnyTaps<'_,
     }
 }
 
-/// Taps that form a 3 × 3 kernel in one group of four kernel rows, or a 5 × 5 kernel in two groups.
+/// Kernel positions that form a 3 × 3 kernel in one group of four kernel rows, or a 5 × 5 kernel in two groups.
 #[derive(Clone, Copy)]
 struct TapColumns {
     groups: usize,

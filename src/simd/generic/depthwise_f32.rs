@@ -3,12 +3,12 @@
 use crate::affine::clamp_f32;
 use crate::simd::Vector;
 
-/// Neighbouring outputs of one row that see the same taps: `y[p * y_step + c] = clamp(bias[c] + Σ_i Σ_j x[p * x_step +
+/// Neighbouring outputs of one row that see the same kernel positions: `y[p * y_step + c] = clamp(bias[c] + Σ_i Σ_j x[p * x_step +
 /// i * x_steps[0] + j * x_steps[1] + c] * weights[i * weight_steps[0] + j * weight_steps[1] + c])` for `p < outputs`,
-/// `i < taps[0]` and `j < taps[1]`, summed in this order, for each channel `c` of `bias`.
+/// `i < kernel[0]` and `j < kernel[1]`, summed in this order, for each channel `c` of `bias`.
 #[derive(Clone, Copy)]
-pub(crate) struct Taps<'a> {
-    pub(crate) taps: [usize; 2],
+pub(crate) struct KernelPositionsF32<'a> {
+    pub(crate) kernel: [usize; 2],
     pub(crate) x: &'a [f32],
     pub(crate) x_steps: [usize; 2],
     pub(crate) x_step: usize,
@@ -26,7 +26,7 @@ const TILE: usize = 4;
 /// Registers of channels that are computed together: a single sum would wait for each addition.
 const REGISTERS: usize = 2;
 
-impl Taps<'_> {
+impl KernelPositionsF32<'_> {
     /// Computes the outputs.
     ///
     /// # Panics
@@ -42,7 +42,7 @@ impl Taps<'_> {
             steps.iter().try_fold(channels, |end, &(count, step)| end.checked_add((count - 1).checked_mul(step)?))
         };
         let fits = |end: Option<usize>, len: usize| end.is_some_and(|end| end <= len);
-        let [rows, columns] = self.taps;
+        let [rows, columns] = self.kernel;
         if rows > 0 && columns > 0 {
             let x = [(self.outputs, self.x_step), (rows, self.x_steps[0]), (columns, self.x_steps[1])];
             let weights = [(rows, self.weight_steps[0]), (columns, self.weight_steps[1])];
@@ -88,16 +88,16 @@ impl Taps<'_> {
         let x = self.x.as_ptr().wrapping_add(output * self.x_step + channel);
         let weights = self.weights.as_ptr().wrapping_add(channel);
         let y = y.as_mut_ptr().wrapping_add(output * self.y_step + channel);
-        // SAFETY: `compute` saw pixels, weights and outputs of all taps and channels, and `channel` is followed by `R`
+        // SAFETY: `compute` saw pixels, weights and outputs of all kernel positions and channels, and `channel` is followed by `R`
         // registers of channels.
         unsafe {
             let bias = self.bias.as_ptr().add(channel);
             let bias: [_; R] = array!(v.splat_f32(0.0), r => v.load_f32(bias.add(r * V::LANES)));
             let mut acc = [bias; P];
-            for i in 0..self.taps[0] {
+            for i in 0..self.kernel[0] {
                 let mut x = x.wrapping_add(i * self.x_steps[0]);
                 let mut weights = weights.wrapping_add(i * self.weight_steps[0]);
-                for _ in 0..self.taps[1] {
+                for _ in 0..self.kernel[1] {
                     let w: [_; R] = array!(v.splat_f32(0.0), r => v.load_f32(weights.add(r * V::LANES)));
                     for (p, acc) in acc.iter_mut().enumerate() {
                         let x = x.wrapping_add(p * self.x_step);
@@ -125,8 +125,8 @@ impl Taps<'_> {
         for (output, y) in y.chunks_mut(self.y_step.max(1)).take(self.outputs).enumerate() {
             for (c, (y, &bias)) in y.iter_mut().zip(self.bias).enumerate() {
                 let mut acc = bias;
-                for i in 0..self.taps[0] {
-                    for j in 0..self.taps[1] {
+                for i in 0..self.kernel[0] {
+                    for j in 0..self.kernel[1] {
                         let x = self.x[output * self.x_step + i * self.x_steps[0] + j * self.x_steps[1] + c];
                         acc += x * self.weights[i * self.weight_steps[0] + j * self.weight_steps[1] + c];
                     }
