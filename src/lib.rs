@@ -39,6 +39,7 @@ pub mod compat;
 pub mod element;
 mod elementwise;
 pub mod error;
+pub mod fingerprint;
 pub mod gemm;
 mod granularity;
 pub mod graph;
