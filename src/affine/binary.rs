@@ -6,6 +6,7 @@ use super::{
 };
 use crate::element::Code;
 use crate::error::{Error, Result};
+use crate::simd::Fma;
 
 /// A scale and a zero point.
 pub(crate) type ScaleZeroPoint = (f32, i32);
@@ -30,8 +31,8 @@ impl<Op: BinaryOp> BinaryOp for OffsetCodes<Op> {
     }
 }
 
-/// Sum in `f32`: `clamp(rne((y_zero - (ra * a_zero + rb * b_zero)) + a * ra + b * rb))`, `ra = a_scale / y_scale`,
-/// `rb = b_scale / y_scale`, from left to right. The zero point is added before rounding (ONNX Runtime: `QLinearAdd`).
+/// Sum in `f32`: `clamp(rne(fma(a, ra, fma(b, rb, y_zero - fma(ra, a_zero, rb * b_zero)))))`, `ra = a_scale / y_scale`, `rb =
+/// b_scale / y_scale`. The zero point is added before rounding (ONNX Runtime on x86-64: `QLinearAdd`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FloatSum {
     a: f32,
@@ -39,20 +40,46 @@ pub(crate) struct FloatSum {
     constant: f32,
     low: f32,
     high: f32,
+    /// `None` if the machine has no FMA, or for ratios where the sum in `f64` might differ from it.
+    fma: Option<Fma>,
 }
 
 impl FloatSum {
     pub(crate) fn new(a: ScaleZeroPoint, b: ScaleZeroPoint, y: ScaleZeroPoint, codes: Codes) -> Self {
+        /// Products of codes with ratios no smaller than this, and no further apart than its inverse, and the sums of two
+        /// and a zero point have at most 53 bits.
+        const MIN_RATIO: f32 = 1.0 / (1 << 20) as f32;
         let (ra, rb) = (a.0 / y.0, b.0 / y.0);
-        let constant = y.1 as f32 - (ra * a.1 as f32 + rb * b.1 as f32);
-        Self { a: ra, b: rb, constant, low: codes.min as f32, high: codes.max as f32 }
+        let constant = y.1 as f32 - fma_by_f64(ra, a.1 as f32, rb * b.1 as f32);
+        let (least, greatest) = (ra.abs().min(rb.abs()), ra.abs().max(rb.abs()));
+        let fma = Fma::new().filter(|_| least >= MIN_RATIO * greatest.max(1.0));
+        Self { a: ra, b: rb, constant, low: codes.min as f32, high: codes.max as f32, fma }
     }
+
+    #[inline(always)]
+    fn sum(&self, a: i32, b: i32) -> f32 {
+        self.mul_add(a as f32, self.a, self.mul_add(b as f32, self.b, self.constant))
+    }
+
+    #[inline(always)]
+    fn mul_add(&self, a: f32, b: f32, c: f32) -> f32 {
+        match self.fma {
+            Some(fma) => fma.mul_add(a, b, c),
+            None => fma_by_f64(a, b, c),
+        }
+    }
+}
+
+/// Returns `a * b + c` in `f64`, rounded to `f32`: FMA if the sum has at most 53 bits.
+#[inline(always)]
+fn fma_by_f64(a: f32, b: f32, c: f32) -> f32 {
+    (f64::from(a) * f64::from(b) + f64::from(c)) as f32
 }
 
 impl BinaryOp for FloatSum {
     #[inline(always)]
     fn code(&self, a: i32, b: i32) -> i32 {
-        clamp_to_code(self.constant + a as f32 * self.a + b as f32 * self.b, self.low, self.high, false)
+        clamp_to_code(self.sum(a, b), self.low, self.high, false)
     }
 }
 
@@ -198,7 +225,28 @@ impl IntegerMean {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// With FMA and by `f64`, for ratios up to the bounds of where FMA is used, and near ties.
+        #[test]
+        fn sums_have_the_same_codes_without_fma(
+            ratios in prop_oneof![
+                (0.01f32..2.0, 0.01f32..2.0), (1e-6f32..1e-5, 0.5f32..1.0), (1e-4f32..1e-3, 100f32..1000.0),
+            ],
+            zeros in (0..256, 0..256, 0..256), a in 0..256, b in 0..256,
+        ) {
+            let codes = Codes { min: 0, max: 255 };
+            let with = FloatSum::new((ratios.0, zeros.0), (ratios.1, zeros.1), (1.0, zeros.2), codes);
+            let tie = (FloatSum { fma: None, ..with }.sum(a, b)).round() + 0.5 - FloatSum { fma: None, ..with }.sum(a, b);
+            for constant in [with.constant, with.constant + tie, (with.constant + tie).next_up(), (with.constant + tie).next_down()] {
+                let with = FloatSum { constant, ..with };
+                prop_assert_eq!(with.code(a, b), FloatSum { fma: None, ..with }.code(a, b), "{:?}", with);
+            }
+        }
+    }
 
     /// Every sum of small counts; sums next to multiples and halves of large counts.
     #[test]
