@@ -408,12 +408,15 @@ impl<'b, D: Dimension> Walk<'b, D> {
 
 /// Iterates over the indices of a tensor of this shape, in row-major order.
 pub(crate) fn positions<D: Dimension>(shape: D) -> impl Iterator<Item = Vec<usize>> {
-    (0..shape.size()).map(move |mut flat| {
-        let mut index = alloc::vec![0; shape.ndim()];
-        for (i, &len) in index.iter_mut().zip(shape.slice()).rev() {
-            *i = flat % len;
-            flat /= len;
-        }
-        index
-    })
+    (0..shape.size()).map(move |flat| position(&shape, flat))
+}
+
+/// Returns the index of an element by its place in row-major order.
+pub(crate) fn position<D: Dimension>(shape: &D, mut flat: usize) -> Vec<usize> {
+    let mut index = alloc::vec![0; shape.ndim()];
+    for (i, &len) in index.iter_mut().zip(shape.slice()).rev() {
+        *i = flat % len;
+        flat /= len;
+    }
+    index
 }

@@ -10,6 +10,7 @@
 //! | quantize with known parameters | [`QParams`] |
 //! | calibrate over many batches | [`observer`]: [`MinMax`](observer::MinMax), [`Entropy`](observer::Entropy), [`Mse`](observer::Mse) … |
 //! | halve a tensor | [`half`]: [`HalfCast`](half::HalfCast) |
+//! | use 8-bit, 6-bit and 4-bit floats | [`minifloat`]: [`F8E4M3FN`](minifloat::F8E4M3FN), [`MinifloatParams`](minifloat::MinifloatParams) … |
 //! | run linear and convolution layers on codes | [`nn`]: [`Linear`](nn::Linear), [`Conv2d`](nn::Conv2d), [`Output`](nn::Output) |
 //! | train with quantization | [`qat`]: [`FakeQuantize`](qat::FakeQuantize), [`LearnedQuantizer`](qat::LearnedQuantizer), [`FakeLinear`](qat::FakeLinear) … |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
@@ -47,6 +48,7 @@ pub mod half;
 #[cfg(any(feature = "onnx", feature = "safetensors"))]
 pub mod io;
 pub mod metrics;
+pub mod minifloat;
 pub mod nn;
 pub mod observer;
 pub mod ops;

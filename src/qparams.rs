@@ -464,7 +464,7 @@ impl<T: Element> QParams<T> {
 }
 
 /// Checks scales and brings them into the shape of the granularity.
-fn checked_scale<S: Float, D: Dimension>(granularity: Granularity, scale: Array<S, D>) -> Result<ArrayD<S>> {
+pub(crate) fn checked_scale<S: Float, D: Dimension>(granularity: Granularity, scale: Array<S, D>) -> Result<ArrayD<S>> {
     let scale = granularity.normalized(scale.into_dyn());
     granularity.check_shape("scales", scale.shape())?;
     // Iterating with positions is slow, so it is left to the error.

@@ -48,6 +48,22 @@ dtypes! {
     U16 "u16" 16;
     /// Signed 32-bit integer.
     I32 "i32" 32;
+    /// 4-bit float with 2 bits of exponent.
+    F4E2M1FN "f4e2m1fn" 4;
+    /// 6-bit float with 2 bits of exponent.
+    F6E2M3FN "f6e2m3fn" 6;
+    /// 6-bit float with 3 bits of exponent.
+    F6E3M2FN "f6e3m2fn" 6;
+    /// 8-bit float with 4 bits of exponent and a NaN.
+    F8E4M3FN "f8e4m3fn" 8;
+    /// 8-bit float with 4 bits of exponent, a NaN and no negative zero.
+    F8E4M3FNUZ "f8e4m3fnuz" 8;
+    /// 8-bit float with 5 bits of exponent, infinities and NaN.
+    F8E5M2 "f8e5m2" 8;
+    /// 8-bit float with 5 bits of exponent, a NaN and no negative zero.
+    F8E5M2FNUZ "f8e5m2fnuz" 8;
+    /// 8-bit power of two, the scale of OCP's microscaling formats.
+    E8M0 "f8e8m0fnu" 8;
     /// IEEE 754 half precision.
     F16 "f16" 16;
     /// Brain floating point: the upper 16 bits of a single-precision float.

@@ -200,7 +200,7 @@ fn other_type<T, U>(_: T) -> Option<U> {
 ///
 /// Rounding to odd in `f32` and then to nearest in half precision equals one rounding to nearest (Boldo and Melquiond,
 /// "Emulation of FMA and correctly rounded sums", 2008). `half` itself drops the low half of an `f64` before it rounds.
-fn to_odd_f32(x: f64) -> f32 {
+pub(super) fn to_odd_f32(x: f64) -> f32 {
     let nearest = x as f32;
     if nearest as f64 == x || x.is_nan() {
         return nearest;

@@ -5,14 +5,17 @@
 //! at the root of the crate.
 
 pub(crate) mod dtype;
+pub(crate) mod e8m0;
 pub(crate) mod float;
 pub(crate) mod integer;
+pub(crate) mod minifloat;
 pub(crate) mod packed;
 
 pub(crate) use dtype::DType;
 pub(crate) use float::{Compute, Float, HalfFloat, Widen};
 pub use integer::Code;
 pub(crate) use integer::{Element, I4, Storage};
+pub(crate) use minifloat::Minifloat;
 pub(crate) use packed::{Packed, check_codes};
 
 pub(crate) mod sealed {

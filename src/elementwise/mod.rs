@@ -9,12 +9,14 @@
 //! | `buffered` | calls a loop on the data itself, or on a buffer |
 //! | `ops` | the operators on one element |
 //! | `map` | the loop |
+//! | `minifloat` | encode and decode float codes |
 //! | `map2` | the loop on codes of two tensors, with broadcasting |
 //! | `reduce` | minimum and maximum of blocks |
 
 mod buffered;
 mod map;
 mod map2;
+mod minifloat;
 mod ops;
 mod reduce;
 
@@ -27,6 +29,7 @@ pub(crate) use buffered::{Stored, buffered};
 use map::Map;
 pub(crate) use map::padded;
 pub(crate) use map2::map2;
+pub(crate) use minifloat::{decode_run, encode_run};
 use ops::AffineOp;
 pub(crate) use reduce::include_all;
 

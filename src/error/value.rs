@@ -18,7 +18,7 @@ pub enum ValueError {
         /// Its index in the tensor.
         index: Vec<usize>,
     },
-    /// A value overflows the half-precision type.
+    /// A value overflows the half-precision or float code type.
     #[error("x: expected magnitudes of at most {}, found {} at index {index:?}", number(*.limit), number(*.found))]
     Overflow {
         /// The greatest finite magnitude of the type.

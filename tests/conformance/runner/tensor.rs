@@ -4,6 +4,9 @@ use half::{bf16, f16};
 use ndarray::ArrayD;
 use ndarray_npy::ReadNpyExt;
 use ndarray_npy::npy::header::Header;
+use ndarray_quant::minifloat::{
+    E8M0, F4E2M1FN, F6E2M3FN, F6E3M2FN, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, Minifloat,
+};
 use ndarray_quant::{I2, I4, U2, U4};
 
 use super::{Outcome, Stop};
@@ -25,8 +28,14 @@ pub(crate) enum Tensor {
     U4(ArrayD<u8>),
     I2(ArrayD<i8>),
     U2(ArrayD<u8>),
-    /// Codes of a type that the crate has no element for.
-    Other(String, ArrayD<u8>),
+    F8E4M3FN(ArrayD<F8E4M3FN>),
+    F8E5M2(ArrayD<F8E5M2>),
+    F8E4M3FNUZ(ArrayD<F8E4M3FNUZ>),
+    F8E5M2FNUZ(ArrayD<F8E5M2FNUZ>),
+    F6E2M3FN(ArrayD<F6E2M3FN>),
+    F6E3M2FN(ArrayD<F6E3M2FN>),
+    F4E2M1FN(ArrayD<F4E2M1FN>),
+    E8M0(ArrayD<E8M0>),
 }
 
 /// A type whose tensors are one variant of [`Tensor`].
@@ -59,14 +68,12 @@ macro_rules! typed {
             pub(crate) fn dtype(&self) -> &str {
                 match self {
                     $(Tensor::$variant(_) => $name,)*
-                    Tensor::Other(name, _) => name,
                 }
             }
 
             pub(crate) fn shape(&self) -> &[usize] {
                 match self {
                     $(Tensor::$variant(values) => values.shape(),)*
-                    Tensor::Other(_, codes) => codes.shape(),
                 }
             }
         }
@@ -87,6 +94,14 @@ typed! {
     U4 u8 U4 "u4";
     I2 i8 I2 "i2";
     U2 u8 U2 "u2";
+    F8E4M3FN F8E4M3FN F8E4M3FN "f8e4m3fn";
+    F8E5M2 F8E5M2 F8E5M2 "f8e5m2";
+    F8E4M3FNUZ F8E4M3FNUZ F8E4M3FNUZ "f8e4m3fnuz";
+    F8E5M2FNUZ F8E5M2FNUZ F8E5M2FNUZ "f8e5m2fnuz";
+    F6E2M3FN F6E2M3FN F6E2M3FN "f6e2m3fn";
+    F6E3M2FN F6E3M2FN F6E3M2FN "f6e3m2fn";
+    F4E2M1FN F4E2M1FN F4E2M1FN "f4e2m1fn";
+    E8M0 E8M0 E8M0 "f8e8m0fnu";
 }
 
 /// Expands the body with the name as an alias of the element type that a string names.
@@ -149,6 +164,22 @@ macro_rules! with_float {
 }
 pub(crate) use with_float;
 
+/// Expands the body with the name as an alias of the float code that a string names.
+macro_rules! with_minifloat {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        with_minifloat!(@ $dtype, $T => $body,
+            "f8e4m3fn" F8E4M3FN, "f8e5m2" F8E5M2, "f8e4m3fnuz" F8E4M3FNUZ, "f8e5m2fnuz" F8E5M2FNUZ,
+            "f6e2m3fn" F6E2M3FN, "f6e3m2fn" F6E3M2FN, "f4e2m1fn" F4E2M1FN)
+    };
+    (@ $dtype:expr, $T:ident => $body:expr, $($name:literal $t:ident),*) => {
+        match $dtype {
+            $($name => { type $T = ndarray_quant::minifloat::$t; $body })*
+            other => Err($crate::runner::Stop::not_covered(format!("dtype {other}"))),
+        }
+    };
+}
+pub(crate) use with_minifloat;
+
 impl Tensor {
     /// Reads the bytes of a `.npy` file.
     pub(crate) fn read(npy: &[u8], dtype: &str) -> Outcome<Self> {
@@ -167,10 +198,14 @@ impl Tensor {
             "u4" => Tensor::U4(low_bits(npy, 4)?),
             "i2" => Tensor::I2(low_bits(npy, 2)?.mapv(|bits| ((bits << 6) as i8) >> 6)),
             "u2" => Tensor::U2(low_bits(npy, 2)?),
-            "f8e4m3fn" | "f8e5m2" | "f8e4m3fnuz" | "f8e5m2fnuz" | "f8e8m0fnu" | "f6e3m2fn" | "f6e2m3fn"
-            | "f4e2m1fn" => Tensor::Other(dtype.to_owned(), values(npy)?),
-            other => return Err(Stop::not_covered(format!("dtype {other}"))),
+            "f8e8m0fnu" => Tensor::E8M0(values::<u8>(npy)?.mapv(E8M0::from_bits)),
+            other => return with_minifloat!(other, T => Ok(T::tensor(low_bits(npy, T::BITS)?.mapv(T::from_bits)))),
         })
+    }
+
+    /// Returns whether it holds float codes with a sign.
+    pub(crate) fn is_minifloat(&self) -> bool {
+        with_minifloat!(self.dtype(), T => Ok(T::view(self).is_some())).unwrap_or(false)
     }
 
     /// Returns the elements as `i64`, if it holds integers.
@@ -195,6 +230,14 @@ impl Tensor {
             Tensor::Bf16(x) => x.mapv(f64::from),
             _ => return None,
         })
+    }
+
+    /// Returns the values of float codes, if it holds those.
+    pub(crate) fn minifloats(&self) -> Option<ArrayD<f32>> {
+        if let Tensor::E8M0(x) = self {
+            return Some(x.mapv(f32::from));
+        }
+        with_minifloat!(self.dtype(), T => Ok(T::view(self).map(|x| x.mapv(f32::from)))).ok().flatten()
     }
 }
 
@@ -221,7 +264,7 @@ fn halves(mut npy: &[u8]) -> Outcome<ArrayD<f16>> {
 /// Reads one code per byte, from its low bits. The high bits must be zero.
 fn low_bits(npy: &[u8], bits: u32) -> Outcome<ArrayD<u8>> {
     let codes: ArrayD<u8> = values(npy)?;
-    match codes.iter().find(|&&code| code >> bits != 0) {
+    match codes.iter().find(|&&code| u32::from(code) >> bits != 0) {
         Some(code) => Err(Stop::failed(format!("{code:#x} is no {bits}-bit code"))),
         None => Ok(codes),
     }

@@ -1,10 +1,12 @@
 //! Quantization and dequantization: `QParams` and `Scheme`.
 
 use ndarray::{ArrayD, IxDyn};
+use ndarray_quant::minifloat::{Minifloat, MinifloatParams, MinifloatTensor};
 use ndarray_quant::{Convention, Element, Float, Granularity, QParams, QTensor, Scheme, element::Code};
 
+use super::cast::overflow;
 use crate::runner::case::Case;
-use crate::runner::tensor::{Tensor, Typed, with_element, with_float};
+use crate::runner::tensor::{Tensor, Typed, with_element, with_float, with_minifloat};
 use crate::runner::{Outcome, Stop};
 
 /// ONNX: `QuantizeLinear`.
@@ -57,6 +59,13 @@ const ATTRS: [&str; 9] =
 
 fn quantize_in(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>> {
     case.knows(&ATTRS)?;
+    if case.output(0)?.is_minifloat() {
+        return with_minifloat!(case.output(0)?.dtype(), T => with_float!(case.input(0)?.dtype(), F => {
+            let x = case.values::<F>(0)?;
+            let params = minifloat_params::<T>(case, x.shape())?.with_overflow(overflow(case));
+            Ok(vec![T::tensor(params.quantize(x)?.into_parts().0)])
+        }));
+    }
     with_element!(case.output(0)?.dtype(), T => with_float!(case.input(0)?.dtype(), F => {
         quantize_as::<T, F>(case, convention)
     }))
@@ -64,6 +73,13 @@ fn quantize_in(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>> {
 
 fn dequantize_in(case: &Case, convention: Convention) -> Outcome<Vec<Tensor>> {
     case.knows(&ATTRS)?;
+    if case.input(0)?.is_minifloat() {
+        return with_minifloat!(case.input(0)?.dtype(), T => with_float!(case.output(0)?.dtype(), F => {
+            let codes = case.values::<T>(0)?;
+            let params = minifloat_params::<T>(case, codes.shape())?;
+            Ok(vec![F::tensor(MinifloatTensor::new(codes.clone(), params)?.dequantize_as::<F>())])
+        }));
+    }
     with_element!(case.input(0)?.dtype(), T => with_float!(case.output(0)?.dtype(), F => {
         dequantize_as::<T, F>(case, convention)
     }))
@@ -113,6 +129,20 @@ fn params<T: Element>(case: &Case, shape: &[usize], convention: Convention) -> O
         Some((min, max)) => params.with_code_range(min, max)?,
         None => params,
     })
+}
+
+/// The scales of float codes, the second input of a case. A zero point, if there is one, must be 0.
+fn minifloat_params<T: Minifloat>(case: &Case, shape: &[usize]) -> Outcome<MinifloatParams<T>> {
+    let scale = case.input(1)?;
+    let scale = scale.floats().ok_or_else(|| Stop::not_covered(format!("scales of dtype {}", scale.dtype())))?;
+    let zero_point = case.inputs.get(2).and_then(|z| z.tensor.minifloats());
+    if zero_point.is_some_and(|z| z.iter().any(|&z| z != 0.0)) {
+        return Err(Stop::not_covered("zero points of float codes"));
+    }
+    let (granularity, params_shape) = granularity(case, shape, scale.shape())?;
+    let scale = scale.mapv(|scale| scale as f32).into_shape_with_order(params_shape);
+    let scale = scale.map_err(|error| Stop::failed(format!("scales do not fit {shape:?}: {error}")))?;
+    Ok(MinifloatParams::new(granularity, scale)?)
 }
 
 /// Returns the granularity of a case and the shape of its parameters.

@@ -1,14 +1,15 @@
-//! Casts: floats ↔ half precision, codes ↔ floats, integers → narrower codes.
+//! Casts: floats ↔ half precision and float codes, codes ↔ floats, integers → narrower codes.
 
 use ndarray::{ArrayD, IxDyn};
 use ndarray_quant::{
     Dequantize, Element, Float, QParams, QTensor,
     element::Code,
     half::{HalfCast, HalfFloat, Overflow},
+    minifloat::{E8M0, E8M0Rounding, Minifloat, MinifloatParams},
 };
 
 use crate::runner::case::Case;
-use crate::runner::tensor::{Tensor, Typed, with_element, with_float};
+use crate::runner::tensor::{Tensor, Typed, with_element, with_float, with_minifloat};
 use crate::runner::{Outcome, Stop};
 
 const ATTRS: [&str; 9] =
@@ -20,15 +21,22 @@ pub(crate) fn cast(case: &Case) -> Outcome<Vec<Tensor>> {
     let mut values = case.input(0)?.clone();
     let mut outputs = Vec::new();
     for (expected, _) in &case.outputs {
-        values = cast_to(&values, expected.tensor.dtype())?;
+        values = cast_to(case, &values, expected.tensor.dtype())?;
         outputs.push(values.clone());
     }
     Ok(outputs)
 }
 
-fn cast_to(x: &Tensor, dtype: &str) -> Outcome<Tensor> {
+fn cast_to(case: &Case, x: &Tensor, dtype: &str) -> Outcome<Tensor> {
     let from_float = x.floats().is_some();
     match dtype {
+        "f8e8m0fnu" => to_e8m0(case, x),
+        "f16" | "bf16" | "f32" | "f64" if x.minifloats().is_some() => {
+            with_float!(dtype, G => from_minifloat::<G>(x))
+        }
+        name if name.starts_with('f') && !["f16", "f32", "f64"].contains(&name) => {
+            with_minifloat!(dtype, T => with_float!(x.dtype(), F => to_minifloat::<F, T>(case, x)))
+        }
         "f16" if from_float => with_float!(x.dtype(), F => to_half::<F, half::f16>(x)),
         "bf16" if from_float => with_float!(x.dtype(), F => to_half::<F, half::bf16>(x)),
         "f32" | "f64" if from_float => with_float!(dtype, G => from_half::<G>(x)),
@@ -46,6 +54,42 @@ where
 {
     let x = view::<F>(x)?;
     Ok(H::tensor(HalfCast::<H>::new(Overflow::Infinity).quantize(x)?))
+}
+
+/// The overflow policy of a cast to float codes: ONNX saturates unless the case says otherwise.
+pub(crate) fn overflow(case: &Case) -> Overflow {
+    let saturates = case.attr("saturate").is_none_or(|value| value == &true || value == &1);
+    if saturates { Overflow::Saturate } else { Overflow::Infinity }
+}
+
+fn to_minifloat<F, T>(case: &Case, x: &Tensor) -> Outcome<Tensor>
+where
+    F: Float + Typed<Value = F>,
+    T: Minifloat + Typed<Value = T>,
+{
+    let params = MinifloatParams::<T>::per_tensor(1.0)?.with_overflow(overflow(case));
+    Ok(T::tensor(params.quantize(view::<F>(x)?)?.into_parts().0))
+}
+
+fn from_minifloat<G: Float + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
+    match x.minifloats() {
+        Some(values) => Ok(G::tensor(values.mapv(G::from_f32))),
+        None => Err(Stop::not_covered(format!("cast from {} to {}", x.dtype(), G::NAME))),
+    }
+}
+
+fn to_e8m0(case: &Case, x: &Tensor) -> Outcome<Tensor> {
+    let rounding = match (case.text("round_mode")?, case.text("rounding")?) {
+        (Some("up"), None) => E8M0Rounding::Up,
+        (None, Some("half_away")) => E8M0Rounding::Nearest,
+        (mode, rounding) => return Err(Stop::not_covered(format!("rounding {mode:?}, {rounding:?}"))),
+    };
+    let saturates = overflow(case) == Overflow::Saturate;
+    let cast = if saturates { E8M0::from_f32_saturating } else { E8M0::from_f32 };
+    match x.floats() {
+        Some(x) => Ok(Tensor::E8M0(x.mapv(|x| cast(x as f32, rounding)))),
+        None => Err(Stop::not_covered(format!("cast from {} to f8e8m0fnu", x.dtype()))),
+    }
 }
 
 fn from_half<G: Float + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
