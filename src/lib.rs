@@ -11,6 +11,7 @@
 //! | calibrate over many batches | [`observer`]: [`MinMax`](observer::MinMax), [`Entropy`](observer::Entropy), [`Mse`](observer::Mse) … |
 //! | halve a tensor | [`half`]: [`HalfCast`](half::HalfCast) |
 //! | use 8-bit, 6-bit and 4-bit floats | [`minifloat`]: [`F8E4M3FN`](minifloat::F8E4M3FN), [`MinifloatParams`](minifloat::MinifloatParams) … |
+//! | use block formats: MX, NVFP4, NF4, ggml's | [`block`]: [`BlockTensor`](block::BlockTensor) |
 //! | run linear and convolution layers on codes | [`nn`]: [`Linear`](nn::Linear), [`Conv2d`](nn::Conv2d), [`Output`](nn::Output) |
 //! | train with quantization | [`qat`]: [`FakeQuantize`](qat::FakeQuantize), [`LearnedQuantizer`](qat::LearnedQuantizer), [`FakeLinear`](qat::FakeLinear) … |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
@@ -36,6 +37,7 @@
 extern crate alloc;
 
 mod affine;
+pub mod block;
 pub mod compat;
 pub mod element;
 mod elementwise;

@@ -3,6 +3,7 @@
 //! Operations read the attributes and the inputs in order, and never the name of the case.
 
 mod affine;
+mod block;
 mod cast;
 mod choose;
 mod conv;
@@ -56,6 +57,10 @@ pub(crate) fn find(op: &str) -> Option<Operation> {
         "observer_min_max" | "observer_per_channel_min_max" => observer::min_max,
         "observer_moving_average" | "observer_moving_average_per_channel" => observer::moving_average,
         "observer_histogram" => observer::histogram,
+        "gguf_quantize" => block::gguf_quantize,
+        "gguf_dequantize" => block::gguf_dequantize,
+        "dequantize_nbits" => block::dequantize_nbits,
+        "matmul_nbits" => block::matmul_nbits,
         "cast" | "encode" | "decode" => cast::cast,
         _ => return None,
     })

@@ -1,0 +1,32 @@
+use super::{read_f16, write_f16};
+use crate::block::{block_format, max_magnitude, reciprocal};
+use crate::element::Compute;
+
+block_format! {
+    /// Symmetric 8-bit codes: `q * d`, 34 bytes for 32 values.
+    ///
+    /// `d = max(abs(x)) / 127` and `q = round(x * (1 / d))`, ties away from zero, before `d` is rounded to 16 bits.
+    ///
+    /// A block is `d`, then the codes.
+    Q8_0: 32 values, 34 bytes;
+}
+
+impl Q8_0 {
+    #[inline(always)]
+    fn encode(x: &[f32; 32], bytes: &mut [u8; 34]) {
+        let d = max_magnitude(x) / 127.0;
+        write_f16(bytes, 0, d);
+        let factor = reciprocal(d);
+        for i in 0..32 {
+            bytes[2 + i] = Compute::round_ties_away(x[i] * factor) as i8 as u8;
+        }
+    }
+
+    #[inline(always)]
+    fn decode(bytes: &[u8; 34], y: &mut [f32; 32]) {
+        let d = read_f16(bytes, 0);
+        for i in 0..32 {
+            y[i] = bytes[2 + i] as i8 as f32 * d;
+        }
+    }
+}

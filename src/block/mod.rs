@@ -1,0 +1,129 @@
+//! Block formats: rows of values in blocks of bytes that hold their scales.
+//!
+//! A block format stores a fixed number of neighbouring values of a row in a fixed number of bytes: codes, and the scale
+//! that they share. Files and kernels of other systems use the same bytes. [`BlockTensor`] is a tensor of such rows.
+//!
+//! | format | values | bytes | bits a value | content |
+//! |---|---|---|---|---|
+//! | [`MXFP8E4M3`], [`MXFP8E5M2`] | 32 | 33 | 8.25 | power of two, 8-bit floats |
+//! | [`MXFP6E2M3`], [`MXFP6E3M2`] | 32 | 25 | 6.25 | power of two, 6-bit floats |
+//! | [`MXFP4`] | 32 | 17 | 4.25 | power of two, 4-bit floats |
+//! | [`NVFP4`] | 16 | 9 | 4.5 | 8-bit float scale, 4-bit floats; one `f32` for the tensor |
+//! | [`NF4`] | 64 | 36 | 4.5 | `f32` scale, indices of 16 quantiles of the normal distribution |
+//! | [`ggml`] | 32 or 256 | 18 to 292 | 1.7 to 9.1 | the formats of GGUF files |
+//!
+//! ```
+//! use ndarray::Array2;
+//! use ndarray_quant::block::{BlockTensor, MXFP4, ggml::Q8_0};
+//!
+//! let x = Array2::from_shape_fn((4, 64), |(i, j)| (i as f32 - 1.5) * (j as f32 * 0.1).sin());
+//! let q = BlockTensor::<Q8_0, _>::quantize(&x)?;
+//! assert_eq!(q.as_bytes().len(), 4 * 2 * 34); // two blocks a row
+//! assert!(q.dequantize().iter().zip(&x).all(|(y, x)| (y - x).abs() < 0.01));
+//! assert_eq!(BlockTensor::<MXFP4, _>::quantize(&x)?.size_in_bytes(), 4 * 2 * 17);
+//! # Ok::<(), ndarray_quant::Error>(())
+//! ```
+
+pub mod ggml;
+mod matmul_nbits;
+mod mx;
+mod nf4;
+mod nvfp4;
+mod tensor;
+
+use core::fmt::Debug;
+
+pub use matmul_nbits::from_matmul_nbits;
+pub use mx::{MXFP4, MXFP6E2M3, MXFP6E3M2, MXFP8E4M3, MXFP8E5M2, Mx};
+pub use nf4::NF4;
+pub use nvfp4::NVFP4;
+pub use tensor::BlockTensor;
+
+/// A block format: `VALUES` neighbouring values of a row in `BYTES` bytes.
+///
+/// The types that implement it have no content. Their names are parameters of [`BlockTensor`], or values that quantize:
+/// they implement [`Quantize`](crate::Quantize).
+pub trait BlockFormat: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
+    /// The name of the format.
+    const NAME: &'static str;
+    /// The number of values of a block.
+    const VALUES: usize;
+    /// The number of bytes of a block.
+    const BYTES: usize;
+    /// The greatest magnitude that a block can hold, if the format has a scale for the whole tensor, which brings the
+    /// greatest magnitude of the tensor to this one.
+    const TENSOR_MAX: Option<f32> = None;
+
+    /// Quantizes whole blocks of finite values: `x.len() / VALUES` of them.
+    fn quantize_blocks(x: &[f32], bytes: &mut [u8]);
+
+    /// Dequantizes whole blocks: `bytes.len() / BYTES` of them. All bytes are valid.
+    fn dequantize_blocks(bytes: &[u8], y: &mut [f32]);
+}
+
+/// Defines formats by the functions `encode` and `decode` of a block, which the type must have. They must be
+/// `#[inline(always)]`.
+macro_rules! block_format {
+    ($($(#[$doc:meta])* $t:ident: $values:literal values, $bytes:literal bytes $(, tensor $max:expr)?;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+        #[allow(non_camel_case_types, reason = "the name of the format")]
+        pub struct $t;
+
+        impl $crate::block::BlockFormat for $t {
+            const NAME: &'static str = stringify!($t);
+            const VALUES: usize = $values;
+            const BYTES: usize = $bytes;
+            $(const TENSOR_MAX: Option<f32> = Some($max);)?
+
+            fn quantize_blocks(x: &[f32], bytes: &mut [u8]) {
+                let (x, bytes) = (x.as_chunks::<$values>().0, bytes.as_chunks_mut::<$bytes>().0);
+                x.iter().zip(bytes).for_each(|(x, bytes)| Self::encode(x, bytes));
+            }
+
+            fn dequantize_blocks(bytes: &[u8], y: &mut [f32]) {
+                struct Decode<'a>(&'a [u8], &'a mut [f32]);
+                impl $crate::simd::Task for Decode<'_> {
+                    type Output = ();
+                    #[inline(always)]
+                    fn run(self) {
+                        let (bytes, y) = (self.0.as_chunks::<$bytes>().0, self.1.as_chunks_mut::<$values>().0);
+                        for (bytes, y) in bytes.iter().zip(y) {
+                            <$t>::decode(bytes, y);
+                        }
+                    }
+                }
+                $crate::simd::run(Decode(bytes, y));
+            }
+        }
+
+        $crate::block::quantize_by_format!([] $t);
+    )*};
+}
+use block_format;
+
+/// Implements `Quantize` for a format.
+macro_rules! quantize_by_format {
+    ([$($generics:tt)*] $t:ty) => {
+        impl<F: $crate::Float, D: ndarray::Dimension, $($generics)*> $crate::Quantize<F, D> for $t {
+            type Output = $crate::block::BlockTensor<Self, D>;
+
+            fn quantize(&self, x: &ndarray::ArrayRef<F, D>) -> $crate::Result<Self::Output> {
+                $crate::block::BlockTensor::quantize(x)
+            }
+        }
+    };
+}
+use quantize_by_format;
+
+/// Returns the greatest magnitude.
+#[inline(always)]
+fn max_magnitude(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |max, x| if x.abs() > max { x.abs() } else { max })
+}
+
+/// Returns `1 / scale`, and 0 for 0.
+#[inline(always)]
+fn reciprocal(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
