@@ -47,7 +47,7 @@ pub mod gemm;
 mod granularity;
 pub mod graph;
 pub mod half;
-#[cfg(any(feature = "onnx", feature = "safetensors"))]
+#[cfg(any(feature = "gguf", feature = "onnx", feature = "safetensors"))]
 pub mod io;
 pub mod metrics;
 pub mod minifloat;

@@ -1,15 +1,17 @@
-//! File formats: import float networks from ONNX, save and load quantized networks as safetensors.
+//! File formats: import float networks from ONNX, save and load quantized networks as safetensors, read and write GGUF.
 
+#[cfg(feature = "gguf")]
+pub mod gguf;
 #[cfg(feature = "onnx")]
 pub mod onnx;
 #[cfg(feature = "safetensors")]
 pub mod safetensors;
 
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", any(feature = "onnx", feature = "safetensors")))]
 use crate::error::FileError;
 
 /// Reads a file of at most `max_bytes` bytes.
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", any(feature = "onnx", feature = "safetensors")))]
 fn read_file(path: &std::path::Path, max_bytes: usize) -> crate::Result<alloc::vec::Vec<u8>> {
     use std::io::Read;
     let read = || -> std::io::Result<_> {
@@ -33,7 +35,7 @@ fn read_file(path: &std::path::Path, max_bytes: usize) -> crate::Result<alloc::v
 }
 
 /// The error for a file that cannot be read or written.
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", any(feature = "onnx", feature = "safetensors")))]
 fn io_error(path: &std::path::Path, error: std::io::Error) -> crate::Error {
     FileError::Io { path: path.into(), error: error.into() }.into()
 }
