@@ -21,12 +21,12 @@ use core::marker::PhantomData;
 
 use ndarray::{Array, Array1, ArrayD, ArrayRef, Axis, Dimension, IxDyn};
 
+use crate::element::Float;
 pub use crate::element::e8m0::{E8M0, E8M0Rounding};
+use crate::element::minifloat::encode_compute;
 pub use crate::element::minifloat::{
     F4E2M1FN, F6E2M3FN, F6E3M2FN, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, Minifloat,
 };
-use crate::element::minifloat::encode_compute;
-use crate::element::Float;
 use crate::elementwise::{Params, Scales, decode_run, encode_run};
 use crate::error::{Result, ValueError, check_shapes};
 use crate::granularity::{Blocks, Granularity, Run, Segment, position};
@@ -262,7 +262,8 @@ impl<T: Minifloat> MinifloatParams<T> {
             };
             let has_code = |i: usize, x: F| {
                 let quotient = x.widen() / F::Compute::from_f32(scale(i));
-                let (rounded, saturated) = (encode_compute::<T, _>(quotient, false), encode_compute::<T, _>(quotient, true));
+                let (rounded, saturated) =
+                    (encode_compute::<T, _>(quotient, false), encode_compute::<T, _>(quotient, true));
                 let value = x.to_f64();
                 match (value.is_nan(), value.is_infinite()) {
                     (true, _) => T::NAN.is_some(),

@@ -44,7 +44,7 @@ fn rows<B: BlockFormat>(rows: usize, columns: usize) {
         }
         assert_eq!(y, row);
     }
-    let view = BlockTensor::<B, _, _>::from_bytes((rows, columns), q.as_bytes()).expect("as many bytes");
+    let view = BlockTensor::<B, _, _>::from_bytes((rows, columns), q.as_bytes()).expect("all blocks");
     assert_eq!(view.with_tensor_scale(q.tensor_scale()).dequantize(), expected);
 }
 

@@ -103,6 +103,7 @@ fn recorded_outputs_are_reproduced() {
     }
     for (source, ops) in required {
         let report = run_archive(source);
+        println!("{report}");
         assert_eq!(report.total().failed, 0, "{report}");
         for (op, cases) in ops {
             let passed = report.counts().find(|row| (row.0, row.1) == (source, op)).map_or(0, |row| row.2.passed);

@@ -1,4 +1,4 @@
-//! Tensors of float codes against the definition, one value at a time.
+//! Tensors of float codes against the definition, value by value.
 
 use half::f16;
 use ndarray::{Array, Array1, Array2, Axis, array};
@@ -26,7 +26,7 @@ fn check<T: Minifloat>(x: &Array2<f32>, granularity: Granularity) {
     let scale = |at| params.scales()[block(granularity, x.dim(), at)];
     for overflow in [Overflow::Saturate, Overflow::Infinity, Overflow::Error] {
         let params = params.clone().with_overflow(overflow);
-        // The range is that of the values, so nothing overflows.
+        // The values have this range, so nothing overflows.
         let q = params.quantize(x).expect("no overflow");
         for ((at, &x), &code) in x.indexed_iter().zip(q.codes()) {
             assert_eq!(code, T::from_f32_saturating(x / scale(at)), "{x} {}", scale(at));
@@ -40,7 +40,8 @@ fn check<T: Minifloat>(x: &Array2<f32>, granularity: Granularity) {
         }
         // Other strides, and the transposed tensor in memory.
         let mut codes = Array::from_elem(x.t().raw_dim(), T::default());
-        let (mut wide_rows, mut transposed) = (Array2::zeros((x.nrows(), 2 * x.ncols())), codes.view_mut().reversed_axes());
+        let (mut wide_rows, mut transposed) =
+            (Array2::zeros((x.nrows(), 2 * x.ncols())), codes.view_mut().reversed_axes());
         wide_rows.slice_mut(ndarray::s![.., ..;2]).assign(x);
         params.quantize_into(&wide_rows.slice(ndarray::s![.., ..;2]), &mut transposed).expect("one shape");
         assert_eq!(codes.t(), q.codes());
@@ -63,7 +64,7 @@ proptest! {
         exponent in -30i32..30,
         granularity in granularities(),
     ) {
-        let x = Array2::from_shape_vec((rows, 40 / rows), x[..40 / rows * rows].to_vec()).expect("as many values");
+        let x = Array2::from_shape_vec((rows, 40 / rows), x[..40 / rows * rows].to_vec()).expect("values of all rows");
         let x = x.mapv(|x| x * 2f32.powi(exponent));
         check::<F8E4M3FN>(&x, granularity);
         check::<F8E5M2>(&x, granularity);

@@ -11,7 +11,9 @@
 use std::process::ExitCode;
 
 use ndarray::{Array1, Array2};
-use ndarray_quant::block::{BlockFormat, BlockTensor, MXFP4, MXFP6E2M3, MXFP6E3M2, MXFP8E4M3, MXFP8E5M2, NF4, NVFP4, ggml};
+use ndarray_quant::block::{
+    BlockFormat, BlockTensor, MXFP4, MXFP6E2M3, MXFP6E3M2, MXFP8E4M3, MXFP8E5M2, NF4, NVFP4, ggml,
+};
 use ndarray_quant::io::gguf::{GgmlType, GgufBuilder, GgufFile, Value};
 use ndarray_quant::metrics::sqnr_db;
 use rand::RngExt;
@@ -53,7 +55,8 @@ fn list(bytes: &[u8]) -> Outcome<()> {
 fn compare() -> Outcome<()> {
     let mut random = rand_pcg::Pcg64::new(1, 2);
     // The sum of twelve uniform numbers is close to a normal distribution.
-    let weights = Array2::from_shape_simple_fn((64, 1024), || (0..12).map(|_| random.random::<f32>() - 0.5).sum::<f32>());
+    let weights =
+        Array2::from_shape_simple_fn((64, 1024), || (0..12).map(|_| random.random::<f32>() - 0.5).sum::<f32>());
     println!("{:12} {:>6} {:>8}", "format", "bits", "SQNR");
     let mut builder = GgufBuilder::new();
     builder.metadata("general.name", Value::from("weights of a normal distribution"))?;

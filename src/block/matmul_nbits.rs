@@ -64,7 +64,8 @@ pub fn from_matmul_nbits<T: Element>(
         }
         None => Array2::from_elem((n, blocks), T::Code::from_i32(1 << (T::BITS - 1))),
     };
-    let codes = Array2::from_shape_vec((n, k), codes).map_err(|_| Error::shape("packed weights", &[n, k], packed.shape()))?;
+    let codes =
+        Array2::from_shape_vec((n, k), codes).map_err(|_| Error::shape("packed weights", &[n, k], packed.shape()))?;
     let params = QParams::new(Granularity::PerGroup { axis: 1, size }, scales.to_owned(), Some(zero_points))?;
     QTensor::from_codes(codes, params)
 }

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::block::BlockTensor;
 
-    /// Each value is the nearest of all codes, and the scale is that of the greatest magnitude.
+    /// Each value is the nearest of all codes, and the scale belongs to the greatest magnitude.
     fn check<T: Minifloat>(x: &[f32]) {
         let mut bytes = vec![0; Mx::<T>::BYTES];
         Mx::<T>::quantize_blocks(x, &mut bytes);
@@ -124,8 +124,10 @@ mod tests {
         };
         let scale = E8M0::from_bits(bytes[0]).to_f32() as f64;
         assert_eq!(scale, expected);
-        let values: Vec<f64> =
-            (0..=0xffu8 >> (8 - T::BITS)).map(|bits| T::from_bits(bits).to_f32() as f64).filter(|x| x.is_finite()).collect();
+        let values: Vec<f64> = (0..=0xffu8 >> (8 - T::BITS))
+            .map(|bits| T::from_bits(bits).to_f32() as f64)
+            .filter(|x| x.is_finite())
+            .collect();
         for (&x, &y) in x.iter().zip(&y) {
             let error = |value: f64| (value * scale - x as f64).abs();
             let best = values.iter().map(|&value| error(value)).fold(f64::INFINITY, f64::min);

@@ -48,7 +48,7 @@ mod tests {
     use crate::block::BlockTensor;
 
     proptest! {
-        /// The relative error of a block is that of its scale, 2^-4, and of its codes, 2^-2 of a value or half the smallest.
+        /// Two errors: of the scale, 2^-4 of a value, and of the code, 2^-2 of a value or half the smallest one.
         #[test]
         fn errors_are_bounded(x in prop::collection::vec(-10f32..10.0, 48), exponent in -60i32..60) {
             let x = ndarray::Array1::from_vec(x).mapv(|x| x * 2f32.powi(exponent));

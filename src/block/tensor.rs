@@ -120,7 +120,7 @@ impl<B: BlockFormat, D: Dimension, S: AsRef<[u8]>> BlockTensor<B, D, S> {
     /// Creates a tensor of this shape, in values, from its bytes.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of bytes is not that of all blocks, or if no array can have this shape.
+    /// [`Error::Shape`] if the blocks have another number of bytes, or if no array can have this shape.
     pub fn from_bytes(shape: impl IntoDimension<Dim = D>, bytes: S) -> Result<Self> {
         let dim = shape.into_dimension();
         let (_, count) = layout::<B>(dim.slice())?;

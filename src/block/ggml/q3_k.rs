@@ -15,7 +15,7 @@ block_format! {
     Q3_K: 256 values, 110 bytes;
 }
 
-/// Where the scales start.
+/// The first byte of the scales.
 const SCALES: usize = 96;
 
 impl Q3_K {

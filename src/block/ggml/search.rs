@@ -102,12 +102,12 @@ pub(super) struct Steps {
     pub(super) first: f32,
     pub(super) width: f32,
     pub(super) count: u8,
-    /// Whether errors are absolute ones. Otherwise they are squared.
+    /// True for absolute errors, false for squared ones.
     pub(super) absolute: bool,
 }
 
 /// Finds codes `0..=last`, a scale and a minimum `m >= 0` with the least error of `d q - m`, weighted by `w`. The scale and the
-/// minimum of each step are those of the least squared error for its codes. Returns them.
+/// minimum of each step have the least squared error for its codes. Returns them.
 pub(super) fn fit_affine<const N: usize>(
     x: &[f32; N],
     w: &[f32; N],

@@ -49,7 +49,9 @@ impl<'a> Cursor<'a> {
     pub(super) fn length(&mut self, what: &'static str) -> Result<usize> {
         let len = self.u64()?;
         let fits = usize::try_from(len).ok().filter(|&len| len <= self.0.len());
-        fits.ok_or_else(|| malformed(what, format!("at most {}, the bytes that follow", self.0.len()), format!("{len}")))
+        fits.ok_or_else(|| {
+            malformed(what, format!("at most {}, the bytes that follow", self.0.len()), format!("{len}"))
+        })
     }
 
     pub(super) fn string(&mut self) -> Result<&'a [u8]> {
@@ -136,9 +138,10 @@ impl<'a> GgufFile<'a> {
             let (key, value) = cursor.entry()?;
             names.push(key);
             if key == ALIGNMENT_KEY {
-                alignment = value.as_u64().filter(|a| a.is_power_of_two() && *a <= 1 << 30).ok_or_else(|| {
-                    malformed(ALIGNMENT_KEY, "a power of two up to 2^30", format!("{value:?}"))
-                })?;
+                alignment = value
+                    .as_u64()
+                    .filter(|a| a.is_power_of_two() && *a <= 1 << 30)
+                    .ok_or_else(|| malformed(ALIGNMENT_KEY, "a power of two up to 2^30", format!("{value:?}")))?;
             }
         }
         unique("key of the metadata", &mut names)?;
@@ -212,7 +215,7 @@ impl<'a> GgufFile<'a> {
     }
 }
 
-/// Reads a number of things that have at least so many bytes each.
+/// Reads a count, of things with at least `least` bytes each.
 fn number(cursor: &mut Cursor<'_>, what: &'static str, least: usize) -> Result<usize> {
     let found = cursor.u64()?;
     let most = cursor.rest().len() / least;

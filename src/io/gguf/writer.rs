@@ -66,7 +66,11 @@ impl GgufBuilder {
 
     fn add_key(&mut self, key: &str) -> Result<()> {
         if key == ALIGNMENT_KEY || !self.keys.insert(key.to_string()) {
-            return Err(malformed("key of the metadata", "a new key other than `general.alignment`", format!("{key:?}")));
+            return Err(malformed(
+                "key of the metadata",
+                "a new key other than `general.alignment`",
+                format!("{key:?}"),
+            ));
         }
         self.entries += 1;
         Value::from(key).write(&mut self.metadata);
@@ -115,7 +119,7 @@ impl GgufBuilder {
         len.next_multiple_of(ALIGNMENT) - len
     }
 
-    /// Appends zeros up to the start of the next tensor, to the bytes of a file from its beginning on, or to those of a tensor.
+    /// Appends zeros up to the start of the next tensor, to the bytes of a file from its beginning on, or of a tensor.
     pub fn pad(&self, bytes: &mut Vec<u8>) {
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
     }

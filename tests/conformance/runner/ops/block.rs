@@ -67,7 +67,7 @@ pub(crate) fn dequantize_nbits(case: &Case) -> Outcome<Vec<Tensor>> {
     Ok(vec![Tensor::F32(nbits_weights(case)?.into_dyn())])
 }
 
-/// ONNX Runtime: `MatMulNBits`. The product is that of floats.
+/// ONNX Runtime: `MatMulNBits`. The product is of floats.
 pub(crate) fn matmul_nbits(case: &Case) -> Outcome<Vec<Tensor>> {
     let a = case.values::<f32>(0)?.view().into_dimensionality::<Ix2>();
     let a = a.map_err(|error| Stop::failed(format!("a: {error}")))?;
