@@ -6,7 +6,8 @@ block_format! {
     /// NVFP4 in ggml's order of codes: `F4E2M1FN(q) * scale`, groups of 16 with 8-bit floats as scales, 36 bytes for 64 values.
     ///
     /// `scale = F8E4M3FN(max(abs(x)) / 6)` for each group, and `q` is the nearest code, of two equally near the one of smaller
-    /// magnitude. Files keep the scale of the tensor in a tensor of its own.
+    /// magnitude. Files keep the scale of the tensor in a tensor of its own. ggml itself rounds ties of scales up, and takes 448 for
+    /// every scale from 256 on.
     ///
     /// A block is four scales, then eight bytes for each group: byte `i` holds code `i` in its low bits and code `8 + i` in its high
     /// bits. The sign of a scale is ignored, and NaN is the scale 0. [`block::NVFP4`](crate::block::NVFP4) has another order.

@@ -181,7 +181,10 @@ pub(super) fn fit_codebook(x: &[f32; 32]) -> f32 {
     let sums_of = |factor: f32| {
         let mut sums = Sums::default();
         for &x in x {
-            sums.add(x * x, x, CODEBOOK[nearest_in_codebook(factor * x) as usize] as f32);
+            // In the order of ggml, which differs from the other search.
+            let q = CODEBOOK[nearest_in_codebook(factor * x) as usize] as f32;
+            sums.xq += x * x * q * x;
+            sums.qq += x * x * q * q;
         }
         sums
     };

@@ -1,8 +1,9 @@
 //! Block formats: ggml's, and the weights of ONNX Runtime's `MatMulNBits`.
 
-use ndarray::{Array2, Ix2, Ix3};
+use ndarray::{Ix2, Ix3};
 use ndarray_quant::block::{BlockFormat, BlockTensor, from_matmul_nbits, ggml};
 use ndarray_quant::half::{HalfCast, Overflow};
+use ndarray_quant::nn::LinearNBits;
 use ndarray_quant::{Element, QTensor, U2, U4};
 
 use crate::runner::case::Case;
@@ -64,26 +65,37 @@ const NBITS_ATTRS: [&str; 6] = ["K", "N", "bits", "block_size", "accuracy_level"
 
 /// The weights of `MatMulNBits`.
 pub(crate) fn dequantize_nbits(case: &Case) -> Outcome<Vec<Tensor>> {
-    Ok(vec![Tensor::F32(nbits_weights(case)?.into_dyn())])
-}
-
-/// ONNX Runtime: `MatMulNBits`. The product is of floats.
-pub(crate) fn matmul_nbits(case: &Case) -> Outcome<Vec<Tensor>> {
-    let a = case.values::<f32>(0)?.view().into_dimensionality::<Ix2>();
-    let a = a.map_err(|error| Stop::failed(format!("a: {error}")))?;
-    Ok(vec![Tensor::F32(a.dot(&nbits_weights(case)?.t()).into_dyn())])
-}
-
-fn nbits_weights(case: &Case) -> Outcome<Array2<f32>> {
-    case.knows(&NBITS_ATTRS)?;
-    case.expects("packing", "low bits first along K")?;
-    let size = |name: &str| case.integer(name)?.ok_or_else(|| Stop::failed(format!("no {name}")));
-    Ok(match size("bits")? {
+    let weights = match bits(case)? {
         2 => nbits_tensor::<U2>(case)?.dequantize(),
         4 => nbits_tensor::<U4>(case)?.dequantize(),
         8 => nbits_tensor::<u8>(case)?.dequantize(),
         bits => return Err(Stop::not_covered(format!("{bits} bits"))),
-    })
+    };
+    Ok(vec![Tensor::F32(weights.into_dyn())])
+}
+
+/// ONNX Runtime: `MatMulNBits`.
+pub(crate) fn matmul_nbits(case: &Case) -> Outcome<Vec<Tensor>> {
+    let layer = match bits(case)? {
+        2 => LinearNBits::new(&nbits_tensor::<U2>(case)?, None)?,
+        4 => LinearNBits::new(&nbits_tensor::<U4>(case)?, None)?,
+        8 => LinearNBits::new(&nbits_tensor::<u8>(case)?, None)?,
+        bits => return Err(Stop::not_covered(format!("{bits} bits"))),
+    };
+    let a = case.values::<f32>(0)?.view().into_dimensionality::<Ix2>();
+    let a = a.map_err(|error| Stop::failed(format!("a: {error}")))?;
+    let y = match case.integer("accuracy_level")? {
+        None | Some(0 | 1) => layer.forward(&a)?,
+        Some(4) => layer.forward_dynamic(&a)?,
+        Some(level) => return Err(Stop::not_covered(format!("accuracy_level {level}"))),
+    };
+    Ok(vec![Tensor::F32(y.into_dyn())])
+}
+
+fn bits(case: &Case) -> Outcome<i64> {
+    case.knows(&NBITS_ATTRS)?;
+    case.expects("packing", "low bits first along K")?;
+    case.integer("bits")?.ok_or_else(|| Stop::failed("no bits"))
 }
 
 fn nbits_tensor<T: Element>(case: &Case) -> Outcome<QTensor<T, Ix2>> {
