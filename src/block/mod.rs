@@ -61,6 +61,15 @@ pub trait BlockFormat: Copy + Debug + Default + PartialEq + Send + Sync + 'stati
     fn dequantize_blocks(bytes: &[u8], y: &mut [f32]);
 }
 
+/// Formats whose blocks are integer codes with one scale. [`LinearNBits`](crate::nn::LinearNBits) multiplies them as they are.
+pub trait IntegerBlocks: BlockFormat {
+    /// Bits of a code: 4 or 8.
+    const BITS: u32;
+
+    /// Writes the codes of a block plus `2^(BITS - 1)`, and returns the scale.
+    fn codes(block: &[u8], codes: &mut [u8]) -> f32;
+}
+
 /// Defines formats by the functions `encode` and `decode` of a block, which the type must have. They must be
 /// `#[inline(always)]`.
 macro_rules! block_format {

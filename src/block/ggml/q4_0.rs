@@ -1,5 +1,5 @@
 use super::{array, first_max, read_f16, read_nibbles, write_f16, write_nibbles};
-use crate::block::{block_format, reciprocal};
+use crate::block::{IntegerBlocks, block_format, reciprocal};
 
 block_format! {
     /// Symmetric 4-bit codes: `(q - 8) * d`, 18 bytes for 32 values.
@@ -25,6 +25,15 @@ impl Q4_0 {
         for i in 0..32 {
             y[i] = (codes[i] as i32 - 8) as f32 * d;
         }
+    }
+}
+
+impl IntegerBlocks for Q4_0 {
+    const BITS: u32 = 4;
+
+    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
+        codes.copy_from_slice(&read_nibbles(array(block, 2)));
+        read_f16(block, 0)
     }
 }
 

@@ -1,5 +1,5 @@
 use super::{read_f16, write_f16};
-use crate::block::{block_format, max_magnitude, reciprocal};
+use crate::block::{IntegerBlocks, block_format, max_magnitude, reciprocal};
 use crate::element::Compute;
 
 block_format! {
@@ -28,5 +28,14 @@ impl Q8_0 {
         for i in 0..32 {
             y[i] = bytes[2 + i] as i8 as f32 * d;
         }
+    }
+}
+
+impl IntegerBlocks for Q8_0 {
+    const BITS: u32 = 8;
+
+    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
+        codes.iter_mut().zip(&block[2..]).for_each(|(code, &byte)| *code = byte ^ 0x80);
+        read_f16(block, 0)
     }
 }

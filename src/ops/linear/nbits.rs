@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use half::f16;
 use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Ix2, s};
 
+use crate::block::{BlockTensor, IntegerBlocks};
 use crate::element::{Code, Element};
 use crate::elementwise::padded;
 use crate::error::{Error, ParamsError, Result, check_shapes};
@@ -72,6 +73,16 @@ enum Scales {
     F16(Vec<[u16; COLUMNS]>),
 }
 
+impl Scales {
+    fn new(scales: Vec<[f32; COLUMNS]>) -> Self {
+        let exact = |scale: &f32| f16::from_f32(*scale).to_f32() == *scale;
+        match scales.iter().flatten().all(exact) {
+            true => Scales::F16(scales.iter().map(|s| s.map(|scale| f16::from_f32(scale).to_bits())).collect()),
+            false => Scales::F32(scales),
+        }
+    }
+}
+
 /// Evaluates `$body` with the constants `$bits` and `$per`, the codes of a byte.
 macro_rules! with_bits {
     ($found:expr, ($bits:ident, $per:ident) => $body:expr) => {
@@ -117,21 +128,80 @@ impl LinearNBits {
                 return Err(ParamsError::Granularity { what: "weights", expected, found }.into());
             }
         };
-        check_depth(128, 255, group, None)?;
-        check_bias(bias, outputs)?;
-        let (panels, groups) = (outputs.div_ceil(COLUMNS), depth.div_ceil(group));
-        let (scales, zero_points) = group_params(params, [panels, groups], outputs);
-        let bias = bias.map(|bias| bias.iter().copied().collect());
-        let mut layer =
-            Self { bits: T::BITS, depth, outputs, group, lines: AlignedBytes::default(), scales, zero_points, bias };
-        let lines = panels * groups * layer.lines_of_group();
-        layer.lines = AlignedBytes::zeroed(lines * size_of::<Line>());
+        let params = group_params(params, [outputs.div_ceil(COLUMNS), depth.div_ceil(group)], outputs);
+        let mut layer = Self::zeroed(T::BITS, [outputs, depth], group, params, bias)?;
         for ((output, k), code) in codes.indexed_iter() {
-            let code = (code.to_i32() - T::MIN) as u8;
-            let (byte, shift) = layer.position(output, k);
-            layer.lines[byte] |= code << shift;
+            layer.set(output, k, (code.to_i32() - T::MIN) as u8);
         }
         Ok(layer)
+    }
+
+    /// Packs weights `[out, in]` in blocks of another system, such as a tensor of a GGUF file, and keeps a bias `[out]`. The
+    /// codes are multiplied as they are.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the bias does not have one element per output. [`Error::Value`] if the bias holds a NaN or an
+    /// infinity.
+    ///
+    /// ```
+    /// use ndarray::Array2;
+    /// use ndarray_quant::block::{BlockTensor, ggml::Q4_0};
+    /// use ndarray_quant::nn::LinearNBits;
+    ///
+    /// let weights = Array2::from_shape_fn((16, 64), |(o, i)| ((o * 64 + i) as f32 * 0.7).sin());
+    /// let q = BlockTensor::<Q4_0, _>::quantize(&weights)?;
+    /// let layer = LinearNBits::from_blocks(&q, None)?;
+    /// assert_eq!(layer.size_in_bytes(), q.size_in_bytes());
+    ///
+    /// let x = Array2::from_shape_fn((3, 64), |(n, i)| ((n * 64 + i) as f32 * 0.3).cos());
+    /// let exact = x.dot(&q.dequantize().t());
+    /// assert!(layer.forward(&x)?.iter().zip(&exact).all(|(y, exact)| (y - exact).abs() < 1e-4));
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    pub fn from_blocks<B: IntegerBlocks, S: AsRef<[u8]>>(
+        weights: &BlockTensor<B, Ix2, S>,
+        bias: Option<&ArrayRef1<f32>>,
+    ) -> Result<Self> {
+        let (outputs, depth) = (weights.shape()[0], weights.shape()[1]);
+        let groups = depth.div_ceil(B::VALUES);
+        let mut scales = alloc::vec![[1.0; COLUMNS]; outputs.div_ceil(COLUMNS) * groups];
+        let blocks = || weights.as_bytes().chunks_exact(B::BYTES).enumerate().map(|(i, b)| (i / groups, i % groups, b));
+        let mut codes = alloc::vec![0; B::VALUES];
+        for (output, k, block) in blocks() {
+            let scale = B::codes(block, &mut codes) * weights.tensor_scale();
+            scales[output / COLUMNS * groups + k][output % COLUMNS] = scale;
+        }
+        let params = (Scales::new(scales), Vec::new());
+        let mut layer = Self::zeroed(B::BITS, [outputs, depth], B::VALUES, params, bias)?;
+        for (output, k, block) in blocks() {
+            B::codes(block, &mut codes);
+            let first = k * B::VALUES;
+            codes.iter().zip(first..depth).for_each(|(&code, k)| layer.set(output, k, code));
+        }
+        Ok(layer)
+    }
+
+    /// Returns a layer whose codes are all 0.
+    fn zeroed(
+        bits: u32,
+        [outputs, depth]: [usize; 2],
+        group: usize,
+        (scales, zero_points): (Scales, Vec<[u8; COLUMNS]>),
+        bias: Option<&ArrayRef1<f32>>,
+    ) -> Result<Self> {
+        check_depth(128, 255, group, None)?;
+        check_bias(bias, outputs)?;
+        let bias = bias.map(|bias| bias.iter().copied().collect());
+        let mut layer = Self { bits, depth, outputs, group, lines: AlignedBytes::default(), scales, zero_points, bias };
+        let lines = outputs.div_ceil(COLUMNS) * layer.groups() * layer.lines_of_group();
+        layer.lines = AlignedBytes::zeroed(lines * size_of::<Line>());
+        Ok(layer)
+    }
+
+    /// Sets an unsigned code that is 0.
+    fn set(&mut self, output: usize, k: usize, code: u8) {
+        let (byte, shift) = self.position(output, k);
+        self.lines[byte] |= code << shift;
     }
 
     /// Computes `x · dequantize(w)ᵀ + bias` in `f32`: `[batch, in]` to `[batch, out]`.
@@ -467,12 +537,7 @@ fn group_params<T: Element>(
     if zero_points.iter().flatten().all(|&zero_point| zero_point == half) {
         zero_points = Vec::new();
     }
-    let exact = |scale: &f32| f16::from_f32(*scale).to_f32() == *scale;
-    let scales = match scales.iter().flatten().all(exact) {
-        true => Scales::F16(scales.iter().map(|scales| scales.map(|scale| f16::from_f32(scale).to_bits())).collect()),
-        false => Scales::F32(scales),
-    };
-    (scales, zero_points)
+    (Scales::new(scales), zero_points)
 }
 
 #[cfg(test)]
@@ -483,6 +548,7 @@ mod tests {
     use rand_pcg::Pcg64;
 
     use super::*;
+    use crate::block::ggml::{Q4_0, Q8_0};
     use crate::{I2, I4, U2, U4};
 
     fn uniform([rows, cols]: [usize; 2], seed: u64) -> Array2<f32> {
@@ -557,6 +623,18 @@ mod tests {
             check(Scheme::<i8>::symmetric(), shape, seed.into())?;
             check(Scheme::<u8>::asymmetric(), shape, seed.into())?;
         }
+    }
+
+    #[test]
+    fn blocks_of_ggml() {
+        let (x, w) = (uniform([5, 200], 1), uniform([20, 200], 2));
+        fn check<B: IntegerBlocks>(x: &Array2<f32>, w: &Array2<f32>) {
+            let q = BlockTensor::<B, _>::quantize(w).unwrap();
+            let layer = LinearNBits::from_blocks(&q, None).unwrap();
+            assert!(near(layer.forward(x).unwrap().view(), &x.dot(&q.dequantize().t())), "{}", B::NAME);
+        }
+        check::<Q4_0>(&x, &w);
+        check::<Q8_0>(&x, &w);
     }
 
     /// One scale per output or per tensor, strided arrays, and errors that write nothing.
