@@ -1,6 +1,7 @@
 //! Samples of a caller's batches, and which of them are held out.
 
 use alloc::vec::Vec;
+use core::ops::{Range, RangeBounds};
 
 use ndarray::{ArrayD, ArrayViewD};
 
@@ -52,32 +53,54 @@ impl<'s> Judge<'s> {
 
     /// SQNR of all outputs, in decibels.
     pub(crate) fn sqnr_db(&self, network: &QuantizedNetwork) -> Result<f64> {
-        Ok(self.quality(network)?.sqnr_db)
+        Ok(self.quality(network)?.sqnr_db(..))
     }
 
     pub(crate) fn quality(&self, network: &QuantizedNetwork) -> Result<Quality> {
-        let (mut all, mut mean, mut arena) = (ErrorSums::default(), 0.0, unlimited());
-        for (sample, expected) in self.samples.iter().zip(&self.expected) {
+        let mut arena = unlimited();
+        let errors = self.samples.iter().zip(&self.expected).map(|(sample, expected)| {
             let mut sums = ErrorSums::default();
             add_errors(&mut sums, expected, &network.run_many(sample, &mut arena)?);
-            all.merge(sums);
-            mean += sums.sqnr_db().min(MAX_DB) / self.samples.len() as f64;
-        }
-        Ok(Quality { sqnr_db: all.sqnr_db(), mean_db: mean })
+            Ok(sums)
+        });
+        Ok(Quality { by_sample: errors.collect::<Result<_>>()? })
     }
 }
 
-/// The quality of outputs.
-#[derive(Debug, Clone, Copy)]
+/// The errors of the outputs for each sample.
+#[derive(Debug, Clone)]
 pub(crate) struct Quality {
-    /// SQNR over all samples, which the largest errors decide.
-    pub(crate) sqnr_db: f64,
-    /// The mean of the SQNR of each sample.
-    pub(crate) mean_db: f64,
+    by_sample: Vec<ErrorSums>,
 }
 
-/// The greatest SQNR of a sample in the mean. It is infinite without errors.
-const MAX_DB: f64 = 120.0;
+impl Quality {
+    /// SQNR over some samples, which the largest errors decide.
+    pub(crate) fn sqnr_db(&self, samples: impl RangeBounds<usize>) -> f64 {
+        let mut all = ErrorSums::default();
+        self.errors(samples).for_each(|sums| all.merge(*sums));
+        all.sqnr_db()
+    }
+
+    /// Returns whether SQNR over these samples is greater by `min_gain_db`, and the mean of the SQNR of each sample too,
+    /// by twice its standard error.
+    pub(crate) fn exceeds(&self, other: &Self, samples: Range<usize>, min_gain_db: f64) -> bool {
+        /// The greatest SQNR of a sample. It is infinite without errors.
+        const MAX_DB: f64 = 120.0;
+        let pairs = self.errors(samples.clone()).zip(other.errors(samples.clone()));
+        let gains: Vec<f64> = pairs.map(|(a, b)| a.sqnr_db().min(MAX_DB) - b.sqnr_db().min(MAX_DB)).collect();
+        let n = gains.len() as f64;
+        let mean = gains.iter().sum::<f64>() / n;
+        let squares: f64 = gains.iter().map(|gain| (gain - mean) * (gain - mean)).sum();
+        let standard_error = num_traits::Float::sqrt(squares / (n * (n - 1.0).max(1.0)));
+        // NaN, of outputs that are all zero, is no gain.
+        self.sqnr_db(samples.clone()) > other.sqnr_db(samples) + min_gain_db && mean > 2.0 * standard_error
+    }
+
+    fn errors(&self, samples: impl RangeBounds<usize>) -> impl Iterator<Item = &ErrorSums> {
+        let (from, to) = (samples.start_bound().cloned(), samples.end_bound().cloned());
+        self.by_sample.get((from, to)).unwrap_or_default().iter()
+    }
+}
 
 /// An arena without a limit.
 pub(crate) fn unlimited() -> Arena {

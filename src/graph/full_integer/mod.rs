@@ -48,10 +48,13 @@ use crate::error::{Result, ValueError};
 ///
 /// # What it does
 /// A quarter of the samples is held out: at least one if there are two, at most [`MAX_HELD_OUT`](Self::MAX_HELD_OUT).
-/// Histograms are of all samples; choices and the rounding of weights are by the others. The network is [simplified](Graph::simplify), and plain quantization by minima and maxima is the
-/// start. Each of these steps is kept if the outputs on the held-out samples gain 0.1 dB of SQNR, and the mean of the SQNR of
-/// each sample is not less. Where `Softmax` or another function that saturates computes an output, its input is compared,
-/// because a few samples near a decision would decide otherwise.
+/// Histograms are of all samples; choices and the rounding of weights are by the others. The network is
+/// [simplified](Graph::simplify), and plain quantization by minima and maxima is the start. Each of these steps is kept if the
+/// outputs gain 0.1 dB of SQNR, and the mean of the SQNR of each sample gains more than twice its standard error. Steps that
+/// choose one of a few networks are judged on all samples, because chance decides less the more there are; a choice for each
+/// tensor, refined ranges and the rounding of weights, which fit the samples that they are made by, on the held-out ones. Where
+/// `Softmax` or another function that saturates computes an output, its input is compared, because a few samples near a decision
+/// would decide otherwise.
 ///
 /// 1. Correction of biases by the mean error that rounding the weights causes.
 /// 2. Ranges of activations by each [`CalibrationMethod`], and by a choice for each tensor: the range with the least error
@@ -60,7 +63,8 @@ use crate::error::{Result, ValueError};
 /// 4. Wider and narrower ranges of the activations that add the most error, by the error of the outputs.
 /// 5. [Coordinate descent](Graph::quantize_with_coordinate_descent) on the rounding of weights.
 ///
-/// So on the held-out samples, as they are compared, the network is never worse than plain quantization.
+/// So on the samples that judge, as they are compared, the network is never worse than plain quantization. Samples that differ
+/// from all of them may be.
 #[derive(Debug, Clone)]
 pub struct FullInteger<'a> {
     batches: Vec<Sample<'a>>,
@@ -137,13 +141,15 @@ impl<'a> FullInteger<'a> {
             return Err(ValueError::EmptyCalibration.into());
         }
         let plain = Chosen::plain(graph, &observed, &held_out)?;
-        let judge = Judge::new(&plain.judged.compile()?, &held_out)?;
-        let mut search = Search { observed, judge, corrects: false, best: None, steps: Vec::new() };
+        let all = if samples.len() < 2 { held_out.clone() } else { [&*held_out, &*observed].concat() };
+        let judge = Judge::new(&plain.judged.compile()?, &all)?;
+        let mut search =
+            Search { observed, held_out: held_out.len(), judge, corrects: false, best: None, steps: Vec::new() };
 
         let mut chosen = plain.clone();
-        search.try_out("MinMax", &chosen, Rounding::Nearest)?;
+        search.try_out("MinMax", &chosen, Rounding::Nearest, JudgedBy::All)?;
         search.corrects = true;
-        search.corrects = search.try_out("bias correction", &chosen, Rounding::Nearest)?;
+        search.corrects = search.try_out("bias correction", &chosen, Rounding::Nearest, JudgedBy::All)?;
         search.choose_ranges("", &float, &mut chosen, &METHODS[1..])?;
         let equalized = chosen.graph.equalize(&chosen.ranges)?;
         if equalized != chosen.graph {
@@ -156,8 +162,8 @@ impl<'a> FullInteger<'a> {
         // On samples that do not judge.
         let refined_by = Judge::new(&chosen.judged.compile()?, &search.probed())?;
         let refined = refine::refine(&chosen, search.corrects, &refined_by)?;
-        search.try_ranges("refined", refined, &mut chosen)?;
-        let descends = search.try_out("coordinate descent", &chosen, Rounding::Descent)?;
+        search.try_ranges("refined", refined, &mut chosen, JudgedBy::HeldOut)?;
+        let descends = search.try_out("coordinate descent", &chosen, Rounding::Descent, JudgedBy::HeldOut)?;
         let rounding = if descends { Rounding::Descent } else { Rounding::Nearest };
 
         let judge = Judge::new(&float, &held_out)?;
@@ -230,8 +236,19 @@ impl Chosen {
     }
 }
 
+/// The samples that a step is judged by.
+enum JudgedBy {
+    /// For a choice between a few networks: the more samples, the less chance decides.
+    All,
+    /// For many choices, which fit the samples that they are made by.
+    HeldOut,
+}
+
 struct Search<'s> {
     observed: Vec<Sample<'s>>,
+    /// The number of samples that are held out.
+    held_out: usize,
+    /// Of all samples. Those held out come first.
     judge: Judge<'s>,
     /// Biases are corrected.
     corrects: bool,
@@ -246,23 +263,26 @@ impl<'s> Search<'s> {
     }
 
     /// Returns whether a network is better than all before it.
-    fn try_out(&mut self, name: &str, chosen: &Chosen, rounding: Rounding) -> Result<bool> {
+    fn try_out(&mut self, name: &str, chosen: &Chosen, rounding: Rounding, by: JudgedBy) -> Result<bool> {
         let corrects = self.corrects || rounding == Rounding::Descent;
         let quality = self.judge.quality(&chosen.quantize(&chosen.judged, rounding, corrects)?)?;
-        // NaN, of outputs that are all zero, is no gain.
-        let kept =
-            self.best.is_none_or(|best| quality.sqnr_db > best.sqnr_db + MIN_GAIN_DB && quality.mean_db > best.mean_db);
+        let samples = match by {
+            JudgedBy::All => 0..self.judge.samples.len(),
+            JudgedBy::HeldOut => 0..self.held_out,
+        };
+        let held_out_sqnr_db = quality.sqnr_db(..self.held_out);
+        let kept = self.best.as_ref().is_none_or(|best| quality.exceeds(best, samples, MIN_GAIN_DB));
         if kept {
             self.best = Some(quality);
         }
-        self.steps.push(FullIntegerStep { name: name.into(), held_out_sqnr_db: quality.sqnr_db, kept });
+        self.steps.push(FullIntegerStep { name: name.into(), held_out_sqnr_db, kept });
         Ok(kept)
     }
 
     /// Tries a recipe, and chooses it if it is better. Returns whether it is.
-    fn try_ranges(&mut self, name: &str, recipe: Recipe, chosen: &mut Chosen) -> Result<bool> {
+    fn try_ranges(&mut self, name: &str, recipe: Recipe, chosen: &mut Chosen, by: JudgedBy) -> Result<bool> {
         let before = core::mem::replace(&mut chosen.recipe, recipe);
-        let kept = self.try_out(name, chosen, Rounding::Nearest)?;
+        let kept = self.try_out(name, chosen, Rounding::Nearest, by)?;
         if !kept {
             chosen.recipe = before;
         }
@@ -280,11 +300,16 @@ impl<'s> Search<'s> {
         let mut kept = false;
         for &(name, method) in methods {
             let recipe = chosen.ranges.recipe(&chosen.graph, method)?;
-            kept |= self.try_ranges(&alloc::format!("{prefix}{name}"), recipe, chosen)?;
+            kept |= self.try_ranges(&alloc::format!("{prefix}{name}"), recipe, chosen, JudgedBy::All)?;
         }
         let mut recipe = chosen.ranges.recipe(&chosen.graph, CalibrationMethod::MinMax)?;
         behind::choose_ranges(&chosen.graph, float, &chosen.ranges, &self.probed(), &mut recipe)?;
-        kept |= self.try_ranges(&alloc::format!("{prefix}by the error behind each tensor"), recipe, chosen)?;
+        kept |= self.try_ranges(
+            &alloc::format!("{prefix}by the error behind each tensor"),
+            recipe,
+            chosen,
+            JudgedBy::HeldOut,
+        )?;
         Ok(kept)
     }
 }
