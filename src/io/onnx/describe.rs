@@ -7,6 +7,7 @@ use core::fmt;
 
 use super::import::is_default_domain;
 use super::proto::{Dimension, ModelProto, TensorProto, ValueInfo};
+use super::quantized::is_quantized;
 use super::tensor::{data_type, size_of_element};
 use crate::graph::collect::map_of;
 
@@ -19,6 +20,9 @@ pub struct ModelDescription {
     pub producer: String,
     /// The version of the operator set `ai.onnx`, if the file names one.
     pub opset: Option<i64>,
+    /// The network is already quantized: it has operators such as `QuantizeLinear`, `QLinearConv` or `MatMulInteger`.
+    /// [`OnnxReader::read_quantized`](super::OnnxReader::read_quantized) reads it.
+    pub is_quantized: bool,
     /// The inputs that have no value in the file.
     pub inputs: Vec<TensorDescription>,
     /// The outputs.
@@ -80,6 +84,7 @@ impl ModelDescription {
         let empty = Self {
             producer,
             opset,
+            is_quantized: model.graph.as_ref().is_some_and(is_quantized),
             inputs: Vec::new(),
             outputs: Vec::new(),
             operators: Vec::new(),

@@ -15,7 +15,8 @@ use super::operator::{NEWEST_OPSET, OnnxOperator};
 use super::proto::{Dimension, GraphProto, ModelProto, NodeProto, ValueInfo};
 use super::quantized::{self, FileQuantization, OPERATORS};
 use super::tensor::{ConstantTensor, data_type};
-use crate::error::{Error, FileError, GraphError, Result, UnsupportedUse};
+use super::unsupported::Unsupported;
+use crate::error::{Error, FileError, GraphError, Result};
 use crate::graph::collect::set_of;
 use crate::graph::{Constant, Graph, GraphBuilder, Op, Recipe};
 use crate::ops::operator::IntTensor;
@@ -86,7 +87,7 @@ fn read(
         });
         read.or_else(|error| blockers.add(&node, error))?;
     }
-    blockers.check()?;
+    blockers.found.check()?;
     if graph.output.is_empty() {
         return Err(malformed("ONNX file", "at least one output of the graph", "none".into()));
     }
@@ -112,8 +113,7 @@ pub(super) fn find_operator(node: &OnnxNode<'_>) -> Result<&'static OnnxOperator
 /// The nodes that are not supported. The nodes that read their outputs are not read, so that one error names them all.
 #[derive(Default)]
 struct Blockers {
-    /// The first node and the number of nodes of each operator and reason.
-    uses: BTreeMap<(String, String), (String, usize)>,
+    found: Unsupported,
     /// Tensors that are not known.
     outputs: BTreeSet<String>,
 }
@@ -130,31 +130,9 @@ impl Blockers {
 
     /// Notes that a node is not supported. Returns other errors.
     fn add(&mut self, node: &OnnxNode<'_>, error: Error) -> Result<()> {
-        let Error::Graph(GraphError::Unsupported { op, node: name, why }) = error else { return Err(error) };
+        self.found.add(error)?;
         self.outputs.extend(node.node.output.iter().cloned());
-        self.uses.entry((op, why)).or_insert((name, 0)).1 += 1;
         Ok(())
-    }
-
-    /// Returns an error if there are any.
-    fn check(&mut self) -> Result<()> {
-        /// Reasons that an error lists.
-        const LISTED: usize = 50;
-        let uses = core::mem::take(&mut self.uses).into_iter();
-        let uses = uses.map(|((op, why), (node, count))| UnsupportedUse { op, node, why, count });
-        let mut uses: Vec<UnsupportedUse> = uses.collect();
-        uses.sort_by_key(|found| core::cmp::Reverse(found.count));
-        match &mut uses[..] {
-            [] => Ok(()),
-            [UnsupportedUse { op, node, why, count: 1 }] => {
-                let [op, node, why] = [op, node, why].map(core::mem::take);
-                Err(GraphError::Unsupported { op, node, why }.into())
-            }
-            _ => {
-                uses.truncate(LISTED);
-                Err(GraphError::UnsupportedNodes { uses }.into())
-            }
-        }
     }
 }
 

@@ -155,6 +155,7 @@ pub(crate) mod operator;
 mod proto;
 mod quantized;
 pub(crate) mod tensor;
+mod unsupported;
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};

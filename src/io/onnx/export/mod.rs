@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use prost::Message;
 
 use super::proto::{Dimension, GraphProto, ModelProto, OperatorSet, ShapeProto, TensorType, TypeProto, ValueInfo};
+use super::unsupported::Unsupported;
 use crate::error::{FileError, Result};
 use crate::graph::{Mode, Node, Quantized, QuantizedNetwork, Stored};
 use crate::ops::clamp::Clamp;
@@ -53,8 +54,8 @@ impl QuantizedNetwork {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Graph`](crate::Error::Graph) for an operator that ONNX does not have, [`Error::File`](crate::Error::File) for
-    /// a network of more than 2 GiB.
+    /// [`Error::Graph`](crate::Error::Graph) for operators and attributes that have no form in ONNX files, all in one error;
+    /// [`Error::File`](crate::Error::File) for a network of more than 2 GiB.
     pub fn to_onnx(&self) -> Result<Vec<u8>> {
         let model = Exporter::new(self.parts()).model()?;
         let bytes = model.encoded_len();
@@ -98,9 +99,15 @@ impl<'a> Exporter<'a> {
             let float = self.rounded(name, name.to_string())?;
             self.floats.insert(name.into(), float);
         }
+        let mut unsupported = Unsupported::default();
         for node in graph.nodes() {
-            self.node(node).map_err(|e| e.at(&node.output))?;
+            if let Err(error) = self.node(node) {
+                unsupported.add(error.at(&node.output))?;
+                // The nodes behind it are written, so that one error names all.
+                self.floats.insert(node.output.clone(), node.output.clone());
+            }
         }
+        unsupported.check()?;
         for name in graph.outputs() {
             // A constant, an input, or a tensor that has another name in the file.
             if self.floats.get(name) != Some(name) {
