@@ -9,7 +9,7 @@ use ndarray_quant::graph::Arena;
 use serde::Serialize;
 
 use crate::args::{DataArgs, ImageArgs, Shapes};
-use crate::model::{self, Network};
+use crate::model::{self, Format, Network};
 use crate::output::{self, count, say};
 use crate::samples::{Samples, views};
 
@@ -23,7 +23,7 @@ Examples:
   ndarray-quant bench model.onnx model.safetensors
   ndarray-quant bench model.safetensors --threads 1 --seconds 10 --batch 4 --json times.json")]
 pub(crate) struct Bench {
-    /// Float networks in ONNX files, quantized ones in safetensors files.
+    /// Networks in ONNX files, float or quantized, and quantized ones in safetensors files.
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<PathBuf>,
     #[command(flatten)]
@@ -116,8 +116,9 @@ impl Bench {
 
     fn load(&self, path: &Path) -> Result<Timed> {
         let start = Instant::now();
-        // The shapes of quantized networks are fixed.
-        let shapes = if path.extension().is_some_and(|e| e == "safetensors") { &[][..] } else { &self.shapes.shapes };
+        // The shapes in safetensors files are fixed.
+        let fixed = Format::of(path) == Some(Format::Safetensors);
+        let shapes = if fixed { &[][..] } else { &self.shapes.shapes };
         let network = Network::read(path, shapes)?;
         let load = start.elapsed();
         let graph = network.graph();

@@ -1,8 +1,9 @@
-//! Reads networks: float ones from ONNX files, quantized ones from safetensors files.
+//! Reads networks: float ones from ONNX files, quantized ones from ONNX and safetensors files; writes quantized ones.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use ndarray::{ArrayD, ArrayViewD};
 use ndarray_quant::graph::{Arena, FloatNetwork, Graph, QuantizedNetwork};
 use ndarray_quant::io::onnx::{AxisLength, ModelDescription, OnnxReader, TensorDescription};
@@ -27,17 +28,14 @@ pub(crate) enum Network {
 impl Network {
     /// Reads a `.onnx` or `.safetensors` file.
     pub(crate) fn read(path: &Path, shapes: &[InputShape]) -> Result<Self> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("onnx") => {
-                let graph = at(path, read_float(path, shapes)?.simplify())?;
-                Ok(Self::Float { compiled: at(path, graph.compile())?, graph })
+        if Format::of(path) == Some(Format::Onnx) {
+            let model = describe(path)?;
+            if !model.is_quantized {
+                let graph = at(path, read_described(path, &model, shapes)?.simplify())?;
+                return Ok(Self::Float { compiled: at(path, graph.compile())?, graph });
             }
-            Some("safetensors") => {
-                ensure!(shapes.is_empty(), "{}: --input: shapes are fixed in quantized networks", path.display());
-                Ok(Self::Quantized(Box::new(read_quantized(path)?)))
-            }
-            _ => bail!("{}: expected a network in a .onnx or .safetensors file", path.display()),
         }
+        Ok(Self::Quantized(Box::new(read_quantized(path, shapes)?.network)))
     }
 
     pub(crate) fn graph(&self) -> &Graph {
@@ -63,12 +61,49 @@ impl Network {
     }
 }
 
-pub(crate) fn read_quantized(path: &Path) -> Result<QuantizedNetwork> {
-    at(path, QuantizedNetwork::load(path))
+/// The format of a file of a quantized network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// All that the network is, to be read by this program and by the library.
+    Safetensors,
+    /// QuantizeLinear and DequantizeLinear around float operators (QDQ), for ONNX Runtime and others.
+    Onnx,
+}
+
+impl Format {
+    /// The format that the name of a file stands for.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension().and_then(|extension| extension.to_str())?;
+        Self::from_str(extension, true).ok()
+    }
+}
+
+/// A quantized network from a file.
+pub(crate) struct QuantizedFile {
+    pub(crate) network: QuantizedNetwork,
+    /// The float network that the codes of an ONNX file stand for.
+    pub(crate) float: Option<Graph>,
+}
+
+/// Reads a quantized network.
+pub(crate) fn read_quantized(path: &Path, shapes: &[InputShape]) -> Result<QuantizedFile> {
+    match Format::of(path) {
+        Some(Format::Onnx) => {
+            let model = describe(path)?;
+            ensure!(model.is_quantized, "{}: expected a quantized network, found a float one", path.display());
+            let (graph, recipe) = at(path, reader(path, &model, shapes)?.read_quantized_file(path))?;
+            Ok(QuantizedFile { network: at(path, graph.quantize(&recipe))?, float: Some(graph) })
+        }
+        Some(Format::Safetensors) => {
+            ensure!(shapes.is_empty(), "{}: --input: shapes are fixed in safetensors files", path.display());
+            Ok(QuantizedFile { network: at(path, QuantizedNetwork::load(path))?, float: None })
+        }
+        None => bail!("{}: expected a network in a .onnx or .safetensors file", path.display()),
+    }
 }
 
 pub(crate) fn describe(path: &Path) -> Result<ModelDescription> {
-    if path.extension().is_some_and(|extension| extension == "safetensors") {
+    if Format::of(path) == Some(Format::Safetensors) {
         bail!("{}: expected a float network in an ONNX file, found a quantized one", path.display());
     }
     at(path, OnnxReader::new().describe_file(path))
@@ -81,10 +116,13 @@ pub(crate) fn read_float(path: &Path, shapes: &[InputShape]) -> Result<Graph> {
 
 /// Same as [`read_float`], if the description of the file is known.
 pub(crate) fn read_described(path: &Path, model: &ModelDescription, shapes: &[InputShape]) -> Result<Graph> {
+    at(path, reader(path, model, shapes)?.read_file(path))
+}
+
+/// A reader with shapes for all inputs.
+fn reader(path: &Path, model: &ModelDescription, shapes: &[InputShape]) -> Result<OnnxReader> {
     check_shapes(model, shapes).with_context(|| path.display().to_string())?;
-    let reader =
-        shapes.iter().fold(OnnxReader::new(), |reader, input| reader.with_input_shape(&input.name, &input.shape));
-    at(path, reader.read_file(path))
+    Ok(shapes.iter().fold(OnnxReader::new(), |reader, input| reader.with_input_shape(&input.name, &input.shape)))
 }
 
 /// Returns an error for inputs without a shape.

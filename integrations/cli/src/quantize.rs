@@ -1,14 +1,15 @@
 //! `ndarray-quant quantize`.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use ndarray_quant::graph::{Graph, Precision, QuantizedNetwork};
+use ndarray_quant::graph::{Graph, Precision, QuantizedNetwork, Recipe};
 
 use crate::args::{ImageArgs, Shapes};
-use crate::model;
+use crate::model::{self, Format};
 use crate::output::{self, at, say};
 use crate::recipe::{Quantization, QuantizationArgs};
 
@@ -16,6 +17,9 @@ use crate::recipe::{Quantization, QuantizationArgs};
 ///
 /// The mode `static` computes in integers and needs samples of real inputs. `dynamic` has int8 weights, and `float16` half of
 /// the size; they need no data.
+///
+/// The network is written to a .safetensors file, or to a .onnx file in the QDQ form, for a batch of one, which ONNX Runtime
+/// and others run. `run`, `report` and `bench` read both.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,6 +31,8 @@ Examples:
       --calibration-data ids=ids.npy --calibration-data mask=mask.npy
   No data:
     ndarray-quant quantize model.onnx -o model.safetensors --mode dynamic
+  QDQ for ONNX Runtime:
+    ndarray-quant quantize model.onnx -o model.int8.onnx --calibration-data photos/
   Edit the recipe and quantize again:
     ndarray-quant quantize model.onnx -o model.safetensors --calibration-data data.npz \\
       --save-recipe recipe.json
@@ -35,9 +41,12 @@ pub(crate) struct Quantize {
     /// The float network, in an ONNX file.
     #[arg(value_name = "MODEL.onnx")]
     model: PathBuf,
-    /// Write the quantized network to a .safetensors file.
+    /// Write the quantized network to a .safetensors or .onnx file.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// The format of the output [default: by the extension of --output].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
     #[command(flatten)]
     shapes: Shapes,
     #[command(flatten)]
@@ -51,24 +60,35 @@ pub(crate) struct Quantize {
 
 impl Quantize {
     pub(crate) fn run(&self) -> Result<()> {
-        if self.output.extension().is_none_or(|extension| extension != "safetensors") {
-            bail!("--output {}: expected the name of a .safetensors file", self.output.display());
-        }
+        let output = self.output.display();
+        let format = self.format.or_else(|| Format::of(&self.output));
+        let format =
+            format.with_context(|| format!("--output {output}: expected a .safetensors or .onnx file, or --format"))?;
+        let same =
+            fs::canonicalize(&self.output).is_ok_and(|path| fs::canonicalize(&self.model).is_ok_and(|m| m == path));
+        ensure!(!same, "--output {output}: expected another file than the model");
         let start = Instant::now();
         let graph = at(&self.model, model::read_float(&self.model, &self.shapes.shapes)?.simplify())?;
+        if format == Format::Onnx {
+            // What cannot be written is an error before the work.
+            at(&self.output, graph.quantize(&Recipe::default()).and_then(|network| network.to_onnx()))?;
+        }
         let float_size = graph.size_in_bytes();
         let Quantization { float, network, notes } = self.quantization.quantize(&self.model, graph, &self.images)?;
-        at(&self.output, network.save(&self.output))?;
+        let saved = match format {
+            Format::Safetensors => network.save(&self.output),
+            Format::Onnx => network.save_onnx(&self.output),
+        };
+        at(&self.output, saved)?;
         if let Some(path) = &self.save_recipe {
             output::json(path, network.recipe())?;
         }
         let seconds = start.elapsed().as_secs_f64();
-        let bytes = std::fs::metadata(&self.output).with_context(|| self.output.display().to_string())?.len() as usize;
+        let bytes = fs::metadata(&self.output).with_context(|| output.to_string())?.len() as usize;
         notes.iter().for_each(|note| say!("{note}"));
         say!("{}", summary(&float, &network));
         say!(
-            "{}: {}, {:.1}% of the {} of the float network, in {seconds:.1} s",
-            self.output.display(),
+            "{output}: {}, {:.1}% of the {} of the float network, in {seconds:.1} s",
             output::size(bytes),
             100.0 * bytes as f64 / float_size as f64,
             output::size(float_size),

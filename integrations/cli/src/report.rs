@@ -11,7 +11,7 @@ use ndarray_quant::metrics;
 use serde::Serialize;
 
 use crate::args::{self, DataArgs, ImageArgs, Shapes};
-use crate::model;
+use crate::model::{self, Format, QuantizedFile};
 use crate::output::{self, at, decibels, say};
 use crate::recipe::QuantizationArgs;
 use crate::samples::{Samples, views};
@@ -33,8 +33,8 @@ pub(crate) struct Report {
     /// The float network, in an ONNX file.
     #[arg(value_name = "MODEL.onnx")]
     model: PathBuf,
-    /// The quantized network, as `quantize` wrote it.
-    #[arg(value_name = "QUANTIZED.safetensors", conflicts_with = "QuantizationArgs")]
+    /// The quantized network, as `quantize` or another program wrote it: a .safetensors or .onnx file.
+    #[arg(value_name = "QUANTIZED", conflicts_with = "QuantizationArgs")]
     quantized: Option<PathBuf>,
     #[command(flatten)]
     shapes: Shapes,
@@ -58,16 +58,20 @@ pub(crate) struct Report {
     images: ImageArgs,
 }
 
+/// Why layers are not compared if their weights are not the float network's.
+const OTHER_WEIGHTS: &str =
+    "the weights were equalized before they were quantized; quantize and report in one call, without QUANTIZED";
+
 /// The content of the JSON file.
 #[derive(Serialize)]
-struct Comparison {
+struct Comparison<'a> {
     float_bytes: usize,
     quantized_bytes: usize,
     samples: usize,
     outputs: Vec<OutputReport>,
     layer_samples: usize,
     /// Without layers if they cannot be compared.
-    layers: Option<ErrorReport>,
+    layers: Option<&'a ErrorReport>,
 }
 
 #[derive(Serialize)]
@@ -86,9 +90,10 @@ impl Report {
         let simplified = at(&self.model, model::read_float(&self.model, &self.shapes.shapes)?.simplify())?;
         let (graph, network, comparable) = match &self.quantized {
             Some(path) => {
-                let network = model::read_quantized(path)?;
-                let comparable = has_weights_of(&network, &simplified);
-                (simplified, network, comparable)
+                let shapes = if Format::of(path) == Some(Format::Onnx) { &self.shapes.shapes[..] } else { &[] };
+                let quantized = model::read_quantized(path, shapes)?;
+                let comparable = has_weights_of(&quantized, &simplified);
+                (simplified, quantized.network, comparable)
             }
             None => {
                 let found = self.quantization.quantize(&self.model, simplified, &self.images)?;
@@ -100,16 +105,18 @@ impl Report {
         let outputs = compare(&graph, &network, &samples, &progress).context("comparing the outputs")?;
         progress.finish_and_clear();
         let layer_samples = self.layer_samples.min(samples.len());
-        let layers = match (comparable, <[_; 1]>::try_from(samples.batch(0..layer_samples)?)) {
-            (true, Ok([x])) => Some(network.report(&graph, &x).context("comparing the layers")?),
-            _ => None,
+        let layers = match <[_; 1]>::try_from(samples.batch(0..layer_samples)?) {
+            _ if !comparable => Err(OTHER_WEIGHTS.to_string()),
+            // The nodes of a network that another program quantized may be others.
+            Ok([x]) => network.report(&graph, &x).map_err(|error| error.to_string()),
+            Err(_) => Err("this takes a network of one input".into()),
         };
-        if layers.is_none() && self.svg.is_some() {
-            bail!("--svg: the layers cannot be compared: {}", self.why_not(comparable));
+        match (&self.svg, &layers) {
+            (Some(path), Ok(layers)) => args::write(path, &layers.to_svg())?,
+            (Some(_), Err(why)) => bail!("--svg: the layers cannot be compared: {why}"),
+            (None, _) => {}
         }
-        if let (Some(path), Some(layers)) = (&self.svg, &layers) {
-            args::write(path, &layers.to_svg())?;
-        }
+        let (layers, why_not) = (layers.as_ref().ok(), layers.as_ref().err());
         let comparison = Comparison {
             float_bytes: graph.size_in_bytes(),
             quantized_bytes: network.weights_size_in_bytes(),
@@ -122,22 +129,11 @@ impl Report {
             output::json(path, &comparison)?;
         }
         if self.json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
-            match &comparison.layers {
-                Some(layers) => self.print_layers(layers, layer_samples),
-                None => say!("Layers: not compared: {}\n", self.why_not(comparable)),
-            }
+            layers.iter().for_each(|layers| self.print_layers(layers, layer_samples));
+            why_not.iter().for_each(|why| say!("Layers: not compared: {why}\n"));
             comparison.print(&samples);
         }
         Ok(())
-    }
-
-    fn why_not(&self, comparable: bool) -> &'static str {
-        match comparable {
-            true => "this takes a network of one input",
-            false => {
-                "the weights were equalized before they were quantized; quantize and report in one call, without QUANTIZED"
-            }
-        }
     }
 
     fn print_layers(&self, report: &ErrorReport, samples: usize) {
@@ -166,7 +162,7 @@ impl Report {
     }
 }
 
-impl Comparison {
+impl Comparison<'_> {
     fn print(&self, samples: &Samples) {
         let header = ["output", "SQNR", "cosine", "max abs diff", "top 1 as float"];
         let mut table = output::table(&header, 1..header.len());
@@ -192,17 +188,27 @@ impl Comparison {
 
 /// Returns whether the network was quantized from the weights of this graph, not from equalized ones: whether the largest
 /// magnitudes of most channels are theirs. Channels of zeros have any scale.
-fn has_weights_of(network: &QuantizedNetwork, graph: &Graph) -> bool {
-    /// A file has scales. A range that is computed from a scale differs in its last bits.
-    const TOLERANCE: f32 = 1e-5;
+fn has_weights_of(quantized: &QuantizedFile, graph: &Graph) -> bool {
+    /// The magnitudes are within half a step of codes of 6 bits and more. Equalization changes them by any factor.
+    const TOLERANCE: f32 = 0.02;
     let max_abs = |&(low, high): &(f32, f32)| high.max(-low);
+    let QuantizedFile { network, float } = quantized;
     let (mut same, mut all) = (0, 0);
-    for (name, tensor) in network.recipe().tensors.iter().filter(|(_, tensor)| tensor.ranges.len() > 1) {
-        let Some(weights) = graph.constant(name) else { continue };
-        let Ok(float) = TensorRecipe::weights(weights, tensor.precision) else { continue };
-        let pairs = float.ranges.iter().map(max_abs).zip(tensor.ranges.iter().map(max_abs));
-        same += pairs.filter(|(expected, found)| (expected - found).abs() <= TOLERANCE * expected).count();
-        all += float.ranges.len();
+    for node in network.graph().nodes() {
+        let (Some(name), Some(float_node)) = (node.inputs.get(1), graph.node(&node.output)) else { continue };
+        let Some(tensor) = network.recipe().tensors.get(name) else { continue };
+        let ranges = |graph: &Graph, name: &str| {
+            let weights = graph.constant(name).map(|weights| TensorRecipe::weights(weights, tensor.precision));
+            weights.and_then(Result::ok).map_or_else(Vec::new, |weights| weights.ranges)
+        };
+        let expected = float_node.inputs.get(1).map_or_else(Vec::new, |name| ranges(graph, name));
+        // An ONNX file has no ranges, but its codes stand for weights.
+        let found = float.as_ref().map_or_else(|| tensor.ranges.clone(), |float| ranges(float, name));
+        if expected.len() > 1 && found.len() == expected.len() {
+            let pairs = expected.iter().map(max_abs).zip(found.iter().map(max_abs));
+            same += pairs.filter(|(expected, found)| (expected - found).abs() <= TOLERANCE * expected).count();
+            all += expected.len();
+        }
     }
     2 * same >= all
 }

@@ -19,7 +19,7 @@ Examples:
   ndarray-quant run model.safetensors --data photo.jpg --top 5
   ndarray-quant run model.onnx --data ids=ids.npy --data mask=mask.npy --output outputs.npz")]
 pub(crate) struct Run {
-    /// A float network in an ONNX file, or a quantized one in a safetensors file.
+    /// A network in an ONNX file, float or quantized, or a quantized one in a safetensors file.
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]

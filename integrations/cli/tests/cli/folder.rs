@@ -95,6 +95,18 @@ pub(crate) fn two_inputs() -> Vec<u8> {
     Message::default().int(1, 8).message(7, graph).message(8, Message::default().int(2, 13)).0
 }
 
+/// A linear layer, and the index of its greatest output, twice.
+pub(crate) fn arg_max() -> Vec<u8> {
+    let nodes = [
+        node("MatMul", &["x", "w"], "scores", &[]),
+        node("ArgMax", &["scores"], "a", &[int("axis", 1)]),
+        node("ArgMax", &["scores"], "b", &[int("axis", 1)]),
+        node("Add", &["a", "b"], "y", &[]),
+    ];
+    let weights = floats("w", &[4, 3], &samples(&[4, 3]).into_raw_vec_and_offset().0);
+    model_in(13, &nodes, &[weights], &[1, 4], "y")
+}
+
 /// Operators that nobody has: `Frobnicate` twice, and a cumulative sum.
 pub(crate) fn unsupported() -> Vec<u8> {
     let nodes = [

@@ -6,6 +6,7 @@ mod inspect;
 #[allow(dead_code, reason = "shared with the tests of ndarray-quant")]
 #[path = "../../../../tests/onnx/message.rs"]
 mod message;
+mod qdq;
 mod quantize;
 mod report;
 mod run;

@@ -126,7 +126,7 @@ fn without_data() {
     // Random data is asked for by name.
     folder.succeeds(&[&args[..], &["--random-calibration-data", "4"]].concat());
     let error = folder.fails(1, &["quantize", "image.onnx", "-o", "q.tflite", "--mode", "dynamic"]);
-    assert!(error.contains("--output q.tflite: expected the name of a .safetensors file"), "{error}");
+    assert!(error.contains("--output q.tflite: expected a .safetensors or .onnx file, or --format"), "{error}");
 }
 
 #[test]
