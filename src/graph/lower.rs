@@ -13,11 +13,11 @@ use super::recipe::{Precision, Recipe, weights_of};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::ops::clamp::Clamp;
-use crate::ops::conv::on_codes::{Conv, QuantizedConv};
 use crate::ops::float_weights::Weights;
+use crate::ops::integer_layer::{Form, IntegerLayer, LayerKernel};
 use crate::ops::kernel::{Kernel, Kind};
 use crate::ops::linear::Linear;
-use crate::ops::linear::on_codes::{LinearOnCodes, QuantizedLinear};
+use crate::ops::linear::on_codes::RowRanges;
 use crate::ops::nhwc::Dims;
 use crate::ops::operator::{CodeNode, Layer, OnCodes, Operand};
 use crate::ops::quantize::{Dequantize, FakeParams, FakeQuantize, Quantize};
@@ -56,13 +56,14 @@ impl Quantized<'_> {
         if inputs && self.is_code(&node.output) { Mode::Integer } else { Mode::Float }
     }
 
-    /// Returns whether a layer is a linear one, whose rows have ranges of their own if they are dynamic. Files of ONNX Runtime
+    /// Returns whether a layer of dynamic range quantizes each row by its own range, as linear layers do. Files of ONNX Runtime
     /// that give the codes of weights mean one range for all rows of an image, as convolutions have it.
-    fn is_linear(&self, node: &Node) -> bool {
-        weights_of(node).is_some_and(|name| {
-            let one_range = self.mode(node) == Mode::DynamicRange && self.recipe.tensors[name].given.is_some();
-            self.graph.shape(name).is_some_and(|shape| shape.len() == 2) && !one_range
-        })
+    fn has_row_ranges(&self, node: &Node) -> bool {
+        self.mode(node) == Mode::DynamicRange
+            && weights_of(node).is_some_and(|name| {
+                let is_linear = self.graph.shape(name).is_some_and(|shape| shape.len() == 2);
+                is_linear && self.recipe.tensors[name].given.is_none()
+            })
     }
 
     /// The constants of a node: recurrent weights as codes, others as floats.
@@ -176,7 +177,7 @@ impl Quantized<'_> {
         let (kernel, mut inputs) = planner.float_kernel(node, constant);
         if let Mode::DynamicRange = self.mode(node) {
             let rounded = planner.define_unnamed("", &node.inputs[0]);
-            let params = match self.is_linear(node) {
+            let params = match self.has_row_ranges(node) {
                 true => FakeParams::OfRows(planner.shape(&node.inputs[0]).last().copied().unwrap_or(0)),
                 false => FakeParams::OfImages,
             };
@@ -274,11 +275,7 @@ impl Lowering<'_> {
             Mode::IntegerToFloat => (Kind::Code, Kind::F32),
             Mode::DynamicRange | Mode::Float => (Kind::F32, Kind::F32),
         };
-        let clamp = if kinds.1 == Kind::F32 { node.clamp } else { Clamp::NONE };
-        let kernel: Box<dyn Kernel> = match self.network.is_linear(node) {
-            true => Box::new(self.linear(node, mode, clamp)?),
-            false => Box::new(self.conv(node, mode, clamp)?),
-        };
+        let kernel = self.layer_kernel(node, mode)?;
         let x = match kinds.0 {
             Kind::Code => self.as_codes(&node.inputs[0])?,
             Kind::F32 => self.as_f32(&node.inputs[0], Role::Body)?,
@@ -300,48 +297,41 @@ impl Lowering<'_> {
         Ok(Output::to(&self.params(&node.output)?).clamp(node.clamp.low, node.clamp.high))
     }
 
-    fn linear(&self, node: &Node, mode: Mode, clamp: Clamp) -> Result<LinearOnCodes> {
+    /// The kernel of a layer with integer weights.
+    fn layer_kernel(&self, node: &Node, mode: Mode) -> Result<Box<dyn Kernel>> {
         let (stored, bias) = self.stored(node);
-        let weights = stored.to_linear().expect(INTEGER_WEIGHTS)?;
-        let [outputs, depth] = [0, 1].map(|axis| weights.raw_dim()[axis]);
-        let layer = Linear::new(&weights, bias.as_deref())?;
-        let layer = match mode {
-            Mode::Integer => {
-                QuantizedLinear::Static(layer.prepare(&self.params(&node.inputs[0])?, &self.to_codes(node)?)?)
-            }
-            Mode::IntegerToFloat => {
-                let params = self.params(&node.inputs[0])?;
-                layer.check_input(&params)?;
-                QuantizedLinear::StaticToF32(layer, params)
-            }
-            Mode::DynamicRange | Mode::Float => QuantizedLinear::DynamicRange(layer),
-        };
-        Ok(LinearOnCodes { layer, depth, outputs, clamp })
+        let bias = bias.as_deref();
+        let clamp = if mode == Mode::Integer { Clamp::NONE } else { node.clamp };
+        let shapes = [&node.inputs[0], &node.output].map(|name| self.planner.dims(name).in_memory());
+        if self.network.graph.shape(&node.inputs[1]).is_some_and(|shape| shape.len() == 4) {
+            let weights = stored.to_conv().expect(INTEGER_WEIGHTS)?;
+            let Layer { window, groups } = node.operator().layer().expect(INTEGER_WEIGHTS);
+            let form = self.form(node, mode, Conv2d::new(&weights, bias, &window, groups)?)?;
+            let [input, output] = shapes.map(|shape| [shape[1], shape[2], shape[3]]);
+            return Ok(Box::new(LayerKernel { form, input, output, clamp }));
+        }
+        let layer = Linear::new(&stored.to_linear().expect(INTEGER_WEIGHTS)?, bias)?;
+        let [input, output] = shapes.map(|shape| {
+            let (len, rows) = shape.split_last().map_or((0, 1), |(&len, rows)| (len, rows.iter().product()));
+            [1, rows, len]
+        });
+        Ok(match self.network.has_row_ranges(node) {
+            true => Box::new(RowRanges { layer, rows: input[1], depth: input[2], outputs: output[2], clamp }),
+            false => Box::new(LayerKernel { form: self.form(node, mode, layer)?, input, output, clamp }),
+        })
     }
 
-    fn conv(&self, node: &Node, mode: Mode, clamp: Clamp) -> Result<Conv> {
-        let (stored, bias) = self.stored(node);
-        let weights = stored.to_conv().expect(INTEGER_WEIGHTS)?;
-        let Layer { window, groups } = node.operator().layer().expect(INTEGER_WEIGHTS);
-        let layer = Conv2d::new(&weights, bias.as_deref(), &window, groups)?;
-        let dims = |name: &str| match self.planner.dims(name).in_memory()[..] {
-            [_, h, w, c] => [h, w, c],
-            // A linear layer with one range for all rows of an image.
-            ref rows => [1, rows[..rows.len() - 1].iter().product(), rows[rows.len() - 1]],
-        };
-        let [input, output] = [dims(&node.inputs[0]), dims(&node.output)];
-        let layer = match mode {
-            Mode::Integer => {
-                QuantizedConv::Static(layer.prepare(&self.params(&node.inputs[0])?, &self.to_codes(node)?)?)
-            }
+    /// A layer in the form of its mode.
+    fn form<L: IntegerLayer>(&self, node: &Node, mode: Mode, layer: L) -> Result<Form<L>> {
+        Ok(match mode {
+            Mode::Integer => Form::Static(layer.prepare(&self.params(&node.inputs[0])?, &self.to_codes(node)?)?),
             Mode::IntegerToFloat => {
                 let params = self.params(&node.inputs[0])?;
                 layer.check_input(&params)?;
-                QuantizedConv::StaticToF32(layer, params)
+                Form::StaticToF32(layer, params)
             }
-            Mode::DynamicRange | Mode::Float => QuantizedConv::DynamicRange(layer),
-        };
-        Ok(Conv { layer, input, output, clamp })
+            Mode::DynamicRange | Mode::Float => Form::DynamicRange(layer),
+        })
     }
 
     /// The kernel of a node without weights on codes.

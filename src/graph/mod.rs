@@ -66,6 +66,7 @@
 // | `calibrate` | the tap: ranges, channel maxima and second moments of activations, and recipes from them |
 // | `equalize` | cross-layer equalization |
 // | `full_integer`, `samples` | the whole trip in one call; the choice of ranges by the error behind each tensor; held-out samples |
+// | `code_roots` | tensors that share their codes |
 // | `coordinate_descent` | weight rounding with bias correction |
 // | `quantize`, `stored` | quantized weights |
 // | `lower`, `qnetwork` | lowering to codes, or to their simulation on floats |
@@ -78,6 +79,7 @@ mod broadcast_constant;
 mod buffers;
 mod builder;
 mod calibrate;
+mod code_roots;
 pub(crate) mod collect;
 mod compile;
 mod coordinate_descent;

@@ -185,12 +185,13 @@ impl QuantizedNetwork {
         &self.graph
     }
 
-    /// The memory that weights, biases and other constants take in bytes: the stored codes or half-precision values, which
-    /// are kept for saving, and their packed form, which layers compute with. Activations are in the [`Arena`].
+    /// The memory that weights, biases, other constants and the ranges of the recipe take in bytes: the stored codes or
+    /// half-precision values, which are kept for saving, and their packed form, which layers compute with. Names and the
+    /// structure of the graph, some hundreds of bytes per node, are not counted. Activations are in the [`Arena`].
     ///
     /// See [`weights_size_in_bytes`](Self::weights_size_in_bytes) for the size of the weights in a file.
     pub fn size_in_bytes(&self) -> usize {
-        self.weights_size_in_bytes() + self.plan.size_in_bytes()
+        self.weights_size_in_bytes() + self.plan.size_in_bytes() + self.recipe.size_in_bytes()
     }
 
     /// The size of weights, biases, scales and other constants as a file stores them, in bytes: a byte per `Int8` weight,

@@ -192,6 +192,11 @@ impl Recipe {
         self.tensors.get(name).map_or(Precision::Float32, |t| t.precision)
     }
 
+    /// The size of ranges and given parameters in memory.
+    pub(crate) fn size_in_bytes(&self) -> usize {
+        self.tensors.values().map(TensorRecipe::size_in_bytes).sum()
+    }
+
     /// The recipe of a tensor, to be edited.
     ///
     /// # Errors
@@ -296,6 +301,13 @@ impl TensorRecipe {
         let ranges = Ranges::of(weights, granularity)?;
         let ranges = ranges.min().iter().zip(ranges.max()).map(|(&min, &max)| (min, max)).collect();
         Ok(Self { precision, symmetric: true, granularity, ranges, given: None })
+    }
+
+    /// The size of ranges and given parameters in memory.
+    fn size_in_bytes(&self) -> usize {
+        let given = self.given.as_ref();
+        let given = given.map_or(0, |given| size_of_val(&given.scales[..]) + size_of_val(&given.zero_points[..]));
+        size_of_val(&self.ranges[..]) + given
     }
 
     /// Checks the recipe against the shape of its tensor.

@@ -76,8 +76,7 @@ impl Stored {
         }
     }
 
-    /// The codes as `[out, kh, kw, in]` for an integer convolution, of a linear layer `[out, 1, 1, in]`. `None` for half
-    /// precision.
+    /// The codes as `[out, kh, kw, in]` for an integer convolution. `None` for half precision.
     pub(crate) fn to_conv(&self) -> Option<Result<QTensor<i8, Ix4>>> {
         match self {
             Stored::Int4(w) => Some(with_axes(w, &[0, 2, 3, 1])),
@@ -96,13 +95,9 @@ impl Stored {
     }
 }
 
-/// The codes of a layer, as bytes and with the axes in this order. Missing ones have a length of 1.
+/// The codes of a layer, as bytes and with the axes in this order.
 fn with_axes<T: Element<Code = i8>, D: Dimension>(w: &QTensor<T, IxDyn>, axes: &[usize]) -> Result<QTensor<i8, D>> {
-    let mut codes = w.unpacked_codes().into_owned();
-    while codes.ndim() < axes.len() {
-        codes.insert_axis_inplace(Axis(codes.ndim()));
-    }
-    let codes = codes.view().permuted_axes(axes).as_standard_layout().into_owned();
+    let codes = w.unpacked_codes().view().permuted_axes(axes).as_standard_layout().into_owned();
     let codes = codes.into_dimensionality().expect("the rank of the weights");
     let scales: Array1<f32> = w.params().scale().iter().copied().collect();
     let zero_points: Option<Array1<i8>> = w.params().zero_point().map(|z| z.iter().copied().collect());

@@ -51,6 +51,7 @@ pub(crate) mod float_weights;
 mod gather;
 pub(crate) mod half_linear;
 pub(crate) mod index;
+pub(crate) mod integer_layer;
 mod interpolate;
 pub(crate) mod kernel;
 mod layer_norm;

@@ -7,7 +7,7 @@ use ndarray::ArrayRef1;
 use super::output::Output;
 use crate::element::Element;
 use crate::error::{Error, Result, ValueError};
-use crate::gemm::{Finish, Int8, RequantizeEpilogue};
+use crate::gemm::{Int8, RequantizeEpilogue};
 use crate::qparams::QParams;
 
 /// The parameters of a layer's input and output, and the epilogue from accumulators to output codes.
@@ -39,9 +39,9 @@ impl<X: Int8, Y: Element> OutputStage<X, Y> {
         X::max_abs_diff(self.x_zero_point)
     }
 
-    /// The bytes of the integer bias.
+    /// The bytes of multipliers and bias.
     pub(super) fn size_in_bytes(&self) -> usize {
-        size_of::<i32>() * self.epilogue.bias().map_or(0, <[i32]>::len)
+        self.epilogue.size_in_bytes()
     }
 }
 

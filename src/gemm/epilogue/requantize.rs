@@ -85,6 +85,11 @@ impl<T: Element> RequantizeEpilogue<T> {
         self.codes = Codes { min: min.clamp(low, high), max: max.clamp(low, high) };
         Ok(self)
     }
+
+    /// The size of multipliers and bias in memory, in bytes.
+    pub(crate) fn size_in_bytes(&self) -> usize {
+        self.multipliers.size_in_bytes() + size_of::<i32>() * self.bias.as_ref().map_or(0, Vec::len)
+    }
 }
 
 impl<T: Element> Sealed for RequantizeEpilogue<T> {}

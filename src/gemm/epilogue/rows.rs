@@ -25,6 +25,14 @@ impl Multipliers {
             Multipliers::FixedPoint(m, _) => m.len(),
         }
     }
+
+    pub(super) fn size_in_bytes(&self) -> usize {
+        match self {
+            Multipliers::F32(m) => size_of_val(&m[..]),
+            Multipliers::F64(m) => size_of_val(&m[..]),
+            Multipliers::FixedPoint(m, _) => size_of_val(&m[..]),
+        }
+    }
 }
 
 /// Requantizes by any multipliers to codes of the width of `T`.

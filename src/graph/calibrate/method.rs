@@ -1,5 +1,7 @@
 //! The choice of an activation's range.
 
+use core::fmt;
+
 use crate::error::Result;
 use crate::observer::{Clip, EntropyStatistic, MseStatistic, PercentileStatistic, PowerOfTwoHistogram};
 use crate::scheme::Scheme;
@@ -20,6 +22,17 @@ pub enum CalibrationMethod {
     Mse,
     /// Least Kullback-Leibler divergence, see [`Entropy`](crate::observer::Entropy).
     Entropy,
+}
+
+impl fmt::Display for CalibrationMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CalibrationMethod::MinMax => f.pad("MinMax"),
+            CalibrationMethod::Percentile(p) => write!(f, "Percentile {p}"),
+            CalibrationMethod::Mse => f.pad("Mse"),
+            CalibrationMethod::Entropy => f.pad("Entropy"),
+        }
+    }
 }
 
 impl CalibrationMethod {

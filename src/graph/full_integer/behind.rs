@@ -2,11 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::METHODS;
 use crate::error::Result;
-use crate::graph::calibrate::{Calibration, CalibrationMethod};
+use crate::graph::calibrate::Calibration;
+use crate::graph::code_roots::code_roots;
+use crate::graph::collect::map_of;
 use crate::graph::compile::FloatNetwork;
 use crate::graph::network::Graph;
 use crate::graph::plan::Probe;
@@ -15,16 +17,6 @@ use crate::graph::samples::{Sample, unlimited};
 use crate::metrics::ErrorSums;
 use crate::ops::kernel::{Kernel, Values, ValuesMut, resized};
 use crate::ops::quantize::{FakeParams, FakeQuantize};
-
-/// The methods whose ranges are compared.
-const METHODS: [CalibrationMethod; 6] = [
-    CalibrationMethod::MinMax,
-    CalibrationMethod::Percentile(99.999),
-    CalibrationMethod::Percentile(99.99),
-    CalibrationMethod::Percentile(99.9),
-    CalibrationMethod::Mse,
-    CalibrationMethod::Entropy,
-];
 
 /// Factors of one bound, compared in the second round. What follows may ignore values beyond a bound, as hard swish
 /// does below -3.
@@ -44,17 +36,10 @@ pub(super) fn choose_ranges(
     samples: &[Sample<'_>],
     recipe: &mut Recipe,
 ) -> Result<()> {
-    let mut roots = BTreeMap::<&str, &str>::new();
-    for name in graph.inputs() {
-        roots.insert(name, name);
-    }
-    for node in graph.nodes() {
-        let kept = roots.get(node.inputs.first().map_or("", String::as_str)).filter(|_| node.operator().keeps_range());
-        roots.insert(&node.output, kept.copied().unwrap_or(&node.output));
-    }
+    let roots = map_of(code_roots(graph, recipe));
     let mut candidates = BTreeMap::<&str, Candidates>::new();
     for &root in roots.values() {
-        if !candidates.contains_key(root) && recipe.precision(root).is_code() {
+        if !candidates.contains_key(root) {
             let ranges = METHODS.iter().map(|method| method.range(calibration.observed(root)?));
             candidates.insert(root, Candidates::new(ranges.collect::<Result<_>>()?));
         }

@@ -295,12 +295,12 @@ impl<'s> Search<'s> {
         prefix: &str,
         float: &FloatNetwork,
         chosen: &mut Chosen,
-        methods: &[(&str, CalibrationMethod)],
+        methods: &[CalibrationMethod],
     ) -> Result<bool> {
         let mut kept = false;
-        for &(name, method) in methods {
+        for &method in methods {
             let recipe = chosen.ranges.recipe(&chosen.graph, method)?;
-            kept |= self.try_ranges(&alloc::format!("{prefix}{name}"), recipe, chosen, JudgedBy::All)?;
+            kept |= self.try_ranges(&alloc::format!("{prefix}{method}"), recipe, chosen, JudgedBy::All)?;
         }
         let mut recipe = chosen.ranges.recipe(&chosen.graph, CalibrationMethod::MinMax)?;
         behind::choose_ranges(&chosen.graph, float, &chosen.ranges, &self.probed(), &mut recipe)?;
@@ -314,13 +314,14 @@ impl<'s> Search<'s> {
     }
 }
 
-/// The methods that ranges are tried from.
-const METHODS: [(&str, CalibrationMethod); 5] = [
-    ("MinMax", CalibrationMethod::MinMax),
-    ("Percentile 99.99", CalibrationMethod::Percentile(99.99)),
-    ("Percentile 99.9", CalibrationMethod::Percentile(99.9)),
-    ("Mse", CalibrationMethod::Mse),
-    ("Entropy", CalibrationMethod::Entropy),
+/// The methods whose ranges are tried.
+const METHODS: [CalibrationMethod; 6] = [
+    CalibrationMethod::MinMax,
+    CalibrationMethod::Percentile(99.999),
+    CalibrationMethod::Percentile(99.99),
+    CalibrationMethod::Percentile(99.9),
+    CalibrationMethod::Mse,
+    CalibrationMethod::Entropy,
 ];
 
 impl fmt::Display for FullIntegerSearch {

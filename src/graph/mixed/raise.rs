@@ -9,6 +9,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result, ValueError};
+use crate::graph::code_roots::code_roots;
 use crate::graph::compile::Planner;
 use crate::graph::network::Graph;
 use crate::graph::plan::{Plan, Ports};
@@ -127,17 +128,12 @@ impl Unit {
     fn all(graph: &Graph, recipe: &Recipe) -> Vec<Self> {
         let mut units = Vec::<Self>::new();
         let mut unit_of = BTreeMap::<&str, usize>::new();
-        let moved = |name| graph.node(name).filter(|node| node.operator().keeps_range());
-        for name in graph.inputs().chain(graph.nodes().iter().map(|node| node.output.as_str())) {
-            if recipe.precision(name).is_code() {
-                let kept = moved(name).and_then(|node| unit_of.get(node.inputs[0].as_str()).copied());
-                let unit = kept.unwrap_or(units.len());
-                if unit == units.len() {
-                    units.push(Self { name: name.into(), tensors: Vec::new(), weights: false });
-                }
-                units[unit].tensors.push(name.into());
-                unit_of.insert(name, unit);
+        for (name, root) in code_roots(graph, recipe) {
+            let unit = *unit_of.entry(root).or_insert(units.len());
+            if unit == units.len() {
+                units.push(Self { name: name.into(), tensors: Vec::new(), weights: false });
             }
+            units[unit].tensors.push(name.into());
         }
         let mut seen = BTreeSet::new();
         for (node, name) in weights(graph) {

@@ -114,10 +114,11 @@ impl<W: Int8> ConvWeights<W> {
     }
 
     pub(super) fn size_in_bytes(&self) -> usize {
-        match &self.packed {
+        let packed: usize = match &self.packed {
             Packed::Groups(groups) => groups.iter().map(PackedRhs::size_in_bytes).sum(),
             Packed::Depthwise(weights) => weights.size_in_bytes(),
-        }
+        };
+        packed + size_of_val(&self.abs_sums[..])
     }
 
     /// Returns the output shape for images of this shape, and the placed window.
