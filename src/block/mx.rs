@@ -93,8 +93,8 @@ fn unpack<T: Minifloat>(bytes: &[u8]) -> [u8; VALUES] {
     let (bits, mut codes) = (T::BITS as usize, [0; VALUES]);
     for (codes, bytes) in codes.as_chunks_mut::<8>().0.iter_mut().zip(bytes.chunks_exact(bits)) {
         let word = bytes.iter().rev().fold(0u64, |word, &byte| word << 8 | byte as u64);
-        for i in 0..8 {
-            codes[i] = (word >> (i * bits)) as u8 & (0xff >> (8 - bits));
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code = (word >> (i * bits)) as u8 & (0xff >> (8 - bits));
         }
     }
     codes

@@ -123,8 +123,8 @@ fn read_nibbles(bytes: &[u8; 16]) -> [u8; 32] {
 #[inline(always)]
 fn read_fifth_bits(bytes: &[u8; 4]) -> [u8; 32] {
     let (word, mut bits) = (u32::from_le_bytes(*bytes), [0; 32]);
-    for i in 0..32 {
-        bits[i] = (word >> i) as u8 & 1;
+    for (i, bit) in bits.iter_mut().enumerate() {
+        *bit = (word >> i) as u8 & 1;
     }
     bits
 }

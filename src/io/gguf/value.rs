@@ -214,7 +214,7 @@ impl<'a> ValueArray<'a> {
         let len = cursor.length("length of an array")?;
         let start = cursor.rest();
         match value_type.size() {
-            Some(size) => drop(cursor.take(len.checked_mul(size).unwrap_or(usize::MAX))?),
+            Some(size) => drop(cursor.take(len.saturating_mul(size))?),
             None if value_type == ValueType::Array => {
                 return Err(malformed("array of the metadata", "values that are no arrays", "arrays"));
             }
