@@ -45,7 +45,7 @@ use crate::quantize::{Dequantize, Quantize};
 /// | policy | a finite quotient overflows | infinity | NaN |
 /// |---|---|---|---|
 /// | `Error` | an error | an error, unless the type has infinities | an error, unless the type has NaN |
-/// | `Saturate` | the greatest code of the same sign | the same | NaN; 0 where the type has no NaN |
+/// | `Saturate` | the greatest code of the same sign | the same | NaN; a zero where the type has no NaN |
 /// | `Infinity` | infinity; NaN where the type has no infinity, the greatest code where it has neither | the same | the same |
 ///
 /// A scale of 1 is a cast (ONNX: `Cast`; PyTorch: `Tensor.to`).

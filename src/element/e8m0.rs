@@ -27,7 +27,7 @@ pub enum E8M0Rounding {
     Up,
     /// The next smaller power: `2^floor(log2(x))`.
     Down,
-    /// The nearest power, ties up: `1.5` becomes `2`.
+    /// The nearest power, ties up: `1.5` becomes `2`. All numbers between `2^-127` and `2^-126` go up, as in ml_dtypes and PyTorch.
     Nearest,
 }
 
@@ -67,6 +67,7 @@ impl E8M0 {
         let up = match rounding {
             E8M0Rounding::Up => bits > below,
             E8M0Rounding::Down => false,
+            E8M0Rounding::Nearest if bits < 0x80_0000 => bits > below,
             E8M0Rounding::Nearest => bits >= below + (above - below) / 2,
         };
         let power = if up { above } else { below };
@@ -135,7 +136,7 @@ mod tests {
             let next = if bits == 254 { E8M0::NAN } else { E8M0::from_bits(bits + 1) };
             let tie = (2f64.powi(bits as i32 - 127) * 1.5) as f32;
             assert_eq!(E8M0::from_f32(tie, E8M0Rounding::Nearest), next);
-            assert_eq!(E8M0::from_f32(tie.next_down(), E8M0Rounding::Nearest), code);
+            assert_eq!(E8M0::from_f32(tie.next_down(), E8M0Rounding::Nearest), if bits == 0 { next } else { code });
             assert_eq!(E8M0::from_f32(code.to_f32().next_up(), E8M0Rounding::Up), next);
             assert_eq!(E8M0::from_f32(tie, E8M0Rounding::Down), code);
         }

@@ -56,7 +56,7 @@ pub trait Minifloat: Sealed + Copy + Default + fmt::Debug + Eq + Send + Sync + M
     /// Rounds to the nearest value, ties to even. A magnitude that rounds beyond `MAX` becomes an infinity, NaN where the
     /// type has no infinity, and `MAX` where it has neither.
     ///
-    /// NaN stays NaN, and becomes 0 where the type has no NaN.
+    /// NaN stays NaN. Where the type has no NaN it becomes a zero of the other sign, as in ml_dtypes.
     fn from_f32(x: f32) -> Self {
         Self::from_bits(encode::<Self>(x, false))
     }
@@ -169,9 +169,11 @@ pub(crate) fn encode<T: Minifloat>(x: f32, saturate: bool) -> u8 {
     let code = if code > max { beyond } else { code };
     let code = if x.is_nan() { nan } else { code };
     let sign = (bits >> 31) << (T::BITS - 1);
-    // The sign of a NaN is kept where it has one. Without a negative zero, only numbers other than 0 have a sign.
-    let signed = if T::NEGATIVE_ZERO { !(x.is_nan() && T::NAN.is_none()) } else { code != 0 && code != nan };
-    (code | if signed { sign } else { 0 }) as u8
+    // Without a negative zero, only numbers other than 0 have a sign.
+    let sign = if T::NEGATIVE_ZERO || (code != 0 && code != nan) { sign } else { 0 };
+    // A NaN without a code becomes a zero of the other sign, as in ml_dtypes and in the node tests of ONNX.
+    let flip = if T::NAN.is_none() && x.is_nan() { 1 << (T::BITS - 1) } else { 0 };
+    (code | sign ^ flip) as u8
 }
 
 /// Returns the value of a code. Without a branch, so that loops are vectorized.
@@ -322,7 +324,9 @@ mod tests {
         fn nan<T: Minifloat>() {
             for x in [f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)] {
                 for code in [T::from_f32(x), T::from_f32_saturating(x)] {
-                    assert!(if T::NAN.is_some() { code.is_nan() } else { code.to_bits() == 0 }, "{x} {code:?}");
+                    let other_zero = (x.is_sign_positive() as u8) << (T::BITS - 1);
+                    let expected = if T::NAN.is_some() { code.is_nan() } else { code.to_bits() == other_zero };
+                    assert!(expected, "{x} {code:?}");
                 }
             }
         }

@@ -81,7 +81,7 @@ fn from_minifloat<G: Float + Typed<Value = G>>(x: &Tensor) -> Outcome<Tensor> {
 fn to_e8m0(case: &Case, x: &Tensor) -> Outcome<Tensor> {
     let rounding = match (case.text("round_mode")?, case.text("rounding")?) {
         (Some("up"), None) => E8M0Rounding::Up,
-        (None, Some("half_away")) => E8M0Rounding::Nearest,
+        (None, Some("half_away") | None) => E8M0Rounding::Nearest,
         (mode, rounding) => return Err(Stop::not_covered(format!("rounding {mode:?}, {rounding:?}"))),
     };
     let saturates = overflow(case) == Overflow::Saturate;
