@@ -9,7 +9,7 @@
 //! | `arch` | the instruction sets of the target: one of `x86_64/`, `aarch64/`, `wasm32` and, without SIMD, `arch` |
 //! | `isa` | the choice of an instruction set, and the sizes of blocks |
 //! | `vector` | the operations on registers |
-//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `quantize`, `half` |
+//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `nbits`, `quantize`, `half` |
 //! | `portable`, `table` | registers and lookup tables in plain Rust |
 //! | `one_set`, `without_tiles` | the choice on targets with one instruction set, or without hardware tiles |
 //! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
