@@ -58,7 +58,7 @@ where
 
 /// The overflow policy of a cast to float codes: ONNX saturates unless the case says otherwise.
 pub(crate) fn overflow(case: &Case) -> Overflow {
-    let saturates = case.attr("saturate").is_none_or(|value| value == &true || value == &1);
+    let saturates = case.attr("saturate").is_none_or(|value| *value == true || *value == 1);
     if saturates { Overflow::Saturate } else { Overflow::Infinity }
 }
 
