@@ -5,11 +5,11 @@
 //! [`GgufTensor`] is a view of its bytes: dequantize it, or use the blocks as they are.
 //!
 //! ```
-//! # use ndarray::array;
+//! use ndarray::arr2;
 //! use ndarray_quant::block::{BlockTensor, ggml::Q8_0};
 //! use ndarray_quant::io::gguf::{GgmlType, GgufBuilder, GgufFile, Value};
 //!
-//! let weights = BlockTensor::<Q8_0, _>::quantize(&array![[1.0f32; 32], [-0.5; 32]])?;
+//! let weights = BlockTensor::<Q8_0, _>::quantize(&arr2(&[[1.0f32; 32], [-0.5; 32]]))?;
 //!
 //! let mut builder = GgufBuilder::new();
 //! builder.metadata("general.architecture", Value::from("mlp"))?;
