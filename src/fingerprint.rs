@@ -24,7 +24,7 @@
 //! | `products` | products of `u8` and `i8`, with zero points, to `i32`, `f32` and codes |
 //! | `layers` | linear layers and convolutions, grouped, depthwise, strided and dilated, on codes and dynamic |
 //! | `operators` | every other operator on codes |
-//! | `observers` | the ranges of every observer that merges exactly |
+//! | `observers` | the ranges of the observers, without `Entropy`, which takes logarithms of the platform |
 //! | `network` | a small convolutional network on codes and with dynamic ranges |
 //!
 //! Products of floats are not part of it: their order of summation differs.
@@ -47,7 +47,7 @@ use crate::gemm::{DequantizeEpilogue, I32Epilogue, Int8, PackedLhs, PackedRhs, R
 use crate::graph::{GraphBuilder, Recipe, TensorRecipe};
 use crate::half::{HalfCast, Overflow, bf16, f16};
 use crate::nn::{Arithmetic, Conv2d, Linear, Multiplier, Output, Padding, Window};
-use crate::observer::{Entropy, MinMax, MovingAverage, Mse, Observer, Percentile};
+use crate::observer::{MinMax, MovingAverage, Mse, Observer, Percentile};
 use crate::ops::{
     Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, NearestMode, Pad, Resize, Softmax, conv_integer,
     matmul_integer,
@@ -316,8 +316,15 @@ fn operators(inputs: &mut Inputs, hash: &mut Hash) -> Result<()> {
         let window = Window::new().with_strides([2, 1]).with_padding(Padding::Same);
         for arithmetic in ARITHMETIC {
             let to = Output::to(&y).with_arithmetic(arithmetic);
-            hash.tensor(&Add::new(a.params(), b.params(), &to)?.forward(&a, &b)?);
             hash.tensor(&Mul::new(a.params(), b.params(), &to)?.forward(&a, &b)?);
+            // Sums and means have no arithmetic in `f64`.
+            if arithmetic == Arithmetic::F64 {
+                continue;
+            }
+            hash.tensor(&Add::new(a.params(), b.params(), &to)?.forward(&a, &b)?);
+            // A mean in fixed point keeps the parameters.
+            let y = if arithmetic == Arithmetic::F32 { &y } else { a.params() };
+            let to = Output::to(y).with_arithmetic(arithmetic);
             for include in [false, true] {
                 let pool = AveragePool::new(a.params(), [3, 2], &window, &to)?.count_include_pad(include);
                 hash.tensor(&pool.forward(&a)?);
@@ -373,8 +380,7 @@ fn observers(inputs: &mut Inputs, hash: &mut Hash) -> Result<()> {
     of(MinMax::per_tensor(), inputs, hash)?;
     of(MovingAverage::per_tensor(), inputs, hash)?;
     of(Percentile::per_tensor(), inputs, hash)?;
-    of(Mse::per_tensor(), inputs, hash)?;
-    of(Entropy::per_tensor(), inputs, hash)
+    of(Mse::per_tensor(), inputs, hash)
 }
 
 fn network(inputs: &mut Inputs, hash: &mut Hash) -> Result<()> {
@@ -416,7 +422,7 @@ mod tests {
     use super::*;
 
     /// The value of this version: the same on every machine, instruction set, number of threads and set of features.
-    const EXPECTED: u64 = 0;
+    const EXPECTED: u64 = 0xe0b6_3f4e_ff6e_c40c;
 
     #[test]
     fn fingerprint_is_that_of_every_machine() {

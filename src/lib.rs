@@ -19,6 +19,7 @@
 //! | measure the error: SQNR, cosine similarity | [`metrics`] |
 //! | multiply integer matrices | [`gemm`] |
 //! | call a formula of FBGEMM or gemmlowp | [`compat`] |
+//! | compare the results of machines | [`fingerprint`](fingerprint::fingerprint) |
 //! | import the names of most programs at once | [`prelude`] |
 //! | write a quantizer or an observer | [`Quantize`], [`Statistic`](observer::Statistic), [`Clip`](observer::Clip) |
 //!
