@@ -23,12 +23,13 @@
 //! let tensor = file.tensor("fc.weight").unwrap();
 //! assert_eq!((tensor.shape(), tensor.ggml_type()), (&[2, 32][..], GgmlType::Q8_0));
 //! assert_eq!(tensor.blocks::<Q8_0>()?.as_bytes(), weights.as_bytes());
-//! assert_eq!(tensor.dequantize()?[[1, 7]], -0.5);
+//! assert!((tensor.dequantize()?[[1, 7]] + 0.5).abs() < 1e-3);
 //! # Ok::<(), ndarray_quant::Error>(())
 //! ```
 //!
 //! Versions 2 and 3 in little-endian order are read, and version 3 is written. A hostile file gives an error: every length is
-//! checked against the bytes that are there before it is used, and what is allocated is less than the file.
+//! checked against the bytes that are there before it is used. Only a list of names is allocated while a file is parsed, 16 bytes
+//! for each entry of at least 13 bytes.
 
 mod reader;
 mod tensor;

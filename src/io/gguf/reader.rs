@@ -132,7 +132,8 @@ impl<'a> GgufFile<'a> {
         let count = number(&mut cursor, "number of tensors", LEAST_DESCRIPTION)?;
         let entries = number(&mut cursor, "number of metadata entries", LEAST_ENTRY)?;
         let metadata = cursor;
-        let mut names = Vec::new();
+        // One list serves both, so that nothing grows beyond the counts that were checked.
+        let mut names = Vec::with_capacity(entries.max(count));
         let mut alignment = ALIGNMENT as u64;
         for _ in 0..entries {
             let (key, value) = cursor.entry()?;
