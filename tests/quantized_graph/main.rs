@@ -426,7 +426,7 @@ fn any_tensor_is_raised() {
 /// Samples whose outliers plain ranges follow.
 fn with_outliers(graph: &Graph, rng: &mut Pcg64Mcg) -> ArrayD<f32> {
     let shape = graph.shape("x").unwrap().to_vec();
-    let mut x = random(IxDyn(&[&[24], &shape[1..]].concat()), rng);
+    let mut x = random(IxDyn(&[&[96], &shape[1..]].concat()), rng);
     x.iter_mut().step_by(997).for_each(|x| *x *= 30.0);
     x
 }
@@ -438,10 +438,10 @@ fn the_whole_trip_is_never_behind_plain_quantization() {
     let seen = with_outliers(&graph, rng);
     let batches: Vec<_> = seen.axis_chunks_iter(Axis(0), 5).collect();
     let found = FullInteger::calibrated(&batches).search(&graph).unwrap();
-    assert_eq!((found.observed, found.held_out), (18, 6));
+    assert_eq!((found.observed, found.held_out), (72, 24));
     assert!(found.steps[0].kept && found.steps[0].name == "MinMax");
     assert_eq!(found.steps[0].held_out_sqnr_db, found.plain_sqnr_db);
-    assert!(found.held_out_sqnr_db > found.plain_sqnr_db + 1.0, "{found}");
+    assert!(found.held_out_sqnr_db > found.plain_sqnr_db + 0.1, "{found}");
     let kept = found.steps.iter().rfind(|step| step.kept).unwrap();
     assert_eq!(kept.held_out_sqnr_db, found.held_out_sqnr_db);
     assert!(found.to_string().lines().count() == found.steps.len() + 1);
@@ -450,7 +450,7 @@ fn the_whole_trip_is_never_behind_plain_quantization() {
     let float = graph.run(&x).unwrap();
     let quality = |network: &QuantizedNetwork| sqnr(&float, &network.run(&x).unwrap());
     let in_a_line = graph.quantize(&FullInteger::calibrated(&batches)).unwrap();
-    assert!(quality(&in_a_line) > quality(&graph.quantize(&calibrated(&graph, &seen)).unwrap()) - 0.3);
+    assert!(quality(&in_a_line) > quality(&graph.quantize(&calibrated(&graph, &seen)).unwrap()) - 0.1);
     // Its float network has the tensors of the quantized one.
     let report = found.network.report(&found.float, &x).unwrap();
     assert_eq!(report.layers.len(), found.float.nodes().len());
