@@ -15,6 +15,12 @@ use proptest::prelude::*;
 
 type Params = QParams<u8>;
 
+/// `a * b + c`, rounded once.
+#[allow(clippy::disallowed_methods, reason = "the formula of QLinearAdd has FMA")]
+fn fma(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
 fn params() -> impl Strategy<Value = Params> {
     (0.005f32..0.5, any::<u8>()).prop_map(|(scale, zero)| QParams::per_tensor(scale, zero).unwrap())
 }
@@ -96,7 +102,8 @@ fn check_broadcast<T: Int8 + Into<i32> + Into<f32>>(
             }
             _ => {
                 let (ra, rb) = (sa / sy, sb / sy);
-                code((float(zy) - (ra * float(za) + rb * float(zb))) + float(a) * ra + float(b) * rb)
+                let constant = float(zy) - fma(ra, float(za), rb * float(zb));
+                code(fma(float(a), ra, fma(float(b), rb, constant)))
             }
         };
         let multiplier = Multiplier::new(sa, sb, sy, by).unwrap();
@@ -312,7 +319,7 @@ proptest! {
         let ((sa, za), (sb, zb), (sy, zy)) = (scale_zero_point(&pa), scale_zero_point(&pb), scale_zero_point(&py));
         let sum = |a: u8, b: u8| {
             let (ra, rb) = (sa / sy, sb / sy);
-            code((zy - (ra * za + rb * zb)) + a as f32 * ra + b as f32 * rb)
+            code(fma(a as f32, ra, fma(b as f32, rb, zy - fma(ra, za, rb * zb))))
         };
         let product = |a: u8, b: u8| code(((a as f32 - za) * (b as f32 - zb)) * ((sa * sb) / sy) + zy);
         let to = Output::to(&py);
