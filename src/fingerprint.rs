@@ -27,14 +27,15 @@
 //! | `observers` | the ranges of the observers, without `Entropy`, which takes logarithms of the platform |
 //! | `network` | a small convolutional network on codes and with dynamic ranges |
 //!
-//! Products of floats are not part of it: their order of summation differs.
+//! Products of floats are not part of it: their order of summation differs. Tables of functions take `exp` and `tanh` from the
+//! platform: where two machines differ in `operators` alone, look there first.
 //!
 //! # How
 //!
 //! Inputs come from SplitMix64 ([Steele, Lea and Flood, 2014](https://doi.org/10.1145/2660193.2660195)), seeded with the
 //! position of the part in the table. Shapes are ragged: no multiple of a register, and large enough for every kernel and
 //! for several threads. The hash is FNV-1a with 64 bits, over the little-endian bytes of shapes and outputs; every NaN
-//! counts as the same. It detects differences and is no protection against forgery. The hash of the whole is that of the
+//! counts as the same. It detects differences and is no protection against forgery. The whole hashes the
 //! hashes of its parts.
 
 use alloc::vec::Vec;

@@ -45,6 +45,11 @@ pub(crate) struct ByteQuantizer<R: Rounding> {
 }
 
 impl<R: Rounding> ByteQuantizer<R> {
+    /// Returns whether this machine can do without the division for some scales.
+    pub(crate) fn is_available() -> bool {
+        R::Division::is_available()
+    }
+
     /// Returns `None` if this machine or this scale needs the division.
     #[inline(always)]
     pub(crate) fn new<Z: Code>(scale: f32, zero_point: i32, codes: Codes) -> Option<Self> {
@@ -72,6 +77,8 @@ impl<R: Rounding> ByteQuantizer<R> {
 
 /// Divides by a scale, for quotients that are rounded to codes between two bounds.
 pub(crate) trait Division: Copy + Send + Sync {
+    /// Returns whether this machine can do without the division for some scales.
+    fn is_available() -> bool;
     /// Returns `None` if this machine or this scale needs the division.
     fn new(scale: f32, low: f32, high: f32) -> Option<Self>;
     /// Returns a number that rounds and saturates as `x / scale` does.
@@ -86,6 +93,10 @@ pub(crate) struct RoundedReciprocal {
 }
 
 impl Division for RoundedReciprocal {
+    fn is_available() -> bool {
+        true
+    }
+
     #[inline(always)]
     fn new(scale: f32, _: f32, high: f32) -> Option<Self> {
         let factor = 1.0 / scale;
@@ -113,6 +124,10 @@ pub(crate) struct ExactReciprocal {
 }
 
 impl Division for ExactReciprocal {
+    fn is_available() -> bool {
+        Fma::new().is_some()
+    }
+
     #[inline(always)]
     fn new(scale: f32, low: f32, high: f32) -> Option<Self> {
         /// Scales far from the extreme exponents: no intermediate value becomes subnormal or infinite.

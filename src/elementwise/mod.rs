@@ -88,8 +88,8 @@ fn quantize_bytes<C: Compute, Z: Code, R: Rounding>(x: &[C], params: Params<'_, 
     const MIN_SIZE: usize = 64;
     /// Blocks per call of the loop.
     const BLOCKS: usize = 16;
-    let (Some(numbers), Scales::F32(scales), MIN_SIZE.., Some(_)) =
-        (C::as_f32(x), params.scales, params.size, ByteQuantizer::<R>::new::<u8>(1.0, 0, range))
+    let (Some(numbers), Scales::F32(scales), MIN_SIZE.., true) =
+        (C::as_f32(x), params.scales, params.size, ByteQuantizer::<R>::is_available())
     else {
         return map::<Quantizer<u8, C, R>, Z>(range, x, params, codes);
     };
@@ -171,12 +171,7 @@ fn map<O: AffineOp, Z: Code>(settings: O::Settings, x: &[O::In], params: Params<
         scales.load(0, &mut scale);
         let (scale, zero_point) = (&scale, &[zero_points.map_or(0, |zero_points| zero_points[0].to_i32())]);
         let size = x.len().max(MIN_SIZE);
-        return simd::with_non_temporal(size_of_val(x) + size_of_val(y), |non_temporal| {
-            let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(y));
-            let ((x_head, x), (y_head, y)) = (x.split_at(head), y.split_at_mut(head));
-            if head > 0 {
-                map::run(Map::<O> { settings, x: x_head, y: y_head, scale, zero_point, size, non_temporal: None });
-            }
+        return simd::with_non_temporal_lines(x, y, |x, y, non_temporal| {
             map::run(Map::<O> { settings, x, y, scale, zero_point, size, non_temporal });
         });
     }

@@ -17,7 +17,7 @@ use crate::ops::float_weights::Weights;
 use crate::ops::integer_layer::{Form, IntegerLayer, LayerKernel};
 use crate::ops::kernel::{Kernel, Kind};
 use crate::ops::linear::Linear;
-use crate::ops::linear::on_codes::RowRanges;
+use crate::ops::linear::row_ranges::RowRanges;
 use crate::ops::nhwc::Dims;
 use crate::ops::operator::{CodeNode, Layer, OnCodes, Operand};
 use crate::ops::quantize::{Dequantize, FakeParams, FakeQuantize, Quantize};

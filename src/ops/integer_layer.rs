@@ -2,11 +2,13 @@
 
 use core::fmt::Debug;
 
-use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension};
+use ndarray::{ArrayRef, ArrayView, ArrayViewMut, Dimension, Ix2, Ix4};
 
 use super::clamp::Clamp;
+use super::conv::{Conv2d, PreparedConv2d};
 use super::index::map_index;
 use super::kernel::{Kernel, Scratch, Values, ValuesMut, resized};
+use super::linear::{Linear, PreparedLinear};
 use super::output::Output;
 use super::quantize::{params_of, quantize};
 use crate::error::Result;
@@ -50,6 +52,59 @@ pub(crate) trait IntegerLayer: Debug + Send + Sync {
 
     fn size_of_prepared(layer: &Self::Prepared) -> usize;
 }
+
+/// Implements [`IntegerLayer`] by the methods of a layer, with its form for known parameters, its axes, and the shape of
+/// images.
+macro_rules! integer_layer {
+    ($layer:ty, $prepared:ty, $dim:ty, |$images:ident, $image:pat_param| $shape:expr) => {
+        impl IntegerLayer for $layer {
+            type Dim = $dim;
+            type Prepared = $prepared;
+
+            fn dim($images: usize, $image: [usize; 3]) -> $dim {
+                $shape
+            }
+
+            fn prepare(self, x: &QParams<u8>, to: &Output<u8>) -> Result<$prepared> {
+                self.prepare(x, to)
+            }
+
+            fn check_input(&self, x: &QParams<u8>) -> Result<()> {
+                self.check_input(x)
+            }
+
+            fn run_prepared(
+                layer: &$prepared,
+                x: &ArrayRef<u8, $dim>,
+                out: &mut ArrayRef<u8, $dim>,
+                workspace: &mut Workspace,
+            ) -> Result<()> {
+                layer.forward_into(x, out, workspace)
+            }
+
+            fn run_to_f32(
+                &self,
+                x_params: &QParams<u8>,
+                x: &ArrayRef<u8, $dim>,
+                clamp: (f32, f32),
+                out: &mut ArrayRef<f32, $dim>,
+                workspace: &mut Workspace,
+            ) -> Result<()> {
+                self.forward_clamped_into(x_params, x, clamp, out, workspace)
+            }
+
+            fn size_in_bytes(&self) -> usize {
+                self.size_in_bytes()
+            }
+
+            fn size_of_prepared(layer: &$prepared) -> usize {
+                layer.size_in_bytes()
+            }
+        }
+    };
+}
+integer_layer!(Linear<i8>, PreparedLinear<u8, i8, u8>, Ix2, |images, [h, w, c]| Ix2(images * h * w, c));
+integer_layer!(Conv2d<i8>, PreparedConv2d<u8, i8, u8>, Ix4, |images, [h, w, c]| Ix4(images, h, w, c));
 
 /// A layer by the types of its input and output.
 #[derive(Debug)]

@@ -11,7 +11,7 @@
 //! | `vector` | the operations on registers |
 //! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `nbits`, `quantize`, `half` |
 //! | `portable`, `table` | registers and lookup tables in plain Rust |
-//! | `one_set`, `without_tiles` | the choice on targets with one instruction set, or without hardware tiles |
+//! | `one_set`, `one_vector`, `without_tiles` | the choice on targets with one instruction set, one kind of registers, or without hardware tiles |
 //! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
 //! | `non_temporal`, `bytes` | stores past the caches, views of bytes |
 
@@ -49,7 +49,9 @@ pub(crate) use generic::nbits::{
 pub(crate) use generic::output::{Dequantize, OutTile, RequantizeBytes, Stage, StoreI32};
 use generic::quantize::QuantizeBytes;
 pub(crate) use isa::Blocking;
-pub(crate) use non_temporal::{NonTemporal, with_non_temporal};
+#[cfg(test)]
+pub(crate) use non_temporal::with_non_temporal;
+pub(crate) use non_temporal::{NonTemporal, with_non_temporal_lines};
 pub(crate) use vector::Vector;
 
 use crate::affine::{ByteQuantizer, Rounding};
@@ -143,14 +145,9 @@ pub(crate) fn quantize_bytes<R: Rounding>(ops: &[Option<ByteQuantizer<R>>], size
         if from.len() > size {
             return v.run(QuantizeBytes { v, ops, size, from, to, non_temporal: None });
         }
-        with_non_temporal(size_of_val(from) + size_of_val(to), |non_temporal| {
-            let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(to)).min(from.len());
-            let ((from_head, from), (to_head, to)) = (from.split_at(head), to.split_at_mut(head));
-            if head > 0 {
-                v.run(QuantizeBytes { v, ops, size, from: from_head, to: to_head, non_temporal: None });
-            }
+        with_non_temporal_lines(from, to, |from, to, non_temporal| {
             v.run(QuantizeBytes { v, ops, size, from, to, non_temporal });
-        })
+        });
     })
 }
 
@@ -158,10 +155,7 @@ pub(crate) fn quantize_bytes<R: Rounding>(ops: &[Option<ByteQuantizer<R>>], size
 pub(crate) fn f32_to_f16(from: &[f32], to: &mut [u16]) {
     let len = from.len().min(to.len());
     let (from, to) = (&from[..len], &mut to[..len]);
-    with_vector!(Isa::current(), v => with_non_temporal(size_of_val(from) + size_of_val(to), |non_temporal| {
-        let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(to));
-        let ((from_head, from), (to_head, to)) = (from.split_at(head), to.split_at_mut(head));
-        v.run(ToF16 { v, from: from_head, to: to_head, non_temporal: None });
+    with_vector!(Isa::current(), v => with_non_temporal_lines(from, to, |from, to, non_temporal| {
         v.run(ToF16 { v, from, to, non_temporal });
     }));
 }

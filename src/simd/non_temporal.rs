@@ -76,3 +76,21 @@ pub(crate) fn with_non_temporal<R>(bytes: usize, f: impl FnOnce(Option<NonTempor
 pub(crate) fn with_non_temporal<R>(_: usize, f: impl FnOnce(Option<NonTemporal<'_>>) -> R) -> R {
     f(None)
 }
+
+/// Calls `f` on two slices of one length: on the elements before the first whole cache line of `to`, and on the others with
+/// permission for non-temporal stores, or on all without it if they fit in the caches.
+#[inline]
+pub(crate) fn with_non_temporal_lines<A, B>(
+    from: &[A],
+    to: &mut [B],
+    mut f: impl FnMut(&[A], &mut [B], Option<NonTemporal<'_>>),
+) {
+    with_non_temporal(size_of_val(from) + size_of_val(to), |non_temporal| {
+        let head = non_temporal.map_or(0, |non_temporal| non_temporal.head(to));
+        let ((from_head, from), (to_head, to)) = (from.split_at(head), to.split_at_mut(head));
+        if head > 0 {
+            f(from_head, to_head, None);
+        }
+        f(from, to, non_temporal);
+    });
+}

@@ -1,6 +1,11 @@
 //! Targets with one instruction set, which programs are compiled for: there is nothing to detect, and no FMA in `core`.
 
+#[path = "one_vector.rs"]
+mod one_vector;
+
 use core::convert::Infallible;
+
+pub(crate) use one_vector::{Vectors, with_vector};
 
 use super::{Baseline, NAME};
 #[cfg(test)]
@@ -15,21 +20,6 @@ pub(crate) enum Isa {
     /// The set of every machine of the target.
     Baseline(Baseline),
 }
-
-/// Its registers.
-pub(crate) enum Vectors {
-    Baseline(Baseline),
-}
-
-/// Evaluates `$body` with `$v` bound to the vector of the instruction set.
-macro_rules! with_vector {
-    ($isa:expr, $v:ident => $body:expr) => {
-        match $isa.vectors() {
-            $crate::simd::Vectors::Baseline($v) => $body,
-        }
-    };
-}
-pub(crate) use with_vector;
 
 /// Evaluates `$body` with `$g` bound to the [`Gemm`](crate::simd::Gemm) of the instruction set.
 macro_rules! with_gemm {
@@ -60,11 +50,6 @@ impl Isa {
             Isa::Portable(_) => "portable",
             Isa::Baseline(_) => NAME,
         }
-    }
-
-    #[inline]
-    pub(crate) fn vectors(self) -> Vectors {
-        Vectors::Baseline(Baseline)
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `depthwise` | depthwise convolution: one kernel per channel |
 //! | `layer` | [`Conv2d`] and [`PreparedConv2d`]: scales, bias and output stage |
 //! | `float`, `float_depthwise` | kernels on floats |
-//! | `op`, `on_codes` | the operator of graphs, its kernel on codes |
+//! | `op` | the operator of graphs |
 //! | `functions` | one-call operators by their ONNX names |
 
 mod depthwise;
@@ -16,7 +16,6 @@ mod float_depthwise;
 mod functions;
 mod im2col;
 mod layer;
-pub(crate) mod on_codes;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;

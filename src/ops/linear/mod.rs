@@ -2,10 +2,10 @@
 
 mod float;
 mod nbits;
-pub(crate) mod on_codes;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;
+pub(crate) mod row_ranges;
 
 use alloc::vec::Vec;
 
@@ -80,7 +80,7 @@ impl<W: Int8> Linear<W> {
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`.
     pub fn output_shape(&self, x: &[usize]) -> Result<[usize; 2]> {
-        output_shape(&self.weights, x)
+        output_shape([self.weights.nrows(), self.weights.ncols()], x)
     }
 
     /// Computes codes from codes: `clamp(round((x · wᵀ + bias) * multiplier) + zero_point)`.
@@ -346,7 +346,7 @@ impl<X: Int8, W: Int8, Y: Element> PreparedLinear<X, W, Y> {
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`.
     pub fn output_shape(&self, x: &[usize]) -> Result<[usize; 2]> {
-        output_shape(&self.weights, x)
+        output_shape([self.weights.nrows(), self.weights.ncols()], x)
     }
 
     /// Computes `[batch, out]` from `[batch, in]`. The input must have the prepared scale and zero point; its
@@ -414,10 +414,10 @@ pub fn fully_connected<X: Int8, W: Int8, Y: Element>(
 const UNCLAMPED: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 
 /// Returns `[batch, out]` for an input `[batch, in]`.
-fn output_shape<W: Int8>(weights: &PackedRhs<W>, x: &[usize]) -> Result<[usize; 2]> {
+fn output_shape([depth, outputs]: [usize; 2], x: &[usize]) -> Result<[usize; 2]> {
     match *x {
-        [batch, depth] if depth == weights.nrows() => Ok([batch, weights.ncols()]),
-        _ => Err(Error::shape("x, [batch, in]", &[x.first().copied().unwrap_or(1), weights.nrows()], x)),
+        [batch, found] if found == depth => Ok([batch, outputs]),
+        _ => Err(Error::shape("x, [batch, in]", &[x.first().copied().unwrap_or(1), depth], x)),
     }
 }
 

@@ -5,15 +5,17 @@ use alloc::vec::Vec;
 use half::f16;
 use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Ix2, s};
 
+use super::output_shape;
 use crate::block::{BlockTensor, IntegerBlocks};
 use crate::element::{Code, Element};
 use crate::elementwise::padded;
-use crate::error::{Error, ParamsError, Result, check_shapes};
+#[cfg(any(doc, test))]
+use crate::error::Error;
+use crate::error::{ParamsError, Result, check_shapes};
 use crate::gemm::{AlignedBytes, Int8, Workspace, check_depth};
 use crate::granularity::Granularity;
 use crate::ops::kernel::resized;
 use crate::ops::output_stage::check_bias;
-use crate::qparams::QParams;
 use crate::qtensor::QTensor;
 use crate::scheme::Scheme;
 use crate::simd::{
@@ -128,12 +130,21 @@ impl LinearNBits {
                 return Err(ParamsError::Granularity { what: "weights", expected, found }.into());
             }
         };
-        let params = group_params(params, [outputs.div_ceil(COLUMNS), depth.div_ceil(group)], outputs);
-        let mut layer = Self::zeroed(T::BITS, [outputs, depth], group, params, bias)?;
-        for ((output, k), code) in codes.indexed_iter() {
-            layer.set(output, k, (code.to_i32() - T::MIN) as u8);
+        let mut packing = Packing::new(T::BITS, [outputs, depth], group, bias)?;
+        let groups = packing.layer.groups();
+        for (output, k) in (0..outputs).flat_map(|output| (0..groups).map(move |k| (output, k))) {
+            let i = match params.granularity() {
+                Granularity::PerTensor => 0,
+                Granularity::PerAxis { .. } => output,
+                _ => output * groups + k,
+            };
+            let zero_point = params.zero_point().and_then(|z| z.as_slice()).map_or(0, |z| z[i].to_i32());
+            packing.set_group(output, k, params.scales()[i], (zero_point - T::MIN) as u8);
         }
-        Ok(layer)
+        for ((output, k), code) in codes.indexed_iter() {
+            packing.set(output, k, (code.to_i32() - T::MIN) as u8);
+        }
+        Ok(packing.finish())
     }
 
     /// Packs weights `[out, in]` in blocks of another system, such as a tensor of a GGUF file, and keeps a bias `[out]`. The
@@ -163,45 +174,16 @@ impl LinearNBits {
         bias: Option<&ArrayRef1<f32>>,
     ) -> Result<Self> {
         let (outputs, depth) = (weights.shape()[0], weights.shape()[1]);
-        let groups = depth.div_ceil(B::VALUES);
-        let mut scales = alloc::vec![[1.0; COLUMNS]; outputs.div_ceil(COLUMNS) * groups];
-        let blocks = || weights.as_bytes().chunks_exact(B::BYTES).enumerate().map(|(i, b)| (i / groups, i % groups, b));
-        let mut codes = alloc::vec![0; B::VALUES];
-        for (output, k, block) in blocks() {
+        let mut packing = Packing::new(B::BITS, [outputs, depth], B::VALUES, bias)?;
+        let (groups, mut codes) = (packing.layer.groups(), alloc::vec![0; B::VALUES]);
+        for (i, block) in weights.as_bytes().chunks_exact(B::BYTES).enumerate() {
+            let (output, group) = (i / groups, i % groups);
             let scale = B::codes(block, &mut codes) * weights.tensor_scale();
-            scales[output / COLUMNS * groups + k][output % COLUMNS] = scale;
+            packing.set_group(output, group, scale, half_range(B::BITS));
+            let first = group * B::VALUES;
+            codes.iter().zip(first..depth).for_each(|(&code, k)| packing.set(output, k, code));
         }
-        let params = (Scales::new(scales), Vec::new());
-        let mut layer = Self::zeroed(B::BITS, [outputs, depth], B::VALUES, params, bias)?;
-        for (output, k, block) in blocks() {
-            B::codes(block, &mut codes);
-            let first = k * B::VALUES;
-            codes.iter().zip(first..depth).for_each(|(&code, k)| layer.set(output, k, code));
-        }
-        Ok(layer)
-    }
-
-    /// Returns a layer whose codes are all 0.
-    fn zeroed(
-        bits: u32,
-        [outputs, depth]: [usize; 2],
-        group: usize,
-        (scales, zero_points): (Scales, Vec<[u8; COLUMNS]>),
-        bias: Option<&ArrayRef1<f32>>,
-    ) -> Result<Self> {
-        check_depth(128, 255, group, None)?;
-        check_bias(bias, outputs)?;
-        let bias = bias.map(|bias| bias.iter().copied().collect());
-        let mut layer = Self { bits, depth, outputs, group, lines: AlignedBytes::default(), scales, zero_points, bias };
-        let lines = outputs.div_ceil(COLUMNS) * layer.groups() * layer.lines_of_group();
-        layer.lines = AlignedBytes::zeroed(lines * size_of::<Line>());
-        Ok(layer)
-    }
-
-    /// Sets an unsigned code that is 0.
-    fn set(&mut self, output: usize, k: usize, code: u8) {
-        let (byte, shift) = self.position(output, k);
-        self.lines[byte] |= code << shift;
+        Ok(packing.finish())
     }
 
     /// Computes `x · dequantize(w)ᵀ + bias` in `f32`: `[batch, in]` to `[batch, out]`.
@@ -243,22 +225,7 @@ impl LinearNBits {
                 });
             }
         }
-        let values = &*values;
-        with_bits!(self.bits, (BITS, PER) => {
-            self.multiply(out.view_mut(), &|panel, out| {
-                let ((blocks, rest), whole) = (out.as_chunks_mut(), x.nrows() / BLOCK * BLOCK);
-                with_vector!(isa, v => {
-                    for (b, out) in blocks.iter_mut().enumerate() {
-                        let rows = float_rows::<PER, BLOCK>(values, len, b * BLOCK);
-                        v.run(FloatsByNBits::<_, BITS, PER, BLOCK> { v, rows, panel, out });
-                    }
-                    for (i, out) in rest.iter_mut().enumerate() {
-                        let (rows, out) = (float_rows::<PER, 1>(values, len, whole + i), core::array::from_mut(out));
-                        v.run(FloatsByNBits::<_, BITS, PER, 1> { v, rows, panel, out });
-                    }
-                })
-            });
-        });
+        self.multiply(out.view_mut(), &FloatBlocks { isa, bits: self.bits, values, len });
         workspace.input.put(scratch);
         Ok(())
     }
@@ -303,25 +270,8 @@ impl LinearNBits {
         }
         let params = Scheme::<i8>::symmetric().per_group(Axis(1), self.group).quantize_into(x, codes)?;
         self.interleave(codes, params.scales(), rows);
-        let (rows, row_len) = (&*rows, [self.padded_depth(), self.groups()]);
-        with_bits!(self.bits, (BITS, PER) => {
-            self.multiply(out.view_mut(), &|panel, out| {
-                let ((blocks, rest), whole) = (out.as_chunks_mut(), x.nrows() / BLOCK * BLOCK);
-                macro_rules! run {
-                    ($g:expr) => {{
-                        for (b, out) in blocks.iter_mut().enumerate() {
-                            let rows = rows.at::<PER, BLOCK>(row_len, b * BLOCK);
-                            $g.run(CodesByNBits::<_, BITS, PER, BLOCK> { g: $g, rows, panel, out });
-                        }
-                        for (i, out) in rest.iter_mut().enumerate() {
-                            let (rows, out) = (rows.at::<PER, 1>(row_len, whole + i), core::array::from_mut(out));
-                            $g.run(CodesByNBits::<_, BITS, PER, 1> { g: $g, rows, panel, out });
-                        }
-                    }};
-                }
-                with_gemm!(isa, g => run!(g), amx => run!(amx.vnni()))
-            });
-        });
+        let (len, groups) = (self.padded_depth(), self.groups());
+        self.multiply(out.view_mut(), &CodeBlocks { isa, bits: self.bits, rows, len, groups });
         workspace.input.put(scratch);
         Ok(())
     }
@@ -331,10 +281,7 @@ impl LinearNBits {
     /// # Errors
     /// [`Error::Shape`] unless `x` is `[batch, in]`.
     pub fn output_shape(&self, x: &[usize]) -> Result<[usize; 2]> {
-        match *x {
-            [batch, depth] if depth == self.depth => Ok([batch, self.outputs]),
-            _ => Err(Error::shape("x, [batch, in]", &[x.first().copied().unwrap_or(1), self.depth], x)),
-        }
+        output_shape([self.depth, self.outputs], x)
     }
 
     /// Returns the size of packed weights, scales, zero points and bias in memory, in bytes.
@@ -422,26 +369,33 @@ impl LinearNBits {
     }
 
     /// Computes all panels, split over threads.
-    fn multiply(&self, out: ArrayViewMut2<'_, f32>, by_panel: &ByPanel<'_>) {
+    fn multiply(&self, out: ArrayViewMut2<'_, f32>, rows: &impl BlockRows) {
         let threads = threads::worth(out.len().saturating_mul(self.depth));
-        self.fork(0, out, threads, by_panel);
+        self.fork(0, out, threads, rows);
     }
 
     /// Computes the outputs from a panel on.
-    fn fork(&self, first: usize, mut out: ArrayViewMut2<'_, f32>, threads: usize, by_panel: &ByPanel<'_>) {
+    fn fork(&self, first: usize, mut out: ArrayViewMut2<'_, f32>, threads: usize, rows: &impl BlockRows) {
         let panels = out.ncols().div_ceil(COLUMNS);
         let at = panels * (threads / 2) / threads.max(1);
         if at > 0 {
             let (left, right) = out.split_at(Axis(1), at * COLUMNS);
             join(
-                || self.fork(first, left, threads / 2, by_panel),
-                || self.fork(first + at, right, threads - threads / 2, by_panel),
+                || self.fork(first, left, threads / 2, rows),
+                || self.fork(first + at, right, threads - threads / 2, rows),
             );
             return;
         }
         let mut sums = alloc::vec![[0.0; COLUMNS]; out.nrows()];
         for panel in 0..panels {
-            by_panel(self.panel(first + panel), &mut sums);
+            let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
+            let whole = blocks.len() * BLOCK;
+            for (b, sums) in blocks.iter_mut().enumerate() {
+                rows.multiply(b * BLOCK, self.panel(first + panel), sums);
+            }
+            for (i, sums) in rest.iter_mut().enumerate() {
+                rows.multiply(whole + i, self.panel(first + panel), core::array::from_mut(sums));
+            }
             let col = panel * COLUMNS;
             let width = COLUMNS.min(out.ncols() - col);
             let mut bias = [0.0; COLUMNS];
@@ -459,9 +413,6 @@ impl LinearNBits {
         }
     }
 }
-
-/// Multiplies all rows with a panel.
-type ByPanel<'a> = dyn Fn(NBitsPanel<'_>, &mut [[f32; COLUMNS]]) + Sync + 'a;
 
 /// Rows that are multiplied together. A block has as many, and rows that are left are blocks of one.
 const BLOCK: usize = 4;
@@ -487,57 +438,108 @@ struct InterleavedRows {
     sums: Vec<i32>,
 }
 
-impl InterleavedRows {
-    /// Returns the block that starts at a row, for rows of these numbers of codes and groups.
-    fn at<const PER: usize, const ROWS: usize>(
-        &self,
-        [len, groups]: [usize; 2],
-        row: usize,
-    ) -> CodeRows<'_, PER, ROWS> {
-        let bytes = simd::as_bytes(&self.codes[row * len..][..ROWS * len]).unwrap_or_default();
-        CodeRows {
-            units: bytes.as_chunks::<4>().0.as_chunks::<ROWS>().0.as_chunks::<PER>().0,
-            scales: self.scales[row * groups..][..ROWS * groups].as_chunks::<ROWS>().0,
-            sums: self.sums[row * groups..][..ROWS * groups].as_chunks::<ROWS>().0,
+/// The input, in blocks of [`BLOCK`] rows and of one.
+trait BlockRows: Sync {
+    /// Multiplies the block of rows from a row on with a panel.
+    fn multiply<const ROWS: usize>(&self, row: usize, panel: NBitsPanel<'_>, out: &mut [[f32; COLUMNS]; ROWS]);
+}
+
+struct FloatBlocks<'a> {
+    isa: Isa,
+    bits: u32,
+    values: &'a [f32],
+    /// Values of a row.
+    len: usize,
+}
+
+impl BlockRows for FloatBlocks<'_> {
+    fn multiply<const ROWS: usize>(&self, row: usize, panel: NBitsPanel<'_>, out: &mut [[f32; COLUMNS]; ROWS]) {
+        let (units, _) = self.values[row * self.len..][..ROWS * self.len].as_chunks::<ROWS>().0.as_chunks::<4>();
+        with_bits!(self.bits, (BITS, PER) => {
+            let rows = FloatRows(units.as_chunks::<PER>().0);
+            with_vector!(self.isa, v => v.run(FloatsByNBits::<_, BITS, PER, ROWS> { v, rows, panel, out }))
+        });
+    }
+}
+
+struct CodeBlocks<'a> {
+    isa: Isa,
+    bits: u32,
+    rows: &'a InterleavedRows,
+    /// Codes of a row.
+    len: usize,
+    groups: usize,
+}
+
+impl BlockRows for CodeBlocks<'_> {
+    fn multiply<const ROWS: usize>(&self, row: usize, panel: NBitsPanel<'_>, out: &mut [[f32; COLUMNS]; ROWS]) {
+        let &Self { rows: InterleavedRows { codes, scales, sums }, len, groups, .. } = self;
+        let bytes = simd::as_bytes(&codes[row * len..][..ROWS * len]).unwrap_or_default();
+        let (units, _) = bytes.as_chunks::<4>().0.as_chunks::<ROWS>();
+        let (scales, _) = scales[row * groups..][..ROWS * groups].as_chunks();
+        let (sums, _) = sums[row * groups..][..ROWS * groups].as_chunks();
+        with_bits!(self.bits, (BITS, PER) => {
+            let rows = CodeRows { units: units.as_chunks::<PER>().0, scales, sums };
+            with_gemm!(self.isa, g => g.run(CodesByNBits::<_, BITS, PER, ROWS> { g, rows, panel, out }), amx => {
+                let g = amx.vnni();
+                g.run(CodesByNBits::<_, BITS, PER, ROWS> { g, rows, panel, out })
+            })
+        });
+    }
+}
+
+/// A layer that is being packed. Its codes are 0.
+struct Packing {
+    layer: LinearNBits,
+    scales: Vec<[f32; COLUMNS]>,
+    zero_points: Vec<[u8; COLUMNS]>,
+}
+
+impl Packing {
+    fn new(bits: u32, [outputs, depth]: [usize; 2], group: usize, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
+        check_depth(128, 255, group, None)?;
+        check_bias(bias, outputs)?;
+        let mut layer = LinearNBits {
+            bits,
+            depth,
+            outputs,
+            group,
+            lines: AlignedBytes::default(),
+            scales: Scales::F32(Vec::new()),
+            zero_points: Vec::new(),
+            bias: bias.map(|bias| bias.iter().copied().collect()),
+        };
+        let groups = outputs.div_ceil(COLUMNS) * layer.groups();
+        layer.lines = AlignedBytes::zeroed(groups * layer.lines_of_group() * size_of::<Line>());
+        let (scales, zero_points) = ([1.0; COLUMNS], [half_range(bits); COLUMNS]);
+        Ok(Self { layer, scales: alloc::vec![scales; groups], zero_points: alloc::vec![zero_points; groups] })
+    }
+
+    /// Sets the parameters of a group of an output.
+    fn set_group(&mut self, output: usize, group: usize, scale: f32, zero_point: u8) {
+        let (i, column) = (output / COLUMNS * self.layer.groups() + group, output % COLUMNS);
+        (self.scales[i][column], self.zero_points[i][column]) = (scale, zero_point);
+    }
+
+    /// Sets an unsigned code, once.
+    fn set(&mut self, output: usize, k: usize, code: u8) {
+        let (byte, shift) = self.layer.position(output, k);
+        self.layer.lines[byte] |= code << shift;
+    }
+
+    fn finish(self) -> LinearNBits {
+        let Self { mut layer, scales, zero_points } = self;
+        layer.scales = Scales::new(scales);
+        if zero_points.iter().flatten().any(|&zero_point| zero_point != half_range(layer.bits)) {
+            layer.zero_points = zero_points;
         }
+        layer
     }
 }
 
-/// Returns the block that starts at a row, for rows of this number of values.
-fn float_rows<const PER: usize, const ROWS: usize>(values: &[f32], len: usize, row: usize) -> FloatRows<'_, PER, ROWS> {
-    let values = &values[row * len..][..ROWS * len];
-    FloatRows(values.as_chunks::<ROWS>().0.as_chunks::<4>().0.as_chunks::<PER>().0)
-}
-
-/// Returns the parameters by panel and group.
-fn group_params<T: Element>(
-    params: &QParams<T>,
-    [panels, groups]: [usize; 2],
-    outputs: usize,
-) -> (Scales, Vec<[u8; COLUMNS]>) {
-    let index = |i: usize, j: usize| {
-        let (panel, group) = (i / groups.max(1), i % groups.max(1));
-        let output = panel * COLUMNS + j;
-        (output < outputs).then_some(match params.granularity() {
-            Granularity::PerTensor => 0,
-            Granularity::PerAxis { .. } => output,
-            _ => output * groups + group,
-        })
-    };
-    let zero_points = params.zero_point().and_then(|zero_points| zero_points.as_slice());
-    let by_panel = 0..panels * groups;
-    let scales: Vec<[f32; COLUMNS]> = by_panel
-        .clone()
-        .map(|i| core::array::from_fn(|j| index(i, j).map_or(1.0, |index| params.scales()[index])))
-        .collect();
-    let half = (1 << (T::BITS - 1)) as u8;
-    let zero_point = |index: usize| (zero_points.map_or(0, |z| z[index].to_i32()) - T::MIN) as u8;
-    let mut zero_points: Vec<[u8; COLUMNS]> =
-        by_panel.map(|i| core::array::from_fn(|j| index(i, j).map_or(half, zero_point))).collect();
-    if zero_points.iter().flatten().all(|&zero_point| zero_point == half) {
-        zero_points = Vec::new();
-    }
-    (Scales::new(scales), zero_points)
+/// Half the range of unsigned codes: the zero point of symmetric ones.
+fn half_range(bits: u32) -> u8 {
+    1 << (bits - 1)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use core::arch::aarch64::{vdup_n_f32, vfmas_lane_f32};
 /// Proof that the instruction set in use has FMA.
 ///
 /// Formulas are never contracted to FMA, so results are the same bits on every instruction set. Use it only where the
-/// result equals that of the formula without FMA.
+/// result is the same without FMA.
 #[derive(Debug, Clone, Copy)]
 pub struct Fma(());
 

@@ -5,6 +5,8 @@ mod dot;
 mod fma;
 mod lookup;
 mod neon;
+#[path = "../one_vector.rs"]
+mod one_vector;
 mod sets;
 #[path = "../without_tiles.rs"]
 mod without_tiles;
@@ -14,4 +16,5 @@ pub(crate) use fma::Fma;
 pub(crate) use lookup::lookup;
 use neon::Neon;
 pub(crate) use neon::Neon as Baseline;
-pub(crate) use sets::{Isa, Vectors, with_gemm, with_vector};
+pub(crate) use one_vector::{Vectors, with_vector};
+pub(crate) use sets::{Isa, with_gemm};

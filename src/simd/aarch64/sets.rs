@@ -15,21 +15,6 @@ pub(crate) enum Isa {
     I8mm(I8mm),
 }
 
-/// The registers of every set.
-pub(crate) enum Vectors {
-    Baseline(Baseline),
-}
-
-/// Evaluates `$body` with `$v` bound to the vector of an instruction set.
-macro_rules! with_vector {
-    ($isa:expr, $v:ident => $body:expr) => {
-        match $isa.vectors() {
-            $crate::simd::Vectors::Baseline($v) => $body,
-        }
-    };
-}
-pub(crate) use with_vector;
-
 /// Evaluates `$body` with `$g` bound to the [`Gemm`](crate::simd::Gemm) of an instruction set.
 macro_rules! with_gemm {
     ($isa:expr, $g:ident => $body:expr, $amx:ident => $amx_body:expr) => {
@@ -71,10 +56,5 @@ impl Isa {
             Isa::DotProd(_) => "dotprod",
             Isa::I8mm(_) => "i8mm",
         }
-    }
-
-    #[inline]
-    pub(crate) fn vectors(self) -> Vectors {
-        Vectors::Baseline(Baseline)
     }
 }

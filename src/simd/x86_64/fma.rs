@@ -7,7 +7,7 @@ use super::Isa;
 /// Proof that the instruction set in use has FMA. Loops that use it are vectorized by [`run`](crate::simd::run).
 ///
 /// Formulas are never contracted to FMA, so results are the same bits on every instruction set. Use it only where the
-/// result equals that of the formula without FMA.
+/// result is the same without FMA.
 #[derive(Debug, Clone, Copy)]
 pub struct Fma(());
 
