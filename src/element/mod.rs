@@ -14,7 +14,9 @@ pub(crate) mod packed;
 pub(crate) use dtype::DType;
 pub(crate) use float::{Compute, Float, HalfFloat, Widen};
 pub use integer::Code;
-pub(crate) use integer::{Element, I4, Storage};
+pub(crate) use integer::{Element, I2, I4, Storage};
+#[cfg(feature = "onnx")]
+pub(crate) use integer::{U2, U4};
 pub(crate) use minifloat::Minifloat;
 pub(crate) use packed::{Packed, check_codes};
 

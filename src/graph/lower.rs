@@ -16,12 +16,13 @@ use crate::ops::clamp::Clamp;
 use crate::ops::float_weights::Weights;
 use crate::ops::integer_layer::{Form, IntegerLayer, LayerKernel};
 use crate::ops::kernel::{Kernel, Kind};
-use crate::ops::linear::Linear;
-use crate::ops::linear::row_ranges::RowRanges;
+use crate::ops::linear::rows::{RowForm, RowKernel, Rows};
+use crate::ops::linear::{Linear, nbits};
 use crate::ops::nhwc::Dims;
 use crate::ops::operator::{CodeNode, Layer, OnCodes, Operand};
 use crate::ops::quantize::{Dequantize, FakeParams, FakeQuantize, Quantize};
 use crate::ops::{Conv2d, Output};
+use crate::scheme::Scheme;
 
 /// A graph with quantized weights and the recipe of its tensors.
 #[derive(Clone, Copy)]
@@ -43,12 +44,15 @@ impl Quantized<'_> {
         }
         // Recurrent layers quantize their state themselves.
         if let Some(weights) = weights_of(node).filter(|_| node.operator().layer().is_some()) {
-            let integer_weights = matches!(self.stored.get(weights), Some(Stored::Int8(_) | Stored::Int4(_)));
-            return match (integer_weights, self.is_code(&node.inputs[0]), self.is_code(&node.output)) {
-                (false, ..) => Mode::Float,
-                (true, false, _) => Mode::DynamicRange,
-                (true, true, false) => Mode::IntegerToFloat,
-                (true, true, true) => Mode::Integer,
+            let Some(stored) = self.stored.get(weights).filter(|stored| stored.is_code()) else { return Mode::Float };
+            if self.recipe.weight_only_layers.contains(&node.output) {
+                return Mode::WeightOnly;
+            }
+            let x_is_code = self.is_code(&node.inputs[0]) && stored.group().is_none();
+            return match (x_is_code, self.is_code(&node.output)) {
+                (false, _) => Mode::DynamicRange,
+                (true, false) => Mode::IntegerToFloat,
+                (true, true) => Mode::Integer,
             };
         }
         let constants = node.operator().quantizes_constants();
@@ -56,14 +60,14 @@ impl Quantized<'_> {
         if inputs && self.is_code(&node.output) { Mode::Integer } else { Mode::Float }
     }
 
-    /// Returns whether a layer of dynamic range quantizes each row by its own range, as linear layers do. Files of ONNX Runtime
-    /// that give the codes of weights mean one range for all rows of an image, as convolutions have it.
-    fn has_row_ranges(&self, node: &Node) -> bool {
-        self.mode(node) == Mode::DynamicRange
-            && weights_of(node).is_some_and(|name| {
-                let is_linear = self.graph.shape(name).is_some_and(|shape| shape.len() == 2);
-                is_linear && self.recipe.tensors[name].given.is_none()
-            })
+    /// The elements of the input that a linear layer of dynamic range quantizes by a range of their own: a row, or a group of
+    /// it. `None` for other layers, and for files of ONNX Runtime that give the codes of weights per tensor or per channel:
+    /// these mean one range for all rows of an image, as convolutions have it.
+    fn range_len(&self, node: &Node) -> Option<usize> {
+        let name = weights_of(node).filter(|_| self.mode(node) == Mode::DynamicRange)?;
+        let &[_, depth] = self.graph.shape(name)? else { return None };
+        let group = self.stored.get(name).and_then(Stored::group);
+        group.or_else(|| self.recipe.tensors[name].given.is_none().then_some(depth))
     }
 
     /// The constants of a node: recurrent weights as codes, others as floats.
@@ -177,9 +181,14 @@ impl Quantized<'_> {
         let (kernel, mut inputs) = planner.float_kernel(node, constant);
         if let Mode::DynamicRange = self.mode(node) {
             let rounded = planner.define_unnamed("", &node.inputs[0]);
-            let params = match self.has_row_ranges(node) {
-                true => FakeParams::OfRows(planner.shape(&node.inputs[0]).last().copied().unwrap_or(0)),
-                false => FakeParams::OfImages,
+            let row = planner.shape(&node.inputs[0]).last().copied().unwrap_or(0);
+            let params = match self.range_len(node) {
+                Some(len) => {
+                    let in_groups = self.stored.get(&node.inputs[1]).is_some_and(|w| w.group().is_some());
+                    let scheme = if in_groups { nbits::input_scheme() } else { Scheme::symmetric() };
+                    FakeParams::OfRows { row, len, scheme }
+                }
+                None => FakeParams::OfImages,
             };
             planner.step(&node.output, Some(Box::new(FakeQuantize { params })), inputs, rounded);
             inputs = alloc::vec![rounded];
@@ -273,7 +282,7 @@ impl Lowering<'_> {
         let kinds = match mode {
             Mode::Integer => (Kind::Code, Kind::Code),
             Mode::IntegerToFloat => (Kind::Code, Kind::F32),
-            Mode::DynamicRange | Mode::Float => (Kind::F32, Kind::F32),
+            Mode::DynamicRange | Mode::WeightOnly | Mode::Float => (Kind::F32, Kind::F32),
         };
         let kernel = self.layer_kernel(node, mode)?;
         let x = match kinds.0 {
@@ -310,14 +319,23 @@ impl Lowering<'_> {
             let [input, output] = shapes.map(|shape| [shape[1], shape[2], shape[3]]);
             return Ok(Box::new(LayerKernel { form, input, output, clamp }));
         }
-        let layer = Linear::new(&stored.to_linear().expect(INTEGER_WEIGHTS)?, bias)?;
         let [input, output] = shapes.map(|shape| {
             let (len, rows) = shape.split_last().map_or((0, 1), |(&len, rows)| (len, rows.iter().product()));
             [1, rows, len]
         });
-        Ok(match self.network.has_row_ranges(node) {
-            true => Box::new(RowRanges { layer, rows: input[1], depth: input[2], outputs: output[2], clamp }),
-            false => Box::new(LayerKernel { form: self.form(node, mode, layer)?, input, output, clamp }),
+        let rows = Rows { rows: input[1], depth: input[2], outputs: output[2], clamp };
+        if mode == Mode::WeightOnly || stored.group().is_some() {
+            let layer = stored.to_nbits(bias).expect(INTEGER_WEIGHTS)?;
+            return Ok(Box::new(if mode == Mode::WeightOnly {
+                RowKernel { rows, form: RowForm::WeightOnly(layer) }
+            } else {
+                RowKernel { rows, form: RowForm::DynamicGroups(layer) }
+            }));
+        }
+        let layer = Linear::new(&stored.to_linear().expect(INTEGER_WEIGHTS)?, bias)?;
+        Ok(match self.network.range_len(node) {
+            Some(_) => Box::new(RowKernel { rows, form: RowForm::Dynamic(layer) }),
+            None => Box::new(LayerKernel { form: self.form(node, mode, layer)?, input, output, clamp }),
         })
     }
 
@@ -330,7 +348,7 @@ impl Lowering<'_> {
                 layer.check_input(&params)?;
                 Form::StaticToF32(layer, params)
             }
-            Mode::DynamicRange | Mode::Float => Form::DynamicRange(layer),
+            Mode::DynamicRange | Mode::WeightOnly | Mode::Float => Form::DynamicRange(layer),
         })
     }
 

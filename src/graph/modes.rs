@@ -19,9 +19,12 @@ pub enum Mode {
     Integer,
     /// Codes to floats: exact sums of products of codes, dequantized. Layers only.
     IntegerToFloat,
-    /// Floats to floats through codes: a linear layer quantizes each row of its input by the range of the row, a convolution
-    /// each sample. A linear layer whose codes are given by a file takes one range for each sample too. Layers only.
+    /// Floats to floats through codes: a linear layer quantizes each row of its input by the range of the row, or each group
+    /// of it if its weights are in groups; a convolution each sample. A linear layer whose codes are given by a file takes one
+    /// range for each sample too. Layers only.
     DynamicRange,
+    /// Floats to floats, with weights that are codes and are widened in registers. Linear layers only.
+    WeightOnly,
     /// Floats to floats; the weights may be stored in fewer bits.
     Float,
 }
@@ -32,6 +35,7 @@ impl fmt::Display for Mode {
             Mode::Integer => "integer",
             Mode::IntegerToFloat => "integer to float",
             Mode::DynamicRange => "dynamic range",
+            Mode::WeightOnly => "weight only",
             Mode::Float => "float",
         })
     }
@@ -98,8 +102,11 @@ impl Quantized<'_> {
             Mode::Integer => return (Mode::Integer, None),
             mode => mode,
         };
-        let weights =
-            weights_of(node).filter(|name| !matches!(self.stored.get(*name), Some(Stored::Int8(_) | Stored::Int4(_))));
+        if mode == Mode::WeightOnly {
+            return (mode, Some("the recipe lists it in `weight_only_layers`".into()));
+        }
+        let weights = weights_of(node).filter(|name| !self.stored.get(*name).is_some_and(Stored::is_code));
+        let in_groups = weights_of(node).is_some_and(|name| self.stored.get(name).is_some_and(|w| w.group().is_some()));
         let activations = || node.inputs.iter().filter(|name| !self.graph.is_constant(name));
         let listed = self.recipe.float_layers.contains(&node.output);
         let (what, name) = if let Some(weights) = weights.filter(|_| !listed) {
@@ -108,6 +115,8 @@ impl Quantized<'_> {
             ("input", x)
         } else if !self.is_code(&node.output) {
             ("output", &node.output)
+        } else if in_groups {
+            return (mode, Some("its weights are in groups".into()));
         } else if listed {
             return (mode, Some("the recipe lists it in `float_layers`".into()));
         } else {

@@ -13,8 +13,8 @@ use super::network::{Constant, FreshNames, Graph, Node, Parts};
 use super::qnetwork::QuantizedNetwork;
 use super::recipe::{Precision, Recipe, TensorRecipe, read_as_non_weights, weights_of};
 use super::stored::Stored;
-use crate::element::{Element, I4};
-use crate::error::Result;
+use crate::element::{Element, I2, I4};
+use crate::error::{ParamsError, Result};
 use crate::gemm::Int8Bits;
 use crate::granularity::Granularity;
 use crate::qtensor::QTensor;
@@ -155,6 +155,7 @@ impl Quantizer<'_> {
                 };
                 let descend = moments.filter(|_| self.calibration.is_some_and(|(_, by)| by == Rounding::Descent));
                 let value = match precision {
+                    Precision::Int2 => Stored::Int2(quantize_weights::<I2>(weights, tensor, descend)?),
                     Precision::Int4 => Stored::Int4(quantize_weights::<I4>(weights, tensor, descend)?),
                     _ => Stored::Int8(quantize_weights::<i8>(weights, tensor, descend)?),
                 };
@@ -179,14 +180,17 @@ impl Quantizer<'_> {
     fn limit_bias(&mut self, i: usize, node: &Node, weights: &Stored) -> Result<()> {
         let input = self.recipe.tensors.get(&node.inputs[0]).filter(|t| t.precision == Precision::Int8);
         let bias = node.inputs.get(2).and_then(|name| self.graph.constant(name));
-        let (Some(input), Stored::Int8(weights), Some(bias)) = (input, weights, bias) else { return Ok(()) };
+        let (Some(input), Some((codes, scales, zero_points)), Some(bias)) = (input, weights.codes(), bias) else {
+            return Ok(());
+        };
+        if weights.group().is_some() {
+            return Ok(());
+        }
         let (x_scale, x_zero) = input.activation_params()?.of_tensor("input")?;
-        let (scales, zero_points) = (weights.params().scales(), weights.params().zero_point());
         let mut limited = bias.to_owned();
-        for (c, (bias, codes)) in limited.iter_mut().zip(weights.codes().outer_iter()).enumerate() {
-            let zero = zero_points
-                .map_or(0, |z| i64::from(z.iter().nth(if z.len() == 1 { 0 } else { c }).copied().unwrap_or(0)));
-            let sum: i64 = codes.iter().map(|&code| (i64::from(code) - zero).abs()).sum();
+        for (c, (bias, codes)) in limited.iter_mut().zip(codes.outer_iter()).enumerate() {
+            let zero = zero_points.get(if zero_points.len() == 1 { 0 } else { c }).copied().unwrap_or(0);
+            let sum: i64 = codes.iter().map(|&code| (i64::from(code) - i64::from(zero)).abs()).sum();
             let room = i64::from(i32::MAX) - u8::max_abs_diff(x_zero) * sum;
             let scale = scales[if scales.len() == 1 { 0 } else { c }];
             // A margin, because the bias is rounded to `f32`.
@@ -222,7 +226,8 @@ impl Quantizer<'_> {
     /// Widens the ranges of channels that are all zero or whose bias does not fit into the accumulator.
     fn widen_ranges(&mut self, node: &Node, name: &str, weights: &Constant) -> Result<()> {
         let tensor = &self.recipe.tensors[name];
-        if tensor.given.is_some() {
+        // Layers with weights in groups add the bias to floats.
+        if tensor.given.is_some() || tensor.is_in_groups() {
             return Ok(());
         }
         let max_code = tensor.max_code();
@@ -261,10 +266,14 @@ fn quantize_weights<T: Element<Code = i8>>(
     tensor: &TensorRecipe,
     moments: Option<&LayerMoments>,
 ) -> Result<QTensor<T, ndarray::IxDyn>> {
-    let params = tensor.weight_params::<T>()?;
+    let params = tensor.weight_params::<T>(weights.shape())?;
     let mut codes = ArrayD::<i8>::zeros(weights.raw_dim());
     params.quantize_into(weights, &mut codes)?;
     if let Some(moments) = moments {
+        if tensor.is_in_groups() {
+            let (expected, found) = (Granularity::per_axis(Axis(0)), tensor.granularity);
+            return Err(ParamsError::Granularity { what: "weights for coordinate descent", expected, found }.into());
+        }
         let scales: Vec<f32> = params.scale().iter().copied().cycle().take(weights.len_of(Axis(0))).collect();
         coordinate_descent::round(moments, weights, &scales, params.code_range(), &mut codes);
     }

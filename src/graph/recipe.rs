@@ -5,11 +5,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use ndarray::{Array1, ArrayD, ArrayRef, Axis, IxDyn};
+use ndarray::{ArrayD, ArrayRef, Axis, IxDyn};
 
 use super::collect::{map_of, set_of};
 use super::network::{Graph, Node};
-use crate::element::{Code, Element, I4};
+use crate::element::{Code, Element, I2, I4};
 use crate::error::{Error, ParamsError, Result, check_count};
 use crate::granularity::Granularity;
 use crate::qparams::QParams;
@@ -21,6 +21,8 @@ use crate::scheme::Scheme;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Precision {
+    /// 2-bit codes, for weights only: `-2..=1` in groups, `-1..=1` per channel or per tensor.
+    Int2,
     /// 4-bit codes, for weights only.
     Int4,
     /// 8-bit codes: `i8` for weights, `u8` for activations.
@@ -33,13 +35,14 @@ pub enum Precision {
 
 impl Precision {
     pub(crate) fn is_code(self) -> bool {
-        matches!(self, Precision::Int4 | Precision::Int8)
+        matches!(self, Precision::Int2 | Precision::Int4 | Precision::Int8)
     }
 }
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Precision::Int2 => "Int2",
             Precision::Int4 => "Int4",
             Precision::Int8 => "Int8",
             Precision::Float16 => "Float16",
@@ -54,12 +57,13 @@ impl fmt::Display for Precision {
 pub struct TensorRecipe {
     /// Storage type.
     pub precision: Precision,
-    /// Symmetric scheme: the zero point is 0. Weights are symmetric unless their parameters are `given`.
+    /// Symmetric scheme: the zero point is 0. Weights per tensor or per channel are symmetric unless their parameters are
+    /// `given`; weights in groups are either.
     pub symmetric: bool,
-    /// Blocks of elements that share a scale: per tensor for activations, per tensor or per output channel (axis 0) for
-    /// weights.
+    /// Blocks of elements that share a scale: per tensor for activations; per tensor, per output channel (axis 0), or, in
+    /// linear layers, in groups along the depth (axis 1) for weights.
     pub granularity: Granularity,
-    /// The smallest and the largest representable value of each block. Values beyond them are clipped.
+    /// The smallest and the largest representable value of each block, in row-major order. Values beyond them are clipped.
     pub ranges: Vec<(f32, f32)>,
     /// Scales and zero points that are given, for instance by a file. They take the place of `symmetric` and `ranges`.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
@@ -87,8 +91,9 @@ impl GivenParams {
         self.scales.iter().zip(&self.zero_points).map(|block| (value(min, block), value(max, block))).collect()
     }
 
-    fn params<T: Element>(&self, granularity: Granularity) -> Result<QParams<T>> {
-        let grid = if granularity == Granularity::PerTensor { Vec::new() } else { alloc::vec![self.scales.len()] };
+    /// The parameters of a tensor of this shape.
+    fn params<T: Element>(&self, granularity: Granularity, shape: &[usize]) -> Result<QParams<T>> {
+        let grid = granularity.params_shape(shape)?;
         let array = |values: Vec<T::Code>| ArrayD::from_shape_vec(IxDyn(&grid), values);
         let in_range = |&&zero: &&i32| !(T::MIN..=T::MAX).contains(&zero);
         if let Some(&found) = self.zero_points.iter().find(in_range) {
@@ -115,8 +120,10 @@ impl GivenParams {
 ///
 /// | weights | inputs | arithmetic |
 /// |---|---|---|
-/// | `Int8` or `Int4` | `Int8` | integer; the output is requantized, or dequantized if it is `Float32` |
-/// | `Int8` or `Int4` | `Float32` | integer, with each input quantized by its own range (dynamic range) |
+/// | `Int8`, `Int4` or `Int2` | `Int8` | integer; the output is requantized, or dequantized if it is `Float32` |
+/// | `Int8`, `Int4` or `Int2` | `Float32` | integer, with each input quantized by its own range (dynamic range) |
+/// | the same in groups | any | integer within a group, with each group of the input quantized by its own range |
+/// | the same, listed in [`weight_only_layers`](Self::weight_only_layers) | any | float; weights are widened in registers |
 /// | `Float16` or `Float32` | any | float |
 /// | none | `Int8`, and so is the output | integer |
 /// | none | otherwise | float |
@@ -154,6 +161,10 @@ pub struct Recipe {
     /// Nodes that compute in float whatever their tensors are, by the name of their output tensor. Their weights stay in
     /// `f32` too.
     pub float_layers: BTreeSet<String>,
+    /// Linear layers that compute in float with weights that stay codes, by the name of their output tensor (torchao:
+    /// weight-only quantization; ONNX Runtime: `MatMulNBits` with an `accuracy_level` below 4).
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "BTreeSet::is_empty"))]
+    pub weight_only_layers: BTreeSet<String>,
 }
 
 impl Recipe {
@@ -169,7 +180,7 @@ impl Recipe {
             given: None,
         };
         let tensors = map_of(weights(graph).map(|(_, name)| (name.clone(), half())));
-        Self { tensors, float_layers: BTreeSet::new() }
+        Self { tensors, ..Self::default() }
     }
 
     /// Dynamic range: weights as `i8` per output channel; a layer quantizes each sample of its input by its own range.
@@ -184,7 +195,54 @@ impl Recipe {
             let weights = graph.constant(name).expect("weights are constants");
             tensors.insert(name.clone(), TensorRecipe::weights(weights, Precision::Int8)?);
         }
-        Ok(Self { tensors, float_layers: BTreeSet::new() })
+        Ok(Self { tensors, ..Self::default() })
+    }
+
+    /// Weights of linear layers in groups of `size` along the depth, symmetric, in 2, 4 or 8 bits; other weights as in
+    /// [`dynamic_range`](Self::dynamic_range). A layer quantizes each group of its input by its own range, unless
+    /// [`weight_only_layers`](Self::weight_only_layers) lists it. Needs no data.
+    ///
+    /// ```
+    /// use ndarray::{Array2, array};
+    /// use ndarray_quant::graph::{GraphBuilder, Precision, Recipe};
+    /// let mut g = GraphBuilder::new();
+    /// let x = g.input("x", &[1, 64])?;
+    /// let weights = Array2::from_shape_fn((8, 64), |(o, i)| ((o * 64 + i) as f32 * 0.7).sin());
+    /// let y = g.linear("y", x, &weights, None)?;
+    /// let graph = g.build(&[y])?;
+    /// let x = Array2::from_shape_fn((3, 64), |(n, i)| ((n * 64 + i) as f32 * 0.3).cos());
+    ///
+    /// let mut recipe = Recipe::weights_in_groups(&graph, Precision::Int4, 32)?;
+    /// let dynamic = graph.quantize(&recipe)?;
+    /// recipe.weight_only_layers.insert("y".into());
+    /// let weight_only = graph.quantize(&recipe)?;
+    /// let (a, b) = (dynamic.run(&x)?, weight_only.run(&x)?);
+    /// assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 0.1));
+    /// assert_eq!(dynamic.weights_size_in_bytes(), 8 * 64 / 2 + 8 * 2 * 4); // codes, and a scale for each group
+    /// # Ok::<(), ndarray_quant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another precision, [`Error::Params`] for groups of 0 weights, [`Error::Graph`] for the graph of a quantized network.
+    pub fn weights_in_groups(graph: &Graph, precision: Precision, size: usize) -> Result<Self> {
+        if !precision.is_code() {
+            let found = precision.to_string();
+            return Err(Error::Argument {
+                what: "precision of weights in groups",
+                expected: "Int2, Int4 or Int8",
+                found,
+            });
+        }
+        let granularity = Granularity::per_group(Axis(1), size);
+        granularity.params_shape(&[1, 1])?;
+        let mut recipe = Self::dynamic_range(graph)?;
+        for (node, name) in weights(graph) {
+            let weights = graph.constant(name).expect("weights are constants");
+            if takes_groups(node, weights.shape()) {
+                recipe.tensors.insert(name.clone(), TensorRecipe::of_blocks(weights, precision, granularity)?);
+            }
+        }
+        Ok(recipe)
     }
 
     /// The precision of a tensor.
@@ -220,6 +278,26 @@ impl Recipe {
             let shape = graph.shape(name);
             let shape = shape.ok_or_else(|| Error::unknown("tensor", name, graph.tensor_names()))?;
             tensor.check(shape, graph.is_constant(name)).map_err(|e| e.at(name))?;
+        }
+        for (node, name) in weights(graph) {
+            let shape = graph.shape(name).unwrap_or_default();
+            let in_groups = self.tensors.get(name).is_some_and(TensorRecipe::is_in_groups);
+            if in_groups && !takes_groups(node, shape) {
+                let (what, expected) = ("weights in groups", "weights of a linear layer");
+                return Err(Error::Argument { what, expected, found: node.op.name().into() }.at(&node.output));
+            }
+        }
+        for name in &self.weight_only_layers {
+            let node = graph.node(name);
+            let linear = node.filter(|node| {
+                let shape = weights_of(node).and_then(|weights| graph.shape(weights));
+                shape.is_some_and(|shape| takes_groups(node, shape))
+            });
+            if linear.is_none() {
+                let found = node.map_or_else(|| "no node".into(), |node| node.op.name().to_string());
+                let (what, expected) = ("layer of weight_only_layers", "a linear layer");
+                return Err(Error::Argument { what, expected, found }.at(name));
+            }
         }
         Ok(())
     }
@@ -261,6 +339,10 @@ impl fmt::Display for Recipe {
             let names: Vec<&str> = self.float_layers.iter().map(String::as_str).collect();
             writeln!(f, "layers in float: {}", names.join(", "))?;
         }
+        if !self.weight_only_layers.is_empty() {
+            let names: Vec<&str> = self.weight_only_layers.iter().map(String::as_str).collect();
+            writeln!(f, "layers with weights in codes only: {}", names.join(", "))?;
+        }
         Ok(())
     }
 }
@@ -269,6 +351,11 @@ impl fmt::Display for Recipe {
 pub(crate) fn weights_of(node: &Node) -> Option<&String> {
     let operator = node.operator();
     node.inputs.get(1).filter(|_| operator.layer().is_some() || operator.has_recurrent_weights())
+}
+
+/// Returns whether a node takes weights of this shape in groups along the depth: whether it is a linear layer.
+fn takes_groups(node: &Node, weights: &[usize]) -> bool {
+    node.operator().layer().is_some() && weights.len() == 2
 }
 
 /// The names of tensors that are an output of the graph or an input other than the weights of a layer.
@@ -297,7 +384,11 @@ impl TensorRecipe {
     /// # Errors
     /// [`Error::Value`] if a weight is NaN or infinite, [`Error::Shape`] for a tensor of rank 0.
     pub fn weights(weights: &ArrayRef<f32, IxDyn>, precision: Precision) -> Result<Self> {
-        let granularity = Granularity::per_axis(Axis(0));
+        Self::of_blocks(weights, precision, Granularity::per_axis(Axis(0)))
+    }
+
+    /// Weights in this precision: symmetric, with the range of each block.
+    fn of_blocks(weights: &ArrayRef<f32, IxDyn>, precision: Precision, granularity: Granularity) -> Result<Self> {
         let ranges = Ranges::of(weights, granularity)?;
         let ranges = ranges.min().iter().zip(ranges.max()).map(|(&min, &max)| (min, max)).collect();
         Ok(Self { precision, symmetric: true, granularity, ranges, given: None })
@@ -324,6 +415,9 @@ impl TensorRecipe {
         let blocks = match self.granularity {
             Granularity::PerTensor => 1,
             Granularity::PerAxis { axis: 0 } if constant => shape.first().copied().unwrap_or(1),
+            Granularity::PerGroup { axis: 1, .. } if constant && shape.len() == 2 => {
+                self.granularity.params_shape(shape)?.iter().product()
+            }
             found => {
                 let expected = if constant { Granularity::per_axis(Axis(0)) } else { Granularity::PerTensor };
                 return Err(ParamsError::Granularity {
@@ -338,15 +432,19 @@ impl TensorRecipe {
             check_count("number of scales, one for each block", blocks, given.scales.len())?;
             return match constant {
                 // Weights, or an operand.
-                true => self.weight_params::<i8>().map(drop).or_else(|_| self.activation_params().map(drop)),
+                true => self.weight_params::<i8>(shape).map(drop).or_else(|_| self.activation_params().map(drop)),
                 false => self.activation_params().map(drop),
             };
         }
-        if constant && !self.symmetric {
+        if constant && !self.symmetric && !self.is_in_groups() {
             let found = "asymmetric".into();
             return Err(Error::Argument { what: "scheme of weights", expected: "symmetric", found });
         }
         check_count("number of ranges, one for each block", blocks, self.ranges.len())
+    }
+
+    pub(crate) fn is_in_groups(&self) -> bool {
+        matches!(self.granularity, Granularity::PerGroup { .. })
     }
 
     /// The scheme of an activation.
@@ -357,28 +455,42 @@ impl TensorRecipe {
     /// The parameters of an activation.
     pub(crate) fn activation_params(&self) -> Result<QParams<u8>> {
         if let Some(given) = &self.given {
-            return given.params(self.granularity);
+            return given.params(self.granularity, &[]);
         }
         let (min, max) = self.ranges.first().copied().unwrap_or_default();
         self.activation_scheme().params_from_range(min, max)
     }
 
-    /// The parameters of weights.
-    pub(crate) fn weight_params<T: Element>(&self) -> Result<QParams<T>> {
+    /// The scheme of weights. In groups it has all codes; otherwise the smallest code is left out.
+    fn weight_scheme<T: Element>(&self) -> Scheme<T> {
+        match (self.is_in_groups(), self.symmetric) {
+            (true, false) => Scheme::asymmetric(),
+            (true, true) => Scheme::symmetric(),
+            (false, _) => Scheme::symmetric().narrow_range(),
+        }
+    }
+
+    /// The parameters of weights of this shape.
+    pub(crate) fn weight_params<T: Element>(&self, shape: &[usize]) -> Result<QParams<T>> {
         if let Some(given) = &self.given {
-            return given.params(self.granularity);
+            return given.params(self.granularity, shape);
         }
-        let scheme = Scheme::<T>::symmetric().narrow_range();
-        if self.granularity == Granularity::PerTensor {
-            let (min, max) = self.ranges.first().copied().unwrap_or_default();
-            return scheme.params_from_range(min, max);
-        }
-        let bounds = |f: fn(&(f32, f32)) -> f32| self.ranges.iter().map(f).collect::<Array1<f32>>();
-        scheme.params_from_ranges(&Ranges::new(self.granularity, bounds(|r| r.0), bounds(|r| r.1))?)
+        let grid = self.granularity.params_shape(shape)?;
+        check_count("number of ranges, one for each block", grid.iter().product(), self.ranges.len())?;
+        let bound = |f: fn(&(f32, f32)) -> f32| {
+            let bounds = self.ranges.iter().map(f).collect();
+            ArrayD::from_shape_vec(&grid[..], bounds).expect("the number of ranges was checked")
+        };
+        let ranges = Ranges::new(self.granularity, bound(|range| range.0), bound(|range| range.1))?;
+        self.weight_scheme::<T>().params_from_ranges(&ranges)
     }
 
     /// The largest code of weights.
     pub(crate) fn max_code(&self) -> f64 {
-        if self.precision == Precision::Int4 { I4::MAX.into() } else { i8::MAX.into() }
+        match self.precision {
+            Precision::Int2 => I2::MAX.into(),
+            Precision::Int4 => I4::MAX.into(),
+            _ => i8::MAX.into(),
+        }
     }
 }

@@ -3,13 +3,14 @@
 use alloc::vec::Vec;
 
 use half::f16;
-use ndarray::{Array1, ArrayD, Axis, Dimension, Ix2, Ix4, IxDyn};
+use ndarray::{Array1, ArrayD, ArrayRef1, Axis, Dimension, Ix2, Ix4, IxDyn};
 
 use super::network::Constant;
-use crate::element::{Element, I4};
+use crate::element::{Element, I2, I4, Storage};
 use crate::error::Result;
 use crate::granularity::Granularity;
 use crate::half::{HalfCast, Overflow};
+use crate::nn::LinearNBits;
 use crate::ops::float_weights::Weights;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -17,9 +18,22 @@ use crate::qtensor::QTensor;
 /// The weights of a layer, as codes or in half precision.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Stored {
+    Int2(QTensor<I2, IxDyn>),
     Int4(QTensor<I4, IxDyn>),
     Int8(QTensor<i8, IxDyn>),
     Half(ArrayD<f16>),
+}
+
+/// Evaluates an expression with the quantized tensor, or another one with the values in half precision.
+macro_rules! with_codes {
+    ($stored:expr, $w:ident => $codes:expr, $half:ident => $float:expr) => {
+        match $stored {
+            Stored::Int2($w) => $codes,
+            Stored::Int4($w) => $codes,
+            Stored::Int8($w) => $codes,
+            Stored::Half($half) => $float,
+        }
+    };
 }
 
 impl Stored {
@@ -29,28 +43,32 @@ impl Stored {
     }
 
     pub(crate) fn shape(&self) -> Vec<usize> {
-        match self {
-            Stored::Int4(w) => w.raw_dim().slice().to_vec(),
-            Stored::Int8(w) => w.raw_dim().slice().to_vec(),
-            Stored::Half(w) => w.shape().to_vec(),
-        }
+        with_codes!(self, w => w.shape().to_vec(), w => w.shape().to_vec())
     }
 
     /// The size of the codes and scales, or of the half-precision values, in bytes. Memory and files take the same.
     pub(crate) fn size_in_bytes(&self) -> usize {
-        match self {
-            Stored::Int4(w) => w.codes().as_bytes().len() + size_of::<f32>() * w.params().scale().len(),
-            Stored::Int8(w) => w.codes().len() + size_of::<f32>() * w.params().scale().len(),
-            Stored::Half(w) => size_of::<f16>() * w.len(),
-        }
+        with_codes!(
+            self,
+            w => w.codes().size_in_bytes() + size_of::<f32>() * w.params().scale().len(),
+            w => size_of::<f16>() * w.len()
+        )
     }
 
     /// The values in `f32`.
     pub(crate) fn dequantize(&self) -> Constant {
-        match self {
-            Stored::Int4(w) => w.dequantize().into_shared(),
-            Stored::Int8(w) => w.dequantize().into_shared(),
-            Stored::Half(w) => w.mapv(f16::to_f32).into_shared(),
+        with_codes!(self, w => w.dequantize().into_shared(), w => w.mapv(f16::to_f32).into_shared())
+    }
+
+    pub(crate) fn is_code(&self) -> bool {
+        !matches!(self, Stored::Half(_))
+    }
+
+    /// The length of the groups along the depth, if the weights are in groups.
+    pub(crate) fn group(&self) -> Option<usize> {
+        match with_codes!(self, w => w.params().granularity(), _w => return None) {
+            Granularity::PerGroup { size, .. } => Some(size),
+            _ => None,
         }
     }
 
@@ -63,35 +81,27 @@ impl Stored {
     }
 
     /// Codes, scales and zero points; no zero points if all are 0. `None` for half precision.
-    #[cfg(feature = "onnx")]
     pub(crate) fn codes(&self) -> Option<(ArrayD<i8>, Vec<f32>, Vec<i8>)> {
         fn parts<T: Element<Code = i8>>(w: &QTensor<T, IxDyn>) -> (ArrayD<i8>, Vec<f32>, Vec<i8>) {
             let zero_points = w.params().zero_point().map_or_else(Vec::new, |zero| zero.iter().copied().collect());
             (w.unpacked_codes().into_owned(), w.params().scales().to_vec(), zero_points)
         }
-        match self {
-            Stored::Int4(w) => Some(parts(w)),
-            Stored::Int8(w) => Some(parts(w)),
-            Stored::Half(_) => None,
-        }
+        with_codes!(self, w => Some(parts(w)), _w => None)
     }
 
     /// The codes as `[out, kh, kw, in]` for an integer convolution. `None` for half precision.
     pub(crate) fn to_conv(&self) -> Option<Result<QTensor<i8, Ix4>>> {
-        match self {
-            Stored::Int4(w) => Some(with_axes(w, &[0, 2, 3, 1])),
-            Stored::Int8(w) => Some(with_axes(w, &[0, 2, 3, 1])),
-            Stored::Half(_) => None,
-        }
+        with_codes!(self, w => Some(with_axes(w, &[0, 2, 3, 1])), _w => None)
     }
 
     /// The codes as `[out, in]` for an integer linear layer. `None` for half precision.
     pub(crate) fn to_linear(&self) -> Option<Result<QTensor<i8, Ix2>>> {
-        match self {
-            Stored::Int4(w) => Some(with_axes(w, &[0, 1])),
-            Stored::Int8(w) => Some(with_axes(w, &[0, 1])),
-            Stored::Half(_) => None,
-        }
+        with_codes!(self, w => Some(with_axes(w, &[0, 1])), _w => None)
+    }
+
+    /// A linear layer of the codes as they are, in their groups. `None` for half precision.
+    pub(crate) fn to_nbits(&self, bias: Option<&ArrayRef1<f32>>) -> Option<Result<LinearNBits>> {
+        with_codes!(self, w => Some(LinearNBits::of_rank_2(w, bias)), _w => None)
     }
 }
 

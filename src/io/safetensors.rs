@@ -7,14 +7,14 @@
 //! | tensor | type | content |
 //! |---|---|---|
 //! | the name of `Int8` weights | `I8` | codes |
-//! | the name of `Int4` weights | `U8`, one axis | codes in row-major order, two per byte, the first in the low bits, two's complement |
+//! | the name of `Int4` or `Int2` weights | `U8`, one axis | codes in row-major order, two or four per byte, the first in the low bits, two's complement |
 //! | the name of `Float16` weights | `F16` | values |
-//! | the name of quantized weights, then `#scale` | `F32`, one axis | one scale, or one per output channel; zero points are 0 unless the recipe gives others |
+//! | the name of quantized weights, then `#scale` | `F32`, one axis | one scale, one per output channel, or one per group in row-major order; zero points are 0 unless the recipe gives others |
 //! | the name of any other constant | `F32` | values |
 //! | `#ranges` | `F32`, `[n, 2]` | the ranges of the recipe: the smallest and the largest value of each |
 //!
 //! The entry `ndarray-quant` of the header's metadata is JSON: the version of this format (1), inputs, nodes and outputs of
-//! the graph, shapes of 4-bit weights, and the recipe. Each name and each operator stands in it once.
+//! the graph, shapes of packed weights, and the recipe. Each name and each operator stands in it once.
 //!
 //! ```
 //! # use ndarray::array;
@@ -32,7 +32,7 @@
 //! ```
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -41,7 +41,7 @@ use half::f16;
 use ndarray::{ArrayD, IxDyn};
 use serde::{Deserialize, Serialize};
 
-use crate::element::{Element, I4, Packed, Storage};
+use crate::element::{Element, I2, I4, Packed, Storage};
 use crate::error::{Error, FileError, GraphError, Result};
 use crate::granularity::Granularity;
 use crate::graph::{Clamp, Graph, Input, Node, Op, Precision, QuantizedNetwork, Recipe, TensorRecipe};
@@ -70,11 +70,13 @@ struct Structure {
     ops: Vec<Op>,
     nodes: Vec<PackedNode>,
     outputs: Vec<usize>,
-    /// The shapes of 4-bit weights, whose tensors are packed bytes.
+    /// The shapes of weights of fewer than 8 bits, whose tensors are packed bytes.
     packed: BTreeMap<String, Vec<usize>>,
     /// Recipes without their ranges, and the tensors of each with the number of their ranges.
     recipe: Vec<(TensorRecipe, Vec<(usize, usize)>)>,
     float_layers: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    weight_only_layers: Vec<usize>,
 }
 
 /// A node: the operator, the inputs, the output and the clamp.
@@ -129,10 +131,24 @@ impl Structure {
             members[index].push((names.index(name.clone())?, tensor.ranges.len()));
             ranges[index].extend(tensor.ranges.iter().flat_map(|&(min, max)| [min, max]));
         }
-        let float_layers = recipe.float_layers.iter().map(|name| names.index(name.clone())).collect::<Result<_>>()?;
+        let mut indices = |layers: &BTreeSet<String>| {
+            layers.iter().map(|name| names.index(name.clone())).collect::<Result<Vec<usize>>>()
+        };
+        let (float_layers, weight_only_layers) = (indices(&recipe.float_layers)?, indices(&recipe.weight_only_layers)?);
         let recipe = recipes.values.into_iter().zip(members).collect();
         let (names, ops) = (names.values, ops.values);
-        let structure = Self { version: VERSION, names, inputs, ops, nodes, outputs, packed, recipe, float_layers };
+        let structure = Self {
+            version: VERSION,
+            names,
+            inputs,
+            ops,
+            nodes,
+            outputs,
+            packed,
+            recipe,
+            float_layers,
+            weight_only_layers,
+        };
         Ok((structure, ranges.concat()))
     }
 
@@ -156,7 +172,9 @@ impl Structure {
             outputs: all(&self.outputs)?,
             ..Parts::default()
         };
-        let mut recipe = Recipe { float_layers: all(&self.float_layers)?.into_iter().collect(), ..Recipe::default() };
+        let set = |indices: &[usize]| Ok::<_, Error>(all(indices)?.into_iter().collect());
+        let (float_layers, weight_only_layers) = (set(&self.float_layers)?, set(&self.weight_only_layers)?);
+        let mut recipe = Recipe { tensors: BTreeMap::new(), float_layers, weight_only_layers };
         let mut rest = ranges.chunks_exact(2).map(|range| (range[0], range[1]));
         for (tensor, members) in &self.recipe {
             for &(index, count) in members {
@@ -194,6 +212,11 @@ impl View for &Bytes {
 }
 
 impl Bytes {
+    fn packed<T: Element<Storage<IxDyn> = Packed<T, IxDyn>>>(w: &QTensor<T, IxDyn>) -> Self {
+        let data = w.codes().as_bytes().to_vec();
+        Self { dtype: Dtype::U8, shape: alloc::vec![data.len()], data }
+    }
+
     fn f32<'a>(shape: &[usize], values: impl Iterator<Item = &'a f32>) -> Self {
         Self { dtype: Dtype::F32, shape: shape.into(), data: values.flat_map(|x| x.to_le_bytes()).collect() }
     }
@@ -265,17 +288,16 @@ fn write(network: &QuantizedNetwork) -> Result<Vec<u8>> {
                 let tensor = Bytes { dtype: Dtype::I8, shape: w.codes().shape().into(), data };
                 (tensor, Some(w.params().scale()))
             }
-            Stored::Int4(w) => {
-                packed.insert(name.clone(), w.codes().shape().to_vec());
-                let data = w.codes().as_bytes().to_vec();
-                let tensor = Bytes { dtype: Dtype::U8, shape: alloc::vec![data.len()], data };
-                (tensor, Some(w.params().scale()))
-            }
+            Stored::Int4(w) => (Bytes::packed(w), Some(w.params().scale())),
+            Stored::Int2(w) => (Bytes::packed(w), Some(w.params().scale())),
             Stored::Half(w) => {
                 let data = w.iter().flat_map(|x| x.to_le_bytes()).collect();
                 (Bytes { dtype: Dtype::F16, shape: w.shape().into(), data }, None)
             }
         };
+        if matches!(stored, Stored::Int2(_) | Stored::Int4(_)) {
+            packed.insert(name.clone(), stored.shape());
+        }
         tensors.insert(name.clone(), tensor);
         if let Some(scale) = scale {
             tensors.insert(alloc::format!("{name}{SCALE}"), Bytes::f32(&[scale.len()], scale.iter()));
@@ -319,12 +341,10 @@ fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
                 Stored::Int8(quantized(name, codes, &file, recipe)?)
             }
             (Dtype::U8, Some(recipe @ TensorRecipe { precision: Precision::Int4, .. })) => {
-                let no_shape =
-                    || malformed("a shape for each tensor of packed codes", &alloc::format!("none for {name:?}"));
-                let shape = packed.get(name).ok_or_else(no_shape)?;
-                let codes = Packed::<I4, IxDyn>::from_bytes(IxDyn(shape), tensor.data().to_vec());
-                let codes = codes.map_err(|e| malformed("packed codes that fit their shape", &e))?;
-                Stored::Int4(quantized(name, codes, &file, recipe)?)
+                Stored::Int4(quantized(name, packed_codes::<I4>(name, &packed, &tensor)?, &file, recipe)?)
+            }
+            (Dtype::U8, Some(recipe @ TensorRecipe { precision: Precision::Int2, .. })) => {
+                Stored::Int2(quantized(name, packed_codes::<I2>(name, &packed, &tensor)?, &file, recipe)?)
             }
             (found, _) => {
                 let found = alloc::format!("type {found:?} of {name:?}");
@@ -337,6 +357,17 @@ fn read(bytes: &[u8]) -> Result<QuantizedNetwork> {
     QuantizedNetwork::from_file(parts, stored, recipe)
 }
 
+fn packed_codes<T: Element>(
+    name: &str,
+    shapes: &BTreeMap<String, Vec<usize>>,
+    tensor: &TensorView<'_>,
+) -> Result<Packed<T, IxDyn>> {
+    let no_shape = || malformed("a shape for each tensor of packed codes", &alloc::format!("none for {name:?}"));
+    let shape = shapes.get(name).ok_or_else(no_shape)?;
+    let codes = Packed::from_bytes(IxDyn(shape), tensor.data().to_vec());
+    codes.map_err(|e| malformed("packed codes that fit their shape", &e))
+}
+
 /// Adds the scales of the file to codes.
 fn quantized<T: Element<Code = i8>>(
     name: &str,
@@ -346,17 +377,22 @@ fn quantized<T: Element<Code = i8>>(
 ) -> Result<QTensor<T, IxDyn>> {
     let scales = file.tensor(&alloc::format!("{name}{SCALE}"));
     let scales = scales.map_err(|e| malformed("a tensor of scales for each tensor of codes", &e))?;
-    if recipe.given.is_some() {
-        return QTensor::new(codes, recipe.weight_params()?);
+    let in_groups = matches!(recipe.granularity, Granularity::PerGroup { .. });
+    // The recipe has the zero points.
+    if recipe.given.is_some() || (in_groups && !recipe.symmetric) {
+        let params = recipe.weight_params(codes.shape())?;
+        return QTensor::new(codes, params);
     }
     if scales.dtype() != Dtype::F32 {
         return Err(malformed("scales of type F32", &alloc::format!("{:?} for {name:?}", scales.dtype())));
     }
     let scales: ArrayD<f32> = array(name, &scales, f32::from_le_bytes)?;
-    let count = scales.len();
-    let grid = if recipe.granularity == Granularity::PerTensor { Vec::new() } else { alloc::vec![count] };
+    let (count, grid) = (scales.len(), recipe.granularity.params_shape(codes.shape())?);
     let scales = scales.into_shape_with_order(IxDyn(&grid));
-    let scales = scales.map_err(|_| malformed("one scale, or one per output channel", &count))?;
+    let scales = scales.map_err(|_| malformed("one scale for each block of weights", &count))?;
+    if in_groups {
+        return QTensor::new(codes, QParams::new(recipe.granularity, scales, None)?);
+    }
     // The code range is narrow: it leaves out the smallest code.
     if let Some(bad) = codes.codes().iter().find(|&&code| i32::from(code).abs() > T::MAX) {
         return Err(malformed("codes in the narrow range", &alloc::format!("{bad} in {name:?}")));

@@ -62,8 +62,12 @@ pub(crate) enum FakeParams {
     Static(Box<QParams<u8>>),
     /// By the range of each image, as a dynamic-range convolution.
     OfImages,
-    /// By the range of each row of this length, as a dynamic-range linear layer.
-    OfRows(usize),
+    /// By the range of each `len` elements of a row, as a dynamic-range linear layer. The last ones may be fewer.
+    OfRows {
+        row: usize,
+        len: usize,
+        scheme: Scheme<i8>,
+    },
 }
 
 impl Kernel for FakeQuantize {
@@ -72,24 +76,28 @@ impl Kernel for FakeQuantize {
         match &self.params {
             FakeParams::Static(params) => params.fake_quantize_into(&ArrayView1::from(x), &mut ArrayViewMut1::from(y)),
             FakeParams::OfImages => {
-                each_row(x, y, x.len() / images.max(1), |x| Scheme::<u8>::asymmetric().params_of(x))
+                let image = x.len() / images.max(1);
+                each_range(x, y, (image, image), |x| Scheme::<u8>::asymmetric().params_of(x))
             }
-            &FakeParams::OfRows(len) => each_row(x, y, len, |x| Scheme::<i8>::symmetric().params_of(x)),
+            &FakeParams::OfRows { row, len, scheme } => each_range(x, y, (row, len), |x| scheme.params_of(x)),
         }
     }
 }
 
-/// Fake-quantizes each row of this length with parameters of its own.
-fn each_row<T: Element>(
+/// Fake-quantizes each `len` elements of each row with parameters of their own.
+fn each_range<T: Element>(
     x: &[f32],
     y: &mut [f32],
-    len: usize,
+    (row, len): (usize, usize),
     params: impl Fn(&ArrayView1<'_, f32>) -> Result<QParams<T>>,
 ) -> Result<()> {
-    for (i, (x, y)) in x.chunks_exact(len.max(1)).zip(y.chunks_exact_mut(len.max(1))).enumerate() {
-        let x = ArrayView1::from(x);
-        let params = params(&x).map_err(|e| map_index(e, |at| alloc::vec![i * len + at[0]]))?;
-        params.fake_quantize_into(&x, &mut ArrayViewMut1::from(y))?;
+    let (row, len) = (row.max(1), len.max(1));
+    for (i, (x, y)) in x.chunks_exact(row).zip(y.chunks_exact_mut(row)).enumerate() {
+        for (j, (x, y)) in x.chunks(len).zip(y.chunks_mut(len)).enumerate() {
+            let x = ArrayView1::from(x);
+            let params = params(&x).map_err(|e| map_index(e, |at| alloc::vec![i * row + j * len + at[0]]))?;
+            params.fake_quantize_into(&x, &mut ArrayViewMut1::from(y))?;
+        }
     }
     Ok(())
 }

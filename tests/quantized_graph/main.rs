@@ -2,6 +2,7 @@
 
 #[cfg(feature = "safetensors")]
 mod files;
+mod groups;
 #[cfg(feature = "rayon")]
 mod threads;
 

@@ -4,7 +4,7 @@ Runtime computes.
     python generate.py DIRECTORY [SEED] [INPUTS]
 
 Writes NAME_float.onnx, and NAME_FORM.onnx and NAME_FORM.bin for each network: the outputs for the inputs that the function `inputs` makes, as f32. The
-tests make the same inputs. Needs the packages onnx and onnxruntime."""
+tests make the same inputs. Needs the packages onnx, onnx-ir and onnxruntime."""
 
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 ort.set_default_logger_severity(3)
@@ -26,6 +27,21 @@ def inputs(shape, index):
         state = (state * 1664525 + 1013904223) % 2**32
         values.append((state >> 8) / 2**22 - 2.0)
     return np.array(values, np.float32).reshape(shape)
+
+
+def saturates():
+    """Returns whether ONNX Runtime adds two products of u8 and i8 with saturation to i16, as it does on x86-64 without VNNI.
+    Networks with weights of i8 compute other codes there."""
+    values = [helper.make_tensor_value_info(*v) for v in (("a", TensorProto.UINT8, [1, 2]), ("y", TensorProto.INT32, [1, 1]))]
+    weights = numpy_helper.from_array(np.full((2, 1), 127, np.int8), "b")
+    graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "pair", values[:1], values[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"a": np.full((1, 2), 255, np.uint8)})[0]
+    if found[0, 0] != 2 * 255 * 127:
+        print("ONNX Runtime saturates on this processor: no networks with weights of i8 per tensor or per channel")
+        return True
+    return False
 
 
 class Builder:
@@ -106,6 +122,12 @@ def sequence_network(seed, floats):
     return b.model([1, 6, 16], b.node("MatMul", x, b.normal(16, 5, scale=0.02)), rank=3), (1, 6, 16)
 
 
+def groups_network(seed, floats):
+    b = Builder(seed)
+    x = b.node("Relu", b.node("Add", b.node("MatMul", "x", b.normal(80, 48, scale=0.1)), b.normal(48)))
+    return b.model([1, 4, 80], b.node("MatMul", x, b.normal(48, 20, scale=0.1)), rank=3, opset=21), (1, 4, 80)
+
+
 NETWORKS = {"image": image_network, "vector": vector_network, "sequence": sequence_network}
 
 TYPES = {"u8": QuantType.QUInt8, "i8": QuantType.QInt8}
@@ -120,6 +142,16 @@ STATIC = {
     "qop_i8i8": (QuantFormat.QOperator, "i8", "i8", False),
 }
 DYNAMIC = {"dynamic_i8": ("i8", True), "dynamic_u8": ("u8", False)}
+
+
+# Weights of MatMul in blocks along the depth. Name: bits, length, symmetric, accuracy level, format.
+GROUPS = {
+    "4_int8": (4, 32, True, 4, QuantFormat.QOperator),
+    "4_f32": (4, 16, False, 0, QuantFormat.QOperator),
+    "8_f32": (8, 32, False, 0, QuantFormat.QOperator),
+    "blocks": (4, 16, False, 0, QuantFormat.QDQ),
+    "blocks_symmetric": (4, 32, True, 0, QuantFormat.QDQ),
+}
 
 
 class Reader(CalibrationDataReader):
@@ -140,10 +172,13 @@ def main(folder, seed=0, count=100):
         quant_pre_process(str(path), str(path), skip_symbolic_shape=True)
         return shape
 
+    exact = not saturates()
     for network, make in NETWORKS.items():
         path = folder / f"{network}_float.onnx"
         shape = float_network(make, path, floats=False)
         for form, (quant_format, activations, weights, per_channel) in STATIC.items():
+            if weights == "i8" and not exact:
+                continue
             target = folder / f"{network}_{form}.onnx"
             quantize_static(
                 str(path), str(target), Reader(shape), quant_format=quant_format, per_channel=per_channel,
@@ -153,15 +188,28 @@ def main(folder, seed=0, count=100):
         path = folder / "temporary.onnx"
         shape = float_network(make, path, floats=True)
         for form, (weights, per_channel) in DYNAMIC.items():
+            if weights == "i8" and not exact:
+                continue
             target = folder / f"{network}_{form}.onnx"
             quantize_dynamic(str(path), str(target), weight_type=TYPES[weights], per_channel=per_channel)
             record(target, shape, int(count))
+    for form, (bits, block_size, symmetric, level, quant_format) in GROUPS.items():
+        model, shape = groups_network(int(seed), False)
+        quantizer = MatMulNBitsQuantizer(
+            model, bits=bits, block_size=block_size, is_symmetric=symmetric, accuracy_level=level, quant_format=quant_format,
+        )
+        quantizer.process()
+        target = folder / f"groups_{form}.onnx"
+        onnx.save(quantizer.model.model, target)
+        record(target, shape, int(count))
     path.unlink()
 
 
 def record(path, shape, count):
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    # A product with dequantized blocks is a product of floats. By default, ONNX Runtime quantizes its input.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     outputs = [session.run(None, {"x": inputs(shape, i)})[0] for i in range(count)]
     path.with_suffix(".bin").write_bytes(np.stack(outputs).astype("<f4").tobytes())

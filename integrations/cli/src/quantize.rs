@@ -106,7 +106,12 @@ fn summary(graph: &Graph, network: &QuantizedNetwork) -> String {
         let of = |name: &&str| recipe.tensors.get(*name).is_some_and(|tensor| tensor.precision == precision);
         graph.constants().map(|(name, _)| name).filter(of).count()
     };
-    let kinds = [("int8", Precision::Int8), ("int4", Precision::Int4), ("float16", Precision::Float16)];
+    let kinds = [
+        ("int8", Precision::Int8),
+        ("int4", Precision::Int4),
+        ("int2", Precision::Int2),
+        ("float16", Precision::Float16),
+    ];
     let kinds = kinds.map(|(name, precision)| (name, weights(precision)));
     let kinds: Vec<String> = kinds.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} in {name}")).collect();
     let mut text = format!(

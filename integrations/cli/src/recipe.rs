@@ -34,6 +34,18 @@ enum Method {
 enum WeightType {
     Int8,
     Int4,
+    /// In groups: see --group-size.
+    Int2,
+}
+
+impl WeightType {
+    fn precision(self) -> Precision {
+        match self {
+            WeightType::Int8 => Precision::Int8,
+            WeightType::Int4 => Precision::Int4,
+            WeightType::Int2 => Precision::Int2,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -77,6 +89,9 @@ pub(crate) struct QuantizationArgs {
     /// The type of weights in the modes static and dynamic.
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = WeightType::Int8)]
     weight_type: WeightType,
+    /// One scale for each group of SIZE weights of linear layers along their depth, such as 32, in the mode dynamic.
+    #[arg(long, value_name = "SIZE")]
+    group_size: Option<usize>,
     /// Nodes that compute in float32, by the names of their outputs.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     nodes_to_exclude: Vec<String>,
@@ -87,7 +102,7 @@ pub(crate) struct QuantizationArgs {
     #[arg(long, value_name = "SIZE", value_parser = args::bytes)]
     max_size: Option<usize>,
     /// Take precisions and ranges from a JSON file instead; see --save-recipe of `quantize`.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["mode", "calibrate_method", "weight_type"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mode", "calibrate_method", "weight_type", "group_size"])]
     recipe: Option<PathBuf>,
 }
 
@@ -143,6 +158,8 @@ impl QuantizationArgs {
         ensure!(percentile, "--percentile: expected with --calibrate-method percentile");
         let method = self.calibrate_method.is_none() || self.chooses_ranges();
         ensure!(method, "--calibrate-method: expected with --mode static");
+        let groups = self.group_size.is_none() || (self.recipe.is_none() && self.mode == Mode::Dynamic);
+        ensure!(groups, "--group-size: expected with --mode dynamic");
         let uses_data = self.chooses_ranges() || self.equalize || self.weight_rounding != Rounding::Nearest;
         let uses_data = uses_data || self.min_sqnr.is_some() || self.max_size.is_some();
         let given = !self.calibration_data.is_empty() || self.random_calibration_data.is_some();
@@ -189,9 +206,10 @@ impl QuantizationArgs {
         calibration: Option<&Calibration>,
         mut notes: Vec<String>,
     ) -> Result<Quantization> {
-        if self.weight_type == WeightType::Int4 {
+        if self.weight_type != WeightType::Int8 {
             let weights = recipe.tensors.iter_mut().filter(|(name, _)| float.constant(name).is_some());
-            weights.filter(|(_, t)| t.precision == Precision::Int8).for_each(|(_, t)| t.precision = Precision::Int4);
+            let weights = weights.filter(|(_, t)| t.precision == Precision::Int8);
+            weights.for_each(|(_, t)| t.precision = self.weight_type.precision());
         }
         recipe.float_layers.extend(self.nodes_to_exclude.iter().cloned());
         let x = |option| single(samples.with_context(|| needs_data(option))?, option);
@@ -244,7 +262,10 @@ impl QuantizationArgs {
     fn recipe(&self, path: &Path, graph: &Graph, calibration: Option<&Calibration>) -> Result<Recipe> {
         match self.mode {
             Mode::Float16 => Ok(Recipe::float16(graph)),
-            Mode::Dynamic => at(path, Recipe::dynamic_range(graph)),
+            Mode::Dynamic => match self.group_size {
+                Some(size) => at(path, Recipe::weights_in_groups(graph, self.weight_type.precision(), size)),
+                None => at(path, Recipe::dynamic_range(graph)),
+            },
             Mode::Static => {
                 let method = match self.method() {
                     Method::Auto | Method::Minmax => CalibrationMethod::MinMax,

@@ -8,7 +8,7 @@ use core::fmt;
 use super::import::is_default_domain;
 use super::proto::{Dimension, ModelProto, TensorProto, ValueInfo};
 use super::quantized::is_quantized;
-use super::tensor::{data_type, size_of_element};
+use super::tensor::{bits_of_element, data_type};
 use crate::graph::collect::map_of;
 
 /// What an ONNX file contains, as the file declares it. Made by [`OnnxReader::describe`](super::OnnxReader::describe), also
@@ -146,5 +146,5 @@ fn elements(tensor: &TensorProto) -> u64 {
 }
 
 fn size_in_bytes(tensor: &TensorProto) -> u64 {
-    elements(tensor).saturating_mul(size_of_element(tensor.data_type))
+    elements(tensor).saturating_mul(bits_of_element(tensor.data_type)).div_ceil(8)
 }

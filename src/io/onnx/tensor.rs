@@ -61,9 +61,11 @@ impl ConstantTensor {
                 let flags = values.into_iter().map(|value| i64::from(value != 0)).collect();
                 ConstantTensor::Int(array(tensor, &dims, flags)?.into_shared())
             }
+            21 | 22 => ConstantTensor::Int(packed(tensor, &dims, 4, tensor.data_type == 22)?),
+            25 | 26 => ConstantTensor::Int(packed(tensor, &dims, 2, tensor.data_type == 26)?),
             other => {
-                let expected =
-                    "data type FLOAT, FLOAT16, BFLOAT16, DOUBLE, UINT8, INT8, UINT16, INT16, INT32, INT64 or BOOL";
+                let expected = "data type FLOAT, FLOAT16, BFLOAT16, DOUBLE, UINT8, INT8, UINT16, INT16, INT32, INT64, BOOL, \
+                                UINT4, INT4, UINT2 or INT2";
                 return Err(malformed(tensor, expected, data_type(other)));
             }
         })
@@ -79,7 +81,7 @@ impl ConstantTensor {
 
 /// The name of a `TensorProto.DataType`.
 pub(crate) fn data_type(number: i32) -> String {
-    const NAMES: [&str; 17] = [
+    const NAMES: [&str; 27] = [
         "UNDEFINED",
         "FLOAT",
         "UINT8",
@@ -97,6 +99,16 @@ pub(crate) fn data_type(number: i32) -> String {
         "COMPLEX64",
         "COMPLEX128",
         "BFLOAT16",
+        "FLOAT8E4M3FN",
+        "FLOAT8E4M3FNUZ",
+        "FLOAT8E5M2",
+        "FLOAT8E5M2FNUZ",
+        "UINT4",
+        "INT4",
+        "FLOAT4E2M1",
+        "FLOAT8E8M0",
+        "UINT2",
+        "INT2",
     ];
     match usize::try_from(number).ok().and_then(|number| NAMES.get(number)) {
         Some(name) => name.to_string(),
@@ -104,14 +116,16 @@ pub(crate) fn data_type(number: i32) -> String {
     }
 }
 
-/// The bytes of an element of a `TensorProto.DataType`, or 0 for strings and types that are not known.
-pub(super) fn size_of_element(number: i32) -> u64 {
+/// The bits of an element of a `TensorProto.DataType`, or 0 for strings and types that are not known.
+pub(super) fn bits_of_element(number: i32) -> u64 {
     match number {
-        2 | 3 | 9 => 1,
-        4 | 5 | 10 | 16 => 2,
-        1 | 6 | 12 => 4,
-        7 | 11 | 13 | 14 => 8,
-        15 => 16,
+        25 | 26 => 2,
+        21..=23 => 4,
+        2 | 3 | 9 | 17..=20 | 24 => 8,
+        4 | 5 | 10 | 16 => 16,
+        1 | 6 | 12 => 32,
+        7 | 11 | 13 | 14 => 64,
+        15 => 128,
         _ => 0,
     }
 }
@@ -155,6 +169,25 @@ fn integers<T: Copy + Into<i64>, const N: usize>(
     let typed: Vec<T> = tensor.int32_data.iter().map(|&x| of_typed(x)).collect();
     let values = decode(tensor, &typed, from)?.into_iter().map(Into::into).collect();
     Ok(array(tensor, dims, values)?.into_shared())
+}
+
+/// Reads codes of fewer than 8 bits. Bytes hold several, the first in the low bits, and are values of `int32_data` unless
+/// they are raw.
+fn packed(tensor: &TensorProto, dims: &[usize], bits: u32, signed: bool) -> Result<IntTensor> {
+    let typed: Vec<u8> = tensor.int32_data.iter().map(|&byte| byte as u8).collect();
+    let (bytes, per_byte) = (decode(tensor, &typed, u8::from_le_bytes)?, 8 / bits as usize);
+    let count: usize = dims.iter().product();
+    if bytes.len() != count.div_ceil(per_byte) {
+        let expected = alloc::format!("{} bytes for shape {dims:?}", count.div_ceil(per_byte));
+        return Err(malformed(tensor, expected, bytes.len()));
+    }
+    let unused = 8 - bits;
+    let code = |byte: u8, i: usize| {
+        let high = byte << (unused - i as u32 * bits);
+        if signed { i64::from(high as i8 >> unused) } else { i64::from(high >> unused) }
+    };
+    let codes = bytes.iter().flat_map(|&byte| (0..per_byte).map(move |i| code(byte, i))).take(count);
+    Ok(array(tensor, dims, codes.collect())?.into_shared())
 }
 
 fn halves(tensor: &TensorProto, from: impl Fn(u16) -> f32) -> Result<Vec<f32>> {

@@ -1,11 +1,11 @@
 //! Linear layers with integer weights.
 
 mod float;
-mod nbits;
+pub(crate) mod nbits;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;
-pub(crate) mod row_ranges;
+pub(crate) mod rows;
 
 use alloc::vec::Vec;
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use half::f16;
-use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Ix2, s};
+use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Dimension, Ix2, s};
 
 use super::output_shape;
 use crate::block::{BlockTensor, IntegerBlocks};
@@ -119,7 +119,19 @@ impl LinearNBits {
     where
         T::Code: Int8,
     {
+        Self::of_rank_2(weights, bias)
+    }
+
+    /// [`Self::new`] for weights whose type does not tell their rank.
+    pub(crate) fn of_rank_2<T: Element, D: Dimension>(
+        weights: &QTensor<T, D>,
+        bias: Option<&ArrayRef1<f32>>,
+    ) -> Result<Self>
+    where
+        T::Code: Int8,
+    {
         let codes = weights.unpacked_codes();
+        let codes = codes.view().into_dimensionality::<Ix2>().expect("weights are a matrix");
         let (outputs, depth) = codes.dim();
         let params = weights.params();
         let group = match params.granularity() {
@@ -268,7 +280,7 @@ impl LinearNBits {
         if codes.dim() != x.dim() {
             *codes = Array2::zeros(x.dim());
         }
-        let params = Scheme::<i8>::symmetric().per_group(Axis(1), self.group).quantize_into(x, codes)?;
+        let params = input_scheme().per_group(Axis(1), self.group).quantize_into(x, codes)?;
         self.interleave(codes, params.scales(), rows);
         let (len, groups) = (self.padded_depth(), self.groups());
         self.multiply(out.view_mut(), &CodeBlocks { isa, bits: self.bits, rows, len, groups });
@@ -412,6 +424,11 @@ impl LinearNBits {
             }
         }
     }
+}
+
+/// The scheme of each group of an input that is quantized on the fly: the scale is `max |x| / 127`.
+pub(crate) fn input_scheme() -> Scheme<i8> {
+    Scheme::symmetric().narrow_range()
 }
 
 /// Rows that are multiplied together. A block has as many, and rows that are left are blocks of one.
@@ -569,7 +586,7 @@ mod tests {
         group: usize,
         bias: &Array1<f32>,
     ) -> Array2<f32> {
-        let q = Scheme::<i8>::symmetric().per_group(Axis(1), group).quantize(x).unwrap();
+        let q = Scheme::<i8>::symmetric().narrow_range().per_group(Axis(1), group).quantize(x).unwrap();
         let (codes, weights, params) = (q.codes(), w.unpacked_codes(), w.params());
         Array2::from_shape_fn((x.nrows(), weights.nrows()), |(i, j)| {
             let mut y = 0f32;

@@ -150,6 +150,19 @@ fn options_of_ranges_and_precisions() {
 }
 
 #[test]
+fn weights_in_groups() {
+    let folder = Folder::with_network();
+    let args = ["quantize", "image.onnx", "-o", "q.safetensors", "--mode", "dynamic", "--group-size", "4"];
+    folder.succeeds(&args);
+    let int4 = [&args[..], &["--weight-type", "int4", "--save-recipe", "r.json"]].concat();
+    assert!(folder.succeeds(&int4).contains("\nweights: 2 in int4;"));
+    assert!(std::fs::read_to_string(folder.path("r.json")).unwrap().contains("PerGroup"));
+    let error =
+        folder.fails(1, &["quantize", "image.onnx", "-o", "q.safetensors", "--mode", "float16", "--group-size", "4"]);
+    assert!(error.contains("--group-size: expected with --mode dynamic"), "{error}");
+}
+
+#[test]
 fn a_recipe_is_saved_edited_and_read() {
     let folder = Folder::with_network();
     folder.npy("x.npy", &[16, 3, 8, 8]);

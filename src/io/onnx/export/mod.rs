@@ -2,7 +2,8 @@
 //!
 //! A tensor of codes is quantized and dequantized behind the operator that computes it; the weights of layers are codes that
 //! are dequantized, biases are `i32` in units of the accumulator. ONNX Runtime makes operators on codes of that. Layers of
-//! dynamic range become `DynamicQuantizeLinear` and `MatMulInteger` or `ConvInteger`.
+//! dynamic range become `DynamicQuantizeLinear` and `MatMulInteger` or `ConvInteger`; weights in groups become
+//! `MatMulNBits`.
 
 pub(crate) mod writer;
 
@@ -14,15 +15,16 @@ use alloc::vec::Vec;
 use prost::Message;
 
 use super::proto::{Dimension, GraphProto, ModelProto, OperatorSet, ShapeProto, TensorType, TypeProto, ValueInfo};
+use super::quantized::nbits::INT8_ACCURACY_LEVEL;
 use super::unsupported::Unsupported;
-use crate::error::{FileError, Result};
+use crate::error::{FileError, GraphError, Result};
 use crate::graph::{Mode, Node, Quantized, QuantizedNetwork, Stored};
 use crate::ops::clamp::Clamp;
 use crate::ops::conv::op::Conv;
 use crate::ops::operator::Layer;
 use crate::ops::output::Output;
 use crate::ops::output_stage::quantize_bias;
-use writer::{File, NodeWriter, int, ints, window};
+use writer::{File, MICROSOFT, NodeWriter, int, ints, window};
 
 /// The version of the operator set of the files.
 const OPSET: i64 = 20;
@@ -34,8 +36,8 @@ impl QuantizedNetwork {
     ///
     /// ONNX Runtime computes the same codes where it has operators on codes: convolutions, linear layers, matrix products,
     /// sums, products, averages, sigmoid, leaky ReLU, concatenations and all that only move codes. It computes other
-    /// functions in float between dequantized tensors, so that a code may differ by one. 4-bit weights are written as `i8`
-    /// of the same values. See the [module](crate::io::onnx#files-that-are-written).
+    /// functions in float between dequantized tensors, so that a code may differ by one. Weights in groups are written as they
+    /// are; other 2- and 4-bit weights as `i8` of the same values. See the [module](crate::io::onnx#files-that-are-written).
     ///
     /// ```
     /// use ndarray::array;
@@ -119,6 +121,10 @@ impl<'a> Exporter<'a> {
                 }
             }
         }
+        let mut opset_import = alloc::vec![OperatorSet { domain: String::new(), version: OPSET }];
+        if self.file.nodes.iter().any(|node| node.domain == MICROSOFT) {
+            opset_import.push(OperatorSet { domain: MICROSOFT.into(), version: 1 });
+        }
         let value = |name: &str| value_info(name, graph.shape(name).unwrap_or_default());
         let proto = GraphProto {
             name: "network".into(),
@@ -133,7 +139,7 @@ impl<'a> Exporter<'a> {
             producer_name: env!("CARGO_PKG_NAME").into(),
             producer_version: String::new(),
             graph: Some(proto),
-            opset_import: alloc::vec![OperatorSet { domain: String::new(), version: OPSET }],
+            opset_import,
             functions: Vec::new(),
         })
     }
@@ -239,14 +245,16 @@ impl<'a> Exporter<'a> {
     fn node(&mut self, node: &Node) -> Result<()> {
         let start = self.file.nodes.len();
         let (mode, is_layer) = (self.network.mode(node), node.operator().layer().is_some());
+        let in_groups = is_layer && self.network.stored.get(&node.inputs[1]).is_some_and(|w| w.group().is_some());
         let mut result = match mode {
+            Mode::DynamicRange | Mode::WeightOnly if in_groups => self.nbits_layer(node, mode)?,
             Mode::DynamicRange => self.dynamic_layer(node)?,
             _ => {
                 let mut inputs = Vec::new();
                 for (i, name) in node.inputs.iter().enumerate() {
                     inputs.extend(match (is_layer && mode != Mode::Float, i) {
                         (true, 1) => Some(self.weights(name)?),
-                        (true, 2) => self.bias(node)?,
+                        (true, 2) if mode != Mode::WeightOnly => self.bias(node)?,
                         _ => Some(self.operand(node, name, mode)?),
                     });
                 }
@@ -313,6 +321,57 @@ impl<'a> Exporter<'a> {
         self.file.node(base, "Clip", inputs, Vec::new())
     }
 
+    /// A layer with weights in groups along the depth.
+    fn nbits_layer(&mut self, node: &Node, mode: Mode) -> Result<String> {
+        let (base, weights) = (&*node.output, &self.network.stored[&node.inputs[1]]);
+        let (codes, scales, zero_points) = self.codes_of(&node.inputs[1]);
+        let bits = match weights {
+            Stored::Int2(_) => 2,
+            Stored::Int4(_) => 4,
+            _ => 8,
+        };
+        let (n, k, group) = (codes.shape()[0], codes.shape()[1], weights.group().unwrap_or(0));
+        if !group.is_power_of_two() || group < 16 {
+            let why = format!("weights in groups of {group}: MatMulNBits has powers of two from 16 on");
+            return Err(GraphError::Unsupported { op: node.op.name().into(), node: base.into(), why }.into());
+        }
+        // Unsigned codes, several in a byte, the first in the low bits. What is missing has the value 0.
+        let (half, per_byte, blocks) = (1 << (bits - 1), 8 / bits, k.div_ceil(group));
+        let unsigned = |code: i8| (i16::from(code) + half) as u8;
+        let pack = |codes: &mut dyn Iterator<Item = u8>| {
+            let codes: Vec<u8> = codes.collect();
+            let byte = |codes: &[u8]| (0..).zip(codes).fold(0, |byte, (i, code)| byte | code << (i * bits as u32));
+            codes.chunks(per_byte).map(byte).collect::<Vec<u8>>()
+        };
+        let mut bytes = Vec::with_capacity(n * blocks * group / per_byte);
+        for (row, zero) in codes.outer_iter().zip(zero_points.chunks(blocks.max(1))) {
+            let codes = row.iter().map(|&code| unsigned(code));
+            let padding = core::iter::repeat_n(unsigned(zero.last().copied().unwrap_or(0)), blocks * group - k);
+            bytes.extend(pack(&mut codes.chain(padding)));
+        }
+        let name = &node.inputs[1];
+        let mut inputs = alloc::vec![
+            self.tensor(&node.inputs[0])?,
+            self.file.tensor(&format!("{name}_quantized"), &[n, blocks, group / per_byte], bytes),
+            self.file.tensor(&format!("{name}_scale"), &[n * blocks], scales),
+        ];
+        inputs.push(match zero_points.iter().all(|&zero| zero == 0) {
+            true => String::new(),
+            false => {
+                let row = |zero: &[i8]| pack(&mut zero.iter().map(|&zero| unsigned(zero)));
+                let bytes: Vec<u8> = zero_points.chunks(blocks.max(1)).flat_map(row).collect();
+                self.file.tensor(&format!("{name}_zero_point"), &[bytes.len()], bytes)
+            }
+        });
+        if let Some(bias) = node.inputs.get(2) {
+            inputs.extend([String::new(), self.tensor(bias)?]);
+        }
+        let level = if mode == Mode::WeightOnly { 1 } else { INT8_ACCURACY_LEVEL as usize };
+        let attributes = [("K", k), ("N", n), ("bits", bits), ("block_size", group), ("accuracy_level", level)];
+        let attributes = attributes.into_iter().map(|(name, value)| int(name, value)).collect();
+        Ok(self.file.microsoft_node(base, "MatMulNBits", inputs, attributes))
+    }
+
     /// A layer that quantizes its input by its own range.
     fn dynamic_layer(&mut self, node: &Node) -> Result<String> {
         let (base, graph) = (&*node.output, self.network.graph);
@@ -323,12 +382,9 @@ impl<'a> Exporter<'a> {
         let is_conv = weights.ndim() == 4;
         if zero_points.iter().any(|zero| *zero != zero_points[0]) {
             let why = "weights with several zero points in a layer of dynamic range";
-            return Err(crate::error::GraphError::Unsupported {
-                op: node.op.name().into(),
-                node: base.into(),
-                why: why.into(),
-            }
-            .into());
+            return Err(
+                GraphError::Unsupported { op: node.op.name().into(), node: base.into(), why: why.into() }.into()
+            );
         }
         let weights = if is_conv { weights } else { weights.reversed_axes() };
         let name = format!("{}_quantized", node.inputs[1]);

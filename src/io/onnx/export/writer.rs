@@ -30,6 +30,9 @@ macro_rules! numbers {
 }
 numbers!(f32 = 1, u8 = 2, i8 = 3, i32 = 6, i64 = 7, half::f16 = 10);
 
+/// The domain of ONNX Runtime's own operators.
+pub(super) const MICROSOFT: &str = "com.microsoft";
+
 /// The nodes and initializers of a file.
 #[derive(Default)]
 pub(crate) struct File {
@@ -103,6 +106,21 @@ impl File {
         attributes: Vec<AttributeProto>,
     ) -> String {
         self.nodes(base, op, inputs, attributes, 1).swap_remove(0)
+    }
+
+    /// Adds a node of the domain `com.microsoft` with one output.
+    pub(super) fn microsoft_node(
+        &mut self,
+        base: &str,
+        op: &str,
+        inputs: impl IntoIterator<Item = String>,
+        attributes: Vec<AttributeProto>,
+    ) -> String {
+        let output = self.node(base, op, inputs, attributes);
+        if let Some(node) = self.nodes.last_mut() {
+            node.domain = MICROSOFT.into();
+        }
+        output
     }
 
     /// Adds a scale and a zero point. Codes of `u8` that are those of `i8` plus 128 are written as `i8`.

@@ -222,6 +222,7 @@ fn lstm(importer: &mut Importer, node: &OnnxNode<'_>) -> Result<()> {
                 let params = CodeParams {
                     ty: default,
                     axis: None,
+                    block: None,
                     scales: alloc::vec![scales[at(scales.len())]],
                     zero_points: alloc::vec![zeros[at(zeros.len())]],
                     on_codes: false,

@@ -6,6 +6,7 @@ use alloc::string::String;
 
 use super::{FileQuantization, same_params};
 use crate::error::Result;
+use crate::granularity::Granularity;
 use crate::graph::{Graph, Node, Recipe, TensorRecipe};
 
 impl FileQuantization {
@@ -53,13 +54,18 @@ impl FileQuantization {
     }
 
     /// Adds the weights of a layer, or lets it compute in float as the file does: if the input has no parameters, or an
-    /// operand has none.
+    /// operand has none. The weights of a linear layer are codes then too.
     fn layer(&mut self, node: &Node, graph: &Graph) {
         if node.operator().layer().is_some() {
             let Some(weights) = self.weights.get(&node.inputs[1]) else { return };
-            let quantized = self.of(&node.inputs[0]).is_some() || self.dynamic.contains(&node.inputs[1]);
-            if quantized {
+            let dynamic = self.dynamic.contains(&node.inputs[1]);
+            let in_groups = matches!(weights.granularity, Granularity::PerGroup { .. });
+            let quantized = dynamic || (self.of(&node.inputs[0]).is_some() && !in_groups);
+            if quantized || graph.shape(&node.inputs[1]).is_some_and(|shape| shape.len() == 2) {
                 self.recipe.tensors.insert(node.inputs[1].clone(), weights.clone());
+                if !quantized {
+                    self.recipe.weight_only_layers.insert(node.output.clone());
+                }
             } else {
                 self.recipe.float_layers.insert(node.output.clone());
             }

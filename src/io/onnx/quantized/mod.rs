@@ -10,10 +10,12 @@
 //! | `qdq` | `QuantizeLinear` and `DequantizeLinear` around float operators |
 //! | `qoperator` | operators on codes: `QLinearConv`, … |
 //! | `dynamic` | `DynamicQuantizeLinear`, `MatMulInteger`, `ConvInteger` |
+//! | `nbits` | `MatMulNBits` |
 //! | `finish` | the parameters of tensors that have none in the file |
 
 mod dynamic;
 mod finish;
+pub(super) mod nbits;
 mod params;
 mod qdq;
 mod qoperator;
@@ -35,7 +37,8 @@ use params::CodeParams;
 pub(super) use params::CodeType;
 
 /// The operators of quantized networks.
-pub(super) const OPERATORS: &[&[OnnxOperator]] = &[qdq::OPERATORS, qoperator::OPERATORS, dynamic::OPERATORS];
+pub(super) const OPERATORS: &[&[OnnxOperator]] =
+    &[qdq::OPERATORS, qoperator::OPERATORS, dynamic::OPERATORS, nbits::OPERATORS];
 
 /// Operators whose outputs are codes of their inputs. They may read codes.
 const MOVEMENTS: [&str; 18] = [
@@ -143,7 +146,7 @@ pub(super) fn is_quantized(graph: &GraphProto) -> bool {
 }
 
 fn is_quantized_node(node: &NodeProto) -> bool {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "QuantizeLinear",
         "DequantizeLinear",
         "DynamicQuantizeLinear",
@@ -153,6 +156,7 @@ fn is_quantized_node(node: &NodeProto) -> bool {
         "MatMulIntegerToFloat",
         "DynamicQuantizeMatMul",
         "DynamicQuantizeLSTM",
+        "MatMulNBits",
     ];
     node.op_type.starts_with("QLinear") || NAMES.contains(&&*node.op_type)
 }
@@ -256,7 +260,7 @@ impl Importer {
         self.budget.spend_floats(codes.len())?;
         let values: Constant = params.dequantize(&codes);
         self.folded_constant(to, ConstantTensor::Float(values));
-        self.quantization.constants.insert(to.into(), params);
+        self.quantization.constants.insert(to.into(), params.with_positive_scales());
         Ok(())
     }
 
@@ -276,7 +280,8 @@ impl Importer {
             _ => None,
         };
         let weights = params(1).filter(|_| node.op() != "Gemm" || node.float("alpha", 1.0) == 1.0);
-        let weights = weights.and_then(|params| params.weights(out_axis));
+        let shape = node.input(1).and_then(|name| self.constant(name)).map_or(&[][..], ConstantTensor::shape);
+        let weights = weights.and_then(|params| params.weights(out_axis, shape));
         for at in first..self.builder.nodes().len() {
             let added = &self.builder.nodes()[at];
             if added.operator().layer().is_some() {
@@ -300,18 +305,19 @@ impl Importer {
     fn moved_constant(&self, node: &OnnxNode<'_>) -> Option<(String, CodeParams)> {
         let (x, output) = (node.input(0)?, node.output().ok()?);
         let params = self.quantization.constants.get(self.resolve(x)).filter(|_| self.is_constant(output))?;
-        let axis = match (node.op(), params.axis) {
-            ("Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten", None) => None,
-            ("Transpose", Some(axis)) => {
-                let from = match node.ints("perm") {
-                    Some(perm) => perm.iter().position(|&from| from == axis as i64)?,
-                    None => self.constant(x)?.shape().len().checked_sub(axis + 1)?,
+        let moved = match (node.op(), params.axis) {
+            ("Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten", None) => params.clone(),
+            ("Transpose", Some(_)) => {
+                let shape = self.constant(x)?.shape();
+                let perm = match node.ints("perm") {
+                    Some(perm) => perm.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<_>>>()?,
+                    None => (0..shape.len()).rev().collect(),
                 };
-                Some(from)
+                params.transposed(shape, &perm)?
             }
             _ => return None,
         };
-        Some((output.into(), CodeParams { axis, ..params.clone() }))
+        Some((output.into(), moved))
     }
 }
 

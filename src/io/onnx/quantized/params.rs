@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use ndarray::Axis;
+use ndarray::{ArrayD, Axis};
 
 use super::super::import::Importer;
 use super::super::node::OnnxNode;
@@ -31,6 +31,10 @@ impl CodeType {
             4 => (16, false),
             5 => (16, true),
             6 => (32, true),
+            21 => (4, false),
+            22 => (4, true),
+            25 => (2, false),
+            26 => (2, true),
             _ => return None,
         };
         Some(Self { bits, signed })
@@ -45,11 +49,13 @@ impl CodeType {
     }
 }
 
-/// The type, scales and zero points of a tensor of codes, per tensor or along an axis.
+/// The type, scales and zero points of a tensor of codes, per tensor, along an axis, or in blocks along it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CodeParams {
     pub(super) ty: CodeType,
     pub(super) axis: Option<usize>,
+    /// The length of blocks along the axis. Their scales are in row-major order of the tensor.
+    pub(super) block: Option<usize>,
     pub(super) scales: Vec<f32>,
     pub(super) zero_points: Vec<i64>,
     /// Operators on codes of `i8` add the zero point of `i8` before they round.
@@ -76,15 +82,67 @@ impl CodeParams {
         TensorRecipe { precision: Precision::Int8, symmetric: false, granularity, ranges, given: Some(given) }
     }
 
-    /// The recipe of weights of 8 bits whose output channels are `out_axis`. `None` if no layer takes such weights.
-    pub(super) fn weights(&self, out_axis: Option<usize>) -> Option<TensorRecipe> {
-        let fits = self.ty.bits == 8 && (self.axis.is_none() || self.axis == out_axis);
-        let granularity = if self.axis.is_none() { Granularity::PerTensor } else { Granularity::per_axis(Axis(0)) };
-        let given = self.given(-128, false);
-        let ranges = given.ranges(-128, 127);
-        let recipe =
-            TensorRecipe { precision: Precision::Int8, symmetric: true, granularity, ranges, given: Some(given) };
-        fits.then_some(recipe)
+    /// The recipe of weights of this shape whose output channels are `out_axis`. `None` if no layer takes such weights.
+    pub(super) fn weights(&self, out_axis: Option<usize>, shape: &[usize]) -> Option<TensorRecipe> {
+        let precision = match self.ty.bits {
+            2 => Precision::Int2,
+            4 => Precision::Int4,
+            8 => Precision::Int8,
+            _ => return None,
+        };
+        let (params, granularity) = match (self.axis, self.block) {
+            (None, _) => (self.clone(), Granularity::PerTensor),
+            (axis, None) if axis == out_axis => (self.clone(), Granularity::per_axis(Axis(0))),
+            (Some(depth), Some(size)) if shape.len() == 2 && out_axis == Some(1 - depth) => {
+                let perm: &[usize] = if depth == 1 { &[0, 1] } else { &[1, 0] };
+                (self.transposed(shape, perm)?, Granularity::per_group(Axis(1), size))
+            }
+            _ => return None,
+        };
+        let (min, max) = (-(1 << (self.ty.bits - 1)), (1 << (self.ty.bits - 1)) - 1);
+        let given = params.given(min.into(), false);
+        let ranges = given.ranges(min, max);
+        Some(TensorRecipe { precision, symmetric: true, granularity, ranges, given: Some(given) })
+    }
+
+    /// The parameters of the tensor of this shape with its axes in another order.
+    pub(super) fn transposed(&self, shape: &[usize], perm: &[usize]) -> Option<Self> {
+        let Some(axis) = self.axis else { return Some(self.clone()) };
+        let axis_moved = Some(perm.iter().position(|&from| from == axis)?);
+        let Some(size) = self.block else { return Some(Self { axis: axis_moved, ..self.clone() }) };
+        let grid = Granularity::per_group(Axis(axis), size).params_shape(shape).ok()?;
+        let is_permutation = perm.len() == grid.len() && (0..perm.len()).all(|axis| perm.contains(&axis));
+        let blocks = ArrayD::from_shape_vec(&grid[..], (0..self.scales.len()).collect()).ok()?;
+        let blocks = is_permutation.then(|| blocks.permuted_axes(perm))?;
+        let scales = blocks.iter().map(|&block| self.scales[block]).collect();
+        let zero_points = blocks.iter().map(|&block| self.zero_points[block]).collect();
+        Some(Self { axis: axis_moved, scales, zero_points, ..self.clone() })
+    }
+
+    /// The parameters of the same values with positive scales. A negative scale reflects the codes, and one of 0 makes them
+    /// all the zero point.
+    pub(super) fn with_positive_scales(mut self) -> Self {
+        let ends = self.ty.min() + self.ty.max();
+        for (scale, zero) in self.scales.iter_mut().zip(&mut self.zero_points) {
+            if *scale < 0.0 {
+                (*scale, *zero) = (-*scale, ends - *zero);
+            } else if *scale == 0.0 {
+                *scale = 1.0;
+            }
+        }
+        self
+    }
+
+    /// The block of each element of a tensor of this shape, in row-major order.
+    fn blocks(&self, shape: &[usize]) -> impl Iterator<Item = usize> {
+        let len = self.axis.map_or(1, |axis| shape[axis]).max(1);
+        let inner = self.axis.map_or(1, |axis| shape[axis + 1..].iter().product::<usize>()).max(1);
+        let (one_block, size) = (self.axis.is_none(), self.block);
+        (0..shape.iter().product()).map(move |i: usize| match size {
+            _ if one_block => 0,
+            None => i / inner % len,
+            Some(size) => (i / (inner * len) * len.div_ceil(size) + i / inner % len / size) * inner + i % inner,
+        })
     }
 
     /// The parameters, for codes that start at `min`.
@@ -94,25 +152,13 @@ impl CodeParams {
     }
 
     pub(super) fn dequantize(&self, codes: &IntTensor) -> Constant {
-        let mut values = codes.mapv(|code| self.value(0, code));
-        if let Some(axis) = self.axis {
-            let slices = values.axis_iter_mut(Axis(axis)).zip(codes.axis_iter(Axis(axis)));
-            for (i, (mut values, codes)) in slices.enumerate() {
-                values.zip_mut_with(&codes, |value, &code| *value = self.value(i, code));
-            }
-        }
-        values.into_shared()
+        let values = codes.iter().zip(self.blocks(codes.shape())).map(|(&code, block)| self.value(block, code));
+        ArrayD::from_shape_vec(codes.raw_dim(), values.collect()).expect("one value for each code").into_shared()
     }
 
     pub(super) fn quantize(&self, values: &Constant) -> IntTensor {
-        let mut codes = values.mapv(|value| self.code(0, value));
-        if let Some(axis) = self.axis {
-            let slices = codes.axis_iter_mut(Axis(axis)).zip(values.axis_iter(Axis(axis)));
-            for (i, (mut codes, values)) in slices.enumerate() {
-                codes.zip_mut_with(&values, |code, &value| *code = self.code(i, value));
-            }
-        }
-        codes.into_shared()
+        let codes = values.iter().zip(self.blocks(values.shape())).map(|(&value, block)| self.code(block, value));
+        ArrayD::from_shape_vec(values.raw_dim(), codes.collect()).expect("one code for each value").into_shared()
     }
 }
 
@@ -122,7 +168,8 @@ impl Importer {
         self.quantization.types.get(name).or_else(|| self.quantization.types.get(self.resolve(name))).copied()
     }
 
-    /// Reads the scale and the zero point of a tensor of this shape. One scale is per tensor, several are along `axis`.
+    /// Reads the scale and the zero point of a tensor of this shape. One scale is per tensor, several are along `axis`, in
+    /// blocks if the node has a `block_size`.
     pub(super) fn code_params(
         &self,
         node: &OnnxNode<'_>,
@@ -131,8 +178,10 @@ impl Importer {
         default: CodeType,
     ) -> Result<CodeParams> {
         let scales: Vec<f32> = self.required_constant(node, scale)?.iter().copied().collect();
-        let positive = |scale: &f32| scale.is_finite() && *scale > 0.0;
-        if let Some(bad) = scales.iter().find(|scale| !positive(scale)) {
+        let size = usize::try_from(node.int("block_size", 0)).ok().filter(|&size| size > 0);
+        // ONNX Runtime gives blocks of symmetric weights the sign of their greatest value.
+        let valid = |scale: &f32| scale.is_finite() && (*scale > 0.0 || size.is_some());
+        if let Some(bad) = scales.iter().find(|scale| !valid(scale)) {
             return Err(node.malformed("scale", "a positive number", bad));
         }
         let (mut ty, mut zero_points) = (default, alloc::vec![0]);
@@ -150,11 +199,19 @@ impl Importer {
             let expected = alloc::format!("one for each of {} scales", scales.len());
             return Err(node.malformed("zero points", expected, zero_points.len()));
         }
+        if let Some(size) = size {
+            let axis = node.axis(axis, shape.len())?;
+            let grid = Granularity::per_group(Axis(axis), size).params_shape(shape)?;
+            if grid.iter().product::<usize>() != scales.len() {
+                return Err(node.malformed("scales", alloc::format!("shape {grid:?}"), scales.len()));
+            }
+            return Ok(CodeParams { ty, axis: Some(axis), block: Some(size), scales, zero_points, on_codes: false });
+        }
         let axis = if scales.len() == 1 { None } else { Some(node.axis(axis, shape.len())?) };
         if let Some(axis) = axis.filter(|&axis| shape[axis] != scales.len()) {
             let expected = alloc::format!("{}, the length of axis {axis}", shape[axis]);
             return Err(node.malformed("scales", expected, scales.len()));
         }
-        Ok(CodeParams { ty, axis, scales, zero_points, on_codes: false })
+        Ok(CodeParams { ty, axis, block: None, scales, zero_points, on_codes: false })
     }
 }

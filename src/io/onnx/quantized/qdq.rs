@@ -36,7 +36,7 @@ pub(super) const OPERATORS: &[OnnxOperator] = &[
     OnnxOperator::new(
         "DequantizeLinear",
         &[(10, 2, 3)],
-        &[int("axis").since(13), only("block_size", 0).since(21), only("output_dtype", 0).since(23)],
+        &[int("axis").since(13), int("block_size").since(21), only("output_dtype", 0).since(23)],
         dequantize_linear,
     )
     .since(10)
