@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, Array4, Axis};
 use ndarray_quant::gemm::{self, Epilogue, I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, Workspace, gemm_into};
 use ndarray_quant::graph::{Arena, GraphBuilder};
 use ndarray_quant::{
-    Granularity, I4, QParams, QTensor,
+    Element, Granularity, I2, I4, QParams, QTensor,
     nn::{Arithmetic, Linear, LinearNBits, Window},
 };
 
@@ -63,7 +63,9 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result {
     case("gemm_s8s8_i32", |s| product(lhs_signed(s), 0, rhs(s)?, I32Epilogue::new()))?;
     case("gemm_u8s8_u8_requant", |s| product(lhs_unsigned(s), 128, rhs(s)?, requantize(s)?))?;
     case("linear_dynamic_f32", linear_dynamic)?;
-    case("linear_w4_g32", linear_nbits)?;
+    case("linear_w4_g32", |s| linear_nbits::<I4>(s, 32))?;
+    case("linear_w2_g32", |s| linear_nbits::<I2>(s, 32))?;
+    case("linear_ternary", |s| linear_nbits::<I2>(s, s.k))?;
     case("gemm_f32", float_product)
 }
 
@@ -111,11 +113,13 @@ fn linear_dynamic(s: Shape) -> ndarray_quant::Result<Call> {
     Ok(Box::new(move || layer.forward_dynamic_into(black_box(&x), &mut out, &mut workspace)))
 }
 
-/// Float in, float out, 4-bit weights in groups of 32 with scales of `f16`, the input quantized on the way.
-fn linear_nbits(s: Shape) -> ndarray_quant::Result<Call> {
-    let scale = Array2::from_elem((s.n, s.k.div_ceil(32)), 0.125);
-    let params = QParams::<I4>::new(Granularity::per_group(Axis(1), 32), scale, None)?;
-    let layer = LinearNBits::new(&QTensor::from_codes(uniform((s.n, s.k), -8..=7), params)?, None)?;
+/// Float in, float out, weights of few bits in groups with scales of `f16`, the input quantized on the way.
+fn linear_nbits<T: Element<Code = i8>>(s: Shape, group: usize) -> ndarray_quant::Result<Call> {
+    let scale = Array2::from_elem((s.n, s.k.div_ceil(group)), 0.125);
+    let params = QParams::<T>::new(Granularity::per_group(Axis(1), group), scale, None)?;
+    // From -1 on, 2-bit codes are ternary.
+    let codes = uniform((s.n, s.k), T::MIN.max(-8) as i8..=T::MAX as i8);
+    let layer = LinearNBits::new(&QTensor::from_codes(codes, params)?, None)?;
     let (x, mut out) = (uniform((s.m, s.k), -2.0..2.0), Array2::zeros((s.m, s.n)));
     let mut workspace = Workspace::new();
     Ok(Box::new(move || layer.forward_dynamic_into(black_box(&x), &mut out, &mut workspace)))

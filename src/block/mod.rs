@@ -63,10 +63,12 @@ pub trait BlockFormat: Copy + Debug + Default + PartialEq + Send + Sync + 'stati
 
 /// Formats whose blocks are integer codes with one scale. [`LinearNBits`](crate::nn::LinearNBits) multiplies them as they are.
 pub trait IntegerBlocks: BlockFormat {
-    /// Bits of a code: 4 or 8.
+    /// Bits of a code: 2, 4 or 8.
     const BITS: u32;
+    /// The code of 0.
+    const ZERO_POINT: u8 = 1 << (Self::BITS - 1);
 
-    /// Writes the codes of a block plus `2^(BITS - 1)`, and returns the scale.
+    /// Writes the unsigned codes of a block, and returns the scale.
     fn codes(block: &[u8], codes: &mut [u8]) -> f32;
 }
 

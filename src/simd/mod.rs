@@ -40,8 +40,8 @@ pub(crate) use bytes::{as_bytes, as_bytes_mut, same_size_view_mut};
 pub(crate) use gemm_f32::gemm_f32;
 pub(crate) use generic::depthwise::{CHANNELS, Dot4, Dot4Call, Interleave4, Vector64};
 pub(crate) use generic::depthwise_f32::KernelPositionsF32;
-use generic::gemm::multiply_i16;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};
+use generic::gemm::{multiply_i16, small_i16};
 use generic::half::{FromF16, ToF16};
 pub(crate) use generic::nbits::{
     COLUMNS, CodeRows, CodesByNBits, FloatRows, FloatsByNBits, GroupScales, Line, NBitsPanel,

@@ -69,6 +69,11 @@ unsafe impl Vector for Portable {
             fn shift_right(x: I, bits: i32) -> I = x.map(|x| (x as u32 >> bits) as i32);
             fn multiply_add_i16(a: I, b: I) -> I =
                 zip(a, b, |a, b| (a as i16 as i32 * b as i16 as i32).wrapping_add((a >> 16) * (b >> 16)));
+            fn multiply_add_i8(a: I, b: I) -> I = {
+                let (a, b) = (bytes(a), bytes(b).map(|b| b as i8));
+                let product = |i: usize| (a[i] as i16).wrapping_mul(b[i] as i16);
+                of_halves(from_fn(|i| product(2 * i).wrapping_add(product(2 * i + 1))))
+            };
             fn add_saturating_i16(a: I, b: I) -> I = of_halves(zip(halves(a), halves(b), i16::saturating_add));
             fn pack_i16(a: I, b: I) -> I =
                 of_halves(from_fn(|i| (if i < 4 { a[i] } else { b[i - 4] }).clamp(-0x8000, 0x7fff) as i16));

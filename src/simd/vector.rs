@@ -35,6 +35,8 @@ pub unsafe trait Vector: Target {
 
     /// Multiplies 16-bit integers and adds neighbours: `i32` sums of two products each.
     fn multiply_add_i16(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Multiplies bytes of 0 to 127 by signed bytes and adds neighbours: 16-bit sums of two products each, which always fit.
+    fn multiply_add_i8(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Adds 16-bit integers with saturation.
     fn add_saturating_i16(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Saturates 32-bit integers to 16 bits: the groups of `a` and `b` in turn.

@@ -50,6 +50,10 @@ unsafe impl Vector for Simd128 {
             fn and(a: I, b: I) -> I = v128_and(a, b);
             fn shift_right(x: I, bits: i32) -> I = u32x4_shr(x, bits as u32);
             fn multiply_add_i16(a: I, b: I) -> I = i32x4_dot_i16x8(a, b);
+            fn multiply_add_i8(a: I, b: I) -> I = {
+                let even = i16x8_mul(Simd128.even_u8(a), Simd128.even_i8(b));
+                i16x8_add(even, i16x8_mul(Simd128.odd_u8(a), Simd128.odd_i8(b)))
+            };
             fn add_saturating_i16(a: I, b: I) -> I = i16x8_add_sat(a, b);
             fn pack_i16(a: I, b: I) -> I = i16x8_narrow_i32x4(a, b);
             fn pack_u8(a: I, b: I) -> I = u8x16_narrow_i16x8(a, b);

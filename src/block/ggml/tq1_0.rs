@@ -1,6 +1,6 @@
 use super::tq2_0::ternary_codes;
 use super::{read_f16, write_f16};
-use crate::block::block_format;
+use crate::block::{IntegerBlocks, block_format};
 
 block_format! {
     /// Ternary codes, five to a byte: `(q - 1) * d`, 54 bytes for 256 values.
@@ -32,15 +32,34 @@ impl TQ1_0 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 54], y: &mut [f32; 256]) {
-        let d = read_f16(bytes, 52);
-        for (first_byte, first_code, count, digits) in PARTS {
-            for k in 0..digits {
-                let power = const { [1u8, 3, 9, 27, 81] }[k];
-                for i in 0..count {
-                    let digit = (bytes[first_byte + i].wrapping_mul(power) as u16 * 3) >> 8;
-                    y[first_code + count * k + i] = (digit as i32 - 1) as f32 * d;
-                }
+        let (d, mut codes) = (read_f16(bytes, 52), [0; 256]);
+        read_digits(bytes, &mut codes);
+        for i in 0..256 {
+            y[i] = (codes[i] as i32 - 1) as f32 * d;
+        }
+    }
+}
+
+/// Reads the codes of a block.
+#[inline(always)]
+fn read_digits(bytes: &[u8], codes: &mut [u8]) {
+    for (first_byte, first_code, count, digits) in PARTS {
+        for k in 0..digits {
+            let power = const { [1u8, 3, 9, 27, 81] }[k];
+            for i in 0..count {
+                let digit = (bytes[first_byte + i].wrapping_mul(power) as u16 * 3) >> 8;
+                codes[first_code + count * k + i] = digit as u8;
             }
         }
+    }
+}
+
+impl IntegerBlocks for TQ1_0 {
+    const BITS: u32 = 2;
+    const ZERO_POINT: u8 = 1;
+
+    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
+        read_digits(block, codes);
+        read_f16(block, 52)
     }
 }

@@ -1,5 +1,5 @@
 use super::{read_f16, write_f16};
-use crate::block::{block_format, max_magnitude, reciprocal};
+use crate::block::{IntegerBlocks, block_format, max_magnitude, reciprocal};
 use crate::element::Compute;
 
 block_format! {
@@ -21,12 +21,31 @@ impl TQ2_0 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 66], y: &mut [f32; 256]) {
-        let d = read_f16(bytes, 64);
-        for (bytes, y) in bytes.as_chunks::<32>().0.iter().zip(y.as_chunks_mut::<128>().0) {
-            for k in 0..4 {
-                for i in 0..32 {
-                    y[32 * k + i] = ((bytes[i] >> (2 * k) & 3) as i32 - 1) as f32 * d;
-                }
+        let (d, mut codes) = (read_f16(bytes, 64), [0; 256]);
+        read_2_bits(bytes, &mut codes);
+        for i in 0..256 {
+            y[i] = (codes[i] as i32 - 1) as f32 * d;
+        }
+    }
+}
+
+impl IntegerBlocks for TQ2_0 {
+    const BITS: u32 = 2;
+    const ZERO_POINT: u8 = 1;
+
+    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
+        read_2_bits(block, codes);
+        read_f16(block, 64)
+    }
+}
+
+/// Reads codes of two bits that [`write_2_bits`] wrote.
+#[inline(always)]
+fn read_2_bits(bytes: &[u8], codes: &mut [u8]) {
+    for (bytes, codes) in bytes.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<128>().0) {
+        for k in 0..4 {
+            for i in 0..32 {
+                codes[32 * k + i] = bytes[i] >> (2 * k) & 3;
             }
         }
     }

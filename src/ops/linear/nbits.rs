@@ -63,8 +63,9 @@ pub struct LinearNBits {
     /// `[panels][groups][lines]`.
     lines: AlignedBytes,
     scales: Scales,
-    /// `[panels][groups]`, or empty: then all are half the range.
+    /// `[panels][groups]`, or empty: then all are `zero_point`.
     zero_points: Vec<[u8; COLUMNS]>,
+    zero_point: u8,
     bias: Option<Vec<f32>>,
 }
 
@@ -142,7 +143,10 @@ impl LinearNBits {
                 return Err(ParamsError::Granularity { what: "weights", expected, found }.into());
             }
         };
-        let mut packing = Packing::new(T::BITS, [outputs, depth], group, bias)?;
+        let zero_points = params.zero_point().and_then(|z| z.as_slice());
+        let zero_point = |i: usize| (zero_points.map_or(0, |z| z[i].to_i32()) - T::MIN) as u8;
+        let first = if params.scales().is_empty() { 0 } else { zero_point(0) };
+        let mut packing = Packing::new(T::BITS, first, [outputs, depth], group, bias)?;
         let groups = packing.layer.groups();
         for (output, k) in (0..outputs).flat_map(|output| (0..groups).map(move |k| (output, k))) {
             let i = match params.granularity() {
@@ -150,8 +154,7 @@ impl LinearNBits {
                 Granularity::PerAxis { .. } => output,
                 _ => output * groups + k,
             };
-            let zero_point = params.zero_point().and_then(|z| z.as_slice()).map_or(0, |z| z[i].to_i32());
-            packing.set_group(output, k, params.scales()[i], (zero_point - T::MIN) as u8);
+            packing.set_group(output, k, params.scales()[i], zero_point(i));
         }
         for ((output, k), code) in codes.indexed_iter() {
             packing.set(output, k, (code.to_i32() - T::MIN) as u8);
@@ -186,12 +189,12 @@ impl LinearNBits {
         bias: Option<&ArrayRef1<f32>>,
     ) -> Result<Self> {
         let (outputs, depth) = (weights.shape()[0], weights.shape()[1]);
-        let mut packing = Packing::new(B::BITS, [outputs, depth], B::VALUES, bias)?;
+        let mut packing = Packing::new(B::BITS, B::ZERO_POINT, [outputs, depth], B::VALUES, bias)?;
         let (groups, mut codes) = (packing.layer.groups(), alloc::vec![0; B::VALUES]);
         for (i, block) in weights.as_bytes().chunks_exact(B::BYTES).enumerate() {
             let (output, group) = (i / groups, i % groups);
             let scale = B::codes(block, &mut codes) * weights.tensor_scale();
-            packing.set_group(output, group, scale, half_range(B::BITS));
+            packing.set_group(output, group, scale, B::ZERO_POINT);
             let first = group * B::VALUES;
             codes.iter().zip(first..depth).for_each(|(&code, k)| packing.set(output, k, code));
         }
@@ -377,6 +380,7 @@ impl LinearNBits {
                 Scales::F16(scales) => GroupScales::F16(&scales[first..][..groups]),
             },
             zero_points: self.zero_points.get(first..first + groups).unwrap_or_default(),
+            zero_point: self.zero_point,
         }
     }
 
@@ -513,7 +517,14 @@ struct Packing {
 }
 
 impl Packing {
-    fn new(bits: u32, [outputs, depth]: [usize; 2], group: usize, bias: Option<&ArrayRef1<f32>>) -> Result<Self> {
+    /// `zero_point` is that of a group, unless it is set.
+    fn new(
+        bits: u32,
+        zero_point: u8,
+        [outputs, depth]: [usize; 2],
+        group: usize,
+        bias: Option<&ArrayRef1<f32>>,
+    ) -> Result<Self> {
         check_depth(128, 255, group, None)?;
         check_bias(bias, outputs)?;
         let mut layer = LinearNBits {
@@ -524,11 +535,12 @@ impl Packing {
             lines: AlignedBytes::default(),
             scales: Scales::F32(Vec::new()),
             zero_points: Vec::new(),
+            zero_point,
             bias: bias.map(|bias| bias.iter().copied().collect()),
         };
         let groups = outputs.div_ceil(COLUMNS) * layer.groups();
         layer.lines = AlignedBytes::zeroed(groups * layer.lines_of_group() * size_of::<Line>());
-        let (scales, zero_points) = ([1.0; COLUMNS], [half_range(bits); COLUMNS]);
+        let (scales, zero_points) = ([1.0; COLUMNS], [zero_point; COLUMNS]);
         Ok(Self { layer, scales: alloc::vec![scales; groups], zero_points: alloc::vec![zero_points; groups] })
     }
 
@@ -547,16 +559,11 @@ impl Packing {
     fn finish(self) -> LinearNBits {
         let Self { mut layer, scales, zero_points } = self;
         layer.scales = Scales::new(scales);
-        if zero_points.iter().flatten().any(|&zero_point| zero_point != half_range(layer.bits)) {
+        if zero_points.iter().flatten().any(|&zero_point| zero_point != layer.zero_point) {
             layer.zero_points = zero_points;
         }
         layer
     }
-}
-
-/// Half the range of unsigned codes: the zero point of symmetric ones.
-fn half_range(bits: u32) -> u8 {
-    1 << (bits - 1)
 }
 
 #[cfg(test)]
@@ -567,8 +574,8 @@ mod tests {
     use rand_pcg::Pcg64;
 
     use super::*;
-    use crate::block::ggml::{Q4_0, Q8_0};
-    use crate::{I2, I4, U2, U4};
+    use crate::block::ggml::{Q4_0, Q8_0, TQ1_0, TQ2_0};
+    use crate::{I2, I4, QParams, U2, U4};
 
     fn uniform([rows, cols]: [usize; 2], seed: u64) -> Array2<f32> {
         let mut rng = Pcg64::seed_from_u64(seed);
@@ -654,6 +661,39 @@ mod tests {
         }
         check::<Q4_0>(&x, &w);
         check::<Q8_0>(&x, &w);
+        check::<TQ1_0>(&x, &w);
+        check::<TQ2_0>(&x, &w);
+        // Every code, also the one that quantization does not write.
+        let bytes: Vec<u8> = (0..20 * 66).map(|i| if i % 66 < 64 { i as u8 } else { [0, 0x3c][i % 2] }).collect();
+        let q = BlockTensor::<TQ2_0, _>::from_bytes((20, 256), bytes).unwrap();
+        let (layer, x) = (LinearNBits::from_blocks(&q, None).unwrap(), uniform([5, 256], 3));
+        assert!(near(layer.forward(&x).unwrap().view(), &x.dot(&q.dequantize().t())));
+        assert!(layer.zero_points.is_empty());
+    }
+
+    /// The greatest sums in each accumulator: codes of -128 by the greatest codes of weights, in one group.
+    #[test]
+    fn extreme_codes() {
+        fn check<T: Element<Code: Int8>>(code: i32) {
+            let depth = 3000;
+            let params = QParams::<T>::per_tensor(1.0, T::Code::from_i32(0)).unwrap();
+            let w = QTensor::from_codes(Array2::from_elem((17, depth), T::Code::from_i32(code)), params).unwrap();
+            let layer = LinearNBits::new(&w, None).unwrap();
+            for isa in Isa::available() {
+                for x in [-127.5f32, 127.5] {
+                    let (x, mut y) = (Array2::from_elem((5, depth), x), Array2::zeros((5, 17)));
+                    layer.forward_dynamic_on(isa, &x, &mut y, &mut Workspace::new()).unwrap();
+                    let expected = depth as f32 * if x[[0, 0]] < 0.0 { -128.0 } else { 127.0 } * code as f32;
+                    assert!(y.iter().all(|&y| y == expected), "{isa:?}: {y} instead of {expected}");
+                }
+            }
+        }
+        check::<U2>(3);
+        check::<I2>(-2);
+        check::<U4>(15);
+        check::<I4>(-8);
+        check::<u8>(255);
+        check::<i8>(-128);
     }
 
     /// One scale per output or per tensor, strided arrays, and errors that write nothing.

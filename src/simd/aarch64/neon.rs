@@ -9,7 +9,7 @@ use vreinterpretq_s32_u8 as of_u8s;
 use vreinterpretq_u8_s32 as u8s;
 
 use crate::simd::vector::vector_methods;
-use crate::simd::{Fma, Gemm, Target, Task, Vector};
+use crate::simd::{Fma, Gemm, Target, Task, Vector, small_i16};
 
 /// NEON, with the features that the target has anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,10 @@ unsafe impl Vector for Neon {
             fn multiply_add_i16(a: I, b: I) -> I = {
                 let (a, b) = (i16s(a), i16s(b));
                 vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b))
+            };
+            fn multiply_add_i8(a: I, b: I) -> I = {
+                let (a, b) = (vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b));
+                of_i16s(vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b)))
             };
             fn add_saturating_i16(a: I, b: I) -> I = of_i16s(vqaddq_s16(i16s(a), i16s(b)));
             fn pack_i16(a: I, b: I) -> I = of_i16s(vqmovn_high_s32(vqmovn_s32(a), b));
@@ -111,6 +115,7 @@ impl Gemm for Neon {
     const INTERLEAVED: bool = false;
     const BY_ELEMENT: bool = true;
     const AHEAD: usize = 0;
+    small_i16!(Self);
 
     #[inline(always)]
     fn vector(self) -> Self {

@@ -21,6 +21,8 @@ pub(crate) trait Gemm: Target {
     const BY_ELEMENT: bool = false;
     /// True if codes of bytes are multiplied as signed ones, false if as unsigned ones. The sign offset converts others.
     const SIGNED_LHS: bool = false;
+    /// The greatest sum of two products in an accumulator of [`dot4_small`](Self::dot4_small). Accumulators of 32 bits wrap.
+    const SMALL_MAX: i32 = i32::MAX;
     /// Distance at which the RHS is prefetched, in bytes, or 0. The hardware prefetcher stops at each page.
     const AHEAD: usize;
 
@@ -52,10 +54,59 @@ pub(crate) trait Gemm: Target {
         codes: <Self::V as Vector>::I32,
         weights: Self::Weights,
     ) -> <Self::V as Vector>::I32;
+
+    /// Returns `acc + Σ codes[i] * bytes[i]` for the four bytes of each element, in accumulators that
+    /// [`add_small`](Self::add_small) takes. The codes are 0 to 127, the bytes signed.
+    #[inline(always)]
+    fn dot4_small(
+        self,
+        acc: <Self::V as Vector>::I32,
+        codes: <Self::V as Vector>::I32,
+        bytes: <Self::V as Vector>::I32,
+    ) -> <Self::V as Vector>::I32 {
+        self.dot4(acc, codes, self.weights(bytes))
+    }
+
+    /// Adds accumulators of [`dot4_small`](Self::dot4_small), which start at 0.
+    #[inline(always)]
+    fn add_small(self, acc: <Self::V as Vector>::I32, small: <Self::V as Vector>::I32) -> <Self::V as Vector>::I32 {
+        self.vector().add(acc, small)
+    }
 }
 
+/// Implements the products of small codes in [`Gemm`] for a vector without a dot product of bytes: sums of two products in
+/// 16 bits.
+#[allow(unused_macros, reason = "some targets have a better product")]
+macro_rules! small_i16 {
+    ($vector:ty) => {
+        const SMALL_MAX: i32 = i16::MAX as i32;
+
+        #[inline(always)]
+        fn dot4_small(
+            self,
+            acc: <$vector as $crate::simd::Vector>::I32,
+            codes: <$vector as $crate::simd::Vector>::I32,
+            bytes: <$vector as $crate::simd::Vector>::I32,
+        ) -> <$vector as $crate::simd::Vector>::I32 {
+            self.add_saturating_i16(acc, self.multiply_add_i8(codes, bytes))
+        }
+
+        #[inline(always)]
+        fn add_small(
+            self,
+            acc: <$vector as $crate::simd::Vector>::I32,
+            small: <$vector as $crate::simd::Vector>::I32,
+        ) -> <$vector as $crate::simd::Vector>::I32 {
+            self.add(acc, self.multiply_add_i16(small, self.splat(0x0001_0001)))
+        }
+    };
+}
+#[allow(unused_imports, reason = "some targets have a better product")]
+pub(crate) use small_i16;
+
 /// Implements [`Gemm`] for a vector without a dot product of bytes: widened to 16 bits and multiplied in pairs, which
-/// is exact. (`vpmaddubsw` would do twice the work but saturates: 255 × -128 + 255 × -128 leaves 16 bits.)
+/// is exact. (`vpmaddubsw` would do twice the work but saturates: 255 × -128 + 255 × -128 leaves 16 bits. Codes of at most 7
+/// bits do not: see [`Gemm::dot4_small`].)
 #[allow(unused_macros, reason = "some targets have a better product")]
 macro_rules! multiply_i16 {
     ($token:ident, MR = $mr:literal) => {
@@ -66,6 +117,7 @@ macro_rules! multiply_i16 {
             const MR: usize = $mr;
             const KR: usize = 2;
             const AHEAD: usize = 0;
+            $crate::simd::small_i16!(Self);
 
             #[inline(always)]
             fn vector(self) -> Self {

@@ -24,8 +24,9 @@ pub(crate) struct NBitsPanel<'a> {
     pub(crate) group: usize,
     /// `[groups]`.
     pub(crate) scales: GroupScales<'a>,
-    /// `[groups]`, or empty: then all are half the range.
+    /// `[groups]`, or empty: then all are `zero_point`.
     pub(crate) zero_points: &'a [[u8; COLUMNS]],
+    pub(crate) zero_point: u8,
 }
 
 /// Scales of a panel's groups.
@@ -84,7 +85,6 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
     panel: NBitsPanel<'_>,
 ) -> [[f32; COLUMNS]; ROWS] {
     let v = g.vector();
-    let mask = v.splat(i32::from_ne_bytes([((1u32 << BITS) - 1) as u8; 4]));
     // Only codes of 8 bits need the sign that the product wants: XOR 0x80 subtracts 128.
     let signed = const { BITS == 8 && G::SIGNED_LHS };
     let (sign_xor, offset) = if signed { (v.splat(0x8080_8080u32 as i32), 128) } else { (v.splat(0), 0) };
@@ -96,7 +96,7 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
         match panel.zero_points.get(k) {
             None => {
                 for i in 0..ROWS {
-                    acc[i] = [v.splat(-((1 << (BITS - 1)) - offset) * sums[i]); REGS];
+                    acc[i] = [v.splat(-(i32::from(panel.zero_point) - offset) * sums[i]); REGS];
                 }
             }
             Some(zero_points) => {
@@ -106,24 +106,36 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
                 }
             }
         }
-        for (line, units) in lines.iter().zip(units) {
-            if ROWS == 1 {
-                v.prefetch(line.as_ptr().wrapping_add(AHEAD));
-            }
-            let mut weights: [_; REGS] = array!(v.splat(0), r => load_line(v, line, r));
-            for units in units {
-                let codes: [_; REGS] = array!(mask, r => {
-                    let codes = v.and(weights[r], mask);
-                    if signed { v.xor(codes, sign_xor) } else { codes }
-                });
-                for (acc, &unit) in acc.iter_mut().zip(units) {
-                    let unit = g.weights(v.splat(i32::from_le_bytes(unit)));
-                    for r in 0..REGS {
-                        acc[r] = g.dot4(acc[r], codes[r], unit);
+        // Lines whose sums fit the accumulators of small codes.
+        let fit =
+            const { if BITS == 8 { usize::MAX } else { G::SMALL_MAX as usize / (2 * 128 * ((1 << BITS) - 1)) / PER } };
+        for (lines, units) in lines.chunks(fit).zip(units.chunks(fit)) {
+            let mut sums = [[v.splat(0); REGS]; ROWS];
+            for (line, units) in lines.iter().zip(units) {
+                if ROWS == 1 {
+                    v.prefetch(line.as_ptr().wrapping_add(AHEAD));
+                }
+                let weights: [_; REGS] = array!(v.splat(0), r => load_line(v, line, r));
+                for (k, units) in units.iter().enumerate() {
+                    let codes: [_; REGS] = array!(v.splat(0), r => {
+                        let codes = unit_codes::<_, BITS>(v, weights[r], k);
+                        if signed { v.xor(codes, sign_xor) } else { codes }
+                    });
+                    for (sums, &unit) in sums.iter_mut().zip(units) {
+                        let unit = v.splat(i32::from_le_bytes(unit));
+                        for r in 0..REGS {
+                            sums[r] = if BITS == 8 {
+                                g.dot4(sums[r], codes[r], g.weights(unit))
+                            } else {
+                                g.dot4_small(sums[r], codes[r], unit)
+                            };
+                        }
                     }
                 }
-                for weights in &mut weights {
-                    *weights = v.shift_right(*weights, BITS);
+            }
+            for (acc, sums) in acc.iter_mut().zip(sums) {
+                for r in 0..REGS {
+                    acc[r] = if BITS == 8 { v.add(acc[r], sums[r]) } else { g.add_small(acc[r], sums[r]) };
                 }
             }
         }
@@ -137,6 +149,13 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
         }
     }
     stored(v, &y)
+}
+
+/// Returns unit `k` of a register of a line.
+#[inline(always)]
+fn unit_codes<V: Vector, const BITS: i32>(v: V, line: V::I32, k: usize) -> V::I32 {
+    let mask = v.splat(i32::from_ne_bytes([((1u32 << BITS) - 1) as u8; 4]));
+    v.and(v.shift_right(line, k as i32 * BITS), mask)
 }
 
 /// Bytes that one row prefetches ahead: the hardware prefetcher stops at each page.
@@ -177,7 +196,7 @@ fn floats_by_panel<V: Vector, const BITS: i32, const PER: usize, const ROWS: usi
     let mut y = [[v.splat_f32(0.0); REGS]; ROWS];
     for (k, (lines, units)) in groups.enumerate() {
         let zero_points: [_; REGS] = match panel.zero_points.get(k) {
-            None => [v.splat(1 << (BITS - 1)); REGS],
+            None => [v.splat(panel.zero_point.into()); REGS],
             Some(zero_points) => widened(v, zero_points, 0),
         };
         let mut sums = [[v.splat_f32(0.0); REGS]; ROWS];

@@ -39,6 +39,7 @@ unsafe impl Vector for Avx2 {
             fn and(a: I, b: I) -> I = _mm256_and_si256(a, b);
             fn shift_right(x: I, bits: i32) -> I = _mm256_srl_epi32(x, _mm_cvtsi32_si128(bits));
             fn multiply_add_i16(a: I, b: I) -> I = _mm256_madd_epi16(a, b);
+            fn multiply_add_i8(a: I, b: I) -> I = _mm256_maddubs_epi16(a, b);
             fn add_saturating_i16(a: I, b: I) -> I = _mm256_adds_epi16(a, b);
             fn pack_i16(a: I, b: I) -> I = _mm256_packs_epi32(a, b);
             fn pack_u8(a: I, b: I) -> I = _mm256_packus_epi16(a, b);

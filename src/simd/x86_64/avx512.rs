@@ -42,6 +42,7 @@ unsafe impl Vector for Avx512 {
             fn and(a: I, b: I) -> I = _mm512_and_si512(a, b);
             fn shift_right(x: I, bits: i32) -> I = _mm512_srl_epi32(x, _mm_cvtsi32_si128(bits));
             fn multiply_add_i16(a: I, b: I) -> I = _mm512_madd_epi16(a, b);
+            fn multiply_add_i8(a: I, b: I) -> I = _mm512_maddubs_epi16(a, b);
             fn add_saturating_i16(a: I, b: I) -> I = _mm512_adds_epi16(a, b);
             fn pack_i16(a: I, b: I) -> I = _mm512_packs_epi32(a, b);
             fn pack_u8(a: I, b: I) -> I = _mm512_packus_epi16(a, b);

@@ -41,6 +41,10 @@ unsafe impl Vector for Sse2 {
             fn and(a: I, b: I) -> I = _mm_and_si128(a, b);
             fn shift_right(x: I, bits: i32) -> I = _mm_srl_epi32(x, _mm_cvtsi32_si128(bits));
             fn multiply_add_i16(a: I, b: I) -> I = _mm_madd_epi16(a, b);
+            fn multiply_add_i8(a: I, b: I) -> I = {
+                let even = _mm_mullo_epi16(Sse2.even_u8(a), Sse2.even_i8(b));
+                _mm_add_epi16(even, _mm_mullo_epi16(Sse2.odd_u8(a), Sse2.odd_i8(b)))
+            };
             fn add_saturating_i16(a: I, b: I) -> I = _mm_adds_epi16(a, b);
             fn pack_i16(a: I, b: I) -> I = _mm_packs_epi32(a, b);
             fn pack_u8(a: I, b: I) -> I = _mm_packus_epi16(a, b);
