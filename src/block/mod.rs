@@ -33,6 +33,8 @@ mod tensor;
 
 use core::fmt::Debug;
 
+use half::f16;
+
 pub use matmul_nbits::from_matmul_nbits;
 pub use mx::{MXFP4, MXFP6E2M3, MXFP6E3M2, MXFP8E4M3, MXFP8E5M2, Mx};
 pub use nf4::NF4;
@@ -61,15 +63,62 @@ pub trait BlockFormat: Copy + Debug + Default + PartialEq + Send + Sync + 'stati
     fn dequantize_blocks(bytes: &[u8], y: &mut [f32]);
 }
 
-/// Formats whose blocks are integer codes with one scale. [`LinearNBits`](crate::nn::LinearNBits) multiplies them as they are.
+/// Formats of integer codes with a scale, and perhaps an offset, for each group of a block: `scale * (q - ZERO_POINT) + offset`.
+/// [`LinearNBits`](crate::nn::LinearNBits) multiplies them as they are.
 pub trait IntegerBlocks: BlockFormat {
-    /// Bits of a code: 2, 4 or 8.
+    /// Bits of a code, rounded up to 2, 4 or 8.
     const BITS: u32;
-    /// The code of 0.
-    const ZERO_POINT: u8 = 1 << (Self::BITS - 1);
+    /// The number of values of a group.
+    const GROUP: usize = Self::VALUES;
+    /// The code of 0, without an offset.
+    const ZERO_POINT: u8 = 0;
+    /// Groups have an offset.
+    const HAS_OFFSET: bool = false;
 
-    /// Writes the unsigned codes of a block, and returns the scale.
-    fn codes(block: &[u8], codes: &mut [u8]) -> f32;
+    /// Writes the unsigned codes of a block.
+    fn codes(block: &[u8], codes: &mut [u8]);
+
+    /// Returns the scale of a group of a block.
+    fn scale(block: &[u8], group: usize) -> GroupScale;
+
+    /// Returns the offset of a group of a block.
+    fn offset(_block: &[u8], _group: usize) -> GroupScale {
+        GroupScale { of_block: f16::ZERO, of_group: 0 }
+    }
+}
+
+/// The scale or offset of a group: the product of a number of the block and one of the group.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GroupScale {
+    /// The number of the block.
+    pub of_block: f16,
+    /// The number of the group; 1 if blocks have one group.
+    pub of_group: i8,
+}
+
+impl GroupScale {
+    /// Returns the product, rounded to `f32`.
+    #[inline(always)]
+    pub fn value(self) -> f32 {
+        self.of_block.to_f32_const() * f32::from(self.of_group)
+    }
+}
+
+/// Dequantizes a block.
+#[inline(always)]
+fn dequantize_codes<B: IntegerBlocks, const VALUES: usize>(block: &[u8], y: &mut [f32; VALUES]) {
+    let mut codes = [0; VALUES];
+    B::codes(block, &mut codes);
+    for (group, (y, codes)) in y.chunks_exact_mut(B::GROUP).zip(codes.chunks_exact(B::GROUP)).enumerate() {
+        let scale = B::scale(block, group).value();
+        if B::HAS_OFFSET {
+            let offset = B::offset(block, group).value();
+            y.iter_mut().zip(codes).for_each(|(y, &code)| *y = scale * f32::from(code) + offset);
+        } else {
+            let zero_point = i32::from(B::ZERO_POINT);
+            y.iter_mut().zip(codes).for_each(|(y, &code)| *y = scale * (i32::from(code) - zero_point) as f32);
+        }
+    }
 }
 
 /// Defines formats by the functions `encode` and `decode` of a block, which the type must have. They must be

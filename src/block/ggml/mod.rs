@@ -70,12 +70,24 @@ pub use tq2_0::TQ2_0;
 
 use half::f16;
 
+use crate::block::GroupScale;
 use crate::element::Compute;
 
 /// Reads the 16-bit float at this place of a block.
 #[inline(always)]
 fn read_f16(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32_const()
+    half_at(bytes, at).to_f32_const()
+}
+
+#[inline(always)]
+fn half_at(bytes: &[u8], at: usize) -> f16 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// The scale or offset of a block with one group: the 16-bit float at this place.
+#[inline(always)]
+fn one_group(bytes: &[u8], at: usize) -> GroupScale {
+    GroupScale { of_block: half_at(bytes, at), of_group: 1 }
 }
 
 /// Writes a 16-bit float, and returns the value that was written.

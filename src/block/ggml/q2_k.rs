@@ -1,7 +1,7 @@
 use super::search::{Steps, fit_affine};
-use super::tq2_0::write_2_bits;
-use super::{nearest, read_f16, write_f16};
-use crate::block::block_format;
+use super::tq2_0::{read_2_bits, write_2_bits};
+use super::{half_at, nearest, write_f16};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// 2-bit codes in groups of 16: `q * (d * scale) - m * min`, 84 bytes for 256 values.
@@ -42,14 +42,27 @@ impl Q2_K {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 84], y: &mut [f32; 256]) {
-        let (d, m) = (read_f16(bytes, 80), read_f16(bytes, 82));
-        for group in 0..16 {
-            let (scale, min) = (d * (bytes[group] & 0xf) as f32, m * (bytes[group] >> 4) as f32);
-            let (half, shift, first) = (group / 8, group % 8 / 2 * 2, group % 2 * 16);
-            for i in 0..16 {
-                let code = bytes[16 + 32 * half + first + i] >> shift & 3;
-                y[16 * group + i] = scale * code as f32 - min;
-            }
-        }
+        dequantize_codes::<Self, 256>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q2_K {
+    const BITS: u32 = 2;
+    const GROUP: usize = 16;
+    const HAS_OFFSET: bool = true;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        read_2_bits(&block[16..80], codes);
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: half_at(block, 80), of_group: (block[group] & 0xf) as i8 }
+    }
+
+    #[inline(always)]
+    fn offset(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: -half_at(block, 82), of_group: (block[group] >> 4) as i8 }
     }
 }

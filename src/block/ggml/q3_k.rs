@@ -1,7 +1,7 @@
 use super::search::fit_symmetric_refined;
-use super::tq2_0::write_2_bits;
-use super::{nearest, read_f16, write_f16};
-use crate::block::block_format;
+use super::tq2_0::{read_2_bits, write_2_bits};
+use super::{half_at, nearest, write_f16};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// 3-bit codes in groups of 16: `(q - 4) * (d * (scale - 32))`, 110 bytes for 256 values.
@@ -37,7 +37,7 @@ impl Q3_K {
             }
         }
         for (group, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
-            let scale = d * Self::scale(bytes, group) as f32;
+            let scale = d * f32::from(scale_code(bytes, group));
             if scale != 0.0 {
                 *codes = x.map(|x| (nearest(x / scale).clamp(-4, 3) + 4) as i8);
             }
@@ -48,25 +48,35 @@ impl Q3_K {
         write_2_bits(&codes.map(|code| code as u8 & 3), &mut bytes[32..SCALES]);
     }
 
-    /// Returns the scale of a group, less 32.
     #[inline(always)]
-    fn scale(bytes: &[u8; 110], group: usize) -> i32 {
-        let low = bytes[SCALES + group % 8] >> (group / 8 * 4) & 0xf;
-        let high = bytes[SCALES + 8 + group % 4] >> (group / 4 * 2) & 3;
-        (low | high << 4) as i32 - 32
+    fn decode(bytes: &[u8; 110], y: &mut [f32; 256]) {
+        dequantize_codes::<Self, 256>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q3_K {
+    const BITS: u32 = 4;
+    const GROUP: usize = 16;
+    const ZERO_POINT: u8 = 4;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        read_2_bits(&block[32..SCALES], codes);
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code |= (block[i % 32] >> (i / 32) & 1) << 2;
+        }
     }
 
     #[inline(always)]
-    fn decode(bytes: &[u8; 110], y: &mut [f32; 256]) {
-        let d = read_f16(bytes, 108);
-        for group in 0..16 {
-            let scale = d * Self::scale(bytes, group) as f32;
-            let (half, shift, first) = (group / 8, group % 8 / 2 * 2, group % 2 * 16);
-            for i in 0..16 {
-                let low = bytes[32 + 32 * half + first + i] >> shift & 3;
-                let high = bytes[first + i] >> (group / 2) & 1;
-                y[16 * group + i] = scale * ((low | high << 2) as i32 - 4) as f32;
-            }
-        }
+    fn scale(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: half_at(block, 108), of_group: scale_code(block, group) }
     }
+}
+
+/// Returns the scale of a group, less 32.
+#[inline(always)]
+fn scale_code(bytes: &[u8], group: usize) -> i8 {
+    let low = bytes[SCALES + group % 8] >> (group / 8 * 4) & 0xf;
+    let high = bytes[SCALES + 8 + group % 4] >> (group / 4 * 2) & 3;
+    (low | high << 4) as i8 - 32
 }

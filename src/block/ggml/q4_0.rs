@@ -1,5 +1,5 @@
-use super::{array, first_max, read_f16, read_nibbles, write_f16, write_nibbles};
-use crate::block::{IntegerBlocks, block_format, reciprocal};
+use super::{array, first_max, one_group, read_nibbles, write_f16, write_nibbles};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes, reciprocal};
 
 block_format! {
     /// Symmetric 4-bit codes: `(q - 8) * d`, 18 bytes for 32 values.
@@ -21,19 +21,22 @@ impl Q4_0 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 18], y: &mut [f32; 32]) {
-        let (d, codes) = (read_f16(bytes, 0), read_nibbles(array(bytes, 2)));
-        for i in 0..32 {
-            y[i] = (codes[i] as i32 - 8) as f32 * d;
-        }
+        dequantize_codes::<Self, 32>(bytes, y);
     }
 }
 
 impl IntegerBlocks for Q4_0 {
     const BITS: u32 = 4;
+    const ZERO_POINT: u8 = 8;
 
-    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
         codes.copy_from_slice(&read_nibbles(array(block, 2)));
-        read_f16(block, 0)
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 0)
     }
 }
 

@@ -1,5 +1,5 @@
-use super::{array, bounds, read_f16, read_nibbles, write_f16, write_nibbles};
-use crate::block::{block_format, reciprocal};
+use super::{array, bounds, one_group, read_nibbles, write_f16, write_nibbles};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes, reciprocal};
 
 block_format! {
     /// Asymmetric 4-bit codes: `q * d + m`, 20 bytes for 32 values.
@@ -22,10 +22,27 @@ impl Q4_1 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 20], y: &mut [f32; 32]) {
-        let (d, m, codes) = (read_f16(bytes, 0), read_f16(bytes, 2), read_nibbles(array(bytes, 4)));
-        for i in 0..32 {
-            y[i] = codes[i] as f32 * d + m;
-        }
+        dequantize_codes::<Self, 32>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q4_1 {
+    const BITS: u32 = 4;
+    const HAS_OFFSET: bool = true;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        codes.copy_from_slice(&read_nibbles(array(block, 4)));
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 0)
+    }
+
+    #[inline(always)]
+    fn offset(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 2)
     }
 }
 

@@ -1,8 +1,8 @@
 use num_traits::Float;
 
 use super::search::{Steps, fit_affine};
-use super::{nearest, read_f16, write_f16};
-use crate::block::block_format;
+use super::{half_at, nearest, read_f16, write_f16};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// 4-bit codes in groups of 32: `q * (d * scale) - m * min`, 144 bytes for 256 values.
@@ -28,13 +28,28 @@ impl Q4_K {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 144], y: &mut [f32; 256]) {
-        for group in 0..8 {
-            let (scale, min) = group_params(bytes, group);
-            for i in 0..32 {
-                let code = bytes[16 + 32 * (group / 2) + i] >> (group % 2 * 4) & 0xf;
-                y[32 * group + i] = scale * code as f32 - min;
-            }
-        }
+        dequantize_codes::<Self, 256>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q4_K {
+    const BITS: u32 = 4;
+    const GROUP: usize = 32;
+    const HAS_OFFSET: bool = true;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        read_nibbles_64(&block[16..], codes);
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: half_at(block, 0), of_group: group_codes(block, group).0 as i8 }
+    }
+
+    #[inline(always)]
+    fn offset(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: -half_at(block, 2), of_group: group_codes(block, group).1 as i8 }
     }
 }
 
@@ -62,7 +77,8 @@ pub(super) fn encode_groups(x: &[f32; 256], last: u8, steps: Steps, bytes: &mut 
     write_f16(bytes, 0, max_scale / 63.0);
     write_f16(bytes, 2, max_min / 63.0);
     for (group, (x, codes)) in x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0).enumerate() {
-        let (scale, min) = group_params(bytes, group);
+        let (scale, min) = group_codes(bytes, group);
+        let (scale, min) = (read_f16(bytes, 0) * f32::from(scale), read_f16(bytes, 2) * f32::from(min));
         if scale != 0.0 {
             *codes = x.map(|x| nearest((x + min) / scale).clamp(0, last as i32) as u8);
         }
@@ -70,16 +86,14 @@ pub(super) fn encode_groups(x: &[f32; 256], last: u8, steps: Steps, bytes: &mut 
     codes
 }
 
-/// Returns `d * scale` and `m * min` of a group, from the first 16 bytes of a block.
+/// Returns the scale and the minimum of a group, from the first 16 bytes of a block.
 #[inline(always)]
-pub(super) fn group_params(bytes: &[u8], group: usize) -> (f32, f32) {
-    let (scale, min) = if group < 4 {
-        (bytes[4 + group] & 63, bytes[8 + group] & 63)
-    } else {
-        let low = bytes[8 + group];
-        (low & 0xf | bytes[group] >> 6 << 4, low >> 4 | bytes[4 + group] >> 6 << 4)
-    };
-    (read_f16(bytes, 0) * scale as f32, read_f16(bytes, 2) * min as f32)
+pub(super) fn group_codes(bytes: &[u8], group: usize) -> (u8, u8) {
+    if group < 4 {
+        return (bytes[4 + group] & 63, bytes[8 + group] & 63);
+    }
+    let low = bytes[8 + group];
+    (low & 0xf | bytes[group] >> 6 << 4, low >> 4 | bytes[4 + group] >> 6 << 4)
 }
 
 /// Writes the low four bits of codes: byte `32 k + i` holds the codes `64 k + i` and `64 k + 32 + i`.
@@ -87,6 +101,16 @@ pub(super) fn write_nibbles_64(codes: &[u8; 256], bytes: &mut [u8]) {
     for (codes, bytes) in codes.as_chunks::<64>().0.iter().zip(bytes.as_chunks_mut::<32>().0) {
         for i in 0..32 {
             bytes[i] = codes[i] & 0xf | (codes[32 + i] & 0xf) << 4;
+        }
+    }
+}
+
+/// Reads the low four bits of codes that [`write_nibbles_64`] wrote.
+#[inline(always)]
+pub(super) fn read_nibbles_64(bytes: &[u8], codes: &mut [u8]) {
+    for (bytes, codes) in bytes.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<64>().0) {
+        for i in 0..32 {
+            (codes[i], codes[32 + i]) = (bytes[i] & 0xf, bytes[i] >> 4);
         }
     }
 }

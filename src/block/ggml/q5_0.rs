@@ -1,6 +1,6 @@
 use super::q4_0::symmetric_codes;
-use super::{array, first_max, read_f16, read_fifth_bits, read_nibbles, write_f16, write_fifth_bits, write_nibbles};
-use crate::block::block_format;
+use super::{array, first_max, one_group, read_fifth_bits, read_nibbles, write_f16, write_fifth_bits, write_nibbles};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// Symmetric 5-bit codes: `(q - 16) * d`, 22 bytes for 32 values.
@@ -24,9 +24,22 @@ impl Q5_0 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 22], y: &mut [f32; 32]) {
-        let (d, high, low) = (read_f16(bytes, 0), read_fifth_bits(array(bytes, 2)), read_nibbles(array(bytes, 6)));
-        for i in 0..32 {
-            y[i] = ((low[i] | high[i] << 4) as i32 - 16) as f32 * d;
-        }
+        dequantize_codes::<Self, 32>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q5_0 {
+    const BITS: u32 = 8;
+    const ZERO_POINT: u8 = 16;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        let (high, low) = (read_fifth_bits(array(block, 2)), read_nibbles(array(block, 6)));
+        codes.iter_mut().zip(low.iter().zip(&high)).for_each(|(code, (low, high))| *code = low | high << 4);
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 0)
     }
 }

@@ -1,6 +1,6 @@
 use super::q4_1::asymmetric_codes;
-use super::{array, read_f16, read_fifth_bits, read_nibbles, write_f16, write_fifth_bits, write_nibbles};
-use crate::block::block_format;
+use super::{array, one_group, read_fifth_bits, read_nibbles, write_f16, write_fifth_bits, write_nibbles};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// Asymmetric 5-bit codes: `q * d + m`, 24 bytes for 32 values.
@@ -24,10 +24,27 @@ impl Q5_1 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 24], y: &mut [f32; 32]) {
-        let (d, m) = (read_f16(bytes, 0), read_f16(bytes, 2));
-        let (high, low) = (read_fifth_bits(array(bytes, 4)), read_nibbles(array(bytes, 8)));
-        for i in 0..32 {
-            y[i] = (low[i] | high[i] << 4) as f32 * d + m;
-        }
+        dequantize_codes::<Self, 32>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q5_1 {
+    const BITS: u32 = 8;
+    const HAS_OFFSET: bool = true;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        let (high, low) = (read_fifth_bits(array(block, 4)), read_nibbles(array(block, 8)));
+        codes.iter_mut().zip(low.iter().zip(&high)).for_each(|(code, (low, high))| *code = low | high << 4);
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 0)
+    }
+
+    #[inline(always)]
+    fn offset(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 2)
     }
 }

@@ -1,6 +1,7 @@
-use super::q4_k::{encode_groups, group_params, write_nibbles_64};
+use super::half_at;
+use super::q4_k::{encode_groups, group_codes, read_nibbles_64, write_nibbles_64};
 use super::search::Steps;
-use crate::block::block_format;
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// 5-bit codes in groups of 32: `q * (d * scale) - m * min`, 176 bytes for 256 values.
@@ -28,13 +29,30 @@ impl Q5_K {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 176], y: &mut [f32; 256]) {
-        for group in 0..8 {
-            let (scale, min) = group_params(bytes, group);
-            for i in 0..32 {
-                let low = bytes[48 + 32 * (group / 2) + i] >> (group % 2 * 4) & 0xf;
-                let high = bytes[16 + i] >> group & 1;
-                y[32 * group + i] = scale * (low | high << 4) as f32 - min;
-            }
+        dequantize_codes::<Self, 256>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q5_K {
+    const BITS: u32 = 8;
+    const GROUP: usize = 32;
+    const HAS_OFFSET: bool = true;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        read_nibbles_64(&block[48..], codes);
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code |= (block[16 + i % 32] >> (i / 32) & 1) << 4;
         }
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: half_at(block, 0), of_group: group_codes(block, group).0 as i8 }
+    }
+
+    #[inline(always)]
+    fn offset(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: -half_at(block, 2), of_group: group_codes(block, group).1 as i8 }
     }
 }

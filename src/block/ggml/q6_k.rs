@@ -1,6 +1,6 @@
 use super::search::fit_symmetric;
-use super::{nearest, read_f16, write_f16};
-use crate::block::block_format;
+use super::{half_at, nearest, write_f16};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// 6-bit codes in groups of 16: `(q - 32) * (d * scale)`, 210 bytes for 256 values.
@@ -50,15 +50,27 @@ impl Q6_K {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 210], y: &mut [f32; 256]) {
-        let d = read_f16(bytes, 208);
-        for group in 0..16 {
-            let scale = d * bytes[192 + group] as i8 as f32;
-            let (half, k, first) = (group / 8, group % 8 / 2, group % 2 * 16);
-            for i in 0..16 {
-                let low = bytes[64 * half + 32 * (k % 2) + first + i] >> (k / 2 * 4) & 0xf;
-                let high = bytes[128 + 32 * half + first + i] >> (2 * k) & 3;
-                y[16 * group + i] = scale * ((low | high << 4) as i32 - 32) as f32;
-            }
+        dequantize_codes::<Self, 256>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for Q6_K {
+    const BITS: u32 = 8;
+    const GROUP: usize = 16;
+    const ZERO_POINT: u8 = 32;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        for (i, code) in codes.iter_mut().enumerate() {
+            let (half, k, i) = (i / 128, i % 128 / 32, i % 32);
+            let low = block[64 * half + 32 * (k % 2) + i] >> (k / 2 * 4) & 0xf;
+            let high = block[128 + 32 * half + i] >> (2 * k) & 3;
+            *code = low | high << 4;
         }
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], group: usize) -> GroupScale {
+        GroupScale { of_block: half_at(block, 208), of_group: block[192 + group] as i8 }
     }
 }

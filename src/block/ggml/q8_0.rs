@@ -1,5 +1,5 @@
-use super::{read_f16, write_f16};
-use crate::block::{IntegerBlocks, block_format, max_magnitude, reciprocal};
+use super::{one_group, write_f16};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes, max_magnitude, reciprocal};
 use crate::element::Compute;
 
 block_format! {
@@ -24,18 +24,21 @@ impl Q8_0 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 34], y: &mut [f32; 32]) {
-        let d = read_f16(bytes, 0);
-        for i in 0..32 {
-            y[i] = bytes[2 + i] as i8 as f32 * d;
-        }
+        dequantize_codes::<Self, 32>(bytes, y);
     }
 }
 
 impl IntegerBlocks for Q8_0 {
     const BITS: u32 = 8;
+    const ZERO_POINT: u8 = 128;
 
-    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
         codes.iter_mut().zip(&block[2..]).for_each(|(code, &byte)| *code = byte ^ 0x80);
-        read_f16(block, 0)
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 0)
     }
 }

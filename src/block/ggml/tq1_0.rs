@@ -1,6 +1,6 @@
 use super::tq2_0::ternary_codes;
-use super::{read_f16, write_f16};
-use crate::block::{IntegerBlocks, block_format};
+use super::{one_group, write_f16};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes};
 
 block_format! {
     /// Ternary codes, five to a byte: `(q - 1) * d`, 54 bytes for 256 values.
@@ -32,11 +32,22 @@ impl TQ1_0 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 54], y: &mut [f32; 256]) {
-        let (d, mut codes) = (read_f16(bytes, 52), [0; 256]);
-        read_digits(bytes, &mut codes);
-        for i in 0..256 {
-            y[i] = (codes[i] as i32 - 1) as f32 * d;
-        }
+        dequantize_codes::<Self, 256>(bytes, y);
+    }
+}
+
+impl IntegerBlocks for TQ1_0 {
+    const BITS: u32 = 2;
+    const ZERO_POINT: u8 = 1;
+
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
+        read_digits(block, codes);
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 52)
     }
 }
 
@@ -51,15 +62,5 @@ fn read_digits(bytes: &[u8], codes: &mut [u8]) {
                 codes[first_code + count * k + i] = digit as u8;
             }
         }
-    }
-}
-
-impl IntegerBlocks for TQ1_0 {
-    const BITS: u32 = 2;
-    const ZERO_POINT: u8 = 1;
-
-    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
-        read_digits(block, codes);
-        read_f16(block, 52)
     }
 }

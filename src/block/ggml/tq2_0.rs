@@ -1,5 +1,5 @@
-use super::{read_f16, write_f16};
-use crate::block::{IntegerBlocks, block_format, max_magnitude, reciprocal};
+use super::{one_group, write_f16};
+use crate::block::{GroupScale, IntegerBlocks, block_format, dequantize_codes, max_magnitude, reciprocal};
 use crate::element::Compute;
 
 block_format! {
@@ -21,11 +21,7 @@ impl TQ2_0 {
 
     #[inline(always)]
     fn decode(bytes: &[u8; 66], y: &mut [f32; 256]) {
-        let (d, mut codes) = (read_f16(bytes, 64), [0; 256]);
-        read_2_bits(bytes, &mut codes);
-        for i in 0..256 {
-            y[i] = (codes[i] as i32 - 1) as f32 * d;
-        }
+        dequantize_codes::<Self, 256>(bytes, y);
     }
 }
 
@@ -33,15 +29,20 @@ impl IntegerBlocks for TQ2_0 {
     const BITS: u32 = 2;
     const ZERO_POINT: u8 = 1;
 
-    fn codes(block: &[u8], codes: &mut [u8]) -> f32 {
+    #[inline(always)]
+    fn codes(block: &[u8], codes: &mut [u8]) {
         read_2_bits(block, codes);
-        read_f16(block, 64)
+    }
+
+    #[inline(always)]
+    fn scale(block: &[u8], _: usize) -> GroupScale {
+        one_group(block, 64)
     }
 }
 
 /// Reads codes of two bits that [`write_2_bits`] wrote.
 #[inline(always)]
-fn read_2_bits(bytes: &[u8], codes: &mut [u8]) {
+pub(super) fn read_2_bits(bytes: &[u8], codes: &mut [u8]) {
     for (bytes, codes) in bytes.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<128>().0) {
         for k in 0..4 {
             for i in 0..32 {

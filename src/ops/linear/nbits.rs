@@ -6,7 +6,7 @@ use half::f16;
 use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Dimension, Ix2, s};
 
 use super::output_shape;
-use crate::block::{BlockTensor, IntegerBlocks};
+use crate::block::{BlockTensor, GroupScale, IntegerBlocks};
 use crate::element::{Code, Element};
 use crate::elementwise::padded;
 #[cfg(any(doc, test))]
@@ -63,25 +63,100 @@ pub struct LinearNBits {
     /// `[panels][groups][lines]`.
     lines: AlignedBytes,
     scales: Scales,
+    offsets: Option<Scales>,
     /// `[panels][groups]`, or empty: then all are `zero_point`.
     zero_points: Vec<[u8; COLUMNS]>,
     zero_point: u8,
     bias: Option<Vec<f32>>,
 }
 
-/// `[panels][groups]`, in half precision if that loses nothing.
+/// Scales or offsets, `[panels][groups]`, in half precision if that loses nothing.
 #[derive(Debug, Clone)]
 enum Scales {
     F32(Vec<[f32; COLUMNS]>),
     F16(Vec<[u16; COLUMNS]>),
+    Blocks(BlockScales),
+}
+
+/// Products of the number of a block and that of a group.
+#[derive(Debug, Clone)]
+struct BlockScales {
+    /// Bits of `f16`, `[panels][blocks]`.
+    of_blocks: Vec<[u16; COLUMNS]>,
+    of_groups: Vec<[i8; COLUMNS]>,
+    /// Groups of a block.
+    groups: usize,
 }
 
 impl Scales {
+    fn panel(&self, panel: usize, groups: usize) -> GroupScales<'_> {
+        let range = panel * groups..(panel + 1) * groups;
+        match self {
+            Scales::F32(scales) => GroupScales::F32(&scales[range]),
+            Scales::F16(scales) => GroupScales::F16(&scales[range]),
+            Scales::Blocks(scales) => {
+                let blocks = groups.div_ceil(scales.groups);
+                let of_blocks = &scales.of_blocks[panel * blocks..(panel + 1) * blocks];
+                GroupScales::Blocks { of_blocks, of_groups: &scales.of_groups[range], groups: scales.groups }
+            }
+        }
+    }
+
+    fn size_in_bytes(&self) -> usize {
+        match self {
+            Scales::F32(scales) => size_of_val(scales.as_slice()),
+            Scales::F16(scales) => size_of_val(scales.as_slice()),
+            Scales::Blocks(scales) => {
+                size_of_val(scales.of_blocks.as_slice()) + size_of_val(scales.of_groups.as_slice())
+            }
+        }
+    }
+
     fn new(scales: Vec<[f32; COLUMNS]>) -> Self {
         let exact = |scale: &f32| f16::from_f32(*scale).to_f32() == *scale;
         match scales.iter().flatten().all(exact) {
             true => Scales::F16(scales.iter().map(|s| s.map(|scale| f16::from_f32(scale).to_bits())).collect()),
             false => Scales::F32(scales),
+        }
+    }
+}
+
+impl BlockScales {
+    /// Zeros, for panels of `groups` groups each.
+    fn new(panels: usize, groups: usize, groups_of_block: usize) -> Self {
+        let blocks = groups.div_ceil(groups_of_block);
+        Self {
+            of_blocks: alloc::vec![[0; COLUMNS]; panels * blocks],
+            of_groups: alloc::vec![[0; COLUMNS]; panels * groups],
+            groups: groups_of_block,
+        }
+    }
+
+    /// Sets the numbers of a block of an output, whose panel has `groups` groups.
+    fn set(&mut self, output: usize, block: usize, groups: usize, of: impl Fn(usize) -> GroupScale) {
+        let (panel, column, first) = (output / COLUMNS, output % COLUMNS, block * self.groups);
+        for group in first..groups.min(first + self.groups) {
+            let GroupScale { of_block, of_group } = of(group - first);
+            self.of_blocks[panel * groups.div_ceil(self.groups) + block][column] = of_block.to_bits();
+            self.of_groups[panel * groups + group][column] = of_group;
+        }
+    }
+
+    /// The products with a scale of the whole tensor.
+    fn scaled(self, scale: f32, groups: usize) -> Scales {
+        if scale != 1.0 {
+            let blocks = groups.div_ceil(self.groups);
+            let product = |(i, of_groups): (usize, &[i8; COLUMNS])| {
+                let of_blocks = self.of_blocks[i / groups * blocks + i % groups / self.groups];
+                core::array::from_fn(|j| {
+                    GroupScale { of_block: f16::from_bits(of_blocks[j]), of_group: of_groups[j] }.value() * scale
+                })
+            };
+            return Scales::F32(self.of_groups.iter().enumerate().map(product).collect());
+        }
+        match self.groups {
+            1 => Scales::F16(self.of_blocks),
+            _ => Scales::Blocks(self),
         }
     }
 }
@@ -148,22 +223,34 @@ impl LinearNBits {
         let first = if params.scales().is_empty() { 0 } else { zero_point(0) };
         let mut packing = Packing::new(T::BITS, first, [outputs, depth], group, bias)?;
         let groups = packing.layer.groups();
+        let mut scales = alloc::vec![[1.0; COLUMNS]; outputs.div_ceil(COLUMNS) * groups];
         for (output, k) in (0..outputs).flat_map(|output| (0..groups).map(move |k| (output, k))) {
             let i = match params.granularity() {
                 Granularity::PerTensor => 0,
                 Granularity::PerAxis { .. } => output,
                 _ => output * groups + k,
             };
-            packing.set_group(output, k, params.scales()[i], zero_point(i));
+            scales[output / COLUMNS * groups + k][output % COLUMNS] = params.scales()[i];
+            packing.set_zero_point(output, k, zero_point(i));
         }
         for ((output, k), code) in codes.indexed_iter() {
             packing.set(output, k, (code.to_i32() - T::MIN) as u8);
         }
-        Ok(packing.finish())
+        Ok(packing.finish(Scales::new(scales), None))
     }
 
     /// Packs weights `[out, in]` in blocks of another system, such as a tensor of a GGUF file, and keeps a bias `[out]`. The
-    /// codes are multiplied as they are.
+    /// codes, scales and offsets are multiplied as they are.
+    ///
+    /// | format | bits of a weight here | in the file |
+    /// |---|---|---|
+    /// | `TQ1_0`, `TQ2_0` | 2.06 | 1.69, 2.06 |
+    /// | `Q2_K` | 3.13 | 2.63 |
+    /// | `Q3_K` | 4.56 | 3.44 |
+    /// | `Q4_0`, `Q4_1` | 4.5, 5 | the same |
+    /// | `Q4_K` | 4.63 | 4.5 |
+    /// | `Q5_0`, `Q5_1`, `Q5_K` | 8.5, 9, 8.63 | 5.5, 6, 5.5 |
+    /// | `Q6_K`, `Q8_0` | 8.56, 8.5 | 6.56, 8.5 |
     ///
     /// # Errors
     /// [`Error::Shape`] if the bias does not have one element per output. [`Error::Value`] if the bias holds a NaN or an
@@ -189,16 +276,23 @@ impl LinearNBits {
         bias: Option<&ArrayRef1<f32>>,
     ) -> Result<Self> {
         let (outputs, depth) = (weights.shape()[0], weights.shape()[1]);
-        let mut packing = Packing::new(B::BITS, B::ZERO_POINT, [outputs, depth], B::VALUES, bias)?;
-        let (groups, mut codes) = (packing.layer.groups(), alloc::vec![0; B::VALUES]);
-        for (i, block) in weights.as_bytes().chunks_exact(B::BYTES).enumerate() {
-            let (output, group) = (i / groups, i % groups);
-            let scale = B::codes(block, &mut codes) * weights.tensor_scale();
-            packing.set_group(output, group, scale, B::ZERO_POINT);
-            let first = group * B::VALUES;
+        let mut packing = Packing::new(B::BITS, B::ZERO_POINT, [outputs, depth], B::GROUP, bias)?;
+        let (groups, blocks, mut codes) =
+            (packing.layer.groups(), depth.div_ceil(B::VALUES), alloc::vec![0; B::VALUES]);
+        let numbers = || BlockScales::new(outputs.div_ceil(COLUMNS), groups, B::VALUES / B::GROUP);
+        let (mut scales, mut offsets) = (numbers(), B::HAS_OFFSET.then(numbers));
+        for (i, bytes) in weights.as_bytes().chunks_exact(B::BYTES).enumerate() {
+            let (output, block) = (i / blocks, i % blocks);
+            scales.set(output, block, groups, |group| B::scale(bytes, group));
+            if let Some(offsets) = &mut offsets {
+                offsets.set(output, block, groups, |group| B::offset(bytes, group));
+            }
+            B::codes(bytes, &mut codes);
+            let first = block * B::VALUES;
             codes.iter().zip(first..depth).for_each(|(&code, k)| packing.set(output, k, code));
         }
-        Ok(packing.finish())
+        let scale = weights.tensor_scale();
+        Ok(packing.finish(scales.scaled(scale, groups), offsets.map(|offsets| offsets.scaled(scale, groups))))
     }
 
     /// Computes `x · dequantize(w)ᵀ + bias` in `f32`: `[batch, in]` to `[batch, out]`.
@@ -228,19 +322,23 @@ impl LinearNBits {
     ) -> Result<()> {
         check_shapes("out, [batch, out]", &self.output_shape(x.shape())?, out.shape())?;
         let mut scratch = workspace.input.take::<Vec<f32>>();
-        let len = self.padded_depth();
-        let values = resized(&mut scratch, x.nrows() * len);
+        let (len, groups) = (self.padded_depth(), self.groups());
+        let (values, sums) = resized(&mut scratch, x.nrows() * (len + groups)).split_at_mut(x.nrows() * len);
         values.fill(0.0);
         for (first, count) in blocks(x.nrows()) {
             let block = &mut values[first * len..][..count * len];
             for i in 0..count {
+                let mut sums = sums[first * groups + i..].iter_mut().step_by(count);
                 self.for_each_group(x.row(first + i), |start, x| {
                     let to = block[start * count + i..].iter_mut().step_by(count);
                     to.zip(x).for_each(|(to, &x)| *to = x);
+                    if let Some(sum) = sums.next().filter(|_| self.offsets.is_some()) {
+                        *sum = x.iter().sum();
+                    }
                 });
             }
         }
-        self.multiply(out.view_mut(), &FloatBlocks { isa, bits: self.bits, values, len });
+        self.multiply(out.view_mut(), &FloatBlocks { isa, bits: self.bits, values, sums, len, groups });
         workspace.input.put(scratch);
         Ok(())
     }
@@ -301,10 +399,7 @@ impl LinearNBits {
 
     /// Returns the size of packed weights, scales, zero points and bias in memory, in bytes.
     pub fn size_in_bytes(&self) -> usize {
-        let scales = match &self.scales {
-            Scales::F32(scales) => size_of_val(scales.as_slice()),
-            Scales::F16(scales) => size_of_val(scales.as_slice()),
-        };
+        let scales = self.scales.size_in_bytes() + self.offsets.as_ref().map_or(0, Scales::size_in_bytes);
         let bias = size_of::<f32>() * self.bias.as_ref().map_or(0, Vec::len);
         self.lines.len() + scales + size_of_val(self.zero_points.as_slice()) + bias
     }
@@ -375,10 +470,8 @@ impl LinearNBits {
         NBitsPanel {
             lines: &all[first * group..][..groups * group],
             group,
-            scales: match &self.scales {
-                Scales::F32(scales) => GroupScales::F32(&scales[first..][..groups]),
-                Scales::F16(scales) => GroupScales::F16(&scales[first..][..groups]),
-            },
+            scales: self.scales.panel(panel, groups),
+            offsets: self.offsets.as_ref().map(|offsets| offsets.panel(panel, groups)),
             zero_points: self.zero_points.get(first..first + groups).unwrap_or_default(),
             zero_point: self.zero_point,
         }
@@ -469,15 +562,19 @@ struct FloatBlocks<'a> {
     isa: Isa,
     bits: u32,
     values: &'a [f32],
+    /// Sums of the groups.
+    sums: &'a [f32],
     /// Values of a row.
     len: usize,
+    groups: usize,
 }
 
 impl BlockRows for FloatBlocks<'_> {
     fn multiply<const ROWS: usize>(&self, row: usize, panel: NBitsPanel<'_>, out: &mut [[f32; COLUMNS]; ROWS]) {
         let (units, _) = self.values[row * self.len..][..ROWS * self.len].as_chunks::<ROWS>().0.as_chunks::<4>();
+        let (sums, _) = self.sums[row * self.groups..][..ROWS * self.groups].as_chunks();
         with_bits!(self.bits, (BITS, PER) => {
-            let rows = FloatRows(units.as_chunks::<PER>().0);
+            let rows = FloatRows { units: units.as_chunks::<PER>().0, sums };
             with_vector!(self.isa, v => v.run(FloatsByNBits::<_, BITS, PER, ROWS> { v, rows, panel, out }))
         });
     }
@@ -512,7 +609,6 @@ impl BlockRows for CodeBlocks<'_> {
 /// A layer that is being packed. Its codes are 0.
 struct Packing {
     layer: LinearNBits,
-    scales: Vec<[f32; COLUMNS]>,
     zero_points: Vec<[u8; COLUMNS]>,
 }
 
@@ -534,20 +630,19 @@ impl Packing {
             group,
             lines: AlignedBytes::default(),
             scales: Scales::F32(Vec::new()),
+            offsets: None,
             zero_points: Vec::new(),
             zero_point,
             bias: bias.map(|bias| bias.iter().copied().collect()),
         };
         let groups = outputs.div_ceil(COLUMNS) * layer.groups();
         layer.lines = AlignedBytes::zeroed(groups * layer.lines_of_group() * size_of::<Line>());
-        let (scales, zero_points) = ([1.0; COLUMNS], [zero_point; COLUMNS]);
-        Ok(Self { layer, scales: alloc::vec![scales; groups], zero_points: alloc::vec![zero_points; groups] })
+        Ok(Self { layer, zero_points: alloc::vec![[zero_point; COLUMNS]; groups] })
     }
 
-    /// Sets the parameters of a group of an output.
-    fn set_group(&mut self, output: usize, group: usize, scale: f32, zero_point: u8) {
-        let (i, column) = (output / COLUMNS * self.layer.groups() + group, output % COLUMNS);
-        (self.scales[i][column], self.zero_points[i][column]) = (scale, zero_point);
+    /// Sets the zero point of a group of an output.
+    fn set_zero_point(&mut self, output: usize, group: usize, zero_point: u8) {
+        self.zero_points[output / COLUMNS * self.layer.groups() + group][output % COLUMNS] = zero_point;
     }
 
     /// Sets an unsigned code, once.
@@ -556,9 +651,9 @@ impl Packing {
         self.layer.lines[byte] |= code << shift;
     }
 
-    fn finish(self) -> LinearNBits {
-        let Self { mut layer, scales, zero_points } = self;
-        layer.scales = Scales::new(scales);
+    fn finish(self, scales: Scales, offsets: Option<Scales>) -> LinearNBits {
+        let Self { mut layer, zero_points } = self;
+        (layer.scales, layer.offsets) = (scales, offsets);
         if zero_points.iter().flatten().any(|&zero_point| zero_point != layer.zero_point) {
             layer.zero_points = zero_points;
         }
@@ -574,7 +669,7 @@ mod tests {
     use rand_pcg::Pcg64;
 
     use super::*;
-    use crate::block::ggml::{Q4_0, Q8_0, TQ1_0, TQ2_0};
+    use crate::block::ggml::{Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0};
     use crate::{I2, I4, QParams, U2, U4};
 
     fn uniform([rows, cols]: [usize; 2], seed: u64) -> Array2<f32> {
@@ -653,12 +748,36 @@ mod tests {
 
     #[test]
     fn blocks_of_ggml() {
-        let (x, w) = (uniform([5, 200], 1), uniform([20, 200], 2));
+        let (x, w) = (uniform([5, 600], 1), uniform([20, 600], 2));
         fn check<B: IntegerBlocks>(x: &Array2<f32>, w: &Array2<f32>) {
-            let q = BlockTensor::<B, _>::quantize(w).unwrap();
-            let layer = LinearNBits::from_blocks(&q, None).unwrap();
-            assert!(near(layer.forward(x).unwrap().view(), &x.dot(&q.dequantize().t())), "{}", B::NAME);
+            for scale in [1.0, 0.37] {
+                let q = BlockTensor::<B, _>::quantize(w).unwrap().with_tensor_scale(scale);
+                let layer = LinearNBits::from_blocks(&q, None).unwrap();
+                let exact = x.dot(&q.dequantize().t());
+                assert!(near(layer.forward(x).unwrap().view(), &exact), "{}", B::NAME);
+                let rounded = input_scheme()
+                    .per_group(Axis(1), B::GROUP)
+                    .quantize(x)
+                    .unwrap()
+                    .dequantize()
+                    .dot(&q.dequantize().t());
+                let mut first: Option<Array2<f32>> = None;
+                for isa in Isa::available() {
+                    let mut y = Array2::zeros((5, 20));
+                    layer.forward_dynamic_on(isa, x, &mut y, &mut Workspace::new()).unwrap();
+                    assert!(near(y.view(), &rounded), "{} on {isa:?}", B::NAME);
+                    assert_eq!(&y, first.get_or_insert_with(|| y.clone()), "{} on {isa:?}", B::NAME);
+                }
+            }
         }
+        check::<Q4_1>(&x, &w);
+        check::<Q5_0>(&x, &w);
+        check::<Q5_1>(&x, &w);
+        check::<Q2_K>(&x, &w);
+        check::<Q3_K>(&x, &w);
+        check::<Q4_K>(&x, &w);
+        check::<Q5_K>(&x, &w);
+        check::<Q6_K>(&x, &w);
         check::<Q4_0>(&x, &w);
         check::<Q8_0>(&x, &w);
         check::<TQ1_0>(&x, &w);
@@ -671,7 +790,7 @@ mod tests {
         assert!(layer.zero_points.is_empty());
     }
 
-    /// The greatest sums in each accumulator: codes of -128 by the greatest codes of weights, in one group.
+    /// The greatest sums in each accumulator: codes of ±127 by the greatest codes of weights, in one group.
     #[test]
     fn extreme_codes() {
         fn check<T: Element<Code: Int8>>(code: i32) {
@@ -680,10 +799,10 @@ mod tests {
             let w = QTensor::from_codes(Array2::from_elem((17, depth), T::Code::from_i32(code)), params).unwrap();
             let layer = LinearNBits::new(&w, None).unwrap();
             for isa in Isa::available() {
-                for x in [-127.5f32, 127.5] {
+                for x in [-127f32, 127.0] {
                     let (x, mut y) = (Array2::from_elem((5, depth), x), Array2::zeros((5, 17)));
                     layer.forward_dynamic_on(isa, &x, &mut y, &mut Workspace::new()).unwrap();
-                    let expected = depth as f32 * if x[[0, 0]] < 0.0 { -128.0 } else { 127.0 } * code as f32;
+                    let expected = depth as f32 * x[[0, 0]] * code as f32;
                     assert!(y.iter().all(|&y| y == expected), "{isa:?}: {y} instead of {expected}");
                 }
             }

@@ -24,17 +24,25 @@ pub(crate) struct NBitsPanel<'a> {
     pub(crate) group: usize,
     /// `[groups]`.
     pub(crate) scales: GroupScales<'a>,
+    /// `[groups]`: the same numbers for all weights of a group, beside their product with the scale.
+    pub(crate) offsets: Option<GroupScales<'a>>,
     /// `[groups]`, or empty: then all are `zero_point`.
     pub(crate) zero_points: &'a [[u8; COLUMNS]],
     pub(crate) zero_point: u8,
 }
 
-/// Scales of a panel's groups.
+/// Scales or offsets of a panel's groups.
 #[derive(Clone, Copy)]
 pub(crate) enum GroupScales<'a> {
     F32(&'a [[f32; COLUMNS]]),
     /// The bits of `f16`.
     F16(&'a [[u16; COLUMNS]]),
+    /// Products, rounded to `f32`, of a number of `f16` for each `groups` groups and an integer of each group.
+    Blocks {
+        of_blocks: &'a [[u16; COLUMNS]],
+        of_groups: &'a [[i8; COLUMNS]],
+        groups: usize,
+    },
 }
 
 /// `ROWS` rows of the LHS that are quantized by group. `PER` units share a byte of the weights.
@@ -48,12 +56,18 @@ pub(crate) struct CodeRows<'a, const PER: usize, const ROWS: usize> {
     pub(crate) sums: &'a [[i32; ROWS]],
 }
 
-/// `ROWS` rows of the LHS in floats: `[groups][lines]`, zeros beyond a group.
+/// `ROWS` rows of the LHS in floats.
 #[derive(Clone, Copy)]
-pub(crate) struct FloatRows<'a, const PER: usize, const ROWS: usize>(pub(crate) &'a [[[[f32; ROWS]; 4]; PER]]);
+pub(crate) struct FloatRows<'a, const PER: usize, const ROWS: usize> {
+    /// `[groups][lines]`: zeros beyond a group.
+    pub(crate) units: &'a [[[[f32; ROWS]; 4]; PER]],
+    /// Sums of the values, `[groups]`. Read if the panel has offsets.
+    pub(crate) sums: &'a [[f32; ROWS]],
+}
 
 /// `y[i][j] = Σ_group f32(Σ_k x[i][k] * (w[k][j] - zero_point[group][j])) * (x_scale[i][group] * w_scale[group][j])`: integer
-/// sums within a group, floats across groups in their order.
+/// sums within a group, floats across groups in their order. If there are offsets, each group adds `(x_scale[i][group] * Σ_k
+/// x[i][k]) * offset[group][j]` too.
 pub(crate) struct CodesByNBits<'a, G, const BITS: i32, const PER: usize, const ROWS: usize> {
     pub(crate) g: G,
     pub(crate) rows: CodeRows<'a, PER, ROWS>,
@@ -139,7 +153,7 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
                 }
             }
         }
-        let scales: [_; REGS] = panel.scales(v, k);
+        let scales: [_; REGS] = panel.scales.group(v, k);
         for i in 0..ROWS {
             let row_scale = v.splat_f32(row_scales[i]);
             for r in 0..REGS {
@@ -147,8 +161,27 @@ fn codes_by_panel<G: Gemm, const BITS: i32, const PER: usize, const ROWS: usize,
                 y[i][r] = dequantize_sum(acc[i][r], scale, Some(F32s(v, y[i][r])), None).1;
             }
         }
+        if let Some(offsets) = panel.offsets {
+            let sums: [f32; ROWS] = array!(0.0, i => row_scales[i] * sums[i] as f32);
+            add_offsets(v, &mut y, &sums, offsets.group(v, k));
+        }
     }
     stored(v, &y)
+}
+
+/// Adds the products of the sums of a group of each row with the offsets of the group.
+#[inline(always)]
+fn add_offsets<V: Vector, const ROWS: usize, const REGS: usize>(
+    v: V,
+    y: &mut [[V::F32; REGS]; ROWS],
+    sums: &[f32; ROWS],
+    offsets: [V::F32; REGS],
+) {
+    for (y, &sum) in y.iter_mut().zip(sums) {
+        for r in 0..REGS {
+            y[r] = v.add_f32(v.mul_f32(v.splat_f32(sum), offsets[r]), y[r]);
+        }
+    }
 }
 
 /// Returns unit `k` of a register of a line.
@@ -162,6 +195,7 @@ fn unit_codes<V: Vector, const BITS: i32>(v: V, line: V::I32, k: usize) -> V::I3
 const AHEAD: usize = 4096;
 
 /// `y[i][j] = Σ_group (Σ_k x[i][k] * (w[k][j] - zero_point[group][j])) * w_scale[group][j]` in floats, in the order of the depth.
+/// If there are offsets, each group adds `(Σ_k x[i][k]) * offset[group][j]` too.
 pub(crate) struct FloatsByNBits<'a, V, const BITS: i32, const PER: usize, const ROWS: usize> {
     pub(crate) v: V,
     pub(crate) rows: FloatRows<'a, PER, ROWS>,
@@ -192,7 +226,7 @@ fn floats_by_panel<V: Vector, const BITS: i32, const PER: usize, const ROWS: usi
     panel: NBitsPanel<'_>,
 ) -> [[f32; COLUMNS]; ROWS] {
     let mask = v.splat((1 << BITS) - 1);
-    let groups = panel.lines.chunks_exact(panel.group).zip(rows.0.chunks_exact(panel.group));
+    let groups = panel.lines.chunks_exact(panel.group).zip(rows.units.chunks_exact(panel.group));
     let mut y = [[v.splat_f32(0.0); REGS]; ROWS];
     for (k, (lines, units)) in groups.enumerate() {
         let zero_points: [_; REGS] = match panel.zero_points.get(k) {
@@ -221,41 +255,56 @@ fn floats_by_panel<V: Vector, const BITS: i32, const PER: usize, const ROWS: usi
                 }
             }
         }
-        let scales: [_; REGS] = panel.scales(v, k);
+        let scales: [_; REGS] = panel.scales.group(v, k);
         for (y, sums) in y.iter_mut().zip(sums) {
             for r in 0..REGS {
                 y[r] = v.add_f32(v.mul_f32(sums[r], scales[r]), y[r]);
             }
         }
+        if let Some(offsets) = panel.offsets {
+            add_offsets(v, &mut y, &rows.sums[k], offsets.group(v, k));
+        }
     }
     stored(v, &y)
 }
 
-/// Returns zero points less `offset`.
+/// Returns numbers less `offset`.
 #[inline(always)]
-fn widened<V: Vector, const REGS: usize>(v: V, zero_points: &[u8; COLUMNS], offset: i32) -> [V::I32; REGS] {
-    let wide: [i32; COLUMNS] = array!(0, j => i32::from(zero_points[j]) - offset);
+fn widened<V: Vector, T: Copy + Into<i32>, const REGS: usize>(
+    v: V,
+    numbers: &[T; COLUMNS],
+    offset: i32,
+) -> [V::I32; REGS] {
+    let wide: [i32; COLUMNS] = array!(0, j => numbers[j].into() - offset);
     array!(v.splat(0), r => load_i32(v, &wide[r * V::LANES..]))
 }
 
-impl NBitsPanel<'_> {
+impl GroupScales<'_> {
+    /// Returns the numbers of a group.
     #[inline(always)]
-    fn scales<V: Vector, const REGS: usize>(self, v: V, group: usize) -> [V::F32; REGS] {
-        assert!(REGS * V::LANES == COLUMNS, "registers of a panel");
-        // SAFETY: the assertion bounds the reads.
-        unsafe {
-            match self.scales {
-                GroupScales::F32(scales) => {
-                    let scales = scales[group].as_ptr();
-                    array!(v.splat_f32(0.0), r => v.load_f32(scales.add(r * V::LANES)))
-                }
-                GroupScales::F16(scales) => {
-                    let scales = scales[group].as_ptr();
-                    array!(v.splat_f32(0.0), r => v.load_f16(scales.add(r * V::LANES)))
-                }
+    fn group<V: Vector, const REGS: usize>(self, v: V, group: usize) -> [V::F32; REGS] {
+        match self {
+            GroupScales::F32(scales) => {
+                assert!(REGS * V::LANES == COLUMNS, "registers of a panel");
+                let scales = scales[group].as_ptr();
+                // SAFETY: the assertion bounds the reads.
+                array!(v.splat_f32(0.0), r => unsafe { v.load_f32(scales.add(r * V::LANES)) })
+            }
+            GroupScales::F16(scales) => load_halves(v, &scales[group]),
+            GroupScales::Blocks { of_blocks, of_groups, groups } => {
+                let of_block: [_; REGS] = load_halves(v, &of_blocks[group / groups]);
+                let of_group: [_; REGS] = widened(v, &of_groups[group], 0);
+                array!(v.splat_f32(0.0), r => v.mul_f32(of_block[r], v.to_f32(of_group[r])))
             }
         }
     }
+}
+
+#[inline(always)]
+fn load_halves<V: Vector, const REGS: usize>(v: V, halves: &[u16; COLUMNS]) -> [V::F32; REGS] {
+    assert!(REGS * V::LANES == COLUMNS, "registers of a panel");
+    // SAFETY: the assertion bounds the reads.
+    array!(v.splat_f32(0.0), r => unsafe { v.load_f16(halves.as_ptr().add(r * V::LANES)) })
 }
 
 /// Loads register `r` of a line.
