@@ -9,9 +9,7 @@ use super::output_shape;
 use crate::block::{BlockTensor, GroupScale, IntegerBlocks};
 use crate::element::{Code, Element};
 use crate::elementwise::padded;
-#[cfg(any(doc, test))]
-use crate::error::Error;
-use crate::error::{ParamsError, Result, check_shapes};
+use crate::error::{Error, ParamsError, Result, check_shapes};
 use crate::gemm::{AlignedBytes, Int8, Workspace, check_depth};
 use crate::granularity::Granularity;
 use crate::ops::kernel::resized;
@@ -253,7 +251,7 @@ impl LinearNBits {
     /// | `Q6_K`, `Q8_0` | 8.56, 8.5 | 6.56, 8.5 |
     ///
     /// # Errors
-    /// [`Error::Shape`] if the bias does not have one element per output. [`Error::Value`] if the bias holds a NaN or an
+    /// [`Error::Shape`] if the weights are not a matrix or the bias does not have one element per output. [`Error::Value`] if the bias holds a NaN or an
     /// infinity.
     ///
     /// ```
@@ -271,11 +269,13 @@ impl LinearNBits {
     /// assert!(layer.forward(&x)?.iter().zip(&exact).all(|(y, exact)| (y - exact).abs() < 1e-4));
     /// # Ok::<(), ndarray_quant::Error>(())
     /// ```
-    pub fn from_blocks<B: IntegerBlocks, S: AsRef<[u8]>>(
-        weights: &BlockTensor<B, Ix2, S>,
+    pub fn from_blocks<B: IntegerBlocks, D: Dimension, S: AsRef<[u8]>>(
+        weights: &BlockTensor<B, D, S>,
         bias: Option<&ArrayRef1<f32>>,
     ) -> Result<Self> {
-        let (outputs, depth) = (weights.shape()[0], weights.shape()[1]);
+        let &[outputs, depth] = weights.shape() else {
+            return Err(Error::layout("weights", "a matrix [out, in]", weights.shape()));
+        };
         let mut packing = Packing::new(B::BITS, B::ZERO_POINT, [outputs, depth], B::GROUP, bias)?;
         let (groups, blocks, mut codes) =
             (packing.layer.groups(), depth.div_ceil(B::VALUES), alloc::vec![0; B::VALUES]);
