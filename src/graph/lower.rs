@@ -17,7 +17,7 @@ use crate::ops::float_weights::Weights;
 use crate::ops::integer_layer::{Form, IntegerLayer, LayerKernel};
 use crate::ops::kernel::{Kernel, Kind};
 use crate::ops::linear::rows::{RowForm, RowKernel, Rows};
-use crate::ops::linear::{Linear, nbits};
+use crate::ops::linear::{Linear, quantized_rows};
 use crate::ops::nhwc::Dims;
 use crate::ops::operator::{CodeNode, Layer, OnCodes, Operand};
 use crate::ops::quantize::{Dequantize, FakeParams, FakeQuantize, Quantize};
@@ -185,7 +185,7 @@ impl Quantized<'_> {
             let params = match self.range_len(node) {
                 Some(len) => {
                     let in_groups = self.stored.get(&node.inputs[1]).is_some_and(|w| w.group().is_some());
-                    let scheme = if in_groups { nbits::input_scheme() } else { Scheme::symmetric() };
+                    let scheme = if in_groups { quantized_rows::input_scheme() } else { Scheme::symmetric() };
                     FakeParams::OfRows { row, len, scheme }
                 }
                 None => FakeParams::OfImages,

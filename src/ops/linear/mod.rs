@@ -1,10 +1,11 @@
 //! Linear layers with integer weights.
 
 mod float;
-pub(crate) mod nbits;
+mod nbits;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;
+pub(crate) mod quantized_rows;
 pub(crate) mod rows;
 
 use alloc::vec::Vec;

@@ -3,19 +3,18 @@
 use alloc::vec::Vec;
 
 use half::f16;
-use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Dimension, Ix2, s};
+use ndarray::{Array2, ArrayRef1, ArrayRef2, ArrayView1, ArrayViewMut2, Axis, Dimension, Ix2};
 
 use super::output_shape;
+use super::quantized_rows::{BLOCK, Groups, QuantizedRows, blocks};
 use crate::block::{BlockTensor, GroupScale, IntegerBlocks};
 use crate::element::{Code, Element};
-use crate::elementwise::padded;
 use crate::error::{Error, ParamsError, Result, check_shapes};
 use crate::gemm::{AlignedBytes, Int8, Workspace, check_depth};
 use crate::granularity::Granularity;
 use crate::ops::kernel::resized;
 use crate::ops::output_stage::check_bias;
 use crate::qtensor::QTensor;
-use crate::scheme::Scheme;
 use crate::simd::{
     self, COLUMNS, CodeRows, CodesByNBits, FloatRows, FloatsByNBits, GroupScales, Isa, Line, NBitsPanel, Target,
     with_gemm, with_vector,
@@ -376,16 +375,12 @@ impl LinearNBits {
         workspace: &mut Workspace,
     ) -> Result<()> {
         check_shapes("out, [batch, out]", &self.output_shape(x.shape())?, out.shape())?;
-        let mut scratch = workspace.input.take::<CodesScratch>();
-        let CodesScratch { codes, rows } = &mut *scratch;
-        if codes.dim() != x.dim() {
-            *codes = Array2::zeros(x.dim());
-        }
-        let params = input_scheme().per_group(Axis(1), self.group).quantize_into(x, codes)?;
-        self.interleave(codes, params.scales(), rows);
-        let (len, groups) = (self.padded_depth(), self.groups());
-        self.multiply(out.view_mut(), &CodeBlocks { isa, bits: self.bits, rows, len, groups });
-        workspace.input.put(scratch);
+        let mut rows = workspace.input.take::<QuantizedRows>();
+        let (padded, groups) = (self.padded_group(), self.groups());
+        rows.quantize(x.view(), Groups { len: self.group.max(1), padded, count: groups })?;
+        let len = self.padded_depth();
+        self.multiply(out.view_mut(), &CodeBlocks { isa, bits: self.bits, rows: &rows, len, groups });
+        workspace.input.put(rows);
         Ok(())
     }
 
@@ -437,33 +432,6 @@ impl LinearNBits {
         groups.enumerate().for_each(|(k, group)| f(k * self.padded_group(), group));
     }
 
-    /// Interleaves the units, scales and sums of each block of rows.
-    fn interleave(&self, codes: &Array2<i8>, scales: &[f32], to: &mut InterleavedRows) {
-        let (len, groups) = (self.padded_depth(), self.groups());
-        to.codes.clear();
-        to.codes.resize(codes.nrows() * len, 0);
-        to.scales.resize(codes.nrows() * groups, 0.0);
-        to.sums.resize(codes.nrows() * groups, 0);
-        for (first, count) in blocks(codes.nrows()) {
-            let (block, _) = to.codes[first * len..][..count * len].as_chunks_mut::<4>();
-            for i in 0..count {
-                let mut k = 0;
-                self.for_each_group(codes.row(first + i), |start, codes| {
-                    let (units, rest) = codes.to_slice().unwrap_or_default().as_chunks::<4>();
-                    let to_units =
-                        block[start / 4 * count + i..].iter_mut().step_by(count).take(self.padded_group() / 4);
-                    for (to, unit) in to_units.zip(units.iter().copied().chain([padded(rest)])) {
-                        *to = unit;
-                    }
-                    let at = (first * groups) + k * count + i;
-                    to.scales[at] = scales[(first + i) * groups + k];
-                    to.sums[at] = codes.iter().map(|&q| i32::from(q)).sum();
-                    k += 1;
-                });
-            }
-        }
-    }
-
     fn panel(&self, panel: usize) -> NBitsPanel<'_> {
         let (groups, group) = (self.groups(), self.lines_of_group());
         let (first, all) = (panel * groups, self.lines.as_chunks().0);
@@ -495,62 +463,47 @@ impl LinearNBits {
             );
             return;
         }
-        let mut sums = alloc::vec![[0.0; COLUMNS]; out.nrows()];
-        for panel in 0..panels {
-            let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
-            let whole = blocks.len() * BLOCK;
-            for (b, sums) in blocks.iter_mut().enumerate() {
-                rows.multiply(b * BLOCK, self.panel(first + panel), sums);
+        let mut sums = [[0.0; COLUMNS]; MC];
+        for (i, mut out) in out.axis_chunks_iter_mut(Axis(0), MC).enumerate() {
+            for (panel, out) in out.axis_chunks_iter_mut(Axis(1), COLUMNS).enumerate() {
+                let sums = &mut sums[..out.nrows()];
+                self.multiply_panel(i * MC, first + panel, sums, rows);
+                self.store(first + panel, sums, out);
             }
-            for (i, sums) in rest.iter_mut().enumerate() {
-                rows.multiply(whole + i, self.panel(first + panel), core::array::from_mut(sums));
-            }
-            let col = panel * COLUMNS;
-            let width = COLUMNS.min(out.ncols() - col);
-            let mut bias = [0.0; COLUMNS];
-            if let Some(all) = &self.bias {
-                bias[..width].copy_from_slice(&all[first * COLUMNS + col..][..width]);
-            }
-            let mut out = out.slice_mut(s![.., col..col + width]);
-            for (mut row, sums) in out.rows_mut().into_iter().zip(&sums) {
-                let values = core::array::from_fn::<f32, COLUMNS, _>(|j| sums[j] + bias[j]);
-                match row.as_slice_mut() {
-                    Some(row) => row.copy_from_slice(&values[..width]),
-                    None => row.iter_mut().zip(values).for_each(|(y, value)| *y = value),
-                }
+        }
+    }
+
+    /// Multiplies the rows from `row` on, as many as there are sums, with a panel.
+    fn multiply_panel(&self, row: usize, panel: usize, sums: &mut [[f32; COLUMNS]], rows: &impl BlockRows) {
+        let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
+        let (panel, whole) = (self.panel(panel), row + blocks.len() * BLOCK);
+        for (i, sums) in blocks.iter_mut().enumerate() {
+            rows.multiply(row + i * BLOCK, panel, sums);
+        }
+        for (i, sums) in rest.iter_mut().enumerate() {
+            rows.multiply(whole + i, panel, core::array::from_mut(sums));
+        }
+    }
+
+    /// Adds the bias of a panel to its sums.
+    fn store(&self, panel: usize, sums: &[[f32; COLUMNS]], mut out: ArrayViewMut2<'_, f32>) {
+        let width = out.ncols();
+        let mut bias = [0.0; COLUMNS];
+        if let Some(all) = &self.bias {
+            bias[..width].copy_from_slice(&all[panel * COLUMNS..][..width]);
+        }
+        for (mut row, sums) in out.rows_mut().into_iter().zip(sums) {
+            let values = core::array::from_fn::<f32, COLUMNS, _>(|j| sums[j] + bias[j]);
+            match row.as_slice_mut() {
+                Some(row) => row.copy_from_slice(&values[..width]),
+                None => row.iter_mut().zip(values).for_each(|(y, value)| *y = value),
             }
         }
     }
 }
 
-/// The scheme of each group of an input that is quantized on the fly: the scale is `max |x| / 127`.
-pub(crate) fn input_scheme() -> Scheme<i8> {
-    Scheme::symmetric().narrow_range()
-}
-
-/// Rows that are multiplied together. A block has as many, and rows that are left are blocks of one.
-const BLOCK: usize = 4;
-
-/// Returns the first row and the number of rows of each block.
-fn blocks(rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    let whole = rows / BLOCK * BLOCK;
-    (0..whole).step_by(BLOCK).map(|first| (first, BLOCK)).chain((whole..rows).map(|row| (row, 1)))
-}
-
-/// The quantized input, and the same by block.
-#[derive(Default)]
-struct CodesScratch {
-    codes: Array2<i8>,
-    rows: InterleavedRows,
-}
-
-/// Codes, scales and sums of the codes, see [`CodeRows`], of one block after the other.
-#[derive(Default)]
-struct InterleavedRows {
-    codes: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
-}
+/// Rows whose sums stay in L1 until they are stored: a multiple of [`BLOCK`].
+const MC: usize = 128;
 
 /// The input, in blocks of [`BLOCK`] rows and of one.
 trait BlockRows: Sync {
@@ -583,7 +536,7 @@ impl BlockRows for FloatBlocks<'_> {
 struct CodeBlocks<'a> {
     isa: Isa,
     bits: u32,
-    rows: &'a InterleavedRows,
+    rows: &'a QuantizedRows,
     /// Codes of a row.
     len: usize,
     groups: usize,
@@ -591,7 +544,7 @@ struct CodeBlocks<'a> {
 
 impl BlockRows for CodeBlocks<'_> {
     fn multiply<const ROWS: usize>(&self, row: usize, panel: NBitsPanel<'_>, out: &mut [[f32; COLUMNS]; ROWS]) {
-        let &Self { rows: InterleavedRows { codes, scales, sums }, len, groups, .. } = self;
+        let &Self { rows: QuantizedRows { codes, scales, sums }, len, groups, .. } = self;
         let bytes = simd::as_bytes(&codes[row * len..][..ROWS * len]).unwrap_or_default();
         let (units, _) = bytes.as_chunks::<4>().0.as_chunks::<ROWS>();
         let (scales, _) = scales[row * groups..][..ROWS * groups].as_chunks();
@@ -670,7 +623,8 @@ mod tests {
 
     use super::*;
     use crate::block::ggml::{Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0};
-    use crate::{I2, I4, QParams, U2, U4};
+    use crate::ops::linear::quantized_rows::input_scheme;
+    use crate::{I2, I4, QParams, Scheme, U2, U4};
 
     fn uniform([rows, cols]: [usize; 2], seed: u64) -> Array2<f32> {
         let mut rng = Pcg64::seed_from_u64(seed);
@@ -688,7 +642,7 @@ mod tests {
         group: usize,
         bias: &Array1<f32>,
     ) -> Array2<f32> {
-        let q = Scheme::<i8>::symmetric().narrow_range().per_group(Axis(1), group).quantize(x).unwrap();
+        let q = input_scheme().per_group(Axis(1), group).quantize(x).unwrap();
         let (codes, weights, params) = (q.codes(), w.unpacked_codes(), w.params());
         Array2::from_shape_fn((x.nrows(), weights.nrows()), |(i, j)| {
             let mut y = 0f32;
