@@ -163,6 +163,17 @@ pub(crate) enum Run {
     Consecutive(usize),
 }
 
+impl Run {
+    /// Returns the block of element `i` of the run.
+    #[inline(always)]
+    pub(crate) fn block(self, i: usize) -> usize {
+        match self {
+            Run::Constant(block) => block,
+            Run::Consecutive(first) => first + i,
+        }
+    }
+}
+
 impl<D: Dimension> Blocks<D> {
     /// Returns the blocks of tensors with `ndim` axes.
     pub(crate) fn new(granularity: Granularity, ndim: usize) -> Result<Self> {

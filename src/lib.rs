@@ -8,6 +8,7 @@
 //! |---|---|
 //! | quantize a tensor by its own range | [`Scheme`], [`QTensor`] |
 //! | quantize with known parameters | [`QParams`] |
+//! | quantize weights to −1, 0 and 1, or take signs | [`Ternary`], [`BinaryTensor`] |
 //! | calibrate over many batches | [`observer`]: [`MinMax`](observer::MinMax), [`Entropy`](observer::Entropy), [`Mse`](observer::Mse) … |
 //! | halve a tensor | [`half`]: [`HalfCast`](half::HalfCast) |
 //! | use 8-bit, 6-bit and 4-bit floats | [`minifloat`]: [`F8E4M3FN`](minifloat::F8E4M3FN), [`MinifloatParams`](minifloat::MinifloatParams) … |
@@ -38,6 +39,7 @@
 extern crate alloc;
 
 mod affine;
+mod binary;
 pub mod block;
 pub mod compat;
 pub mod element;
@@ -63,10 +65,12 @@ mod quantize;
 mod range;
 mod scheme;
 mod simd;
+mod ternary;
 mod threads;
 mod window;
 
 pub use affine::Convention;
+pub use binary::BinaryTensor;
 pub use element::dtype::DType;
 pub use element::float::Float;
 pub use element::integer::{Element, I2, I4, U2, U4};
@@ -77,6 +81,7 @@ pub use qparams::QParams;
 pub use qtensor::QTensor;
 pub use quantize::{Dequantize, Quantize};
 pub use scheme::Scheme;
+pub use ternary::Ternary;
 
 /// Guide: the ideas, and when to use them.
 #[cfg(any(doc, doctest))]

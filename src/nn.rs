@@ -6,6 +6,7 @@
 //! | [`Linear`] | `[out, in]`, 8 bits or fewer, per tensor or per output | `nn.Linear` | `FULLY_CONNECTED` |
 //! | [`Conv2d`] | `[out, kh, kw, in / groups]`, 8 bits or fewer, per tensor or per output channel | `nn.Conv2d` | `CONV_2D`, `DEPTHWISE_CONV_2D` |
 //! | [`LinearNBits`] | `[out, in]`, 2, 4 or 8 bits, in groups along the depth | torchao's `Int4WeightOnlyConfig` | |
+//! | [`BinaryLinear`], [`BinaryConv2d`] | signs, one bit each, as are the activations | | Larq's `QuantDense`, `QuantConv2D` |
 //! | [`HalfLinear`] | `[out, in]`, `f16` or `bf16` | `nn.Linear` in half precision | |
 //!
 //! A layer packs its weights when it is made. Choose the form by what the layer reads and writes:
@@ -49,4 +50,5 @@ pub use crate::ops::conv::{Conv2d, PreparedConv2d};
 pub use crate::ops::half_linear::HalfLinear;
 pub use crate::ops::linear::{Linear, LinearNBits, PreparedLinear};
 pub use crate::ops::output::Output;
+pub use crate::ops::xnor::{BinaryConv2d, BinaryLinear};
 pub use crate::window::{Padding, Window};

@@ -172,6 +172,33 @@ impl Bounds {
     }
 }
 
+/// Returns the mean of `abs(x)` in each block, over the elements of a magnitude above that of `above`, or 0 if there are none.
+///
+/// # Errors
+/// [`Error::Value`] with the index of the first NaN or infinity.
+pub(crate) fn mean_magnitudes<F: Float, D: Dimension>(
+    x: &ArrayRef<F, D>,
+    granularity: Granularity,
+    above: impl Fn(usize) -> Option<f64>,
+) -> Result<ArrayD<f64>> {
+    let blocks = Blocks::new(granularity, x.ndim())?;
+    let mut sums = ArrayD::from_elem(granularity.params_shape(x.shape())?, (0.0f64, 0.0f64));
+    let flat = sums.as_slice_mut().expect("a new array is contiguous");
+    blocks.for_each_run(x, |run, values| {
+        for (i, x) in values.iter().enumerate() {
+            let (block, magnitude) = (run.block(i), x.to_f64().abs());
+            if above(block).is_none_or(|above| magnitude > above) {
+                flat[block].0 += magnitude;
+                flat[block].1 += 1.0;
+            }
+        }
+    });
+    if sums.iter().any(|sum| !sum.0.is_finite()) {
+        check_finite("x", x)?;
+    }
+    Ok(sums.mapv(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }))
+}
+
 /// Returns an error for the first value that is not finite as an `f32`.
 pub(crate) fn check_finite<F: Float, D: Dimension>(what: &'static str, x: &ArrayRef<F, D>) -> Result<()> {
     let is_finite = |x: &F| x.to_f32().is_finite();

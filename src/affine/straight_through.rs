@@ -17,6 +17,7 @@ use crate::element::Compute;
 /// |---|---|---|
 /// | `Rounded` | `low <= round(v) <= high` | PyTorch's `fake_quantize_*_affine`, up to half a scale beyond the last code |
 /// | `Unrounded` | `low < v < high` | LSQ (Esser et al. 2020), LSQ+ (Bhalgat et al. 2020), PACT (Choi et al. 2018) |
+/// | `Never` | always | Bengio et al. 2013; ternary weights: Li et al. 2016, BitNet b1.58 (Ma et al. 2024) |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum SteClipping {
@@ -25,6 +26,8 @@ pub enum SteClipping {
     Rounded,
     /// A value is clipped if it reaches or exceeds the value of an outermost code, before rounding.
     Unrounded,
+    /// No value counts as clipped, so every gradient passes.
+    Never,
 }
 
 /// A fake-quantized value.
@@ -84,8 +87,11 @@ impl<C: Compute> StraightThrough<C> {
     #[inline(always)]
     fn new(low: i32, high: i32, clipping: SteClipping, halves_away: bool) -> Self {
         let (above, below) = (C::from_i32(low), C::from_i32(high));
-        if clipping == SteClipping::Unrounded {
-            return Self { above, below };
+        match clipping {
+            SteClipping::Rounded => {}
+            SteClipping::Unrounded => return Self { above, below },
+            // No comparison with NaN holds.
+            SteClipping::Never => return Self { above: C::from_f64(f64::NAN), below: C::from_f64(f64::NAN) },
         }
         // The bounds are half a step beyond the outermost codes. A tie that rounds to such a code is not clipped.
         let (above, below) = (above - C::HALF, below + C::HALF);
@@ -192,6 +198,7 @@ impl<C: Compute, R: Rounding> SteQuantizer<C> for StochasticRounding<C, R> {
         let (below, above) = match self.clipping {
             SteClipping::Rounded => (rounded < low, rounded > high),
             SteClipping::Unrounded => (quotient <= low, quotient >= high),
+            SteClipping::Never => (false, false),
         };
         let centred = if rounded > low { rounded } else { low };
         let centred = if centred < high { centred } else { high };

@@ -78,6 +78,7 @@ pub(crate) mod slice;
 mod softmax;
 pub(crate) mod transpose;
 pub(crate) mod unary;
+pub(crate) mod xnor;
 
 pub use binary::{Add, Mul};
 pub use concat::Concat;

@@ -47,13 +47,17 @@ impl<X: Int8, Y: Element> OutputStage<X, Y> {
 
 /// Checks that a bias has one finite value per output channel.
 pub(crate) fn check_bias(bias: Option<&ArrayRef1<f32>>, channels: usize) -> Result<()> {
-    let Some(bias) = bias else { return Ok(()) };
-    if bias.len() != channels {
-        return Err(Error::shape("bias", &[channels], bias.shape()));
+    bias.map_or(Ok(()), |bias| check_channels("bias", bias, channels))
+}
+
+/// Returns an error unless there is a finite value for each channel.
+pub(crate) fn check_channels(what: &'static str, values: &ArrayRef1<f32>, channels: usize) -> Result<()> {
+    if values.len() != channels {
+        return Err(Error::shape(what, &[channels], values.shape()));
     }
-    match bias.iter().enumerate().find(|(_, b)| !b.is_finite()) {
+    match values.iter().enumerate().find(|(_, x)| !x.is_finite()) {
         Some((channel, &found)) => {
-            Err(ValueError::NonFinite { what: "bias", found: found as f64, index: alloc::vec![channel] }.into())
+            Err(ValueError::NonFinite { what, found: found as f64, index: alloc::vec![channel] }.into())
         }
         None => Ok(()),
     }

@@ -5,9 +5,10 @@ use ndarray::{ArrayD, ArrayRef, Dimension};
 use super::fake_quantize::{FakeQuantize, Gradients};
 use crate::affine::{Codes, Convention, SteClipping};
 use crate::element::{Code, Compute, Element, Float};
-use crate::error::{Error, Result, ValueError, check_shapes};
-use crate::granularity::{Blocks, Granularity, Run, positions};
+use crate::error::{Error, Result, check_shapes};
+use crate::granularity::Granularity;
 use crate::qparams::QParams;
+use crate::range::mean_magnitudes;
 use crate::scheme::Scheme;
 
 /// The bounds of learned scales, chosen so that the product of two scales is a normal `f32`.
@@ -100,7 +101,7 @@ impl<T: Element> LearnedQuantizer<T> {
     /// [`Error::Value`] with the index of the first NaN or infinity, [`Error::Params`] if the scheme's codes exclude 0
     /// or its groups have 0 elements, [`Error::Shape`] if `x` does not have the scheme's axis.
     pub fn lsq<F: Float, D: Dimension>(scheme: Scheme<T>, x: &ArrayRef<F, D>) -> Result<Self> {
-        let mean = mean_magnitudes(x, scheme.granularity())?;
+        let mean = mean_magnitudes(x, scheme.granularity(), |_| None)?;
         let Codes { min, max } = scheme.codes();
         let q_max = num_traits::Float::sqrt(max.max(1) as f64);
         let scale = mean.mapv(|mean| if mean > 0.0 { (2.0 * mean / q_max) as f32 } else { 1.0 });
@@ -275,30 +276,6 @@ fn with_values<T: Element>(
     let (min, max) = params.code_range();
     let params = QParams::new(params.granularity(), scale, zero_point)?.with_convention(params.convention());
     params.with_code_range(min, max)
-}
-
-/// The mean of `abs(x)` in each block.
-fn mean_magnitudes<F: Float, D: Dimension>(x: &ArrayRef<F, D>, granularity: Granularity) -> Result<ArrayD<f64>> {
-    let blocks = Blocks::new(granularity, x.ndim())?;
-    let mut sums = ArrayD::from_elem(granularity.params_shape(x.shape())?, (0.0f64, 0.0f64));
-    let flat = sums.as_slice_mut().expect("a new array is contiguous");
-    blocks.for_each_run(x, |run, values| {
-        for (i, x) in values.iter().enumerate() {
-            let block = match run {
-                Run::Constant(block) => block,
-                Run::Consecutive(first) => first + i,
-            };
-            flat[block].0 += x.to_f64().abs();
-            flat[block].1 += 1.0;
-        }
-    });
-    if sums.iter().any(|sum| !sum.0.is_finite()) {
-        let bad = positions(x.raw_dim()).zip(x).find(|(_, x)| !x.to_f64().is_finite());
-        if let Some((index, found)) = bad {
-            return Err(ValueError::NonFinite { what: "x", found: found.to_f64(), index }.into());
-        }
-    }
-    Ok(sums.mapv(|(sum, count)| if count > 0.0 { sum / count } else { 0.0 }))
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //! | [`ScheduledQuantizer`] | an observer, enabled and frozen at chosen steps | PyTorch `FakeQuantize`; TensorFlow `quant_delay` |
 //! | [`LearnedQuantizer`] | gradient descent, with zero points if asked for | LSQ (Esser et al. 2020), LSQ+ (Bhalgat et al. 2020) |
 //! | [`Pact`] | gradient descent on the upper bound of a ReLU | PACT (Choi et al. 2018) |
+//! | [`FakeTernary`] | the mean magnitude of the weights | ternary weight networks (Li et al. 2016), BitNet b1.58 (Ma et al. 2024) |
+//! | [`FakeSign`] | none, or the mean magnitude of the weights | Courbariaux et al. 2016, XNOR-Net (Rastegari et al. 2016) |
 //!
 //! | | for |
 //! |---|---|
@@ -31,6 +33,7 @@
 // | `fake_quantize` | forward, backward and parameter gradients for given parameters |
 // | `mask` | the straight-through mask, one bit per element |
 // | `loops` | the elementwise forward and backward loops |
+// | `fake_sign` | one bit, and ternary weights |
 // | `learned`, `pact`, `schedule` | parameters that are trained or observed |
 // | `bias`, `batch_norm`, `fake_linear` | layers in training |
 
@@ -38,6 +41,7 @@ mod batch_norm;
 mod bias;
 mod fake_linear;
 mod fake_quantize;
+mod fake_sign;
 mod learned;
 mod loops;
 mod mask;
@@ -49,6 +53,7 @@ pub use batch_norm::{BatchNormFold, BatchStatistics, FoldGradients};
 pub use bias::fake_quantize_bias;
 pub use fake_linear::{FakeLinear, LinearGradients, LinearPass};
 pub use fake_quantize::{FakeQuantize, Gradients};
+pub use fake_sign::{FakeSign, FakeTernary};
 pub use learned::{GradientScale, LearnedQuantizer};
 pub use mask::SteMask;
 pub use pact::Pact;

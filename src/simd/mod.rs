@@ -9,7 +9,7 @@
 //! | `arch` | the instruction sets of the target: one of `x86_64/`, `aarch64/`, `wasm32` and, without SIMD, `arch` |
 //! | `isa` | the choice of an instruction set, and the sizes of blocks |
 //! | `vector` | the operations on registers |
-//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `nbits`, `quantize`, `half` |
+//! | `generic/` | the kernels, each written once over any registers: `gemm`, `output`, `depthwise`, `depthwise_f32`, `nbits`, `binary`, `quantize`, `half` |
 //! | `portable`, `table` | registers and lookup tables in plain Rust |
 //! | `one_set`, `one_vector`, `without_tiles` | the choice on targets with one instruction set, one kind of registers, or without hardware tiles |
 //! | `gemm_f32` | float products by the crate `gemm`, with the feature of that name |
@@ -38,6 +38,7 @@ pub(crate) use arch::{Baseline, Fma, Isa, Vectors, with_gemm, with_vector};
 pub(crate) use bytes::{as_bytes, as_bytes_mut, same_size_view_mut};
 #[cfg(feature = "gemm")]
 pub(crate) use gemm_f32::gemm_f32;
+pub(crate) use generic::binary::CountDifferent;
 pub(crate) use generic::depthwise::{CHANNELS, Dot4, Dot4Call, Interleave4, Vector64};
 pub(crate) use generic::depthwise_f32::KernelPositionsF32;
 pub(crate) use generic::gemm::{Gemm, LhsRows, Panel, REGISTERS, UNIT, Units, tile};

@@ -43,6 +43,15 @@ pub unsafe trait Vector: Target {
     fn pack_i16(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Saturates 16-bit integers to unsigned bytes: the groups of `a` and `b` in turn.
     fn pack_u8(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Counts the ones of each byte.
+    #[inline(always)]
+    fn count_ones_u8(self, x: Self::I32) -> Self::I32 {
+        // Sums within fields of two, four and eight bits, none of which carries.
+        let x = self.sub(x, self.and(self.shift_right(x, 1), self.splat(0x5555_5555)));
+        let mask = self.splat(0x3333_3333);
+        let x = self.add(self.and(x, mask), self.and(self.shift_right(x, 2), mask));
+        self.and(self.add(x, self.shift_right(x, 4)), self.splat(0x0f0f_0f0f))
+    }
     fn min_u8(self, a: Self::I32, b: Self::I32) -> Self::I32;
     fn max_u8(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// The even bytes as 16-bit integers, zero-extended.

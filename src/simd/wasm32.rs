@@ -57,6 +57,7 @@ unsafe impl Vector for Simd128 {
             fn add_saturating_i16(a: I, b: I) -> I = i16x8_add_sat(a, b);
             fn pack_i16(a: I, b: I) -> I = i16x8_narrow_i32x4(a, b);
             fn pack_u8(a: I, b: I) -> I = u8x16_narrow_i16x8(a, b);
+            fn count_ones_u8(x: I) -> I = i8x16_popcnt(x);
             fn min_u8(a: I, b: I) -> I = u8x16_min(a, b);
             fn max_u8(a: I, b: I) -> I = u8x16_max(a, b);
             fn even_u8(x: I) -> I = v128_and(x, i16x8_splat(0xff));

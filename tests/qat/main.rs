@@ -23,7 +23,7 @@ fn convention() -> impl Strategy<Value = Convention> {
 }
 
 fn clipping() -> impl Strategy<Value = SteClipping> {
-    prop::sample::select(&[SteClipping::Rounded, SteClipping::Unrounded])
+    prop::sample::select(&[SteClipping::Rounded, SteClipping::Unrounded, SteClipping::Never])
 }
 
 fn granularity() -> impl Strategy<Value = Granularity> {
@@ -91,6 +91,7 @@ fn reference(
     let side = match clipping {
         SteClipping::Rounded => (rounded > high) as i32 - (rounded < low) as i32,
         SteClipping::Unrounded => (v >= high) as i32 - (v <= low) as i32,
+        SteClipping::Never => 0,
     };
     (v, rounded.clamp(low, high), side)
 }
@@ -108,6 +109,7 @@ fn reference_after_zero(
     let side = match clipping {
         SteClipping::Rounded => (sum.round_ties_even() > high) as i32 - (sum.round_ties_even() < low) as i32,
         SteClipping::Unrounded => (sum >= high) as i32 - (sum <= low) as i32,
+        SteClipping::Never => 0,
     };
     (v, sum.round_ties_even().clamp(low, high), side)
 }

@@ -415,7 +415,7 @@ pub fn fully_connected<X: Int8, W: Int8, Y: Element>(
 const UNCLAMPED: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 
 /// Returns `[batch, out]` for an input `[batch, in]`.
-fn output_shape([depth, outputs]: [usize; 2], x: &[usize]) -> Result<[usize; 2]> {
+pub(crate) fn output_shape([depth, outputs]: [usize; 2], x: &[usize]) -> Result<[usize; 2]> {
     match *x {
         [batch, found] if found == depth => Ok([batch, outputs]),
         _ => Err(Error::shape("x, [batch, in]", &[x.first().copied().unwrap_or(1), depth], x)),

@@ -53,6 +53,7 @@ unsafe impl Vector for Neon {
             fn add_saturating_i16(a: I, b: I) -> I = of_i16s(vqaddq_s16(i16s(a), i16s(b)));
             fn pack_i16(a: I, b: I) -> I = of_i16s(vqmovn_high_s32(vqmovn_s32(a), b));
             fn pack_u8(a: I, b: I) -> I = of_u8s(vqmovun_high_s16(vqmovun_s16(i16s(a)), i16s(b)));
+            fn count_ones_u8(x: I) -> I = of_u8s(vcntq_u8(u8s(x)));
             fn min_u8(a: I, b: I) -> I = of_u8s(vminq_u8(u8s(a), u8s(b)));
             fn max_u8(a: I, b: I) -> I = of_u8s(vmaxq_u8(u8s(a), u8s(b)));
             fn even_u8(x: I) -> I = vandq_s32(x, vdupq_n_s32(0x00ff_00ff));

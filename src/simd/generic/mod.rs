@@ -14,6 +14,7 @@ macro_rules! array {
     }};
 }
 
+pub(super) mod binary;
 pub(super) mod depthwise;
 pub(super) mod depthwise_f32;
 pub(super) mod gemm;

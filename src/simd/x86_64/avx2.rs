@@ -43,6 +43,14 @@ unsafe impl Vector for Avx2 {
             fn add_saturating_i16(a: I, b: I) -> I = _mm256_adds_epi16(a, b);
             fn pack_i16(a: I, b: I) -> I = _mm256_packs_epi32(a, b);
             fn pack_u8(a: I, b: I) -> I = _mm256_packus_epi16(a, b);
+            // By a table of the ones of four bits.
+            fn count_ones_u8(x: I) -> I = {
+                let table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+                let mask = _mm256_set1_epi8(0xf);
+                let low = _mm256_shuffle_epi8(table, _mm256_and_si256(x, mask));
+                let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(x), mask));
+                _mm256_add_epi8(low, high)
+            };
             fn min_u8(a: I, b: I) -> I = _mm256_min_epu8(a, b);
             fn max_u8(a: I, b: I) -> I = _mm256_max_epu8(a, b);
             fn even_u8(x: I) -> I = _mm256_and_si256(x, _mm256_set1_epi16(0xff));

@@ -46,6 +46,14 @@ unsafe impl Vector for Avx512 {
             fn add_saturating_i16(a: I, b: I) -> I = _mm512_adds_epi16(a, b);
             fn pack_i16(a: I, b: I) -> I = _mm512_packs_epi32(a, b);
             fn pack_u8(a: I, b: I) -> I = _mm512_packus_epi16(a, b);
+            // By a table of the ones of four bits.
+            fn count_ones_u8(x: I) -> I = {
+                let table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+                let mask = _mm512_set1_epi8(0xf);
+                let low = _mm512_shuffle_epi8(table, _mm512_and_si512(x, mask));
+                let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(x), mask));
+                _mm512_add_epi8(low, high)
+            };
             fn min_u8(a: I, b: I) -> I = _mm512_min_epu8(a, b);
             fn max_u8(a: I, b: I) -> I = _mm512_max_epu8(a, b);
             fn even_u8(x: I) -> I = _mm512_and_si512(x, _mm512_set1_epi16(0xff));
