@@ -197,7 +197,7 @@ impl Quantizer<'_> {
             let limit = room.max(0) as f64 * 0.999_999 * f64::from(x_scale) * f64::from(scale);
             *bias = bias.clamp(-limit as f32, limit as f32);
         }
-        if limited != *bias {
+        if *limited != *bias {
             self.set_bias(i, alloc::format!("{}.limited.bias", node.output), limited.into_shared());
         }
         Ok(())
