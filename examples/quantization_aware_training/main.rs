@@ -4,13 +4,14 @@
 //! cargo run --release --example quantization_aware_training
 //! ```
 //!
-//! Read [`network`] to see how the crate is used; the other files are what a program like this has anyway.
+//! Read [`network`] and [`one_bit`] to see how the crate is used; the other files are what a program like this has anyway.
 //!
 //! | file | content |
 //! |---|---|
 //! | `common/data`, `idx` | the images: the subset in the repository, or the whole set |
 //! | `common/net`, `common/train`, `common/progress` | the float network and its training |
 //! | `network` | the network with few bits: calibrated, trained, and in integers |
+//! | `one_bit` | the network of signs: trained, and by XOR and population counts |
 //! | `report` | the accuracies as a table and as JSON |
 //! | `picture`, `common/chart` | the accuracies as a picture |
 //! | `options`, `common/program` | the command line, errors and exit codes |
@@ -23,6 +24,7 @@ mod idx;
 #[path = "../common/net.rs"]
 mod net;
 mod network;
+mod one_bit;
 mod options;
 mod picture;
 #[path = "../common/program.rs"]
@@ -42,7 +44,8 @@ use rand_pcg::Pcg64Mcg;
 
 use data::{CLASSES, Dataset};
 use net::Network;
-use network::FewBits;
+use network::{FewBits, Width};
+use one_bit::OneBit;
 use options::Options;
 use program::Result;
 use progress::Progress;
@@ -51,8 +54,7 @@ use report::Outcome;
 /// Each gives other first weights and another order of the images.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
-/// Of the weights of all layers and of the activations between them.
-const BITS: [u32; 4] = [8, 4, 3, 2];
+const WIDTHS: [Width; 5] = [Width::Bits(8), Width::Bits(4), Width::Bits(3), Width::Bits(2), Width::Ternary];
 
 /// Over the 6000 images of the repository; a greater set is gone through less often.
 const EPOCHS: usize = 40;
@@ -79,8 +81,9 @@ fn run(options: &Options) -> Result {
 
 /// All widths and seeds.
 fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome>> {
-    let mut outcomes: Vec<Outcome> = BITS.map(Outcome::new).into();
-    let mut progress = Progress::new("training", SEEDS.len() * (1 + BITS.len()) * epochs);
+    let mut outcomes: Vec<Outcome> = WIDTHS.map(|width| Outcome::new(width.name(), width.bits())).into();
+    let mut signs = Outcome::new(one_bit::NAME.into(), 1.0);
+    let mut progress = Progress::new("training", SEEDS.len() * (2 + WIDTHS.len()) * epochs);
     for seed in SEEDS {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let mut float = Network::new(&[train.images.ncols(), 256, 128, CLASSES], &mut rng);
@@ -89,21 +92,31 @@ fn compare(train: &Dataset, test: &Dataset, epochs: usize) -> Result<Vec<Outcome
         let float_accuracy = accuracy(test, |images| Ok(float.forward(images)))?;
 
         let calibration = train.images.slice(s![..CALIBRATION.min(train.len()), ..]);
-        for outcome in &mut outcomes {
-            let bits = outcome.bits;
-            progress.set_title(format!("{seed}: W{bits}A{bits}"));
-            let plain = FewBits::calibrated(&float, &calibration, bits, MinMax::per_tensor())?;
-            let best = FewBits::calibrated(&float, &calibration, bits, Mse::per_tensor())?;
-            let mut trained = FewBits::with_learned_steps(&float, &calibration, bits)?;
+        for (outcome, width) in outcomes.iter_mut().zip(WIDTHS) {
+            progress.set_title(format!("{seed}: {}", outcome.name));
+            let plain = FewBits::calibrated(&float, &calibration, width, MinMax::per_tensor())?;
+            let best = FewBits::calibrated(&float, &calibration, width, Mse::per_tensor())?;
+            let mut trained = FewBits::with_learned_steps(&float, &calibration, width)?;
             trained.train(train, epochs, &mut progress, &mut rng)?;
             outcome.float.push(float_accuracy);
             outcome.min_max.push(accuracy(test, |images| plain.forward(images))?);
             outcome.least_error.push(accuracy(test, |images| best.forward(images))?);
             outcome.trained.push(accuracy(test, |images| trained.forward(images))?);
             outcome.codes_that_differ += trained.codes_that_differ_in_integers(test)?;
+            outcome.bytes = trained.size_in_bytes()?;
         }
+
+        progress.set_title(format!("{seed}: {}", signs.name));
+        let mut network = OneBit::new(&float)?;
+        signs.float.push(float_accuracy);
+        signs.least_error.push(accuracy(test, |images| network.forward(images))?);
+        network.train(train, epochs, &mut progress, &mut rng)?;
+        signs.trained.push(accuracy(test, |images| network.forward(images))?);
+        signs.codes_that_differ += network.codes_that_differ_in_integers(test)?;
+        signs.bytes = network.size_in_bytes()?;
     }
     progress.clear();
+    outcomes.push(signs);
     Ok(outcomes)
 }
 

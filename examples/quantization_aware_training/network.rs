@@ -5,7 +5,7 @@
 
 use ndarray::{Array, Array2, ArrayD, ArrayRef1, ArrayRef2, Axis, Dimension, Ix2, IxDyn};
 use ndarray_quant::{
-    Element, Granularity, QParams, Result, Scheme,
+    Element, Granularity, I2, I4, QParams, QTensor, Result, Scheme, Ternary,
     nn::{Output, PreparedLinear},
     observer::{BlockObserver, MinMax, Statistic},
     qat::{FakeLinear, GradientScale, LearnedQuantizer, LinearPass, SteClipping},
@@ -23,11 +23,42 @@ const STEP_RATE: f32 = 2e-3;
 /// Codes of the pixels, and of the scores.
 const OUTER_BITS: u32 = 8;
 
+/// The width of the weights of all layers and of the activations between them.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Width {
+    /// Of weights and activations.
+    Bits(u32),
+    /// Weights are -1, 0 and 1 times a scale, activations have 8 bits (BitNet b1.58).
+    Ternary,
+}
+
+impl Width {
+    /// The bits of information in a weight.
+    pub(crate) fn bits(self) -> f64 {
+        match self {
+            Width::Bits(bits) => bits.into(),
+            Width::Ternary => 1.58,
+        }
+    }
+
+    fn activation_bits(self) -> u32 {
+        match self {
+            Width::Bits(bits) => bits,
+            Width::Ternary => 8,
+        }
+    }
+
+    pub(crate) fn name(self) -> String {
+        format!("W{}A{}", self.bits(), self.activation_bits())
+    }
+}
+
 /// A layer and the grids of its weights and of its outputs.
 struct Layer {
     linear: FloatLinear,
-    /// A scale per output channel.
+    /// A scale per output channel. Those of ternary weights follow from the weights.
     weights: LearnedQuantizer<i8>,
+    width: Width,
     outputs: LearnedQuantizer<u8>,
 }
 
@@ -42,33 +73,36 @@ impl FewBits {
     pub(crate) fn calibrated<S: Statistic>(
         float: &Network,
         images: &ArrayRef2<f32>,
-        bits: u32,
+        width: Width,
         observer: BlockObserver<S>,
     ) -> Result<Self> {
         let outputs = float.layer_outputs(images);
         let layer = |(i, (linear, outputs)): (usize, (&FloatLinear, &Array2<f32>))| {
             let mut range = observer.clone().with_granularity(Granularity::per_axis(Axis(0)));
             range.observe(&linear.weight)?;
-            let weights = weight_scheme(bits)?.params(&range)?;
+            let weights = weight_scheme(width)?.params(&range)?;
             let mut range = observer.clone();
             range.observe(outputs)?;
-            let outputs = if float.is_last(i) { scores(outputs)? } else { activation_scheme(bits)?.params(&range)? };
-            Layer::new(linear, LearnedQuantizer::new(weights)?, LearnedQuantizer::new(outputs)?)
+            let outputs = if float.is_last(i) { scores(outputs)? } else { activation_scheme(width)?.params(&range)? };
+            Layer::new(linear, width, LearnedQuantizer::new(weights)?, LearnedQuantizer::new(outputs)?)
         };
         Self::new(float.layers.iter().zip(&outputs).enumerate().map(layer))
     }
 
-    /// Creates a network to train, with scales by LSQ's formula.
-    pub(crate) fn with_learned_steps(float: &Network, images: &ArrayRef2<f32>, bits: u32) -> Result<Self> {
+    /// Creates a network to train, with scales by LSQ's formula, except those of ternary weights.
+    pub(crate) fn with_learned_steps(float: &Network, images: &ArrayRef2<f32>, width: Width) -> Result<Self> {
         let outputs = float.layer_outputs(images);
         let layer = |(i, (linear, outputs)): (usize, (&FloatLinear, &Array2<f32>))| {
-            let weights = LearnedQuantizer::lsq(weight_scheme(bits)?, &linear.weight)?;
+            let weights = match width {
+                Width::Bits(_) => LearnedQuantizer::lsq(weight_scheme(width)?, &linear.weight)?,
+                Width::Ternary => ternary(&linear.weight)?,
+            };
             let outputs = if float.is_last(i) {
                 LearnedQuantizer::new(scores(outputs)?)?
             } else {
-                LearnedQuantizer::lsq(activation_scheme(bits)?, outputs)?
+                LearnedQuantizer::lsq(activation_scheme(width)?, outputs)?
             };
-            Layer::new(linear, weights, outputs)
+            Layer::new(linear, width, weights, outputs)
         };
         Self::new(float.layers.iter().zip(&outputs).enumerate().map(layer))
     }
@@ -122,6 +156,21 @@ impl FewBits {
         Ok(differ)
     }
 
+    /// Returns the size of packed weights, their scales, and biases, in bytes.
+    pub(crate) fn size_in_bytes(&self) -> Result<usize> {
+        let mut bytes = 0;
+        for Layer { linear, weights, width, .. } in &self.layers {
+            let weights = weights.params().quantize(&linear.weight)?;
+            bytes += size_of::<f32>() * linear.bias.len();
+            bytes += match width {
+                Width::Bits(2) | Width::Ternary => packed_size::<I2>(&weights)?,
+                Width::Bits(3 | 4) => packed_size::<I4>(&weights)?,
+                Width::Bits(_) => weights.size_in_bytes(),
+            };
+        }
+        Ok(bytes)
+    }
+
     /// Trains weights, biases and scales together. The progress advances by one per epoch.
     pub(crate) fn train(
         &mut self,
@@ -159,7 +208,12 @@ impl FewBits {
             layer.linear.weight *= 1.0 - rates.0 * WEIGHT_DECAY;
             state.weight.descend(step, rates.0, &mut layer.linear.weight, &gradients.weights.input);
             state.bias.descend(step, rates.0, &mut layer.linear.bias, &gradients.bias);
-            state.weight_step.descend_scales(step, rates.1, &mut layer.weights, &gradients.weights.scale)?;
+            match layer.width {
+                Width::Bits(_) => {
+                    state.weight_step.descend_scales(step, rates.1, &mut layer.weights, &gradients.weights.scale)?;
+                }
+                Width::Ternary => layer.weights = ternary(&layer.linear.weight)?,
+            }
             let by_output = ArrayD::from_elem(&[][..], gradients.output_scale);
             state.output_step.descend_scales(step, rates.1, &mut layer.outputs, &by_output)?;
             grad = gradients.input;
@@ -169,19 +223,41 @@ impl FewBits {
 }
 
 impl Layer {
-    fn new(linear: &FloatLinear, weights: LearnedQuantizer<i8>, outputs: LearnedQuantizer<u8>) -> Result<Self> {
+    fn new(
+        linear: &FloatLinear,
+        width: Width,
+        weights: LearnedQuantizer<i8>,
+        outputs: LearnedQuantizer<u8>,
+    ) -> Result<Self> {
         let features = GradientScale::Activations(linear.bias.len());
-        Ok(Layer { linear: linear.clone(), weights, outputs: outputs.with_gradient_scale(features) })
+        Ok(Layer { linear: linear.clone(), weights, width, outputs: outputs.with_gradient_scale(features) })
     }
 }
 
-fn weight_scheme(bits: u32) -> Result<Scheme<i8>> {
-    Ok(Scheme::symmetric().with_bits(bits)?.per_axis(Axis(0)))
+fn weight_scheme(width: Width) -> Result<Scheme<i8>> {
+    let scheme = Scheme::symmetric().per_axis(Axis(0));
+    match width {
+        Width::Bits(bits) => scheme.with_bits(bits),
+        Width::Ternary => scheme.with_code_range(-1, 1),
+    }
+}
+
+/// Ternary weights by their mean magnitudes, with codes that fit the layers. Every gradient passes.
+fn ternary(weights: &Array2<f32>) -> Result<LearnedQuantizer<i8>> {
+    let params = Ternary::absmean().per_axis(Axis(0)).params_of(weights)?;
+    let params = QParams::new(params.granularity(), params.scale().clone(), None)?.with_code_range(-1, 1)?;
+    Ok(LearnedQuantizer::new(params)?.with_clipping(SteClipping::Never))
+}
+
+/// Returns the size of codes of fewer bits with their scales.
+fn packed_size<T: Element<Code = i8>>(weights: &QTensor<i8, Ix2>) -> Result<usize> {
+    let params = QParams::<T>::new(weights.params().granularity(), weights.params().scale().clone(), None)?;
+    Ok(QTensor::from_codes(weights.codes().clone(), params)?.size_in_bytes())
 }
 
 /// The scheme of activations after a ReLU: from 0 on.
-fn activation_scheme(bits: u32) -> Result<Scheme<u8>> {
-    Scheme::asymmetric().with_bits(bits)
+fn activation_scheme(width: Width) -> Result<Scheme<u8>> {
+    Scheme::asymmetric().with_bits(width.activation_bits())
 }
 
 /// The scheme of scores, which have both signs.

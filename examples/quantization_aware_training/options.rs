@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use lexopt::{Arg, Parser, ValueExt};
 
 pub(crate) const HELP: &str = "\
-Trains a small network on images of clothing for 8, 4, 3 and 2 bits, and compares it with quantization after training.
+Trains a small network on images of clothing for 8, 4, 3 and 2 bits, ternary weights and one bit, and compares it with quantization after training.
 
 Usage: cargo run --release --example quantization_aware_training -- [OPTIONS]
 

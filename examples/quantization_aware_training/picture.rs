@@ -14,9 +14,11 @@ const MIN_MAX: RGBColor = RGBColor(206, 92, 60);
 const LEAST_ERROR: RGBColor = RGBColor(86, 154, 118);
 const TRAINED: RGBColor = RGBColor(72, 120, 178);
 
-/// Writes the picture as SVG. Missing directories are made.
+/// Writes the picture as SVG. Missing directories are made. The networks are those whose weights and activations have the same
+/// number of bits, of two or more.
 pub(crate) fn save(path: &Path, outcomes: &[Outcome]) -> Result {
-    chart::save(path, SIZE, |root| draw(root, outcomes))
+    let outcomes: Vec<&Outcome> = outcomes.iter().filter(|o| o.bits >= 2.0).collect();
+    chart::save(path, SIZE, |root| draw(root, &outcomes))
 }
 
 /// A line of the picture: which accuracies, and their name.
@@ -28,7 +30,7 @@ const SERIES: [Series; 4] = [
     (|o| &o.min_max, MIN_MAX, "quantized after training, min-max"),
 ];
 
-fn draw(root: &Area, outcomes: &[Outcome]) -> Result {
+fn draw(root: &Area, outcomes: &[&Outcome]) -> Result {
     let root = root
         .margin(14, 10, 8, 16)
         .titled("Accuracy on the test images: three seeds, lines through their means", font(22, INK))?;
@@ -37,7 +39,7 @@ fn draw(root: &Area, outcomes: &[Outcome]) -> Result {
     let low = all().flatten().map(percent).fold(f64::INFINITY, f64::min);
     let high = all().flatten().map(percent).fold(0.0, f64::max);
     let y = (low - 0.05 * (high - low), high + 0.08 * (high - low));
-    let bits = outcomes.iter().map(|o| o.bits.into());
+    let bits = outcomes.iter().map(|o| o.bits);
     let x = (bits.clone().fold(f64::INFINITY, f64::min) - 0.4, bits.fold(0.0, f64::max) + 0.4);
     let axes = [axis(x, whole_numbers(x)), axis(y, round_ticks(y))];
     let titles = ["bits of weights and activations", "accuracy in percent"];
@@ -46,9 +48,9 @@ fn draw(root: &Area, outcomes: &[Outcome]) -> Result {
         line(&mut chart, (x.0, tick), (x.1, tick), GRID)?;
     }
     for (of, color, _) in SERIES {
-        let means = outcomes.iter().map(|o| (o.bits.into(), percent(&mean(of(o)))));
+        let means = outcomes.iter().map(|o| (o.bits, percent(&mean(of(o)))));
         chart.draw_series([PathElement::new(means.collect::<Vec<(f64, f64)>>(), color.stroke_width(2))])?;
-        let dots = outcomes.iter().flat_map(|o| of(o).iter().map(move |a| (o.bits.into(), percent(a))));
+        let dots = outcomes.iter().flat_map(|o| of(o).iter().map(move |a| (o.bits, percent(a))));
         chart.draw_series(dots.map(|at: (f64, f64)| Circle::new(at, 4, color.mix(0.6).filled())))?;
     }
     // Accuracy rises with the bits, so the lower right corner is free.

@@ -7,8 +7,8 @@ use ndarray::{Array1, Array2, Array4, Axis};
 use ndarray_quant::gemm::{self, Epilogue, I32Epilogue, Int8, PackedRhs, RequantizeEpilogue, Workspace, gemm_into};
 use ndarray_quant::graph::{Arena, GraphBuilder};
 use ndarray_quant::{
-    Element, Granularity, I2, I4, QParams, QTensor,
-    nn::{Arithmetic, Linear, LinearNBits, Window},
+    BinaryTensor, Element, Granularity, I2, I4, QParams, QTensor,
+    nn::{Arithmetic, BinaryLinear, Linear, LinearNBits, Window},
 };
 
 use crate::data::uniform;
@@ -66,6 +66,7 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result {
     case("linear_w4_g32", |s| linear_nbits::<I4>(s, 32))?;
     case("linear_w2_g32", |s| linear_nbits::<I2>(s, 32))?;
     case("linear_ternary", |s| linear_nbits::<I2>(s, s.k))?;
+    case("linear_binary", linear_binary)?;
     case("gemm_f32", float_product)
 }
 
@@ -123,6 +124,14 @@ fn linear_nbits<T: Element<Code = i8>>(s: Shape, group: usize) -> ndarray_quant:
     let (x, mut out) = (uniform((s.m, s.k), -2.0..2.0), Array2::zeros((s.m, s.n)));
     let mut workspace = Workspace::new();
     Ok(Box::new(move || layer.forward_dynamic_into(black_box(&x), &mut out, &mut workspace)))
+}
+
+/// Signs in, float out, weights of one bit.
+fn linear_binary(s: Shape) -> ndarray_quant::Result<Call> {
+    let layer = BinaryLinear::new(&uniform((s.n, s.k), -1.0..1.0), None)?;
+    let x = BinaryTensor::sign(&uniform((s.m, s.k), -1.0f32..1.0))?;
+    let (mut out, mut workspace) = (Array2::zeros((s.m, s.n)), Workspace::new());
+    Ok(Box::new(move || layer.forward_into(black_box(&x), &mut out, &mut workspace)))
 }
 
 /// A float network of one pointwise convolution, in which the rows are the pixels of one image.
