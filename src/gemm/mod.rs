@@ -83,8 +83,8 @@ pub use workspace::Workspace;
 
 /// Returns the name of the instruction set in use: the best of this machine, capped by `NDARRAY_QUANT_ISA`.
 ///
-/// One of `sse2`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `amx`; `neon`, `dotprod`, `i8mm` on AArch64; `simd128`
-/// in WebAssembly; or `portable` on other targets. The variable is read once; results are the same bits on
+/// One of `sse2`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `amx`; `neon`, `dotprod`, `i8mm` on AArch64; `simd128`,
+/// `relaxed-simd` in WebAssembly; or `portable` on other targets. The variable is read once; results are the same bits on
 /// all of them. `amx` means that deep products use it; see the [module](self) for when.
 pub fn kernel_name() -> &'static str {
     crate::simd::Isa::gemm_name()

@@ -1,6 +1,9 @@
-//! SIMD of WebAssembly: `simd128`.
+//! SIMD of WebAssembly: `simd128`, and the dot product of `relaxed-simd` if the program is compiled for it.
 //!
 //! A program has one set: WebAssembly is validated as a whole before it runs, so there is nothing to detect.
+//!
+//! Relaxed instructions may differ between engines. The dot product of bytes does not if one operand is 0 to 127: so it
+//! multiplies weights of few bits, and codes of 8 bits are widened.
 #![allow(unsafe_code, reason = "intrinsics; the target has them")]
 
 use core::arch::wasm32::*;
@@ -15,7 +18,7 @@ pub(crate) use one_set::*;
 use super::vector::vector_methods;
 use super::{Target, Task, Vector, multiply_i16};
 
-const NAME: &str = "simd128";
+const NAME: &str = if cfg!(target_feature = "relaxed-simd") { "relaxed-simd" } else { "simd128" };
 
 pub(crate) use Simd128 as Baseline;
 
@@ -32,6 +35,14 @@ impl Target for Simd128 {
 
 type I = v128;
 type F = v128;
+
+/// [`Vector::multiply_add_i8`] without `relaxed-simd`.
+#[cfg(any(test, not(target_feature = "relaxed-simd")))]
+#[inline(always)]
+fn widened_multiply_add_i8(a: I, b: I) -> I {
+    let even = i16x8_mul(Simd128.even_u8(a), Simd128.even_i8(b));
+    i16x8_add(even, i16x8_mul(Simd128.odd_u8(a), Simd128.odd_i8(b)))
+}
 
 // SAFETY: the target has these instructions.
 unsafe impl Vector for Simd128 {
@@ -51,8 +62,11 @@ unsafe impl Vector for Simd128 {
             fn shift_right(x: I, bits: i32) -> I = u32x4_shr(x, bits as u32);
             fn multiply_add_i16(a: I, b: I) -> I = i32x4_dot_i16x8(a, b);
             fn multiply_add_i8(a: I, b: I) -> I = {
-                let even = i16x8_mul(Simd128.even_u8(a), Simd128.even_i8(b));
-                i16x8_add(even, i16x8_mul(Simd128.odd_u8(a), Simd128.odd_i8(b)))
+                #[cfg(target_feature = "relaxed-simd")]
+                let sums = i16x8_relaxed_dot_i8x16_i7x16(b, a);
+                #[cfg(not(target_feature = "relaxed-simd"))]
+                let sums = widened_multiply_add_i8(a, b);
+                sums
             };
             fn add_saturating_i16(a: I, b: I) -> I = i16x8_add_sat(a, b);
             fn pack_i16(a: I, b: I) -> I = i16x8_narrow_i32x4(a, b);
@@ -107,3 +121,25 @@ unsafe impl Vector for Simd128 {
 }
 
 multiply_i16!(Simd128, MR = 4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every pair of bytes, beside a pair of the greatest product, with and without `relaxed-simd`.
+    #[test]
+    fn sums_of_two_products_of_bytes_equal_the_formula() {
+        for (x, y, place) in (0..=127u8).flat_map(|x| (-128..=127i8).map(move |y| (x, y, usize::from(x) % 2))) {
+            // The neighbour has the greatest product, so that sums reach both ends of their range.
+            let (other, expected) = if y < 0 { (-128, -128 * 127) } else { (127, 127 * 127) };
+            let expected = (i16::from(x) * i16::from(y) + expected).to_le_bytes();
+            let (mut a, mut b) = ([127u8; 2], [other; 2]);
+            (a[place], b[place]) = (x, y);
+            let splat = |bytes: [u8; 2]| i16x8_splat(i16::from_le_bytes(bytes));
+            let (a, b) = (splat(a), splat(b.map(|b| b as u8)));
+            for found in [Simd128.multiply_add_i8(a, b), widened_multiply_add_i8(a, b)] {
+                assert!(i16x8_all_true(i16x8_eq(found, splat(expected))), "{x} times {y}");
+            }
+        }
+    }
+}
