@@ -10,14 +10,14 @@ use ndarray_quant::io::onnx::{ModelDescription, TensorDescription};
 use serde::Serialize;
 
 use crate::args::Shapes;
-use crate::model;
+use crate::model::{self, Network};
 use crate::output::{self, at, say};
 use crate::samples::{Samples, views};
 
 /// Print the operators and sizes of an ONNX file, and check that its network is supported.
 ///
-/// Reads the network, quantizes its weights, and runs it once on zeros. If something is not supported, prints all of it and
-/// exits with status 1.
+/// Reads the network, quantizes its weights, and runs it once on zeros. Of a network that is quantized, it prints the nodes
+/// that compute in float, and why. If something is not supported, prints all of it and exits with status 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -70,11 +70,19 @@ struct FirstRun {
     /// Nodes after folding and fusion.
     nodes: usize,
     layers: usize,
-    float32_bytes: usize,
-    float16_bytes: usize,
-    int8_bytes: usize,
+    weights: Weights,
     outputs: Vec<(String, Vec<usize>)>,
     ms: f64,
+}
+
+/// The size of the weights in bytes.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Weights {
+    /// Of a float network, in each precision.
+    Float { float32_bytes: usize, float16_bytes: usize, int8_bytes: usize },
+    /// Of a quantized network, as it stores them; and its nodes that do not compute from codes to codes.
+    Quantized { quantized_bytes: usize, not_on_codes: Vec<String> },
 }
 
 impl Inspect {
@@ -102,28 +110,28 @@ impl Inspect {
     }
 
     fn first_run(&self, description: &ModelDescription) -> Result<FirstRun> {
-        let graph = model::read_described(&self.model, description, &self.shapes.shapes)?;
-        let graph = at(&self.model, graph.simplify())?;
-        let size =
-            |recipe: Recipe| -> Result<usize> { Ok(at(&self.model, graph.quantize(&recipe))?.weights_size_in_bytes()) };
-        let float16_bytes = size(Recipe::float16(&graph)).context("float16 weights")?;
-        let int8_bytes = size(at(&self.model, Recipe::dynamic_range(&graph))?).context("int8 weights")?;
-        let network = at(&self.model, graph.compile())?;
-        let zeros = Samples::zeros(&graph, 1).batch(0..1)?;
+        let network = Network::read_described(&self.model, description, &self.shapes.shapes)?;
+        let graph = network.graph();
+        let weights = match &network {
+            Network::Float { graph, .. } => {
+                let size = |recipe: Recipe| at(&self.model, graph.quantize(&recipe)).map(|q| q.weights_size_in_bytes());
+                let float16_bytes = size(Recipe::float16(graph)).context("float16 weights")?;
+                let int8_bytes = size(at(&self.model, Recipe::dynamic_range(graph))?).context("int8 weights")?;
+                Weights::Float { float32_bytes: graph.size_in_bytes(), float16_bytes, int8_bytes }
+            }
+            Network::Quantized(network) => {
+                let nodes = network.modes().into_iter().filter(|node| node.why.is_some());
+                let not_on_codes = nodes.map(|node| node.to_string()).collect();
+                Weights::Quantized { quantized_bytes: network.weights_size_in_bytes(), not_on_codes }
+            }
+        };
+        let zeros = Samples::zeros(graph, 1).batch(0..1)?;
         let start = Instant::now();
-        let outputs = network.run_many(&views(&zeros), &mut model::arena());
+        let outputs = network.run(&views(&zeros), &mut model::arena());
         let ms = 1e3 * start.elapsed().as_secs_f64();
         let outputs = at(&self.model, outputs).context("a run on zeros")?;
         let outputs = graph.outputs().iter().cloned().zip(outputs.iter().map(|output| output.shape().to_vec()));
-        Ok(FirstRun {
-            nodes: graph.nodes().len(),
-            layers: layers(&graph),
-            float32_bytes: graph.size_in_bytes(),
-            float16_bytes,
-            int8_bytes,
-            outputs: outputs.collect(),
-            ms,
-        })
+        Ok(FirstRun { nodes: graph.nodes().len(), layers: layers(graph), weights, outputs: outputs.collect(), ms })
     }
 }
 
@@ -185,13 +193,24 @@ impl Inspection {
 
 impl FirstRun {
     fn print(&self) {
-        say!("after folding and fusion: {} nodes, {} of them with weights to quantize", self.nodes, self.layers);
-        say!(
-            "weights: {} in float32, {} in float16, {} in int8",
-            output::size(self.float32_bytes),
-            output::size(self.float16_bytes),
-            output::size(self.int8_bytes)
-        );
+        match &self.weights {
+            Weights::Float { float32_bytes, float16_bytes, int8_bytes } => {
+                say!(
+                    "after folding and fusion: {} nodes, {} of them with weights to quantize",
+                    self.nodes,
+                    self.layers
+                );
+                let [float32, float16, int8] =
+                    [float32_bytes, float16_bytes, int8_bytes].map(|&bytes| output::size(bytes));
+                say!("weights: {float32} in float32, {float16} in float16, {int8} in int8");
+            }
+            Weights::Quantized { quantized_bytes, not_on_codes } => {
+                let on_codes = self.nodes - not_on_codes.len();
+                say!("already quantized; after fusion: {} nodes, {on_codes} of them from codes to codes", self.nodes);
+                not_on_codes.iter().for_each(|node| say!("  {node}"));
+                say!("weights: {}", output::size(*quantized_bytes));
+            }
+        }
         let outputs: Vec<String> =
             self.outputs.iter().map(|(name, shape)| format!("{name} {}", output::shape(shape))).collect();
         say!("ran on zeros in {:.1} ms: {}", self.ms, outputs.join(", "));

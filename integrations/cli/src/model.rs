@@ -28,14 +28,19 @@ pub(crate) enum Network {
 impl Network {
     /// Reads a `.onnx` or `.safetensors` file.
     pub(crate) fn read(path: &Path, shapes: &[InputShape]) -> Result<Self> {
-        if Format::of(path) == Some(Format::Onnx) {
-            let model = describe(path)?;
-            if !model.is_quantized {
-                let graph = at(path, read_described(path, &model, shapes)?.simplify())?;
-                return Ok(Self::Float { compiled: at(path, graph.compile())?, graph });
-            }
+        match Format::of(path) {
+            Some(Format::Onnx) => Self::read_described(path, &describe(path)?, shapes),
+            _ => Ok(Self::Quantized(Box::new(read_quantized(path, shapes)?.network))),
         }
-        Ok(Self::Quantized(Box::new(read_quantized(path, shapes)?.network)))
+    }
+
+    /// Reads a `.onnx` file with this description.
+    pub(crate) fn read_described(path: &Path, model: &ModelDescription, shapes: &[InputShape]) -> Result<Self> {
+        if model.is_quantized {
+            return Ok(Self::Quantized(Box::new(read_quantized(path, shapes)?.network)));
+        }
+        let graph = at(path, read_described(path, model, shapes)?.simplify())?;
+        Ok(Self::Float { compiled: at(path, graph.compile())?, graph })
     }
 
     pub(crate) fn graph(&self) -> &Graph {

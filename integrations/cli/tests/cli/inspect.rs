@@ -31,6 +31,18 @@ fn writes_json() {
 }
 
 #[test]
+fn a_quantized_network_has_its_nodes_in_float_listed() {
+    let folder = Folder::with_network();
+    folder.succeeds(&["quantize", "image.onnx", "-o", "q.onnx", "--mode", "dynamic"]);
+    let text = folder.succeeds(&["inspect", "q.onnx"]);
+    assert!(text.contains("already quantized; after fusion: "), "{text}");
+    assert!(text.contains(": dynamic range, because its input "), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&folder.succeeds(&["inspect", "q.onnx", "--json", "-"])).unwrap();
+    assert!(json["run"]["weights"]["quantized_bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
 fn asks_for_the_shape_of_an_input() {
     let folder = Folder::new();
     folder.write("any.onnx", &image_network(0));
