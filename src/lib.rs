@@ -14,6 +14,7 @@
 //! | use 8-bit, 6-bit and 4-bit floats | [`minifloat`]: [`F8E4M3FN`](minifloat::F8E4M3FN), [`MinifloatParams`](minifloat::MinifloatParams) … |
 //! | use block formats: MX, NVFP4, NF4, ggml's | [`block`]: [`BlockTensor`](block::BlockTensor) |
 //! | run linear and convolution layers on codes | [`nn`]: [`Linear`](nn::Linear), [`Conv2d`](nn::Conv2d), [`Output`](nn::Output) |
+//! | quantize weights to four bits and fewer: GPTQ, AWQ, HQQ … | [`ptq`]: [`Gptq`](ptq::Gptq), [`Awq`](ptq::Awq), [`Hqq`](ptq::Hqq) … |
 //! | train with quantization | [`qat`]: [`FakeQuantize`](qat::FakeQuantize), [`LearnedQuantizer`](qat::LearnedQuantizer), [`FakeLinear`](qat::FakeLinear) … |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
 //! | quantize a whole network | [`graph`] |
@@ -58,6 +59,7 @@ pub mod nn;
 pub mod observer;
 pub mod ops;
 pub mod prelude;
+pub mod ptq;
 pub mod qat;
 mod qparams;
 mod qtensor;

@@ -26,6 +26,7 @@ use ndarray_quant::metrics::sqnr_db;
 use ndarray_quant::nn::{Arithmetic, Conv2d, HalfLinear, Linear, Multiplier, Output, Window};
 use ndarray_quant::observer::{Bounds, MinMax, MovingAverage, Percentile, Ranges};
 use ndarray_quant::ops::{Add, Concat, MaxPool, Pad, matmul_integer};
+use ndarray_quant::ptq::{AdaRound, Gptq, Hadamard, Hqq, InputStatistics, SmoothQuant};
 use ndarray_quant::qat::BatchNormFold;
 use ndarray_quant::{Error, Granularity, I4, Packed, QParams, QTensor, Result, Scheme};
 
@@ -182,6 +183,17 @@ fn observers() -> Vec<(&'static str, Error)> {
         failed!(rows().observe(&ones([4, 4]))),
         failed!(rows().merge(&MinMax::per_tensor())),
         failed!(Percentile::per_tensor().with_percentile(30.0)),
+        failed!(Gptq::new().with_damping(-0.1)),
+        failed!(AdaRound::new().with_learning_rate(0.0)),
+        failed!(Hqq::new().with_norm(2.0)),
+        failed!(SmoothQuant::new().with_alpha(1.5)),
+        failed!(Gptq::new().quantize(&ones([2, 1]), &Scheme::<I4>::symmetric(), &array![[-1.0]])),
+        failed!(Gptq::new().quantize(&ones([2, 1]), &Scheme::<I4>::symmetric(), &array![[f64::NAN]])),
+        failed!(Gptq::new().quantize(&ones([2, 4]), &Scheme::<I4>::symmetric(), &Array2::eye(3))),
+        failed!(Gptq::new().quantize(&ones([2, 4]), &Scheme::<I4>::symmetric().per_axis(Axis(1)), &Array2::eye(4))),
+        failed!(Hadamard::new(4, 0).rotate(&ones([1, 5]))),
+        failed!(InputStatistics::new(4).merge(&InputStatistics::new(5))),
+        failed!(graph().quantize_with(&dynamic_range(), None, Gptq::new())),
         failed!(MovingAverage::per_tensor().with_averaging_constant(2.0)),
         failed!(BatchNormFold::new(ones([2]), ones([3]))),
         failed!(

@@ -6,6 +6,7 @@ use ndarray_quant::error::{GraphError, ShapeError, ValueError};
 use ndarray_quant::{
     graph::{Activation, Arena, Calibrator, Clamp, Graph, GraphBuilder, Op, Recipe, TensorId, op},
     nn::{Padding, Window},
+    ptq::CoordinateDescent,
 };
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
@@ -373,7 +374,7 @@ fn passes_of_many_layers() {
     assert_eq!(equalized.nodes().len(), graph.nodes().len());
 
     let mut recipe = Recipe::dynamic_range(&graph).unwrap();
-    let network = graph.quantize_with_coordinate_descent(&recipe, &calibration).unwrap();
+    let network = graph.quantize_with(&recipe, Some(&calibration), CoordinateDescent::new()).unwrap();
     assert_eq!(network.run(&x).unwrap().dim(), IxDyn(&[1, 1]));
     recipe.float_layers = graph.nodes().iter().map(|node| node.output.clone()).collect();
     graph.quantize(&recipe).unwrap();

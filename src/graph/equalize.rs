@@ -13,6 +13,7 @@ use super::network::{FreshNames, Graph, Node, Parts};
 use crate::error::Error;
 use crate::error::{GraphError, Result};
 use crate::ops::operator::Inputs;
+use crate::ptq::SmoothQuant;
 
 /// Tied channels: sets of tensors whose channels must share their scaling factors, for example both operands of a sum.
 /// A disjoint-set forest over the tensors of a graph.
@@ -107,6 +108,15 @@ impl Graph {
     /// [`Error::Value`] if `calibration` observed nothing. [`Error::Graph`] if it is of another graph, or if this is the
     /// graph of a quantized network.
     pub fn equalize(&self, calibration: &Calibration) -> Result<Graph> {
+        self.equalize_with(calibration, SmoothQuant::new())
+    }
+
+    /// [`equalize`](Self::equalize) by the factors of SmoothQuant with any migration strength: `s_c = x_c^α / w_c^(1 - α)`,
+    /// of which cross-layer equalization is the case `α = 0.5`.
+    ///
+    /// # Errors
+    /// Same as [`equalize`](Self::equalize).
+    pub fn equalize_with(&self, calibration: &Calibration, method: SmoothQuant) -> Result<Graph> {
         self.check_float()?;
         calibration.check_observed()?;
         let mut tied = TiedChannels::new(self);
@@ -137,7 +147,7 @@ impl Graph {
         let mut scaling = Scaling::new(self.clone().into_parts());
         for group in groups.values().filter(|g| !g.fixed && !g.writers.is_empty() && !g.readers.is_empty()) {
             if let Some(max) = self.max_of_group(group, calibration)? {
-                scaling.scale(group, &max);
+                scaling.scale(group, &max, method);
             }
         }
         Graph::new(scaling.parts)
@@ -180,7 +190,7 @@ impl Scaling {
     }
 
     /// Scales the channels of a group, whose largest magnitudes are `max`.
-    fn scale(&mut self, group: &Group, max: &Array1<f32>) {
+    fn scale(&mut self, group: &Group, max: &Array1<f32>, method: SmoothQuant) {
         let mut max_weight = Array1::<f32>::zeros(max.len());
         let mut depthwise_only = true;
         for &i in &group.readers {
@@ -194,8 +204,8 @@ impl Scaling {
         }
         let factor = |(&x, &w): (&f32, &f32)| match depthwise_only {
             true if x > 0.0 => x,
-            false if x > 0.0 && w > 0.0 => num_traits::Float::sqrt(x / w),
-            _ => 1.0,
+            false => method.factor(x, w),
+            true => 1.0,
         };
         let factors: Vec<f32> = max.iter().zip(&max_weight).map(factor).collect();
         if factors.iter().any(|s| !(s.is_normal() && (1.0 / s).is_normal())) {

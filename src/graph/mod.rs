@@ -21,7 +21,7 @@
 //! | quantize in one call | [`FullInteger`], [`FullIntegerSearch`] |
 //! | quantize and run | [`Graph::quantize`], [`QuantizedNetwork`] |
 //! | equalize channels | [`Graph::equalize`] |
-//! | round weights by their effect on the output | [`Graph::quantize_with_coordinate_descent`] |
+//! | round weights by their effect on the output: GPTQ, AdaRound, … | [`Graph::quantize_with`], [`WeightRounding`] |
 //! | choose precisions for a size or an SQNR | [`Graph::mixed_precision_within_bytes`], [`Graph::mixed_precision_for_sqnr`], [`MixedPrecision`] |
 //! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
 //! | list the nodes that stay in float, and why | [`QuantizedNetwork::modes`] |
@@ -67,7 +67,7 @@
 // | `equalize` | cross-layer equalization |
 // | `full_integer`, `samples` | the whole trip in one call; the choice of ranges by the error behind each tensor; held-out samples |
 // | `code_roots` | tensors that share their codes |
-// | `coordinate_descent` | weight rounding with bias correction |
+// | `weight_rounding` | weight rounding with bias correction |
 // | `quantize`, `stored` | quantized weights |
 // | `lower`, `qnetwork` | lowering to codes, or to their simulation on floats |
 // | `mixed` | mixed precision under a budget |
@@ -82,7 +82,6 @@ mod calibrate;
 mod code_roots;
 pub(crate) mod collect;
 mod compile;
-mod coordinate_descent;
 mod equalize;
 mod fold;
 mod full_integer;
@@ -101,6 +100,7 @@ mod report;
 mod reshapes;
 mod samples;
 mod stored;
+mod weight_rounding;
 
 pub use crate::ops::clamp::Clamp;
 pub use crate::ops::registry::Op;
@@ -129,3 +129,4 @@ pub use recipe::{GivenParams, Precision, Recipe, TensorRecipe};
 pub use report::{ErrorMetrics, ErrorReport, LayerReport};
 #[cfg(any(feature = "safetensors", feature = "onnx"))]
 pub(crate) use stored::Stored;
+pub use weight_rounding::WeightRounding;

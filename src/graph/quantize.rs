@@ -2,22 +2,20 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use alloc::vec::Vec;
 
-use ndarray::{Array1, ArrayD, Axis};
+use ndarray::Array1;
 
-use super::calibrate::{Calibration, LayerMoments};
+use super::calibrate::Calibration;
 use super::collect::set_of;
-use super::coordinate_descent;
 use super::network::{Constant, FreshNames, Graph, Node, Parts};
 use super::qnetwork::QuantizedNetwork;
-use super::recipe::{Precision, Recipe, TensorRecipe, read_as_non_weights, weights_of};
+use super::recipe::{Precision, Recipe, read_as_non_weights, weights_of};
 use super::stored::Stored;
-use crate::element::{Element, I2, I4};
-use crate::error::{ParamsError, Result};
+use super::weight_rounding::{WeightRounding, mean_error, round};
+use crate::element::{I2, I4};
+use crate::error::Result;
 use crate::gemm::Int8Bits;
 use crate::granularity::Granularity;
-use crate::qtensor::QTensor;
 
 /// A way to quantize a network, for [`Graph::quantize`]: a [`Recipe`], or [`FullInteger`](super::FullInteger), which finds one.
 pub trait Quantization {
@@ -30,7 +28,7 @@ pub trait Quantization {
 
 impl Quantization for Recipe {
     fn quantize(&self, graph: &Graph) -> Result<QuantizedNetwork> {
-        graph.quantize_with(self, None)
+        graph.quantize_with(self, None, WeightRounding::Nearest)
     }
 }
 
@@ -52,39 +50,38 @@ impl Graph {
         by.quantize(self)
     }
 
-    /// Quantizes the network by a recipe, with weights rounded to reduce the error of each layer's output on the observed
-    /// inputs. Use it where weights cause the error, for example at 4 bits.
+    /// Quantizes the network by a recipe, with a method that rounds weights to reduce the error of each layer's output. Use it
+    /// where weights cause the error, for example at 4 bits.
     ///
-    /// The error of a layer's output is `(w - ŵ) · x`. Starting from the nearest codes, cyclic coordinate descent moves
-    /// one code after the other to where the variance of the error, `(w - ŵ) · Cov[x] · (w - ŵ)ᵀ`, is least, until no code
-    /// moves or after 6 passes: rounding errors then cancel on inputs as observed. It minimizes the layer-wise objective
-    /// of AdaRound and GPTQ, as QuantEase does (Behdin et al., 2023). The mean of the error, `(w - ŵ) · E[x]`, is added to
-    /// the bias (bias correction: Nagel et al., "Data-free quantization through weight equalization and bias correction",
-    /// 2019).
+    /// The error of a layer's output is `(w - ŵ) · x`. [`CoordinateDescent`], [`Gptq`] and [`AdaRound`] reduce its variance on
+    /// the observed inputs, `(w - ŵ) · Cov[x] · (w - ŵ)ᵀ`: rounding errors then cancel. [`Hqq`] needs no data. With a
+    /// calibration, the mean of the error, `(w - ŵ) · E[x]`, is added to the bias, whatever the method (bias correction: Nagel
+    /// et al., "Data-free quantization through weight equalization and bias correction", 2019).
     ///
+    /// Weights whose scales are [given](super::TensorRecipe::given) and those of recurrent layers are rounded to nearest.
     /// See [`Calibrator`](super::Calibrator) for an example.
+    ///
+    /// [`CoordinateDescent`]: crate::ptq::CoordinateDescent
+    /// [`Gptq`]: crate::ptq::Gptq
+    /// [`AdaRound`]: crate::ptq::AdaRound
+    /// [`Hqq`]: crate::ptq::Hqq
     ///
     /// # Errors
     /// Same as [`quantize`](Self::quantize), and [`Error::Value`](crate::Error::Value) if the calibration observed
-    /// nothing, [`Error::Argument`](crate::Error::Argument) if it has no second moments,
-    /// [`Error::Graph`](crate::Error::Graph) if it is of another graph.
-    pub fn quantize_with_coordinate_descent(
+    /// nothing, [`Error::Argument`](crate::Error::Argument) if it has no second moments or the method needs one and there is
+    /// none, [`Error::Graph`](crate::Error::Graph) if it is of another graph.
+    pub fn quantize_with(
         &self,
         recipe: &Recipe,
-        calibration: &Calibration,
+        calibration: Option<&Calibration>,
+        rounding: impl Into<WeightRounding>,
     ) -> Result<QuantizedNetwork> {
-        self.quantize_with(recipe, Some((calibration, Rounding::Descent)))
-    }
-
-    /// Quantizes the network. With a calibration, biases are corrected by the mean error of the weights.
-    pub(crate) fn quantize_with(
-        &self,
-        recipe: &Recipe,
-        calibration: Option<(&Calibration, Rounding)>,
-    ) -> Result<QuantizedNetwork> {
+        let rounding = rounding.into();
         self.check_float()?;
-        if let Some((calibration, _)) = calibration {
-            calibration.check_moments()?;
+        match calibration {
+            Some(calibration) => calibration.check_moments()?,
+            None if rounding.needs_moments() => return Err(Calibration::without("none")),
+            None => {}
         }
         recipe.check(self)?;
         let parts = self.clone().into_parts();
@@ -92,6 +89,7 @@ impl Graph {
         let mut quantizer = Quantizer {
             graph: self,
             calibration,
+            rounding,
             fixed: read_as_non_weights(self),
             recipe: recipe.clone(),
             parts,
@@ -111,17 +109,11 @@ impl Graph {
     }
 }
 
-/// The rounding of weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rounding {
-    Nearest,
-    Descent,
-}
-
 /// Moves the weights of a graph from `parts` to `stored`.
 struct Quantizer<'g> {
     graph: &'g Graph,
-    calibration: Option<(&'g Calibration, Rounding)>,
+    calibration: Option<&'g Calibration>,
+    rounding: WeightRounding,
     /// Names of tensors that are not only read as weights. These stay as they are.
     fixed: BTreeSet<&'g str>,
     recipe: Recipe,
@@ -148,22 +140,23 @@ impl Quantizer<'_> {
                 let tensor = &self.recipe.tensors[name];
                 let kept = tensor.given.is_none() && node.operator().layer().is_some();
                 let moments = match self.calibration.filter(|_| kept) {
-                    Some((calibration, _)) => {
+                    Some(calibration) => {
                         calibration.of_layer(&node.output, node.groups(), weights.shape()[1..].iter().product())?
                     }
                     None => None,
                 };
-                let descend = moments.filter(|_| self.calibration.is_some_and(|(_, by)| by == Rounding::Descent));
                 let value = match precision {
-                    Precision::Int2 => Stored::Int2(quantize_weights::<I2>(weights, tensor, descend)?),
-                    Precision::Int4 => Stored::Int4(quantize_weights::<I4>(weights, tensor, descend)?),
-                    _ => Stored::Int8(quantize_weights::<i8>(weights, tensor, descend)?),
+                    Precision::Int2 => Stored::Int2(round::<I2>(weights, tensor, moments, self.rounding)?),
+                    Precision::Int4 => Stored::Int4(round::<I4>(weights, tensor, moments, self.rounding)?),
+                    _ => Stored::Int8(round::<i8>(weights, tensor, moments, self.rounding)?),
                 };
                 if tensor.given.is_some() {
                     self.limit_bias(i, node, &value)?;
+                } else if self.rounding.chooses_grid(tensor) {
+                    self.recipe.tensor_mut(name)?.ranges = value.ranges();
                 }
                 if let Some(moments) = moments {
-                    let error = coordinate_descent::mean_error(moments, weights, &value.dequantize());
+                    let error = mean_error(moments, weights, &value.dequantize());
                     self.correct_bias(i, node, &error);
                 }
                 value
@@ -258,24 +251,4 @@ impl Quantizer<'_> {
         }
         Ok(())
     }
-}
-
-/// Rounds weights to the nearest codes, then by coordinate descent if there are moments.
-fn quantize_weights<T: Element<Code = i8>>(
-    weights: &Constant,
-    tensor: &TensorRecipe,
-    moments: Option<&LayerMoments>,
-) -> Result<QTensor<T, ndarray::IxDyn>> {
-    let params = tensor.weight_params::<T>(weights.shape())?;
-    let mut codes = ArrayD::<i8>::zeros(weights.raw_dim());
-    params.quantize_into(weights, &mut codes)?;
-    if let Some(moments) = moments {
-        if tensor.is_in_groups() {
-            let (expected, found) = (Granularity::per_axis(Axis(0)), tensor.granularity);
-            return Err(ParamsError::Granularity { what: "weights for coordinate descent", expected, found }.into());
-        }
-        let scales: Vec<f32> = params.scale().iter().copied().cycle().take(weights.len_of(Axis(0))).collect();
-        coordinate_descent::round(moments, weights, &scales, params.code_range(), &mut codes);
-    }
-    QTensor::from_valid_codes(codes, params)
 }

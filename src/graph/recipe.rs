@@ -462,7 +462,7 @@ impl TensorRecipe {
     }
 
     /// The scheme of weights. In groups it has all codes; otherwise the smallest code is left out.
-    fn weight_scheme<T: Element>(&self) -> Scheme<T> {
+    pub(crate) fn weight_scheme<T: Element>(&self) -> Scheme<T> {
         match (self.is_in_groups(), self.symmetric) {
             (true, false) => Scheme::asymmetric(),
             (true, true) => Scheme::symmetric(),

@@ -64,6 +64,18 @@ impl Stored {
         !matches!(self, Stored::Half(_))
     }
 
+    /// The values of the smallest and the largest code of each block. None for half precision.
+    pub(crate) fn ranges(&self) -> Vec<(f32, f32)> {
+        fn of<T: Element<Code = i8>>(w: &QTensor<T, IxDyn>) -> Vec<(f32, f32)> {
+            let zero_point = |i: usize| w.params().zero_point().and_then(|z| z.as_slice()).map_or(0, |z| z[i].into());
+            let value = |code: i32, i: usize, scale: f32| (code - zero_point(i)) as f32 * scale;
+            let (min, max) = w.params().code_range();
+            let scales = w.params().scales().iter().enumerate();
+            scales.map(|(i, &scale)| (value(min, i, scale), value(max, i, scale))).collect()
+        }
+        with_codes!(self, w => of(w), _w => Vec::new())
+    }
+
     /// The length of the groups along the depth, if the weights are in groups.
     pub(crate) fn group(&self) -> Option<usize> {
         match with_codes!(self, w => w.params().granularity(), _w => return None) {

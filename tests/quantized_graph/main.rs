@@ -15,6 +15,7 @@ use ndarray_quant::{
         Precision, QuantizedNetwork, Recipe, TensorId, op,
     },
     nn::Window,
+    ptq::CoordinateDescent,
 };
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -101,7 +102,7 @@ fn every_kind_of_network_is_close_to_the_float_network() {
         .filter(|(name, _)| name.ends_with("weight"))
         .for_each(|(_, w)| w.precision = Precision::Int4);
     let rounded = graph.quantize(&coarse).unwrap();
-    let compensated = graph.quantize_with_coordinate_descent(&coarse, &calibration).unwrap();
+    let compensated = graph.quantize_with(&coarse, Some(&calibration), CoordinateDescent::new()).unwrap();
     assert!(quality(&compensated) > quality(&rounded) + 0.5, "{} {}", quality(&compensated), quality(&rounded));
 
     // Four bits in one layer, float in two others.
@@ -265,7 +266,10 @@ fn calibrations_do_not_depend_on_batches_order_or_shards() {
     assert!(matches!(whole.clone().merge(&plain), Err(Error::Graph(GraphError::Mismatch { .. }))));
     assert!(matches!(other.recipe(&graph, CalibrationMethod::MinMax), Err(Error::Graph(GraphError::Unknown { .. }))));
     let recipe = plain.recipe(&graph, CalibrationMethod::MinMax).unwrap();
-    assert!(matches!(graph.quantize_with_coordinate_descent(&recipe, &plain), Err(Error::Argument { .. })));
+    assert!(matches!(
+        graph.quantize_with(&recipe, Some(&plain), CoordinateDescent::new()),
+        Err(Error::Argument { .. })
+    ));
 }
 
 #[test]
@@ -530,6 +534,6 @@ fn new_constants_get_fresh_names() {
     let equal = graph.equalize(&calibration).unwrap();
     assert!(sqnr(&float, &equal.run(&x).unwrap()) > 100.0, "the same function");
     let recipe = Recipe::dynamic_range(&graph).unwrap();
-    let network = graph.quantize_with_coordinate_descent(&recipe, &calibration).unwrap();
+    let network = graph.quantize_with(&recipe, Some(&calibration), CoordinateDescent::new()).unwrap();
     assert!(sqnr(&float, &network.run(&x).unwrap()) > 30.0, "bias correction");
 }

@@ -9,7 +9,9 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use ndarray_quant::graph::{
     Calibration, CalibrationMethod, Calibrator, FullInteger, Graph, MixedPrecision, Precision, QuantizedNetwork, Recipe,
+    WeightRounding,
 };
+use ndarray_quant::ptq::{AdaRound, CoordinateDescent, Gptq, Hqq};
 
 use crate::args::{self, DataArgs, DataPath, ImageArgs, Mode};
 use crate::output::{self, at};
@@ -54,6 +56,28 @@ enum Rounding {
     Nearest,
     /// To the codes with the least error of the layer's output on the calibration data, with bias correction.
     CoordinateDescent,
+    /// The same by GPTQ.
+    Gptq,
+    /// The same by AdaRound.
+    Adaround,
+    /// To the nearest code, of groups with scales and zero points by HQQ. Needs --group-size.
+    Hqq,
+}
+
+impl Rounding {
+    fn method(self) -> WeightRounding {
+        match self {
+            Rounding::Nearest => WeightRounding::Nearest,
+            Rounding::CoordinateDescent => CoordinateDescent::new().into(),
+            Rounding::Gptq => Gptq::new().into(),
+            Rounding::Adaround => AdaRound::new().into(),
+            Rounding::Hqq => Hqq::new().into(),
+        }
+    }
+
+    fn uses_data(self) -> bool {
+        !matches!(self, Rounding::Nearest | Rounding::Hqq)
+    }
 }
 
 /// The quantization of a network.
@@ -160,7 +184,9 @@ impl QuantizationArgs {
         ensure!(method, "--calibrate-method: expected with --mode static");
         let groups = self.group_size.is_none() || (self.recipe.is_none() && self.mode == Mode::Dynamic);
         ensure!(groups, "--group-size: expected with --mode dynamic");
-        let uses_data = self.chooses_ranges() || self.equalize || self.weight_rounding != Rounding::Nearest;
+        let hqq = self.weight_rounding == Rounding::Hqq && self.recipe.is_none();
+        ensure!(!hqq || self.group_size.is_some(), "--weight-rounding hqq: expected with --group-size");
+        let uses_data = self.chooses_ranges() || self.equalize || self.weight_rounding.uses_data();
         let uses_data = uses_data || self.min_sqnr.is_some() || self.max_size.is_some();
         let given = !self.calibration_data.is_empty() || self.random_calibration_data.is_some();
         ensure!(uses_data || !given, "calibration data: nothing that was asked for needs any");
@@ -180,9 +206,9 @@ impl QuantizationArgs {
             return Ok(Quantization { float: found.float, network: found.network, notes });
         }
         let recipe = found.network.recipe().clone();
-        let calibration = match self.weight_rounding {
-            Rounding::Nearest => None,
-            Rounding::CoordinateDescent => Some(self.calibrate(path, &found.float, samples)?),
+        let calibration = match self.weight_rounding.uses_data() {
+            true => Some(self.calibrate(path, &found.float, samples)?),
+            false => None,
         };
         self.edit(path, found.float, recipe, Some(samples), calibration.as_ref(), notes)
     }
@@ -221,20 +247,18 @@ impl QuantizationArgs {
         if let Some(bytes) = self.max_size {
             recipe = at(path, float.mixed_precision_within_bytes(&recipe, &x("--max-size")?, bytes))?;
         }
-        let network = match self.weight_rounding {
-            Rounding::Nearest => float.quantize(&recipe),
-            Rounding::CoordinateDescent => {
-                let calibration = calibration.with_context(|| needs_data("--weight-rounding coordinate-descent"))?;
-                float.quantize_with_coordinate_descent(&recipe, calibration)
-            }
+        let calibration = match self.weight_rounding.uses_data() {
+            true => Some(calibration.with_context(|| needs_data("--weight-rounding"))?),
+            false => None,
         };
+        let network = float.quantize_with(&recipe, calibration, self.weight_rounding.method());
         Ok(Quantization { network: at(path, network)?, float, notes })
     }
 
     /// Observes the samples.
     fn calibrate(&self, path: &Path, graph: &Graph, samples: &Samples) -> Result<Calibration> {
         let mut calibrator = at(path, Calibrator::new(graph))?;
-        if self.weight_rounding == Rounding::CoordinateDescent {
+        if self.weight_rounding.uses_data() {
             calibrator = calibrator.with_second_moments();
         }
         let progress = output::progress("calibrating", samples.len());

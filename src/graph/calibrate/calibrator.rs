@@ -29,7 +29,7 @@ use crate::range::Bounds;
 ///
 /// ```
 /// use ndarray::{Array2, array};
-/// use ndarray_quant::graph::{Calibrator, GraphBuilder, Precision, Recipe};
+/// use ndarray_quant::{graph::{Calibrator, GraphBuilder, Precision, Recipe}, ptq::CoordinateDescent};
 ///
 /// let mut g = GraphBuilder::new();
 /// let x = g.input("x", &[1, 2])?;
@@ -44,7 +44,7 @@ use crate::range::Bounds;
 /// let mut recipe = Recipe::dynamic_range(&graph)?;
 /// recipe.tensor_mut("y.weight")?.precision = Precision::Int4;
 /// let nearest = graph.quantize(&recipe)?;
-/// let compensated = graph.quantize_with_coordinate_descent(&recipe, &calibration)?;
+/// let compensated = graph.quantize_with(&recipe, Some(&calibration), CoordinateDescent::new())?;
 /// let error = |y: ndarray::ArrayD<f32>| (y - graph.run(&x).unwrap()).mapv(f32::abs).sum();
 /// assert!(error(compensated.run(&x)?) < error(nearest.run(&x)?));
 /// # Ok::<(), ndarray_quant::Error>(())
@@ -93,10 +93,10 @@ impl Calibrator {
     }
 
     /// Observes the mean and the covariance of the input of each convolution and linear layer too, for
-    /// [`Graph::quantize_with_coordinate_descent`]. It starts without observations.
+    /// [`Graph::quantize_with`]. It starts without observations.
     ///
     /// Per layer and channel group they are a vector and a matrix over the depth: `in` for a linear layer,
-    /// `in / groups * kh * kw` for a convolution (its im2col rows). A layer of depth `d` takes `4 d²` to `8 d²` bytes per
+    /// `in / groups * kh * kw` for a convolution (its im2col rows). A layer of depth `d` takes `4 d²` to `12 d²` bytes per
     /// group. Inputs are rounded to 8 bits of the largest magnitude of their sample and group.
     #[must_use]
     pub fn with_second_moments(mut self) -> Self {

@@ -28,7 +28,7 @@ pub(crate) use moments::LayerMoments;
 /// |---|---|
 /// | [`recipe`](Self::recipe), by any [`CalibrationMethod`] | histograms |
 /// | [`Graph::equalize`] | largest magnitudes |
-/// | [`Graph::quantize_with_coordinate_descent`] | means and covariances |
+/// | [`Graph::quantize_with`], by any [`WeightRounding`](super::WeightRounding) | means and covariances |
 ///
 /// It owns its data, [merges](Self::merge), and with the feature `serde` it is saved and sent. Each sample is run by
 /// itself, and all sums are sums of integers. So calibrations are equal, bit for bit, whatever the batches, the order of
@@ -118,7 +118,7 @@ impl Calibration {
         match (&self.layers, &other.layers) {
             (None, None) => {}
             (Some(layers), Some(others)) => {
-                let size = |layer: &LayerMoments| (layer.groups(), layer.depth());
+                let size = |layer: &LayerMoments| (layer.groups().len(), layer.depth());
                 let same = |(name, layer)| others.get(name).is_some_and(|other| size(other) == size(layer));
                 if layers.len() != others.len() || !layers.iter().all(same) {
                     return Err(mismatch("second moments of the same layers", "those of other layers"));
@@ -210,15 +210,20 @@ impl Calibration {
         if self.layers.is_some() {
             return Ok(());
         }
+        Err(Self::without("one without"))
+    }
+
+    /// The error for a calibration without second moments, or none.
+    pub(crate) fn without(found: &str) -> Error {
         let expected = "one with second moments (Calibrator::with_second_moments)";
-        Err(Error::Argument { what: "calibration", expected, found: "one without".into() })
+        Error::Argument { what: "calibration", expected, found: found.into() }
     }
 
     /// The moments of the input of the layer with this output, whose weights have `groups` groups and this depth. `None`
     /// if no row was observed.
     pub(crate) fn of_layer(&self, output: &str, groups: usize, depth: usize) -> Result<Option<&LayerMoments>> {
         let moments = self.layers.as_ref().and_then(|layers| layers.get(output));
-        match moments.filter(|s| s.groups() == groups && s.depth() == depth) {
+        match moments.filter(|s| s.groups().len() == groups && s.depth() == depth) {
             Some(moments) => Ok(Some(moments).filter(|m| !m.is_empty())),
             None => {
                 let found = alloc::format!("second moments without a layer {output:?} of depth {depth}");

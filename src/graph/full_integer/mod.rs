@@ -14,12 +14,14 @@ use super::calibrate::{Calibration, CalibrationMethod, Calibrator};
 use super::compile::FloatNetwork;
 use super::network::Graph;
 use super::qnetwork::QuantizedNetwork;
-use super::quantize::{Quantization, Rounding};
+use super::quantize::Quantization;
 use super::recipe::Recipe;
 use super::samples::{Judge, Quality, Sample, hold_out, split};
+use super::weight_rounding::WeightRounding;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, ValueError};
+use crate::ptq::CoordinateDescent;
 
 /// Quantizes a float network to integers, from calibration data alone: the whole trip in a line.
 ///
@@ -61,7 +63,7 @@ use crate::error::{Result, ValueError};
 ///    behind the nodes that read it.
 /// 3. [Equalization](Graph::equalize), after which the ranges are chosen again.
 /// 4. Wider and narrower ranges of the activations that add the most error, by the error of the outputs.
-/// 5. [Coordinate descent](Graph::quantize_with_coordinate_descent) on the rounding of weights.
+/// 5. [Coordinate descent](CoordinateDescent) on the rounding of weights.
 ///
 /// So on the samples that judge, as they are compared, the network is never worse than plain quantization. Samples that differ
 /// from all of them may be.
@@ -147,9 +149,9 @@ impl<'a> FullInteger<'a> {
             Search { observed, held_out: held_out.len(), judge, corrects: false, best: None, steps: Vec::new() };
 
         let mut chosen = plain.clone();
-        search.try_out("MinMax", &chosen, Rounding::Nearest, JudgedBy::All)?;
+        search.try_out("MinMax", &chosen, WeightRounding::Nearest, JudgedBy::All)?;
         search.corrects = true;
-        search.corrects = search.try_out("bias correction", &chosen, Rounding::Nearest, JudgedBy::All)?;
+        search.corrects = search.try_out("bias correction", &chosen, WeightRounding::Nearest, JudgedBy::All)?;
         search.choose_ranges("", &float, &mut chosen, &METHODS[1..])?;
         let equalized = chosen.graph.equalize(&chosen.ranges)?;
         if equalized != chosen.graph {
@@ -163,13 +165,14 @@ impl<'a> FullInteger<'a> {
         let refined_by = Judge::new(&chosen.judged.compile()?, &search.probed())?;
         let refined = refine::refine(&chosen, search.corrects, &refined_by)?;
         search.try_ranges("refined", refined, &mut chosen, JudgedBy::HeldOut)?;
-        let descends = search.try_out("coordinate descent", &chosen, Rounding::Descent, JudgedBy::HeldOut)?;
-        let rounding = if descends { Rounding::Descent } else { Rounding::Nearest };
+        let descent = WeightRounding::from(CoordinateDescent::new());
+        let descends = search.try_out("coordinate descent", &chosen, descent, JudgedBy::HeldOut)?;
+        let rounding = if descends { descent } else { WeightRounding::Nearest };
 
         let judge = Judge::new(&float, &held_out)?;
         let network = chosen.quantize(&chosen.graph, rounding, search.corrects || descends)?;
         let held_out_sqnr_db = judge.sqnr_db(&network)?;
-        let plain_sqnr_db = judge.sqnr_db(&plain.quantize(&plain.graph, Rounding::Nearest, false)?)?;
+        let plain_sqnr_db = judge.sqnr_db(&plain.quantize(&plain.graph, WeightRounding::Nearest, false)?)?;
         let Search { steps, observed, .. } = search;
         Ok(FullIntegerSearch {
             network,
@@ -231,8 +234,8 @@ impl Chosen {
     }
 
     /// Quantizes one of the two graphs.
-    fn quantize(&self, graph: &Graph, rounding: Rounding, corrects: bool) -> Result<QuantizedNetwork> {
-        graph.quantize_with(&self.recipe, corrects.then_some((&self.moments, rounding)))
+    fn quantize(&self, graph: &Graph, rounding: WeightRounding, corrects: bool) -> Result<QuantizedNetwork> {
+        graph.quantize_with(&self.recipe, corrects.then_some(&self.moments), rounding)
     }
 }
 
@@ -263,8 +266,8 @@ impl<'s> Search<'s> {
     }
 
     /// Returns whether a network is better than all before it.
-    fn try_out(&mut self, name: &str, chosen: &Chosen, rounding: Rounding, by: JudgedBy) -> Result<bool> {
-        let corrects = self.corrects || rounding == Rounding::Descent;
+    fn try_out(&mut self, name: &str, chosen: &Chosen, rounding: WeightRounding, by: JudgedBy) -> Result<bool> {
+        let corrects = self.corrects || rounding.needs_moments();
         let quality = self.judge.quality(&chosen.quantize(&chosen.judged, rounding, corrects)?)?;
         let samples = match by {
             JudgedBy::All => 0..self.judge.samples.len(),
@@ -282,7 +285,7 @@ impl<'s> Search<'s> {
     /// Tries a recipe, and chooses it if it is better. Returns whether it is.
     fn try_ranges(&mut self, name: &str, recipe: Recipe, chosen: &mut Chosen, by: JudgedBy) -> Result<bool> {
         let before = core::mem::replace(&mut chosen.recipe, recipe);
-        let kept = self.try_out(name, chosen, Rounding::Nearest, by)?;
+        let kept = self.try_out(name, chosen, WeightRounding::Nearest, by)?;
         if !kept {
             chosen.recipe = before;
         }

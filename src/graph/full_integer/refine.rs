@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use super::Chosen;
 use crate::error::Result;
 use crate::graph::mixed::activations_by_noise;
-use crate::graph::quantize::Rounding;
 use crate::graph::recipe::Recipe;
 use crate::graph::samples::Judge;
+use crate::graph::weight_rounding::WeightRounding;
 
 /// The activations that are refined.
 const REFINED: usize = 24;
@@ -26,8 +26,8 @@ const MIN_GAIN_DB: f64 = 0.02;
 /// the samples of the judge.
 pub(super) fn refine(chosen: &Chosen, corrects: bool, judge: &Judge<'_>) -> Result<Recipe> {
     let Chosen { judged: graph, ranges, moments, recipe, .. } = chosen;
-    let by = corrects.then_some((moments, Rounding::Nearest));
-    let sqnr_db = |recipe: &Recipe| judge.sqnr_db(&graph.quantize_with(recipe, by)?);
+    let by = corrects.then_some(moments);
+    let sqnr_db = |recipe: &Recipe| judge.sqnr_db(&graph.quantize_with(recipe, by, WeightRounding::Nearest)?);
     let mut recipe = recipe.clone();
     let mut best = sqnr_db(&recipe)?;
     let mut trials = 0;
