@@ -11,9 +11,10 @@
 //! |---|---|
 //! | `options`, `common/program`, `common/progress` | the command line, errors, exit codes and progress |
 //! | `images` | `u8` images as a network reads them |
-//! | `cnn` | the small network and its training |
+//! | `common/cnn` | the small network and its training |
 //! | `measure` | quality, size and time of each network, as a table and as JSON |
 
+#[path = "../common/cnn.rs"]
 mod cnn;
 #[path = "../common/data.rs"]
 #[allow(dead_code, reason = "shared with other examples")]
@@ -41,12 +42,18 @@ use std::process::ExitCode;
 use ndarray::{Array4, Axis, s};
 use ndarray_quant::graph::{Calibration, CalibrationMethod, Calibrator, Graph, Recipe};
 use ndarray_quant::io::onnx::OnnxReader;
+use ndarray_quant::ptq::CoordinateDescent;
 
+use cnn::Cnn;
+use data::Dataset;
 use measure::Mode;
 use options::{Options, Source};
 use program::Result;
 use progress::Progress;
 use threads::with_threads;
+
+/// Number of training images that calibrate the network that is trained here.
+const CALIBRATION: usize = 128;
 
 /// Batch size of calibration.
 const BATCH: usize = 8;
@@ -65,6 +72,16 @@ struct Task {
     check: Array4<f32>,
 }
 
+/// A network that is trained here, with images to calibrate it with and others to check it.
+fn trained() -> Result<Task> {
+    let (train, test) = Dataset::load()?;
+    let network = Cnn::trained(&train);
+    let accuracy = 100.0 * network.accuracy(&test);
+    eprintln!("trained; {accuracy:.1} % of {} test images are classified as labelled", test.len());
+    let calibrate = cnn::images(train.images.slice(s![..CALIBRATION, ..]));
+    Ok(Task { graph: network.graph()?, calibrate, check: cnn::images(test.images.view()) })
+}
+
 fn run(options: &Options) -> Result {
     let Task { graph, calibrate, check } = match &options.source {
         Source::File { model, calibrate, check } => {
@@ -74,7 +91,7 @@ fn run(options: &Options) -> Result {
                 options.inputs.iter().fold(reader, |reader, (name, shape)| reader.with_input_shape(name, shape));
             Task { graph: reader.read_file(model)?, calibrate: read(calibrate)?, check: read(check)? }
         }
-        Source::Trained => cnn::task()?,
+        Source::Trained => trained()?,
     };
     let graph = graph.simplify()?;
 
@@ -94,8 +111,9 @@ fn run(options: &Options) -> Result {
 
     let float = graph.compile()?;
     let float16 = graph.quantize(&Recipe::float16(&graph))?;
-    let dynamic_range = graph.quantize_with_coordinate_descent(&Recipe::dynamic_range(&graph)?, &calibration)?;
-    let full_integer = graph.quantize_with_coordinate_descent(&recipe, &calibration)?;
+    let dynamic_range =
+        graph.quantize_with(&Recipe::dynamic_range(&graph)?, Some(&calibration), CoordinateDescent::new())?;
+    let full_integer = graph.quantize_with(&recipe, Some(&calibration), CoordinateDescent::new())?;
 
     let few = check.slice(s![..REPORTED.min(check.len_of(Axis(0))), .., .., ..]);
     let report = full_integer.report(&graph, &few)?;

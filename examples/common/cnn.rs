@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 
-use ndarray::{Array1, Array2, Array4, ArrayView2, Axis, Zip, s};
-use ndarray_quant::{graph::GraphBuilder, nn::Window};
+use ndarray::{Array1, Array2, Array4, ArrayView2, Axis, Zip};
+use ndarray_quant::graph::{Graph, GraphBuilder};
+use ndarray_quant::nn::Window;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use crate::Task;
 use crate::data::{CLASSES, Dataset};
 use crate::net::FloatLinear;
 use crate::program::Result;
@@ -18,52 +18,19 @@ use crate::train::{self, Adam, LEARNING_RATE, cross_entropy};
 const SEED: u64 = 15;
 const EPOCHS: usize = 10;
 
-/// Number of training images used for calibration.
-const CALIBRATION: usize = 128;
-
 /// Height and width of an image, and of the outputs of the two convolutions.
 const SIZES: [usize; 3] = [14, 7, 4];
 /// Their channels.
 const CHANNELS: [usize; 3] = [1, 16, 32];
 
-/// A trained network, with images to calibrate it with and others to check it.
-pub(crate) fn task() -> Result<Task> {
-    let (train, test) = Dataset::load()?;
-    let network = Cnn::trained(&train);
-    eprintln!(
-        "trained; {:.1} % of {} test images are classified as labelled",
-        100.0 * network.accuracy(&test),
-        test.len()
-    );
-    let images = |x: ArrayView2<f32>| {
-        Array4::from_shape_fn((x.nrows(), 1, SIZES[0], SIZES[0]), |(n, _, y, i)| x[[n, y * SIZES[0] + i]])
-    };
-    let calibrate = images(train.images.slice(s![..CALIBRATION, ..]));
-    let check = images(test.images.view());
-
-    let mut g = GraphBuilder::new();
-    let mut x = g.input("image", &[1, 1, SIZES[0], SIZES[0]])?;
-    for (i, layer) in network.layers[..2].iter().enumerate() {
-        // Rows are [height, width, channel], weights of a graph [out, channel, height, width].
-        let shape = (CHANNELS[i + 1], 3, 3, CHANNELS[i]);
-        let weights = layer.weight.to_shape(shape)?.permuted_axes([0, 3, 1, 2]).to_owned();
-        let window = Window::new().with_strides([2, 2]).with_padding(1);
-        x = g.conv(&format!("conv{}", i + 1), x, &weights, Some(&layer.bias), window, 1)?;
-        x = g.relu(&format!("relu{}", i + 1), x)?;
-    }
-    let x = g.flatten("features", x)?;
-    // Features are [height, width, channel] here, and [channel, height, width] in the graph.
-    let [size, channels] = [SIZES[2], CHANNELS[2]];
-    let last = &network.layers[2];
-    let weights = last.weight.to_shape((CLASSES, size, size, channels))?.permuted_axes([0, 3, 1, 2]).to_owned();
-    let weights = weights.to_shape((CLASSES, size * size * channels))?.to_owned();
-    let y = g.linear("scores", x, &weights, Some(&last.bias))?;
-    Ok(Task { graph: g.build(&[y])?, calibrate, check })
+pub(crate) struct Cnn {
+    /// Two convolutions as products with im2col, and the linear layer.
+    pub(crate) layers: Vec<FloatLinear>,
 }
 
-struct Cnn {
-    /// Two convolutions as products with im2col, and the linear layer.
-    layers: Vec<FloatLinear>,
+/// Images of one row each as a graph reads them.
+pub(crate) fn images(x: ArrayView2<f32>) -> Array4<f32> {
+    Array4::from_shape_fn((x.nrows(), 1, SIZES[0], SIZES[0]), |(n, _, y, i)| x[[n, y * SIZES[0] + i]])
 }
 
 impl Cnn {
@@ -73,7 +40,7 @@ impl Cnn {
         Self { layers: depth.into_iter().zip([CHANNELS[1], CHANNELS[2], CLASSES]).map(layer).collect() }
     }
 
-    fn trained(data: &Dataset) -> Self {
+    pub(crate) fn trained(data: &Dataset) -> Self {
         let rng = &mut Pcg64Mcg::seed_from_u64(SEED);
         let mut network = Self::new(rng);
         let mut adam = Adam::new(&network.layers);
@@ -87,8 +54,29 @@ impl Cnn {
         network
     }
 
+    pub(crate) fn graph(&self) -> Result<Graph> {
+        let mut g = GraphBuilder::new();
+        let mut x = g.input("image", &[1, 1, SIZES[0], SIZES[0]])?;
+        for (i, layer) in self.layers[..2].iter().enumerate() {
+            // Rows are [height, width, channel], weights of a graph [out, channel, height, width].
+            let shape = (CHANNELS[i + 1], 3, 3, CHANNELS[i]);
+            let weights = layer.weight.to_shape(shape)?.permuted_axes([0, 3, 1, 2]).to_owned();
+            let window = Window::new().with_strides([2, 2]).with_padding(1);
+            x = g.conv(&format!("conv{}", i + 1), x, &weights, Some(&layer.bias), window, 1)?;
+            x = g.relu(&format!("relu{}", i + 1), x)?;
+        }
+        let x = g.flatten("features", x)?;
+        // Features are [height, width, channel] here, and [channel, height, width] in the graph.
+        let [size, channels] = [SIZES[2], CHANNELS[2]];
+        let last = &self.layers[2];
+        let weights = last.weight.to_shape((CLASSES, size, size, channels))?.permuted_axes([0, 3, 1, 2]).to_owned();
+        let weights = weights.to_shape((CLASSES, size * size * channels))?.to_owned();
+        let y = g.linear("scores", x, &weights, Some(&last.bias))?;
+        Ok(g.build(&[y])?)
+    }
+
     /// Returns the im2col matrix of each convolution and the linear layer's input, and the scores.
-    fn forward(&self, images: ArrayView2<f32>) -> (Vec<Array2<f32>>, Array2<f32>) {
+    pub(crate) fn forward(&self, images: ArrayView2<f32>) -> (Vec<Array2<f32>>, Array2<f32>) {
         let mut x = images.to_owned();
         let mut read = Vec::new();
         for (i, layer) in self.layers[..2].iter().enumerate() {
@@ -132,7 +120,7 @@ impl Cnn {
         y.into_shape_with_order((images, features)).expect("one row of pixels for each image")
     }
 
-    fn accuracy(&self, data: &Dataset) -> f64 {
+    pub(crate) fn accuracy(&self, data: &Dataset) -> f64 {
         let scores = self.forward(data.images.view()).1;
         let right = crate::net::predictions(&scores).zip(&data.labels).filter(|(found, label)| found == *label).count();
         right as f64 / data.len() as f64
