@@ -26,6 +26,7 @@
 //! | `operators` | every other operator on codes |
 //! | `observers` | the ranges of the observers, without `Entropy`, which takes logarithms of the platform |
 //! | `network` | a small convolutional network on codes and with dynamic ranges |
+//! | `weights of few bits` | each method of [`ptq`](crate::ptq), and the statistics that they read |
 //!
 //! Products of floats are not part of it: their order of summation differs. Tables of functions take `exp` and `tanh` from the
 //! platform: where two machines differ in `operators` alone, look there first.
@@ -53,11 +54,12 @@ use crate::ops::{
     Add, AveragePool, Concat, GlobalAveragePool, Lookup, MaxPool, Mul, NearestMode, Pad, Resize, Softmax, conv_integer,
     matmul_integer,
 };
+use crate::ptq::{AdaRound, Awq, CoordinateDescent, Gptq, Hadamard, Hqq, InputStatistics, SmoothQuant};
 use crate::{Convention, Element, I2, I4, QParams, QTensor, Result, Scheme, U2, U4};
 
 type Part = fn(&mut Inputs, &mut Hash) -> Result<()>;
 
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("conversions", conversions),
     ("fixed point", fixed_point),
     ("products", products),
@@ -65,6 +67,7 @@ const PARTS: [(&str, Part); 7] = [
     ("operators", operators),
     ("observers", observers),
     ("network", network),
+    ("weights of few bits", weights_of_few_bits),
 ];
 
 /// Returns the hash of the battery; see the [module](self).
@@ -80,7 +83,7 @@ pub fn fingerprint() -> u64 {
 ///
 /// ```
 /// use ndarray_quant::fingerprint::parts;
-/// assert_eq!(parts().len(), 7);
+/// assert_eq!(parts().len(), 8);
 /// assert_eq!(parts()[0].0, "conversions");
 /// ```
 pub fn parts() -> Vec<(&'static str, u64)> {
@@ -418,12 +421,39 @@ fn network(inputs: &mut Inputs, hash: &mut Hash) -> Result<()> {
     Ok(())
 }
 
+fn weights_of_few_bits(inputs: &mut Inputs, hash: &mut Hash) -> Result<()> {
+    // Wider than the blocks of columns and, at several threads, than those of rows.
+    let (weights, sources) = (inputs.floats((37, 150)), inputs.floats((4, 150)));
+    let mut x = inputs.floats((60, 150));
+    for (mut row, n) in x.rows_mut().into_iter().zip(0..) {
+        row.scaled_add(2.0, &sources.row(n % 4));
+    }
+    let mut statistics = InputStatistics::new(150);
+    statistics.observe(&x)?;
+    let hessian = statistics.second_moments();
+    hash.array(&hessian, |x| x.to_bits().to_le_bytes());
+    hash.array(&statistics.mean_abs(), |x| x.to_bits().to_le_bytes());
+
+    let symmetric = Scheme::<I2>::symmetric().per_axis(Axis(0));
+    let in_groups = Scheme::<U4>::asymmetric().per_group(Axis(1), 20);
+    let (ordered, learned) = (Gptq::new().activation_order(), AdaRound::new().with_iterations(25));
+    hash.tensor(&Gptq::new().quantize(&weights, &in_groups, &hessian)?);
+    hash.tensor(&ordered.quantize(&weights, &symmetric, &hessian)?);
+    hash.tensor(&CoordinateDescent::new().quantize(&weights, &in_groups, &hessian)?);
+    hash.tensor(&learned.quantize(&weights, &symmetric, &hessian)?);
+    hash.tensor(&Hqq::new().quantize(&weights, &in_groups)?);
+    hash.floats(&Awq::new().factors(&weights, &in_groups, &statistics)?);
+    hash.floats(&SmoothQuant::new().with_alpha(0.7)?.factors(&weights, &statistics.abs_max())?);
+    hash.floats(&Hadamard::new(150, 1).rotate(&x)?);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// The value of this version: the same on every machine, instruction set, number of threads and set of features.
-    const EXPECTED: u64 = 0xe0b6_3f4e_ff6e_c40c;
+    const EXPECTED: u64 = 0x290f_ce66_c5ce_6c60;
 
     #[test]
     fn fingerprint_is_that_of_every_machine() {
