@@ -327,7 +327,8 @@ impl LinearNBits {
         for (first, count) in blocks(x.nrows()) {
             let block = &mut values[first * len..][..count * len];
             for i in 0..count {
-                let mut sums = sums[first * groups + i..].iter_mut().step_by(count);
+                // There are none at a depth of 0.
+                let mut sums = sums.get_mut(first * groups + i..).unwrap_or_default().iter_mut().step_by(count);
                 self.for_each_group(x.row(first + i), |start, x| {
                     let to = block[start * count + i..].iter_mut().step_by(count);
                     to.zip(x).for_each(|(to, &x)| *to = x);
@@ -767,6 +768,19 @@ mod tests {
         check::<I4>(-8);
         check::<u8>(255);
         check::<i8>(-128);
+    }
+
+    /// Rows, outputs or a depth of 0.
+    #[test]
+    fn empty_layers() {
+        for shape in [[5, 0, 3, 16], [0, 20, 3, 16], [5, 20, 0, 16], [5, 0, 0, 16]] {
+            check(Scheme::<I4>::symmetric(), shape, 1).unwrap();
+            check(Scheme::<U2>::asymmetric(), shape, 2).unwrap();
+        }
+        let q = BlockTensor::<Q4_K, _>::quantize(&Array2::<f32>::zeros((3, 0))).unwrap();
+        let layer = LinearNBits::from_blocks(&q, None).unwrap();
+        assert_eq!(layer.forward(&Array2::zeros((5, 0))).unwrap(), Array2::<f32>::zeros((5, 3)));
+        assert_eq!(layer.forward_dynamic(&Array2::zeros((5, 0))).unwrap(), Array2::<f32>::zeros((5, 3)));
     }
 
     /// One scale per output or per tensor, strided arrays, and errors that write nothing.
