@@ -13,8 +13,28 @@ use crate::ptq::{InputStatistics, SumScratch};
 /// The statistics of the input rows of one layer, by channel group.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Serialized"))]
 pub(crate) struct LayerMoments {
     groups: Vec<InputStatistics>,
+}
+
+/// The serialized groups, before they are validated.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Serialized {
+    groups: Vec<InputStatistics>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Serialized> for LayerMoments {
+    type Error = crate::Error;
+    fn try_from(Serialized { groups }: Serialized) -> Result<Self, crate::Error> {
+        let depth = groups.first().map_or(0, InputStatistics::depth);
+        for group in &groups {
+            crate::error::check_count("depth of a group", depth, group.depth())?;
+        }
+        Ok(Self { groups })
+    }
 }
 
 impl LayerMoments {
