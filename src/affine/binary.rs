@@ -40,40 +40,95 @@ pub(crate) struct FloatSum {
     constant: f32,
     low: f32,
     high: f32,
-    /// `None` if the machine has no FMA, or for ratios where the sum in `f64` might differ from it.
-    fma: Option<Fma>,
+    by: MulAdd,
+}
+
+/// How `a * b + c` is computed with one rounding. All ways that are chosen give the same bits.
+#[derive(Debug, Clone, Copy)]
+enum MulAdd {
+    Fma(Fma),
+    F64,
+    F32,
 }
 
 impl FloatSum {
     pub(crate) fn new(a: ScaleZeroPoint, b: ScaleZeroPoint, y: ScaleZeroPoint, codes: Codes) -> Self {
-        /// Products of codes with ratios no smaller than this, and no further apart than its inverse, and the sums of two
-        /// and a zero point have at most 53 bits.
-        const MIN_RATIO: f32 = 1.0 / (1 << 20) as f32;
         let (ra, rb) = (a.0 / y.0, b.0 / y.0);
-        let constant = y.1 as f32 - fma_by_f64(ra, a.1 as f32, rb * b.1 as f32);
-        let (least, greatest) = (ra.abs().min(rb.abs()), ra.abs().max(rb.abs()));
-        let fma = Fma::new().filter(|_| least >= MIN_RATIO * greatest.max(1.0));
-        Self { a: ra, b: rb, constant, low: codes.min as f32, high: codes.max as f32, fma }
+        let constant = y.1 as f32 - MulAdd::F32.eval(a.1 as f32, ra, rb * b.1 as f32);
+        Self { by: MulAdd::choose(ra, rb), ..Self::of_parts([ra, rb], constant, codes) }
+    }
+
+    /// A sum from the numbers of [`parts`](Self::parts), by arithmetic in `f32` alone.
+    pub(crate) fn of_parts([a, b]: [f32; 2], constant: f32, codes: Codes) -> Self {
+        Self { a, b, constant, low: codes.min as f32, high: codes.max as f32, by: MulAdd::F32 }
+    }
+
+    /// The ratios of both scales to that of the output, the constant, and the range of codes.
+    pub(crate) fn parts(&self) -> ([f32; 2], f32, Codes) {
+        ([self.a, self.b], self.constant, Codes { min: self.low as i32, max: self.high as i32 })
     }
 
     #[inline(always)]
     fn sum(&self, a: i32, b: i32) -> f32 {
-        self.mul_add(a as f32, self.a, self.mul_add(b as f32, self.b, self.constant))
+        self.by.eval(a as f32, self.a, self.by.eval(b as f32, self.b, self.constant))
+    }
+}
+
+impl MulAdd {
+    /// Chooses the fastest way for two ratios of scales.
+    fn choose(ra: f32, rb: f32) -> Self {
+        /// Products of codes with ratios no smaller than this, and no further apart than its inverse, and the sums of two
+        /// and a zero point have at most 53 bits.
+        const MIN_RATIO: f32 = 1.0 / (1 << 20) as f32;
+        let (least, greatest) = (ra.abs().min(rb.abs()), ra.abs().max(rb.abs()));
+        match Fma::new() {
+            // Sums in `f32` overflow where FMA does not.
+            _ if greatest.is_nan() || greatest > (1u128 << 100) as f32 => MulAdd::F32,
+            Some(fma) => MulAdd::Fma(fma),
+            None if least >= MIN_RATIO * greatest.max(1.0) => MulAdd::F64,
+            None => MulAdd::F32,
+        }
     }
 
     #[inline(always)]
-    fn mul_add(&self, a: f32, b: f32, c: f32) -> f32 {
-        match self.fma {
-            Some(fma) => fma.mul_add(a, b, c),
-            None => fma_by_f64(a, b, c),
+    fn eval(self, a: f32, b: f32, c: f32) -> f32 {
+        match self {
+            MulAdd::Fma(fma) => fma.mul_add(a, b, c),
+            MulAdd::F64 => (f64::from(a) * f64::from(b) + f64::from(c)) as f32,
+            MulAdd::F32 => fma_by_f32(a, b, c),
         }
     }
 }
 
-/// Returns `a * b + c` in `f64`, rounded to `f32`: FMA if the sum has at most 53 bits.
+/// Returns `a * b + c`, rounded once, for an integer `a` of at most 12 bits. Any result if a sum overflows.
+///
+/// The product is exact as a sum of two floats. Adding three floats rounds once if the lesser of their two last sums is
+/// rounded to odd (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
 #[inline(always)]
-fn fma_by_f64(a: f32, b: f32, c: f32) -> f32 {
-    (f64::from(a) * f64::from(b) + f64::from(c)) as f32
+fn fma_by_f32(a: f32, b: f32, c: f32) -> f32 {
+    let high = f32::from_bits(b.to_bits() & !0xfff);
+    let (product, rest) = two_sum(a * high, a * (b - high));
+    let (sum, low) = two_sum(c, rest);
+    let (sum, middle) = two_sum(product, sum);
+    let (near, error) = two_sum(low, middle);
+    // To odd: the float on the other side of the exact sum if this one is even.
+    let away = (error < 0.0) != (near < 0.0);
+    let step = if error == 0.0 || near.to_bits() & 1 == 1 {
+        0
+    } else if away {
+        u32::MAX
+    } else {
+        1
+    };
+    sum + f32::from_bits(near.to_bits().wrapping_add(step))
+}
+
+/// Returns a sum and its rounding error, exactly.
+#[inline(always)]
+fn two_sum(a: f32, b: f32) -> (f32, f32) {
+    let sum = a + b;
+    let b_part = sum - a;
+    (sum, (a - (sum - b_part)) + (b - b_part))
 }
 
 impl BinaryOp for FloatSum {
@@ -230,20 +285,39 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// With FMA and by `f64`, for ratios up to the bounds of where FMA is used, and near ties.
+        /// By each way of multiplying and adding, for ratios up to the bounds of where it is used, and near ties.
         #[test]
         fn sums_have_the_same_codes_without_fma(
             ratios in prop_oneof![
                 (0.01f32..2.0, 0.01f32..2.0), (1e-6f32..1e-5, 0.5f32..1.0), (1e-4f32..1e-3, 100f32..1000.0),
+                (1e-30f32..1e-20, 1e-3f32..1e3), (1e5f32..1e20, 1e-3f32..1.0),
             ],
             zeros in (0..256, 0..256, 0..256), a in 0..256, b in 0..256,
         ) {
             let codes = Codes { min: 0, max: 255 };
             let with = FloatSum::new((ratios.0, zeros.0), (ratios.1, zeros.1), (1.0, zeros.2), codes);
-            let tie = (FloatSum { fma: None, ..with }.sum(a, b)).round() + 0.5 - FloatSum { fma: None, ..with }.sum(a, b);
+            let by_f32 = FloatSum { by: MulAdd::F32, ..with };
+            let tie = by_f32.sum(a, b).round() + 0.5 - by_f32.sum(a, b);
             for constant in [with.constant, with.constant + tie, (with.constant + tie).next_up(), (with.constant + tie).next_down()] {
                 let with = FloatSum { constant, ..with };
-                prop_assert_eq!(with.code(a, b), FloatSum { fma: None, ..with }.code(a, b), "{:?}", with);
+                let code = FloatSum { by: MulAdd::F32, ..with }.code(a, b);
+                prop_assert_eq!(with.code(a, b), code, "{:?}", with);
+                let least = ratios.0.min(ratios.1);
+                if least >= 1e-6 && ratios.0.max(ratios.1) / least <= 1e6 {
+                    prop_assert_eq!(FloatSum { by: MulAdd::F64, ..with }.code(a, b), code, "{:?}", with);
+                }
+            }
+        }
+
+        /// In `f32`, equal to FMA for all floats that do not overflow.
+        #[test]
+        fn multiplies_and_adds_in_f32(a in -4095..4096, b in any::<u32>(), c in any::<u32>(), near in any::<bool>(), ulps in -40i32..40) {
+            let (a, b) = (a as f32, f32::from_bits(b & !0x4000_0000));
+            // Sums that cancel most of the product, and others.
+            let c = if near { f32::from_bits((-a * b).to_bits().wrapping_add_signed(ulps)) } else { f32::from_bits(c & !0x4000_0000) };
+            if let Some(fma) = Fma::new().filter(|_| b.is_finite() && c.is_finite()) {
+                let (found, expected) = (fma_by_f32(a, b, c), fma.mul_add(a, b, c));
+                prop_assert!(found == expected, "{} * {:e} + {:e}: {:e}, not {:e}", a, b, c, found, expected);
             }
         }
     }
