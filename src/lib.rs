@@ -18,6 +18,7 @@
 //! | train with quantization | [`qat`]: [`FakeQuantize`](qat::FakeQuantize), [`LearnedQuantizer`](qat::LearnedQuantizer), [`FakeLinear`](qat::FakeLinear) … |
 //! | call an operator by its ONNX or TFLite name | [`ops`] |
 //! | quantize a whole network | [`graph`] |
+//! | run a network on a microcontroller, without a heap | [`micro`]: [`Model`](micro::Model), [`ModelBuf`](micro::ModelBuf) |
 //! | measure the error: SQNR, cosine similarity | [`metrics`] |
 //! | multiply integer matrices | [`gemm`] |
 //! | call a formula of FBGEMM or gemmlowp | [`compat`] |
@@ -54,6 +55,7 @@ pub mod half;
 #[cfg(any(feature = "gguf", feature = "onnx", feature = "safetensors"))]
 pub mod io;
 pub mod metrics;
+pub mod micro;
 pub mod minifloat;
 pub mod nn;
 pub mod observer;

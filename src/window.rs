@@ -210,7 +210,7 @@ fn argument(what: &'static str, expected: &'static str, found: [usize; 2]) -> Er
 }
 
 /// A kernel placed on an image: checked sizes, each as height and width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Placed {
     pub(crate) kernel: [usize; 2],
     pub(crate) strides: [usize; 2],

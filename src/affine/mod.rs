@@ -77,7 +77,7 @@ pub(crate) fn clamp_f32(x: f32, low: f32, high: f32) -> f32 {
 }
 
 /// The range of codes of a tensor: all codes of its element type, or fewer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Codes {
     pub(crate) min: i32,

@@ -26,6 +26,7 @@
 //! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
 //! | list the nodes that stay in float, and why | [`QuantizedNetwork::modes`] |
 //! | read a network that is already quantized (feature `onnx`) | `QuantizedNetwork::from_onnx` |
+//! | write for a microcontroller | [`QuantizedNetwork::to_micro`], [`micro`](crate::micro) |
 //! | save and load (feature `safetensors`) | `QuantizedNetwork::save`, `QuantizedNetwork::load`, `io::safetensors` |
 //!
 //! ```
@@ -70,6 +71,7 @@
 // | `weight_rounding` | weight rounding with bias correction |
 // | `quantize`, `stored` | quantized weights |
 // | `lower`, `qnetwork` | lowering to codes, or to their simulation on floats |
+// | `micro` | full-integer networks for microcontrollers |
 // | `mixed` | mixed precision under a budget |
 // | `report` | quantization error per layer |
 //
@@ -89,6 +91,7 @@ mod fuse;
 mod layouts;
 mod load;
 mod lower;
+mod micro;
 mod mixed;
 mod modes;
 mod network;

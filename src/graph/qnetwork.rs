@@ -150,14 +150,18 @@ impl QuantizedNetwork {
         single(self.plan.run(&[x.view().into_dyn()], arena)?)
     }
 
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Returns an error unless all inputs are codes.
-    fn check_code_inputs(&self) -> Result<()> {
+    pub(super) fn check_code_inputs(&self) -> Result<()> {
         let error = |found| GraphError::Inputs { expected: CODES.into(), found };
         self.find_float(self.graph.inputs()).map_or(Ok(()), |found| Err(error(found).into()))
     }
 
     /// Returns an error unless all outputs are codes.
-    fn check_code_outputs(&self) -> Result<()> {
+    pub(super) fn check_code_outputs(&self) -> Result<()> {
         let error = |found| GraphError::Outputs { expected: CODES.into(), found };
         let outputs = self.graph.outputs().iter().map(String::as_str);
         self.find_float(outputs).map_or(Ok(()), |found| Err(error(found).into()))

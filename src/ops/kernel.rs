@@ -5,6 +5,7 @@ use core::fmt::Debug;
 
 use crate::error::Result;
 use crate::gemm::Workspace;
+use crate::micro::{StepWriter, Written};
 
 /// The element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +88,11 @@ pub(crate) trait Kernel: Debug + Send + Sync {
     /// The memory that the kernel takes for weights and other constants, in bytes.
     fn size_in_bytes(&self) -> usize {
         0
+    }
+
+    /// Adds the steps that compute the same on a microcontroller. Layers have them in `graph/micro`.
+    fn write_micro(&self, _: &mut StepWriter<'_>) -> Written {
+        Err("its operator has no form in a model".into())
     }
 
     /// Chooses between the code of zero and an error for NaN. Only kernels that quantize floats do anything.

@@ -65,7 +65,7 @@ pub(crate) mod output;
 pub(crate) mod output_stage;
 mod pad;
 mod params;
-mod pool;
+pub(crate) mod pool;
 pub(crate) mod quantize;
 mod recurrent;
 pub(crate) mod reduce;

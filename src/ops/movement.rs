@@ -12,6 +12,7 @@ use super::shape::{Shape, elements};
 use crate::error::Result;
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
+use crate::micro::{self, StepWriter, Written};
 #[cfg(feature = "onnx")]
 use alloc::string::String;
 
@@ -152,6 +153,10 @@ impl Move {
 }
 
 impl Kernel for Move {
+    fn write_micro(&self, node: &mut StepWriter<'_>) -> Written {
+        node.copy(micro::StridedCopy::of_runs(&self.starts, self.run), 0)
+    }
+
     fn size_in_bytes(&self) -> usize {
         size_of_val(&self.starts[..])
     }

@@ -12,16 +12,16 @@ use crate::qparams::QParams;
 
 /// The parameters of a layer's input and output, and the epilogue from accumulators to output codes.
 #[derive(Debug, Clone)]
-pub(super) struct OutputStage<X: Int8, Y: Element> {
+pub(crate) struct OutputStage<X: Int8, Y: Element> {
     pub(super) x: QParams<X>,
     pub(super) x_zero_point: X,
-    pub(super) epilogue: RequantizeEpilogue<Y>,
+    pub(crate) epilogue: RequantizeEpilogue<Y>,
     pub(super) y: QParams<Y>,
 }
 
 impl<X: Int8, Y: Element> OutputStage<X, Y> {
     /// Prepares for weights of these scales and a bias in `f32`.
-    pub(super) fn new(x: &QParams<X>, scales: &[f32], bias: Option<&[f32]>, to: &Output<Y>) -> Result<Self> {
+    pub(crate) fn new(x: &QParams<X>, scales: &[f32], bias: Option<&[f32]>, to: &Output<Y>) -> Result<Self> {
         let (x_scale, _) = x.of_tensor("input")?;
         let bias = bias.map(|bias| quantize_bias(bias, x_scale, scales)).transpose()?;
         Self::with_bias(x, scales, bias.as_deref(), to)

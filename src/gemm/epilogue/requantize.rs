@@ -86,6 +86,14 @@ impl<T: Element> RequantizeEpilogue<T> {
         Ok(self)
     }
 
+    /// The multipliers, the zero point and the range of codes. `None` unless multipliers are `f32`.
+    pub(crate) fn f32_parts(&self) -> Option<(&[f32], i32, Codes)> {
+        match &self.multipliers {
+            Multipliers::F32(multipliers) => Some((multipliers, self.zero_point, self.codes)),
+            _ => None,
+        }
+    }
+
     /// The size of multipliers and bias in memory, in bytes.
     pub(crate) fn size_in_bytes(&self) -> usize {
         self.multipliers.size_in_bytes() + size_of::<i32>() * self.bias.as_ref().map_or(0, Vec::len)

@@ -1,6 +1,7 @@
 //! Binary elementwise operators: sum and product of two quantized tensors.
 
 mod float;
+mod micro;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;

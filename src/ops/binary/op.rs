@@ -10,6 +10,7 @@ use super::{Add, Mul};
 use crate::error::{Error, GraphError, Result};
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
+use crate::micro::{Operand, StepWriter, Written};
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{broadcast_batch, broadcast_batch_mut, broadcast_shape};
 use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
@@ -246,6 +247,31 @@ struct BinaryOnCodes {
 }
 
 impl Kernel for BinaryOnCodes {
+    fn write_micro(&self, node: &mut StepWriter<'_>) -> Written {
+        let mut inputs = node.x.iter();
+        let mut operands = [Operand::default(); 2];
+        let output = &self.shapes[2];
+        for (i, operand) in operands.iter_mut().enumerate() {
+            operand.region = match &self.constants[i] {
+                Some(codes) => node.data(codes.iter().copied()),
+                None => *inputs.next().ok_or("it has fewer inputs than operands")?,
+            };
+            // Only axes before and behind those of the operand are broadcast.
+            let own = |&axis: &usize| self.shapes[i][axis] != 1;
+            let first = (0..output.len()).find(own).unwrap_or(output.len());
+            let end = (first..output.len()).rfind(own).map_or(first, |last| last + 1);
+            if self.shapes[i][first..end] != output[first..end] {
+                return Err("it broadcasts an axis between others".into());
+            }
+            operand.run = output[end..].iter().product();
+        }
+        node.step(match &self.op {
+            CodeOp::Add(add) => add.micro_step(operands, node.y),
+            CodeOp::Mul(mul) => mul.micro_step(operands, node.y),
+        });
+        Ok(())
+    }
+
     fn size_in_bytes(&self) -> usize {
         self.constants.iter().flatten().map(ArrayD::len).sum()
     }

@@ -54,6 +54,15 @@ impl<T: Int8> Concat<T> {
         Ok(Self { axis, inputs: inputs.iter().map(|&x| x.clone()).collect(), y: y.clone(), tables })
     }
 
+    pub(super) fn axis(&self) -> Axis {
+        self.axis
+    }
+
+    /// The table that requantizes each input, `None` for inputs that are copied.
+    pub(super) fn tables(&self) -> &[Option<Lookup<T, T>>] {
+        &self.tables
+    }
+
     /// The parameters of the output.
     pub fn output(&self) -> &QParams<T> {
         &self.y

@@ -8,6 +8,7 @@ use ndarray::{ArcArray, ArrayD, Axis, IxDyn};
 use crate::error::{Error, Result, check_shapes};
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
+use crate::micro::{self, Region, StepWriter, Written};
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::nhwc::{Dims, batch_of, batch_of_mut};
 use crate::ops::operator::{CodeNode, Constant, FloatNode, Inputs, IntTensor, OnCodes, Operator};
@@ -119,6 +120,20 @@ struct ConcatOnCodes {
 }
 
 impl Kernel for ConcatOnCodes {
+    fn write_micro(&self, node: &mut StepWriter<'_>) -> Written {
+        // The axis counts the batch.
+        let run = |shape: &Vec<usize>| shape[self.concat.axis().index() - 1..].iter().product::<usize>();
+        let (stride, mut first) = (run(&self.output), 0);
+        for (i, (shape, table)) in self.inputs.iter().zip(self.concat.tables()).enumerate() {
+            let run = run(shape);
+            let copy = micro::StridedCopy::of_rows([node.x[i].len() / run, run], stride, first);
+            let table = table.as_ref().map_or(Region::default(), |table| table.write_micro(node));
+            node.copy(copy.map(|copy| micro::StridedCopy { table, ..copy }), i)?;
+            first += run;
+        }
+        Ok(())
+    }
+
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let views = inputs.iter().zip(&self.inputs).map(|(x, shape)| batch_of(x.as_slice(), shape, images));
         let mut out = batch_of_mut(output.into_slice(), &self.output, images);

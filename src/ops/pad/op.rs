@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use crate::error::Result;
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
+use crate::micro::{self, StepWriter, Written};
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, Layouts, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, ranked};
@@ -81,6 +82,13 @@ impl<T: Scalar> PadKernel<T> {
 }
 
 impl<T: Scalar> Kernel for PadKernel<T> {
+    fn write_micro(&self, node: &mut StepWriter<'_>) -> Written {
+        let Values::Code(&[code]) = T::values(&[self.zero]) else { return Err("it computes on floats".into()) };
+        let (width, [top, left]) = (self.output[1], self.before);
+        let copy = micro::StridedCopy::of_rows(self.input, width, top * width + left);
+        node.copy(copy.map(|copy| micro::StridedCopy { fill: code.into(), ..copy }), 0)
+    }
+
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let ([height, width], [top, left]) = (self.input, self.before);
         let output = output.into_slice::<T>();

@@ -47,6 +47,10 @@ impl<T: Int8> GlobalAveragePool<T> {
         Ok(Self { x: x.clone(), to: to.clone() })
     }
 
+    pub(super) fn codes(&self) -> Codes {
+        self.to.codes()
+    }
+
     /// The parameters of the input.
     pub fn input(&self) -> &QParams<T> {
         &self.x

@@ -8,10 +8,11 @@
 
 mod float;
 mod global;
+mod micro;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
 pub(crate) mod op;
-mod pool_op;
+pub(crate) mod pool_op;
 #[cfg(test)]
 mod tests;
 mod windows;

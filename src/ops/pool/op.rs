@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::gemm::Workspace;
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
+use crate::micro::{Region, Step, StepWriter, Unsupported, Written};
 use crate::ops::conv::Geometry;
 use crate::ops::kernel::{Kernel, Scratch, Values, ValuesMut};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, Layouts, OnCodes, Operator};
@@ -178,12 +179,19 @@ fn covers_padding_only(placed: &Placed, axis: usize) -> bool {
 
 /// A pooling on codes.
 trait Pooling: core::fmt::Debug + Send + Sync {
+    /// The step of a model for images of this height, width and number of channels.
+    fn step(&self, image: [usize; 3], x: Region, y: Region) -> Result<Step>;
+
     fn forward(&self, x: &ArrayRef4<u8>, out: &mut ArrayRef4<u8>, workspace: &mut Workspace) -> Result<()>;
 }
 
 macro_rules! poolings {
     ($($pool:ty),*) => {$(
         impl Pooling for $pool {
+            fn step(&self, image: [usize; 3], x: Region, y: Region) -> Result<Step> {
+                self.micro_step(image, x, y)
+            }
+
             fn forward(&self, x: &ArrayRef4<u8>, out: &mut ArrayRef4<u8>, workspace: &mut Workspace) -> Result<()> {
                 self.forward_into(x, out, workspace)
             }
@@ -207,6 +215,13 @@ impl<P: Pooling + 'static> PoolOnCodes<P> {
 }
 
 impl<P: Pooling> Kernel for PoolOnCodes<P> {
+    fn write_micro(&self, node: &mut StepWriter<'_>) -> Written {
+        let [_, height, width, channels] = self.shapes[0];
+        let step = self.pool.step([height, width, channels], node.x[0], node.y);
+        node.step(step.map_err(Unsupported::from)?);
+        Ok(())
+    }
+
     fn run(&self, images: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, scratch: &mut Scratch) -> Result<()> {
         let [x, y] = self.shapes.map(|[count, height, width, channels]| (images * count, height, width, channels));
         let x = ArrayView4::from_shape(x, inputs[0].as_slice()).expect("lengths were planned");

@@ -5,7 +5,7 @@ use crate::element::Code;
 use crate::gemm::Int8;
 
 /// A reduction of the codes of a window.
-pub(super) trait PoolOp<T>: Copy + Send + Sync {
+pub(crate) trait PoolOp<T>: Copy + Send + Sync {
     type State: Copy;
     /// Cost of one code in multiply-accumulates.
     const COST: usize;
@@ -20,7 +20,7 @@ pub(super) trait PoolOp<T>: Copy + Send + Sync {
 
 /// The greatest code of the window.
 #[derive(Clone, Copy)]
-pub(super) struct Max;
+pub(crate) struct Max;
 
 impl<T: Int8> PoolOp<T> for Max {
     type State = T;
@@ -51,7 +51,7 @@ fn counted(count_include_pad: bool, inside: usize, padded: usize) -> usize {
 
 /// The mean of dequantized codes, in `f32`.
 #[derive(Clone, Copy)]
-pub(super) struct FloatMean {
+pub(crate) struct FloatMean {
     x: (f32, i32),
     y: (f32, i32),
     count_include_pad: bool,
@@ -62,7 +62,7 @@ pub(super) struct FloatMean {
 }
 
 impl FloatMean {
-    pub(super) fn new(x: (f32, i32), y: (f32, i32), count_include_pad: bool, codes: Codes, offset: i32) -> Self {
+    pub(crate) fn new(x: (f32, i32), y: (f32, i32), count_include_pad: bool, codes: Codes, offset: i32) -> Self {
         let (y, codes) = ((y.0, y.1 - offset), codes.minus(offset));
         Self { x, y, count_include_pad, codes, offset, count: 1.0 }
     }
@@ -91,7 +91,7 @@ impl<T: Int8> PoolOp<T> for FloatMean {
 
 /// The mean of codes, halves away from zero, with an accumulator of type `Acc`.
 #[derive(Clone, Copy)]
-pub(super) struct IntegerMean<Acc> {
+pub(crate) struct IntegerMean<Acc> {
     zero_point: i32,
     count_include_pad: bool,
     codes: Codes,
@@ -101,7 +101,7 @@ pub(super) struct IntegerMean<Acc> {
 }
 
 impl<Acc: Code> IntegerMean<Acc> {
-    pub(super) fn new(zero_point: i32, count_include_pad: bool, codes: Codes) -> Self {
+    pub(crate) fn new(zero_point: i32, count_include_pad: bool, codes: Codes) -> Self {
         Self { zero_point, count_include_pad, codes, padding: Acc::default(), mean: affine::IntegerMean::new(1, codes) }
     }
 }

@@ -1,11 +1,13 @@
 //! `Resize` in a graph: attributes, shape inference, kernel.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use crate::error::Result;
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
+use crate::micro::{self, StepWriter, Written};
 use crate::ops::kernel::{Kernel, Scalar, Scratch, Values, ValuesMut};
 use crate::ops::operator::{CodeNode, FloatNode, Inputs, Layouts, OnCodes, Operator};
 use crate::ops::shape::{NCHW, Shape, ranked};
@@ -77,6 +79,15 @@ impl<T: Scalar> Upsample<T> {
 }
 
 impl<T: Scalar> Kernel for Upsample<T> {
+    fn write_micro(&self, node: &mut StepWriter<'_>) -> Written {
+        let [down, across] = self.scales;
+        let height = node.x[0].len() / (self.width * self.channels);
+        let start = |y: usize, x: usize| ((y / down * self.width + x / across) * self.channels) as u32;
+        let starts: Vec<u32> =
+            (0..height * down).flat_map(|y| (0..self.width * across).map(move |x| start(y, x))).collect();
+        node.copy(micro::StridedCopy::of_runs(&starts, self.channels), 0)
+    }
+
     fn run(&self, _: usize, inputs: &[Values<'_>], output: ValuesMut<'_>, _: &mut Scratch) -> Result<()> {
         let [rows, columns] = self.scales;
         let (row, output) = (self.width * self.channels, output.into_slice::<T>());

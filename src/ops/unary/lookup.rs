@@ -7,6 +7,7 @@ use ndarray::{Array, ArrayRef, Dimension, Zip};
 use crate::affine::dequantize;
 use crate::error::{Error, Result};
 use crate::gemm::Int8;
+use crate::micro::{Region, StepWriter};
 use crate::ops::params::check_params;
 use crate::qparams::QParams;
 use crate::qtensor::QTensor;
@@ -133,6 +134,11 @@ impl<X: Int8, Y: Int8> Lookup<X, Y> {
             }
         }
         Ok(())
+    }
+
+    /// Adds the table to a model.
+    pub(crate) fn write_micro(&self, node: &mut StepWriter<'_>) -> Region {
+        node.data(Y::as_bytes(&*self.table).iter().copied())
     }
 
     /// Applies the table to contiguous rows of `len` codes. Output rows are `stride` apart.

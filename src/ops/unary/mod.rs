@@ -18,6 +18,7 @@ use crate::affine::clamp_f32;
 use crate::error::Result;
 #[cfg(feature = "onnx")]
 use crate::io::onnx::export::writer::NodeWriter;
+use crate::micro::{self, StepWriter, Written};
 use crate::simd::{self, Task};
 #[cfg(feature = "onnx")]
 use alloc::string::String;
@@ -67,6 +68,11 @@ impl Operator for Activation {
 struct LookupKernel(Lookup<u8, u8>);
 
 impl Kernel for LookupKernel {
+    fn write_micro(&self, node: &mut StepWriter<'_>) -> Written {
+        let (table, len) = (self.0.write_micro(node), node.y.len());
+        node.copy(micro::StridedCopy::of_rows([1, len], len, 0).map(|copy| micro::StridedCopy { table, ..copy }), 0)
+    }
+
     fn size_in_bytes(&self) -> usize {
         256
     }
