@@ -118,16 +118,16 @@ impl StridedCopy {
         let [outer @ .., inner] = &self.loops;
         let [mut from, mut to] = self.first;
         let mut rounds = [0; LOOPS - 1];
-        let moved = |at: usize, stride: i32, times: usize| {
-            at.wrapping_add_signed((stride as isize).wrapping_mul(times as isize))
-        };
+        let moved =
+            |at: usize, stride: i32, times: isize| at.wrapping_add_signed((stride as isize).wrapping_mul(times));
         loop {
             match (table, inner.strides) {
                 (None, [1, 1]) => y.get_mut(to..to + inner.count)?.copy_from_slice(x.get(from..from + inner.count)?),
                 (table, [x_stride, y_stride]) => {
                     for i in 0..inner.count {
-                        let code = *x.get(moved(from, x_stride, i))?;
-                        *y.get_mut(moved(to, y_stride, i))? = table.map_or(code, |table| table[usize::from(code)]);
+                        let code = *x.get(moved(from, x_stride, i as isize))?;
+                        *y.get_mut(moved(to, y_stride, i as isize))? =
+                            table.map_or(code, |table| table[usize::from(code)]);
                     }
                 }
             }
@@ -139,14 +139,9 @@ impl StridedCopy {
                 let (each, round) = (&outer[level], &mut rounds[level]);
                 *round += 1;
                 let back = *round == each.count;
-                let steps = |at, stride| {
-                    if back {
-                        moved(moved(at, stride, 1), stride.wrapping_neg(), each.count)
-                    } else {
-                        moved(at, stride, 1)
-                    }
-                };
-                (from, to) = (steps(from, each.strides[0]), steps(to, each.strides[1]));
+                // To the next element, or from the last one to the first.
+                let times = if back { 1 - each.count as isize } else { 1 };
+                (from, to) = (moved(from, each.strides[0], times), moved(to, each.strides[1], times));
                 if !back {
                     break;
                 }
