@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use ndarray_quant::graph::{
-    Calibration, CalibrationMethod, Calibrator, FullInteger, Graph, MixedPrecision, Precision, QuantizedNetwork, Recipe,
-    WeightRounding,
+    Calibration, CalibrationMethod, Calibrator, FullInteger, Graph, MixedPrecision, Precision, QuantizedNetwork,
+    Recipe, WeightRounding,
 };
 use ndarray_quant::ptq::{AdaRound, CoordinateDescent, Gptq, Hqq};
 
