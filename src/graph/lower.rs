@@ -60,14 +60,18 @@ impl Quantized<'_> {
         if inputs && self.is_code(&node.output) { Mode::Integer } else { Mode::Float }
     }
 
+    /// The length of the groups of a node's weights, if they are in groups.
+    pub(crate) fn group(&self, node: &Node) -> Option<usize> {
+        weights_of(node).and_then(|name| self.stored.get(name)).and_then(Stored::group)
+    }
+
     /// The elements of the input that a linear layer of dynamic range quantizes by a range of their own: a row, or a group of
     /// it. `None` for other layers, and for files of ONNX Runtime that give the codes of weights per tensor or per channel:
     /// these mean one range for all rows of an image, as convolutions have it.
     fn range_len(&self, node: &Node) -> Option<usize> {
         let name = weights_of(node).filter(|_| self.mode(node) == Mode::DynamicRange)?;
         let &[_, depth] = self.graph.shape(name)? else { return None };
-        let group = self.stored.get(name).and_then(Stored::group);
-        group.or_else(|| self.recipe.tensors[name].given.is_none().then_some(depth))
+        self.group(node).or_else(|| self.recipe.tensors[name].given.is_none().then_some(depth))
     }
 
     /// The constants of a node: recurrent weights as codes, others as floats.
@@ -184,8 +188,8 @@ impl Quantized<'_> {
             let row = planner.shape(&node.inputs[0]).last().copied().unwrap_or(0);
             let params = match self.range_len(node) {
                 Some(len) => {
-                    let in_groups = self.stored.get(&node.inputs[1]).is_some_and(|w| w.group().is_some());
-                    let scheme = if in_groups { quantized_rows::input_scheme() } else { Scheme::symmetric() };
+                    let scheme =
+                        if self.group(node).is_some() { quantized_rows::input_scheme() } else { Scheme::symmetric() };
                     FakeParams::OfRows { row, len, scheme }
                 }
                 None => FakeParams::OfImages,

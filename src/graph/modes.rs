@@ -106,7 +106,6 @@ impl Quantized<'_> {
             return (mode, Some("the recipe lists it in `weight_only_layers`".into()));
         }
         let weights = weights_of(node).filter(|name| !self.stored.get(*name).is_some_and(Stored::is_code));
-        let in_groups = weights_of(node).is_some_and(|name| self.stored.get(name).is_some_and(|w| w.group().is_some()));
         let activations = || node.inputs.iter().filter(|name| !self.graph.is_constant(name));
         let listed = self.recipe.float_layers.contains(&node.output);
         let (what, name) = if let Some(weights) = weights.filter(|_| !listed) {
@@ -115,7 +114,7 @@ impl Quantized<'_> {
             ("input", x)
         } else if !self.is_code(&node.output) {
             ("output", &node.output)
-        } else if in_groups {
+        } else if self.group(node).is_some() {
             return (mode, Some("its weights are in groups".into()));
         } else if listed {
             return (mode, Some("the recipe lists it in `float_layers`".into()));

@@ -43,7 +43,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::element::{Element, I2, I4, Packed, Storage};
 use crate::error::{Error, FileError, GraphError, Result};
-use crate::granularity::Granularity;
 use crate::graph::{Clamp, Graph, Input, Node, Op, Precision, QuantizedNetwork, Recipe, TensorRecipe};
 use crate::graph::{Parts, Stored};
 use crate::qparams::QParams;
@@ -377,7 +376,7 @@ fn quantized<T: Element<Code = i8>>(
 ) -> Result<QTensor<T, IxDyn>> {
     let scales = file.tensor(&alloc::format!("{name}{SCALE}"));
     let scales = scales.map_err(|e| malformed("a tensor of scales for each tensor of codes", &e))?;
-    let in_groups = matches!(recipe.granularity, Granularity::PerGroup { .. });
+    let in_groups = recipe.is_in_groups();
     // The recipe has the zero points.
     if recipe.given.is_some() || (in_groups && !recipe.symmetric) {
         let params = recipe.weight_params(codes.shape())?;

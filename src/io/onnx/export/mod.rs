@@ -245,7 +245,7 @@ impl<'a> Exporter<'a> {
     fn node(&mut self, node: &Node) -> Result<()> {
         let start = self.file.nodes.len();
         let (mode, is_layer) = (self.network.mode(node), node.operator().layer().is_some());
-        let in_groups = is_layer && self.network.stored.get(&node.inputs[1]).is_some_and(|w| w.group().is_some());
+        let in_groups = self.network.group(node).is_some();
         let mut result = match mode {
             Mode::DynamicRange | Mode::WeightOnly if in_groups => self.nbits_layer(node, mode)?,
             Mode::DynamicRange => self.dynamic_layer(node)?,

@@ -6,7 +6,6 @@ use alloc::string::String;
 
 use super::{FileQuantization, same_params};
 use crate::error::Result;
-use crate::granularity::Granularity;
 use crate::graph::{Graph, Node, Recipe, TensorRecipe};
 
 impl FileQuantization {
@@ -59,8 +58,7 @@ impl FileQuantization {
         if node.operator().layer().is_some() {
             let Some(weights) = self.weights.get(&node.inputs[1]) else { return };
             let dynamic = self.dynamic.contains(&node.inputs[1]);
-            let in_groups = matches!(weights.granularity, Granularity::PerGroup { .. });
-            let quantized = dynamic || (self.of(&node.inputs[0]).is_some() && !in_groups);
+            let quantized = dynamic || (self.of(&node.inputs[0]).is_some() && !weights.is_in_groups());
             if quantized || graph.shape(&node.inputs[1]).is_some_and(|shape| shape.len() == 2) {
                 self.recipe.tensors.insert(node.inputs[1].clone(), weights.clone());
                 if !quantized {
