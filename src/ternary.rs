@@ -135,6 +135,8 @@ impl<F: Float, D: Dimension> Quantize<F, D> for Ternary {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use ndarray::Array2;
     use proptest::prelude::*;
     use rand::{RngExt, SeedableRng};

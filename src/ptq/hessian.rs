@@ -190,6 +190,8 @@ pub(super) fn add_scaled(to: &mut [f64], factor: f64, from: &[f64]) {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     /// `U · D · Uᵀ` is the matrix, at sizes around blocks, for every instruction set the same bits.

@@ -176,6 +176,8 @@ impl FakeTernary {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use ndarray::{Array2, Axis, Zip};
     use proptest::prelude::*;
     use rand::{RngExt, SeedableRng};

@@ -1,3 +1,5 @@
+use alloc::vec;
+
 use ndarray::{Array1, Array2, Array4, Axis};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
