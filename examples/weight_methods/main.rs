@@ -37,8 +37,10 @@ mod train;
 use std::process::ExitCode;
 
 use ndarray::{Array2, Axis, s};
-use ndarray_quant::graph::{Calibrator, Graph, Precision, Recipe, WeightRounding};
-use ndarray_quant::ptq::{AdaRound, CoordinateDescent, Gptq, Hqq, InputStatistics};
+use ndarray_quant::graph::{
+    Calibration, Calibrator, Graph, InputTransform, Precision, QuantizedNetwork, Recipe, WeightRounding,
+};
+use ndarray_quant::ptq::{AdaRound, Awq, CoordinateDescent, Gptq, Hqq, InputStatistics, SmoothQuant};
 use ndarray_quant::{I4, Scheme, metrics};
 
 use cnn::Cnn;
@@ -103,14 +105,18 @@ fn observe(network: &Cnn, images: ndarray::ArrayView2<f32>) -> Result<Vec<Observ
 
 /// The same through a recipe: the linear layer has groups, convolutions have one scale per output channel.
 fn in_a_network(graph: &Graph, train: &Dataset, test: &Dataset) -> Result {
-    let mut calibrator = Calibrator::new(graph)?.with_second_moments();
-    calibrator.observe(&cnn::images(train.images.slice(s![..OBSERVED, ..])))?;
-    let calibration = calibrator.finish();
-    let mut recipe = Recipe::weights_in_groups(graph, Precision::Int4, 128)?;
-    recipe.weight_only_layers.insert("scores".into());
-    for tensor in recipe.tensors.values_mut() {
-        tensor.precision = Precision::Int4;
-    }
+    let observed = cnn::images(train.images.slice(s![..OBSERVED, ..]));
+    let observe = |graph: &Graph| -> Result<Calibration> {
+        let mut calibrator = Calibrator::new(graph)?.with_second_moments();
+        calibrator.observe(&observed)?;
+        Ok(calibrator.finish())
+    };
+    let recipe = |graph: &Graph| -> Result<Recipe> {
+        let mut recipe = Recipe::weights_in_groups(graph, Precision::Int4, 128)?;
+        recipe.weight_only_layers.insert("scores".into());
+        recipe.tensors.values_mut().for_each(|tensor| tensor.precision = Precision::Int4);
+        Ok(recipe)
+    };
     let methods: [(&str, WeightRounding); 5] = [
         ("nearest", WeightRounding::Nearest),
         ("HQQ", Hqq::new().into()),
@@ -120,16 +126,31 @@ fn in_a_network(graph: &Graph, train: &Dataset, test: &Dataset) -> Result {
     ];
     let images = cnn::images(test.images.view());
     let float = graph.run(&images)?;
-    println!("\nThe same in a network (Graph::quantize_with): W4 g128, convolutions per channel, biases corrected\n");
-    println!("method               outputs");
     println!(
-        "{:<19}  {:>4.1} dB",
-        "nearest, plain",
-        metrics::sqnr_db(&float, &graph.quantize(&recipe)?.run(&images)?)?
+        "\nThe same in a network: W4 g128, convolutions per channel, biases corrected by Graph::quantize_with. The input"
     );
+    println!("of the linear layer as it is, and changed by Graph::transform_inputs\n");
+    println!("{:<19}  {:>11}  {:>11}  {:>11}  {:>11}", "method", "as it is", "SmoothQuant", "AWQ", "Hadamard");
+    let (recipe_of_input, calibration) = (recipe(graph)?, observe(graph)?);
+    let transforms = [SmoothQuant::new().into(), Awq::new().into(), InputTransform::Hadamard { seed: 1 }];
+    let mut graphs = vec![(graph.clone(), recipe_of_input.clone(), calibration.clone())];
+    for transform in transforms {
+        let graph = graph.transform_inputs(&recipe_of_input, Some(&calibration), transform)?;
+        let (recipe, calibration) = (recipe(&graph)?, observe(&graph)?);
+        graphs.push((graph, recipe, calibration));
+    }
+    let row = |name: &str, quantize: &dyn Fn(&Graph, &Recipe, &Calibration) -> ndarray_quant::Result<_>| -> Result {
+        print!("{name:<19}");
+        for (graph, recipe, calibration) in &graphs {
+            let network: QuantizedNetwork = quantize(graph, recipe, calibration)?;
+            print!("  {:>8.1} dB", metrics::sqnr_db(&float, &network.run(&images)?)?);
+        }
+        println!();
+        Ok(())
+    };
+    row("nearest, plain", &|graph, recipe, _| graph.quantize(recipe))?;
     for (name, method) in methods {
-        let network = graph.quantize_with(&recipe, Some(&calibration), method)?;
-        println!("{name:<19}  {:>4.1} dB", metrics::sqnr_db(&float, &network.run(&images)?)?);
+        row(name, &|graph, recipe, calibration| graph.quantize_with(recipe, Some(calibration), method))?;
     }
     Ok(())
 }

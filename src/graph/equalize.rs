@@ -4,11 +4,12 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ndarray::{Array1, ArrayD, Axis};
+use ndarray::{Array1, Axis};
 
 use super::calibrate::Calibration;
 use super::collect::map_of;
-use super::network::{FreshNames, Graph, Node, Parts};
+use super::edit::Edit;
+use super::network::{Graph, Node};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{GraphError, Result};
@@ -108,15 +109,6 @@ impl Graph {
     /// [`Error::Value`] if `calibration` observed nothing. [`Error::Graph`] if it is of another graph, or if this is the
     /// graph of a quantized network.
     pub fn equalize(&self, calibration: &Calibration) -> Result<Graph> {
-        self.equalize_with(calibration, SmoothQuant::new())
-    }
-
-    /// [`equalize`](Self::equalize) by the factors of SmoothQuant with any migration strength: `s_c = x_c^α / w_c^(1 - α)`,
-    /// of which cross-layer equalization is the case `α = 0.5`.
-    ///
-    /// # Errors
-    /// Same as [`equalize`](Self::equalize).
-    pub fn equalize_with(&self, calibration: &Calibration, method: SmoothQuant) -> Result<Graph> {
         self.check_float()?;
         calibration.check_observed()?;
         let mut tied = TiedChannels::new(self);
@@ -144,13 +136,13 @@ impl Graph {
                 }
             }
         }
-        let mut scaling = Scaling::new(self.clone().into_parts());
+        let mut edit = Edit::new(self.clone().into_parts());
         for group in groups.values().filter(|g| !g.fixed && !g.writers.is_empty() && !g.readers.is_empty()) {
             if let Some(max) = self.max_of_group(group, calibration)? {
-                scaling.scale(group, &max, method);
+                scale(&mut edit, group, &max);
             }
         }
-        Graph::new(scaling.parts)
+        Graph::new(edit.parts)
     }
 
     /// The largest magnitude of each channel over the tensors of a group. `None` if they were not observed or differ in
@@ -176,84 +168,50 @@ impl Graph {
     }
 }
 
-/// Scales the weights of a graph.
-struct Scaling {
-    parts: Parts,
-    names: FreshNames,
-    /// See [`Parts::reads`].
-    reads: BTreeMap<String, usize>,
-}
-
-impl Scaling {
-    fn new(parts: Parts) -> Self {
-        Self { names: FreshNames::new(&parts), reads: parts.reads(), parts }
+/// Scales the channels of a group, whose largest magnitudes are `max`.
+fn scale(edit: &mut Edit, group: &Group, max: &Array1<f32>) {
+    // `sqrt(x / w)`.
+    let method = SmoothQuant::new();
+    let mut max_weight = Array1::<f32>::zeros(max.len());
+    let mut depthwise_only = true;
+    for &i in &group.readers {
+        let node = &edit.parts.nodes[i];
+        if !is_depthwise(node, max.len()) {
+            depthwise_only = false;
+            for_each_weight(&edit.parts.constants[&node.inputs[1]].view(), node.groups(), |c, w| {
+                max_weight[c] = max_weight[c].max(w.abs());
+            });
+        }
     }
-
-    /// Scales the channels of a group, whose largest magnitudes are `max`.
-    fn scale(&mut self, group: &Group, max: &Array1<f32>, method: SmoothQuant) {
-        let mut max_weight = Array1::<f32>::zeros(max.len());
-        let mut depthwise_only = true;
-        for &i in &group.readers {
-            let node = &self.parts.nodes[i];
-            if !is_depthwise(node, max.len()) {
-                depthwise_only = false;
-                for_each_weight(&self.parts.constants[&node.inputs[1]].view(), node.groups(), |c, w| {
-                    max_weight[c] = max_weight[c].max(w.abs());
-                });
-            }
-        }
-        let factor = |(&x, &w): (&f32, &f32)| match depthwise_only {
-            true if x > 0.0 => x,
-            false => method.factor(x, w),
-            true => 1.0,
-        };
-        let factors: Vec<f32> = max.iter().zip(&max_weight).map(factor).collect();
-        if factors.iter().any(|s| !(s.is_normal() && (1.0 / s).is_normal())) {
-            return;
-        }
-        for &i in &group.writers {
-            for input in 1..self.parts.nodes[i].inputs.len() {
-                self.update_constant(i, input, |value| {
-                    for (mut channel, s) in value.axis_iter_mut(Axis(0)).zip(&factors) {
-                        channel.mapv_inplace(|w| w / s);
-                    }
-                });
-            }
-        }
-        for &i in &group.readers {
-            let groups = self.parts.nodes[i].groups();
-            self.update_constant(i, 1, |value| {
-                let (out, each) = (value.shape()[0] / groups, value.shape()[1]);
-                for (o, mut filter) in value.axis_iter_mut(Axis(0)).enumerate() {
-                    for (c, mut w) in filter.axis_iter_mut(Axis(0)).enumerate() {
-                        let s = factors[o / out.max(1) * each + c];
-                        w.mapv_inplace(|w| w * s);
-                    }
+    let factor = |(&x, &w): (&f32, &f32)| match depthwise_only {
+        true if x > 0.0 => x,
+        false => method.factor(x, w),
+        true => 1.0,
+    };
+    let factors: Vec<f32> = max.iter().zip(&max_weight).map(factor).collect();
+    if factors.iter().any(|s| !(s.is_normal() && (1.0 / s).is_normal())) {
+        return;
+    }
+    for &i in &group.writers {
+        for input in 1..edit.parts.nodes[i].inputs.len() {
+            edit.update_constant(i, input, |value| {
+                for (mut channel, s) in value.axis_iter_mut(Axis(0)).zip(&factors) {
+                    channel.mapv_inplace(|w| w / s);
                 }
             });
         }
     }
-
-    /// Changes the constant that is an input of node `i`. If anything else reads it too, the node gets a copy under a new
-    /// name.
-    fn update_constant(&mut self, i: usize, input: usize, update: impl FnOnce(&mut ArrayD<f32>)) {
-        let Parts { nodes, constants, .. } = &mut self.parts;
-        let node = &mut nodes[i];
-        let name = node.inputs[input].clone();
-        let mut value = constants[&name].clone().into_owned();
-        update(&mut value);
-        let reads = self.reads.get_mut(&name);
-        let new = match reads {
-            Some(reads) if *reads > 1 => {
-                *reads -= 1;
-                let new = self.names.take(alloc::format!("{name}.{}", node.output));
-                self.reads.insert(new.clone(), 1);
-                new
+    for &i in &group.readers {
+        let groups = edit.parts.nodes[i].groups();
+        edit.update_constant(i, 1, |value| {
+            let (out, each) = (value.shape()[0] / groups, value.shape()[1]);
+            for (o, mut filter) in value.axis_iter_mut(Axis(0)).enumerate() {
+                for (c, mut w) in filter.axis_iter_mut(Axis(0)).enumerate() {
+                    let s = factors[o / out.max(1) * each + c];
+                    w.mapv_inplace(|w| w * s);
+                }
             }
-            _ => name,
-        };
-        node.inputs[input].clone_from(&new);
-        constants.insert(new, value.into_shared());
+        });
     }
 }
 

@@ -77,9 +77,9 @@ impl Edges {
     }
 }
 
-/// Folds batch normalizations, and sums and products with constants by channel, into the weights and biases of the layers
-/// before them.
-fn fold_affine(graph: Graph) -> Result<Graph> {
+/// Folds batch normalizations, and sums and products with constants by channel, into the weights and biases of the layers,
+/// or the factors and biases of the layer normalizations, before them.
+pub(super) fn fold_affine(graph: Graph) -> Result<Graph> {
     let shapes = graph.shapes().clone();
     let mut parts = graph.into_parts();
     let edges = Edges::new(&parts);
@@ -92,14 +92,19 @@ fn fold_affine(graph: Graph) -> Result<Graph> {
         let (Some(x), None) = (activations.next(), activations.next()) else { continue };
         let Some(before) = edges.sole_producer(x) else { continue };
         let layer = parts.nodes[before].clone();
-        if layer.operator().layer().is_none() || layer.clamp != Clamp::NONE || shapes[x] != shapes[&affine.output] {
+        if !layer.operator().has_channel_parameters() || shapes[x] != shapes[&affine.output] {
             continue;
         }
-        let Some(weights) = constant(&layer.inputs[1]) else { continue };
+        let Some(weights) = layer.inputs.get(1).and_then(constant) else { continue };
         let constants: Vec<Option<Constant>> = affine.inputs.iter().map(constant).collect();
         // The channels of a convolution are axis 1, of a linear layer the last axis.
         let axis = if weights.ndim() == 4 { 1 } else { shapes[x].len() - 1 };
         let Some(factors) = affine.operator().channel_affine(&shapes[x], axis, &constants) else { continue };
+        // ReLU commutes with positive factors.
+        let positive = || factors.iter().all(|&(factor, shift)| factor > 0.0 && shift == 0.0);
+        if layer.clamp != Clamp::NONE && !(layer.clamp == Clamp::RELU && positive()) {
+            continue;
+        }
         let mut weights = weights.into_owned();
         for (mut w, (factor, _)) in weights.axis_iter_mut(Axis(0)).zip(&factors) {
             w.mapv_inplace(|w| (w as f64 * factor) as f32);
@@ -120,7 +125,7 @@ fn fold_affine(graph: Graph) -> Result<Graph> {
         parts.constants.insert(weight_name.clone(), weights.into_shared());
         parts.constants.insert(bias_name.clone(), bias.into_dyn().into_shared());
         let inputs = alloc::vec![layer.inputs[0].clone(), weight_name, bias_name];
-        parts.nodes[i] = Node { op: layer.op, inputs, clamp: affine.clamp, output: affine.output };
+        parts.nodes[i] = Node { op: layer.op, inputs, clamp: layer.clamp.then(affine.clamp), output: affine.output };
         removed.insert(before);
     }
     without(parts, &removed)

@@ -21,6 +21,7 @@
 //! | quantize in one call | [`FullInteger`], [`FullIntegerSearch`] |
 //! | quantize and run | [`Graph::quantize`], [`QuantizedNetwork`] |
 //! | equalize channels | [`Graph::equalize`] |
+//! | scale or rotate the inputs of linear layers: SmoothQuant, AWQ, Hadamard | [`Graph::transform_inputs`], [`InputTransform`] |
 //! | round weights by their effect on the output: GPTQ, AdaRound, … | [`Graph::quantize_with`], [`WeightRounding`] |
 //! | choose precisions for a size or an SQNR | [`Graph::mixed_precision_within_bytes`], [`Graph::mixed_precision_for_sqnr`], [`MixedPrecision`] |
 //! | find the layer that costs accuracy | [`QuantizedNetwork::report`], [`ErrorReport`], [`LayerReport`], [`ErrorMetrics`] |
@@ -66,6 +67,8 @@
 // | `recipe` | quantization recipes |
 // | `calibrate` | the tap: ranges, channel maxima and second moments of activations, and recipes from them |
 // | `equalize` | cross-layer equalization |
+// | `transform_inputs` | factors and rotations of the inputs of linear layers |
+// | `edit` | changes of constants |
 // | `full_integer`, `samples` | the whole trip in one call; the choice of ranges by the error behind each tensor; held-out samples |
 // | `code_roots` | tensors that share their codes |
 // | `weight_rounding` | weight rounding with bias correction |
@@ -84,6 +87,7 @@ mod calibrate;
 mod code_roots;
 pub(crate) mod collect;
 mod compile;
+mod edit;
 mod equalize;
 mod fold;
 mod full_integer;
@@ -103,6 +107,7 @@ mod report;
 mod reshapes;
 mod samples;
 mod stored;
+mod transform_inputs;
 mod weight_rounding;
 
 pub use crate::ops::clamp::Clamp;
@@ -132,4 +137,5 @@ pub use recipe::{GivenParams, Precision, Recipe, TensorRecipe};
 pub use report::{ErrorMetrics, ErrorReport, LayerReport};
 #[cfg(any(feature = "safetensors", feature = "onnx"))]
 pub(crate) use stored::Stored;
+pub use transform_inputs::InputTransform;
 pub use weight_rounding::WeightRounding;

@@ -49,6 +49,7 @@ pub(crate) mod expand;
 mod float_matmul;
 pub(crate) mod float_weights;
 mod gather;
+mod hadamard;
 pub(crate) mod half_linear;
 pub(crate) mod index;
 pub(crate) mod integer_layer;

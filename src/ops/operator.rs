@@ -85,6 +85,12 @@ pub(crate) trait Operator {
         None
     }
 
+    /// Returns whether axis 0 of input 1, and input 2, are the channels of the output, so that factors of channels can be
+    /// folded into them.
+    fn has_channel_parameters(&self) -> bool {
+        self.layer().is_some()
+    }
+
     /// Returns whether input 1 holds recurrent weights `[out, in]`. The kernel on floats takes them as codes, and quantizes
     /// the state that it multiplies with them, row by row.
     fn has_recurrent_weights(&self) -> bool {

@@ -76,6 +76,8 @@ operators! {
     BatchNorm(crate::ops::batch_norm::BatchNorm), crate::ops::batch_norm::onnx::BATCH_NORM;
     /// Layer normalization.
     LayerNorm(crate::ops::layer_norm::LayerNorm), crate::ops::layer_norm::onnx::LAYER_NORM;
+    /// Hadamard rotation of the last axis.
+    Hadamard(crate::ops::hadamard::Hadamard), &[];
     /// Function of the elements of two tensors.
     Binary(crate::ops::binary::op::Binary), crate::ops::binary::onnx::BINARIES;
     /// Function of the elements of one tensor.

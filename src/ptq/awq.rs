@@ -27,6 +27,8 @@ const MIN_FACTOR: f64 = 1e-4;
 /// the channels of `x` where they are written, in the weights of the layer or the normalization before it. Layers that read
 /// the same `x` share their factors: pass their weights concatenated along axis 0.
 ///
+/// [`Graph::transform_inputs`](crate::graph::Graph::transform_inputs) does this in a network.
+///
 /// Cost: `10 · out · in²` multiply–accumulates.
 ///
 /// ```

@@ -20,6 +20,8 @@ use crate::simd::{self, Task};
 /// their size, on its diagonal. Their sizes are the powers of two that sum to `in`, largest first: one for 4096 channels,
 /// 128 and 16 for 144.
 ///
+/// [`Graph::transform_inputs`](crate::graph::Graph::transform_inputs) rotates the inputs of linear layers in a network.
+///
 /// ```
 /// use ndarray::{Array2, Axis};
 /// use ndarray_quant::{I4, Scheme, metrics::sqnr_db, nn::LinearNBits, ptq::Hadamard};
@@ -57,11 +59,16 @@ impl Hadamard {
     /// [`Error::Shape`] for another number of channels.
     pub fn rotate(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let mut rotated = self.checked(x)?;
-        for mut row in rotated.rows_mut() {
+        self.rotate_rows(rotated.as_slice_mut().expect(ROW_MAJOR));
+        Ok(rotated)
+    }
+
+    /// [`rotate`](Self::rotate) in place, for whole rows.
+    pub(crate) fn rotate_rows(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.signs.len().max(1)) {
             row.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
         }
-        self.transform(&mut rotated);
-        Ok(rotated)
+        simd::run(Transform { values: rows, channels: self.signs.len() });
     }
 
     /// Returns `x · Rᵀ`, which undoes [`rotate`](Self::rotate).
@@ -70,7 +77,7 @@ impl Hadamard {
     /// [`Error::Shape`] for another number of channels.
     pub fn rotate_back(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let mut rotated = self.checked(x)?;
-        self.transform(&mut rotated);
+        simd::run(Transform { values: rotated.as_slice_mut().expect(ROW_MAJOR), channels: self.signs.len() });
         for mut row in rotated.rows_mut() {
             row.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
         }
@@ -83,11 +90,12 @@ impl Hadamard {
         Ok(x.as_standard_layout().into_owned())
     }
 
-    fn transform(&self, x: &mut Array2<f32>) {
-        let values = x.as_slice_mut().expect("a copy in row-major order");
-        simd::run(Transform { values, channels: self.signs.len() });
+    pub(crate) fn size_in_bytes(&self) -> usize {
+        size_of_val(&self.signs[..])
     }
 }
+
+const ROW_MAJOR: &str = "a copy in row-major order";
 
 /// The fast Walsh–Hadamard transform of each row, block by block.
 struct Transform<'a> {

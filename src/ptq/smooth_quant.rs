@@ -16,7 +16,7 @@ use crate::range::check_finite;
 /// are written: in the weights of the layer or the normalization before it. A channel whose inputs or weights are all 0
 /// has the factor 1. Layers that read the same `x` share their factors: pass their weights concatenated along axis 0.
 ///
-/// [`Graph::equalize_with`](crate::graph::Graph::equalize_with) does this in a network.
+/// [`Graph::transform_inputs`](crate::graph::Graph::transform_inputs) does this in a network.
 ///
 /// ```
 /// use ndarray::array;

@@ -5,6 +5,7 @@ mod files;
 mod groups;
 #[cfg(feature = "rayon")]
 mod threads;
+mod transforms;
 
 use ndarray::{Array, Array1, Array2, ArrayD, Axis, IxDyn, array};
 use ndarray_quant::Error;

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use ndarray_quant::graph::{
-    Calibration, CalibrationMethod, Calibrator, FullInteger, Graph, MixedPrecision, Precision, QuantizedNetwork,
-    Recipe, WeightRounding,
+    Calibration, CalibrationMethod, Calibrator, FullInteger, Graph, InputTransform, MixedPrecision, Precision,
+    QuantizedNetwork, Recipe, WeightRounding,
 };
-use ndarray_quant::ptq::{AdaRound, CoordinateDescent, Gptq, Hqq};
+use ndarray_quant::ptq::{AdaRound, Awq, CoordinateDescent, Gptq, Hqq, SmoothQuant};
 
 use crate::args::{self, DataArgs, DataPath, ImageArgs, Mode};
 use crate::output::{self, at};
@@ -80,6 +80,31 @@ impl Rounding {
     }
 }
 
+/// What changes the inputs of linear layers first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Transform {
+    /// Factors that move outliers of inputs into the weights. For the mode static.
+    Smoothquant,
+    /// Factors that give the weights of large inputs finer steps. For weights of 4 bits and fewer.
+    Awq,
+    /// A rotation that spreads outliers of single channels over all of them. Runs with the network.
+    Hadamard,
+}
+
+impl Transform {
+    fn method(self) -> InputTransform {
+        match self {
+            Transform::Smoothquant => SmoothQuant::new().into(),
+            Transform::Awq => Awq::new().into(),
+            Transform::Hadamard => InputTransform::Hadamard { seed: 1 },
+        }
+    }
+
+    fn uses_data(self) -> bool {
+        self != Transform::Hadamard
+    }
+}
+
 /// The quantization of a network.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Quantization")]
@@ -107,6 +132,10 @@ pub(crate) struct QuantizationArgs {
     /// --calibrate-method other than auto, which tries it.
     #[arg(long)]
     equalize: bool,
+    /// Change the inputs of linear layers and their weights first, so that these lose less. Needs a --calibrate-method other
+    /// than auto in the mode static.
+    #[arg(long, value_enum, value_name = "METHOD")]
+    input_transform: Option<Transform>,
     /// Rounding of weights.
     #[arg(long, value_enum, value_name = "ROUNDING", default_value_t = Rounding::Nearest)]
     weight_rounding: Rounding,
@@ -126,7 +155,7 @@ pub(crate) struct QuantizationArgs {
     #[arg(long, value_name = "SIZE", value_parser = args::bytes)]
     max_size: Option<usize>,
     /// Take precisions and ranges from a JSON file instead; see --save-recipe of `quantize`.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["mode", "calibrate_method", "weight_type", "group_size"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mode", "calibrate_method", "weight_type", "group_size", "input_transform"])]
     recipe: Option<PathBuf>,
 }
 
@@ -149,6 +178,8 @@ impl QuantizationArgs {
         let samples = self.samples(&graph, images)?;
         if self.chooses_ranges() && self.method() == Method::Auto {
             ensure!(!self.equalize, "--equalize: --calibrate-method auto tries it; name another method");
+            let named = self.input_transform.is_none();
+            ensure!(named, "--input-transform: expected with another --calibrate-method than auto, or --mode dynamic");
             return self.search(path, &graph, samples.as_ref().with_context(|| needs_data("--mode static"))?);
         }
         let mut graph = graph;
@@ -160,8 +191,17 @@ impl QuantizationArgs {
             graph = at(path, graph.equalize(observed))?;
             calibration = calibrate(&graph)?;
         }
+        if let Some(transform) = self.input_transform {
+            let recipe = self.recipe(path, &graph, calibration.as_ref())?;
+            let observed = match transform.uses_data() {
+                true => Some(calibration.as_ref().with_context(|| needs_data("--input-transform"))?),
+                false => None,
+            };
+            graph = at(path, graph.transform_inputs(&recipe, observed, transform.method()))?;
+            calibration = calibrate(&graph)?;
+        }
         let recipe = match &self.recipe {
-            Some(path) => read_recipe(path)?,
+            Some(file) => self.adjust(&graph, read_recipe(file)?),
             None => self.recipe(path, &graph, calibration.as_ref())?,
         };
         self.edit(path, graph, recipe, samples.as_ref(), calibration.as_ref(), Vec::new())
@@ -176,6 +216,11 @@ impl QuantizationArgs {
         self.recipe.is_none() && self.mode == Mode::Static
     }
 
+    /// Returns whether second moments are observed.
+    fn uses_moments(&self) -> bool {
+        self.weight_rounding.uses_data() || self.input_transform.is_some_and(Transform::uses_data)
+    }
+
     /// Returns an error for arguments that would have no effect.
     fn check(&self) -> Result<()> {
         let percentile = self.percentile.is_none() || self.method() == Method::Percentile;
@@ -186,7 +231,9 @@ impl QuantizationArgs {
         ensure!(groups, "--group-size: expected with --mode dynamic");
         let hqq = self.weight_rounding == Rounding::Hqq && self.recipe.is_none();
         ensure!(!hqq || self.group_size.is_some(), "--weight-rounding hqq: expected with --group-size");
-        let uses_data = self.chooses_ranges() || self.equalize || self.weight_rounding.uses_data();
+        let groups = self.group_size.is_some() || self.mode != Mode::Float16;
+        ensure!(groups || self.input_transform.is_none(), "--input-transform: expected with --mode static or dynamic");
+        let uses_data = self.chooses_ranges() || self.equalize || self.uses_moments();
         let uses_data = uses_data || self.min_sqnr.is_some() || self.max_size.is_some();
         let given = !self.calibration_data.is_empty() || self.random_calibration_data.is_some();
         ensure!(uses_data || !given, "calibration data: nothing that was asked for needs any");
@@ -205,7 +252,7 @@ impl QuantizationArgs {
         if !self.edits() {
             return Ok(Quantization { float: found.float, network: found.network, notes });
         }
-        let recipe = found.network.recipe().clone();
+        let recipe = self.adjust(&found.float, found.network.recipe().clone());
         let calibration = match self.weight_rounding.uses_data() {
             true => Some(self.calibrate(path, &found.float, samples)?),
             false => None,
@@ -232,12 +279,6 @@ impl QuantizationArgs {
         calibration: Option<&Calibration>,
         mut notes: Vec<String>,
     ) -> Result<Quantization> {
-        if self.weight_type != WeightType::Int8 {
-            let weights = recipe.tensors.iter_mut().filter(|(name, _)| float.constant(name).is_some());
-            let weights = weights.filter(|(_, t)| t.precision == Precision::Int8);
-            weights.for_each(|(_, t)| t.precision = self.weight_type.precision());
-        }
-        recipe.float_layers.extend(self.nodes_to_exclude.iter().cloned());
         let x = |option| single(samples.with_context(|| needs_data(option))?, option);
         if let Some(db) = self.min_sqnr {
             let found = at(path, float.mixed_precision_for_sqnr(&recipe, &x("--min-sqnr")?, db))?;
@@ -258,7 +299,7 @@ impl QuantizationArgs {
     /// Observes the samples.
     fn calibrate(&self, path: &Path, graph: &Graph, samples: &Samples) -> Result<Calibration> {
         let mut calibrator = at(path, Calibrator::new(graph))?;
-        if self.weight_rounding.uses_data() {
+        if self.uses_moments() {
             calibrator = calibrator.with_second_moments();
         }
         let progress = output::progress("calibrating", samples.len());
@@ -284,11 +325,11 @@ impl QuantizationArgs {
     }
 
     fn recipe(&self, path: &Path, graph: &Graph, calibration: Option<&Calibration>) -> Result<Recipe> {
-        match self.mode {
-            Mode::Float16 => Ok(Recipe::float16(graph)),
+        let recipe = match self.mode {
+            Mode::Float16 => Recipe::float16(graph),
             Mode::Dynamic => match self.group_size {
-                Some(size) => at(path, Recipe::weights_in_groups(graph, self.weight_type.precision(), size)),
-                None => at(path, Recipe::dynamic_range(graph)),
+                Some(size) => at(path, Recipe::weights_in_groups(graph, self.weight_type.precision(), size))?,
+                None => at(path, Recipe::dynamic_range(graph))?,
             },
             Mode::Static => {
                 let method = match self.method() {
@@ -297,9 +338,21 @@ impl QuantizationArgs {
                     Method::Mse => CalibrationMethod::Mse,
                     Method::Percentile => CalibrationMethod::Percentile(self.percentile.unwrap_or(99.99)),
                 };
-                at(path, calibration.with_context(|| needs_data("--mode static"))?.recipe(graph, method))
+                at(path, calibration.with_context(|| needs_data("--mode static"))?.recipe(graph, method))?
             }
+        };
+        Ok(self.adjust(graph, recipe))
+    }
+
+    /// Changes the type of weights and the nodes in float as the arguments say.
+    fn adjust(&self, graph: &Graph, mut recipe: Recipe) -> Recipe {
+        if self.weight_type != WeightType::Int8 {
+            let weights = recipe.tensors.iter_mut().filter(|(name, _)| graph.constant(name).is_some());
+            let weights = weights.filter(|(_, t)| t.precision == Precision::Int8);
+            weights.for_each(|(_, t)| t.precision = self.weight_type.precision());
         }
+        recipe.float_layers.extend(self.nodes_to_exclude.iter().cloned());
+        recipe
     }
 }
 

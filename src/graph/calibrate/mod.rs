@@ -29,6 +29,7 @@ pub(crate) use moments::LayerMoments;
 /// | [`recipe`](Self::recipe), by any [`CalibrationMethod`] | histograms |
 /// | [`Graph::equalize`] | largest magnitudes |
 /// | [`Graph::quantize_with`], by any [`WeightRounding`](super::WeightRounding) | means and covariances |
+/// | [`Graph::transform_inputs`] | largest and mean magnitudes, second moments |
 ///
 /// It owns its data, [merges](Self::merge), and with the feature `serde` it is saved and sent. Each sample is run by
 /// itself, and all sums are sums of integers. So calibrations are equal, bit for bit, whatever the batches, the order of

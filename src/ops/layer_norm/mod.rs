@@ -46,6 +46,10 @@ impl Operator for LayerNorm {
         true
     }
 
+    fn has_channel_parameters(&self) -> bool {
+        true
+    }
+
     fn supports_clamp(&self) -> bool {
         false
     }

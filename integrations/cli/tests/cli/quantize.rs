@@ -138,6 +138,11 @@ fn options_of_ranges_and_precisions() {
     for method in ["minmax", "percentile", "entropy", "mse"] {
         with(&["--calibrate-method", method]);
     }
+    for transform in ["smoothquant", "awq", "hadamard"] {
+        with(&["--input-transform", transform, "--calibrate-method", "minmax", "--nodes-to-exclude", "y"]);
+    }
+    let error = folder.fails(1, &[&args[..], &["--input-transform", "awq"]].concat());
+    assert!(error.contains("--input-transform: expected with another --calibrate-method than auto"), "{error}");
     with(&["--equalize", "--weight-rounding", "coordinate-descent", "--calibrate-method", "minmax"]);
     let error = folder.fails(1, &[&args[..], &["--equalize"]].concat());
     assert!(error.contains("--equalize: --calibrate-method auto tries it; name another method"), "{error}");
@@ -158,6 +163,12 @@ fn weights_in_groups() {
     let printed = folder.succeeds(&int4);
     assert!(printed.contains("weights: 2 in int4;"), "{printed}");
     assert!(std::fs::read_to_string(folder.path("r.json")).unwrap().contains("PerGroup"));
+    folder.succeeds(&[&args[..], &["--weight-type", "int4", "--input-transform", "hadamard"]].concat());
+    folder.npy("x.npy", &[16, 3, 8, 8]);
+    let awq = [&args[..], &["--weight-type", "int4", "--input-transform", "awq"]].concat();
+    let error = folder.fails(1, &awq);
+    assert!(error.contains("--input-transform needs samples of real inputs"), "{error}");
+    folder.succeeds(&[&awq[..], &["--calibration-data", "x.npy"]].concat());
     let error =
         folder.fails(1, &["quantize", "image.onnx", "-o", "q.safetensors", "--mode", "float16", "--group-size", "4"]);
     assert!(error.contains("--group-size: expected with --mode dynamic"), "{error}");

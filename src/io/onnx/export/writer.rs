@@ -5,6 +5,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use ndarray::ArrayRef2;
+
 use crate::error::{GraphError, Result};
 use crate::io::onnx::operator::Kind;
 use crate::io::onnx::proto::{AttributeProto, NodeProto, TensorProto};
@@ -199,6 +201,11 @@ impl NodeWriter<'_> {
     /// Adds a constant of one axis.
     pub(crate) fn floats(&mut self, values: &[f32]) -> String {
         self.file.tensor(&format!("{}_constant", self.base), &[values.len()], values.iter().copied())
+    }
+
+    /// Adds a matrix.
+    pub(crate) fn matrix(&mut self, values: &ArrayRef2<f32>) -> String {
+        self.file.tensor(&format!("{}_constant", self.base), values.shape(), values.iter().copied())
     }
 
     /// Adds a constant of one element.
