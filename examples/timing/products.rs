@@ -67,7 +67,9 @@ pub(crate) fn run(timer: &mut Timer<'_, impl Write>, shape: Shape) -> Result {
     case("linear_w2_g32", |s| linear_nbits::<I2>(s, 32))?;
     case("linear_ternary", |s| linear_nbits::<I2>(s, s.k))?;
     case("linear_binary", linear_binary)?;
-    case("gemm_f32", float_product)
+    case("gemm_f32", float_product)?;
+    let bytes = n * k / 2 + n * k.div_ceil(32) * size_of::<u16>();
+    timer.case("read_w4_g32", &[m, k, n], Work::Bytes(bytes), || Ok(read(bytes)))
 }
 
 /// A timed operation, with its operands and results.
@@ -124,6 +126,15 @@ fn linear_nbits<T: Element<Code = i8>>(s: Shape, group: usize) -> ndarray_quant:
     let (x, mut out) = (uniform((s.m, s.k), -2.0..2.0), Array2::zeros((s.m, s.n)));
     let mut workspace = Workspace::new();
     Ok(Box::new(move || layer.forward_dynamic_into(black_box(&x), &mut out, &mut workspace)))
+}
+
+/// Reads as many bytes as packed weights have with their scales: the roof of one row.
+fn read(bytes: usize) -> Call {
+    let words = vec![1u64; bytes / size_of::<u64>()];
+    Box::new(move || {
+        black_box(black_box(&words).iter().fold(0u64, |sum, word| sum.wrapping_add(*word)));
+        Ok(())
+    })
 }
 
 /// Signs in, float out, weights of one bit.

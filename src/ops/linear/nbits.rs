@@ -495,8 +495,9 @@ impl LinearNBits {
         }
         for (mut row, sums) in out.rows_mut().into_iter().zip(sums) {
             let values = core::array::from_fn::<f32, COLUMNS, _>(|j| sums[j] + bias[j]);
-            match row.as_slice_mut() {
-                Some(row) => row.copy_from_slice(&values[..width]),
+            // A copy of a whole panel is not a call.
+            match row.as_slice_mut().and_then(|row| <&mut [f32; COLUMNS]>::try_from(row).ok()) {
+                Some(row) => *row = values,
                 None => row.iter_mut().zip(values).for_each(|(y, value)| *y = value),
             }
         }
