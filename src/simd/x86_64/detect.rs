@@ -1,6 +1,6 @@
 //! Detection of instruction sets by CPUID, without `std`. It reads registers only and requests nothing.
 
-use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv, CpuidResult};
+use core::arch::x86_64::{__cpuid_count, _xgetbv, CpuidResult};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// A cached answer to whether the machine has an instruction set. CPUID is slow in a virtual machine.
@@ -38,6 +38,13 @@ const AVX512_STATE: u64 = 0b1110_0110;
 /// Tile configuration and tile data.
 const TILE_STATE: u64 = 0b11 << 17;
 
+/// Reads a leaf of CPUID.
+#[allow(unused_unsafe, reason = "later versions of Rust have a safe function")]
+fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
+    // SAFETY: all processors of the target have the instruction, and it reads any leaf.
+    unsafe { __cpuid_count(leaf, subleaf) }
+}
+
 /// The feature words of CPUID and the state of the operating system.
 struct Features {
     leaf1_ecx: u32,
@@ -52,11 +59,11 @@ struct Features {
 
 impl Features {
     fn read() -> Self {
-        let highest = __cpuid(0).eax;
-        let leaf1 = __cpuid(1);
+        let highest = cpuid(0, 0).eax;
+        let leaf1 = cpuid(1, 0);
         let zeros = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
-        let leaf7 = if highest >= 7 { __cpuid_count(7, 0) } else { zeros };
-        let leaf7_1 = if leaf7.eax >= 1 { __cpuid_count(7, 1) } else { zeros };
+        let leaf7 = if highest >= 7 { cpuid(7, 0) } else { zeros };
+        let leaf7_1 = if leaf7.eax >= 1 { cpuid(7, 1) } else { zeros };
         let osxsave = bit(leaf1.ecx, 27);
         // SAFETY: OSXSAVE promises that XGETBV exists and that user code may run it.
         let xcr0 = if osxsave { unsafe { xgetbv() } } else { 0 };
@@ -120,10 +127,10 @@ pub(super) fn has_avx512_vbmi() -> bool {
 pub(super) fn has_amx() -> bool {
     const TILE_INFORMATION: u32 = 0x1d;
     let f = Features::read();
-    if !(bit(f.leaf7_edx, 24) && bit(f.leaf7_edx, 25) && f.saves(TILE_STATE)) || __cpuid(0).eax < TILE_INFORMATION {
+    if !(bit(f.leaf7_edx, 24) && bit(f.leaf7_edx, 25) && f.saves(TILE_STATE)) || cpuid(0, 0).eax < TILE_INFORMATION {
         return false;
     }
     // Palette 1: bytes per row, number of tiles, rows per tile.
-    let palette = __cpuid_count(TILE_INFORMATION, 1);
+    let palette = cpuid(TILE_INFORMATION, 1);
     palette.ebx == 64 | 8 << 16 && palette.ecx & 0xffff == 16
 }
