@@ -10,7 +10,7 @@ use super::lhs::{LhsLayout, LhsSource};
 use super::rhs::Panels;
 use super::workspace::{ScratchSlot, ThreadScratch, Workspace};
 use crate::simd::{
-    Blocking, Gemm, Isa, LhsRows, OutTile, Panel, REGISTERS, Stage, Task, UNIT, Units, Vector, tile, with_gemm,
+    Blocking, Gemm, Isa, LhsRows, OutTile, Panel, REGISTERS, Stage, Target, Task, UNIT, Units, Vector, tile, with_gemm,
 };
 use crate::threads::{self, join};
 
@@ -311,7 +311,9 @@ impl<'a, S: Stage> Group<'a, S> {
         }
         let (stage, stride) = (self.stage, self.columns[0].len());
         let (acc, out) = (&self.scratch[skip * stride..], self.out.from(i, 0));
-        g.run(StoreRows { v: g.vector(), rows: count, acc, stride, stage, out });
+        // By the registers, not the product: sets that share registers share this code.
+        let v = g.vector();
+        v.run(StoreRows { v, rows: count, acc, stride, stage, out });
         count
     }
 

@@ -6,7 +6,8 @@ use ndarray::{ArrayRef2, Ix2};
 
 use super::hessian::{AT_ONCE, check_hessian, check_option};
 use super::power::{ln, power};
-use super::rows::{Grid, Rounder, Row, Rows};
+use super::rows::{Grid, Row, Rows};
+use crate::affine::Codes;
 use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
@@ -129,7 +130,7 @@ impl AdaRound {
             let macs = depth.saturating_mul(depth).saturating_mul(self.iterations);
             rows.each(macs, |rounder, group, rows| {
                 for rows in rows.chunks_mut(AT_ONCE) {
-                    simd::run(Learn { settings: self, rounder, group, hessian: &hessian, rows });
+                    simd::run(Learn { settings: self, codes: rounder.codes, group, hessian: &hessian, rows });
                 }
             });
         }
@@ -138,9 +139,9 @@ impl AdaRound {
 }
 
 /// The relaxed rounding of some rows, `[rows, in]` each.
-struct Learn<'a, T: Element> {
+struct Learn<'a> {
     settings: &'a AdaRound,
-    rounder: &'a Rounder<T>,
+    codes: Codes,
     group: usize,
     hessian: &'a [f32],
     rows: &'a mut [Row],
@@ -157,12 +158,12 @@ struct Target {
     high: f32,
 }
 
-impl<T: Element> Task for Learn<'_, T> {
+impl Task for Learn<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { settings, rounder, group, hessian, rows } = self;
+        let Self { settings, codes, group, hessian, rows } = self;
         let depth = rows.first().map_or(0, |row| row.weights.len());
         if depth == 0 {
             return;
@@ -172,7 +173,7 @@ impl<T: Element> Task for Learn<'_, T> {
             let unit = row.blocks.iter().fold(f32::MIN_POSITIVE, |max, block| max.max(block.scale));
             for (k, &w) in row.weights.iter().enumerate() {
                 let block = row.blocks[k / group];
-                let [low, high] = [rounder.codes.min, rounder.codes.max].map(|code| (code - block.zero_point) as f32);
+                let [low, high] = [codes.min, codes.max].map(|code| (code - block.zero_point) as f32);
                 let floor = num_traits::Float::floor(w / block.scale);
                 targets.push(Target { weight: w / unit, scale: block.scale / unit, floor, low, high });
             }
