@@ -201,6 +201,17 @@ fn reshapes_keep_the_logical_order() {
 }
 
 #[test]
+fn operators_on_constants_check_their_attributes() {
+    let mut g = GraphBuilder::new();
+    let c = g.constant("c", &array![[1.0, 2.0], [3.0, 4.0]]).unwrap();
+    let sum = |axes: &[usize]| op::Reduce { reduction: op::Reduction::Sum, axes: axes.to_vec() };
+    for axes in [&[2][..], &[7], &[0, usize::MAX]] {
+        assert!(matches!(g.node("y", sum(axes), &[c]), Err(Error::Graph(_))), "{axes:?}");
+    }
+    g.node("y", sum(&[0, 1]), &[c]).unwrap();
+}
+
+#[test]
 fn constant_subgraphs_are_folded() {
     let mut g = GraphBuilder::new();
     let x = g.input("x", &[1, 2]).unwrap();

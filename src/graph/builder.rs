@@ -14,6 +14,7 @@ use super::network::{
 use super::op;
 use crate::error::{Error, GraphError, Result};
 use crate::ops::clamp::Clamp;
+use crate::ops::operator::Inputs;
 use crate::ops::registry::Op;
 use crate::ops::shape::{Shape, elements};
 use crate::range::check_finite;
@@ -433,9 +434,11 @@ impl GraphBuilder {
     }
 }
 
-/// Computes an operator on constants.
+/// Computes an operator on constants. Shape inference checks its attributes.
 fn evaluate(op: &Op, inputs: &[&Constant]) -> Result<ArrayD<f32>> {
     let operator = op.operator();
     check_operator(operator, inputs.len())?;
+    let shapes: Vec<&[usize]> = inputs.iter().map(|x| x.shape()).collect();
+    elements(&operator.infer(&Inputs { shapes: &shapes, constant: &alloc::vec![true; shapes.len()] })?)?;
     operator.evaluate(inputs).unwrap_or_else(|| Err(only_constants()))
 }

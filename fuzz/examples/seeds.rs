@@ -1,4 +1,4 @@
-//! Writes the corpora: `cargo run --bin seeds` in this folder.
+//! Writes the inputs in `corpus` that the library makes: `cargo run --example seeds` in the folder `fuzz`.
 
 use std::fs;
 
@@ -115,7 +115,6 @@ fn serialized() -> Result<()> {
 fn gguf() -> Result<()> {
     let mut builder = GgufBuilder::new();
     builder.metadata("general.architecture", Value::from("mlp"))?;
-    builder.metadata("general.alignment", Value::U32(32))?;
     builder.metadata_array("list", &[Value::U32(1), Value::U32(2)])?;
     let x: Array2<f32> = values(&[2, 256]).into_dimensionality().expect("two axes");
     let q4 = BlockTensor::<ggml::Q4_0, _>::quantize(&x)?;
