@@ -37,8 +37,8 @@ impl Input {
         self.bytes(shape, offset).mapv(|byte| f32::from(byte as i8) * self.step)
     }
 
-    /// A layer computes the product with `weights`, whatever the strides.
-    fn check(&self, layer: &LinearNBits, weights: &Array2<f32>, bias: Option<&Array1<f32>>) {
+    /// A layer computes the product with `weights`, whatever the strides. A weight is the sum of parts of this magnitude at most.
+    fn check(&self, layer: &LinearNBits, weights: &Array2<f32>, parts: f64, bias: Option<&Array1<f32>>) {
         let (outputs, depth) = weights.dim();
         let rows = usize::from(self.rows % 12);
         let x = self.floats(Ix2(rows, 2 * depth), 5).slice_move(s![.., ..;2]);
@@ -48,8 +48,10 @@ impl Input {
             let terms = x.row(i).into_iter().zip(weights.row(o)).map(|(&x, &w)| f64::from(x) * f64::from(w));
             let terms = terms.chain(bias.map(|bias| f64::from(bias[o])));
             let (sum, magnitude) = terms.fold((0.0, 0.0), |(sum, all), term| (sum + term, all + term.abs()));
-            // Offsets of a group are added apart, so terms cancel that are larger than the product.
-            let error = 1e-4 * (magnitude + f64::from(self.step.abs()).powi(2) * 1e4 * depth as f64);
+            // Offsets of a group are added apart, so parts of weights cancel.
+            let inputs: f64 = x.row(i).iter().map(|x| f64::from(x.abs())).sum();
+            let error =
+                1e-4 * (magnitude + f64::from(self.step.abs()).powi(2) * 1e4 * depth as f64) + 1e-6 * parts * inputs;
             assert!((f64::from(y) - sum).abs() <= error + 1e-30 || magnitude > 1e30, "{y}, expected {sum}");
         }
         let dynamic = layer.forward_dynamic(&x).expect("finite inputs");
@@ -82,10 +84,10 @@ impl Input {
         assert_eq!(weights.dequantize(), values);
         let bias = self.bias.then(|| self.floats(ndarray::Ix1(n), 3));
         let layer = LinearNBits::new(&weights, bias.as_deref()).expect("finite weights");
-        self.check(&layer, &values, bias.as_ref());
+        self.check(&layer, &values, 0.0, bias.as_ref());
     }
 
-    fn blocks<B: IntegerBlocks>(&self) {
+    fn blocks<B: IntegerBlocks>(&self, has_offsets: bool) {
         let [n, k] = [usize::from(self.outputs % 20), usize::from(self.depth % 600)];
         let bytes = self.bytes(ndarray::Ix1(n * k.div_ceil(B::VALUES) * B::BYTES), 0).to_vec();
         let weights = BlockTensor::<B, _>::from_bytes((n, k), bytes).expect("as many bytes");
@@ -93,7 +95,9 @@ impl Input {
         let layer = LinearNBits::from_blocks(&weights, None).expect("a matrix");
         // Scales of the file may be anything.
         if values.iter().all(|w| w.abs() < 1e3) {
-            self.check(&layer, &values, None);
+            // A scale or an offset of `f16`, times a code or a number of 6 bits.
+            let parts = if has_offsets { 65504.0 * 64.0 } else { 0.0 };
+            self.check(&layer, &values, parts, None);
         } else {
             let _ = layer.forward_dynamic(&self.floats(Ix2(3, k), 5));
         }
@@ -105,18 +109,18 @@ fuzz_target!(|input: Input| {
         return;
     }
     match input.format % 16 {
-        0 => input.blocks::<ggml::Q4_0>(),
-        1 => input.blocks::<ggml::Q4_1>(),
-        2 => input.blocks::<ggml::Q5_0>(),
-        3 => input.blocks::<ggml::Q5_1>(),
-        4 => input.blocks::<ggml::Q8_0>(),
-        5 => input.blocks::<ggml::Q2_K>(),
-        6 => input.blocks::<ggml::Q3_K>(),
-        7 => input.blocks::<ggml::Q4_K>(),
-        8 => input.blocks::<ggml::Q5_K>(),
-        9 => input.blocks::<ggml::Q6_K>(),
-        10 => input.blocks::<ggml::TQ1_0>(),
-        11 => input.blocks::<ggml::TQ2_0>(),
+        0 => input.blocks::<ggml::Q4_0>(false),
+        1 => input.blocks::<ggml::Q4_1>(true),
+        2 => input.blocks::<ggml::Q5_0>(false),
+        3 => input.blocks::<ggml::Q5_1>(true),
+        4 => input.blocks::<ggml::Q8_0>(false),
+        5 => input.blocks::<ggml::Q2_K>(true),
+        6 => input.blocks::<ggml::Q3_K>(false),
+        7 => input.blocks::<ggml::Q4_K>(true),
+        8 => input.blocks::<ggml::Q5_K>(true),
+        9 => input.blocks::<ggml::Q6_K>(false),
+        10 => input.blocks::<ggml::TQ1_0>(false),
+        11 => input.blocks::<ggml::TQ2_0>(false),
         12 | 13 => input.n_bits::<U4>(),
         14 => input.n_bits::<U2>(),
         _ => input.n_bits::<u8>(),

@@ -6,7 +6,7 @@ use ndarray_quant::graph::{Arena, Graph, Recipe};
 /// Multiply–accumulates and elements that a run may take: a valid network may be expensive.
 const COST: usize = 1 << 20;
 
-/// Returns whether a run is cheap: each node reads all of its inputs for each element of its output, at worst.
+/// Returns whether a run is cheap: at worst, each node reads all of its inputs for each element of its output.
 fn cheap(graph: &Graph) -> bool {
     let elements = |name: &str| graph.shape(name).map(|shape| shape.iter().product::<usize>());
     let of = |name: &String| elements(name).or_else(|| graph.constant(name).map(|x| x.len())).unwrap_or(1);
@@ -14,7 +14,8 @@ fn cheap(graph: &Graph) -> bool {
         let inputs: usize = node.inputs.iter().map(of).fold(1, usize::saturating_add);
         inputs.saturating_mul(of(&node.output).max(1))
     });
-    cost.fold(0, usize::saturating_add) <= COST
+    let read = graph.inputs().map(|name| elements(name).unwrap_or(1));
+    cost.chain(read).fold(0, usize::saturating_add) <= COST
 }
 
 fn inputs(graph: &Graph, batch: usize) -> Vec<ArrayD<f32>> {
