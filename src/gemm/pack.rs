@@ -90,8 +90,10 @@ impl<const LANES: usize, const KR: usize> Task for Pack<'_, LANES, KR> {
     #[inline(always)]
     fn run(self) {
         let Self { rhs, depth, panels, sums } = self;
-        if rhs.by_columns {
-            from_columns::<LANES, KR>(rhs, depth, panels, sums);
+        if rhs.by_columns && rhs.sign_xor == 0 {
+            from_columns::<LANES, KR, 0>(rhs, depth, panels, sums);
+        } else if rhs.by_columns {
+            from_columns::<LANES, KR, 0x80>(rhs, depth, panels, sums);
         } else {
             from_rows::<LANES, KR>(rhs, depth, panels, sums);
         }
@@ -157,15 +159,15 @@ fn interleave<const LANES: usize, const KR: usize>(
 /// Codes of a column that are moved before the next column: this block of a panel stays in L2.
 const COLUMN: usize = 1024;
 
-/// Packs a matrix with contiguous columns: the transposed view of rows.
+/// Packs a matrix with contiguous columns: the transposed view of rows. The sign offset is a constant, because units of two
+/// codes are copied at once without it.
 #[inline(always)]
-fn from_columns<const LANES: usize, const KR: usize>(
+fn from_columns<const LANES: usize, const KR: usize, const SIGN_XOR: u8>(
     rhs: RhsBytes<'_>,
     depth: usize,
     panels: &mut [u8],
     sums: &mut [i32],
 ) {
-    let sign_xor = rhs.sign_xor;
     for (p, (panel, sums)) in panels.chunks_exact_mut(LANES * depth).zip(sums.chunks_mut(LANES)).enumerate() {
         let columns = &rhs.lines[rhs.first + p * LANES..];
         let columns: [&[u8]; LANES] = from_fn(|j| columns.get(j).copied().unwrap_or_default());
@@ -174,14 +176,14 @@ fn from_columns<const LANES: usize, const KR: usize>(
                 let codes = column.get(block * COLUMN..).unwrap_or_default();
                 let codes = &codes[..codes.len().min(COLUMN)];
                 if let Some(sum) = sums.get_mut(j) {
-                    *sum += codes.iter().map(|code| (code ^ sign_xor) as i8 as i32).sum::<i32>();
+                    *sum += codes.iter().map(|code| (code ^ SIGN_XOR) as i8 as i32).sum::<i32>();
                 }
                 let mut places = to.chunks_exact_mut(LANES * KR).map(|to| &mut to[j * KR..][..KR]);
                 let (units, rest) = codes.as_chunks::<KR>();
                 for (unit, place) in units.iter().zip(places.by_ref()) {
-                    place.copy_from_slice(&unit.map(|code| code ^ sign_xor));
+                    place.copy_from_slice(&unit.map(|code| code ^ SIGN_XOR));
                 }
-                let last = from_fn::<_, KR, _>(|i| rest.get(i).map_or(0, |code| code ^ sign_xor));
+                let last = from_fn::<_, KR, _>(|i| rest.get(i).map_or(0, |code| code ^ SIGN_XOR));
                 if !rest.is_empty()
                     && let Some(place) = places.next()
                 {
