@@ -253,6 +253,25 @@ fn unsound_networks_are_errors() {
     assert!(matches!(graph.run(&ArrayD::zeros(IxDyn(&[]))), Err(Error::Shape(ShapeError::Mismatch { .. }))));
 }
 
+/// A second pass finds the factors that the first one gave the normalization, which has no clamp.
+#[test]
+fn clamps_stay_behind_normalizations() {
+    let mut g = GraphBuilder::new();
+    let mut x = g.input("x", &[1, 4]).unwrap();
+    x = g.node("norm", op::LayerNorm { epsilon: 1e-5 }, &[x]).unwrap();
+    for (name, function) in [("scale", op::Binary::Mul), ("bias", op::Binary::Add), ("factor", op::Binary::Mul)] {
+        let c = g.constant(&format!("{name}.c"), &array![1.0, 2.0, 0.5, 3.0]).unwrap();
+        x = g.node(name, function, &[x, c]).unwrap();
+    }
+    let y = g.relu("relu", x).unwrap();
+    let graph = g.build(&[y]).unwrap();
+    let simpler = graph.clone().simplify().unwrap();
+    let x = array![[1.0f32, -2.0, 3.0, 0.5]];
+    for again in [simpler.clone(), simpler.simplify().unwrap()] {
+        assert!(close(&graph.run(&x).unwrap(), &again.run(&x).unwrap()));
+    }
+}
+
 #[test]
 fn folded_weights_get_fresh_names() {
     let ones = Array1::<f32>::ones(1);

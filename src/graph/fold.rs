@@ -17,7 +17,8 @@ impl Graph {
     /// Returns an equivalent graph with fewer nodes. Call it before calibration.
     ///
     /// - Batch normalization, and sums and products with constants by channel, are folded into the weights and bias of the
-    ///   convolution or linear layer before them.
+    ///   convolution or linear layer before them, positive factors behind a ReLU too, or into the scale and bias of a layer
+    ///   normalization.
     /// - ReLU, ReLU6 and Clip become the [clamp](super::Node::clamp) of the convolution, linear layer, sum or product
     ///   before them.
     /// - SiLU, hard swish, GELU and layer normalization, if spelled with several operators, become one.
@@ -93,6 +94,9 @@ pub(super) fn fold_affine(graph: Graph) -> Result<Graph> {
         let Some(before) = edges.sole_producer(x) else { continue };
         let layer = parts.nodes[before].clone();
         if !layer.operator().has_channel_parameters() || shapes[x] != shapes[&affine.output] {
+            continue;
+        }
+        if affine.clamp != Clamp::NONE && !layer.operator().supports_clamp() {
             continue;
         }
         let Some(weights) = layer.inputs.get(1).and_then(constant) else { continue };
