@@ -78,11 +78,7 @@ impl Graph {
     ) -> Result<QuantizedNetwork> {
         let rounding = rounding.into();
         self.check_float()?;
-        match calibration {
-            Some(calibration) => calibration.check_moments()?,
-            None if rounding.needs_moments() => return Err(Calibration::without("none")),
-            None => {}
-        }
+        Calibration::check_moments(calibration, rounding.needs_moments())?;
         recipe.check(self)?;
         let parts = self.clone().into_parts();
         let names = FreshNames::new(&parts);

@@ -100,11 +100,7 @@ impl Graph {
     ) -> Result<Graph> {
         let transform = transform.into();
         self.check_float()?;
-        match calibration {
-            Some(calibration) => calibration.check_moments()?,
-            None if transform.needs_statistics() => return Err(Calibration::without("none")),
-            None => {}
-        }
+        Calibration::check_moments(calibration, transform.needs_statistics())?;
         recipe.check(self)?;
         let mut readers = BTreeMap::<&str, Vec<usize>>::new();
         for (i, node) in self.nodes().iter().enumerate() {

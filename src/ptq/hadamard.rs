@@ -65,9 +65,7 @@ impl Hadamard {
 
     /// [`rotate`](Self::rotate) in place, for whole rows.
     pub(crate) fn rotate_rows(&self, rows: &mut [f32]) {
-        for row in rows.chunks_exact_mut(self.signs.len().max(1)) {
-            row.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
-        }
+        self.apply_signs(rows);
         simd::run(Transform { values: rows, channels: self.signs.len() });
     }
 
@@ -77,11 +75,16 @@ impl Hadamard {
     /// [`Error::Shape`] for another number of channels.
     pub fn rotate_back(&self, x: &ArrayRef2<f32>) -> Result<Array2<f32>> {
         let mut rotated = self.checked(x)?;
-        simd::run(Transform { values: rotated.as_slice_mut().expect(ROW_MAJOR), channels: self.signs.len() });
-        for mut row in rotated.rows_mut() {
+        let rows = rotated.as_slice_mut().expect(ROW_MAJOR);
+        simd::run(Transform { values: rows, channels: self.signs.len() });
+        self.apply_signs(rows);
+        Ok(rotated)
+    }
+
+    fn apply_signs(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.signs.len().max(1)) {
             row.iter_mut().zip(&self.signs).for_each(|(x, sign)| *x *= sign);
         }
-        Ok(rotated)
     }
 
     /// A copy in row-major order.

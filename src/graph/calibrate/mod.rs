@@ -205,19 +205,21 @@ impl Calibration {
         if self.samples == 0 { Err(ValueError::EmptyCalibration.into()) } else { Ok(()) }
     }
 
-    /// Returns an error unless second moments were observed.
-    pub(crate) fn check_moments(&self) -> Result<()> {
-        self.check_observed()?;
-        if self.layers.is_some() {
-            return Ok(());
-        }
-        Err(Self::without("one without"))
-    }
-
-    /// The error for a calibration without second moments, or none.
-    pub(crate) fn without(found: &str) -> Error {
+    /// Returns an error for a calibration without second moments, and for none if it is needed.
+    pub(crate) fn check_moments(calibration: Option<&Self>, needed: bool) -> Result<()> {
+        let found = match calibration {
+            Some(calibration) => {
+                calibration.check_observed()?;
+                if calibration.layers.is_some() {
+                    return Ok(());
+                }
+                "one without"
+            }
+            None if needed => "none",
+            None => return Ok(()),
+        };
         let expected = "one with second moments (Calibrator::with_second_moments)";
-        Error::Argument { what: "calibration", expected, found: found.into() }
+        Err(Error::Argument { what: "calibration", expected, found: found.into() })
     }
 
     /// The moments of the input of the layer with this output, whose weights have `groups` groups and this depth. `None`
